@@ -1,0 +1,306 @@
+"""Exact arithmetic: the distance D, fixed-point sums, and the bound on a fast score's error.
+
+These are Rules 1 to 3 of the contract (docs/design.md, section 1). Everything here is a pure
+function of its arguments, spelled in single IEEE operations, so that every backend can give the
+same bits. Arrays of coordinates are feature-major in this module, ``(d, ...)``: a feature is then one
+contiguous run, and the order of Rule 1 (features ascending) is the order of the loop.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# A sum must stay below 2**63; one bit is kept for the half that each rounding may add.
+SUM_BITS = 62
+
+# Beyond this, (2 * x)**2 summed over up to 2**20 features would pass the largest float64, 2**1024.
+LARGEST_MAGNITUDE = 2.0**500
+
+
+# ---------------------------------------------------------------- Rule 1: the distance
+
+
+def squared_distance(x: NDArray[Any], c: NDArray[Any]) -> Floats:
+    """D: squared Euclidean distances, summed over the first axis in ascending order.
+
+    ``x`` and ``c`` are float64 of shape (d, ...), broadcast against each other; the result has the
+    broadcast shape without the first axis. Each subtraction, product and sum is rounded on its own:
+    NumPy's ufuncs never fuse, and neither a pairwise nor a BLAS summation is used.
+    """
+    shape = np.broadcast_shapes(x.shape[1:], c.shape[1:])
+    m = math.prod(shape)
+    if m * len(x) > 2**17:  # more than the second-level cache likes: feature by feature
+        total = x[0] - c[0]
+        total *= total
+        step = np.empty_like(total)
+        for j in range(1, len(x)):
+            np.subtract(x[j], c[j], out=step)
+            np.multiply(step, step, out=step)
+            total += step
+        return total
+    steps = x - c
+    steps *= steps
+    if m < 32 < len(x):
+        # add.accumulate is sequential by definition, and one call cheaper than d.
+        return np.add.accumulate(steps, axis=0)[-1]
+    total = steps[0]
+    for j in range(1, len(x)):
+        total += steps[j]
+    return total
+
+
+# ---------------------------------------------------------------- Rule 3: fixed point
+
+
+def ceil_log2(value: float) -> int:
+    """The least e with value <= 2**e, for a positive finite value."""
+    mantissa, exponent = math.frexp(value)
+    return exponent - 1 if mantissa == 0.5 else exponent
+
+
+def power_for(largest: float, total_weight: float) -> int:
+    """The exponent p of the finest scale 2**p at which ``total_weight`` values of at most ``largest`` fit.
+
+    total_weight * rint(largest * 2**p) <= 2**62. Clamped so that 2**p is a normal float64.
+    """
+    if largest == 0.0:
+        return 0
+    return max(-1000, min(1000, SUM_BITS - ceil_log2(total_weight) - ceil_log2(largest)))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the weights as a whole decide. A Points holds only rows of positive weight.
+
+    Integer weights count copies: a row of weight 3 contributes three times its own rounded term, in
+    int64. Any other weight scales the term before it is rounded.
+    """
+
+    total: float  # exact (math.fsum), so free of order
+    copies: float  # the sum of max(weight, 1): how many rounded terms a sum may have
+    exponent: int  # cluster weights are summed as rint(w * 2**exponent)
+    shift: int = 0  # the weights in use are the caller's times 2**shift
+
+    # Integer weights are taken as counts up to this total. Larger ones are scaled down by a power of
+    # two, to a total of at most 2**NORMAL_BITS, and lose the meaning of copies (2**40 rows exist nowhere).
+    MOST_COPIES = 2.0**40
+    NORMAL_BITS = 30
+
+    @staticmethod
+    def of_rows(n: int) -> Weights:
+        """n rows of weight one."""
+        return Weights(float(n), float(n), 0)
+
+    @staticmethod
+    def of(weights: Floats) -> tuple[Weights, Floats | Ints]:
+        """Summarise positive float64 weights: (summary, the weights to use).
+
+        The weights to use are int64 if all are integers, else float64. They are the caller's own
+        unless these total more than 2**40 or reach no more than 2**-100; then a power of two brings
+        them into range.
+        """
+        shift = 0
+        largest = float(weights.max())
+        bits = ceil_log2(largest) + ceil_log2(float(len(weights)))
+        if largest < 2.0**-100 or largest > Weights.MOST_COPIES or math.fsum(weights) > Weights.MOST_COPIES:
+            shift = Weights.NORMAL_BITS - bits
+            # In two steps: 2**shift itself may lie outside float64.
+            weights = np.ldexp(np.ldexp(weights, shift // 2), shift - shift // 2)
+        total = math.fsum(weights)
+        if np.array_equal(weights, np.rint(weights)):
+            return Weights(total, total, 0, shift), weights.astype(np.int64)
+        copies = math.fsum(np.maximum(weights, 1.0))
+        return Weights(total, copies, SUM_BITS - ceil_log2(total), shift), weights
+
+    def masses(self, weights: Floats | Ints) -> Ints:
+        """The weights as sums count them, int64."""
+        if weights.dtype == np.int64:
+            return weights  # type: ignore[return-value]
+        return np.rint(np.ldexp(weights, self.exponent)).astype(np.int64)
+
+
+def weigh(terms: Floats, weights: Floats | Ints | None) -> Ints:
+    """``terms`` (float64 holding integers) times ``weights``, as int64.
+
+    Exact for integer weights; any other weight rounds the product once.
+    """
+    if weights is None:
+        return terms.astype(np.int64)
+    if weights.dtype == np.int64:
+        return terms.astype(np.int64) * weights
+    whole = weights == np.rint(weights)
+    copies = terms.astype(np.int64) * np.where(whole, weights, 0.0).astype(np.int64)
+    return np.where(whole, copies, np.rint(terms * weights).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Scales:
+    """How coordinates become integers: ``rint((x - offset) * scale)``, per feature.
+
+    offset: (d,) midpoint of the feature's range; scale: (d,) a power of two, as fine as a sum over
+    all the weight allows. Both depend on the range and the total weight alone, so not on any order.
+    """
+
+    offset: Floats
+    scale: Floats
+    low: Floats
+    high: Floats
+    weights: Weights
+
+    @staticmethod
+    def of(low: Floats, high: Floats, weights: Weights) -> Scales:
+        """Scales for features within [low, high], each (d,) float64."""
+        offset = low + (high - low) / 2
+        half = np.maximum(high - offset, offset - low)
+        scale = [2.0 ** power_for(h, weights.total) for h in half.tolist()]
+        return Scales(offset, np.array(scale), low, high, weights)
+
+    def terms(self, x: Floats, weights: Floats | Ints | None) -> Ints:
+        """x (d, m) float64 as int64 terms (m, d + 1) of the sums; the last column is the weight."""
+        result = np.empty((x.shape[1], len(x) + 1), np.int64)
+        steps = x - self.offset[:, None]
+        steps *= self.scale[:, None]
+        result[:, :-1] = weigh(np.rint(steps, out=steps), weights).T
+        result[:, -1] = 1 if weights is None else self.weights.masses(weights)
+        return result
+
+    def centers(self, sums: Ints) -> Floats:
+        """The centers (k, d) float64 of sums (k, d + 1) int64 whose weights are not zero."""
+        weight = np.ldexp(sums[:, -1:].astype(np.float64), -self.weights.exponent)
+        return self.offset + sums[:, :-1] / (weight * self.scale)
+
+    def farthest(self, centers: Floats) -> float:
+        """An upper bound on D between any point in range and any of the centers (k, d)."""
+        reach = np.maximum(self.high - centers, centers - self.low)
+        return float(np.max(np.sum(reach * reach, axis=1))) * (1 + 2.0**-20)
+
+
+@dataclass(frozen=True)
+class Inertia:
+    """Sums of D as integers of two parts, ``(coarse * 2**fine_bits + fine) * 2**-(coarse_bits + fine_bits)``.
+
+    One int64 would give a far outlier all the bits and everybody else none; the second takes up what
+    the first rounds away.
+    """
+
+    coarse_bits: int
+    fine_bits: int
+
+    @staticmethod
+    def of(scales: Scales, centers: Floats) -> Inertia:
+        """The split for distances from ``centers`` (k, d)."""
+        coarse = power_for(scales.farthest(centers), scales.weights.total)
+        return Inertia(coarse, SUM_BITS - ceil_log2(scales.weights.copies))
+
+    def sums(self, distances: Floats, weights: Floats | Ints | None) -> tuple[int, int]:
+        """The two integer sums over distances (m,)."""
+        copies: Ints | None = None
+        if weights is not None:
+            if weights.dtype == np.int64:
+                copies = weights.astype(np.int64, copy=False)
+            else:
+                whole = weights == np.rint(weights)
+                copies = np.where(whole, weights, 1.0).astype(np.int64)
+                distances = np.where(whole, distances, distances * weights)
+        scaled = distances * 2.0**self.coarse_bits
+        coarse = np.rint(scaled)
+        scaled -= coarse
+        scaled *= 2.0**self.fine_bits
+        fine = np.rint(scaled, out=scaled)
+        return int(weigh(coarse, copies).sum()), int(weigh(fine, copies).sum())
+
+    def value(self, coarse: int, fine: int) -> Fraction:
+        """The sum, exactly as accumulated."""
+        total = (coarse << self.fine_bits) + fine
+        exponent = self.coarse_bits + self.fine_bits
+        return Fraction(total, 1 << exponent) if exponent >= 0 else Fraction(total << -exponent)
+
+
+def mass(closest: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:
+    """The fixed-point weights of k-means++: weight times D (m,), as int64 at the scale 2**exponent."""
+    return weigh(np.rint(closest * 2.0**exponent), weights)
+
+
+# ---------------------------------------------------------------- Rule 2: the certificate
+
+U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one rounding
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Coordinates for fast scores: ``y = float32((x - offset) * 2**exponent)``, within [-1, 1].
+
+    The score of a center is ``|z|^2 - 2 y.z`` in float32: its squared distance less |y|^2, which all
+    centers share. The certificate rests on the following. With u = 2**-24, Z the largest |z|, and T
+    the true squared distance times 2**(2 * exponent):
+
+    - y and z are rounded: |y - z| is off by at most 1.001 u (|y| + |z|), its square by at most
+      2.003 u (|y| + Z)^2.
+    - the product of d + 1 terms in any order, fused or not, is off by at most
+      1.01 (d + 1) u (2 |y| Z + Z^2), while (d + 1) u <= 0.01; |z|^2 itself by u Z^2.
+    - D is off by (d + 3) 2**-53 T, less than 0.001 (d + 3) u (|y| + Z)^2.
+
+    By 2 |y| Z <= |y|^2 + Z^2 the sum is at most u [(1.02 d + 5.1) |y|^2 + (2.03 d + 7.1) Z^2]. Two
+    scores differ by more than twice that only if the two D do, in the same order. ``margin`` returns
+    twice that, with 7 % added for its own float32 arithmetic (|y|^2 has d roundings), so half of it
+    also covers |y|^2 when that is added to a score. Underflow adds at most (d + 4) 2**-119, also where
+    the processor flushes denormals.
+    """
+
+    offset: Floats
+    exponent: int
+
+    @staticmethod
+    def of(low: Floats, high: Floats, centers: Floats) -> Frame | None:
+        """The frame holding [low, high] and the centers (k, d); None if float32 scores cannot serve.
+
+        They cannot for ranges below 2**-380 or above 2**380, where D underflows or nears overflow, or
+        with more than 2**17 features, where the bound above no longer holds.
+        """
+        offset = low + (high - low) / 2
+        extreme = np.maximum(high, centers.max(axis=0)) - offset
+        extreme = np.maximum(extreme, offset - np.minimum(low, centers.min(axis=0)))
+        largest = float(extreme.max())
+        if largest == 0.0:
+            return Frame(offset, 0)
+        exponent = -ceil_log2(largest)
+        return Frame(offset, exponent) if abs(exponent) <= 380 and len(low) < 2**17 else None
+
+    @property
+    def scale(self) -> float:
+        return 2.0**self.exponent
+
+    def features(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """x (m, d), any dtype, as y with a column of ones appended: (m, d + 1), in x's memory order."""
+        m, d = x.shape
+        major = m > 1 and x.strides[0] < x.strides[-1]
+        result = np.empty((d + 1, m), np.float32).T if major else np.empty((m, d + 1), np.float32)
+        steps = np.subtract(x, self.offset, dtype=np.float64)
+        steps *= self.scale
+        result[:, :d] = steps
+        result[:, d] = 1.0
+        return result
+
+    def centers(self, centers: Floats) -> tuple[NDArray[np.float32], float]:
+        """centers (k, d) as the columns (d + 1, k) to multiply features by, and Z^2."""
+        z = ((centers - self.offset) * self.scale).astype(np.float32)
+        norms = np.einsum("ij,ij->i", z, z, dtype=np.float64)
+        columns = np.empty((centers.shape[1] + 1, len(centers)), np.float32)
+        np.multiply(z.T, -2.0, out=columns[:-1])
+        columns[-1] = norms
+        return columns, float(norms.max())
+
+    def margin(self, y_norms: NDArray[np.float32], largest_z: float) -> NDArray[np.float32]:
+        """The gap between two scores above which their order is certain; y_norms: |y|^2 (m,)."""
+        d = len(self.offset)
+        constant = 1.07 * U32 * (4.06 * d + 14.2) * largest_z + (d + 4) * 2.0**-118
+        return y_norms * np.float32(1.07 * U32 * (2.04 * d + 10.2)) + np.float32(constant)

@@ -1,0 +1,119 @@
+"""Lloyd's algorithm, written once over Points; knows no device.
+
+Lloyd, "Least squares quantization in PCM" (IEEE Transactions on Information Theory, 1982).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from gpukmeans.exact import LARGEST_MAGNITUDE, Floats, Inertia, Scales, squared_distance
+from gpukmeans.points.base import Points
+
+
+def prepare(points: Points, low: Floats, high: Floats) -> Scales:
+    """Fix the scales of all sums from the points' extent, which `check_magnitude` has passed."""
+    scales = Scales.of(low, high, points.weights)
+    points.prepare(scales)
+    return scales
+
+
+def check_magnitude(low: Floats, high: Floats) -> None:
+    """Raise ValueError if values within [low, high] are too large to square."""
+    largest = max(-float(low.min()), float(high.max()))
+    if largest > LARGEST_MAGNITUDE:
+        raise ValueError(
+            f"Input X contains values up to {largest:.3g}, whose squared distances overflow float64. "
+            f"Scale the data to at most {LARGEST_MAGNITUDE:.3g} in magnitude."
+        )
+
+
+def variance(points: Points, scales: Scales) -> float:
+    """The weighted variance of the features, averaged over them: the unit of ``tol``."""
+    points.assign(scales.offset[None, :])
+    mean = scales.centers(points.sums())
+    return float(inertia(points, scales, mean)) / points.weights.total / points.d
+
+
+def inertia(points: Points, scales: Scales, centers: Floats) -> Fraction:
+    """The exact sum of weight * D to each point's own center, as accumulated in fixed point."""
+    split = Inertia.of(scales, centers)
+    return split.value(*points.inertia(centers, split))
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One iteration's record: index from zero, points that changed label, squared shift of the
+    centers, and the centers (k, d) it began with."""
+
+    index: int
+    changed: int
+    shift: float
+    centers: Floats
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The outcome of one start. centers: (k, d) float64, rounded to the published dtype."""
+
+    centers: Floats
+    inertia: Fraction
+    n_iter: int
+
+
+def fit(
+    points: Points,
+    scales: Scales,
+    centers: Floats,
+    *,
+    max_iter: int,
+    tol: float,
+    dtype: np.dtype,
+    watch: Callable[[Iteration], None] = lambda iteration: None,
+) -> Fit:
+    """Iterate from ``centers`` (k, d) float64 until no label changes or the centers shift at most ``tol``.
+
+    tol: bound on the summed squared shift, in the data's units squared. The points are left labelled
+    by the centers returned, which are rounded to ``dtype`` first.
+    """
+    for i in range(max_iter):
+        changed = points.assign(centers)
+        if i > 0 and changed == 0:
+            watch(Iteration(i, changed, 0.0, centers))
+            break
+        updated = update(points, scales, centers)
+        shift = math.fsum(squared_distance(updated.T, centers.T).tolist())
+        watch(Iteration(i, changed, shift, centers))
+        centers = updated
+        if shift <= tol:
+            break
+    published = centers.astype(dtype).astype(np.float64)
+    points.assign(published)
+    return Fit(published, inertia(points, scales, published), i + 1)
+
+
+def update(points: Points, scales: Scales, centers: Floats) -> Floats:
+    """The means of the clusters, (k, d) float64; an empty one takes over a far point.
+
+    As in scikit-learn, the points farthest from their own centers, one for each empty cluster in
+    order, leave their cluster for it. All rows at the same location leave together, so that a weight
+    of 3 is the same as three rows. A cluster for which no point is left stays where it was.
+    """
+    sums = points.sums()
+    empty = np.flatnonzero(sums[:, -1] == 0)
+    if empty.size:
+        far = points.farthest(centers, len(empty))
+        for cluster, label, terms in zip(empty, far.label, far.terms, strict=False):
+            sums[label] -= terms
+            sums[cluster] += terms
+    filled = sums[:, -1] > 0
+    if filled.all():
+        return scales.centers(sums)
+    updated = centers.copy()
+    updated[filled] = scales.centers(sums[filled])
+    return updated

@@ -1,0 +1,111 @@
+"""Points: the one seam between the algorithm and the devices.
+
+A Points holds n points of d features, and a positive weight for each, somewhere; it does all the work
+that grows with n. The drivers (lloyd.py, seeding.py) hold the k centers on the host, do all the work
+that does not, and know no device. What crosses the seam is of size k * d at most, except `labels`.
+
+What an implementation must guarantee: every number it returns is the one that exact.py defines, bit
+for bit. How it finds them is its own affair: which rows it merges, in what order it keeps them, which
+distances it skips, how many threads or devices it uses. Rows are known to the drivers by their
+position in the caller's data. Every reduction is an integer sum, a minimum or a maximum, so several
+Points behave as one by running each and adding up.
+
+A new device is one more class with these methods, and one more line in dispatch.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from gpukmeans.exact import Floats, Inertia, Ints, Scales, Weights
+
+
+@dataclass(frozen=True)
+class Farthest:
+    """Distinct locations, farthest first.
+
+    distance: (m,) D to the center of the location's own cluster, all positive.
+    x: (m, d) float64 coordinates. label: (m,) the cluster.
+    terms: (m, d + 1) int64, what the location's rows together contribute to that cluster's sums.
+    """
+
+    distance: Floats
+    x: Floats
+    label: NDArray[Any]
+    terms: Ints
+
+
+class Points(Protocol):
+    """n weighted points on one device, or on several."""
+
+    n: int
+    d: int
+    weights: Weights
+
+    def extent(self) -> tuple[Floats, Floats]:
+        """Least and largest value of each feature, (d,) float64 each; NaN if any value is NaN.
+
+        Called first, once: the data are known to be finite before anything else looks at them.
+        """
+
+    def prepare(self, scales: Scales) -> None:
+        """Set the scales of every sum; comes before all that follows."""
+
+    # The assignment and update steps
+
+    def assign(self, centers: Floats) -> int:
+        """Give every point the label of its nearest center (k, d), ties to the smallest label.
+
+        Returns how many points changed label. With another k than the last call's all do.
+        """
+
+    def sums(self) -> Ints:
+        """The sums of the terms of each cluster's points, (k, d + 1) int64; the last column is weight."""
+
+    def farthest(self, centers: Floats, m: int) -> Farthest:
+        """Up to m distinct locations with the largest D to their own center, by the labels last given.
+
+        Larger D first, then the smaller row. Locations on their center are left out.
+        """
+
+    def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
+        """The two integer sums of ``split`` over the D to each point's own center."""
+
+    def labels(self) -> NDArray[Any]:
+        """The labels last given, (n,) int32, in the caller's order."""
+
+    def distances(self, centers: Floats) -> Floats:
+        """D from every point to every center, (n, k) float64."""
+
+    # Seeding. Every point keeps the D to its closest center so far.
+
+    def total(self, exponent: int | None) -> int:
+        """The sum of the points' fixed-point masses: weight * closest D at 2**exponent, or weight alone.
+
+        None means the weight, as `sums` counts it. Sets which masses `find` counts.
+        """
+
+    def find(self, ranks: list[int]) -> Floats:
+        """The points (len(ranks), d) float64 at these ranks: the first whose prefix sum of masses,
+        in row order, exceeds the rank."""
+
+    def propose(self, candidates: Floats) -> None:
+        """Consider new centers (m, d), each in its own right."""
+
+    def potentials(self, exponent: int, exact: bool) -> tuple[Floats, Floats] | tuple[list[int], list[int]]:
+        """For each candidate, a lower and an upper bound on the total mass if it were chosen.
+
+        Bounds are in units of 2**-exponent. If exact, both are the total itself.
+        """
+
+    def accept(self, candidate: int) -> float:
+        """Add a candidate to the chosen centers; returns the largest D that remains.
+
+        The first call after `restart` takes the candidate as the only center.
+        """
+
+    def restart(self) -> None:
+        """Forget the centers accepted so far."""

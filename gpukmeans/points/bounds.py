@@ -1,0 +1,107 @@
+"""Bounds that let the assignment step skip points whose label cannot have changed.
+
+Hamerly, "Making k-means even faster" (SDM 2010): one upper bound on the distance to a point's own
+center, one lower bound on the distance to every other; each iteration they loosen by how far centers
+moved, and only points whose bounds cross are looked at. The runner-up's score, which the certificate
+needs anyway, is the lower bound. Distances are in the frame's units, float32, every rounding directed
+so that a bound stays a bound; a point is skipped only if its label is certain under Rule 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.exact import U32, squared_distance
+from gpukmeans.points.nearest import Nearest, Target
+
+F32 = NDArray[np.float32]
+
+_UP = np.float32(1 + 4 * U32)
+_DOWN = np.float32(1 - 4 * U32)
+# The relative gap between bounds that is certain to order the two D: their own error is
+# (d + 3) * 2**-53, and features are at most 2**17.
+_CLEAR = np.float32(1 + 2.0**-20)
+
+
+def _round_up(values: NDArray[np.float64]) -> F32:
+    return np.nextafter(values.astype(np.float32), np.float32(np.inf))
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Per label: how far its center moved, the most any other center moved, and half the distance
+    to the nearest other center; (k,) float32."""
+
+    own: F32
+    others: F32
+    half_gap: F32
+
+    @staticmethod
+    def between(old: Target, new: Target) -> Drift:
+        assert new.frame is not None
+        k = new.centers.shape[1]
+        moved = np.sqrt(squared_distance(new.centers, old.centers)) * (new.frame.scale * (1 + 2.0**-30))
+        others = np.full(k, moved.max())
+        if k > 1:
+            first = int(moved.argmax())
+            others[first] = np.delete(moved, first).max()
+        return Drift(_round_up(moved), _round_up(others), Drift._half_gap(new))
+
+    @staticmethod
+    def _half_gap(target: Target) -> F32:
+        assert target.frame is not None
+        d, k = target.centers.shape
+        if k == 1:
+            return np.full(1, np.inf, np.float32)
+        z = (target.centers - target.frame.offset[:, None]) * target.frame.scale
+        norms = np.einsum("ij,ij->j", z, z)
+        gaps = z.T @ z
+        gaps *= -2.0
+        gaps += norms
+        gaps += norms[:, None]
+        np.fill_diagonal(gaps, np.inf)
+        # d + 8 roundings of terms whose magnitudes add up to 4 Z^2, and those of z itself
+        least = gaps.min(axis=1) - (d + 12) * 2.0**-50 * float(norms.max())
+        half = np.sqrt(np.maximum(least, 0.0)) * (0.5 - 2.0**-20)
+        return half.astype(np.float32)
+
+
+class Bounds:
+    """Bounds for n points. New ones exclude nothing."""
+
+    def __init__(self, n: int) -> None:
+        self.upper = np.full(n, np.inf, np.float32)
+        self.lower = np.zeros(n, np.float32)
+
+    def loosen(self, rows: slice, labels: NDArray[np.int32], drift: Drift) -> NDArray[np.int64]:
+        """Account for the centers' movement; returns the rows that must be looked at, ascending."""
+        upper, lower = self.upper[rows], self.lower[rows]
+        upper += drift.own.take(labels)
+        upper *= _UP
+        lower -= drift.others.take(labels)
+        np.maximum(lower, 0, out=lower)
+        lower *= _DOWN
+        clear = np.maximum(lower, drift.half_gap.take(labels))
+        active = np.flatnonzero(upper * _CLEAR >= clear)
+        active += rows.start
+        return active
+
+    def tighten(self, rows: NDArray[np.int64], y: F32, labels: NDArray[np.int32], target: Target, drift: Drift) -> F32:
+        """Measure the distance of features y (m, d + 1) to their own centers; returns which stay active."""
+        d = target.z.shape[1]
+        step = y[:, :-1] - target.z.take(labels, axis=0)
+        # The norm's own roundings relatively, those of y and z (|y|, |z| at most Z and sqrt(d)) and
+        # what may have underflowed absolutely.
+        relative = np.float32(1 + (d + 8) * U32)
+        absolute = np.float32(1.1 * U32 * (math.sqrt(d) + math.sqrt(target.largest_z)) + math.sqrt(d) * 2.0**-60)
+        upper = np.sqrt(np.einsum("ij,ij->i", step, step)) * relative + absolute
+        self.upper[rows] = upper
+        return upper * _CLEAR >= np.maximum(self.lower[rows], drift.half_gap.take(labels))
+
+    def set(self, rows: slice | NDArray[np.int64], found: Nearest) -> None:
+        self.upper[rows] = found.upper
+        self.lower[rows] = found.lower

@@ -1,0 +1,211 @@
+"""Seeding on NumPy: every point's D to its closest center so far.
+
+Three ways to the same numbers. `Plain` computes D for every point and candidate. `Filtered` proposes
+with float32 scores and computes D only where a candidate may come closer, which serves many features.
+`Blocks` skips runs of 64 neighbouring points that are all nearer to a center than the run's bounding
+box is to the candidate, which serves few features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.exact import Floats, Frame, Ints, Weights, mass, squared_distance
+from gpukmeans.points.rows import Rows
+from gpukmeans.threads import run
+
+# Bounds on each candidate's potential, in units of 2**-exponent: equal where they are exact.
+Potentials = tuple[Floats, Floats] | tuple[list[int], list[int]]
+
+
+class Plain:
+    """D from every point to every candidate."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.x, self.weights = rows.exact(slice(None)), rows.weights
+        self.closest = np.full(rows.m, np.inf)
+
+    def propose(self, candidates: Floats) -> None:
+        distances = squared_distance(self.x[:, None, :], candidates.T[:, :, None])
+        self.proposed = np.minimum(distances, self.closest, out=distances)
+
+    def potentials(self, exponent: int, exact: bool, total: int) -> Potentials:
+        totals = [int(mass(row, exponent, self.weights).sum()) for row in self.proposed]
+        return totals, totals
+
+    def accept(self, candidate: int) -> float:
+        self.closest = self.proposed[candidate]
+        return float(self.closest.max())
+
+
+class Filtered:
+    """Scores first. pieces: all rows, in spans small enough to score at once."""
+
+    def __init__(self, rows: Rows, summary: Weights, frame: Frame, pieces: list[slice], threads: int) -> None:
+        self.rows, self.summary, self.frame = rows, summary, frame
+        self.pieces, self.threads = pieces, threads
+        self.closest = np.full(rows.m, np.inf)
+
+    def propose(self, candidates: Floats) -> None:
+        self.candidates = np.ascontiguousarray(candidates.T)
+        self.may_improve = np.empty((len(candidates), len(self.closest)), bool)
+        if np.isinf(self.closest[0]):
+            self.may_improve[:] = True
+            return
+        columns, largest_z = self.frame.centers(candidates)
+        square = self.frame.scale**2
+
+        def score(rows: slice) -> tuple[Floats, float]:
+            y, norms = self.rows.features(rows, self.frame)
+            scores = columns.T @ y.T
+            scores += norms
+            margin = self.frame.margin(norms, largest_z)
+            closest = (self.closest[rows] * square).astype(np.float32)
+            np.less(scores - margin, closest * np.float32(1 + 2.0**-22), out=self.may_improve[:, rows])
+            np.minimum(scores, closest, out=scores)
+            weights = self.rows.weights_of(rows)
+            if weights is None:
+                return scores.sum(axis=1, dtype=np.float64), float(margin.sum(dtype=np.float64))
+            return scores @ weights.astype(np.float64), float(margin @ weights.astype(np.float64))
+
+        parts = run(score, self.pieces, self.threads)
+        potential = sum(part[0] for part in parts)
+        # Rounding `closest` to float32, and at most n + 8 roundings in the float64 sums.
+        rounding = 2.0**-23 + (len(self.closest) + 8) * 2.0**-52
+        error = sum(part[1] for part in parts) + np.abs(potential) * rounding
+        self.bounds = (potential - error) / square, (potential + error) / square
+
+    def potentials(self, exponent: int, exact: bool, total: int) -> Potentials:
+        if not exact:
+            # Rounding to fixed point moves each term by half a unit before its weight and half after.
+            slack = self.summary.total + self.summary.copies
+            low, high = (np.ldexp(bound, exponent) for bound in self.bounds)
+            return low - slack, high + slack
+        totals = []
+        for j in range(len(self.may_improve)):
+            rows, distance = self._improved(j)
+            weights = self.rows.weights_of(rows)
+            change = mass(self.closest[rows], exponent, weights) - mass(distance, exponent, weights)
+            totals.append(total - int(change.sum()))
+        return totals, totals
+
+    def accept(self, candidate: int) -> float:
+        rows, distance = self._improved(candidate)
+        self.closest[rows] = distance
+        return float(self.closest.max())
+
+    def _improved(self, candidate: int) -> tuple[NDArray[np.int64], Floats]:
+        center = self.candidates[:, candidate, None]
+
+        def measure(piece: slice) -> tuple[NDArray[np.int64], Floats]:
+            rows = np.flatnonzero(self.may_improve[candidate, piece])
+            rows += piece.start
+            distance = squared_distance(self.rows.exact(rows), center)
+            return rows, np.minimum(distance, self.closest[rows], out=distance)
+
+        parts = run(measure, self.pieces, self.threads)
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([rows for rows, _ in parts]), np.concatenate([distance for _, distance in parts])
+
+
+# Points to a block. A power of two that keeps the boxes few (n / 64) and a block's features in
+# the first-level cache (64 * 3 * 8 bytes = 1.5 KB).
+BLOCK = 64
+
+# Blocks to evaluate at once: 16384 points, arrays of 128 KB.
+_GROUP = 256
+
+
+class Blocks:
+    """Blocks of neighbours with bounding boxes. rows: feature-major, in the order of a curve.
+
+    The last block is filled up with copies of the last point that count as chosen: at distance zero
+    they never come closer and weigh nothing.
+    """
+
+    def __init__(self, rows: Rows, threads: int) -> None:
+        x, weights = rows.x.T, rows.weights
+        d, n = x.shape
+        self.n, self.threads = n, threads
+        blocks = -(-n // BLOCK)
+        self.full = n // BLOCK
+        self.head = x[:, : self.full * BLOCK].reshape(d, self.full, BLOCK)
+        self.tail = np.repeat(x[:, -1:], (blocks - self.full) * BLOCK, axis=1).reshape(d, -1, BLOCK)
+        rest = n - self.full * BLOCK
+        if rest:
+            self.tail[:, 0, :rest] = x[:, -rest:]
+        self.low, self.high = (
+            np.concatenate([bound(self.head, axis=2), bound(self.tail, axis=2)], axis=1).astype(np.float64)
+            for bound in (np.min, np.max)
+        )
+        self.weights: Floats | Ints | None = None
+        if weights is not None:
+            self.weights = np.zeros((blocks, BLOCK), weights.dtype)
+            self.weights.reshape(-1)[:n] = weights
+        self.distance = np.full((blocks, BLOCK), np.inf)
+        self.distance.reshape(-1)[n:] = 0.0
+        self.farthest = np.full(blocks, np.inf)
+
+    @property
+    def closest(self) -> Floats:
+        return self.distance.reshape(-1)[: self.n]
+
+    def propose(self, candidates: Floats) -> None:
+        """Find the pairs (candidate, block) that may come closer."""
+        self.candidates = candidates
+        at = candidates.T[:, :, None]
+        gap = np.maximum(self.low[:, None, :] - at, at - self.high[:, None, :])
+        np.maximum(gap, 0, out=gap)
+        box = np.einsum("jcb,jcb->cb", gap, gap)
+        # A block is skipped only if its D are certainly no smaller: the box is off by a few
+        # roundings, D may underflow.
+        reach = self.farthest * (1 + 2.0**-40) + 2.0**-1000 * (self.farthest > 0)
+        self.candidate, self.block = np.nonzero(box < reach)
+
+    def potentials(self, exponent: int, exact: bool, total: int) -> Potentials:
+        def gain(group: slice) -> Ints:
+            candidate, block = self.candidate[group], self.block[group]
+            distance = self._measure(block, candidate)
+            before = self.distance.take(block, axis=0)
+            at = np.flatnonzero(distance < before)
+            before, after = before.reshape(-1)[at], distance.reshape(-1)[at]
+            weights = None if self.weights is None else self.weights.take(block, axis=0).reshape(-1)[at]
+            gains = np.zeros(len(self.candidates), np.int64)
+            change = mass(before, exponent, weights) - mass(after, exponent, weights)
+            np.add.at(gains, candidate[at // BLOCK], change)
+            return gains
+
+        gains = np.sum(run(gain, self._groups(len(self.block)), self.threads), axis=0, dtype=np.int64)
+        totals = [total - gained for gained in gains.tolist()]
+        return totals, totals
+
+    def accept(self, candidate: int) -> float:
+        pairs = np.flatnonzero(self.candidate == candidate)
+
+        def approach(group: slice) -> None:
+            block = self.block[pairs[group]]
+            distance = self._measure(block, self.candidate[pairs[group]])
+            np.minimum(distance, self.distance.take(block, axis=0), out=distance)
+            self.distance[block] = distance
+            self.farthest[block] = distance.max(axis=1)
+
+        run(approach, self._groups(len(pairs)), self.threads)
+        return float(self.farthest.max())
+
+    @staticmethod
+    def _groups(n: int) -> list[slice]:
+        return [slice(a, a + _GROUP) for a in range(0, n, _GROUP)]
+
+    def _measure(self, block: NDArray[np.int64], candidate: NDArray[np.int64]) -> Floats:
+        """D from the points of blocks (m,) to candidates (m,), pair by pair: (m, BLOCK)."""
+        x = np.empty((len(self.head), len(block), BLOCK), self.head.dtype)
+        inside = block < self.full
+        if self.full:
+            for j, column in enumerate(self.head):
+                # mode: "raise" would copy; the block at hand is replaced below
+                column.take(block, axis=0, out=x[j], mode="clip")
+        if not inside.all():
+            x[:, ~inside] = self.tail
+        return squared_distance(x.astype(np.float64, copy=False), self.candidates[candidate].T[:, :, None])

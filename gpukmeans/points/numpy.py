@@ -1,0 +1,349 @@
+"""Points on NumPy: one array in host memory, a pool of threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csc_array
+
+from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights, mass, squared_distance
+from gpukmeans.points.arrange import CURVE_FEATURES, FEWEST_ROWS, arrange
+from gpukmeans.points.base import Farthest
+from gpukmeans.points.bounds import Bounds, Drift
+from gpukmeans.points.closest import Blocks, Filtered, Plain, Potentials
+from gpukmeans.points.nearest import Target, exact_nearest, nearest
+from gpukmeans.points.rows import Features, Rows
+from gpukmeans.threads import run, thread_count
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What may be skipped or cut differently without changing a bit; None lets the size decide."""
+
+    merge: bool | None = None  # equal rows into one
+    arrange: bool | None = None  # sort along a curve, for blocks and merging
+    scores: bool | None = None  # propose with float32 scores instead of computing every D
+    bounds: bool | None = None  # skip points whose label cannot have changed
+    chunk_rows: int | None = None  # rows to a task
+    threads: int | None = None
+
+
+_tuning: ContextVar[Tuning] = ContextVar("tuning", default=Tuning())
+
+
+@contextmanager
+def tuned(**choices: Any) -> Iterator[None]:
+    """Within this context new Points follow these choices (fields of `Tuning`) instead of deciding."""
+    token = _tuning.set(replace(_tuning.get(), **choices))
+    try:
+        yield
+    finally:
+        _tuning.reset(token)
+
+
+# Up to this many multiplications, computing every D takes fewer microseconds than scoring does.
+_TINY = 2**15
+
+# Below this many point-center pairs, bounds cost more than the scores they save.
+_FEW_PAIRS = 2**17
+
+# Scores at once: 1 MB of float32, half of a core's second-level cache.
+_SCORES = 2**18
+
+# Coordinates at once in passes that compute D: 1 MB of float64.
+_EXACT = 2**17
+
+# Up to this many terms, adding them one by one is faster than setting up a product.
+_FEW_TERMS = 2**10
+
+# Rows of one task in passes whose work does not depend on k.
+_ROWS = 2**15
+
+# Rows to a prefix sum; see `find`.
+_RUN = 2**10
+
+
+class NumPyPoints:
+    """x (n, d) of dtype uint8, float16, float32 or float64, never copied unless rows are rearranged.
+
+    weights: (n,) as `Weights.of` returns them, with that summary; None for ones.
+    lasting: False for a single assignment, where nothing that pays off over iterations can.
+    """
+
+    def __init__(
+        self, x: NDArray[Any], weights: Floats | Ints | None = None, summary: Weights | None = None, lasting: bool = True
+    ) -> None:
+        self.n, self.d = x.shape
+        self.weights = summary or Weights.of_rows(self.n)
+        self.uncertain = 0  # points that scores left to D, over all assignments
+        # The caller's rows, and the rows worked on: the same, or rearranged by `prepare`.
+        self._row_x, self._row_weights = x, weights
+        self._rows = Rows(x, weights, feature_major=False, once=not lasting)
+        self._position: NDArray[np.int32] | None = None
+        self._lasting = lasting
+        self._tuning = _tuning.get()
+        self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
+        self._lock = threading.Lock()
+        self._labels = np.empty(0, np.int32)
+        self._sums = np.empty((0, self.d + 1), np.int64)
+        self._target: Target | None = None
+        self._bounds: Bounds | None = None
+        self._closest: Plain | Filtered | Blocks | None = None
+
+    # ------------------------------------------------------------ preparation
+
+    def extent(self) -> tuple[Floats, Floats]:
+        spans = self._spans(self.n, _EXACT // self.d)
+        parts = run(lambda rows: _extent(self._row_x[rows]), spans, self._threads)
+        self._low = np.min([low for low, _ in parts], axis=0)
+        self._high = np.max([high for _, high in parts], axis=0)
+        return self._low, self._high
+
+    def prepare(self, scales: Scales) -> None:
+        self._scales = scales
+        pays = self.n >= FEWEST_ROWS if self._tuning.arrange is None else self._tuning.arrange
+        if self._lasting and pays:
+            merge = self._tuning.merge is not False
+            arranged = arrange(self._row_x, self._row_weights, self._low, self._high, merge)
+            if arranged is not None:
+                self._rows = Rows(arranged.x, arranged.weights, feature_major=True, once=False)
+                self._position = arranged.position
+
+    def _spans(self, n: int, rows: int) -> list[slice]:
+        rows = self._tuning.chunk_rows or max(1, rows)
+        return [slice(a, min(a + rows, n)) for a in range(0, n, rows)]
+
+    def _exact_spans(self) -> list[slice]:
+        """All rows, in pieces for passes that read them as float64."""
+        return self._spans(self._rows.m, _EXACT // self.d)
+
+    # ------------------------------------------------------------ assignment and update
+
+    def assign(self, centers: Floats) -> int:
+        k, m = len(centers), self._rows.m
+        if self._target is None or self._target.centers.shape[1] != k:
+            self._labels = np.full(m, -1, np.int32)
+            self._sums = np.zeros((k, self.d + 1), np.int64)
+            self._target = self._bounds = None
+        scores = m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
+        frame = Frame.of(self._low, self._high, centers) if scores else None
+        if frame is not None:
+            self._rows.keep_features(frame, self._exact_spans(), self._threads)
+        target = Target.of(centers, frame)
+        drift = self._follow(target)
+        self._target = target
+        # At least four tasks a thread, so that threads finish together.
+        spans = self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (4 * self._threads))))
+        return sum(run(lambda rows: self._assign(rows, target, drift), spans, self._threads))
+
+    def _follow(self, target: Target) -> Drift | None:
+        """What the bounds need to know of the centers' movement; None if there are none to loosen."""
+        pays = self._lasting and self._rows.m * target.centers.shape[1] > _FEW_PAIRS
+        if target.frame is None or not (pays if self._tuning.bounds is None else self._tuning.bounds):
+            self._bounds = None
+            return None
+        old = self._target
+        if self._bounds is not None and old is not None and old.frame is not None and old.frame.exponent == target.frame.exponent:
+            return Drift.between(old, target)
+        self._bounds = Bounds(self._rows.m)
+        return None
+
+    def _assign(self, rows: slice, target: Target, drift: Drift | None) -> int:
+        step = max(64, _SCORES // target.centers.shape[1])
+        changed = 0
+        if drift is None or self._bounds is None or target.frame is None:
+            for a in range(rows.start, rows.stop, step):
+                changed += self._search(np.arange(a, min(a + step, rows.stop)), target)
+            return changed
+        active = self._bounds.loosen(rows, self._labels[rows], drift)
+        for a in range(0, len(active), step):
+            piece = active[a : a + step]
+            features = self._rows.features(piece, target.frame)
+            near = self._bounds.tighten(piece, features.y, self._labels[piece], target, drift)
+            if near.any():
+                changed += self._search(piece[near], target, features.take(near))
+        return changed
+
+    def _search(self, rows: NDArray[np.int64], target: Target, features: Features | None = None) -> int:
+        """Label rows, ascending, by comparing them with every center; returns how many changed."""
+        dense = rows[-1] - rows[0] == len(rows) - 1
+        at = slice(int(rows[0]), int(rows[-1]) + 1) if dense else rows
+        if target.frame is None:
+            labels = exact_nearest(self._rows.exact(at), target.centers)
+        else:
+            features = features or self._rows.features(at, target.frame)
+            found = nearest(features, target, lambda i: self._rows.exact(rows[i]))
+            labels = found.labels
+            if self._bounds is not None:
+                self._bounds.set(at, found)
+            if found.uncertain:
+                with self._lock:
+                    self.uncertain += found.uncertain
+        before = self._labels[at]
+        changed = np.flatnonzero(labels != before)
+        if len(changed) == 0:
+            return 0
+        before, after, moved = before[changed], labels[changed].astype(np.int32), rows[changed]
+        self._labels[moved] = after
+        if self._lasting:
+            self._move(moved, before, after)
+        return len(changed)
+
+    def _move(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32]) -> None:
+        """Move the terms of rows from one cluster's sums to another's; from -1 if they had none."""
+        step = max(64, _EXACT // self.d)
+        for a in range(0, len(rows), step):
+            piece = slice(a, a + step)
+            terms = self._rows.terms(rows[piece], self._scales)
+            with self._lock:
+                _add(self._sums, after[piece], terms)
+                if before[0] >= 0:  # all rows had labels, or none had
+                    _add(self._sums, before[piece], np.negative(terms, out=terms))
+
+    def sums(self) -> Ints:
+        return self._sums.copy()
+
+    def labels(self) -> NDArray[np.int32]:
+        return self._labels.copy() if self._position is None else self._labels[self._position]
+
+    # ------------------------------------------------------------ distances
+
+    def _own_distances(self, rows: slice, columns: Floats) -> Floats:
+        return squared_distance(self._rows.exact(rows), columns.take(self._labels[rows], axis=1))
+
+    def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
+        columns = np.ascontiguousarray(centers.T)
+
+        def part(rows: slice) -> tuple[int, int]:
+            return split.sums(self._own_distances(rows, columns), self._rows.weights_of(rows))
+
+        parts = run(part, self._exact_spans(), self._threads)
+        return sum(coarse for coarse, _ in parts), sum(fine for _, fine in parts)
+
+    def farthest(self, centers: Floats, m: int) -> Farthest:
+        columns = np.ascontiguousarray(centers.T)
+        parts = run(lambda rows: self._own_distances(rows, columns), self._exact_spans(), self._threads)
+        distance = np.concatenate(parts)
+        distances, xs, labels, terms = [], [], [], []
+        for _ in range(m):
+            largest = distance.max()
+            if largest == 0:
+                break
+            ties = np.flatnonzero(distance == largest)
+            first = ties[0]
+            if self._position is not None:
+                first = self._position[np.isin(self._position, ties).argmax()]
+            x = self._rows.exact([first])
+            same = ties[(self._rows.exact(ties) == x).all(axis=0)]
+            distances.append(largest)
+            xs.append(x[:, 0])
+            labels.append(self._labels[first])
+            terms.append(self._rows.terms(same, self._scales).sum(axis=0))
+            distance[same] = 0.0
+        return Farthest(
+            np.array(distances, np.float64),
+            np.array(xs, np.float64).reshape(-1, self.d),
+            np.array(labels, np.int64),
+            np.array(terms, np.int64).reshape(-1, self.d + 1),
+        )
+
+    def distances(self, centers: Floats) -> Floats:
+        result = np.empty((self.n, len(centers)))
+        columns = np.ascontiguousarray(centers.T)[:, :, None]
+
+        def measure(rows: slice) -> None:
+            x = np.ascontiguousarray(self._row_x[rows].T, dtype=np.float64)
+            result[rows] = squared_distance(x[:, None, :], columns).T
+
+        run(measure, self._spans(self.n, _EXACT // len(centers)), self._threads)
+        return result
+
+    # ------------------------------------------------------------ seeding
+
+    def restart(self) -> None:
+        self._closest = None
+
+    def propose(self, candidates: Floats) -> None:
+        if self._closest is None:
+            self._closest = self._seeding(candidates)
+        self._closest.propose(candidates)
+
+    def _seeding(self, candidates: Floats) -> Plain | Filtered | Blocks:
+        if self._rows.feature_major and self.d <= CURVE_FEATURES:
+            return Blocks(self._rows, self._threads)
+        scores = self._rows.x.size > _TINY // 4 if self._tuning.scores is None else self._tuning.scores
+        frame = Frame.of(self._low, self._high, candidates) if scores else None
+        if frame is None:
+            return Plain(self._rows)
+        self._rows.keep_features(frame, self._exact_spans(), self._threads)
+        return Filtered(self._rows, self.weights, frame, self._spans(self._rows.m, _SCORES // self.d), self._threads)
+
+    def potentials(self, exponent: int, exact: bool) -> Potentials:
+        assert self._closest is not None
+        return self._closest.potentials(exponent, exact, int(self._prefix[-1]))
+
+    def accept(self, candidate: int) -> float:
+        assert self._closest is not None
+        return self._closest.accept(candidate)
+
+    def total(self, exponent: int | None) -> int:
+        self._exponent = exponent
+        self._run = 1 if self.n <= _ROWS else _RUN
+        spans = [slice(a, min(a + _ROWS, self.n)) for a in range(0, self.n, _ROWS)]
+
+        def sums(rows: slice) -> Ints:
+            masses = self._masses(rows)
+            return masses if self._run == 1 else np.add.reduceat(masses, np.arange(0, len(masses), self._run))
+
+        self._prefix = np.cumsum(np.concatenate(run(sums, spans, self._threads)))
+        return int(self._prefix[-1])
+
+    def find(self, ranks: list[int]) -> Floats:
+        rows = np.searchsorted(self._prefix, ranks, side="right")
+        if self._run > 1:
+            rows = np.array([self._find_in_run(i, rank) for i, rank in zip(rows.tolist(), ranks, strict=True)])
+        return self._row_x[rows].astype(np.float64)
+
+    def _find_in_run(self, i: int, rank: int) -> int:
+        start = i * self._run
+        before = int(self._prefix[i - 1]) if i else 0
+        prefix = np.cumsum(self._masses(slice(start, min(start + self._run, self.n))))
+        return start + int(np.searchsorted(prefix, rank - before, side="right"))
+
+    def _masses(self, rows: slice) -> Ints:
+        """What `total` adds up, for some of the caller's rows."""
+        weights = None if self._row_weights is None else self._row_weights[rows]
+        if self._exponent is None:
+            return np.ones(rows.stop - rows.start, np.int64) if weights is None else self.weights.masses(weights)
+        assert self._closest is not None
+        closest = self._closest.closest
+        return mass(closest[rows if self._position is None else self._position[rows]], self._exponent, weights)
+
+
+def _extent(x: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Least and largest value of each column, float64."""
+    # Folding several short rows into a long one lets the minimum run along memory.
+    fold = min(len(x), max(1, 256 // x.shape[1])) if x.flags.c_contiguous else 1
+    whole = len(x) // fold * fold
+    folded = x[:whole].reshape(-1, fold * x.shape[1])
+    low, high = (
+        bound(np.concatenate([bound(folded, axis=0).reshape(fold, -1), x[whole:]]), axis=0) for bound in (np.min, np.max)
+    )
+    return low.astype(np.float64), high.astype(np.float64)
+
+
+def _add(sums: Ints, labels: NDArray[np.int32], terms: Ints) -> None:
+    """sums[labels] += terms, for repeated labels too."""
+    if terms.size < _FEW_TERMS:
+        np.add.at(sums, labels, terms)
+    else:  # a product with the one-hot matrix of the labels, which SciPy does several times faster
+        m = len(labels)
+        one_hot = csc_array((np.ones(m, np.int64), labels, np.arange(m + 1)), shape=(len(sums), m))
+        sums += one_hot @ terms

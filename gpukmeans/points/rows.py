@@ -1,0 +1,98 @@
+"""The rows that NumPyPoints works on, in each form that its passes read.
+
+Rows are converted when a pass asks for them. What many passes will read again is kept, where that is
+small: everything for a small data set, and the float32 features of one with many columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.exact import Floats, Frame, Ints, Scales
+from gpukmeans.threads import run
+
+# Data sets of up to this many values are kept as float64 and as terms: 2 MB each.
+_SMALL = 2**18
+
+# Float32 features are kept if they take no more than this, or no more than the input itself.
+_KEEP_BYTES = 2**26
+
+
+class Features(NamedTuple):
+    """y: (m, d + 1) float32, see exact.Frame. norms: |y|^2 without the column of ones, (m,) float32."""
+
+    y: NDArray[np.float32]
+    norms: NDArray[np.float32]
+
+    def take(self, rows: NDArray[np.bool_]) -> Features:
+        return Features(self.y[rows], self.norms[rows])
+
+
+class Rows:
+    """x (m, d) in the input's dtype; weights (m,) or None for ones.
+
+    feature_major: whether x is stored column by column. once: whether few passes will read the rows,
+    so that keeping anything is a waste.
+    """
+
+    def __init__(self, x: NDArray[Any], weights: Floats | Ints | None, *, feature_major: bool, once: bool) -> None:
+        self.x, self.weights = x, weights
+        self.m, self.d = x.shape
+        self.feature_major = feature_major
+        self._once = once
+        self._small = not once and x.size <= _SMALL
+        self._columns: Floats | None = None
+        self._terms: tuple[Scales, Ints] | None = None
+        self._features: tuple[int, Features] | None = None
+
+    def weights_of(self, rows: Any) -> Floats | Ints | None:
+        return None if self.weights is None else self.weights[rows]
+
+    def take(self, rows: Any) -> NDArray[Any]:
+        """Rows, a slice or indices, (m, d) in the input's dtype."""
+        if self.feature_major and not isinstance(rows, slice):
+            return np.take(self.x.T, rows, axis=1).T
+        return self.x[rows]
+
+    def exact(self, rows: Any) -> Floats:
+        """Rows as (d, m) float64."""
+        if not self._small:
+            return np.ascontiguousarray(self.take(rows).T, dtype=np.float64)
+        if self._columns is None:
+            self._columns = np.ascontiguousarray(self.x.T, dtype=np.float64)
+        return self._columns[:, rows] if isinstance(rows, slice) else self._columns.take(rows, axis=1)
+
+    def terms(self, rows: Any, scales: Scales) -> Ints:
+        """Rows as fixed-point terms (m, d + 1), see exact.Scales."""
+        if not self._small:
+            return scales.terms(self.exact(rows), self.weights_of(rows))
+        if self._terms is None or self._terms[0] is not scales:
+            self._terms = scales, scales.terms(self.exact(slice(None)), self.weights)
+        return self._terms[1][rows]
+
+    def features(self, rows: Any, frame: Frame) -> Features:
+        """Rows as float32 features in a frame."""
+        if self._features is not None and self._features[0] == frame.exponent:
+            kept = self._features[1]
+            return Features(kept.y[rows], kept.norms[rows])
+        y = frame.features(self.take(rows))
+        return Features(y, np.einsum("ij,ij->i", y[:, :-1], y[:, :-1]))
+
+    def keep_features(self, frame: Frame, spans: list[slice], threads: int) -> None:
+        """Convert all rows at once if that pays. Not thread-safe: call it before the passes."""
+        size = 4 * self.m * (self.d + 2)
+        if self._once or self.feature_major or size > max(_KEEP_BYTES, 1.1 * self.x.nbytes):
+            return
+        if self._features is not None and self._features[0] == frame.exponent:
+            return
+        self._features = None
+        kept = Features(np.empty((self.m, self.d + 1), np.float32), np.empty(self.m, np.float32))
+
+        def convert(rows: slice) -> None:
+            kept.y[rows], kept.norms[rows] = self.features(rows, frame)
+
+        run(convert, spans, threads)
+        self._features = frame.exponent, kept

@@ -1,0 +1,94 @@
+"""The initial centers: k-means++ and random, over Points; knows no device (Rule 4).
+
+All randomness is drawn on the host before any data are looked at, in an amount that depends on the
+number of clusters alone. A draw becomes a point by its rank in an exact integer prefix sum.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gpukmeans.exact import Floats, power_for
+from gpukmeans.points.base import Points
+
+
+def rank(uniform: float, total: int) -> int:
+    """floor(uniform * total) for a uniform draw in [0, 1) of 53 bits, exactly."""
+    return int(uniform * 2.0**53) * total >> 53
+
+
+def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.RandomState) -> Floats:
+    """Greedy k-means++: centers (n_clusters, d) float64, each one of the points.
+
+    Every next center is drawn with probability proportional to weight * D to the closest center so
+    far; of 2 + log(n_clusters) draws the one that leaves the least potential is kept, the earliest of
+    equals. Where fewer distinct points than clusters exist, the rest repeat points drawn by weight.
+
+    Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding" (SODA 2007), section 7
+    for the greedy choice; the number of draws is scikit-learn's.
+    """
+    trials = 2 + int(math.log(n_clusters))
+    first = random_state.random_sample()
+    draws = random_state.random_sample((n_clusters - 1, trials)).tolist()
+    centers = np.empty((n_clusters, points.d))
+    points.restart()
+    weight = points.total(None)
+    centers[:1] = points.find([rank(first, weight)])
+    points.propose(centers[:1])
+    farthest = points.accept(0)
+    for i, uniforms in enumerate(draws, start=1):
+        # The scale follows the distances down, so that the integers never run out of bits.
+        exponent = power_for(farthest, points.weights.total)
+        total = points.total(exponent) if farthest > 0 else 0
+        if total == 0:
+            points.total(None)
+            centers[i] = points.find([rank(uniforms[0], weight)])[0]
+            continue
+        candidates = _distinct(points.find([rank(u, total) for u in uniforms]))
+        points.propose(candidates)
+        chosen = _least_potential(points, len(candidates), exponent)
+        centers[i] = candidates[chosen]
+        farthest = points.accept(chosen)
+    points.restart()
+    return centers
+
+
+def _distinct(candidates: Floats) -> Floats:
+    """The rows without repetitions, in order: equal candidates would tie."""
+    kept = dict.fromkeys(map(tuple, candidates.tolist()))
+    return candidates if len(kept) == len(candidates) else np.array(list(kept))
+
+
+def _least_potential(points: Points, m: int, exponent: int) -> int:
+    """Which of m proposed candidates leaves the least potential; bounds first, sums if they overlap."""
+    if m == 1:
+        return 0
+    low, high = points.potentials(exponent, exact=False)
+    chosen = int(np.argmin(np.array(high, dtype=object)))
+    if sum(bound <= high[chosen] for bound in low) > 1:
+        low, _ = points.potentials(exponent, exact=True)
+        chosen = min(range(m), key=low.__getitem__)
+    return chosen
+
+
+def random(points: Points, n_clusters: int, random_state: np.random.RandomState) -> Floats:
+    """Points drawn by weight: centers (n_clusters, d) float64, of distinct locations where possible.
+
+    A location drawn again is drawn anew, in at most eight rounds, from a generator of its own, so that
+    the caller's is advanced by one draw whatever the data.
+    """
+    generator = np.random.RandomState(random_state.randint(2**31 - 1))
+    total = points.total(None)
+    kept: dict[tuple[float, ...], None] = {}
+    repeated: list[list[float]] = []
+    for _ in range(8):
+        uniforms = generator.random_sample(n_clusters - len(kept)).tolist()
+        for x in points.find([rank(u, total) for u in uniforms]).tolist():
+            if tuple(x) in kept:
+                repeated.append(x)
+            kept[tuple(x)] = None
+        if len(kept) == n_clusters:
+            break
+    return np.array([list(x) for x in kept] + repeated)[:n_clusters]
