@@ -179,7 +179,7 @@ default="k-means++"
             self.labels_ = labels
             self.inertia_ = _unshifted(best.inertia, points)
             self.n_iter_ = best.n_iter
-        found = len(np.unique(labels))
+        found = int(np.count_nonzero(np.bincount(labels)))
         if found < self.n_clusters:
             warnings.warn(
                 f"Number of distinct clusters ({found}) found smaller than n_clusters ({self.n_clusters}). "
@@ -231,14 +231,14 @@ default="k-means++"
         dtype = _float_dtype(x)
         random_state = check_random_state(self.random_state)
         init = self._initial_array(x)
-        tol = self.tol * lloyd.variance(points, scales) if self.tol else 0.0
+        tolerance = lloyd.Tolerance(self.tol, points, scales)
         best: lloyd.Fit | None = None
         for _ in range(self._starts(init)):
             centers = self._seed(points, x, random_state) if init is None else init
             if self.verbose:
                 print("Initialization complete")
-            watch = _Printer(points, scales, tol) if self.verbose else _silent
-            last = lloyd.fit(points, scales, centers, max_iter=self.max_iter, tol=tol, dtype=dtype, watch=watch)
+            watch = _Printer(points, scales, tolerance) if self.verbose else _silent
+            last = lloyd.fit(points, scales, centers, max_iter=self.max_iter, tolerance=tolerance, dtype=dtype, watch=watch)
             if best is None or last.inertia < best.inertia:
                 best = last
         assert best is not None
@@ -377,8 +377,8 @@ default="k-means++"
 class _Printer:
     """Prints scikit-learn's lines for verbose=1."""
 
-    def __init__(self, points: Points, scales: Scales, tol: float) -> None:
-        self.points, self.scales, self.tol = points, scales, tol
+    def __init__(self, points: Points, scales: Scales, tolerance: lloyd.Tolerance) -> None:
+        self.points, self.scales, self.tolerance = points, scales, tolerance
 
     def __call__(self, iteration: lloyd.Iteration) -> None:
         i = iteration.index
@@ -386,8 +386,9 @@ class _Printer:
         print(f"Iteration {i}, inertia {inertia}.")
         if i > 0 and iteration.changed == 0:
             print(f"Converged at iteration {i}: strict convergence.")
-        elif iteration.shift <= self.tol:
-            print(f"Converged at iteration {i}: center shift {iteration.shift} within tolerance {self.tol}.")
+        elif self.tolerance.reached(iteration.shift):
+            within = f"center shift {iteration.shift} within tolerance {self.tolerance.shift}"
+            print(f"Converged at iteration {i}: {within}.")
 
 
 def _silent(iteration: lloyd.Iteration) -> None:

@@ -29,32 +29,33 @@ LARGEST_MAGNITUDE = 2.0**500
 # ---------------------------------------------------------------- Rule 1: the distance
 
 
-def squared_distance(x: NDArray[Any], c: NDArray[Any]) -> Floats:
+def squared_distance(x: NDArray[Any], c: NDArray[Any], labels: NDArray[Any] | None = None) -> Floats:
     """D: squared Euclidean distances, summed over the first axis in ascending order.
 
     ``x`` and ``c`` are float64 of shape (d, ...), broadcast against each other; the result has the
-    broadcast shape without the first axis. Each subtraction, product and sum is rounded on its own:
-    NumPy's ufuncs never fuse, and neither a pairwise nor a BLAS summation is used.
+    broadcast shape without the first axis. With labels (m,), ``c`` is (d, k) and each point of x (d, m)
+    is measured to its own center ``c[:, label]``.
+
+    Each subtraction, product and sum is rounded on its own: NumPy's ufuncs never fuse, and neither a
+    pairwise nor a BLAS summation is used.
     """
-    shape = np.broadcast_shapes(x.shape[1:], c.shape[1:])
-    m = math.prod(shape)
-    if m * len(x) > 2**17:  # more than the second-level cache likes: feature by feature
-        total = x[0] - c[0]
-        total *= total
-        step = np.empty_like(total)
+    if labels is None and 4 < len(x) and x.size <= 2**15 and x.ndim == c.ndim == 2:
+        # Few distances over many features, where the calls cost more than the arithmetic.
+        steps = x - c
+        steps *= steps
+        if steps.shape[1] < 32:  # sequential by definition, if slow
+            return np.add.accumulate(steps, axis=0)[-1]
+        total = steps[0]
         for j in range(1, len(x)):
-            np.subtract(x[j], c[j], out=step)
-            np.multiply(step, step, out=step)
-            total += step
+            total += steps[j]
         return total
-    steps = x - c
-    steps *= steps
-    if m < 32 < len(x):
-        # add.accumulate is sequential by definition, and one call cheaper than d.
-        return np.add.accumulate(steps, axis=0)[-1]
-    total = steps[0]
+    total = x[0] - (c[0] if labels is None else c[0].take(labels))
+    total *= total
+    step = np.empty_like(total)
     for j in range(1, len(x)):
-        total += steps[j]
+        np.subtract(x[j], c[j] if labels is None else c[j].take(labels), out=step)
+        np.multiply(step, step, out=step)
+        total += step
     return total
 
 
@@ -70,11 +71,9 @@ def ceil_log2(value: float) -> int:
 def power_for(largest: float, total_weight: float) -> int:
     """The exponent p of the finest scale 2**p at which ``total_weight`` values of at most ``largest`` fit.
 
-    total_weight * rint(largest * 2**p) <= 2**62. Clamped so that 2**p is a normal float64.
+    total_weight * rint(largest * 2**p) <= 2**62. At most 2**1000, so that it is a normal float64.
     """
-    if largest == 0.0:
-        return 0
-    return max(-1000, min(1000, SUM_BITS - ceil_log2(total_weight) - ceil_log2(largest)))
+    return min(1000, SUM_BITS - ceil_log2(total_weight) - ceil_log2(largest)) if largest > 0 else 0
 
 
 @dataclass(frozen=True)
@@ -161,8 +160,10 @@ class Scales:
         """Scales for features within [low, high], each (d,) float64."""
         offset = low + (high - low) / 2
         half = np.maximum(high - offset, offset - low)
-        scale = [2.0 ** power_for(h, weights.total) for h in half.tolist()]
-        return Scales(offset, np.array(scale), low, high, weights)
+        mantissa, exponent = np.frexp(half)  # power_for, for all features at once
+        powers = SUM_BITS - ceil_log2(weights.total) - (exponent - (mantissa == 0.5))
+        scale = np.where(half > 0, np.ldexp(1.0, np.minimum(powers, 1000)), 1.0)
+        return Scales(offset, scale, low, high, weights)
 
     def terms(self, x: Floats, weights: Floats | Ints | None) -> Ints:
         """x (d, m) float64 as int64 terms (m, d + 1) of the sums; the last column is the weight."""
@@ -237,14 +238,14 @@ U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one 
 
 @dataclass(frozen=True)
 class Frame:
-    """Coordinates for fast scores: ``y = float32((x - offset) * 2**exponent)``, within [-1, 1].
+    """Coordinates for fast scores: ``y = float32((x - offset) * 2**exponent)``, within [-1, 1] for data.
 
-    The score of a center is ``|z|^2 - 2 y.z`` in float32: its squared distance less |y|^2, which all
+    Centers may lie outside. The score of a center is ``|z|^2 - 2 y.z`` in float32: its squared distance less |y|^2, which all
     centers share. The certificate rests on the following. With u = 2**-24, Z the largest |z|, and T
     the true squared distance times 2**(2 * exponent):
 
-    - y and z are rounded: |y - z| is off by at most 1.001 u (|y| + |z|), its square by at most
-      2.003 u (|y| + Z)^2.
+    - y and z are rounded, each component by at most 1.001 u of itself, which moves
+      |y|^2 - 2 y.z + |z|^2 by at most 2.003 u (|y| + Z)^2.
     - the product of d + 1 terms in any order, fused or not, is off by at most
       1.01 (d + 1) u (2 |y| Z + Z^2), while (d + 1) u <= 0.01; |z|^2 itself by u Z^2.
     - D is off by (d + 3) 2**-53 T, less than 0.001 (d + 3) u (|y| + Z)^2.
@@ -260,19 +261,15 @@ class Frame:
     exponent: int
 
     @staticmethod
-    def of(low: Floats, high: Floats, centers: Floats) -> Frame | None:
-        """The frame holding [low, high] and the centers (k, d); None if float32 scores cannot serve.
+    def of(low: Floats, high: Floats) -> Frame | None:
+        """The frame of data within [low, high]; None if float32 scores cannot serve.
 
         They cannot for ranges below 2**-380 or above 2**380, where D underflows or nears overflow, or
         with more than 2**17 features, where the bound above no longer holds.
         """
         offset = low + (high - low) / 2
-        extreme = np.maximum(high, centers.max(axis=0)) - offset
-        extreme = np.maximum(extreme, offset - np.minimum(low, centers.min(axis=0)))
-        largest = float(extreme.max())
-        if largest == 0.0:
-            return Frame(offset, 0)
-        exponent = -ceil_log2(largest)
+        largest = float(np.maximum(high - offset, offset - low).max())
+        exponent = -ceil_log2(largest) if largest > 0 else 0
         return Frame(offset, exponent) if abs(exponent) <= 380 and len(low) < 2**17 else None
 
     @property
@@ -290,14 +287,20 @@ class Frame:
         result[:, d] = 1.0
         return result
 
-    def centers(self, centers: Floats) -> tuple[NDArray[np.float32], float]:
-        """centers (k, d) as the columns (d + 1, k) to multiply features by, and Z^2."""
-        z = ((centers - self.offset) * self.scale).astype(np.float32)
-        norms = np.einsum("ij,ij->i", z, z, dtype=np.float64)
+    def centers(self, centers: Floats) -> tuple[NDArray[np.float32], float] | None:
+        """centers (k, d) as the columns (d + 1, k) to multiply features by, and Z^2.
+
+        None for centers so far from the data, 2**60 times its range, that float32 cannot tell.
+        """
+        z = (centers - self.offset) * self.scale
+        norms = np.einsum("ij,ij->i", z, z)
+        largest = float(norms.max())
+        if not largest < 2.0**120:
+            return None
         columns = np.empty((centers.shape[1] + 1, len(centers)), np.float32)
-        np.multiply(z.T, -2.0, out=columns[:-1])
+        np.multiply(z.T, -2.0, out=columns[:-1], casting="same_kind")
         columns[-1] = norms
-        return columns, float(norms.max())
+        return columns, largest
 
     def margin(self, y_norms: NDArray[np.float32], largest_z: float) -> NDArray[np.float32]:
         """The gap between two scores above which their order is certain; y_norms: |y|^2 (m,)."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -33,15 +34,30 @@ def check_magnitude(low: Floats, high: Floats) -> None:
         )
 
 
-def variance(points: Points, scales: Scales) -> float:
-    """The weighted variance of the features, averaged over them: the unit of ``tol``."""
-    points.assign(scales.offset[None, :])
-    mean = scales.centers(points.sums())
-    return float(inertia(points, scales, mean)) / points.weights.total / points.d
+class Tolerance:
+    """``tol`` in units of the mean variance of the features, which costs a pass and is seldom needed.
+
+    The variance of a feature is at most a quarter of its squared range: a shift above ``tol`` times
+    that ends nothing.
+    """
+
+    def __init__(self, tol: float, points: Points, scales: Scales) -> None:
+        self.tol, self.points, self.scales = tol, points, scales
+        self.most = math.fsum(((scales.high - scales.low) ** 2).tolist()) / (4 * points.d) * (1 + 2.0**-40)
+
+    @cached_property
+    def shift(self) -> float:
+        """The largest squared shift that ends a fit: tol times the (weighted) variance, averaged over features."""
+        mean = self.scales.centers(self.points.sums().sum(axis=0, keepdims=True))
+        variance = inertia(self.points, self.scales, mean) / Fraction(self.points.weights.total) / self.points.d
+        return self.tol * float(variance)
+
+    def reached(self, shift: float) -> bool:
+        return shift == 0 or (shift <= self.tol * self.most and shift <= self.shift)
 
 
 def inertia(points: Points, scales: Scales, centers: Floats) -> Fraction:
-    """The exact sum of weight * D to each point's own center, as accumulated in fixed point."""
+    """The exact sum of weight * D to each point's own center, or to the only one, in fixed point."""
     split = Inertia.of(scales, centers)
     return split.value(*points.inertia(centers, split))
 
@@ -72,14 +88,13 @@ def fit(
     centers: Floats,
     *,
     max_iter: int,
-    tol: float,
+    tolerance: Tolerance,
     dtype: np.dtype,
     watch: Callable[[Iteration], None] = lambda iteration: None,
 ) -> Fit:
-    """Iterate from ``centers`` (k, d) float64 until no label changes or the centers shift at most ``tol``.
+    """Iterate from ``centers`` (k, d) float64 until no label changes or the tolerance is reached.
 
-    tol: bound on the summed squared shift, in the data's units squared. The points are left labelled
-    by the centers returned, which are rounded to ``dtype`` first.
+    The points are left labelled by the centers returned, which are rounded to ``dtype`` first.
     """
     for i in range(max_iter):
         changed = points.assign(centers)
@@ -90,10 +105,11 @@ def fit(
         shift = math.fsum(squared_distance(updated.T, centers.T).tolist())
         watch(Iteration(i, changed, shift, centers))
         centers = updated
-        if shift <= tol:
+        if tolerance.reached(shift):
             break
     published = centers.astype(dtype).astype(np.float64)
-    points.assign(published)
+    if changed or not np.array_equal(published, centers):
+        points.assign(published)
     return Fit(published, inertia(points, scales, published), i + 1)
 
 

@@ -72,7 +72,7 @@ class Points(Protocol):
         """
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
-        """The two integer sums of ``split`` over the D to each point's own center."""
+        """The two integer sums of ``split`` over the D to each point's own center, or to the only one."""
 
     def labels(self) -> NDArray[Any]:
         """The labels last given, (n,) int32, in the caller's order."""

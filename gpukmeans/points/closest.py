@@ -53,7 +53,9 @@ class Filtered:
         if np.isinf(self.closest[0]):
             self.may_improve[:] = True
             return
-        columns, largest_z = self.frame.centers(candidates)
+        # Candidates are points, which are never too far for the frame.
+        columns, largest_z = self.frame.centers(candidates) or (None, 0.0)
+        assert columns is not None
         square = self.frame.scale**2
 
         def score(rows: slice) -> tuple[Floats, float]:

@@ -1,13 +1,13 @@
 """The assignment step on NumPy: float32 scores propose, D decides (Rule 2).
 
-Row-major scores, so that argmin runs along contiguous memory; the runner-up is a second argmin with
-the winner masked, which NumPy does faster than a minimum or a partition.
+Two layouts of the scores, for few centers and for many, give the same proposals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,40 +19,46 @@ from gpukmeans.threads import scratch
 # D of at most this many values at a time: 1 MB of float64.
 _PIECE = 2**17
 
+# Up to this many centers scores are held a column to a point: below, argmin's cost a row (20 ns) is
+# that of 30 to 60 scores.
+_FEW = 32
+
+_NONE = np.empty(0, np.int64)
+
 
 @dataclass(frozen=True)
 class Target:
-    """The centers of one assignment step, in every form its parts need.
-
-    centers: (d, k) float64. columns: (d + 1, k) float32, see Frame. z: (k, d) float32.
-    """
+    """The centers of one assignment step. centers: (d, k) float64. columns: (d + 1, k) float32 and Z^2,
+    see Frame; without a frame D alone decides."""
 
     centers: Floats
     frame: Frame | None
     columns: NDArray[np.float32]
-    z: NDArray[np.float32]
     largest_z: float
 
     @staticmethod
     def of(centers: Floats, frame: Frame | None) -> Target:
-        exact = np.ascontiguousarray(centers.T)
-        if frame is None:
-            nothing = np.empty((0, 0), np.float32)
-            return Target(exact, None, nothing, nothing, 0.0)
-        columns, largest_z = frame.centers(centers)
-        z = np.ascontiguousarray(columns[:-1].T) * np.float32(-0.5)
-        return Target(exact, frame, columns, z, largest_z)
+        scores = frame.centers(centers) if frame is not None else None
+        columns = np.ascontiguousarray(centers.T)
+        if scores is None:
+            return Target(columns, None, np.empty((0, 0), np.float32), 0.0)
+        return Target(columns, frame, *scores)
+
+    @cached_property
+    def z(self) -> NDArray[np.float32]:
+        """The centers in the frame, (k, d)."""
+        return np.ascontiguousarray(self.columns[:-1].T) * np.float32(-0.5)
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """labels (m,); upper bounds on the distance to that center and lower bounds on all others, (m,)
-    float32 in the frame's units; how many points the scores left uncertain."""
+    """labels (m,). If asked for, upper bounds on the distance to that center and lower bounds on all
+    others, (m,) float32 in the frame's units. How many points the scores left uncertain."""
 
-    labels: NDArray[np.int64]
-    upper: NDArray[np.float32]
-    lower: NDArray[np.float32]
+    labels: NDArray[np.integer]
     uncertain: int
+    upper: NDArray[np.float32] | None = None
+    lower: NDArray[np.float32] | None = None
 
 
 def exact_nearest(x: Floats, centers: Floats) -> NDArray[np.int64]:
@@ -66,13 +72,53 @@ def exact_nearest(x: Floats, centers: Floats) -> NDArray[np.int64]:
     return labels[0] if len(labels) == 1 else np.concatenate(labels)
 
 
-def nearest(features: Features, target: Target, exact: Callable[[NDArray[np.int64]], Floats]) -> Nearest:
-    """The nearest centers of m points; ``exact(i)`` gives points i as (d, len(i)) float64."""
+def nearest(
+    features: Features, target: Target, exact: Callable[[NDArray[np.int64]], Floats], bounds: bool
+) -> Nearest:
+    """The nearest centers of m points, with bounds if asked for.
+
+    exact(i): points i as (d, len(i)) float64.
+    """
     assert target.frame is not None
     y, norms = features
-    m, k = len(y), target.columns.shape[1]
+    margin = target.frame.margin(norms, target.largest_z)
+    propose = _propose_few if target.columns.shape[1] <= _FEW else _propose_many
+    labels, best, second, uncertain, possible = propose(y, target.columns, margin, bounds)
+    if uncertain.size:
+        labels[uncertain] = decide(exact(uncertain), possible, target.centers)
+    if second is None:
+        return Nearest(labels, len(uncertain))
+    if uncertain.size:
+        # All that is known of these: every center is at least as far as the best score allows, and
+        # the chosen one is within the margin of it.
+        second[uncertain] = best[uncertain]
+        best[uncertain] += margin[uncertain]
+    best += norms
+    best += margin
+    second += norms
+    second -= margin
+    upper = np.sqrt(np.maximum(best, 0, out=best), out=best)
+    upper *= np.float32(1 + 4 * U32)
+    lower = np.sqrt(np.maximum(second, 0, out=second), out=second)
+    lower *= np.float32(1 - 4 * U32)
+    return Nearest(labels, len(uncertain), upper, lower)
+
+
+# Labels, best score, runner-up's score if asked for, the uncertain points, and which centers (u, k)
+# are possible for each of those.
+Proposal = tuple[
+    NDArray[np.integer], NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.int64], NDArray[np.bool_]
+]
+
+
+def _propose_many(
+    y: NDArray[np.float32], columns: NDArray[np.float32], margin: NDArray[np.float32], bounds: bool
+) -> Proposal:
+    """A row of scores to a point: argmin runs along it. The runner-up is a second argmin with the
+    winner masked, which NumPy does faster than a minimum or a partition."""
+    m, k = len(y), columns.shape[1]
     scores = scratch("scores", m * k, np.float32).reshape(m, k)
-    np.matmul(y, target.columns, out=scores)
+    np.matmul(y, columns, out=scores)
     flat = scores.reshape(-1)
     first = np.arange(0, m * k, k)
     labels = scores.argmin(axis=1)
@@ -80,24 +126,38 @@ def nearest(features: Features, target: Target, exact: Callable[[NDArray[np.int6
     best = flat[at]
     flat[at] = np.inf
     second = flat[first + scores.argmin(axis=1)]
-
-    margin = target.frame.margin(norms, target.largest_z)
     uncertain = np.flatnonzero(~(second - best > margin))
-    if uncertain.size:
-        flat[at[uncertain]] = best[uncertain]
-        reach = best[uncertain].astype(np.float64) + margin[uncertain]
-        possible = scores[uncertain] <= reach[:, None]
-        labels[uncertain] = decide(exact(uncertain), possible, target.centers)
-        # All that is known now: every center is at least as far as the best score allows, and the
-        # chosen one is within the margin of it.
-        second[uncertain] = best[uncertain]
-        best[uncertain] += margin[uncertain]
+    flat[at[uncertain]] = best[uncertain]
+    possible = scores[uncertain] <= _reach(best[uncertain], margin[uncertain])[:, None]
+    return labels, best, second, uncertain, possible
 
-    best += norms
-    second += norms
-    upper = np.sqrt(np.maximum(best + margin, 0)) * np.float32(1 + 4 * U32)
-    lower = np.sqrt(np.maximum(second - margin, 0)) * np.float32(1 - 4 * U32)
-    return Nearest(labels, upper, lower, len(uncertain))
+
+def _propose_few(
+    y: NDArray[np.float32], columns: NDArray[np.float32], margin: NDArray[np.float32], bounds: bool
+) -> Proposal:
+    """A column of scores to a point: every operation runs across points, which short rows are too
+    short for. A point is certain if no other center is within the margin."""
+    m, k = len(y), columns.shape[1]
+    scores = scratch("scores", m * k, np.float32).reshape(k, m)
+    np.matmul(columns.T, y.T, out=scores)
+    best = np.minimum.reduce(scores, axis=0)
+    possible = scores <= _reach(best, margin)
+    # Of a single possible center the sum of indices is the index.
+    ones = possible.astype(np.float32)
+    labels = (np.arange(k, dtype=np.float32) @ ones).astype(np.int32)
+    uncertain = _NONE
+    if np.count_nonzero(possible) > m:
+        uncertain = np.flatnonzero(np.ones(k, np.float32) @ ones > 1)
+    second = None
+    if bounds:
+        np.putmask(scores, possible, np.inf)
+        second = np.minimum.reduce(scores, axis=0)
+    return labels, best, second, uncertain, possible[:, uncertain].T
+
+
+def _reach(best: NDArray[np.float32], margin: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest score that the margin makes possible, rounded up."""
+    return np.nextafter(best + margin, np.float32(np.inf))
 
 
 def decide(x: Floats, possible: NDArray[np.bool_], centers: Floats) -> NDArray[np.int64]:

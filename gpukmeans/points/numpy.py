@@ -60,8 +60,8 @@ _SCORES = 2**18
 # Coordinates at once in passes that compute D: 1 MB of float64.
 _EXACT = 2**17
 
-# Up to this many terms, adding them one by one is faster than setting up a product.
-_FEW_TERMS = 2**10
+# Up to this many terms np.add.at, at 5 ns each, is faster than a sparse product.
+_FEW_TERMS = 2**13
 
 # Rows of one task in passes whose work does not depend on k.
 _ROWS = 2**15
@@ -85,7 +85,7 @@ class NumPyPoints:
         self.uncertain = 0  # points that scores left to D, over all assignments
         # The caller's rows, and the rows worked on: the same, or rearranged by `prepare`.
         self._row_x, self._row_weights = x, weights
-        self._rows = Rows(x, weights, feature_major=False, once=not lasting)
+        self._rows = Rows(x, weights, once=not lasting)
         self._position: NDArray[np.int32] | None = None
         self._lasting = lasting
         self._tuning = _tuning.get()
@@ -101,9 +101,10 @@ class NumPyPoints:
 
     def extent(self) -> tuple[Floats, Floats]:
         spans = self._spans(self.n, _EXACT // self.d)
-        parts = run(lambda rows: _extent(self._row_x[rows]), spans, self._threads)
+        parts = run(lambda rows: _extent(self._rows.x[rows]), spans, self._threads)
         self._low = np.min([low for low, _ in parts], axis=0)
         self._high = np.max([high for _, high in parts], axis=0)
+        self._frame = Frame.of(self._low, self._high)
         return self._low, self._high
 
     def prepare(self, scales: Scales) -> None:
@@ -113,7 +114,7 @@ class NumPyPoints:
             merge = self._tuning.merge is not False
             arranged = arrange(self._row_x, self._row_weights, self._low, self._high, merge)
             if arranged is not None:
-                self._rows = Rows(arranged.x, arranged.weights, feature_major=True, once=False)
+                self._rows = Rows(arranged.x, arranged.weights, once=False)
                 self._position = arranged.position
 
     def _spans(self, n: int, rows: int) -> list[slice]:
@@ -133,7 +134,7 @@ class NumPyPoints:
             self._sums = np.zeros((k, self.d + 1), np.int64)
             self._target = self._bounds = None
         scores = m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
-        frame = Frame.of(self._low, self._high, centers) if scores else None
+        frame = self._frame if scores else None
         if frame is not None:
             self._rows.keep_features(frame, self._exact_spans(), self._threads)
         target = Target.of(centers, frame)
@@ -150,7 +151,7 @@ class NumPyPoints:
             self._bounds = None
             return None
         old = self._target
-        if self._bounds is not None and old is not None and old.frame is not None and old.frame.exponent == target.frame.exponent:
+        if self._bounds is not None and old is not None and old.frame is not None:
             return Drift.between(old, target)
         self._bounds = Bounds(self._rows.m)
         return None
@@ -179,7 +180,7 @@ class NumPyPoints:
             labels = exact_nearest(self._rows.exact(at), target.centers)
         else:
             features = features or self._rows.features(at, target.frame)
-            found = nearest(features, target, lambda i: self._rows.exact(rows[i]))
+            found = nearest(features, target, lambda i: self._rows.exact(rows[i]), self._bounds is not None)
             labels = found.labels
             if self._bounds is not None:
                 self._bounds.set(at, found)
@@ -202,10 +203,10 @@ class NumPyPoints:
         for a in range(0, len(rows), step):
             piece = slice(a, a + step)
             terms = self._rows.terms(rows[piece], self._scales)
+            # All rows had labels, or none had.
+            change = _change(len(self._sums), terms, after[piece], before[piece] if before[0] >= 0 else None)
             with self._lock:
-                _add(self._sums, after[piece], terms)
-                if before[0] >= 0:  # all rows had labels, or none had
-                    _add(self._sums, before[piece], np.negative(terms, out=terms))
+                self._sums += change
 
     def sums(self) -> Ints:
         return self._sums.copy()
@@ -216,7 +217,7 @@ class NumPyPoints:
     # ------------------------------------------------------------ distances
 
     def _own_distances(self, rows: slice, columns: Floats) -> Floats:
-        return squared_distance(self._rows.exact(rows), columns.take(self._labels[rows], axis=1))
+        return squared_distance(self._rows.exact(rows), columns, self._labels[rows] if columns.shape[1] > 1 else None)
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
         columns = np.ascontiguousarray(centers.T)
@@ -272,14 +273,14 @@ class NumPyPoints:
 
     def propose(self, candidates: Floats) -> None:
         if self._closest is None:
-            self._closest = self._seeding(candidates)
+            self._closest = self._seeding()
         self._closest.propose(candidates)
 
-    def _seeding(self, candidates: Floats) -> Plain | Filtered | Blocks:
-        if self._rows.feature_major and self.d <= CURVE_FEATURES:
+    def _seeding(self) -> Plain | Filtered | Blocks:
+        if self._position is not None and self.d <= CURVE_FEATURES:
             return Blocks(self._rows, self._threads)
         scores = self._rows.x.size > _TINY // 4 if self._tuning.scores is None else self._tuning.scores
-        frame = Frame.of(self._low, self._high, candidates) if scores else None
+        frame = self._frame if scores else None
         if frame is None:
             return Plain(self._rows)
         self._rows.keep_features(frame, self._exact_spans(), self._threads)
@@ -329,6 +330,8 @@ class NumPyPoints:
 
 def _extent(x: NDArray[Any]) -> tuple[Floats, Floats]:
     """Least and largest value of each column, float64."""
+    if x.flags.f_contiguous:
+        return x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
     # Folding several short rows into a long one lets the minimum run along memory.
     fold = min(len(x), max(1, 256 // x.shape[1])) if x.flags.c_contiguous else 1
     whole = len(x) // fold * fold
@@ -339,11 +342,22 @@ def _extent(x: NDArray[Any]) -> tuple[Floats, Floats]:
     return low.astype(np.float64), high.astype(np.float64)
 
 
-def _add(sums: Ints, labels: NDArray[np.int32], terms: Ints) -> None:
-    """sums[labels] += terms, for repeated labels too."""
+def _change(k: int, terms: Ints, after: NDArray[np.int32], before: NDArray[np.int32] | None) -> Ints:
+    """What (k, d + 1) sums gain when terms (m, d + 1) go to clusters `after` and leave `before`, if any.
+
+    A product with a sparse matrix of ones and minus ones, one column a point: SciPy adds several times
+    faster than np.add.at, once its 0.1 ms of checks have paid.
+    """
+    m = len(terms)
     if terms.size < _FEW_TERMS:
-        np.add.at(sums, labels, terms)
-    else:  # a product with the one-hot matrix of the labels, which SciPy does several times faster
-        m = len(labels)
-        one_hot = csc_array((np.ones(m, np.int64), labels, np.arange(m + 1)), shape=(len(sums), m))
-        sums += one_hot @ terms
+        change = np.zeros((k, terms.shape[1]), np.int64)
+        np.add.at(change, after, terms)
+        if before is not None:
+            np.subtract.at(change, before, terms)
+        return change
+    if before is None:
+        ones = np.ones(m, np.int64)
+        return csc_array((ones, after, np.arange(m + 1, dtype=np.int32)), shape=(k, m)) @ terms
+    signs = np.tile(np.array([1, -1]), m)
+    places = np.stack([after, before], axis=1).reshape(-1)
+    return csc_array((signs, places, np.arange(0, 2 * m + 1, 2, dtype=np.int32)), shape=(k, m)) @ terms

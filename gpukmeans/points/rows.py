@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpukmeans.exact import Floats, Frame, Ints, Scales
 from gpukmeans.threads import run
 
-# Data sets of up to this many values are kept as float64 and as terms: 2 MB each.
+# Data sets of up to this many values are kept as columns of float64 and as terms: 2 MB each.
 _SMALL = 2**18
 
 # Float32 features are kept if they take no more than this, or no more than the input itself.
@@ -34,19 +34,19 @@ class Features(NamedTuple):
 class Rows:
     """x (m, d) in the input's dtype; weights (m,) or None for ones.
 
-    feature_major: whether x is stored column by column. once: whether few passes will read the rows,
-    so that keeping anything is a waste.
+    once: whether few passes will read the rows, so that keeping anything is a waste.
     """
 
-    def __init__(self, x: NDArray[Any], weights: Floats | Ints | None, *, feature_major: bool, once: bool) -> None:
-        self.x, self.weights = x, weights
+    def __init__(self, x: NDArray[Any], weights: Floats | Ints | None, *, once: bool) -> None:
         self.m, self.d = x.shape
-        self.feature_major = feature_major
         self._once = once
         self._small = not once and x.size <= _SMALL
-        self._columns: Floats | None = None
+        self.x = np.asfortranarray(x, np.float64) if self._small else x
+        self.weights = weights
+        # Stored column by column? Then rows are gathered column by column.
+        self.feature_major = x.flags.f_contiguous if not self._small else True
         self._terms: tuple[Scales, Ints] | None = None
-        self._features: tuple[int, Features] | None = None
+        self._features: Features | None = None
 
     def weights_of(self, rows: Any) -> Floats | Ints | None:
         return None if self.weights is None else self.weights[rows]
@@ -59,11 +59,7 @@ class Rows:
 
     def exact(self, rows: Any) -> Floats:
         """Rows as (d, m) float64."""
-        if not self._small:
-            return np.ascontiguousarray(self.take(rows).T, dtype=np.float64)
-        if self._columns is None:
-            self._columns = np.ascontiguousarray(self.x.T, dtype=np.float64)
-        return self._columns[:, rows] if isinstance(rows, slice) else self._columns.take(rows, axis=1)
+        return np.ascontiguousarray(self.take(rows).T, dtype=np.float64)
 
     def terms(self, rows: Any, scales: Scales) -> Ints:
         """Rows as fixed-point terms (m, d + 1), see exact.Scales."""
@@ -74,25 +70,27 @@ class Rows:
         return self._terms[1][rows]
 
     def features(self, rows: Any, frame: Frame) -> Features:
-        """Rows as float32 features in a frame."""
-        if self._features is not None and self._features[0] == frame.exponent:
-            kept = self._features[1]
-            return Features(kept.y[rows], kept.norms[rows])
+        """Rows as float32 features in the frame of all of them."""
+        if self._features is not None:
+            return Features(self._features.y[rows], self._features.norms[rows])
         y = frame.features(self.take(rows))
         return Features(y, np.einsum("ij,ij->i", y[:, :-1], y[:, :-1]))
 
     def keep_features(self, frame: Frame, spans: list[slice], threads: int) -> None:
-        """Convert all rows at once if that pays. Not thread-safe: call it before the passes."""
+        """Convert all rows at once if that pays. Not thread-safe: call it before the passes.
+
+        For two to four features converting again is as cheap as reading what was kept.
+        """
         size = 4 * self.m * (self.d + 2)
-        if self._once or self.feature_major or size > max(_KEEP_BYTES, 1.1 * self.x.nbytes):
+        if not self._small and (self._once or self.d <= 4 or size > max(_KEEP_BYTES, 1.1 * self.x.nbytes)):
             return
-        if self._features is not None and self._features[0] == frame.exponent:
+        if self._features is not None:
             return
-        self._features = None
-        kept = Features(np.empty((self.m, self.d + 1), np.float32), np.empty(self.m, np.float32))
+        y = np.empty((self.m, self.d + 1), np.float32, order="F" if self.feature_major else "C")
+        kept = Features(y, np.empty(self.m, np.float32))
 
         def convert(rows: slice) -> None:
             kept.y[rows], kept.norms[rows] = self.features(rows, frame)
 
         run(convert, spans, threads)
-        self._features = frame.exponent, kept
+        self._features = kept

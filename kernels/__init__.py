@@ -1,0 +1,1 @@
+"""CUDA C++ sources, one family of kernels to a file, compiled when they are first used."""
