@@ -1,0 +1,151 @@
+"""What the contract tests share: the device under test, Points on it, brute force, and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from sklearn.datasets import load_digits, load_sample_image, make_blobs
+
+from gpukmeans import KMeans, dispatch, lloyd
+from gpukmeans.exact import Scales, Weights
+from gpukmeans.points.base import Points
+
+# One example may have to start a pool of threads; the failing example is printed, not stored.
+settings.register_profile("contract", deadline=None, database=None, print_blob=True)
+settings.load_profile("contract")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="the device to test: cpu, cuda or cuda:N")
+
+
+_shares = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_shares] = {}
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.stash[_shares]:
+        terminalreporter.section("points that scores left to D")
+        for name, share in config.stash[_shares].items():
+            terminalreporter.write_line(f"{name}: {share}")
+
+
+@pytest.fixture
+def report_share(request: pytest.FixtureRequest, record_property: Callable) -> Callable[[str, int, int], None]:
+    """report_share(name, uncertain, looked_at): shown at the end of the run."""
+
+    def report(name: str, uncertain: int, looked_at: int) -> None:
+        share = f"{uncertain / looked_at:.4%} ({uncertain} of {looked_at})"
+        record_property(name, share)
+        request.config.stash[_shares][name] = share
+
+    return report
+
+
+# ---------------------------------------------------------------- the device
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    return request.config.getoption("--device")
+
+
+@pytest.fixture(scope="session")
+def kmeans(device: str) -> Callable[..., KMeans]:
+    """KMeans on the device under test."""
+    return partial(KMeans, device=device)
+
+
+@pytest.fixture(scope="session")
+def fitted(kmeans: Callable[..., KMeans]) -> Callable[..., KMeans]:
+    """fitted(centers): a KMeans that has exactly these centers."""
+
+    def with_centers(centers: np.ndarray) -> KMeans:
+        model = kmeans(n_clusters=len(centers))
+        model.cluster_centers_ = np.array(centers)
+        model.n_features_in_ = centers.shape[1]
+        return model
+
+    return with_centers
+
+
+@pytest.fixture(scope="session")
+def make_points(device: str) -> Callable[..., tuple[Points, Scales]]:
+    """make_points(x, weights=None): Points ready for use, and their scales."""
+
+    def make(x: np.ndarray, weights: Any = None, lasting: bool = True) -> tuple[Points, Scales]:
+        summary, used = (None, None) if weights is None else Weights.of(np.asarray(weights, np.float64))
+        points = dispatch.make_points(x, used, summary, device=dispatch.resolve(device), lasting=lasting)
+        return points, lloyd.prepare(points, *points.extent())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ways() -> dict[str, dict[str, Any]]:
+    """Ways to the same answer, as arguments of points.numpy.tuned; the first uses none of the tricks."""
+    return {
+        "plain": {"merge": False, "arrange": False, "scores": False, "bounds": False, "threads": 1},
+        "scores": {"merge": False, "arrange": False, "scores": True, "bounds": False, "threads": 1},
+        "bounds": {"merge": False, "arrange": False, "scores": True, "bounds": True, "threads": 1},
+        "arrange": {"merge": False, "arrange": True, "scores": True, "bounds": True, "threads": 1},
+        "merge": {"merge": True, "arrange": True, "scores": True, "bounds": True, "threads": 1},
+        "merge, D only": {"merge": True, "arrange": True, "scores": False, "bounds": False, "threads": 1},
+        "rows of 7": {"chunk_rows": 7, "threads": 1, "scores": True, "bounds": True},
+        "rows of 1000": {"chunk_rows": 1000, "threads": 2},
+        "all rows": {"chunk_rows": 10**9, "threads": 1},
+        "2 threads": {"threads": 2},
+        "4 threads": {"threads": 4, "chunk_rows": 100, "scores": True, "bounds": True, "arrange": True},
+    }
+
+
+# ---------------------------------------------------------------- brute force
+
+
+@pytest.fixture(scope="session")
+def brute_distances() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """D (n, k) of rows x (n, d) and centers (k, d), as Rule 1 spells it; test_distance.py holds it to
+    a loop over Python's floats."""
+
+    def distances(x: np.ndarray, centers: np.ndarray) -> np.ndarray:
+        x, centers = np.asarray(x).astype(np.float64), np.asarray(centers).astype(np.float64)
+        total = np.zeros((len(x), len(centers)))
+        for j in range(x.shape[1]):
+            step = x[:, j, None] - centers[None, :, j]
+            total = total + step * step
+        return total
+
+    return distances
+
+
+@pytest.fixture(scope="session")
+def brute_labels(brute_distances: Callable) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The smallest index among the centers of least D, for each row."""
+    return lambda x, centers: brute_distances(x, centers).argmin(axis=1)
+
+
+# ---------------------------------------------------------------- data
+
+
+@pytest.fixture(scope="session")
+def blobs() -> tuple[np.ndarray, np.ndarray]:
+    return make_blobs(300, centers=4, cluster_std=0.6, random_state=0)
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    return load_digits(return_X_y=True)
+
+
+@pytest.fixture(scope="session")
+def china() -> np.ndarray:
+    """The photograph, (427, 640, 3) uint8."""
+    return load_sample_image("china.jpg")
