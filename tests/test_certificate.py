@@ -1,0 +1,340 @@
+"""Rule 2: a fast path may propose; only D decides. The bound on its error must be honest."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, target
+from hypothesis import strategies as st
+
+from gpukmeans.exact import Frame
+from gpukmeans.points.bounds import Bounds
+from gpukmeans.points.numpy import tuned
+
+# ---------------------------------------------------------------- near ties
+
+
+def magnitudes(rng, d, spread):
+    """One scale a feature, from 10**-spread to 1."""
+    return 10.0 ** -(rng.random(d) * spread)
+
+
+def near_ties(seed, d, k, offset, spread, nudge, reach):
+    """Points about halfway between two centers, as adversarial as a few numbers allow.
+
+    offset: common to all coordinates. spread: decades between the features' scales. nudge: how far
+    from the midpoint, relative to the distance of the two centers. reach: how far out the centers lie, relative to
+    the points' range.
+    """
+    rng = np.random.default_rng(seed)
+    scale = magnitudes(rng, d, spread)
+    centers = rng.uniform(-1, 1, (k, d)) * scale * reach
+    if rng.random() < 0.5:  # neighbours: far from the origin of the frame, close to each other
+        centers[1::2] = centers[: k // 2 * 2 : 2][: len(centers[1::2])] + rng.normal(size=d) * scale * reach * 2.0**-8
+    first, second = rng.integers(0, k, (2, 12))
+    middle = (centers[first] + centers[second]) / 2
+    x = middle + (centers[second] - centers[first]) * nudge * rng.choice([-1, 1], (12, 1))
+    x += rng.normal(size=(12, d)) * scale * nudge
+    corners = rng.choice([-1.0, 1.0], (2, d)) * scale
+    return np.concatenate([x, corners]) + offset, centers + offset
+
+
+problems = st.builds(
+    near_ties,
+    seed=st.integers(0, 2**32 - 1),
+    d=st.one_of(st.integers(1, 8), st.integers(9, 70)),
+    k=st.integers(2, 6),
+    offset=st.sampled_from([0.0, 1.0, 1e8, -1e15, 2.0**-30]),
+    spread=st.sampled_from([0.0, 1.0, 8.0, 60.0]),
+    nudge=st.one_of(st.just(0.0), st.integers(0, 60).map(lambda e: 2.0**-e)),
+    reach=st.sampled_from([1.0, 1.0, 1e-6, 30.0, 1e10]),
+)
+
+
+# ---------------------------------------------------------------- ways to add up a score
+
+
+def by_blas(y, columns):
+    return y @ columns
+
+
+def ascending(y, columns):
+    total = np.zeros((len(y), columns.shape[1]), np.float32)
+    for j in range(y.shape[1]):
+        total = total + y[:, j, None] * columns[None, j]
+    return total
+
+
+def descending(y, columns):
+    return ascending(y[:, ::-1], columns[::-1])
+
+
+def fused(y, columns):
+    """Fused multiply-adds: the product is exact in float64."""
+    total = np.zeros((len(y), columns.shape[1]), np.float32)
+    for j in range(y.shape[1]):
+        total = (total + y[:, j, None].astype(np.float64) * columns[None, j]).astype(np.float32)
+    return total
+
+
+def towards_zero(y, columns):
+    """As tensor cores do: exact products, sums cut off instead of rounded (only half as good)."""
+    exact = y.astype(np.float64) @ columns.astype(np.float64)
+    rounded = exact.astype(np.float32)
+    return np.where(np.abs(rounded) > np.abs(exact), np.nextafter(rounded, np.float32(0)), rounded)
+
+
+SUMS = [by_blas, ascending, descending, fused, towards_zero]
+
+
+class Scored:
+    """The fast path's numbers for x (m, d) and centers (k, d)."""
+
+    def __init__(self, x, centers, add_up):
+        self.frame = Frame.of(x.min(axis=0), x.max(axis=0))
+        assert self.frame is not None
+        y = self.frame.features(x)
+        self.norms = np.einsum("ij,ij->i", y[:, :-1], y[:, :-1])
+        columns, largest_z = self.frame.centers(centers)
+        self.scores = add_up(y, columns)
+        self.margin = self.frame.margin(self.norms, largest_z)
+
+    def gaps(self):
+        """(m, k, k): by how much the second center's score exceeds the first's, float32."""
+        return self.scores[:, None, :] - self.scores[:, :, None]
+
+
+def wrong(gaps, margin, distances):
+    """Whether any gap exceeds the margin although D disagrees."""
+    further = distances[:, None, :] > distances[:, :, None]
+    return bool(((gaps > margin[:, None, None]) & ~further).any())
+
+
+# ---------------------------------------------------------------- honest
+
+
+@pytest.mark.parametrize("add_up", SUMS)
+def test_no_gap_above_the_margin_is_wrong(brute_distances, add_up):
+    @settings(max_examples=400)
+    @given(problems)
+    def search(problem):
+        x, centers = problem
+        scored = Scored(x, centers, add_up)
+        gaps, distances = scored.gaps(), brute_distances(x, centers)
+        # Drive the search towards gaps that are wrong, relative to what is allowed.
+        disagree = distances[:, None, :] <= distances[:, :, None]
+        target(float((np.where(disagree, gaps, 0) / scored.margin[:, None, None]).max()))
+        assert not wrong(gaps, scored.margin, distances)
+
+    search()
+
+
+def test_the_search_would_find_a_dishonest_margin(brute_distances):
+    """The same constructions refute a margin of nothing, and one of a hundredth."""
+    found = {0.0: 0, 0.01: 0}
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        x, centers = near_ties(seed, int(rng.integers(1, 5)), 4, 0.0, 0.0, 2.0 ** -rng.integers(18, 30), 1.0)
+        scored = Scored(x, centers, by_blas)
+        for share in found:
+            found[share] += wrong(scored.gaps(), scored.margin * np.float32(share), brute_distances(x, centers))
+    assert found[0.0] > 20
+    assert found[0.01] > 0
+
+
+def test_the_margin_leaves_most_points_certain():
+    """A margin of infinity would be honest too."""
+    rng = np.random.default_rng(0)
+    x, centers = rng.normal(size=(1000, 20)), rng.normal(size=(10, 20))
+    scored = Scored(x, centers, by_blas)
+    two = np.partition(scored.scores, 1, axis=1)
+    assert (two[:, 1] - two[:, 0] > scored.margin).mean() > 0.99
+
+
+def exact_square(x, c, scale):
+    return sum((Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(x, c, strict=True)) * scale**2
+
+
+@pytest.mark.parametrize("add_up", SUMS)
+def test_score_plus_norm_is_within_half_the_margin(add_up):
+    """The bounds rest on this: |y|^2 - 2 y.z + |z|^2 against the true squared distance, in rationals."""
+
+    @settings(max_examples=60)
+    @given(problems)
+    def search(problem):
+        x, centers = problem
+        scored = Scored(x, centers, add_up)
+        scale = Fraction(scored.frame.scale)
+        worst = 0.0
+        for i in range(0, len(x), 3):
+            half = Fraction(float(scored.margin[i])) / 2
+            for c in range(len(centers)):
+                found = Fraction(float(scored.scores[i, c])) + Fraction(float(scored.norms[i]))
+                error = abs(found - exact_square(x[i], centers[c], scale))
+                worst = max(worst, float(error / half))
+                assert error <= half
+        target(worst)
+
+    search()
+
+
+def test_a_frame_is_refused_where_its_bound_would_not_hold():
+    assert Frame.of(np.array([-1e115]), np.array([1e115])) is None
+    assert Frame.of(np.array([0.0]), np.array([1e-115])) is None
+    assert Frame.of(np.zeros(2**17), np.ones(2**17)) is None
+    frame = Frame.of(np.array([0.0]), np.array([1.0]))
+    assert frame.centers(np.array([[2.0**61]])) is None
+    assert frame.centers(np.array([[2.0**58]])) is not None
+
+
+# ---------------------------------------------------------------- what the points do with it
+
+
+@pytest.mark.parametrize("k", [2, 6, 31, 33, 80])
+def test_near_ties_are_decided_by_distance(fitted, brute_labels, ways, k):
+    """Few and many centers are scored in different layouts."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        offset, spread = rng.choice([0.0, 1e8]), rng.choice([0.0, 8.0])
+        x, centers = near_ties(seed, int(rng.integers(1, 40)), k, offset, spread, 2.0 ** -rng.integers(10, 60), 1.0)
+        with tuned(**ways["scores"]):
+            np.testing.assert_array_equal(fitted(centers).predict(x), brute_labels(x, centers), err_msg=f"seed {seed}")
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def rest(rng, centers, x):
+    return centers
+
+
+def drift(rng, centers, x):
+    return centers + rng.normal(size=centers.shape) * x.std() * 0.01
+
+
+def creep(rng, centers, x):
+    """Movements that float32 hardly sees."""
+    return centers + rng.normal(size=centers.shape) * x.std() * 1e-7
+
+
+def one_jumps(rng, centers, x):
+    moved = centers.copy()
+    moved[rng.integers(len(centers))] = x[rng.integers(len(x))]
+    return moved
+
+
+def swap(rng, centers, x):
+    return centers[rng.permutation(len(centers))]
+
+
+def collapse(rng, centers, x):
+    """All on one point: D ties, and the first center takes every point."""
+    return np.tile(centers[:1], (len(centers), 1))
+
+
+def onto_points(rng, centers, x):
+    return x[rng.permutation(len(x))[: len(centers)]]
+
+
+def one_leaves(rng, centers, x):
+    """Too far for float32 scores to be of use, then for them to exist."""
+    moved = centers.copy()
+    moved[-1] = x[0] + 10.0 ** rng.integers(3, 25)
+    return moved
+
+
+def means(rng, centers, x):
+    labels = ((x[:, None, :] - centers) ** 2).sum(axis=2).argmin(axis=1)
+    return np.array([x[labels == c].mean(axis=0) if (labels == c).any() else centers[c] for c in range(len(centers))])
+
+
+MOVES = [rest, drift, creep, one_jumps, swap, collapse, onto_points, one_leaves, means]
+
+
+def lattice(rng, n, d):
+    return rng.integers(0, 5, (n, d)).astype(np.float64)
+
+
+def gaussian(rng, n, d):
+    return rng.normal(size=(n, d))
+
+
+def far_off(rng, n, d):
+    return rng.normal(size=(n, d)) + 1e8
+
+
+def uneven(rng, n, d):
+    return rng.normal(size=(n, d)) * 10.0 ** np.linspace(-6, 0, d)
+
+
+@pytest.mark.parametrize("way", ["bounds", "arrange", "merge", "rows of 7", "4 threads"])
+@pytest.mark.parametrize("data", [lattice, gaussian, far_off, uneven])
+def test_bounds_never_keep_a_wrong_label(make_points, brute_labels, ways, data, way):
+    @settings(max_examples=20)
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        d=st.integers(1, 9),
+        k=st.sampled_from([1, 2, 5, 40]),
+        moves=st.lists(st.sampled_from(MOVES), min_size=1, max_size=12),
+    )
+    def search(seed, d, k, moves):
+        rng = np.random.default_rng(seed)
+        x = data(rng, 150, d)
+        centers = onto_points(rng, np.empty((k, d)), x)
+        with tuned(**ways[way]):
+            points, _ = make_points(x)
+        before = None
+        for move in [rest, *moves]:
+            centers = move(rng, centers, x)
+            changed = points.assign(centers)
+            expected = brute_labels(x, centers)
+            np.testing.assert_array_equal(points.labels(), expected)
+            if way == "bounds":  # merged rows count once
+                assert changed == (len(x) if before is None else np.count_nonzero(expected != before))
+            before = expected
+
+    search()
+
+
+def test_bounds_do_skip(make_points, device, ways, monkeypatch):
+    """Otherwise the test above would show nothing."""
+    if device != "cpu":
+        return  # bounds are each device's own affair
+    active = []
+    loosen = Bounds.loosen
+
+    def counted(self, *args):
+        active.append(loosen(self, *args))
+        return active[-1]
+
+    monkeypatch.setattr(Bounds, "loosen", counted)
+    rng = np.random.default_rng(0)
+    x = gaussian(rng, 2000, 3)
+    with tuned(**ways["bounds"]):
+        points, _ = make_points(x)
+    centers = onto_points(rng, np.empty((20, 3)), x)
+    counts = []
+    for _ in range(12):
+        active.clear()
+        points.assign(centers)
+        counts.append(sum(map(len, active)))
+        centers = means(rng, centers, x)
+    assert counts[0] == 0  # nothing to go by yet: every point was looked at
+    assert 0 < counts[-1] < 1000
+
+
+# ---------------------------------------------------------------- how many points are left to D
+
+
+@pytest.mark.parametrize(("name", "k", "most"), [("blobs", 4, 0.0), ("digits", 10, 0.0), ("china", 64, 0.001)])
+def test_share_of_points_left_to_distance(request, kmeans, make_points, ways, report_share, name, k, most):
+    data = request.getfixturevalue(name)
+    x = (data.reshape(-1, 3) / 255).astype(np.float64) if name == "china" else data[0]
+    centers = kmeans(n_clusters=k, random_state=0, max_iter=10).fit(x).cluster_centers_
+    with tuned(**{**ways["scores"], "threads": 2}):
+        points, _ = make_points(x)
+    points.assign(centers)
+    report_share(f"{name}, k={k}", points.uncertain, len(x))
+    assert points.uncertain <= most * len(x)
