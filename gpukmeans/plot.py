@@ -1,0 +1,179 @@
+"""Figures of a clustering. Needs matplotlib, which nothing else in gpukmeans imports.
+
+Every function draws on one Axes and returns it. Without ``ax`` it makes a Figure of its own, which
+pyplot knows nothing of: ``clusters(...).figure.savefig("clusters.png")`` writes it, on machines without
+a display too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike, NDArray
+
+
+def clusters(X: ArrayLike, labels: ArrayLike, centers: ArrayLike, ax: Axes | None = None) -> Axes:
+    """Points in the plane, colored by label, and the centers.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, 2)
+    labels : array-like of shape (n_samples,), integers from 0
+    centers : array-like of shape (n_clusters, 2)
+    ax : Axes, default=None
+
+    Raises
+    ------
+    ValueError
+        If the points do not have two features.
+    """
+    X, centers = np.asarray(X), np.asarray(centers)
+    if X.ndim != 2 or X.shape[1] != 2:
+        raise ValueError(f"clusters() draws points of shape (n, 2), got {X.shape}. Choose two features, or project.")
+    ax = _axes(ax, width=6.4, height=5.6)
+    ax.scatter(X[:, 0], X[:, 1], s=18, c=_distinct(len(centers))[np.asarray(labels)], linewidths=0, alpha=0.75)
+    # White around black shows on every color.
+    ax.scatter(centers[:, 0], centers[:, 1], s=170, c="black", marker="X", edgecolors="white", linewidths=1.5)
+    ax.set_aspect("equal", adjustable="datalim")  # k-means knows no other distance
+    ax.set(xlabel="feature 0", ylabel="feature 1")
+    return ax
+
+
+def centers(
+    centers: ArrayLike, shape: tuple[int, int] = (8, 8), ax: Axes | None = None, *, names: Sequence[Any] | None = None
+) -> Axes:
+    """Centers as pictures, dark where a feature is large, in rows of five.
+
+    Parameters
+    ----------
+    centers : array-like of shape (n_clusters, height * width)
+    shape : (height, width), default=(8, 8)
+    ax : Axes, default=None
+    names : sequence of n_clusters names, default=None
+        What to write above each; their indices unless told.
+
+    Raises
+    ------
+    ValueError
+        If the centers do not have height * width features.
+    """
+    pictures = np.asarray(centers, dtype=float)
+    height, width = shape
+    if pictures.ndim != 2 or pictures.shape[1] != height * width:
+        raise ValueError(f"centers() draws centers of shape (k, {height} * {width}), got {pictures.shape}.")
+    columns = min(5, len(pictures))
+    rows = -(-len(pictures) // columns)
+    # A fifth of a picture between the columns, and room for a name between the rows.
+    step_x, step_y = width * 1.2, height * 1.45
+    ax = _axes(ax, width=1.4 * columns, height=1.7 * rows)
+    for i, picture in enumerate(pictures):
+        left, top = i % columns * step_x, i // columns * step_y
+        extent = (left, left + width, top + height, top)
+        ax.imshow(picture.reshape(shape), cmap="gray_r", extent=extent, vmin=pictures.min(), vmax=pictures.max())
+        ax.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="0.8", clip_on=False))
+        ax.text(left + width / 2, top - 0.05 * height, str(i if names is None else names[i]), ha="center", va="bottom")
+    ax.set(xlim=(0, columns * step_x - 0.2 * width), ylim=(rows * step_y - 0.45 * height, -0.3 * height))
+    ax.set_axis_off()
+    return ax
+
+
+def confusion(matrix: ArrayLike, ax: Axes | None = None) -> Axes:
+    """Counts of true labels (rows) against the labels that their clusters map to (columns).
+
+    Parameters
+    ----------
+    matrix : array-like of shape (n_labels, n_labels), int
+    ax : Axes, default=None
+    """
+    matrix = np.asarray(matrix)
+    ax = _axes(ax, width=5.6, height=5.4)
+    # The square root: a handful of errors must be seen beside hundreds of hits.
+    norm = PowerNorm(0.5, vmin=0, vmax=max(1, matrix.max()))
+    ax.imshow(matrix, cmap="Blues", norm=norm)
+    for row, column in np.argwhere(matrix):
+        count = matrix[row, column]
+        color = "white" if norm(count) > 0.6 else "black"
+        ax.text(column, row, str(count), ha="center", va="center", color=color, fontsize="small")
+    ticks = range(len(matrix))
+    ax.set(xticks=ticks, yticks=ticks, xlabel="label given by the cluster", ylabel="true label")
+    ax.tick_params(length=0)
+    return ax
+
+
+def palette(colors: ArrayLike, ax: Axes | None = None) -> Axes:
+    """Colors from dark to light, as stripes of equal width.
+
+    Parameters
+    ----------
+    colors : array-like of shape (n_colors, 3)
+        sRGB, in [0, 1].
+    ax : Axes, default=None
+    """
+    rgb = np.clip(np.asarray(colors, dtype=float), 0, 1)
+    rgb = rgb[np.argsort(_luminance(rgb), kind="stable")]
+    ax = _axes(ax, width=10, height=1)
+    ax.imshow(rgb[None], aspect="auto", interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    return ax
+
+
+def comparison(
+    original: ArrayLike,
+    result: ArrayLike,
+    ax: Axes | None = None,
+    *,
+    names: tuple[str, str] = ("original", "result"),
+) -> Axes:
+    """Two pictures side by side.
+
+    Parameters
+    ----------
+    original, result : array-like of shape (height, width, 3)
+        sRGB, in [0, 1].
+    ax : Axes, default=None
+    names : pair of str
+        What to write above each.
+
+    Raises
+    ------
+    ValueError
+        If the pictures differ in shape.
+    """
+    pictures = [np.clip(np.asarray(picture, dtype=float), 0, 1) for picture in (original, result)]
+    if pictures[0].shape != pictures[1].shape:
+        raise ValueError(f"comparison() draws pictures of one shape, got {pictures[0].shape} and {pictures[1].shape}.")
+    height, width = pictures[0].shape[:2]
+    ax = _axes(ax, width=12, height=6 * height / width + 0.4)
+    for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+        left = i * 1.02 * width
+        ax.imshow(picture, extent=(left, left + width, height, 0))
+        ax.text(left + width / 2, -0.02 * height, name, ha="center", va="bottom", fontsize="large")
+    ax.set(xlim=(0, 2.02 * width), ylim=(height, 0))
+    ax.set_axis_off()
+    return ax
+
+
+def _axes(ax: Axes | None, width: float, height: float) -> Axes:
+    """ax, or the one Axes of a new Figure of that size in inches."""
+    return Figure(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
+
+
+def _distinct(count: int) -> NDArray[np.float64]:
+    """Colors (count, 4) that can be told apart, as far as that goes."""
+    for name, size in (("tab10", 10), ("tab20", 20)):
+        if count <= size:
+            return colormaps[name](np.arange(count))
+    return colormaps["turbo"](np.linspace(0, 1, count))
+
+
+def _luminance(colors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The relative luminance (n,) of sRGB colors (n, 3): IEC 61966-2-1. Orders colors as CIE lightness does."""
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
