@@ -1,0 +1,297 @@
+"""The command ``gpukmeans``: ``demo`` shows what k-means does beside scikit-learn, ``info`` what it would run on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import IO, Any
+
+import numpy as np
+import scipy
+import sklearn
+import sklearn.cluster
+from threadpoolctl import threadpool_info
+
+from gpukmeans import DeviceError, KMeans, __version__, dispatch, threads, workloads
+from gpukmeans.workloads import Labeled, Picture, Workload
+
+
+class CommandError(Exception):
+    """What keeps a command from its end, in one line for the person who called it."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line, sys.argv unless given. Returns the exit status; usage errors raise SystemExit(2)."""
+    try:
+        try:
+            args = _parser().parse_args(argv)
+            args.run(args)
+            return 0
+        finally:
+            print(end="", flush=True)  # here, where an error can still be caught
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader has gone; whoever runs `| head` wants to hear nothing of it
+        _discard_stdout()
+        return 141
+    except (CommandError, DeviceError, OSError) as error:
+        if isinstance(error, OSError):
+            _discard_stdout()  # a full disk may be behind it
+        print(f"gpukmeans: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gpukmeans", description="k-means with one answer.")
+    parser.add_argument("--version", action="version", version=f"gpukmeans {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    demo = commands.add_parser("demo", help="cluster three data sets, beside scikit-learn, and draw the results")
+    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: ./demo)")
+    demo.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="random_state of every fit (default: 0)")
+    demo.set_defaults(run=_demo)
+    info = commands.add_parser("info", help="print the device, libraries and threads in use")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2**32 - 1, got {text!r}")
+    return int(text)
+
+
+def _discard_stdout() -> None:
+    """Let the interpreter's last flush go nowhere, as it would only fail again."""
+    with suppress(AttributeError, OSError):  # there may be no stdout, or not one that is a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# ------------------------------------------------------------ demo
+
+ROW = "{:<8} {:>12} {:>4}  {:<7} {:>9} {:>10} {:>14}  {:>9} {:>10} {:>14}"
+FITS = ["seconds", "iterations", "inertia"]
+
+# For each file's name, what writes it: save(file, format="png").
+Drawn = dict[str, Callable[..., None]]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A fitted KMeans, ours or scikit-learn's, and the median of its seconds."""
+
+    model: Any
+    seconds: float
+
+    def cells(self) -> list[str]:
+        return [f"{self.seconds:.4f}", str(self.model.n_iter_), f"{self.model.inertia_:,.3f}"]
+
+
+def _demo(args: argparse.Namespace) -> None:
+    try:
+        import matplotlib  # noqa: F401
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise CommandError(f"the demo needs matplotlib and Pillow ({error}): pip install 'gpukmeans[demo]'") from None
+    device = _resolve(args.device)
+    with _writing_to(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
+    written = []
+    print(f"{'':<36}{' gpukmeans ':-^35}  {' scikit-learn ':-^35}")
+    print(ROW.format("workload", "n x d", "k", "device", *FITS, *FITS), flush=True)
+    for load, repeats, draw in (
+        (workloads.blobs, 3, _draw_blobs),
+        (workloads.digits, 3, _draw_digits),
+        (workloads.china, 1, _draw_china),
+    ):
+        workload: Any = load()
+        ours, theirs = _compare(workload, device, args.seed, repeats)
+        n, d = workload.X.shape
+        size = [workload.name, f"{n:,} x {d}", str(workload.n_clusters), device]
+        print(ROW.format(*size, *ours.cells(), *theirs.cells()), flush=True)
+        if workload.name == "digits":
+            accuracy = workloads.accuracy(ours.model.labels_, workload.truth)
+        for name, save in draw(workload, ours.model).items():
+            with _writing_to(args.out), _atomic(args.out / name) as file:
+                save(file, format="png")
+            written.append(args.out / name)
+    print(f"\ndigits: {accuracy:.1%} accuracy, each cluster taken for the digit most frequent in it")
+    print("wrote", *written)
+
+
+def _resolve(device: str) -> str:
+    try:
+        return dispatch.resolve(device)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
+def _compare(workload: Workload, device: str, seed: int, repeats: int) -> tuple[Timed, Timed]:
+    """Our KMeans and scikit-learn's, fitted to the workload in turns."""
+    k = workload.n_clusters
+    models = (
+        KMeans(k, n_init="auto", random_state=seed, device=device),
+        sklearn.cluster.KMeans(k, n_init="auto", random_state=seed),
+    )
+    # The first fit of a process starts threads and loads code; that is not what is timed.
+    few = workload.X[:: len(workload.X) // (8 * k)]
+    for model in models:
+        model.fit(few)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for model, taken in zip(models, seconds, strict=True):
+            start = time.perf_counter()
+            model.fit(workload.X)
+            taken.append(time.perf_counter() - start)
+    ours, theirs = (Timed(model, median(taken)) for model, taken in zip(models, seconds, strict=True))
+    return ours, theirs
+
+
+def _draw_blobs(workload: Labeled, model: KMeans) -> Drawn:
+    from matplotlib.figure import Figure
+
+    from gpukmeans import plot
+
+    figure = Figure(figsize=(5, 6.4), layout="constrained")
+    ax = plot.clusters(workload.X, model.labels_, model.cluster_centers_, ax=figure.add_subplot())
+    ax.set_title(f"{len(workload.X)} points in {workload.n_clusters} clusters, inertia {model.inertia_:.2f}")
+    return {"blobs.png": partial(figure.savefig, dpi=150)}
+
+
+def _draw_digits(workload: Labeled, model: KMeans) -> Drawn:
+    from matplotlib.figure import Figure
+
+    from gpukmeans import plot
+
+    mapping = workloads.map_labels(model.labels_, workload.truth)
+    order = np.argsort(mapping, kind="stable")
+    figure = Figure(figsize=(13.5, 5.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(8, 5))
+    plot.centers(model.cluster_centers_[order], ax=left, names=[str(digit) for digit in mapping[order]])
+    left.set_title("the centers, named by the digit most frequent in their clusters", pad=12)
+    plot.confusion(workloads.confusion(model.labels_, workload.truth), ax=right)
+    accuracy = workloads.accuracy(model.labels_, workload.truth)
+    right.set_title(f"{len(workload.X):,} digits, accuracy {accuracy:.1%}", pad=12)
+    return {"digits.png": partial(figure.savefig, dpi=120)}
+
+
+def _draw_china(workload: Picture, model: KMeans) -> Drawn:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from gpukmeans import plot
+
+    height, width, _ = workload.shape
+    original = workload.X.reshape(workload.shape)
+    result = model.cluster_centers_[model.labels_].reshape(workload.shape)
+    before = len(np.unique(workload.X, axis=0))
+    after = workload.n_clusters
+    decibels = -10 * np.log10(model.inertia_ / workload.X.size)  # peak signal-to-noise ratio, the peak being 1
+
+    figure = Figure(figsize=(12, 5.2), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(9, 1))
+    names = (f"original, {before:,} colors", f"{after} colors, PSNR {decibels:.1f} dB")
+    plot.comparison(original, result, ax=top, names=names)
+    plot.palette(model.cluster_centers_, ax=bottom)
+    bottom.set_title(f"the {after} centers, from dark to light")
+
+    colors = np.rint(model.cluster_centers_ * 255).astype(np.uint8)
+    picture = Image.fromarray(model.labels_.astype(np.uint8).reshape(height, width))
+    picture.putpalette(colors.tobytes())  # an indexed PNG: a label a pixel, and the table of colors
+    return {"china.png": partial(figure.savefig, dpi=150), "china-64.png": picture.save}
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A file that stands at path once it is whole, and nowhere if anything goes wrong before."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:  # KeyboardInterrupt too
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _writing_to(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # mkdir(exist_ok=True) finds something there only if it is not a directory.
+        reason = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror or error
+        raise CommandError(f"cannot write to {directory}: {reason}") from None
+
+
+# ------------------------------------------------------------ info
+
+
+def _info(args: argparse.Namespace) -> None:
+    try:
+        device, failure = dispatch.resolve("auto"), None
+    except (DeviceError, ValueError) as error:
+        device, failure = "none", error
+    lines = [("gpukmeans", __version__), ("device", device)]
+    if dispatch.VARIABLE in os.environ:
+        lines.append((dispatch.VARIABLE, os.environ[dispatch.VARIABLE]))
+    if not device.startswith("cuda"):
+        lines.append(("GPU", f"not used: {why_no_gpu()}"))
+    lines += _gpu_software()
+    lines.append(("threads", str(threads.thread_count())))
+    lines.append(("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"))
+    lines += [("NumPy", np.__version__), ("SciPy", scipy.__version__), ("scikit-learn", sklearn.__version__)]
+    lines += [("BLAS", library) for library in _blas()]
+    for name, value in lines:
+        print(f"{name:<16}  {value}")
+    if failure is not None:
+        raise CommandError(str(failure))
+
+
+def why_no_gpu() -> str:
+    """Why no GPU is used, and what to do about it."""
+    return dispatch._why_no_gpu()
+
+
+def _gpu_software() -> list[tuple[str, str]]:
+    """Versions of what a GPU needs, as far as they can be asked for: any of it may be missing or broken."""
+    found = []
+    with suppress(Exception):
+        import pynvml
+
+        pynvml.nvmlInit()
+        found.append(("NVIDIA driver", str(pynvml.nvmlSystemGetDriverVersion())))
+    with suppress(Exception):
+        import cupy
+
+        found.append(("CuPy", str(cupy.__version__)))
+        found.append(("CUDA runtime", _cuda_version(cupy.cuda.runtime.runtimeGetVersion())))
+        found.append(("CUDA driver", _cuda_version(cupy.cuda.runtime.driverGetVersion())))
+    return found
+
+
+def _cuda_version(number: int) -> str:
+    """13020 stands for 13.2."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _blas() -> list[str]:
+    """The BLAS libraries in this process; NumPy and SciPy may each bring their own."""
+    import scipy.linalg  # noqa: F401  brings SciPy's
+
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    return [
+        f"{library['internal_api']} {library['version']}, {library['num_threads']} threads, "
+        f"from {Path(library['filepath']).parent.name}"
+        for library in found
+    ] or ["none that threadpoolctl knows"]
