@@ -1,0 +1,36 @@
+# Needs Python 3.11 or later, make and git. Everything is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/gpukmeans demo --out demo
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# Editable, so that both share one .venv and neither runs an old copy of the sources. A stamp is older
+# than pyproject.toml, or absent, when its installation has to be made again.
+$(VENV)/demo.stamp: pyproject.toml | $(VENV)/venv.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/test.stamp: pyproject.toml | $(VENV)/venv.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/demo.stamp
+
+$(VENV)/venv.stamp:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
