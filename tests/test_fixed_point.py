@@ -1,0 +1,625 @@
+"""Rule 3: sums are integers, so no order, batch or partition shows; and what follows from them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
+
+from gpukmeans import lloyd
+from gpukmeans.exact import Inertia, Scales, Weights, ceil_log2, power_for
+from gpukmeans.points.numpy import tuned
+
+LIMIT = 2**63 - 1
+
+
+# ---------------------------------------------------------------- the contract in Python's integers
+
+
+def log2_up(value):
+    """The least e with value <= 2**e, by search."""
+    e = -1100
+    while Fraction(2) ** e < Fraction(value):
+        e += 1
+    return e
+
+
+class Reference:
+    """Rule 3 spelled with Python's own numbers: floats, integers without limit, rationals."""
+
+    def __init__(self, x, weights=None):
+        self.x = [[float(v) for v in row] for row in np.asarray(x)]
+        self.w = [1.0] * len(self.x) if weights is None else [float(w) for w in weights]
+        self.d = len(self.x[0])
+        columns = list(zip(*self.x, strict=True))
+        self.low, self.high = [min(c) for c in columns], [max(c) for c in columns]
+        self.total = math.fsum(self.w)
+        self.offset = [a + (b - a) / 2 for a, b in zip(self.low, self.high, strict=True)]
+        half = [max(b - o, o - a) for a, b, o in zip(self.low, self.high, self.offset, strict=True)]
+        self.power = [min(1000, 62 - log2_up(self.total) - log2_up(h)) if h > 0 else 0 for h in half]
+        whole = all(w == int(w) for w in self.w)
+        self.weight_power = 0 if whole else 62 - log2_up(self.total)
+
+    def terms(self, i):
+        """What row i adds to its cluster: one integer a feature, and its weight."""
+        result = []
+        for v, o, p in zip(self.x[i], self.offset, self.power, strict=True):
+            own = round((v - o) * 2.0**p)
+            whole = self.w[i] == int(self.w[i])
+            result.append(int(self.w[i]) * own if whole else round(float(own) * self.w[i]))
+        return [*result, round(Fraction(self.w[i]) * 2**self.weight_power)]
+
+    def sums(self, labels, k):
+        result = [[0] * (self.d + 1) for _ in range(k)]
+        for i, label in enumerate(labels):
+            for j, term in enumerate(self.terms(i)):
+                result[label][j] += term
+        return result
+
+    def center(self, sums):
+        weight = float(sums[-1]) * 2.0**-self.weight_power
+        return [o + float(s) / (weight * 2.0**p) for s, o, p in zip(sums[:-1], self.offset, self.power, strict=True)]
+
+    def distance(self, x, c):
+        total = 0.0
+        for a, b in zip(x, c, strict=True):
+            total += (a - b) * (a - b)
+        return total
+
+    def labels(self, centers):
+        distances = [[self.distance(x, c) for c in centers] for x in self.x]
+        return [row.index(min(row)) for row in distances]
+
+    def farthest(self, labels, centers, m):
+        """Up to m locations off their centers, largest D first, then smallest row: all their rows."""
+        rows = {}
+        for i, x in enumerate(self.x):
+            rows.setdefault(tuple(v + 0.0 for v in x), []).append(i)
+        found = [(-self.distance(self.x[at[0]], centers[labels[at[0]]]), at[0], at) for at in rows.values()]
+        return [at for distance, _, at in sorted(found) if distance < 0][:m]
+
+    def update(self, labels, centers):
+        sums = self.sums(labels, len(centers))
+        empty = [c for c, row in enumerate(sums) if row[-1] == 0]
+        for cluster, rows in zip(empty, self.farthest(labels, centers, len(empty)), strict=False):
+            for i in rows:
+                for j, term in enumerate(self.terms(i)):
+                    sums[labels[i]][j] -= term
+                    sums[cluster][j] += term
+        return [self.center(row) if row[-1] > 0 else list(c) for row, c in zip(sums, centers, strict=True)]
+
+    def inertia(self, labels, centers):
+        """The sum itself, in rationals: fixed point comes within rounding of it."""
+        own = [Fraction(self.distance(x, centers[c])) for x, c in zip(self.x, labels, strict=True)]
+        return sum((Fraction(w) * distance for w, distance in zip(self.w, own, strict=True)), Fraction(0))
+
+    def inertia_error(self, labels, centers):
+        """How far the published inertia may be off: half of the finest unit for each unit of weight, one
+        rounding of weight * D where the weight is no integer, and the rounding to float64."""
+        reach = [
+            sum(max(h - c, c - a) ** 2 for a, h, c in zip(self.low, self.high, row, strict=True)) for row in centers
+        ]
+        copies = math.fsum(max(w, 1.0) for w in self.w)
+        largest = max(reach) * (1 + 2.0**-20) or 1.0
+        bits = 2 * 62 - log2_up(self.total) - log2_up(largest) - log2_up(copies)
+        exact = float(self.inertia(labels, centers))
+        return Fraction(copies * 2.0**-bits / 2 + 2.0**-53 * exact + np.spacing(exact) / 2)
+
+    def variance(self):
+        """The weighted variance of the features, averaged."""
+        total = sum(map(Fraction, self.w))
+        result = Fraction(0)
+        for j in range(self.d):
+            mean = sum(Fraction(w) * Fraction(x[j]) for w, x in zip(self.w, self.x, strict=True)) / total
+            result += (
+                sum(Fraction(w) * (Fraction(x[j]) - mean) ** 2 for w, x in zip(self.w, self.x, strict=True)) / total
+            )
+        return result / self.d
+
+    def fit(self, centers, tol=1e-4, max_iter=300):
+        """Lloyd's iteration: (centers, labels, inertia, iterations)."""
+        centers, before = [[float(v) for v in c] for c in centers], None
+        for n_iter in range(1, max_iter + 1):  # noqa: B007
+            labels = self.labels(centers)
+            if labels == before:
+                break
+            before = labels
+            updated = self.update(labels, centers)
+            shift = math.fsum(self.distance(a, b) for a, b in zip(updated, centers, strict=True))
+            centers = updated
+            if shift == 0 or Fraction(shift) <= Fraction(tol) * self.variance():
+                break
+        labels = self.labels(centers)
+        return centers, labels, self.inertia(labels, centers), n_iter
+
+
+def answer(model):
+    return model.cluster_centers_.tolist(), model.labels_.tolist(), model.inertia_, model.n_iter_
+
+
+# ---------------------------------------------------------------- sums
+
+
+def data(rng, kind, n, d):
+    if kind == "lattice":
+        return rng.integers(0, 4, (n, d)).astype(np.float64)
+    if kind == "offset":
+        return rng.normal(size=(n, d)) + 1e8
+    if kind == "ranges":
+        return rng.normal(size=(n, d)) * 10.0 ** np.linspace(-30, 30, d)
+    if kind == "constant feature":
+        x = rng.normal(size=(n, d))
+        x[:, 0] = 0.1
+        return x
+    return rng.normal(size=(n, d))
+
+
+KINDS = ["lattice", "gaussian", "offset", "ranges", "constant feature"]
+
+
+def weighing(rng, kind, n):
+    if kind == "none":
+        return None
+    if kind == "integers":
+        return rng.integers(1, 6, n).astype(np.float64)
+    if kind == "fractions":
+        return rng.random(n) + 0.01
+    if kind == "small fractions":  # less than one in total
+        return (rng.random(n) + 0.01) / (100 * n)
+    return np.where(rng.random(n) < 0.5, rng.integers(1, 6, n), rng.random(n) * 5)
+
+
+WEIGHINGS = ["none", "integers", "fractions", "small fractions", "mixed"]
+
+
+@pytest.mark.parametrize("weights", WEIGHINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_sums_are_the_integer_sums(make_points, ways, kind, weights):
+    """After any number of assignments: what is moved from cluster to cluster leaves no trace."""
+    rng = np.random.default_rng(0)
+    x, w = data(rng, kind, 60, 3), weighing(rng, weights, 60)
+    reference = Reference(x, w)
+    steps = [x[rng.permutation(60)[:5]] for _ in range(4)]
+    expected = [reference.sums(reference.labels(centers.tolist()), 5) for centers in steps]
+    for name, way in ways.items():
+        with tuned(**way):
+            points, scales = make_points(x, w)
+        assert scales.offset.tolist() == reference.offset
+        assert scales.scale.tolist() == [2.0**p for p in reference.power]
+        for centers, sums in zip(steps, expected, strict=True):
+            points.assign(centers)
+            assert points.sums().dtype == np.int64
+            assert points.sums().tolist() == sums, name
+
+
+@pytest.mark.parametrize("weights", WEIGHINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_centers_are_offset_plus_sum_over_weight_times_scale(make_points, kind, weights):
+    rng = np.random.default_rng(1)
+    x, w = data(rng, kind, 60, 3), weighing(rng, weights, 60)
+    points, scales = make_points(x, w)
+    centers = x[rng.permutation(60)[:5]]
+    points.assign(centers)
+    sums = points.sums()[points.sums()[:, -1] > 0]
+    weight = sums[:, -1].astype(np.float64) * 2.0**-points.weights.exponent
+    for j in range(3):
+        expected = scales.offset[j] + sums[:, j].astype(np.float64) / (weight * scales.scale[j])
+        assert scales.centers(sums)[:, j].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("weights", WEIGHINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_centers_are_the_means(make_points, kind, weights):
+    """To within the fixed point's last bit and two roundings, in rationals."""
+    rng = np.random.default_rng(2)
+    x, w = data(rng, kind, 60, 3), weighing(rng, weights, 60)
+    points, scales = make_points(x, w)
+    points.assign(x[:1])
+    found = scales.centers(points.sums())[0]
+    w = np.ones(60) if w is None else w
+    for j in range(3):
+        mean = sum(Fraction(a) * Fraction(b) for a, b in zip(w, x[:, j], strict=True)) / sum(map(Fraction, w))
+        half = Fraction(float(scales.high[j] - scales.low[j])) / 2
+        steps = 60 * half / 2**60  # one rounding of a term for each of 60 rows, of 62 bits for all of them
+        assert abs(Fraction(found[j]) - mean) <= steps + 2 * Fraction(
+            np.spacing(max(abs(found[j]), abs(scales.offset[j])))
+        )
+
+
+# ---------------------------------------------------------------- nothing overflows
+
+TOTALS = [1, 2, 3, 2**18 - 1, 2**18, 2**18 + 1, 273_280, 2**31, 2**40 - 1, 2**40, 2**53 - 1, 2**53]
+LARGESTS = [5e-324, 1e-310, 2.0**-1022, 1e-30, 0.1, 0.5, 1.0, 1 + 2.0**-52, 255.0, 1e30, 2.0**500, 2.0**501, 2.0**1021]
+
+
+def test_logarithm_rounds_up():
+    values = [5e-324, 1e-310, 0.5, 0.5 + 2**-53, 0.75, 1.0, 1 + 2**-52, 2.0, 3.0, 1e300, sys.float_info.max]
+    for value in values:
+        assert ceil_log2(value) == log2_up(value)
+
+
+@pytest.mark.parametrize("total", TOTALS)
+def test_scaled_values_fit_however_many(total):
+    for largest in LARGESTS:
+        power = power_for(largest, float(total))
+        assert total * Fraction(largest) * Fraction(2) ** power <= 2**62
+        # and none finer would be certain to
+        finer = 4 * total * Fraction(largest) * Fraction(2) ** power
+        assert power == 1000 or finer > 2**62
+
+
+@pytest.mark.parametrize("total", TOTALS)
+def test_sums_of_terms_fit_however_many(total):
+    """All rows at the end of the range, which is the worst: total times the rounded term."""
+    weights = Weights.of_rows(total)
+    for low, high in [
+        (0.0, 1.0),
+        (-1.0, 1.0),
+        (0.1, 0.3),
+        (1e8, 1e8 + 1),
+        (0.0, 255.0),
+        (-1e-30, 3e-31),
+        (-(2.0**500), 2.0**500),
+    ]:
+        scales = Scales.of(np.array([low]), np.array([high]), weights)
+        for end in (low, high):
+            term = int(scales.terms(np.array([[end]]), None)[0, 0])
+            assert abs(total * term) <= 2**62
+
+
+@pytest.mark.parametrize("total", TOTALS)
+def test_inertia_fits_however_many(total):
+    weights = Weights.of_rows(total)
+    for low, high in [(0.0, 1.0), (-1.0, 1.0), (0.1, 0.3), (1e8, 1e8 + 1), (-(2.0**500), 2.0**500)]:
+        scales = Scales.of(np.array([low, low]), np.array([high, high]), weights)
+        for center in ([low, high], [(low + high) / 2] * 2, [high + (high - low), low]):
+            if max(map(abs, center)) > 2.0**500:
+                continue
+            centers = np.array([center])
+            split = Inertia.of(scales, centers)
+            reference = Reference([[low, low]])
+            for x in itertools.product((low, high), repeat=2):
+                distance = reference.distance(x, center)
+                assert distance <= scales.farthest(centers)
+                coarse, fine = split.sums(np.array([distance]), None)
+                assert total * abs(coarse) <= 2**62
+                assert total * abs(fine) <= 2**62
+                unit = Fraction(2) ** -(split.coarse_bits + split.fine_bits)
+                assert abs(split.value(coarse, fine) - Fraction(distance)) <= unit / 2
+                if total <= 2**35:  # 54 bits of the largest distance, where float64 has 53
+                    assert unit <= Fraction(scales.farthest(centers)) * Fraction(2) ** -50
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-30, 1.0, 1e9, 1e30, 1e200, 1e300])
+def test_any_weights_are_brought_into_range(scale):
+    """Weights in use total at most 2**40, and masses of them at most 2**62 but for their roundings."""
+    rng = np.random.default_rng(0)
+    for n in (1, 7, 1000):
+        given_weights = (rng.random(n) + 0.1) * scale
+        summary, used = Weights.of(given_weights)
+        assert [Fraction(float(w)) for w in used] == [Fraction(w) * Fraction(2) ** summary.shift for w in given_weights]
+        assert summary.total == math.fsum(used)
+        assert 2.0**-100 <= summary.total <= 2.0**40
+        assert sum(max(1, Fraction(float(w))) for w in used) <= Fraction(summary.copies) * (1 + Fraction(2) ** -52)
+        assert int(sum(summary.masses(used).tolist())) <= 2**62 + n
+        if n == 1000:  # all bits are used
+            assert int(sum(summary.masses(used).tolist())) > 2**60 or used.dtype == np.int64
+
+
+def test_at_the_edge_of_the_weights(make_points, ways):
+    """Every row at an end of the range, integer weights that total exactly 2**40: against Python's integers."""
+    x = np.array([[-1.0, 0.1], [1.0, 0.3], [1.0, 0.1], [-1.0, 0.3]] * 2 + [[1.0, 0.1]])
+    weights = [2**37 - 5, 2**37, 2**37 + 4, 2**37 + 1, 2**37 - 1, 2**37, 2**37, 2**36, 2**36 + 1]
+    assert sum(weights) == 2**40
+    reference = Reference(x, weights)
+    for name, way in ways.items():
+        with tuned(**way):
+            points, scales = make_points(x, weights)
+        assert points.weights.total == 2.0**40
+        for centers in ([[0.0, 0.0]], [[1.0, 0.1]], [[5.0, 5.0], [1.0, 0.3]], [[1.0, 0.1], [-1.0, 0.3]]):
+            points.assign(np.array(centers))
+            labels = reference.labels(centers)
+            assert points.labels().tolist() == labels
+            sums = reference.sums(labels, len(centers))
+            assert max(abs(s) for row in sums for s in row) <= LIMIT
+            assert points.sums().tolist() == sums, name
+            split = Inertia.of(scales, np.array(centers))
+            unit = Fraction(2) ** -(split.coarse_bits + split.fine_bits)
+            error = lloyd.inertia(points, scales, np.array(centers)) - reference.inertia(labels, centers)
+            assert abs(error) <= 2**40 * unit / 2
+    # As many as can be at one end, and k-means++ potentials of the same size
+    assert abs(2**40 * int(scales.terms(np.array([[1.0], [0.3]]), None)[0, 0])) == 2**62
+
+
+@pytest.mark.parametrize("way", ["plain", "scores", "merge"])
+def test_fit_at_the_edge_of_the_weights(kmeans, ways, way):
+    x = np.array([[0.0], [1.0], [2.0], [100.0]])
+    with tuned(**ways[way]):
+        model = kmeans(n_clusters=2, random_state=0).fit(x, sample_weight=[2**38] * 4)
+    assert sorted(model.cluster_centers_.tolist()) == [[1.0], [100.0]]
+    assert model.inertia_ == 2.0**39
+
+
+def test_large_weights_on_a_narrow_range(kmeans):
+    """The finest scale there is times the largest weight there is."""
+    x = np.array([[0.0], [1e-300], [4e-300]])
+    model = kmeans(n_clusters=1).fit(x, sample_weight=[2.0**38, 2.0**38, 2.0**38])
+    assert model.cluster_centers_[0, 0] == pytest.approx(5e-300 / 3, rel=1e-15, abs=0)
+
+
+# ---------------------------------------------------------------- whole fits against the reference
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("weights", WEIGHINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_fit_is_the_reference(kmeans, ways, kind, weights):
+    @settings(max_examples=8)
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        n=st.integers(4, 40),
+        k=st.integers(1, 4),
+        tol=st.sampled_from([0.0, 1e-4, 0.1]),
+        max_iter=st.sampled_from([1, 2, 300]),
+        way=st.sampled_from(["plain", "bounds", "merge"]),
+    )
+    def check(seed, n, k, tol, max_iter, way):
+        rng = np.random.default_rng(seed)
+        x, w = data(rng, kind, n, 2), weighing(rng, weights, n)
+        init = np.concatenate([x[: k - 1], x.max(axis=0, keepdims=True) * 3])  # mostly an empty cluster
+        with tuned(**ways[way]):
+            model = kmeans(n_clusters=k, init=init, tol=tol, max_iter=max_iter).fit(x, sample_weight=w)
+        reference = Reference(x, w)
+        centers, labels, inertia, n_iter = reference.fit(init, tol, max_iter)
+        assert model.cluster_centers_.tolist() == centers
+        assert model.labels_.tolist() == labels
+        assert model.n_iter_ == n_iter
+        assert abs(Fraction(model.inertia_) - inertia) <= reference.inertia_error(labels, centers)
+
+    check()
+
+
+@pytest.mark.parametrize("weights", WEIGHINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_tolerance_is_in_units_of_the_mean_variance(make_points, kind, weights):
+    rng = np.random.default_rng(5)
+    x, w = data(rng, kind, 50, 3), weighing(rng, weights, 50)
+    points, scales = make_points(x, w)
+    points.assign(x[:2])
+    tolerance = lloyd.Tolerance(1e-4, points, scales)
+    expected = 1e-4 * float(Reference(x, w).variance())
+    # the mean itself is rounded to float64, and so is each D
+    assert tolerance.shift == pytest.approx(expected, rel=1e-12, abs=0)
+    assert tolerance.reached(tolerance.shift)
+    assert not tolerance.reached(np.nextafter(tolerance.shift, np.inf))
+
+
+def test_tolerance_of_constant_data(make_points):
+    points, scales = make_points(np.full((5, 2), 3.0))
+    points.assign(np.full((1, 2), 3.0))
+    tolerance = lloyd.Tolerance(1e-4, points, scales)
+    assert tolerance.reached(0.0)
+    assert not tolerance.reached(5e-324)
+
+
+# ---------------------------------------------------------------- empty clusters
+
+
+def test_an_empty_cluster_takes_the_farthest_point(kmeans, ways):
+    x = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [30.0]])
+    init = np.array([[1.0], [10.0], [1000.0]])
+    for way in ways.values():
+        with tuned(**way):
+            model = kmeans(n_clusters=3, init=init, max_iter=1).fit(x)
+        assert model.cluster_centers_.tolist() == [[1.0], [10.5], [30.0]]
+
+
+def test_of_equally_far_points_the_first_row_is_taken(kmeans, ways):
+    """Also where rows are sorted and merged, which goes by value."""
+    init = np.array([[0.0, 0.0], [1000.0, 0.0]])
+    corners = [[5.0, 5.0], [-5.0, 5.0], [5.0, -5.0], [-5.0, -5.0]]
+    for order in itertools.permutations(range(4)):
+        x = np.array([[0.0, 0.0], *[corners[i] for i in order], *[corners[i] for i in reversed(order)]])
+        for name, way in ways.items():
+            with tuned(**way):
+                model = kmeans(n_clusters=2, init=init, max_iter=1).fit(x)
+            assert model.cluster_centers_[1].tolist() == corners[order[0]], name
+
+
+def test_several_empty_clusters_take_points_in_order(kmeans, ways):
+    x = np.array([[0.0], [-7.0], [7.0], [9.0], [9.0], [1.0]])
+    init = np.array([[5e3], [0.0], [6e3], [7e3]])
+    for way in ways.values():
+        with tuned(**way):
+            model = kmeans(n_clusters=4, init=init, max_iter=1).fit(x)
+        # 9 (both rows together), then -7 (row 1) before 7 (row 2), in the order of the empty clusters
+        assert model.cluster_centers_.tolist() == [[9.0], [0.5], [-7.0], [7.0]]
+
+
+def test_fewer_distinct_points_than_clusters(kmeans, ways):
+    x = np.array([[0.0], [5.0], [0.0], [5.0], [0.0]])
+    for way in ways.values():
+        for init in ("k-means++", "random", np.array([[0.0], [0.0], [7.0], [9.0]])):
+            with (
+                tuned(**way),
+                pytest.warns(ConvergenceWarning, match=r"distinct clusters \(2\) found smaller than n_clusters"),
+            ):
+                model = kmeans(n_clusters=4, init=init, random_state=0, n_init=1).fit(x)
+            assert model.inertia_ == 0.0
+            assert len(set(model.labels_.tolist())) == 2
+            assert np.isfinite(model.cluster_centers_).all()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_one_distinct_point(kmeans):
+    for value in (0.0, -0.0, 3.5, 1e-310, 2.0**500):
+        model = kmeans(n_clusters=3, random_state=0).fit(np.full((9, 2), value))
+        assert model.labels_.tolist() == [0] * 9
+        assert model.cluster_centers_.tolist() == [[value, value]] * 3
+        assert model.inertia_ == 0.0
+
+
+# ---------------------------------------------------------------- weights
+
+
+def quietly(call, *args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return call(*args, **kwargs)
+
+
+SEEDINGS = ["k-means++", "random", "array"]
+
+
+def start(seeding, x, k):
+    return x[np.random.default_rng(9).permutation(len(x))[:k]].astype(np.float64) if seeding == "array" else seeding
+
+
+@pytest.mark.parametrize("seeding", SEEDINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_integer_weight_is_as_many_rows(kmeans, ways, kind, seeding):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x, weights = data(rng, kind, 80, 3), rng.integers(1, 5, 80)
+        settings = {"n_clusters": 7, "init": start(seeding, x, 7), "n_init": 1, "random_state": seed}
+        for way in ("plain", "bounds", "merge"):
+            with tuned(**ways[way]):
+                weighted = quietly(kmeans(**settings).fit, x, sample_weight=weights)
+                repeated = quietly(kmeans(**settings).fit, np.repeat(x, weights, axis=0))
+            expected = list(answer(weighted))
+            expected[1] = np.repeat(weighted.labels_, weights).tolist()
+            assert list(answer(repeated)) == expected, way
+
+
+@pytest.mark.parametrize("seeding", SEEDINGS)
+def test_an_integer_weight_is_as_many_rows_beside_fractions(kmeans, seeding):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(60, 2))
+        copies = rng.integers(1, 5, 60)
+        fraction = rng.random(60) * 3
+        whole = rng.random(60) < 0.5
+        weights = np.where(whole, copies, fraction)
+        times = np.where(whole, copies, 1)
+        settings = {"n_clusters": 5, "init": start(seeding, x, 5), "n_init": 1, "random_state": seed}
+        weighted = kmeans(**settings).fit(x, sample_weight=weights)
+        repeated = kmeans(**settings).fit(
+            np.repeat(x, times, axis=0), sample_weight=np.repeat(np.where(whole, 1, fraction), times)
+        )
+        expected = list(answer(weighted))
+        expected[1] = np.repeat(weighted.labels_, times).tolist()
+        assert list(answer(repeated)) == expected
+
+
+def test_at_sizes_that_sort_and_merge_a_weight_is_as_many_rows(kmeans):
+    """Nothing forced: 5000 rows are sorted and merged by default, their copies too."""
+    rng = np.random.default_rng(0)
+    x, weights = rng.integers(0, 60, (5000, 2)).astype(np.float32), rng.integers(1, 4, 5000)
+    for init in ("k-means++", "random"):
+        settings = {"n_clusters": 12, "init": init, "n_init": 1, "random_state": 1, "max_iter": 20}
+        weighted = kmeans(**settings).fit(x, sample_weight=weights)
+        repeated = kmeans(**settings).fit(np.repeat(x, weights, axis=0))
+        expected = list(answer(weighted))
+        expected[1] = np.repeat(weighted.labels_, weights).tolist()
+        assert list(answer(repeated)) == expected
+
+
+@pytest.mark.parametrize("seeding", SEEDINGS)
+def test_weights_of_one_are_no_weights(kmeans, seeding):
+    x = np.random.default_rng(0).normal(size=(70, 3))
+    settings = {"n_clusters": 5, "init": start(seeding, x, 5), "n_init": 1, "random_state": 0}
+    expected = answer(kmeans(**settings).fit(x))
+    for weights in (np.ones(70), np.ones(70, int), [1] * 70, 1, 1.0):
+        assert answer(kmeans(**settings).fit(x, sample_weight=weights)) == expected
+
+
+@pytest.mark.parametrize("seeding", SEEDINGS)
+@pytest.mark.parametrize("integers", [True, False])
+def test_a_weight_of_zero_leaves_the_row_out(kmeans, seeding, integers):
+    """The row is labelled all the same. An outlier among them: its range must not set the scales."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(60, 2))
+        weights = rng.integers(1, 4, 60).astype(np.float64) if integers else rng.random(60)
+        weights[rng.permutation(60)[:20]] = 0
+        x[np.flatnonzero(weights == 0)[0]] = 1e9
+        kept = weights > 0
+        settings = {"n_clusters": 4, "init": start(seeding, x[kept], 4), "n_init": 1, "random_state": seed}
+        zero = kmeans(**settings).fit(x, sample_weight=weights)
+        without = kmeans(**settings).fit(x[kept], sample_weight=weights[kept])
+        assert zero.labels_[kept].tolist() == without.labels_.tolist()
+        assert zero.labels_.tolist() == zero.predict(x).tolist()
+        assert answer(zero)[::2] == answer(without)[::2]  # centers and inertia
+        assert zero.n_iter_ == without.n_iter_
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 2.0**-665, 1e-20, 1e-3, 1e13, 1e20, 2.0**664, 1e200, 1e290])
+@pytest.mark.parametrize("seeding", ["k-means++", "array"])
+def test_tiny_and_huge_weights(kmeans, scale, seeding):
+    """Only the unit of the inertia changes. Centers are those of ordinary weights but for the bits that
+    the sums have: far weights are brought to a total of at most 2**30, which leaves 32 bits of half the range."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 2))
+    weights = rng.random(60) + 0.1
+    settings = {"n_clusters": 4, "init": start(seeding, x, 4), "random_state": 0}
+    model = kmeans(**settings).fit(x, sample_weight=weights * scale)
+    other = kmeans(**settings).fit(x, sample_weight=weights)
+    assert model.labels_.tolist() == other.labels_.tolist()
+    half = np.ptp(x, axis=0).max() / 2
+    assert np.abs(model.cluster_centers_ - other.cluster_centers_).max() <= half * 2.0**-32
+    assert model.inertia_ == pytest.approx(other.inertia_ * scale, rel=1e-14, abs=0)
+    assert model.score(x, sample_weight=weights * scale) == -model.inertia_
+
+
+def test_weights_of_very_different_size(kmeans):
+    """Rows too light for the sums' bits decide no center, but are labelled like any other."""
+    x = np.array([[0.0], [1.0], [10.0], [11.0]])
+    for light in (1e-200, 1e150):
+        model = quietly(kmeans(n_clusters=2, init=[[0.0], [10.0]]).fit, x, sample_weight=[1e200, 1e200, light, light])
+        assert model.labels_.tolist() == model.predict(x).tolist()
+        assert set(model.cluster_centers_.ravel().tolist()) <= {0.0, 1.0, 0.5, 10.0, 11.0}
+        heavy = quietly(kmeans(n_clusters=1).fit, x, sample_weight=[1e200, 1e200, light, light])
+        assert heavy.cluster_centers_.tolist() == [[0.5]]
+
+
+def test_the_order_of_weights_does_not_set_the_scales():
+    """A float total depends on the order of its additions; fsum does not."""
+    weights = np.array([1e-3, 1e9, 0.1, 7.7, 1e-9] * 50)
+    expected, _ = Weights.of(weights)
+    for seed in range(10):
+        assert Weights.of(np.random.default_rng(seed).permutation(weights))[0] == expected
+
+
+# ---------------------------------------------------------------- inertia
+
+
+@pytest.mark.parametrize("weights", WEIGHINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_inertia_is_the_sum_of_distances(kmeans, ways, kind, weights):
+    rng = np.random.default_rng(8)
+    x, w = data(rng, kind, 50, 3), weighing(rng, weights, 50)
+    found = set()
+    for way in ways.values():
+        with tuned(**way):
+            model = quietly(kmeans(n_clusters=4, random_state=0).fit, x, sample_weight=w)
+        found.add(model.inertia_)
+    reference = Reference(x, w)
+    labels, centers = model.labels_.tolist(), model.cluster_centers_.tolist()
+    assert len(found) == 1
+    assert abs(Fraction(found.pop()) - reference.inertia(labels, centers)) <= reference.inertia_error(labels, centers)
+
+
+def test_an_outlier_costs_the_inertia_of_the_others_nothing(kmeans):
+    """One integer would give the outlier all the bits."""
+    x = np.concatenate([np.random.default_rng(0).normal(size=(50, 1)) * 1e-3, [[1e5]], [[1e5]]])
+    model = kmeans(n_clusters=2, init=[[0.0], [1e5]]).fit(x)
+    exact = Reference(x).inertia(model.labels_.tolist(), model.cluster_centers_.tolist())
+    assert model.inertia_ == pytest.approx(float(exact), rel=1e-15, abs=0)
