@@ -1,0 +1,421 @@
+"""Rule 4: randomness is drawn on the host, in an amount that no data can change."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpukmeans.points.numpy import tuned
+from gpukmeans.seeding import kmeans_plusplus, random, rank
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+# ---------------------------------------------------------------- ranks
+
+
+@given(st.integers(0, 2**53 - 1), st.one_of(st.integers(1, 2**62 + 2**40), st.sampled_from([1, 2**62, 2**62 - 1])))
+def test_rank_is_the_floor_of_the_product(numerator, total):
+    uniform = numerator * 2.0**-53
+    found = rank(uniform, total)
+    assert found == Fraction(uniform) * total // 1
+    assert 0 <= found < total
+
+
+# ---------------------------------------------------------------- k-means++ in Python's integers
+
+
+def log2_up(value):
+    """The least e with value <= 2**e."""
+    e = math.frexp(value)[1]
+    return e - 1 if Fraction(value) == Fraction(2) ** (e - 1) else e
+
+
+class Reference:
+    """k-means++ as the contract has it, one row and one integer at a time."""
+
+    def __init__(self, x, weights=None):
+        self.x = [[float(v) for v in row] for row in np.asarray(x)]
+        self.w = [1.0] * len(self.x) if weights is None else [float(w) for w in weights]
+        self.total = math.fsum(self.w)
+
+    def distance(self, a, b):
+        total = 0.0
+        for v, u in zip(a, b, strict=True):
+            total += (v - u) * (v - u)
+        return total
+
+    def masses(self, distances=None, power=0):
+        """Each row's share of the draws: its weight, or weight * rint(D * 2**power)."""
+        if distances is None:
+            whole = all(w == int(w) for w in self.w)
+            return [round(Fraction(w) * (1 if whole else Fraction(2) ** (62 - log2_up(self.total)))) for w in self.w]
+        result = []
+        for w, distance in zip(self.w, distances, strict=True):
+            term = round(distance * 2.0**power)
+            result.append(int(w) * term if w == int(w) else round(w * float(term)))
+        return result
+
+    def find(self, uniform, masses):
+        """The first row whose prefix sum exceeds floor(uniform * total)."""
+        at = Fraction(uniform) * sum(masses) // 1
+        for row, mass in enumerate(masses):
+            at -= mass
+            if at < 0:
+                return row
+        raise AssertionError("a rank beyond the total")
+
+    def seed(self, k, random_state):
+        trials = 2 + int(math.log(k))
+        first = random_state.random_sample()
+        draws = random_state.random_sample((k - 1, trials)).tolist()
+        centers = [self.x[self.find(first, self.masses())]]
+        closest = [self.distance(x, centers[0]) for x in self.x]
+        for uniforms in draws:
+            largest = max(closest)
+            power = min(1000, 62 - log2_up(self.total) - log2_up(largest)) if largest > 0 else 0
+            masses = self.masses(closest, power)
+            if sum(masses) == 0:
+                centers.append(self.x[self.find(uniforms[0], self.masses())])
+                continue
+            best = None
+            for uniform in uniforms:
+                candidate = self.x[self.find(uniform, masses)]
+                left = [min(c, self.distance(x, candidate)) for c, x in zip(closest, self.x, strict=True)]
+                potential = sum(self.masses(left, power))
+                if best is None or potential < best[0]:
+                    best = potential, candidate, left
+            centers.append(best[1])
+            closest = best[2]
+        return centers
+
+
+def gaussian(rng, n):
+    return rng.normal(size=(n, 3))
+
+
+def lattice(rng, n):
+    """Many duplicates, and ties between candidates."""
+    return rng.integers(0, 3, (n, 2)).astype(np.float64)
+
+
+def line(rng, n):
+    return np.arange(n, dtype=np.float64)[:, None] - n // 2
+
+
+def clumps(rng, n):
+    """Two tight clumps far apart: potentials fall by twenty orders of magnitude."""
+    return rng.integers(0, 2, (n, 1)) * 1e6 + rng.normal(size=(n, 2)) * 1e-5
+
+
+def outlier(rng, n):
+    x = rng.normal(size=(n, 2))
+    x[n // 2] = 1e12
+    return x
+
+
+def many_features(rng, n):
+    return rng.normal(size=(n, 40)).astype(np.float32)
+
+
+def bytes_(rng, n):
+    return rng.integers(0, 256, (n, 3), dtype=np.uint8)
+
+
+KINDS = [gaussian, lattice, line, clumps, outlier, many_features, bytes_]
+
+WEIGHTS = {
+    "none": lambda rng, n: None,
+    "integers": lambda rng, n: rng.integers(1, 9, n),
+    "fractions": lambda rng, n: rng.random(n) + 0.01,
+    "mixed": lambda rng, n: np.where(rng.random(n) < 0.5, rng.integers(1, 9, n), rng.random(n) * 3 + 0.01),
+}
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kmeans_plusplus_is_the_reference(make_points, ways, kind, weighing):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(8, 90))
+        x, weights = kind(rng, n), WEIGHTS[weighing](rng, n)
+        k = int(rng.integers(1, min(n, 9)))
+        expected = Reference(x, weights).seed(k, np.random.RandomState(seed))
+        for name in ("plain", "scores", "arrange", "merge", "merge, D only", "rows of 7"):
+            with tuned(**ways[name]):
+                points, _ = make_points(x, weights)
+            found = kmeans_plusplus(points, k, np.random.RandomState(seed))
+            assert found.tolist() == expected, (name, seed)
+
+
+def test_kmeans_plusplus_is_the_reference_where_prefixes_are_cut_in_runs(make_points, ways):
+    """Beyond some ten thousand rows a rank is looked up in two steps."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 100, (33_000, 1)).astype(np.float64)
+    for weights in (None, rng.integers(1, 4, len(x))):
+        expected = Reference(x, weights).seed(3, np.random.RandomState(1))
+        for name in ("scores", "merge", "2 threads"):
+            with tuned(**ways[name]):
+                points, _ = make_points(x, weights)
+            assert kmeans_plusplus(points, 3, np.random.RandomState(1)).tolist() == expected
+
+
+def test_kmeans_plusplus_takes_distinct_points_while_there_are_any(make_points):
+    """A point already chosen has no mass left."""
+    for seed in range(20):
+        x = np.repeat(np.arange(6.0), 5)[:, None]
+        points, _ = make_points(x)
+        found = kmeans_plusplus(points, 8, np.random.RandomState(seed))
+        assert sorted(set(found.ravel().tolist())) == [0, 1, 2, 3, 4, 5]
+        assert len(set(found.ravel().tolist()[:6])) == 6
+
+
+def test_a_points_can_be_seeded_again(make_points, ways):
+    """Every start begins anew, whatever the one before it left behind."""
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    for way in ways.values():
+        with tuned(**way):
+            points, _ = make_points(x)
+        first = kmeans_plusplus(points, 6, np.random.RandomState(0))
+        points.assign(first)
+        random(points, 4, np.random.RandomState(1))
+        assert kmeans_plusplus(points, 6, np.random.RandomState(0)).tobytes() == first.tobytes()
+
+
+# ---------------------------------------------------------------- random
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+def test_random_takes_distinct_points(make_points, weighing):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(40, 2))
+        points, _ = make_points(x, WEIGHTS[weighing](rng, 40))
+        found = random(points, 10, np.random.RandomState(seed))
+        assert len({tuple(c) for c in found.tolist()}) == 10
+        assert {tuple(c) for c in found.tolist()} <= {tuple(row) for row in x.tolist()}
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+@pytest.mark.parametrize("kind", [gaussian, lattice, bytes_])
+def test_random_is_the_reference(make_points, ways, kind, weighing):
+    """A location drawn again is drawn anew, up to eight times; what is missing then repeats."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(8, 60))
+        x, weights = kind(rng, n), WEIGHTS[weighing](rng, n)
+        k = int(rng.integers(1, 9))
+        reference = Reference(x, weights)
+        generator = np.random.RandomState(np.random.RandomState(seed).randint(2**31 - 1))
+        kept, repeated = [], []
+        for _ in range(8):
+            for uniform in generator.random_sample(k - len(kept)).tolist():
+                row = reference.x[reference.find(uniform, reference.masses())]
+                (repeated if row in kept else kept).append(row)
+            if len(kept) == k:
+                break
+        for name in ("plain", "merge", "rows of 7"):
+            with tuned(**ways[name]):
+                points, _ = make_points(x, weights)
+            found = random(points, k, np.random.RandomState(seed))
+            assert found.tolist() == (kept + repeated)[:k], name
+
+
+def test_random_repeats_locations_only_if_too_few(make_points):
+    points, _ = make_points(np.array([[1.0], [2.0], [1.0], [2.0]]))
+    found = random(points, 4, np.random.RandomState(0))
+    assert found.shape == (4, 1)
+    assert sorted(found[:2].ravel().tolist()) == [1.0, 2.0]
+    assert set(found.ravel().tolist()) == {1.0, 2.0}
+
+
+def test_random_draws_by_weight(make_points):
+    x = np.array([[0.0], [1.0], [2.0]])
+    points, _ = make_points(x, [1, 0.5, 6.5])
+    rs = np.random.RandomState(0)
+    found = np.bincount([int(random(points, 1, rs)[0, 0]) for _ in range(4000)], minlength=3) / 4000
+    np.testing.assert_allclose(found, [1 / 8, 1 / 16, 13 / 16], atol=0.02)
+
+
+def test_kmeans_plusplus_draws_the_first_by_weight(make_points):
+    points, _ = make_points(np.array([[0.0], [1.0], [2.0]]), [2, 1, 1])
+    rs = np.random.RandomState(0)
+    found = [int(kmeans_plusplus(points, 1, rs)[0, 0]) for _ in range(4000)]
+    np.testing.assert_allclose(np.bincount(found) / 4000, [1 / 2, 1 / 4, 1 / 4], atol=0.03)
+
+
+# ---------------------------------------------------------------- what is drawn
+
+
+def state(rs):
+    return rs.get_state(legacy=False)["state"]["key"].tobytes(), rs.get_state(legacy=False)["state"]["pos"]
+
+
+DATASETS = {
+    "gaussian": (np.random.default_rng(0).normal(size=(50, 3)), None),
+    "weights": (np.random.default_rng(0).normal(size=(50, 3)), np.arange(50)),
+    "one location": (np.ones((30, 2)), None),
+    "two locations": (np.array([[0.0], [1.0]] * 20), np.random.default_rng(1).random(40)),
+    "large": (np.random.default_rng(2).integers(0, 9, (5000, 2)), None),
+    "many features": (np.random.default_rng(3).normal(size=(60, 100)).astype(np.float32), None),
+    "far outlier": (np.concatenate([np.zeros((20, 1)), [[1e200 ** (1 / 2)]]]), None),
+}
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random"])
+@pytest.mark.parametrize("n_init", [1, 3])
+@pytest.mark.parametrize("k", [1, 2, 9])
+def test_the_amount_drawn_depends_on_n_clusters_and_n_init_alone(kmeans, ways, init, n_init, k):
+    found = set()
+    for x, weights in DATASETS.values():
+        for way in ("plain", "merge"):
+            rs = np.random.RandomState(5)
+            with tuned(**ways[way]):
+                kmeans(n_clusters=k, init=init, n_init=n_init, random_state=rs).fit(x, sample_weight=weights)
+            found.add(state(rs))
+    assert len(found) == 1
+    assert found != {state(np.random.RandomState(5))}
+
+
+def test_an_init_array_draws_nothing(kmeans, blobs):
+    rs = np.random.RandomState(5)
+    kmeans(n_clusters=2, init=blobs[0][:2], random_state=rs).fit(blobs[0])
+    assert state(rs) == state(np.random.RandomState(5))
+
+
+def test_other_k_or_starts_draw_other_amounts(kmeans, blobs):
+    found = set()
+    for k, n_init in [(2, 1), (3, 1), (2, 2), (9, 2)]:
+        rs = np.random.RandomState(5)
+        kmeans(n_clusters=k, n_init=n_init, random_state=rs).fit(blobs[0])
+        found.add(state(rs))
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random"])
+def test_a_seed_repeats_the_fit(kmeans, digits, init):
+    x = digits[0]
+    first = kmeans(n_clusters=10, init=init, random_state=7).fit(x)
+    model = kmeans(n_clusters=10, init=init, random_state=7)
+    for _ in range(2):
+        model.fit(x)
+        assert model.cluster_centers_.tobytes() == first.cluster_centers_.tobytes()
+        assert model.labels_.tobytes() == first.labels_.tobytes()
+        assert model.inertia_ == first.inertia_
+    assert kmeans(n_clusters=10, init=init, random_state=8).fit(x).inertia_ != first.inertia_
+
+
+def test_a_generator_goes_on_and_its_copy_repeats(kmeans, digits):
+    x = digits[0]
+    rs = np.random.RandomState(0)
+    model = kmeans(n_clusters=10, random_state=rs)
+    first, second = model.fit(x).cluster_centers_.tobytes(), model.fit(x).cluster_centers_.tobytes()
+    assert first != second
+    assert kmeans(n_clusters=10, random_state=np.random.RandomState(0)).fit(x).cluster_centers_.tobytes() == first
+    assert kmeans(n_clusters=10, random_state=0).fit(x).cluster_centers_.tobytes() == first
+
+
+def test_none_draws_from_numpys_own_generator(kmeans, digits):
+    saved = np.random.get_state()
+    try:
+        np.random.seed(3)
+        first = kmeans(n_clusters=10).fit(digits[0])
+        np.random.seed(3)
+        second = kmeans(n_clusters=10).fit(digits[0])
+    finally:
+        np.random.set_state(saved)
+    assert first.cluster_centers_.tobytes() == second.cluster_centers_.tobytes()
+
+
+# ---------------------------------------------------------------- init and n_init
+
+
+def test_init_callable_is_called_as_theirs(kmeans, blobs):
+    calls = []
+
+    def init(X, n_clusters, random_state):
+        calls.append((X, n_clusters, random_state))
+        return X[random_state.permutation(len(X))[:n_clusters]]
+
+    rs = np.random.RandomState(0)
+    kmeans(n_clusters=4, init=init, random_state=rs).fit(blobs[0])
+    assert len(calls) == 10  # "auto"
+    for x, n_clusters, random_state in calls:
+        np.testing.assert_array_equal(x, blobs[0])
+        assert n_clusters == 4
+        assert random_state is rs
+
+
+def test_init_callable_is_its_array(kmeans, digits):
+    x = digits[0]
+    found = kmeans(n_clusters=10, init=lambda X, k, random_state: X[:k], n_init=1).fit(x)
+    expected = kmeans(n_clusters=10, init=x[:10]).fit(x)
+    assert found.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
+    assert found.n_iter_ == expected.n_iter_
+    as_list = kmeans(n_clusters=10, init=x[:10].tolist()).fit(x)
+    assert as_list.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        (np.zeros((3, 2)), r"initial centers \(3, 2\) does not match the number of clusters 4"),
+        (np.zeros((4, 3)), r"initial centers \(4, 3\) does not match the number of features of the data 2"),
+        (np.array([[0, 0], [0, np.nan], [1, 1], [2, 2]]), "NaN"),
+        (np.full((4, 2), 1e200), "overflow"),
+    ],
+)
+def test_bad_init_is_refused(kmeans, blobs, init, message):
+    for given_init in (init, lambda X, k, random_state: init):
+        with pytest.raises(ValueError, match=message):
+            kmeans(n_clusters=4, init=given_init).fit(blobs[0])
+
+
+def test_init_is_left_alone(kmeans, blobs):
+    init = blobs[0][:4].copy()
+    kmeans(n_clusters=4, init=init).fit(blobs[0])
+    np.testing.assert_array_equal(init, blobs[0][:4])
+
+
+def recorded(starts):
+    """An init that gives these centers one after the other."""
+    centers = iter(starts)
+    return lambda X, k, random_state: next(centers)
+
+
+def test_the_best_start_is_kept(kmeans, digits):
+    x = digits[0]
+    rng = np.random.default_rng(0)
+    starts = [x[rng.permutation(len(x))[:10]] for _ in range(6)]
+    alone = [kmeans(n_clusters=10, init=start).fit(x) for start in starts]
+    best = min(alone, key=lambda model: model.inertia_)
+    for order in (starts, starts[::-1]):
+        model = kmeans(n_clusters=10, init=recorded(order), n_init=6).fit(x)
+        assert model.inertia_ == best.inertia_
+        assert model.cluster_centers_.tobytes() == best.cluster_centers_.tobytes()
+        assert model.labels_.tobytes() == best.labels_.tobytes()
+        assert model.n_iter_ == best.n_iter_
+
+
+def test_of_equal_starts_the_first_is_kept(kmeans):
+    x = np.array([[-1.0], [1.0], [9.0], [11.0]])
+    starts = [np.array([[10.0], [0.0]]), np.array([[0.0], [10.0]]), np.array([[10.0], [0.0]])]
+    for first in (0, 1):
+        model = kmeans(n_clusters=2, init=recorded(starts[first:]), n_init=2).fit(x)
+        assert model.cluster_centers_.tolist() == starts[first].tolist()
+        assert model.labels_.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]][first]
+
+
+def test_auto_makes_one_start_or_ten(kmeans, digits):
+    x = digits[0][:300]
+    for init, starts in (("k-means++", 1), ("random", 10)):
+        auto = kmeans(n_clusters=10, init=init, random_state=0).fit(x)
+        same = kmeans(n_clusters=10, init=init, random_state=0, n_init=starts).fit(x)
+        assert auto.cluster_centers_.tobytes() == same.cluster_centers_.tobytes()
+        other = kmeans(n_clusters=10, init=init, random_state=0, n_init=11 - starts).fit(x)
+        assert other.inertia_ != auto.inertia_
