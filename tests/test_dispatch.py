@@ -1,0 +1,216 @@
+"""Which device a fit runs on, and what is said where it cannot run there."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import gpukmeans
+from gpukmeans import DeviceError, KMeans, dispatch
+from gpukmeans.points.numpy import NumPyPoints
+
+X = np.array([[0.0], [1.0], [9.0], [10.0]])
+
+
+@pytest.fixture(autouse=True)
+def as_if_new(monkeypatch):
+    """Nothing remembered, no variable set; and nothing of what is remembered here stays."""
+
+    def forget():
+        for value in vars(dispatch).values():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
+
+    monkeypatch.delenv("GPUKMEANS_DEVICE", raising=False)
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def no_cupy(monkeypatch):
+    """As on a machine without CuPy."""
+    monkeypatch.setitem(sys.modules, "cupy", None)
+
+
+def broken(source):
+    """A fixture: a CuPy that imports like this."""
+
+    @pytest.fixture
+    def install(monkeypatch, tmp_path):
+        (tmp_path / "cupy.py").write_text(source)
+        monkeypatch.delitem(sys.modules, "cupy", raising=False)
+        monkeypatch.syspath_prepend(tmp_path)
+        yield
+        sys.modules.pop("cupy", None)
+
+    return install
+
+
+cupy_without_library = broken("raise OSError('libcudart.so.13: cannot open shared object file')")
+cupy_without_device = broken(
+    """
+class cuda:
+    class runtime:
+        def getDeviceCount():
+            raise RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+    def is_available():
+        return False
+"""
+)
+
+
+def fallbacks(caplog):
+    return [record for record in caplog.records if record.name.startswith("gpukmeans")]
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_cpu(no_cupy):
+    assert dispatch.resolve("cpu") == "cpu"
+    assert isinstance(dispatch.make_points(X, device="cpu"), NumPyPoints)
+
+
+@pytest.mark.parametrize(
+    "name", ["gpu", "CPU", "Auto", "cuda:", "cuda:x", "cuda:-1", "cuda0", "cpu:0", " cpu", "", "cpu\n"]
+)
+def test_other_names_are_refused(no_cupy, name):
+    with pytest.raises(ValueError, match="'auto', 'cpu', 'cuda' or 'cuda:N'") as caught:
+        KMeans(2, device=name).fit(X)
+    assert repr(name) in str(caught.value)
+
+
+def test_the_public_names():
+    assert set(gpukmeans.__all__) == {"DeviceError", "KMeans", "__version__"}
+    assert issubclass(DeviceError, RuntimeError)
+
+
+# ---------------------------------------------------------------- a GPU that is not there
+
+MODES = ["fit", "predict", "transform", "score"]
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
+@pytest.mark.parametrize("method", MODES)
+def test_cuda_without_cupy_names_cause_and_remedy(no_cupy, name, method):
+    model = KMeans(2, random_state=0, device="cpu")
+    if method != "fit":
+        model.fit(X)
+    before = vars(model).copy()
+    with pytest.raises(DeviceError) as caught:
+        getattr(model.set_params(device=name), method)(X)
+    message = str(caught.value)
+    assert repr(name) in message
+    assert "CuPy does not import" in message
+    assert "pip install 'gpukmeans[cuda13]'" in message
+    assert "device='cpu'" in message
+    assert {**vars(model), "device": "cpu"} == before
+
+
+def test_cuda_with_a_broken_cupy_names_its_error(cupy_without_library):
+    with pytest.raises(DeviceError, match="libcudart") as caught:
+        KMeans(2, device="cuda").fit(X)
+    assert "device='cpu'" in str(caught.value)
+
+
+def test_cuda_without_a_device_names_cause_and_remedy(cupy_without_device):
+    with pytest.raises(DeviceError, match="no CUDA-capable device") as caught:
+        KMeans(2, device="cuda").fit(X)
+    assert "nvidia-smi" in str(caught.value)
+    assert "device='cpu'" in str(caught.value)
+
+
+# ---------------------------------------------------------------- auto
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [
+        ("no_cupy", "CuPy does not import"),
+        ("cupy_without_library", "libcudart"),
+        ("cupy_without_device", "no CUDA-capable device"),
+    ],
+)
+def test_auto_falls_back_and_says_why_once(request, caplog, machine, reason):
+    request.getfixturevalue(machine)
+    with caplog.at_level(logging.INFO, "gpukmeans"):
+        model = KMeans(2, random_state=0).fit(X)
+        model.predict(X)
+        KMeans(2, random_state=1).fit(X)
+    (record,) = fallbacks(caplog)
+    assert record.levelno == logging.INFO
+    assert "NumPy" in record.getMessage()
+    assert reason in record.getMessage()
+    assert len(record.getMessage().splitlines()) == 1
+    assert sorted(model.cluster_centers_.ravel().tolist()) == [0.5, 9.5]
+
+
+def test_auto_is_the_default(no_cupy):
+    assert KMeans().device == "auto"
+    assert dispatch.resolve("auto") == "cpu"
+
+
+def test_cpu_neither_imports_cupy_nor_logs(monkeypatch, caplog):
+    """A module that complains of every look at it."""
+
+    class Watched(types.ModuleType):
+        def __getattr__(self, name):
+            raise AssertionError(f"looked at cupy.{name}")
+
+    monkeypatch.setitem(sys.modules, "cupy", Watched("cupy"))
+    with caplog.at_level(logging.DEBUG, "gpukmeans"):
+        KMeans(2, random_state=0, device="cpu").fit(X).predict(X)
+    assert not fallbacks(caplog)
+
+
+def test_importing_gpukmeans_does_not_import_cupy():
+    code = (
+        "import sys; sys.modules['cupy'] = None; import gpukmeans; print(sorted(m for m in sys.modules if 'cupy' in m))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['cupy']\n"
+    code = (
+        "import sys, gpukmeans; print([m for m in sys.modules if m.split('.')[0] in ('cupy', 'pynvml', 'matplotlib')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# ---------------------------------------------------------------- the environment variable
+
+
+def test_the_variable_takes_the_place_of_auto(no_cupy, monkeypatch, caplog):
+    monkeypatch.setenv("GPUKMEANS_DEVICE", "cpu")
+    with caplog.at_level(logging.INFO, "gpukmeans"):
+        KMeans(2, random_state=0).fit(X)
+    assert not fallbacks(caplog)
+    monkeypatch.setenv("GPUKMEANS_DEVICE", "cuda:3")
+    with pytest.raises(DeviceError, match="cuda:3"):
+        KMeans(2).fit(X)
+
+
+@pytest.mark.parametrize("value", ["", "auto"])
+def test_a_variable_that_says_nothing(no_cupy, monkeypatch, value):
+    monkeypatch.setenv("GPUKMEANS_DEVICE", value)
+    assert dispatch.resolve("auto") == "cpu"
+
+
+def test_the_variable_does_not_override_an_argument(no_cupy, monkeypatch):
+    monkeypatch.setenv("GPUKMEANS_DEVICE", "cuda")
+    assert KMeans(2, random_state=0, device="cpu").fit(X).n_iter_ >= 1
+    monkeypatch.setenv("GPUKMEANS_DEVICE", "cpu")
+    with pytest.raises(DeviceError):
+        KMeans(2, device="cuda").fit(X)
+
+
+def test_a_bad_variable_is_named(no_cupy, monkeypatch):
+    monkeypatch.setenv("GPUKMEANS_DEVICE", "gpu0")
+    with pytest.raises(ValueError, match="GPUKMEANS_DEVICE") as caught:
+        KMeans(2).fit(X)
+    assert "'gpu0'" in str(caught.value)
