@@ -165,6 +165,100 @@ def test_kmeans_plusplus_is_the_reference_where_prefixes_are_cut_in_runs(make_po
             assert kmeans_plusplus(points, 3, np.random.RandomState(1)).tolist() == expected
 
 
+def spread(rng, n):
+    """Blocks of neighbours at all distances from a center, so that bounds decide about each."""
+    return rng.random((n, 2)) ** 4 * 100
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+@pytest.mark.parametrize("kind", [lattice, spread, many_features, bytes_])
+def test_every_potential_is_the_integer_sum(make_points, ways, kind, weighing):
+    """Step by step, for any candidates: the totals, their bounds, the largest D, and which row a rank is."""
+    rng = np.random.default_rng(2)
+    n = 1500
+    x, weights = kind(rng, n), WEIGHTS[weighing](rng, n)
+    reference = Reference(x, weights)
+    steps = [x[rng.integers(0, n, 3)].astype(np.float64) for _ in range(8)]
+    chosen = [int(c) for c in rng.integers(0, 3, 8)]
+    expected, closest, power = [], None, 0
+    for candidates, c in zip(steps, chosen, strict=True):
+        left = []
+        for candidate in candidates.tolist():
+            distances = [reference.distance(row, candidate) for row in reference.x]
+            left.append(distances if closest is None else list(map(min, closest, distances)))
+        potentials = None if closest is None else [sum(reference.masses(row, power)) for row in left]
+        closest = left[c]
+        power = 62 - log2_up(reference.total) - log2_up(max(closest))
+        masses = reference.masses(closest, power)
+        at = [(reference.find(u, masses), math.floor(Fraction(u) * sum(masses))) for u in (0.0, 0.1, 0.5, 0.99)]
+        expected.append((potentials, max(closest), sum(masses), at))
+    for name in ("plain", "scores", "arrange", "merge", "rows of 7", "4 threads"):
+        with tuned(**ways[name]):
+            points, _ = make_points(x, weights)
+        points.restart()
+        power = 0
+        for candidates, c, (potentials, largest, total, at) in zip(steps, chosen, expected, strict=True):
+            # the first call takes one center, the others any number
+            points.propose(candidates if potentials else candidates[c : c + 1])
+            if potentials:
+                low, high = points.potentials(power, exact=False)
+                assert all(a <= p <= b for a, p, b in zip(low, potentials, high, strict=True)), name
+                assert points.potentials(power, exact=True) == (potentials, potentials), name
+            assert points.accept(c if potentials else 0) == largest, name
+            power = 62 - log2_up(reference.total) - log2_up(largest)
+            assert points.total(power) == total, name
+            assert points.find([rank for _, rank in at]).tolist() == [reference.x[row] for row, _ in at], name
+
+
+@pytest.mark.parametrize("d", [1, 3, 30])
+def test_a_candidate_that_is_only_just_closer_counts(make_points, ways, d):
+    """By the last bit of D, or not at all: no bound may skip the one or take the other."""
+    near, tie, beyond = (-math.nextafter(1.0, to) for to in (0.0, 1.0, 2.0))
+    for candidate, moved in [(near, True), (-0.998, True), (tie, False), (beyond, False)]:
+        x = np.zeros((192, d))
+        x[64:128, 0], x[128:, 0] = 1.0, candidate
+        for name in ("plain", "scores", "arrange", "merge"):
+            with tuned(**ways[name]):
+                points, _ = make_points(x)
+            points.restart()
+            points.propose(x[64:65])
+            farthest = points.accept(0)
+            power = 62 - 8 - log2_up(farthest)
+            points.total(power)
+            points.propose(x[128:129])
+            expected = 64 * round((candidate * candidate if moved else 1.0) * 2.0**power)
+            assert points.potentials(power, exact=True)[0] == [expected], (name, candidate)
+            assert points.accept(0) == (candidate * candidate if moved else 1.0), (name, candidate)
+            assert points.total(power) == expected, (name, candidate)
+
+
+@pytest.mark.parametrize("name", ["scores", "arrange", "merge", "2 threads"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_totals_follow_few_changes_among_many_rows(make_points, brute_distances, ways, name, weighted):
+    """Beyond some ten thousand rows the sums are kept and only changed masses are added, at any later scale."""
+    rng = np.random.default_rng(3)
+    x = rng.integers(0, 150, (40_000, 2)).astype(np.float64)
+    w = rng.integers(1, 5, len(x)) if weighted else np.ones(len(x), int)
+    with tuned(**ways[name]):
+        points, _ = make_points(x, w if weighted else None)
+    points.restart()
+    closest = np.full(len(x), np.inf)
+    power = 62 - log2_up(float(w.sum())) - log2_up(2.0 * 150**2)
+    centers = np.concatenate([rng.integers(0, 150, (25, 2)), [[-900, 0]]])  # the last one changes nothing
+    for i, center in enumerate(centers.astype(np.float64)):
+        points.propose(center[None])
+        closest = np.minimum(closest, brute_distances(x, center[None])[:, 0])
+        assert points.accept(0) == closest.max()
+        if i == 12:
+            power += 2
+        masses = np.rint(closest * 2.0**power).astype(np.int64) * w
+        assert points.total(power) == sum(masses.tolist())
+        prefix = np.cumsum(masses)
+        ranks = [0, int(prefix[-1]) // 3, int(prefix[-1]) - 1]
+        rows = [int(np.argmax(prefix > r)) for r in ranks]
+        assert points.find(ranks).tolist() == x[rows].tolist()
+
+
 def test_kmeans_plusplus_takes_distinct_points_while_there_are_any(make_points):
     """A point already chosen has no mass left."""
     for seed in range(20):
