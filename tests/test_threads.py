@@ -306,7 +306,13 @@ def test_a_run_does_not_take_the_limit_from_others():
 
 
 def _run_in_child(connection):
-    connection.send(run(lambda i: i + 1, [1, 2, 3], 3))
+    together = threading.Barrier(3, timeout=30)
+
+    def task(i):
+        together.wait()  # passes only if the child has three threads of its own
+        return i + 1
+
+    connection.send(run(task, [1, 2, 3], 3))
 
 
 @pytest.mark.skipif(
@@ -314,8 +320,9 @@ def _run_in_child(connection):
 )
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_in_the_middle_of_a_run():
-    """The child has neither the parent's threads nor, for ever, its locks."""
+    """The child has none of the parent's threads, starts its own, and does not wait for the parent's locks."""
     context = multiprocessing.get_context("fork")
+    run(lambda i: time.sleep(0.001), range(9), 3)  # the parent's pool of the same size exists
 
     def task(_):
         receiver, sender = context.Pipe(duplex=False)
