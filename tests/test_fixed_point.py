@@ -348,11 +348,14 @@ def test_fit_at_the_edge_of_the_weights(kmeans, ways, way):
     assert model.inertia_ == 2.0**39
 
 
-def test_large_weights_on_a_narrow_range(kmeans):
-    """The finest scale there is times the largest weight there is."""
-    x = np.array([[0.0], [1e-300], [4e-300]])
-    model = kmeans(n_clusters=1).fit(x, sample_weight=[2.0**38, 2.0**38, 2.0**38])
-    assert model.cluster_centers_[0, 0] == pytest.approx(5e-300 / 3, rel=1e-15, abs=0)
+@pytest.mark.parametrize("largest", [2.0**-962, 1e-300])
+@pytest.mark.parametrize("weight", [2.0**24, 2.0**38])
+def test_large_weights_on_a_narrow_range(kmeans, largest, weight):
+    """The finest scale there is, 2**1000, times a large weight: neither may overflow on the way to a center."""
+    x = np.array([[0.0], [largest / 4], [largest]])
+    model = kmeans(n_clusters=1).fit(x, sample_weight=[weight] * 3)
+    step = max(2.0**-1000, largest * 3 * weight * 2.0**-62)
+    assert abs(model.cluster_centers_[0, 0] - largest * 1.25 / 3) <= step
 
 
 # ---------------------------------------------------------------- whole fits against the reference
