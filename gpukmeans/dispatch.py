@@ -67,7 +67,7 @@ def _why_no_gpu() -> str:
             f"CuPy finds no CUDA device ({error}). Check that nvidia-smi lists a GPU and that the "
             "driver is recent enough for the installed CuPy, or use device='cpu'."
         )
-    return f"gpukmeans has no CUDA kernels in this version, only the NumPy engine. Use device='cpu' or unset {VARIABLE}."
+    return f"this version of gpukmeans has no CUDA kernels, only NumPy. Use device='cpu' or unset {VARIABLE}."
 
 
 def make_points(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -101,7 +102,7 @@ default="k-means++"
     16.0
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
         "init": [StrOptions(set(SEEDINGS)), callable, "array-like"],
         "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -199,12 +200,12 @@ default="k-means++"
 
     @contextmanager
     def _unchanged_on_failure(self) -> Iterator[None]:
-        before = vars(self).copy()
+        before = self.__dict__.copy()
         try:
             yield
         except BaseException:  # KeyboardInterrupt too
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _points(
@@ -238,7 +239,9 @@ default="k-means++"
             if self.verbose:
                 print("Initialization complete")
             watch = _Printer(points, scales, tolerance) if self.verbose else _silent
-            last = lloyd.fit(points, scales, centers, max_iter=self.max_iter, tolerance=tolerance, dtype=dtype, watch=watch)
+            last = lloyd.fit(
+                points, scales, centers, max_iter=self.max_iter, tolerance=tolerance, dtype=dtype, watch=watch
+            )
             if best is None or last.inertia < best.inertia:
                 best = last
         assert best is not None
@@ -248,7 +251,7 @@ default="k-means++"
 
     def _starts(self, init: Floats | None) -> int:
         if self.n_init == "auto":
-            return 10 if callable(self.init) or isinstance(self.init, str) and self.init == "random" else 1
+            return 10 if callable(self.init) or (isinstance(self.init, str) and self.init == "random") else 1
         if init is not None and self.n_init != 1:
             warnings.warn(
                 "Explicit initial center position passed: performing only one init in "
@@ -401,4 +404,7 @@ def _float_dtype(x: NDArray[Any]) -> np.dtype:
 
 def _unshifted(inertia: Fraction, points: Points) -> float:
     """The inertia in the caller's weights, which may be the points' times a power of two."""
-    return float(inertia / Fraction(2) ** points.weights.shift)
+    try:
+        return float(inertia / Fraction(2) ** points.weights.shift)
+    except OverflowError:
+        return math.inf

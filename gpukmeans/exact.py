@@ -39,7 +39,7 @@ def squared_distance(x: NDArray[Any], c: NDArray[Any], labels: NDArray[Any] | No
     Each subtraction, product and sum is rounded on its own: NumPy's ufuncs never fuse, and neither a
     pairwise nor a BLAS summation is used.
     """
-    if labels is None and 4 < len(x) and x.size <= 2**15 and x.ndim == c.ndim == 2:
+    if labels is None and len(x) > 4 and x.size <= 2**15 and x.ndim == c.ndim == 2:
         # Few distances over many features, where the calls cost more than the arithmetic.
         steps = x - c
         steps *= steps
@@ -135,9 +135,10 @@ def weigh(terms: Floats, weights: Floats | Ints | None) -> Ints:
     if weights is None:
         return terms.astype(np.int64)
     if weights.dtype == np.int64:
-        return terms.astype(np.int64) * weights
+        return terms.astype(np.int64) * weights.astype(np.int64, copy=False)
     whole = weights == np.rint(weights)
-    copies = terms.astype(np.int64) * np.where(whole, weights, 0.0).astype(np.int64)
+    # Only sums over whole weights are sure to hold the terms themselves.
+    copies = np.where(whole, terms, 0.0).astype(np.int64) * np.where(whole, weights, 0.0).astype(np.int64)
     return np.where(whole, copies, np.rint(terms * weights).astype(np.int64))
 
 
@@ -177,7 +178,8 @@ class Scales:
     def centers(self, sums: Ints) -> Floats:
         """The centers (k, d) float64 of sums (k, d + 1) int64 whose weights are not zero."""
         weight = np.ldexp(sums[:, -1:].astype(np.float64), -self.weights.exponent)
-        return self.offset + sums[:, :-1] / (weight * self.scale)
+        # Powers of two divide exactly; the product of weight and scale might overflow.
+        return self.offset + sums[:, :-1] / weight / self.scale
 
     def farthest(self, centers: Floats) -> float:
         """An upper bound on D between any point in range and any of the centers (k, d)."""
@@ -240,9 +242,9 @@ U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one 
 class Frame:
     """Coordinates for fast scores: ``y = float32((x - offset) * 2**exponent)``, within [-1, 1] for data.
 
-    Centers may lie outside. The score of a center is ``|z|^2 - 2 y.z`` in float32: its squared distance less |y|^2, which all
-    centers share. The certificate rests on the following. With u = 2**-24, Z the largest |z|, and T
-    the true squared distance times 2**(2 * exponent):
+    Centers may lie outside. The score of a center is ``|z|^2 - 2 y.z`` in float32: its squared distance
+    less |y|^2, which all centers share. The certificate rests on the following. With u = 2**-24, Z the
+    largest |z|, and T the true squared distance times 2**(2 * exponent):
 
     - y and z are rounded, each component by at most 1.001 u of itself, which moves
       |y|^2 - 2 y.z + |z|^2 by at most 2.003 u (|y| + Z)^2.
@@ -265,8 +267,10 @@ class Frame:
         """The frame of data within [low, high]; None if float32 scores cannot serve.
 
         They cannot for ranges below 2**-380 or above 2**380, where D underflows or nears overflow, or
-        with more than 2**17 features, where the bound above no longer holds.
+        with more than 2**17 features, where the bound above no longer holds; nor for data not finite.
         """
+        if not max(-float(low.min()), float(high.max())) <= LARGEST_MAGNITUDE:
+            return None
         offset = low + (high - low) / 2
         largest = float(np.maximum(high - offset, offset - low).max())
         exponent = -ceil_log2(largest) if largest > 0 else 0

@@ -97,7 +97,7 @@ def fit(
     The points are left labelled by the centers returned, which are rounded to ``dtype`` first.
     """
     for i in range(max_iter):
-        changed = points.assign(centers)
+        changed, assigned = points.assign(centers), centers
         if i > 0 and changed == 0:
             watch(Iteration(i, changed, 0.0, centers))
             break
@@ -108,7 +108,7 @@ def fit(
         if tolerance.reached(shift):
             break
     published = centers.astype(dtype).astype(np.float64)
-    if changed or not np.array_equal(published, centers):
+    if not np.array_equal(published, assigned):
         points.assign(published)
     return Fit(published, inertia(points, scales, published), i + 1)
 

@@ -80,32 +80,43 @@ def _pool(helpers: int) -> ThreadPoolExecutor:
 
 
 class _BlasLimit:
-    """Holds BLAS to one thread while any fit in this process runs.
+    """Holds BLAS to one thread while any run in this process goes on.
 
-    threadpoolctl restores what it found; two overlapping fits would restore each other's limit, so
-    only the first to come sets it and only the last to go lifts it.
+    The limit is the process's, and two overlapping runs would restore each other's: the first to come
+    sets it and the last to go lifts it.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.users = 0
+        self.found: list[int] = []
 
     def enter(self) -> None:
         with self.lock:
             if self.users == 0:
-                self.limit = _blas().limit(limits=1, user_api="blas")
+                self.found = [library.num_threads for library in _blas()]
+                _set_blas([1] * len(self.found))
             self.users += 1
 
     def leave(self) -> None:
         with self.lock:
             self.users -= 1
             if self.users == 0:
-                self.limit.restore_original_limits()
+                _set_blas(self.found)
+
+
+def _set_blas(threads: list[int]) -> None:
+    for library, count in zip(_blas(), threads, strict=True):
+        library.set_num_threads(count)
+        # Since version 3.8 threadpoolctl lets only the thread that set OpenBLAS's limit set it again.
+        # Ours may be lifted by another than set it, and must not keep anybody else from setting theirs.
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread()
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+def _blas() -> list[Any]:
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 _limit = _BlasLimit()

@@ -85,8 +85,10 @@ def _morton(x: NDArray[Any], low: Floats, high: Floats) -> NDArray[np.uint64]:
     """Each feature cut to 32 // d (at most 16) bits, the bits interleaved, as uint64."""
     n, d = x.shape
     bits = min(16, 32 // d)
+    # A feature narrower than the least normal number has one cell: its scale would overflow.
     span = high - low
-    scale = np.where(span > 0, (2.0**bits - 1) / np.where(span > 0, span, 1.0), 0.0)
+    wide = span >= 2.0**-1000
+    scale = np.where(wide, (2.0**bits - 1) / np.where(wide, span, 1.0), 0.0)
     spread = _spread_table(bits, d)
     keys = np.zeros(n, np.uint64)
     step = 2**16

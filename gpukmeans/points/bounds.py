@@ -103,6 +103,7 @@ class Bounds:
         return upper * _CLEAR >= np.maximum(self.lower[rows], drift.half_gap.take(labels))
 
     def set(self, rows: slice | NDArray[np.int64], found: Nearest) -> None:
-        assert found.upper is not None and found.lower is not None
+        assert found.upper is not None
+        assert found.lower is not None
         self.upper[rows] = found.upper
         self.lower[rows] = found.lower

@@ -15,6 +15,9 @@ from gpukmeans.exact import Floats, Frame, Ints, Weights, mass, squared_distance
 from gpukmeans.points.rows import Rows
 from gpukmeans.threads import run
 
+# What a new center changed: places, and `closest` there before and after, each (m,).
+Change = tuple[NDArray[np.int64], Floats, Floats]
+
 # Bounds on each candidate's potential, in units of 2**-exponent: equal where they are exact.
 Potentials = tuple[Floats, Floats] | tuple[list[int], list[int]]
 
@@ -34,8 +37,12 @@ class Plain:
         totals = [int(mass(row, exponent, self.weights).sum()) for row in self.proposed]
         return totals, totals
 
-    def accept(self, candidate: int) -> float:
-        self.closest = self.proposed[candidate]
+    def accept(self, candidate: int) -> Change:
+        before, self.closest = self.closest, self.proposed[candidate]
+        places = np.flatnonzero(self.closest < before)
+        return places, before[places], self.closest[places]
+
+    def largest(self) -> float:
         return float(self.closest.max())
 
 
@@ -68,8 +75,8 @@ class Filtered:
             np.minimum(scores, closest, out=scores)
             weights = self.rows.weights_of(rows)
             if weights is None:
-                return scores.sum(axis=1, dtype=np.float64), float(margin.sum(dtype=np.float64))
-            return scores @ weights.astype(np.float64), float(margin @ weights.astype(np.float64))
+                return np.add.reduce(scores, axis=1, dtype=np.float64), float(margin.sum(dtype=np.float64))
+            return np.dot(scores, weights.astype(np.float64)), float(margin @ weights.astype(np.float64))
 
         parts = run(score, self.pieces, self.threads)
         potential = sum(part[0] for part in parts)
@@ -92,9 +99,13 @@ class Filtered:
             totals.append(total - int(change.sum()))
         return totals, totals
 
-    def accept(self, candidate: int) -> float:
+    def accept(self, candidate: int) -> Change:
         rows, distance = self._improved(candidate)
+        before = self.closest[rows]
         self.closest[rows] = distance
+        return rows, before, distance
+
+    def largest(self) -> float:
         return float(self.closest.max())
 
     def _improved(self, candidate: int) -> tuple[NDArray[np.int64], Floats]:
@@ -116,8 +127,8 @@ class Filtered:
 # the first-level cache (64 * 3 * 8 bytes = 1.5 KB).
 BLOCK = 64
 
-# Blocks to evaluate at once: 16384 points, arrays of 128 KB.
-_GROUP = 256
+# Blocks to evaluate at once: 65536 points, arrays of 512 KB.
+_GROUP = 1024
 
 
 class Blocks:
@@ -179,21 +190,33 @@ class Blocks:
             np.add.at(gains, candidate[at // BLOCK], change)
             return gains
 
-        gains = np.sum(run(gain, self._groups(len(self.block)), self.threads), axis=0, dtype=np.int64)
+        gains = np.zeros(len(self.candidates), np.int64)
+        for gained in run(gain, self._groups(len(self.block)), self.threads):
+            gains += gained
         totals = [total - gained for gained in gains.tolist()]
         return totals, totals
 
-    def accept(self, candidate: int) -> float:
+    def accept(self, candidate: int) -> Change:
         pairs = np.flatnonzero(self.candidate == candidate)
 
-        def approach(group: slice) -> None:
+        def approach(group: slice) -> Change:
             block = self.block[pairs[group]]
             distance = self._measure(block, self.candidate[pairs[group]])
-            np.minimum(distance, self.distance.take(block, axis=0), out=distance)
+            before = self.distance.take(block, axis=0)
+            at = np.flatnonzero(distance < before)
+            np.minimum(distance, before, out=distance)
             self.distance[block] = distance
             self.farthest[block] = distance.max(axis=1)
+            places = block[at // BLOCK] * BLOCK + at % BLOCK
+            return places, before.reshape(-1)[at], distance.reshape(-1)[at]
 
-        run(approach, self._groups(len(pairs)), self.threads)
+        parts = run(approach, self._groups(len(pairs)), self.threads)
+        if not parts:
+            return np.empty(0, np.int64), np.empty(0), np.empty(0)
+        places, before, after = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return places, before, after
+
+    def largest(self) -> float:
         return float(self.farthest.max())
 
     @staticmethod

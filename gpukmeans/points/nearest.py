@@ -63,8 +63,7 @@ class Nearest:
 
 def exact_nearest(x: Floats, centers: Floats) -> NDArray[np.int64]:
     """Labels of x (d, m) by D alone, for problems too small to gain from scores, or out of their range."""
-    d, k = centers.shape
-    step = max(1, _PIECE // k)
+    step = max(1, _PIECE // centers.shape[1])
     labels = [
         squared_distance(x[:, None, a : a + step], centers[:, :, None]).argmin(axis=0)
         for a in range(0, x.shape[1], step)
@@ -72,9 +71,7 @@ def exact_nearest(x: Floats, centers: Floats) -> NDArray[np.int64]:
     return labels[0] if len(labels) == 1 else np.concatenate(labels)
 
 
-def nearest(
-    features: Features, target: Target, exact: Callable[[NDArray[np.int64]], Floats], bounds: bool
-) -> Nearest:
+def nearest(features: Features, target: Target, exact: Callable[[NDArray[np.int64]], Floats], bounds: bool) -> Nearest:
     """The nearest centers of m points, with bounds if asked for.
 
     exact(i): points i as (d, len(i)) float64.

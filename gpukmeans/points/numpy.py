@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights, mass, squared_distance
+from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights, squared_distance
 from gpukmeans.points.arrange import CURVE_FEATURES, FEWEST_ROWS, arrange
 from gpukmeans.points.base import Farthest
 from gpukmeans.points.bounds import Bounds, Drift
 from gpukmeans.points.closest import Blocks, Filtered, Plain, Potentials
 from gpukmeans.points.nearest import Target, exact_nearest, nearest
-from gpukmeans.points.rows import Features, Rows
+from gpukmeans.points.ranks import Ranks
+from gpukmeans.points.rows import Rows
 from gpukmeans.threads import run, thread_count
 
 
@@ -35,13 +36,13 @@ class Tuning:
     threads: int | None = None
 
 
-_tuning: ContextVar[Tuning] = ContextVar("tuning", default=Tuning())
+_tuning: ContextVar[Tuning | None] = ContextVar("tuning", default=None)
 
 
 @contextmanager
 def tuned(**choices: Any) -> Iterator[None]:
     """Within this context new Points follow these choices (fields of `Tuning`) instead of deciding."""
-    token = _tuning.set(replace(_tuning.get(), **choices))
+    token = _tuning.set(replace(_tuning.get() or Tuning(), **choices))
     try:
         yield
     finally:
@@ -55,7 +56,7 @@ _TINY = 2**15
 _FEW_PAIRS = 2**17
 
 # Scores at once: 1 MB of float32, half of a core's second-level cache.
-_SCORES = 2**18
+_SCORES = 2**20
 
 # Coordinates at once in passes that compute D: 1 MB of float64.
 _EXACT = 2**17
@@ -63,11 +64,8 @@ _EXACT = 2**17
 # Up to this many terms np.add.at, at 5 ns each, is faster than a sparse product.
 _FEW_TERMS = 2**13
 
-# Rows of one task in passes whose work does not depend on k.
-_ROWS = 2**15
-
-# Rows to a prefix sum; see `find`.
-_RUN = 2**10
+# Rows of one assignment task at most: 5 MB of indices.
+_ROWS = 2**18
 
 
 class NumPyPoints:
@@ -78,7 +76,11 @@ class NumPyPoints:
     """
 
     def __init__(
-        self, x: NDArray[Any], weights: Floats | Ints | None = None, summary: Weights | None = None, lasting: bool = True
+        self,
+        x: NDArray[Any],
+        weights: Floats | Ints | None = None,
+        summary: Weights | None = None,
+        lasting: bool = True,
     ) -> None:
         self.n, self.d = x.shape
         self.weights = summary or Weights.of_rows(self.n)
@@ -88,14 +90,14 @@ class NumPyPoints:
         self._rows = Rows(x, weights, once=not lasting)
         self._position: NDArray[np.int32] | None = None
         self._lasting = lasting
-        self._tuning = _tuning.get()
+        self._tuning = _tuning.get() or Tuning()
         self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
         self._lock = threading.Lock()
         self._labels = np.empty(0, np.int32)
         self._sums = np.empty((0, self.d + 1), np.int64)
         self._target: Target | None = None
         self._bounds: Bounds | None = None
-        self._closest: Plain | Filtered | Blocks | None = None
+        self.restart()
 
     # ------------------------------------------------------------ preparation
 
@@ -140,8 +142,9 @@ class NumPyPoints:
         target = Target.of(centers, frame)
         drift = self._follow(target)
         self._target = target
-        # At least four tasks a thread, so that threads finish together.
-        spans = self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (4 * self._threads))))
+        # Two tasks a thread, so that threads finish together: with more, each too small to let the
+        # others run, they wait for the interpreter lock.
+        spans = self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (2 * self._threads))))
         return sum(run(lambda rows: self._assign(rows, target, drift), spans, self._threads))
 
     def _follow(self, target: Target) -> Drift | None:
@@ -156,30 +159,40 @@ class NumPyPoints:
         self._bounds = Bounds(self._rows.m)
         return None
 
-    def _assign(self, rows: slice, target: Target, drift: Drift | None) -> int:
+    def _assign(self, span: slice, target: Target, drift: Drift | None) -> int:
+        """Label the rows of a span; returns how many changed."""
+        rows = np.arange(span.start, span.stop)
+        if drift is not None and self._bounds is not None:
+            rows = self._bounds.loosen(span, self._labels[span], drift)
+            step = max(64, _SCORES // self.d)
+            rows = _joined([self._near(rows[a : a + step], target, drift) for a in range(0, len(rows), step)])
         step = max(64, _SCORES // target.centers.shape[1])
-        changed = 0
-        if drift is None or self._bounds is None or target.frame is None:
-            for a in range(rows.start, rows.stop, step):
-                changed += self._search(np.arange(a, min(a + step, rows.stop)), target)
-            return changed
-        active = self._bounds.loosen(rows, self._labels[rows], drift)
-        for a in range(0, len(active), step):
-            piece = active[a : a + step]
-            features = self._rows.features(piece, target.frame)
-            near = self._bounds.tighten(piece, features.y, self._labels[piece], target, drift)
-            if near.any():
-                changed += self._search(piece[near], target, features.take(near))
-        return changed
+        moves = [self._search(rows[a : a + step], target) for a in range(0, len(rows), step)]
+        moved, after = _joined([move[0] for move in moves]), _joined([move[1] for move in moves])
+        if len(moved) == 0:
+            return 0
+        before = self._labels[moved]
+        self._labels[moved] = after
+        if self._lasting:
+            self._move(moved, before, after)
+        return len(moved)
 
-    def _search(self, rows: NDArray[np.int64], target: Target, features: Features | None = None) -> int:
-        """Label rows, ascending, by comparing them with every center; returns how many changed."""
+    def _near(self, rows: NDArray[np.int64], target: Target, drift: Drift) -> NDArray[np.int64]:
+        """Those of rows whose label may change when the distance to their own center is measured."""
+        assert self._bounds is not None
+        assert target.frame is not None
+        y = self._rows.features(rows, target.frame).y
+        return rows[self._bounds.tighten(rows, y, self._labels[rows], target, drift)]
+
+    def _search(self, rows: NDArray[np.int64], target: Target) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Compare rows, ascending, with every center; returns those whose label changed, and to what."""
+        labels: NDArray[np.integer]
         dense = rows[-1] - rows[0] == len(rows) - 1
         at = slice(int(rows[0]), int(rows[-1]) + 1) if dense else rows
         if target.frame is None:
             labels = exact_nearest(self._rows.exact(at), target.centers)
         else:
-            features = features or self._rows.features(at, target.frame)
+            features = self._rows.features(at, target.frame)
             found = nearest(features, target, lambda i: self._rows.exact(rows[i]), self._bounds is not None)
             labels = found.labels
             if self._bounds is not None:
@@ -187,15 +200,8 @@ class NumPyPoints:
             if found.uncertain:
                 with self._lock:
                     self.uncertain += found.uncertain
-        before = self._labels[at]
-        changed = np.flatnonzero(labels != before)
-        if len(changed) == 0:
-            return 0
-        before, after, moved = before[changed], labels[changed].astype(np.int32), rows[changed]
-        self._labels[moved] = after
-        if self._lasting:
-            self._move(moved, before, after)
-        return len(changed)
+        changed = np.flatnonzero(labels != self._labels[at])
+        return rows[changed], labels[changed].astype(np.int32)
 
     def _move(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32]) -> None:
         """Move the terms of rows from one cluster's sums to another's; from -1 if they had none."""
@@ -269,7 +275,8 @@ class NumPyPoints:
     # ------------------------------------------------------------ seeding
 
     def restart(self) -> None:
-        self._closest = None
+        self._closest: Plain | Filtered | Blocks | None = None
+        self._ranks = Ranks(self.n, self._row_weights, self.weights, self._position)
 
     def propose(self, candidates: Floats) -> None:
         if self._closest is None:
@@ -288,44 +295,20 @@ class NumPyPoints:
 
     def potentials(self, exponent: int, exact: bool) -> Potentials:
         assert self._closest is not None
-        return self._closest.potentials(exponent, exact, int(self._prefix[-1]))
+        return self._closest.potentials(exponent, exact, self._total)
 
     def accept(self, candidate: int) -> float:
         assert self._closest is not None
-        return self._closest.accept(candidate)
+        places, before, after = self._closest.accept(candidate)
+        self._ranks.follow(places, before, after)
+        return self._closest.largest()
 
     def total(self, exponent: int | None) -> int:
-        self._exponent = exponent
-        self._run = 1 if self.n <= _ROWS else _RUN
-        spans = [slice(a, min(a + _ROWS, self.n)) for a in range(0, self.n, _ROWS)]
-
-        def sums(rows: slice) -> Ints:
-            masses = self._masses(rows)
-            return masses if self._run == 1 else np.add.reduceat(masses, np.arange(0, len(masses), self._run))
-
-        self._prefix = np.cumsum(np.concatenate(run(sums, spans, self._threads)))
-        return int(self._prefix[-1])
+        self._total = self._ranks.total(exponent, self._closest.closest if self._closest else np.empty(0))
+        return self._total
 
     def find(self, ranks: list[int]) -> Floats:
-        rows = np.searchsorted(self._prefix, ranks, side="right")
-        if self._run > 1:
-            rows = np.array([self._find_in_run(i, rank) for i, rank in zip(rows.tolist(), ranks, strict=True)])
-        return self._row_x[rows].astype(np.float64)
-
-    def _find_in_run(self, i: int, rank: int) -> int:
-        start = i * self._run
-        before = int(self._prefix[i - 1]) if i else 0
-        prefix = np.cumsum(self._masses(slice(start, min(start + self._run, self.n))))
-        return start + int(np.searchsorted(prefix, rank - before, side="right"))
-
-    def _masses(self, rows: slice) -> Ints:
-        """What `total` adds up, for some of the caller's rows."""
-        weights = None if self._row_weights is None else self._row_weights[rows]
-        if self._exponent is None:
-            return np.ones(rows.stop - rows.start, np.int64) if weights is None else self.weights.masses(weights)
-        assert self._closest is not None
-        closest = self._closest.closest
-        return mass(closest[rows if self._position is None else self._position[rows]], self._exponent, weights)
+        return self._row_x[self._ranks.find(ranks)].astype(np.float64)
 
 
 def _extent(x: NDArray[Any]) -> tuple[Floats, Floats]:
@@ -337,9 +320,16 @@ def _extent(x: NDArray[Any]) -> tuple[Floats, Floats]:
     whole = len(x) // fold * fold
     folded = x[:whole].reshape(-1, fold * x.shape[1])
     low, high = (
-        bound(np.concatenate([bound(folded, axis=0).reshape(fold, -1), x[whole:]]), axis=0) for bound in (np.min, np.max)
+        bound(np.concatenate([bound(folded, axis=0).reshape(fold, -1), x[whole:]]), axis=0)
+        for bound in (np.min, np.max)
     )
     return low.astype(np.float64), high.astype(np.float64)
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 def _change(k: int, terms: Ints, after: NDArray[np.int32], before: NDArray[np.int32] | None) -> Ints:
