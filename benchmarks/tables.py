@@ -1,0 +1,91 @@
+"""The report of cpu.py as a table in Markdown, the one that the README shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HEAD = [
+    "| workload | library | seconds | iterations | points/s | pairs/s | inertia | inertia ratio | time ratio |",
+    "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+]
+FLOOR = ["| workload | one pass reads | flops of one iteration |", "| --- | ---: | ---: |"]
+NOTES = """\
+Medians over {seeds}, every library on the same. Ratios are to scikit-learn's fit with the same seed, the least and
+the greatest in parentheses: below 1 is faster, or nearer to the points. points/s: rows over the seconds of a whole fit,
+seeding included. pairs/s: rows x clusters x iterations over the same seconds, whether or not a library looked at each
+pair. Inertia is computed in float64 from each library's centers.
+
+- gpukmeans and scikit-learn have default arguments, thus seed by k-means++. "from given rows": ten iterations from the
+  same rows.
+- faiss-cpu and superkmeans compute in float32, start from random rows (superkmeans also where faiss-cpu was given some)
+  and run as many iterations as scikit-learn did, or fewer if nothing moves: theirs is another result, see its inertia.
+- Threads: {threads}. Other programs kept {others} busy meanwhile."""
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report in Markdown."""
+    lines, floor, missing = list(HEAD), list(FLOOR), []
+    for workload in report["workloads"]:
+        name = workload["name"]
+        for library, result in workload["libraries"].items():
+            cells = ["\N{EN DASH}"] * 7
+            if "missing" in result:
+                missing.append(f"- {library} has no result for {name}: {result['missing']}")
+            else:
+                cells = _cells(result["summary"])
+            lines.append(_row(_title(workload), library, *cells))
+        floor.append(_row(name, _short(workload["pass_bytes"]) + "B", _short(workload["iteration_flops"])))
+    missing += [f"- {library} is not installed: pip install 'gpukmeans[bench]'" for library in report["not_installed"]]
+    threads = ", ".join(f"{library} {count}" for library, count in report["threads"].items())
+    seeds = f"{report['seeds']} seed" + "s" * (report["seeds"] > 1)
+    others = report["cores_busy_with_others"]
+    others = "an unknown number of cores" if others is None else f"{others:.2f} cores"
+    return "\n".join(
+        [
+            _where(report),
+            "",
+            *lines,
+            "",
+            NOTES.format(seeds=seeds, threads=threads, others=others),
+            *missing,
+            "",
+            *floor,
+        ]
+    )
+
+
+def _where(report: dict[str, Any]) -> str:
+    machine = report["machine"]
+    software = ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
+    return f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {report['date']}; {software}."
+
+
+def _title(workload: dict[str, Any]) -> str:
+    title = "{name} {n:,}x{d}, k={k}, {dtype}".format(**workload)
+    return title if workload["init"] == "k-means++" else f"{title}, from given rows"
+
+
+def _cells(summary: dict[str, Any]) -> list[str]:
+    ratio = summary["time_ratio"]
+    return [
+        f"{summary['seconds']:.3g}",
+        f"{summary['iterations']:g}",
+        _short(summary["points_per_second"]),
+        _short(summary["pairs_per_second"]),
+        f"{summary['inertia']:.6g}",
+        f"{summary['inertia_ratio']:.4f}",
+        f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
+    ]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _short(number: float) -> str:
+    """1,234,567 as 1.23 M."""
+    for unit in ("", "k", "M", "G"):
+        if number < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} T"
