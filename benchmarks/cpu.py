@@ -170,19 +170,19 @@ def summary(case: Case, runs: list[dict[str, Any]], reference: list[dict[str, An
 def report(names: list[str], seeds: int, quick: bool) -> dict[str, Any]:
     """Everything measured, as it is kept."""
     found, absent = load()
-    started, others = datetime.now(UTC), Others()
+    started = datetime.now(UTC)
     measured = []
     for name in names:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        case = WORKLOADS[name]()
+        case, others = WORKLOADS[name](), Others()
         results = measure(case, found, seeds, enough=0.03 if quick else 0.3)
-        measured.append({"name": name, **case.facts(), "libraries": results})
+        busy = {"cores_busy_with_others": others.cores()}
+        measured.append({"name": name, **case.facts(), **busy, "libraries": results})
     command = f"python benchmarks/cpu.py --workloads {','.join(names)} --seeds {seeds}"
     return {
         "date": started.strftime("%Y-%m-%d %H:%M UTC"),
         "command": command + " --quick" * quick,
         "machine": machine(),
-        "cores_busy_with_others": others.cores(),
         "versions": versions(),
         "threads": threads(found),
         "thread_pools": thread_pools(),

@@ -19,7 +19,8 @@ pair. Inertia is computed in float64 from each library's centers.
   same rows.
 - faiss-cpu and superkmeans compute in float32, start from random rows (superkmeans also where faiss-cpu was given some)
   and run as many iterations as scikit-learn did, or fewer if nothing moves: theirs is another result, see its inertia.
-- Threads: {threads}. Other programs kept {others} busy meanwhile."""
+- Threads: {threads}. In the workload
+  they disturbed most, other programs kept {others} busy."""
 
 
 def table(report: dict[str, Any]) -> str:
@@ -38,8 +39,8 @@ def table(report: dict[str, Any]) -> str:
     missing += [f"- {library} is not installed: pip install 'gpukmeans[bench]'" for library in report["not_installed"]]
     threads = ", ".join(f"{library} {count}" for library, count in report["threads"].items())
     seeds = f"{report['seeds']} seed" + "s" * (report["seeds"] > 1)
-    others = report["cores_busy_with_others"]
-    others = "an unknown number of cores" if others is None else f"{others:.2f} cores"
+    busy = [workload["cores_busy_with_others"] for workload in report["workloads"]]
+    others = "an unknown number of cores" if None in busy else f"{max(busy):.2f} cores"
     return "\n".join(
         [
             _where(report),

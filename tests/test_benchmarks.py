@@ -102,9 +102,10 @@ def test_cpu_does_without_a_peer(monkeypatch: pytest.MonkeyPatch, quick: Written
     case = cpu.Case(np.arange(12.0).reshape(6, 2), 1)
     results = cpu.measure(case, found, seeds=2, enough=1e-9)
     assert results["faiss-cpu"] == {"missing": "too few features"}
-    measured = {"name": "line", **case.facts(), "libraries": results}
+    measured = {"name": "line", **case.facts(), "cores_busy_with_others": None, "libraries": results}
     text = tables.table({**quick.report, "workloads": [measured], "not_installed": ["superkmeans"], "seeds": 2})
     dashes = " | ".join("\N{EN DASH}" * 7)
+    assert "an unknown number of cores" in text
     assert f"| line 6x2, k=1, float64 | faiss-cpu | {dashes} |" in text
     assert "- faiss-cpu has no result for line: too few features\n" in text
     assert "- superkmeans is not installed: pip install 'gpukmeans[bench]'\n" in text
