@@ -22,6 +22,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from gpukmeans import dispatch, lloyd, seeding
 from gpukmeans.exact import Floats, Scales, Weights
 from gpukmeans.points.base import Points
+from gpukmeans.threads import one_blas_thread
 
 logger = logging.getLogger("gpukmeans")
 
@@ -166,7 +167,7 @@ default="k-means++"
         DeviceError
             If the device asked for cannot be used.
         """
-        with self._unchanged_on_failure():
+        with self._unchanged_on_failure(), one_blas_thread():
             device = dispatch.resolve(self.device)
             x = self._validated(X, reset=True)
             if len(x) < self.n_clusters:
@@ -180,7 +181,9 @@ default="k-means++"
             self.labels_ = labels
             self.inertia_ = _unshifted(best.inertia, points)
             self.n_iter_ = best.n_iter
-        found = int(np.count_nonzero(np.bincount(labels)))
+        step = 2**20  # counting needs 64-bit copies of the labels
+        counts = sum(np.bincount(labels[a : a + step], minlength=self.n_clusters) for a in range(0, len(labels), step))
+        found = int(np.count_nonzero(counts))
         if found < self.n_clusters:
             warnings.warn(
                 f"Number of distinct clusters ({found}) found smaller than n_clusters ({self.n_clusters}). "

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans.threads import scratch
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -24,6 +26,13 @@ SUM_BITS = 62
 
 # Beyond this, (2 * x)**2 summed over up to 2**20 features would pass the largest float64, 2**1024.
 LARGEST_MAGNITUDE = 2.0**500
+
+
+# Up to this many features D is computed feature by feature, in fewer passes over memory.
+_FEW_FEATURES = 4
+
+# Beyond, this many coordinates at a time: 0.5 MB of float64, in a core's second-level cache.
+_PIECE = 2**16
 
 
 # ---------------------------------------------------------------- Rule 1: the distance
@@ -39,16 +48,8 @@ def squared_distance(x: NDArray[Any], c: NDArray[Any], labels: NDArray[Any] | No
     Each subtraction, product and sum is rounded on its own: NumPy's ufuncs never fuse, and neither a
     pairwise nor a BLAS summation is used.
     """
-    if labels is None and len(x) > 4 and x.size <= 2**15 and x.ndim == c.ndim == 2:
-        # Few distances over many features, where the calls cost more than the arithmetic.
-        steps = x - c
-        steps *= steps
-        if steps.shape[1] < 32:  # sequential by definition, if slow
-            return np.add.accumulate(steps, axis=0)[-1]
-        total = steps[0]
-        for j in range(1, len(x)):
-            total += steps[j]
-        return total
+    if len(x) > _FEW_FEATURES:
+        return _squared_distance_wide(x, c, labels)
     total = x[0] - (c[0] if labels is None else c[0].take(labels))
     total *= total
     step = np.empty_like(total)
@@ -57,6 +58,31 @@ def squared_distance(x: NDArray[Any], c: NDArray[Any], labels: NDArray[Any] | No
         np.multiply(step, step, out=step)
         total += step
     return total
+
+
+def _squared_distance_wide(x: NDArray[Any], c: NDArray[Any], labels: NDArray[Any] | None) -> Floats:
+    """`squared_distance` in a few calls for all features together, where three for each would cost more
+    than the arithmetic."""
+    shape = x.shape if labels is not None else np.broadcast_shapes(x.shape, c.shape)
+    wide, m = math.prod(shape[:-1]), shape[-1]
+    result = np.empty(shape[1:])
+    step = max(1, _PIECE // wide)
+    for a in range(0, m, step):
+        at = slice(a, min(a + step, m))
+        steps = scratch("steps", wide * (at.stop - a), np.float64).reshape(*shape[:-1], -1)
+        if labels is not None:
+            y = c.take(labels[at], axis=1, out=steps, mode="clip")  # the default mode would copy
+        else:
+            y = c[..., at] if c.shape[-1] > 1 else c
+        np.subtract(x[..., at] if x.shape[-1] > 1 else x, y, out=steps)
+        np.multiply(steps, steps, out=steps)
+        # NumPy sums pairwise only along the axis that is contiguous in memory, and row by row along any
+        # other; accumulate is sequential by definition.
+        if steps.size > len(x):
+            np.add.reduce(steps, axis=0, out=result[..., at])
+        else:
+            result[..., at] = np.add.accumulate(steps, axis=0)[-1]
+    return result
 
 
 # ---------------------------------------------------------------- Rule 3: fixed point
@@ -169,9 +195,11 @@ class Scales:
     def terms(self, x: Floats, weights: Floats | Ints | None) -> Ints:
         """x (d, m) float64 as int64 terms (m, d + 1) of the sums; the last column is the weight."""
         result = np.empty((x.shape[1], len(x) + 1), np.int64)
-        steps = x - self.offset[:, None]
+        steps = scratch("steps", x.size, np.float64).reshape(x.shape)
+        np.subtract(x, self.offset[:, None], out=steps)
         steps *= self.scale[:, None]
-        result[:, :-1] = weigh(np.rint(steps, out=steps), weights).T
+        np.rint(steps, out=steps)
+        result.T[:-1] = steps if weights is None else weigh(steps, weights)
         result[:, -1] = 1 if weights is None else self.weights.masses(weights)
         return result
 
@@ -253,8 +281,9 @@ class Frame:
     - D is off by (d + 3) 2**-53 T, less than 0.001 (d + 3) u (|y| + Z)^2.
 
     By 2 |y| Z <= |y|^2 + Z^2 the sum is at most u [(1.02 d + 5.1) |y|^2 + (2.03 d + 7.1) Z^2]. Two
-    scores differ by more than twice that only if the two D do, in the same order. ``margin`` returns
-    twice that, with 7 % added for its own float32 arithmetic (|y|^2 has d roundings), so half of it
+    scores differ by more than twice that only if the two D do, in the same order. Adding the margin to a
+    score rounds once more, by at most u (|y|^2 + 2 Z^2). ``margin`` returns twice the first and once
+    the second, with 7 % added for its own float32 arithmetic (|y|^2 has d roundings), so half of it
     also covers |y|^2 when that is added to a score. Underflow adds at most (d + 4) 2**-119, also where
     the processor flushes denormals.
     """
@@ -285,9 +314,10 @@ class Frame:
         m, d = x.shape
         major = m > 1 and x.strides[0] < x.strides[-1]
         result = np.empty((d + 1, m), np.float32).T if major else np.empty((m, d + 1), np.float32)
-        steps = np.subtract(x, self.offset, dtype=np.float64)
-        steps *= self.scale
-        result[:, :d] = steps
+        steps = scratch("steps", x.size, np.float64)
+        steps = steps.reshape(d, m).T if major else steps.reshape(m, d)
+        np.subtract(x, self.offset, out=steps)
+        np.multiply(steps, self.scale, out=result[:, :d], casting="same_kind")
         result[:, d] = 1.0
         return result
 
@@ -309,5 +339,5 @@ class Frame:
     def margin(self, y_norms: NDArray[np.float32], largest_z: float) -> NDArray[np.float32]:
         """The gap between two scores above which their order is certain; y_norms: |y|^2 (m,)."""
         d = len(self.offset)
-        constant = 1.07 * U32 * (4.06 * d + 14.2) * largest_z + (d + 4) * 2.0**-118
-        return y_norms * np.float32(1.07 * U32 * (2.04 * d + 10.2)) + np.float32(constant)
+        constant = 1.07 * U32 * (4.06 * d + 16.2) * largest_z + (d + 4) * 2.0**-118
+        return y_norms * np.float32(1.07 * U32 * (2.04 * d + 11.2)) + np.float32(constant)

@@ -57,8 +57,8 @@ def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.Ran
 
 def _distinct(candidates: Floats) -> Floats:
     """The rows without repetitions, in order: equal candidates would tie."""
-    kept = dict.fromkeys(map(tuple, candidates.tolist()))
-    return candidates if len(kept) == len(candidates) else np.array(list(kept))
+    kept = {x.tobytes(): x for x in candidates}
+    return candidates if len(kept) == len(candidates) else np.array(list(kept.values()))
 
 
 def _least_potential(points: Points, m: int, exponent: int) -> int:

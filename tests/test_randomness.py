@@ -244,8 +244,9 @@ def test_totals_follow_few_changes_among_many_rows(make_points, brute_distances,
     points.restart()
     closest = np.full(len(x), np.inf)
     power = 62 - log2_up(float(w.sum())) - log2_up(2.0 * 150**2)
-    centers = np.concatenate([rng.integers(0, 150, (25, 2)), [[-900, 0]]])  # the last one changes nothing
-    for i, center in enumerate(centers.astype(np.float64)):
+    centers = x[rng.integers(0, len(x), 25)]
+    centers = np.concatenate([centers, centers[:1]])  # the last one changes nothing
+    for i, center in enumerate(centers):
         points.propose(center[None])
         closest = np.minimum(closest, brute_distances(x, center[None])[:, 0])
         assert points.accept(0) == closest.max()

@@ -57,28 +57,49 @@ def arrange(
     if merge:
         new[1:] = False
         for j in range(d):
-            column = x[:, j].take(order)
+            column = take(x[:, j], order)
             new[1:] |= column[1:] != column[:-1]
-    starts = np.flatnonzero(new)
-    merged = len(starts) <= _WORTH_MERGING * n
-    position = np.empty(n, np.int32)
-    if merged:
+    if np.count_nonzero(new) <= _WORTH_MERGING * n:
+        starts = np.flatnonzero(new)
         place = np.cumsum(new, dtype=np.int32)
         place -= 1
-        position[order] = place
+        position = take(place, inverse(order))
         counts = np.diff(starts, append=n) if weights is None else np.add.reduceat(weights[order], starts)
         return Arrangement(_columns(x, order[starts]), counts.astype(np.int64, copy=False), position)
     if not curve:
         return None
-    position[order] = np.arange(n, dtype=np.int32)
-    return Arrangement(_columns(x, order), None if weights is None else weights[order], position)
+    del new
+    return Arrangement(_columns(x, order), None if weights is None else weights[order], inverse(order))
 
 
 def _columns(x: NDArray[Any], rows: NDArray[np.int32]) -> NDArray[Any]:
     result = np.empty((x.shape[1], len(rows)), x.dtype)
     for j in range(x.shape[1]):
-        x[:, j].take(rows, out=result[j])
+        take(x[:, j], rows, out=result[j])
     return result.T
+
+
+# Indices at a time: NumPy first makes 64-bit ones of them, 8 bytes each, which for all rows together
+# would be as much as the data.
+_INDICES = 2**17
+
+
+def take(x: NDArray[Any], rows: NDArray[np.int32], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """``x[rows]`` for x (n,), in less memory."""
+    out = np.empty(len(rows), x.dtype) if out is None else out
+    for a in range(0, len(rows), _INDICES):
+        piece = slice(a, a + _INDICES)
+        x.take(rows[piece], out=out[piece], mode="clip")  # the default mode would copy
+    return out
+
+
+def inverse(order: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Where each row went: ``result[order[i]] = i``."""
+    result = np.empty_like(order)
+    for a in range(0, len(order), _INDICES):
+        piece = order[a : a + _INDICES]
+        result[piece] = np.arange(a, a + len(piece), dtype=np.int32)
+    return result
 
 
 def _morton(x: NDArray[Any], low: Floats, high: Floats) -> NDArray[np.uint64]:

@@ -93,7 +93,7 @@ class Points(Protocol):
         in row order, exceeds the rank."""
 
     def propose(self, candidates: Floats) -> None:
-        """Consider new centers (m, d), each in its own right."""
+        """Consider new centers (m, d), all of them points, each in its own right."""
 
     def potentials(self, exponent: int, exact: bool) -> tuple[Floats, Floats] | tuple[list[int], list[int]]:
         """For each candidate, a lower and an upper bound on the total mass if it were chosen.

@@ -1,6 +1,7 @@
 """Seeding on NumPy: every point's D to its closest center so far.
 
-Three ways to the same numbers. `Plain` computes D for every point and candidate. `Filtered` proposes
+Four ways to the same numbers. `Plain` computes D for every point and candidate, `Whole` for small
+whole numbers does it by a matrix product. `Filtered` proposes
 with float32 scores and computes D only where a candidate may come closer, which serves many features.
 `Blocks` skips runs of 64 neighbouring points that are all nearer to a center than the run's bounding
 box is to the candidate, which serves few features.
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Ints, Weights, mass, squared_distance
 from gpukmeans.points.rows import Rows
-from gpukmeans.threads import run
+from gpukmeans.threads import run, scratch
 
-# What a new center changed: places, and `closest` there before and after, each (m,).
-Change = tuple[NDArray[np.int64], Floats, Floats]
+# What a new center changed, in pieces: places, and `closest` there before and after, each (m,).
+# `accept` returns None where more than `most` places changed.
+Changes = list[tuple[NDArray[np.int64], Floats, Floats]]
 
 # Bounds on each candidate's potential, in units of 2**-exponent: equal where they are exact.
 Potentials = tuple[Floats, Floats] | tuple[list[int], list[int]]
@@ -29,21 +31,60 @@ class Plain:
         self.x, self.weights = rows.exact(slice(None)), rows.weights
         self.closest = np.full(rows.m, np.inf)
 
+    def measure(self, candidates: Floats) -> Floats:
+        """D, (m, n), of all points to candidates (m, d)."""
+        return squared_distance(self.x[:, None, :], candidates.T[:, :, None])
+
     def propose(self, candidates: Floats) -> None:
-        distances = squared_distance(self.x[:, None, :], candidates.T[:, :, None])
+        distances = self.measure(candidates)
         self.proposed = np.minimum(distances, self.closest, out=distances)
 
     def potentials(self, exponent: int, exact: bool, total: int) -> Potentials:
-        totals = [int(mass(row, exponent, self.weights).sum()) for row in self.proposed]
+        totals = mass(self.proposed, exponent, self.weights).sum(axis=1).tolist()
         return totals, totals
 
-    def accept(self, candidate: int) -> Change:
+    def accept(self, candidate: int, most: int) -> Changes | None:
         before, self.closest = self.closest, self.proposed[candidate]
+        if most < 0:
+            return None
         places = np.flatnonzero(self.closest < before)
-        return places, before[places], self.closest[places]
+        return [(places, before[places], self.closest[places])] if len(places) <= most else None
 
     def largest(self) -> float:
         return float(self.closest.max())
+
+
+class Whole(Plain):
+    """As `Plain`, for small whole numbers, as counts and pixels are: scores are D itself.
+
+    A midpoint of whole numbers is a multiple of a half, and so are coordinates relative to it. With R
+    the largest of these in halves, no partial sum of a score or of D, in any order, exceeds 4 d R^2
+    quarters, and float32 holds all whole numbers up to 2**24.
+    """
+
+    def __init__(self, rows: Rows, frame: Frame) -> None:
+        super().__init__(rows)
+        self.frame, self.features = frame, rows.features(slice(None), frame)
+
+    @staticmethod
+    def serves(rows: Rows, frame: Frame) -> bool:
+        """Whether all rows are whole numbers that are small enough."""
+        if not (rows.small and 4 * rows.d * 4 ** (1 - frame.exponent) <= 2**24):
+            return False
+        x = rows.exact(slice(None))
+        return _whole(x[:, :16]) and _whole(x)
+
+    def measure(self, candidates: Floats) -> Floats:
+        # Candidates are points, which are never too far for the frame.
+        columns, _ = self.frame.centers(candidates) or (None, 0.0)
+        assert columns is not None
+        scores = columns.T @ self.features.y.T
+        scores += self.features.norms
+        return np.multiply(scores, self.frame.scale**-2, dtype=np.float64)
+
+
+def _whole(x: Floats) -> bool:
+    return np.array_equal(x, np.rint(x, out=scratch("steps", x.size, np.float64).reshape(x.shape)))
 
 
 class Filtered:
@@ -99,11 +140,11 @@ class Filtered:
             totals.append(total - int(change.sum()))
         return totals, totals
 
-    def accept(self, candidate: int) -> Change:
+    def accept(self, candidate: int, most: int) -> Changes | None:
         rows, distance = self._improved(candidate)
         before = self.closest[rows]
         self.closest[rows] = distance
-        return rows, before, distance
+        return [(rows, before, distance)] if len(rows) <= most else None
 
     def largest(self) -> float:
         return float(self.closest.max())
@@ -114,7 +155,7 @@ class Filtered:
         def measure(piece: slice) -> tuple[NDArray[np.int64], Floats]:
             rows = np.flatnonzero(self.may_improve[candidate, piece])
             rows += piece.start
-            distance = squared_distance(self.rows.exact(rows), center)
+            distance = squared_distance(self.rows.exact(self.rows.span(rows)), center)
             return rows, np.minimum(distance, self.closest[rows], out=distance)
 
         parts = run(measure, self.pieces, self.threads)
@@ -126,6 +167,9 @@ class Filtered:
 # Points to a block. A power of two that keeps the boxes few (n / 64) and a block's features in
 # the first-level cache (64 * 3 * 8 bytes = 1.5 KB).
 BLOCK = 64
+
+# Boxes to compare with candidates at once: 1 MB for each of a few candidates and features.
+_BOXES = 2**13
 
 # Blocks to evaluate at once: 65536 points, arrays of 512 KB.
 _GROUP = 1024
@@ -169,13 +213,16 @@ class Blocks:
         """Find the pairs (candidate, block) that may come closer."""
         self.candidates = candidates
         at = candidates.T[:, :, None]
-        gap = np.maximum(self.low[:, None, :] - at, at - self.high[:, None, :])
-        np.maximum(gap, 0, out=gap)
-        box = np.einsum("jcb,jcb->cb", gap, gap)
         # A block is skipped only if its D are certainly no smaller: the box is off by a few
         # roundings, D may underflow.
         reach = self.farthest * (1 + 2.0**-40) + 2.0**-1000 * (self.farthest > 0)
-        self.candidate, self.block = np.nonzero(box < reach)
+        near = np.empty((len(candidates), len(reach)), bool)
+        for a in range(0, len(reach), _BOXES):
+            blocks = slice(a, a + _BOXES)
+            gap = np.maximum(self.low[:, None, blocks] - at, at - self.high[:, None, blocks])
+            np.maximum(gap, 0, out=gap)
+            np.less(np.einsum("jcb,jcb->cb", gap, gap), reach[blocks], out=near[:, blocks])
+        self.candidate, self.block = (index.astype(np.int32) for index in np.nonzero(near))
 
     def potentials(self, exponent: int, exact: bool, total: int) -> Potentials:
         def gain(group: slice) -> Ints:
@@ -196,25 +243,30 @@ class Blocks:
         totals = [total - gained for gained in gains.tolist()]
         return totals, totals
 
-    def accept(self, candidate: int) -> Change:
+    def accept(self, candidate: int, most: int) -> Changes | None:
         pairs = np.flatnonzero(self.candidate == candidate)
+        known: Changes = []
+        count = 0
 
-        def approach(group: slice) -> Change:
+        def approach(group: slice) -> int:
+            nonlocal count
             block = self.block[pairs[group]]
             distance = self._measure(block, self.candidate[pairs[group]])
             before = self.distance.take(block, axis=0)
-            at = np.flatnonzero(distance < before)
+            closer = distance < before
+            changed = int(np.count_nonzero(closer))
+            count += changed  # threads may lose some of it, which only makes this one collect more
+            if count <= most:
+                at = np.flatnonzero(closer)
+                known.append(
+                    (block[at // BLOCK] * BLOCK + at % BLOCK, before.reshape(-1)[at], distance.reshape(-1)[at])
+                )
             np.minimum(distance, before, out=distance)
             self.distance[block] = distance
             self.farthest[block] = distance.max(axis=1)
-            places = block[at // BLOCK] * BLOCK + at % BLOCK
-            return places, before.reshape(-1)[at], distance.reshape(-1)[at]
+            return changed
 
-        parts = run(approach, self._groups(len(pairs)), self.threads)
-        if not parts:
-            return np.empty(0, np.int64), np.empty(0), np.empty(0)
-        places, before, after = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return places, before, after
+        return known if sum(run(approach, self._groups(len(pairs)), self.threads)) <= most else None
 
     def largest(self) -> float:
         return float(self.farthest.max())
@@ -223,7 +275,7 @@ class Blocks:
     def _groups(n: int) -> list[slice]:
         return [slice(a, a + _GROUP) for a in range(0, n, _GROUP)]
 
-    def _measure(self, block: NDArray[np.int64], candidate: NDArray[np.int64]) -> Floats:
+    def _measure(self, block: NDArray[np.int32], candidate: NDArray[np.int32]) -> Floats:
         """D from the points of blocks (m,) to candidates (m,), pair by pair: (m, BLOCK)."""
         x = np.empty((len(self.head), len(block), BLOCK), self.head.dtype)
         inside = block < self.full

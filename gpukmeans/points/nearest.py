@@ -125,7 +125,7 @@ def _propose_many(
     second = flat[first + scores.argmin(axis=1)]
     uncertain = np.flatnonzero(~(second - best > margin))
     flat[at[uncertain]] = best[uncertain]
-    possible = scores[uncertain] <= _reach(best[uncertain], margin[uncertain])[:, None]
+    possible = scores[uncertain] <= (best[uncertain] + margin[uncertain])[:, None]
     return labels, best, second, uncertain, possible
 
 
@@ -138,7 +138,7 @@ def _propose_few(
     scores = scratch("scores", m * k, np.float32).reshape(k, m)
     np.matmul(columns.T, y.T, out=scores)
     best = np.minimum.reduce(scores, axis=0)
-    possible = scores <= _reach(best, margin)
+    possible = scores <= best + margin
     # Of a single possible center the sum of indices is the index.
     ones = possible.astype(np.float32)
     labels = (np.arange(k, dtype=np.float32) @ ones).astype(np.int32)
@@ -150,11 +150,6 @@ def _propose_few(
         np.putmask(scores, possible, np.inf)
         second = np.minimum.reduce(scores, axis=0)
     return labels, best, second, uncertain, possible[:, uncertain].T
-
-
-def _reach(best: NDArray[np.float32], margin: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The largest score that the margin makes possible, rounded up."""
-    return np.nextafter(best + margin, np.float32(np.inf))
 
 
 def decide(x: Floats, possible: NDArray[np.bool_], centers: Floats) -> NDArray[np.int64]:

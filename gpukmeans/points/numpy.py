@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
 from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights, squared_distance
-from gpukmeans.points.arrange import CURVE_FEATURES, FEWEST_ROWS, arrange
+from gpukmeans.points.arrange import CURVE_FEATURES, FEWEST_ROWS, arrange, take
 from gpukmeans.points.base import Farthest
 from gpukmeans.points.bounds import Bounds, Drift
-from gpukmeans.points.closest import Blocks, Filtered, Plain, Potentials
+from gpukmeans.points.closest import Blocks, Filtered, Plain, Potentials, Whole
 from gpukmeans.points.nearest import Target, exact_nearest, nearest
 from gpukmeans.points.ranks import Ranks
 from gpukmeans.points.rows import Rows
@@ -64,8 +64,8 @@ _EXACT = 2**17
 # Up to this many terms np.add.at, at 5 ns each, is faster than a sparse product.
 _FEW_TERMS = 2**13
 
-# Rows of one assignment task at most: 5 MB of indices.
-_ROWS = 2**18
+# Rows of one assignment task at most: 1 MB of indices and labels.
+_ROWS = 2**16
 
 
 class NumPyPoints:
@@ -208,7 +208,7 @@ class NumPyPoints:
         step = max(64, _EXACT // self.d)
         for a in range(0, len(rows), step):
             piece = slice(a, a + step)
-            terms = self._rows.terms(rows[piece], self._scales)
+            terms = self._rows.terms(self._rows.span(rows[piece]), self._scales)
             # All rows had labels, or none had.
             change = _change(len(self._sums), terms, after[piece], before[piece] if before[0] >= 0 else None)
             with self._lock:
@@ -218,7 +218,7 @@ class NumPyPoints:
         return self._sums.copy()
 
     def labels(self) -> NDArray[np.int32]:
-        return self._labels.copy() if self._position is None else self._labels[self._position]
+        return self._labels.copy() if self._position is None else take(self._labels, self._position)
 
     # ------------------------------------------------------------ distances
 
@@ -291,6 +291,8 @@ class NumPyPoints:
         if frame is None:
             return Plain(self._rows)
         self._rows.keep_features(frame, self._exact_spans(), self._threads)
+        if Whole.serves(self._rows, frame):
+            return Whole(self._rows, frame)
         return Filtered(self._rows, self.weights, frame, self._spans(self._rows.m, _SCORES // self.d), self._threads)
 
     def potentials(self, exponent: int, exact: bool) -> Potentials:
@@ -299,8 +301,7 @@ class NumPyPoints:
 
     def accept(self, candidate: int) -> float:
         assert self._closest is not None
-        places, before, after = self._closest.accept(candidate)
-        self._ranks.follow(places, before, after)
+        self._ranks.follow(self._closest.accept(candidate, self._ranks.most))
         return self._closest.largest()
 
     def total(self, exponent: int | None) -> int:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Ints, Weights, mass
+from gpukmeans.points.arrange import inverse
+from gpukmeans.points.closest import Changes
 
 # Up to this many rows a prefix sum over all of them takes as long as a few calls do.
 _FEW_ROWS = 2**15
@@ -20,7 +22,7 @@ _FEW_ROWS = 2**15
 _RUN_BITS = 10
 
 # Follow changes up to this share of the rows; beyond, adding everything up again is faster.
-_FOLLOW = 1 / 8
+_FOLLOW = 1 / 16
 
 
 class Ranks:
@@ -43,8 +45,9 @@ class Ranks:
 
         `closest` may change in place later, if `follow` is told.
         """
+        self._closest = closest
         if self._sums is None or exponent != self._exponent or self._bits == 0:
-            self._exponent, self._closest = exponent, closest
+            self._exponent = exponent
             # Row by row is a run of one; longer runs are added up a few at a time.
             rows = self.n if self._bits == 0 else _FEW_ROWS
             parts = [self._run_sums(slice(a, min(a + rows, self.n))) for a in range(0, self.n, rows)]
@@ -59,23 +62,33 @@ class Ranks:
             return runs
         return np.array([self._find_in_run(run, rank) for run, rank in zip(runs.tolist(), ranks, strict=True)])
 
-    def follow(self, places: NDArray[np.int64], before: Floats, after: Floats) -> None:
-        """Account for `closest` having changed at these places, from `before` to `after`."""
-        few = len(places) <= _FOLLOW * len(self._closest)
-        if self._sums is None or self._bits == 0 or self._exponent is None or not few:
+    @property
+    def most(self) -> int:
+        """How many changes of `closest` it pays to know one by one."""
+        follows = self._bits > 0 and self._sums is not None and self._exponent is not None
+        return int(_FOLLOW * len(self._closest)) if follows else -1
+
+    def follow(self, changes: Changes | None) -> None:
+        """Account for what changed in `closest`, by no more than `most`; None if that is not known."""
+        if changes is None or self._sums is None or self._exponent is None:
             self._sums = None
             return
-        rows: NDArray[Any] = places
-        if self.position is not None:
-            which, rows = self._rows_at(places)
-            before, after = before[which], after[which]
-        weights = None if self.weights is None else self.weights[rows]
-        change = mass(after, self._exponent, weights) - mass(before, self._exponent, weights)
-        np.add.at(self._sums, rows >> self._bits, change)
+        for places, before, after in changes:
+            rows: NDArray[Any] = places
+            if self.position is not None:
+                which, rows = self._rows_at(places)
+                before, after = before[which], after[which]
+            weights = None if self.weights is None else self.weights[rows]
+            gains = mass(after, self._exponent, weights) - mass(before, self._exponent, weights)
+            np.add.at(self._sums, rows >> self._bits, gains)
 
     def _rows_at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """All rows that stand at the given places, and for each which of the places it is."""
         assert self.position is not None
+        if len(self._closest) == self.n:  # one row to a place
+            if self._order is None:
+                self._order = inverse(self.position)
+            return np.arange(len(places)), self._order[places]
         if self._order is None:
             keys = self.position.astype(np.uint64)
             keys <<= np.uint64(32)

@@ -40,22 +40,26 @@ class Rows:
     def __init__(self, x: NDArray[Any], weights: Floats | Ints | None, *, once: bool) -> None:
         self.m, self.d = x.shape
         self._once = once
-        self._small = not once and x.size <= _SMALL
-        self.x = np.asfortranarray(x, np.float64) if self._small else x
+        self.small = not once and x.size <= _SMALL
+        self.x = np.asfortranarray(x, np.float64) if self.small else x
         self.weights = weights
         # Stored column by column? Then rows are gathered column by column.
-        self.feature_major = x.flags.f_contiguous if not self._small else True
+        self.feature_major = x.flags.f_contiguous if not self.small else True
         self._terms: tuple[Scales, Ints] | None = None
         self._features: Features | None = None
+
+    def span(self, rows: NDArray[np.int64]) -> Any:
+        """Rows, ascending, as a slice where they are all there are: what a slice reads is not copied."""
+        return slice(None) if len(rows) == self.m else rows
 
     def weights_of(self, rows: Any) -> Floats | Ints | None:
         return None if self.weights is None else self.weights[rows]
 
     def take(self, rows: Any) -> NDArray[Any]:
         """Rows, a slice or indices, (m, d) in the input's dtype."""
-        if self.feature_major and not isinstance(rows, slice):
-            return np.take(self.x.T, rows, axis=1).T
-        return self.x[rows]
+        if isinstance(rows, slice):
+            return self.x[rows]
+        return self.x.T.take(rows, axis=1).T if self.feature_major else self.x.take(rows, axis=0)
 
     def exact(self, rows: Any) -> Floats:
         """Rows as (d, m) float64."""
@@ -63,11 +67,12 @@ class Rows:
 
     def terms(self, rows: Any, scales: Scales) -> Ints:
         """Rows as fixed-point terms (m, d + 1), see exact.Scales."""
-        if not self._small:
+        if not self.small:
             return scales.terms(self.exact(rows), self.weights_of(rows))
         if self._terms is None or self._terms[0] is not scales:
             self._terms = scales, scales.terms(self.exact(slice(None)), self.weights)
-        return self._terms[1][rows]
+        terms = self._terms[1]
+        return terms[rows] if isinstance(rows, slice) else terms.take(rows, axis=0)
 
     def features(self, rows: Any, frame: Frame) -> Features:
         """Rows as float32 features in the frame of all of them."""
@@ -82,7 +87,7 @@ class Rows:
         For two to four features converting again is as cheap as reading what was kept.
         """
         size = 4 * self.m * (self.d + 2)
-        if not self._small and (self._once or self.d <= 4 or size > max(_KEEP_BYTES, 1.1 * self.x.nbytes)):
+        if not self.small and (self._once or self.d <= 4 or size > max(_KEEP_BYTES, 1.1 * self.x.nbytes)):
             return
         if self._features is not None:
             return
