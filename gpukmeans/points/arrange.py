@@ -89,7 +89,7 @@ def take(x: NDArray[Any], rows: NDArray[np.int32], out: NDArray[Any] | None = No
     out = np.empty(len(rows), x.dtype) if out is None else out
     for a in range(0, len(rows), _INDICES):
         piece = slice(a, a + _INDICES)
-        x.take(rows[piece], out=out[piece], mode="clip")  # the default mode would copy
+        out[piece] = x[rows[piece]]
     return out
 
 

@@ -59,7 +59,8 @@ class Rows:
         """Rows, a slice or indices, (m, d) in the input's dtype."""
         if isinstance(rows, slice):
             return self.x[rows]
-        return self.x.T.take(rows, axis=1).T if self.feature_major else self.x.take(rows, axis=0)
+        # Of an array that is contiguous neither way, take would first copy all.
+        return self.x.T.take(rows, axis=1).T if self.feature_major else self.x[rows]
 
     def exact(self, rows: Any) -> Floats:
         """Rows as (d, m) float64."""
