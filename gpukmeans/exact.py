@@ -192,10 +192,11 @@ class Scales:
         scale = np.where(half > 0, np.ldexp(1.0, np.minimum(powers, 1000)), 1.0)
         return Scales(offset, scale, low, high, weights)
 
-    def terms(self, x: Floats, weights: Floats | Ints | None) -> Ints:
-        """x (d, m) float64 as int64 terms (m, d + 1) of the sums; the last column is the weight."""
+    def terms(self, x: NDArray[Any], weights: Floats | Ints | None) -> Ints:
+        """x (d, m), any dtype, as int64 terms (m, d + 1) of the sums; the last column is the weight."""
         result = np.empty((x.shape[1], len(x) + 1), np.int64)
-        steps = scratch("steps", x.size, np.float64).reshape(x.shape)
+        steps = scratch("steps", x.size, np.float64)
+        steps = steps.reshape(x.shape) if x.flags.c_contiguous else steps.reshape(x.T.shape).T
         np.subtract(x, self.offset[:, None], out=steps)
         steps *= self.scale[:, None]
         np.rint(steps, out=steps)

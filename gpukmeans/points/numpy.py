@@ -58,6 +58,9 @@ _FEW_PAIRS = 2**17
 # Scores at once: 1 MB of float32, half of a core's second-level cache.
 _SCORES = 2**20
 
+# Beyond this share of active rows, finding them costs more than they save.
+_MOST = 0.85
+
 # Coordinates at once in passes that compute D: 1 MB of float64.
 _EXACT = 2**17
 
@@ -163,9 +166,8 @@ class NumPyPoints:
         """Label the rows of a span; returns how many changed."""
         rows = np.arange(span.start, span.stop)
         if drift is not None and self._bounds is not None:
-            rows = self._bounds.loosen(span, self._labels[span], drift)
-            step = max(64, _SCORES // self.d)
-            rows = _joined([self._near(rows[a : a + step], target, drift) for a in range(0, len(rows), step)])
+            active = self._near(self._bounds.loosen(span, self._labels[span], drift), target, drift)
+            rows = active if len(active) < _MOST * len(rows) else rows
         step = max(64, _SCORES // target.centers.shape[1])
         moves = [self._search(rows[a : a + step], target) for a in range(0, len(rows), step)]
         moved, after = _joined([move[0] for move in moves]), _joined([move[1] for move in moves])
@@ -178,11 +180,22 @@ class NumPyPoints:
         return len(moved)
 
     def _near(self, rows: NDArray[np.int64], target: Target, drift: Drift) -> NDArray[np.int64]:
-        """Those of rows whose label may change when the distance to their own center is measured."""
+        """Those of rows whose label may change when the distance to their own center is measured.
+
+        Where a first part shows that it excludes too few, the rest is left as it is.
+        """
         assert self._bounds is not None
         assert target.frame is not None
-        y = self._rows.features(rows, target.frame).y
-        return rows[self._bounds.tighten(rows, y, self._labels[rows], target, drift)]
+        step = max(64, _SCORES // self.d)
+        kept = []
+        for a in range(0, len(rows), step):
+            part = rows[a : a + step]
+            y = self._rows.features(part, target.frame).y
+            kept.append(part[self._bounds.tighten(part, y, self._labels[part], target, drift)])
+            if len(kept[-1]) > _MOST * len(part):
+                kept.append(rows[a + step :])
+                break
+        return _joined(kept)
 
     def _search(self, rows: NDArray[np.int64], target: Target) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Compare rows, ascending, with every center; returns those whose label changed, and to what."""

@@ -69,7 +69,7 @@ class Rows:
     def terms(self, rows: Any, scales: Scales) -> Ints:
         """Rows as fixed-point terms (m, d + 1), see exact.Scales."""
         if not self.small:
-            return scales.terms(self.exact(rows), self.weights_of(rows))
+            return scales.terms(self.take(rows).T, self.weights_of(rows))
         if self._terms is None or self._terms[0] is not scales:
             self._terms = scales, scales.terms(self.exact(slice(None)), self.weights)
         terms = self._terms[1]
