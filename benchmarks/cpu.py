@@ -66,9 +66,10 @@ def china(k: int, step: int = 1) -> Case:
     return Case(np.ascontiguousarray(picture.X.reshape(picture.shape)[::step, ::step].reshape(-1, 3)), k)
 
 
-def given(n: int, d: int, k: int, dtype: type) -> Case:
-    """Ten iterations from given rows; the clusters overlap enough that none of them is the last."""
-    X, _ = make_blobs(n, d, centers=k, cluster_std=8, random_state=0)
+def given(n: int, d: int, k: int, dtype: type, spread: float) -> Case:
+    """Ten iterations from given rows, fewer where no label changes any more; clusters of this standard deviation,
+    their centers in a cube of side 20."""
+    X, _ = make_blobs(n, d, centers=k, cluster_std=spread, random_state=0)
     return Case(X.astype(dtype), k, iterations=10)
 
 
@@ -78,10 +79,11 @@ WORKLOADS: dict[str, Callable[[], Case]] = {
     "china_ninth": lambda: china(64, step=3),
     "china64": lambda: china(64),
     "china256": lambda: china(256),
-    "wide": lambda: given(100_000, 256, 500, np.float32),
-    "small": lambda: given(2_000, 32, 40, np.float64),
+    "wide": lambda: given(100_000, 256, 500, np.float32, spread=1),
+    "overlapping": lambda: given(100_000, 256, 500, np.float32, spread=8),
+    "small": lambda: given(2_000, 32, 40, np.float64, spread=8),
 }
-DEFAULT = "blobs,digits,china_ninth,china64,china256,wide"
+DEFAULT = "blobs,digits,china_ninth,china64,china256,wide,overlapping"
 QUICK = "blobs,digits,small"
 
 # ------------------------------------------------------------ measuring

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings, target
 from hypothesis import strategies as st
 
-from gpukmeans.exact import Frame
+from gpukmeans.exact import Frame, squared_distance
 from gpukmeans.points.bounds import Bounds
+from gpukmeans.points.closest import Whole
 from gpukmeans.points.numpy import tuned
+from gpukmeans.points.rows import Rows
 
 # ---------------------------------------------------------------- near ties
 
@@ -338,3 +340,40 @@ def test_share_of_points_left_to_distance(request, kmeans, make_points, ways, re
     points.assign(centers)
     report_share(f"{name}, k={k}", points.uncertain, len(x))
     assert points.uncertain <= most * len(x)
+
+
+# ---------------------------------------------------------------- whole numbers
+
+
+def whole_points(d, largest, offset=0):
+    """Whole numbers with the extremes in every feature, and many that differ by one."""
+    rng = np.random.default_rng(d)
+    x = rng.integers(-largest, largest + 1, (200, d)).astype(np.float64)
+    x[0], x[1], x[2], x[3] = -largest, largest, largest - 1, 0
+    return x + offset
+
+
+@pytest.mark.parametrize("offset", [0, 7, 2**40])
+@pytest.mark.parametrize(("d", "largest"), [(5, 256), (16, 256), (64, 128), (100, 64), (700, 32)])
+def test_scores_of_small_whole_numbers_are_their_distances(d, largest, offset):
+    """Up to the largest that are taken: 16 d 4**ceil(log2(largest)) <= 2**24, where a product may not round at all."""
+    x = whole_points(d, largest, offset)
+    rows = Rows(x, None, once=False)
+    frame = Frame.of(x.min(axis=0), x.max(axis=0))
+    assert Whole.serves(rows, frame)
+    expected = squared_distance(x.T[:, None, :], x[:40].T[:, :, None])
+    assert np.array_equal(Whole(rows, frame).measure(x[:40]), expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "why"),
+    [
+        (whole_points(64, 129), "too large for 64 features"),
+        (whole_points(5, 257), "too large for 5"),
+        (np.where(np.arange(200)[:, None] == 199, 0.5, whole_points(30, 9)), "one row of halves"),
+        (np.where(np.arange(200)[:, None] == 150, np.nextafter(3, 4), whole_points(30, 9)), "off by one bit"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_scores_of_other_numbers_are_not_trusted(x, why):
+    assert not Whole.serves(Rows(x, None, once=False), Frame.of(x.min(axis=0), x.max(axis=0))), why
