@@ -63,6 +63,10 @@ def squared_distance(x: NDArray[Any], c: NDArray[Any], labels: NDArray[Any] | No
 def _squared_distance_wide(x: NDArray[Any], c: NDArray[Any], labels: NDArray[Any] | None) -> Floats:
     """`squared_distance` in a few calls for all features together, where three for each would cost more
     than the arithmetic."""
+    if labels is None and x.ndim == 2 and max(x.size, c.size) <= _PIECE:
+        steps = np.subtract(x, c, order="C")
+        steps *= steps
+        return _sum_features(steps)
     shape = x.shape if labels is not None else np.broadcast_shapes(x.shape, c.shape)
     wide, m = math.prod(shape[:-1]), shape[-1]
     result = np.empty(shape[1:])
@@ -76,13 +80,19 @@ def _squared_distance_wide(x: NDArray[Any], c: NDArray[Any], labels: NDArray[Any
             y = c[..., at] if c.shape[-1] > 1 else c
         np.subtract(x[..., at] if x.shape[-1] > 1 else x, y, out=steps)
         np.multiply(steps, steps, out=steps)
-        # NumPy sums pairwise only along the axis that is contiguous in memory, and row by row along any
-        # other; accumulate is sequential by definition.
-        if steps.size > len(x):
-            np.add.reduce(steps, axis=0, out=result[..., at])
-        else:
-            result[..., at] = np.add.accumulate(steps, axis=0)[-1]
+        result[..., at] = _sum_features(steps)
     return result
+
+
+def _sum_features(steps: Floats) -> Floats:
+    """The sum over the first axis of a C-contiguous array, in ascending order.
+
+    NumPy sums pairwise only along the axis that is contiguous in memory, and row by row along any other;
+    accumulate is sequential by definition.
+    """
+    if steps.size > len(steps):
+        return np.add.reduce(steps, axis=0)
+    return np.add.accumulate(steps, axis=0)[-1]
 
 
 # ---------------------------------------------------------------- Rule 3: fixed point
@@ -206,9 +216,11 @@ class Scales:
 
     def centers(self, sums: Ints) -> Floats:
         """The centers (k, d) float64 of sums (k, d + 1) int64 whose weights are not zero."""
-        weight = np.ldexp(sums[:, -1:].astype(np.float64), -self.weights.exponent)
-        # Powers of two divide exactly; the product of weight and scale might overflow.
-        return self.offset + sums[:, :-1] / weight / self.scale
+        weight = np.ldexp(sums[:, -1:], -self.weights.exponent, dtype=np.float64)
+        centers = sums[:, :-1] / weight
+        centers /= self.scale  # exact; the product of weight and scale might overflow
+        centers += self.offset
+        return centers
 
     def farthest(self, centers: Floats) -> float:
         """An upper bound on D between any point in range and any of the centers (k, d)."""
@@ -341,4 +353,6 @@ class Frame:
         """The gap between two scores above which their order is certain; y_norms: |y|^2 (m,)."""
         d = len(self.offset)
         constant = 1.07 * U32 * (4.06 * d + 16.2) * largest_z + (d + 4) * 2.0**-118
-        return y_norms * np.float32(1.07 * U32 * (2.04 * d + 11.2)) + np.float32(constant)
+        margin = y_norms * np.float32(1.07 * U32 * (2.04 * d + 11.2))
+        margin += np.float32(constant)
+        return margin

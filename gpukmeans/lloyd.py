@@ -121,15 +121,14 @@ def update(points: Points, scales: Scales, centers: Floats) -> Floats:
     of 3 is the same as three rows. A cluster for which no point is left stays where it was.
     """
     sums = points.sums()
-    empty = np.flatnonzero(sums[:, -1] == 0)
-    if empty.size:
-        far = points.farthest(centers, len(empty))
-        for cluster, label, terms in zip(empty, far.label, far.terms, strict=False):
-            sums[label] -= terms
-            sums[cluster] += terms
-    filled = sums[:, -1] > 0
-    if filled.all():
+    if sums[:, -1].all():
         return scales.centers(sums)
+    empty = np.flatnonzero(sums[:, -1] == 0)
+    far = points.farthest(centers, len(empty))
+    for cluster, label, terms in zip(empty, far.label, far.terms, strict=False):
+        sums[label] -= terms
+        sums[cluster] += terms
+    filled = sums[:, -1] > 0
     updated = centers.copy()
     updated[filled] = scales.centers(sums[filled])
     return updated

@@ -142,13 +142,13 @@ def _propose_few(
     # Of a single possible center the sum of indices is the index.
     ones = possible.astype(np.float32)
     labels = (np.arange(k, dtype=np.float32) @ ones).astype(np.int32)
-    uncertain = _NONE
-    if np.count_nonzero(possible) > m:
-        uncertain = np.flatnonzero(np.ones(k, np.float32) @ ones > 1)
     second = None
     if bounds:
         np.putmask(scores, possible, np.inf)
         second = np.minimum.reduce(scores, axis=0)
+    if np.count_nonzero(possible) == m:
+        return labels, best, second, _NONE, possible[:, :0].T
+    uncertain = np.flatnonzero(np.ones(k, np.float32) @ ones > 1)
     return labels, best, second, uncertain, possible[:, uncertain].T
 
 

@@ -6,6 +6,7 @@ small: everything for a small data set, and the float32 features of one with man
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,15 +83,15 @@ class Rows:
         y = frame.features(self.take(rows))
         return Features(y, np.einsum("ij,ij->i", y[:, :-1], y[:, :-1]))
 
-    def keep_features(self, frame: Frame, spans: list[slice], threads: int) -> None:
+    def keep_features(self, frame: Frame, spans: Callable[[], list[slice]], threads: int) -> None:
         """Convert all rows at once if that pays. Not thread-safe: call it before the passes.
 
         For two to four features converting again is as cheap as reading what was kept.
         """
+        if self._features is not None:
+            return
         size = 4 * self.m * (self.d + 2)
         if not self.small and (self._once or self.d <= 4 or size > max(_KEEP_BYTES, 1.1 * self.x.nbytes)):
-            return
-        if self._features is not None:
             return
         y = np.empty((self.m, self.d + 1), np.float32, order="F" if self.feature_major else "C")
         kept = Features(y, np.empty(self.m, np.float32))
@@ -98,5 +99,5 @@ class Rows:
         def convert(rows: slice) -> None:
             kept.y[rows], kept.norms[rows] = self.features(rows, frame)
 
-        run(convert, spans, threads)
+        run(convert, spans(), threads)
         self._features = kept
