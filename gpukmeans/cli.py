@@ -246,7 +246,7 @@ def _info(args: argparse.Namespace) -> None:
     if dispatch.VARIABLE in os.environ:
         lines.append((dispatch.VARIABLE, os.environ[dispatch.VARIABLE]))
     if not device.startswith("cuda"):
-        lines.append(("GPU", f"not used: {why_no_gpu()}"))
+        lines.append(("GPU", f"not used: {dispatch.why_no_gpu()}"))
     lines += _gpu_software()
     lines.append(("threads", str(threads.thread_count())))
     lines.append(("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"))
@@ -256,11 +256,6 @@ def _info(args: argparse.Namespace) -> None:
         print(f"{name:<16}  {value}")
     if failure is not None:
         raise CommandError(str(failure))
-
-
-def why_no_gpu() -> str:
-    """Why no GPU is used, and what to do about it."""
-    return dispatch._why_no_gpu()
 
 
 def _gpu_software() -> list[tuple[str, str]]:

@@ -39,9 +39,9 @@ def resolve(device: str) -> str:
     if device != "auto" and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ValueError(f"{source} must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}.")
     if device == "auto":
-        _log_fallback(_why_no_gpu())
+        _log_fallback(why_no_gpu())
     elif device != "cpu":
-        raise DeviceError(f"device={device!r} cannot be used: {_why_no_gpu()}")
+        raise DeviceError(f"{source}={device!r} cannot be used: {why_no_gpu()}")
     return "cpu"
 
 
@@ -51,7 +51,7 @@ def _log_fallback(reason: str) -> None:
 
 
 @cache
-def _why_no_gpu() -> str:
+def why_no_gpu() -> str:
     """Why no GPU can be used, and what to do about it."""
     try:
         import cupy
@@ -67,7 +67,7 @@ def _why_no_gpu() -> str:
             f"CuPy finds no CUDA device ({error}). Check that nvidia-smi lists a GPU and that the "
             "driver is recent enough for the installed CuPy, or use device='cpu'."
         )
-    return f"this version of gpukmeans has no CUDA kernels, only NumPy. Use device='cpu' or unset {VARIABLE}."
+    return "this version of gpukmeans has no CUDA kernels, only NumPy. Use device='cpu'."
 
 
 def make_points(

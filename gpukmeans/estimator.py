@@ -65,7 +65,7 @@ default="k-means++"
     algorithm : {"lloyd", "elkan"}, default="lloyd"
         Accepted for compatibility: both give the same bits at the same speed.
     device : str, default="auto"
-        "cpu" computes on NumPy; "cuda" or "cuda:N" on a GPU; "auto" on a GPU if there is one. The
+        "cpu" computes on NumPy; "cuda" or "cuda:N" on a GPU; "auto" on a GPU if one can be used. The
         environment variable GPUKMEANS_DEVICE takes the place of "auto".
 
     Attributes
@@ -212,22 +212,22 @@ default="k-means++"
             raise
 
     def _points(
-        self, x: NDArray[Any], sample_weight: ArrayLike | None, device: str
+        self, x: NDArray[Any], sample_weight: ArrayLike | None, device: str, lasting: bool = True
     ) -> tuple[Points, NDArray[np.bool_] | None]:
         """Points of the samples that weigh anything, and which those are if not all."""
         if sample_weight is None:
-            return dispatch.make_points(x, device=device), None
-        given = _check_sample_weight(
-            sample_weight, x, dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=False
-        )
+            return dispatch.make_points(x, device=device, lasting=lasting), None
+        given = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
         kept = given > 0
+        if not kept.any():
+            raise ValueError("Sample weights must contain at least one non-zero number.")
         if kept.all():
             kept = None
         else:
             self._finite(dispatch.make_points(x, device=device, lasting=False), x)
             x, given = x[kept], given[kept]
         summary, weights = Weights.of(given)
-        return dispatch.make_points(x, weights, summary, device=device), kept
+        return dispatch.make_points(x, weights, summary, device=device, lasting=lasting), kept
 
     def _best_of_starts(self, points: Points, x: NDArray[Any]) -> tuple[lloyd.Fit, NDArray[np.int32]]:
         """The start of least inertia, and the labels of its points."""
@@ -319,14 +319,14 @@ default="k-means++"
         Returns
         -------
         distances : ndarray of shape (n_samples, n_clusters)
-            In the dtype of X if that is a float dtype, else float64; computed in float64.
+            float32 if X is, else float64; computed in float64.
         """
         check_is_fitted(self)
         x = self._validated(X, reset=False)
         points = dispatch.make_points(x, device=dispatch.resolve(self.device), lasting=False)
         self._finite(points, x)
         squares = points.distances(self.cluster_centers_.astype(np.float64))
-        return np.sqrt(squares, out=squares).astype(_float_dtype(x), copy=False)
+        return np.sqrt(squares, out=squares).astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """The negative inertia of X with the fitted centers.
@@ -343,7 +343,7 @@ default="k-means++"
         """
         check_is_fitted(self)
         x = self._validated(X, reset=False)
-        points, _ = self._points(x, sample_weight, dispatch.resolve(self.device))
+        points, _ = self._points(x, sample_weight, dispatch.resolve(self.device), lasting=False)
         scales = lloyd.prepare(points, *self._finite(points, x))
         centers = self.cluster_centers_.astype(np.float64)
         points.assign(centers)

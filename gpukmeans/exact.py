@@ -2,8 +2,8 @@
 
 These are Rules 1 to 3 of the contract (docs/design.md, section 1). Everything here is a pure
 function of its arguments, spelled in single IEEE operations, so that every backend can give the
-same bits. Arrays of coordinates are feature-major in this module, ``(d, ...)``: a feature is then one
-contiguous run, and the order of Rule 1 (features ascending) is the order of the loop.
+same bits. Where D or the terms of sums are computed, coordinates are feature-major, ``(d, ...)``: a feature
+is then one contiguous run, and the order of Rule 1 (features ascending) is the order of the loop.
 """
 
 from __future__ import annotations
@@ -351,8 +351,13 @@ class Frame:
 
     def margin(self, y_norms: NDArray[np.float32], largest_z: float) -> NDArray[np.float32]:
         """The gap between two scores above which their order is certain; y_norms: |y|^2 (m,)."""
+        per_norm, constant = self.margin_factors(largest_z)
+        margin = y_norms * per_norm
+        margin += constant
+        return margin
+
+    def margin_factors(self, largest_z: float) -> tuple[np.float32, np.float32]:
+        """The margin is the first times |y|^2 plus the second."""
         d = len(self.offset)
         constant = 1.07 * U32 * (4.06 * d + 16.2) * largest_z + (d + 4) * 2.0**-118
-        margin = y_norms * np.float32(1.07 * U32 * (2.04 * d + 11.2))
-        margin += np.float32(constant)
-        return margin
+        return np.float32(1.07 * U32 * (2.04 * d + 11.2)), np.float32(constant)

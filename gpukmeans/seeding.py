@@ -1,7 +1,7 @@
 """The initial centers: k-means++ and random, over Points; knows no device (Rule 4).
 
-All randomness is drawn on the host before any data are looked at, in an amount that depends on the
-number of clusters alone. A draw becomes a point by its rank in an exact integer prefix sum.
+All randomness is drawn on the host; how far it advances the caller's generator depends on the number
+of clusters alone. A draw becomes a point by its rank in an exact integer prefix sum.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A Points holds n points of d features, and a positive weight for each, somewhere; it does all the work
 that grows with n. The drivers (lloyd.py, seeding.py) hold the k centers on the host, do all the work
-that does not, and know no device. What crosses the seam is of size k * d at most, except `labels`.
+that does not, and know no device. What crosses the seam is of size k * d at most, except `labels`
+and `distances`.
 
 What an implementation must guarantee: every number it returns is the one that exact.py defines, bit
 for bit. How it finds them is its own affair: which rows it merges, in what order it keeps them, which
@@ -44,6 +45,7 @@ class Points(Protocol):
     n: int
     d: int
     weights: Weights
+    uncertain: int  # how many points fast scores left to D, over all assignments
 
     def extent(self) -> tuple[Floats, Floats]:
         """Least and largest value of each feature, (d,) float64 each; NaN if any value is NaN.
@@ -52,14 +54,15 @@ class Points(Protocol):
         """
 
     def prepare(self, scales: Scales) -> None:
-        """Set the scales of every sum; comes before all that follows."""
+        """Set the scales of every sum; comes before all that adds up or seeds."""
 
     # The assignment and update steps
 
     def assign(self, centers: Floats) -> int:
         """Give every point the label of its nearest center (k, d), ties to the smallest label.
 
-        Returns how many points changed label. With another k than the last call's all do.
+        Returns how many changed label, where equal rows may count as one; with another k than the last
+        call's all do.
         """
 
     def sums(self) -> Ints:
@@ -98,7 +101,7 @@ class Points(Protocol):
     def potentials(self, exponent: int, exact: bool) -> tuple[Floats, Floats] | tuple[list[int], list[int]]:
         """For each candidate, a lower and an upper bound on the total mass if it were chosen.
 
-        Bounds are in units of 2**-exponent. If exact, both are the total itself.
+        Bounds are in units of 2**-exponent, that of the last `total`. If exact, both are the total itself.
         """
 
     def accept(self, candidate: int) -> float:

@@ -1,10 +1,10 @@
 """Seeding on NumPy: every point's D to its closest center so far.
 
-Four ways to the same numbers. `Plain` computes D for every point and candidate, `Whole` for small
-whole numbers does it by a matrix product. `Filtered` proposes
-with float32 scores and computes D only where a candidate may come closer, which serves many features.
-`Blocks` skips runs of 64 neighbouring points that are all nearer to a center than the run's bounding
-box is to the candidate, which serves few features.
+Four ways to the same numbers. `Plain` computes D for every point and candidate; `Whole`, for small
+whole numbers, does it by a matrix product. `Filtered` proposes with float32 scores and computes D only
+where a candidate may come closer, which serves many features. `Blocks` skips runs of 64 neighbouring
+points that are all nearer to a center than the run's bounding box is to the candidate, which serves
+few features.
 """
 
 from __future__ import annotations

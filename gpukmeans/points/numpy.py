@@ -73,7 +73,7 @@ _ROWS = 2**16
 
 
 class NumPyPoints:
-    """x (n, d) of dtype uint8, float16, float32 or float64, never copied unless rows are rearranged.
+    """x (n, d) of dtype uint8, float16, float32 or float64; copied only where small or rearranged.
 
     weights: (n,) as `Weights.of` returns them, with that summary; None for ones.
     lasting: False for a single assignment, where nothing that pays off over iterations can.
