@@ -153,7 +153,8 @@ default="k-means++"
             The samples; never written to.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, none negative. An integer weight is the same as that many copies of the sample.
+            Weights, none negative. An integer weight is the same as that many copies of the sample,
+            while the total is at most 2**40. A weight below 2**-62 of the total counts as none.
 
         Returns
         -------
@@ -176,21 +177,20 @@ default="k-means++"
             best, labels = self._best_of_starts(points, x)
             if kept is not None:  # samples of weight zero had no part in the fit
                 labels = self._label(x, best.centers, device)
-            dtype = _float_dtype(x)
-            self.cluster_centers_ = best.centers.astype(dtype)
+            step = 2**20  # counting needs 64-bit copies of the labels
+            pieces = [labels[a : a + step] for a in range(0, len(labels), step)]
+            found = int(np.count_nonzero(sum(np.bincount(piece, minlength=self.n_clusters) for piece in pieces)))
+            if found < self.n_clusters:
+                warnings.warn(
+                    f"Number of distinct clusters ({found}) found smaller than n_clusters ({self.n_clusters}). "
+                    "Possibly due to duplicate points in X.",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
+            self.cluster_centers_ = best.centers.astype(_float_dtype(x))
             self.labels_ = labels
             self.inertia_ = _unshifted(best.inertia, points)
             self.n_iter_ = best.n_iter
-        step = 2**20  # counting needs 64-bit copies of the labels
-        counts = sum(np.bincount(labels[a : a + step], minlength=self.n_clusters) for a in range(0, len(labels), step))
-        found = int(np.count_nonzero(counts))
-        if found < self.n_clusters:
-            warnings.warn(
-                f"Number of distinct clusters ({found}) found smaller than n_clusters ({self.n_clusters}). "
-                "Possibly due to duplicate points in X.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
         return self
 
     def fit_predict(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int32]:
@@ -207,8 +207,9 @@ default="k-means++"
         try:
             yield
         except BaseException:  # KeyboardInterrupt too
-            self.__dict__.clear()
             self.__dict__.update(before)
+            for name in self.__dict__.keys() - before.keys():
+                del self.__dict__[name]
             raise
 
     def _points(

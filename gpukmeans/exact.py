@@ -224,8 +224,8 @@ class Scales:
 
     def farthest(self, centers: Floats) -> float:
         """An upper bound on D between any point in range and any of the centers (k, d)."""
-        reach = np.maximum(self.high - centers, centers - self.low)
-        return float(np.max(np.sum(reach * reach, axis=1))) * (1 + 2.0**-20)
+        reach = np.ascontiguousarray(np.maximum(self.high - centers, centers - self.low).T)
+        return float(np.max(_sum_features(reach * reach))) * (1 + 2.0**-20)
 
 
 @dataclass(frozen=True)
@@ -248,14 +248,14 @@ class Inertia:
     def sums(self, distances: Floats, weights: Floats | Ints | None) -> tuple[int, int]:
         """The two integer sums over distances (m,)."""
         copies: Ints | None = None
+        scaled = distances * 2.0**self.coarse_bits  # first, for the product with a weight might overflow
         if weights is not None:
             if weights.dtype == np.int64:
                 copies = weights.astype(np.int64, copy=False)
             else:
                 whole = weights == np.rint(weights)
                 copies = np.where(whole, weights, 1.0).astype(np.int64)
-                distances = np.where(whole, distances, distances * weights)
-        scaled = distances * 2.0**self.coarse_bits
+                scaled *= np.where(whole, 1.0, weights)
         coarse = np.rint(scaled)
         scaled -= coarse
         scaled *= 2.0**self.fine_bits

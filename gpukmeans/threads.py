@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import joblib
@@ -46,68 +46,131 @@ def run(task: Callable[[Item], Result], items: Sequence[Item], threads: int) -> 
     another item, and is raised once they have finished the one at hand.
     """
     helpers = min(threads, len(items)) - 1
-    if helpers < 1:
-        with one_blas_thread():
-            return [task(item) for item in items]
-    results: list[Result | None] = [None] * len(items)
-    todo = iter(range(len(items)))
-    stop = threading.Event()
-
-    def work() -> None:
-        # next() on a range iterator is atomic under the interpreter lock.
-        while not stop.is_set() and (i := next(todo, None)) is not None:
-            try:
-                results[i] = task(items[i])
-            except BaseException:
-                stop.set()
-                raise
-
     with one_blas_thread():
-        futures = [_pool(helpers).submit(work) for _ in range(helpers)]
+        if helpers < 1:
+            return [task(item) for item in items]
+        job = _Job(task, items)
         try:
-            work()
+            _workers.ask(job, helpers)
+            job.work()
         finally:
-            stop.set()
-            failures = [future.exception() for future in futures if not future.cancel()]
-    for failure in failures:
-        if failure is not None:
-            raise failure
-    return results  # type: ignore[return-value]
+            job.close()
+    if job.failures:
+        raise job.failures[0]
+    return job.results
 
 
-@cache
-def _pool(helpers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(helpers, thread_name_prefix="gpukmeans")
+class _Job:
+    """Items, and the threads at work on them. Locks and queues are the interpreter's own, in C: those of
+    `threading` and `concurrent.futures` can be left locked by a KeyboardInterrupt."""
+
+    def __init__(self, task: Callable[[Any], Any], items: Sequence[Any]) -> None:
+        self.task, self.items = task, items
+        self.results: list[Any] = [None] * len(items)
+        self.failures: list[BaseException] = []
+        self.lock = threading.Lock()
+        self.next = 0
+        self.open = True
+        self.helpers = 0
+        self.left: SimpleQueue[None] = SimpleQueue()  # one entry for each helper that has finished
+
+    def work(self) -> None:
+        while (i := self._take()) is not None:
+            self.results[i] = self.task(self.items[i])
+
+    def _take(self) -> int | None:
+        with self.lock:
+            i = self.next
+            if not self.open or i == len(self.items):
+                return None
+            self.next = i + 1
+            return i
+
+    def help(self) -> None:
+        """`work` in another thread; nothing if the job is closed by the time a worker comes to it."""
+        with self.lock:
+            if not self.open:
+                return
+            self.helpers += 1
+        try:
+            self.work()
+        except BaseException as error:
+            self.failures.append(error)
+            self.open = False
+        finally:
+            self.left.put(None)
+
+    def close(self) -> None:
+        """No item is started any more; returns when those at hand are done."""
+        with self.lock:
+            self.open = False
+        for _ in range(self.helpers):
+            self.left.get()
+
+
+class _Workers:
+    """Threads that help whoever asks. Daemons: they keep no program from ending, and they serve a thread
+    that outlives the main one."""
+
+    def __init__(self) -> None:
+        self.jobs: SimpleQueue[_Job] = SimpleQueue()
+        self.lock = threading.Lock()
+        self.count = 0
+
+    def ask(self, job: _Job, helpers: int) -> None:
+        with self.lock:
+            while self.count < helpers:
+                try:
+                    threading.Thread(target=self._serve, name="gpukmeans", daemon=True).start()
+                except RuntimeError:  # no more threads to be had, or the interpreter ends: the caller works alone
+                    break
+                self.count += 1
+        for _ in range(min(helpers, self.count)):
+            self.jobs.put(job)
+
+    def _serve(self) -> None:
+        while True:
+            job = self.jobs.get()
+            job.help()
+            del job  # a worker at rest must not keep data alive
+
+
+_workers = _Workers()
 
 
 class _BlasLimit:
     """Holds BLAS to one thread while any run in this process goes on.
 
     The limit is the process's, and two overlapping runs would restore each other's: the first to come
-    sets it and the last to go lifts it.
+    sets it and the last to go lifts it. An interruption anywhere in here leaves a state that the next
+    user's coming and going puts right.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.users = 0
-        self.found: list[int] = []
+        self.users: set[object] = set()
+        self.found: list[int] = []  # the libraries' threads before the limit; empty if there is none
 
-    def enter(self) -> None:
+    def enter(self, user: object) -> None:
         with self.lock:
-            if self.users == 0:
+            self.users.add(user)
+            if not self.found:
                 self.found = [library.num_threads for library in _blas()]
                 _set_blas([1] * len(self.found))
-            self.users += 1
 
-    def leave(self) -> None:
+    def leave(self, user: object) -> None:
         with self.lock:
-            self.users -= 1
-            if self.users == 0:
-                _set_blas(self.found)
+            self.users.discard(user)
+            if not self.users:
+                self.lift()
+
+    def lift(self) -> None:
+        _set_blas(self.found)
+        self.found = []
 
 
 def _set_blas(threads: list[int]) -> None:
-    for library, count in zip(_blas(), threads, strict=True):
+    for library, count in zip(_blas(), threads, strict=False):
         library.set_num_threads(count)
         # Since version 3.8 threadpoolctl lets only the thread that set OpenBLAS's limit set it again.
         # Ours may be lifted by another than set it, and must not keep anybody else from setting theirs.
@@ -130,18 +193,20 @@ def one_blas_thread() -> Iterator[None]:
     Where others use the processors too, those wait for each other: a product of 0.1 ms then takes 8. Costs
     10 us, or 1 us inside another such context.
     """
-    _limit.enter()
+    limit, user = _limit, object()  # a child forked in the meantime has another limit
     try:
+        limit.enter(user)
         yield
     finally:
-        _limit.leave()
+        limit.leave(user)
 
 
 def _after_fork() -> None:
     """A child process has none of its parent's threads, and must not wait for their locks."""
-    global _limit
-    _pool.cache_clear()
-    _limit = _BlasLimit()
+    global _limit, _workers
+    _workers = _Workers()
+    inherited, _limit = _limit, _BlasLimit()
+    inherited.lift()
 
 
 if hasattr(os, "register_at_fork"):

@@ -626,3 +626,11 @@ def test_an_outlier_costs_the_inertia_of_the_others_nothing(kmeans):
     model = kmeans(n_clusters=2, init=[[0.0], [1e5]]).fit(x)
     exact = Reference(x).inertia(model.labels_.tolist(), model.cluster_centers_.tolist())
     assert model.inertia_ == pytest.approx(float(exact), rel=1e-15, abs=0)
+
+
+def test_an_inertia_of_fractional_weights_does_not_overflow_on_the_way(kmeans):
+    """The product of D and a weight may exceed float64 where neither does: 2**1002 * 1e9."""
+    x, w = np.array([[-(2.0**500)], [2.0**500]]), np.full(2, 1e9 + 0.5)
+    assert kmeans(n_clusters=1).fit(x, sample_weight=w).inertia_ == math.inf
+    small = kmeans(n_clusters=1).fit(x * 2.0**-20, sample_weight=w).inertia_
+    assert small == float(2 * Fraction(1e9 + 0.5) * Fraction(2) ** 960)

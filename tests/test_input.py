@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 import scipy.sparse
 from sklearn.cluster import KMeans as Theirs
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from gpukmeans import KMeans
 from gpukmeans.exact import LARGEST_MAGNITUDE, Weights
@@ -360,3 +361,13 @@ def test_rows_beyond_32_bits_are_not_sorted_by_32_bit_keys(device, long):
     """Rearranging packs a row's index into 32 bits; beyond that it must decline, before any work."""
     if device == "cpu":
         assert arrange(long, None, np.zeros(3), np.ones(3)) is None
+
+
+def test_a_warning_that_is_an_error_leaves_the_estimator_as_it_was(kmeans):
+    model = kmeans(n_clusters=2, random_state=0).fit([[0.0], [1.0], [9.0]])
+    before = vars(model).copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ConvergenceWarning):
+            model.fit([[1.0], [1.0]])
+    assert vars(model) == before

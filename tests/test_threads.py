@@ -302,7 +302,26 @@ def test_a_run_does_not_take_the_limit_from_others():
     """)
 
 
-# ---------------------------------------------------------------- forks and ends
+def test_a_child_forked_in_the_middle_has_the_threads_that_were_found():
+    with_two_blas_threads("""
+        import os
+
+        def init(x, k, random_state):
+            def child(_):
+                if os.fork() == 0:
+                    os._exit(0 if blas() == before else 1)
+                return os.waitstatus_to_exitcode(os.wait()[1])
+
+            assert run(child, [0], 1) == [0]
+            return x[:k]
+
+        x = np.random.default_rng(0).normal(size=(300, 8))
+        KMeans(5, init=init, n_init=1, device="cpu").fit(x)
+        assert blas() == before
+    """)
+
+
+# ---------------------------------------------------------------- forks, interruptions and ends
 
 
 def _run_in_child(connection):
@@ -342,3 +361,57 @@ def test_the_pool_does_not_keep_a_program_from_ending():
     code = "from gpukmeans.threads import run; print(run(lambda i: i, [1, 2, 3], 3))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[1, 2, 3]\n"
+
+
+def test_a_thread_that_outlives_the_main_one_can_fit():
+    code = """
+        import threading, time
+        import numpy as np
+        from gpukmeans import KMeans
+        from gpukmeans.points.numpy import tuned
+
+        def fit():
+            time.sleep(0.2)
+            with tuned(threads=3, chunk_rows=100):
+                print(KMeans(5, random_state=0, device="cpu").fit(np.arange(2000.0)[:, None]).n_iter_ > 0)
+
+        threading.Thread(target=fit).start()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_interruptions_anywhere_leave_nothing_behind():
+    """Hundreds of signals at random moments: the next fit neither hangs nor finds BLAS limited."""
+    with_two_blas_threads("""
+        import random, signal, time
+
+        x = np.random.default_rng(0).normal(size=(2000, 8))
+
+        def fit():
+            with tuned(threads=3, chunk_rows=200):
+                return KMeans(10, random_state=0, max_iter=4, device="cpu").fit(x).inertia_
+
+        def interrupt(number, frame):
+            raise KeyboardInterrupt
+
+        expected = fit()
+        begin = time.perf_counter()
+        fit()
+        took = time.perf_counter() - begin
+        signal.signal(signal.SIGALRM, interrupt)
+        draw = random.Random(0)
+        interrupted = 0
+        for _ in range(100):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-5, took))
+                fit()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert interrupted > 10
+        assert fit() == expected
+        assert blas() == before
+    """)
