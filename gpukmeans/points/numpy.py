@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -108,10 +109,14 @@ class NumPyPoints:
     def extent(self) -> tuple[Floats, Floats]:
         spans = self._spans(self.n, _EXACT // self.d)
         parts = run(lambda rows: _extent(self._rows.x[rows]), spans, self._threads)
-        self._low = np.min([low for low, _ in parts], axis=0)
-        self._high = np.max([high for _, high in parts], axis=0)
-        self._frame = Frame.of(self._low, self._high)
+        self._low, self._high = parts[0]
+        for low, high in parts[1:]:
+            self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
         return self._low, self._high
+
+    @cached_property
+    def _frame(self) -> Frame | None:
+        return Frame.of(self._low, self._high)
 
     def prepare(self, scales: Scales) -> None:
         self._scales = scales
