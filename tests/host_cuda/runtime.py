@@ -1,0 +1,270 @@
+"""HostCuda: stands where CuPy stands, and runs kernels on the CPU.
+
+It has the few names of CuPy that gpukmeans/points/cuda.py uses, with CuPy's meaning, and nothing else: any
+other use is an error. Device memory lives in a worker process, so that a kernel's error ends that process and
+not the tests. It becomes an exception that names the kernel and carries the report; the next use of the object
+starts a new worker, to which older arrays are unknown.
+
+    cp = HostCuda(build="address", seed=1)
+    x = cp.asarray(np.arange(10.0))
+    double = cp.RawModule(code=source, options=("--std=c++17",)).get_function("double_all")
+    double((1,), (32,), (x, np.int64(10)))
+    cp.asnumpy(x)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from . import build as building
+from .worker import CUDARuntimeError, Worker
+
+# What a small device of compute capability 8.6 has, but for the few multiprocessors: a grid is a handful of blocks.
+ATTRIBUTES = {
+    "MultiProcessorCount": 2,
+    "MaxSharedMemoryPerBlock": 48 * 1024,
+    "MaxSharedMemoryPerBlockOptin": 99 * 1024,
+    "WarpSize": 32,
+    "MaxThreadsPerBlock": 1024,
+}
+MAX_BLOCK, MAX_GRID = (1024, 1024, 64), (2**31 - 1, 65535, 65535)
+
+
+class OutOfMemoryError(MemoryError):
+    """cupy.cuda.memory.OutOfMemoryError"""
+
+
+class CUDADriverError(RuntimeError):
+    """cupy.cuda.driver.CUDADriverError: a launch that cannot be."""
+
+
+# ---------------------------------------------------------------- arrays
+
+
+class Memory:
+    """An allocation, given back when the last array on it is gone."""
+
+    def __init__(self, host: HostCuda, size: int, item: int) -> None:
+        self.address, self.size, self.host = 0, 0, host
+        if host.used_bytes + size > host.total_bytes:
+            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (used so far: {host.used_bytes:,} bytes).")
+        self.worker = host.worker()
+        self.address = self.worker.allocate(size, item) if size else 0
+        self.size = size
+        host.used_bytes += size
+        host.peak_bytes = max(host.peak_bytes, host.used_bytes)
+
+    def __del__(self) -> None:
+        self.host.used_bytes -= self.size
+        if self.address:
+            self.worker.release(self.address)
+
+
+class HostArray:
+    """cupy.ndarray, C-contiguous."""
+
+    def __init__(self, memory: Memory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._memory, self._offset, self.shape, self.dtype = memory, offset, shape, dtype
+        self.ndim, self.size = len(shape), math.prod(shape)
+        self.nbytes = self.size * dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> HostArray:
+        if not isinstance(rows, slice) or rows.step not in (None, 1):
+            raise TypeError(f"arrays here are sliced along the first axis, in steps of one, and not by {rows!r}")
+        start, stop, _ = rows.indices(len(self))
+        shape = (max(0, stop - start), *self.shape[1:])
+        offset = self._offset + start * math.prod(self.shape[1:]) * self.dtype.itemsize
+        return HostArray(self._memory, offset, shape, self.dtype)
+
+    def reshape(self, *shape: Any) -> HostArray:
+        shape = np.empty(self.size, np.bool_).reshape(*shape).shape  # NumPy's rules for -1 and for errors
+        return HostArray(self._memory, self._offset, shape, self.dtype)
+
+    def fill(self, value: Any) -> None:
+        self._write(np.full(self.shape, value, self.dtype))
+
+    def set(self, array: NDArray[Any]) -> None:
+        if array.dtype != self.dtype or array.shape != self.shape or not array.flags.c_contiguous:
+            raise ValueError(f"set takes a C-contiguous array of {self.dtype} {self.shape}")
+        self._memory.host.bytes_uploaded += self.nbytes
+        self._write(array)
+
+    def get(self) -> NDArray[Any]:
+        self._memory.host.bytes_downloaded += self.nbytes
+        data = self._memory.worker.read(self.address, self.nbytes) if self.nbytes else b""
+        return np.frombuffer(data, self.dtype).reshape(self.shape)
+
+    @property
+    def address(self) -> int:
+        return self._memory.address + self._offset if self.size else 0
+
+    def _write(self, array: NDArray[Any]) -> None:
+        if self.nbytes:
+            self._memory.worker.write(self.address, array.reshape(-1).view(np.uint8))
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("arrays on the device are not computed with, compared or converted from Python")
+
+    # Python and NumPy would find some answer of their own.
+    __array__ = __bool__ = __iter__ = __eq__ = __array_ufunc__ = __array_function__ = _refuse  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+
+# ---------------------------------------------------------------- kernels
+
+
+class Function:
+    """A kernel: function((grid,), (block,), (arguments,), shared_mem=0)."""
+
+    def __init__(self, module: RawModule, name: str) -> None:
+        self._module, self._name = module, name
+        self.max_dynamic_shared_size_bytes = ATTRIBUTES["MaxSharedMemoryPerBlock"]
+
+    def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
+        host = self._module.host
+        worker = host.worker()
+        handle, kernels = self._module.loaded(worker)
+        number, max_threads, parameters = kernels[self._name]
+        where = f"kernel {self._name}, grid {tuple(grid)}, block {tuple(block)}, {shared_mem} bytes of shared memory"
+
+        def fits(sizes: Sequence[int], limits: Sequence[int]) -> bool:
+            return 1 <= len(sizes) <= 3 and all(1 <= s <= limit for s, limit in zip(sizes, limits, strict=False))
+
+        if not (fits(grid, MAX_GRID) and fits(block, MAX_BLOCK) and math.prod(block) <= 1024):
+            raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: invalid argument: {where}")
+        if math.prod(block) > max_threads:
+            raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: __launch_bounds__({max_threads}) is exceeded: {where}")
+        if not 0 <= self.max_dynamic_shared_size_bytes <= ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]:
+            raise CUDADriverError(
+                f"CUDA_ERROR_INVALID_VALUE: max_dynamic_shared_size_bytes={self.max_dynamic_shared_size_bytes}: {where}"
+            )
+        if not 0 <= shared_mem <= self.max_dynamic_shared_size_bytes:
+            raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: {self.max_dynamic_shared_size_bytes} allowed: {where}")
+        if len(args) != len(parameters):
+            raise TypeError(f"kernel {self._name} takes {len(parameters)} arguments, not {len(args)}")
+        numbers = [
+            self._argument(i, argument, parameter, worker)
+            for i, (argument, parameter) in enumerate(zip(args, parameters, strict=True))
+        ]
+        host.launches[self._name] += 1
+        # Another order for every launch, and none of them 0, which asks for the natural one.
+        seed = np.random.SeedSequence((host.seed, host.launches.total())).generate_state(1, np.uint64)[0] | np.uint64(1)
+        shape = [*grid, *[1] * (3 - len(grid)), *block, *[1] * (3 - len(block)), shared_mem]
+        try:
+            worker.launch(handle, number, np.array([*shape, seed if host.seed else 0], np.uint64).tobytes(), *numbers)
+        except CUDARuntimeError as error:
+            raise CUDARuntimeError(f"{where}:\n{error}") from None
+
+    def _argument(self, i: int, argument: Any, parameter: str, worker: Worker) -> bytes:
+        """The eight bytes of an argument that has exactly the type the kernel declares."""
+        if isinstance(argument, HostArray):
+            if argument._memory.worker is not worker:
+                raise CUDARuntimeError(f"argument {i} of {self._name}: the worker that held the array has ended")
+            # A float16 is declared by its bits, so that no header of CUDA's is needed.
+            names = {"*" + argument.dtype.str[1:], "*V0"} | ({"*u2"} if argument.dtype == np.float16 else set())
+            found, data = f"an array of {argument.dtype}", np.uint64(argument.address).tobytes()
+        elif isinstance(argument, np.generic):
+            names, found, data = {argument.dtype.str[1:]}, repr(argument), argument.tobytes()
+        else:
+            names, found, data = set(), repr(argument), b""
+        if parameter not in names:
+            dtype = parameter.lstrip("*")
+            expected = dtype if dtype == "V0" else np.dtype(dtype).name
+            kind = "an array of " if parameter[0] == "*" else "a NumPy scalar of "
+            raise TypeError(f"argument {i} of kernel {self._name} is {kind}{expected}, not {found}")
+        return data.ljust(8, b"\0")
+
+
+class RawModule:
+    """cupy.RawModule: compiled when a function is first asked for."""
+
+    def __init__(
+        self, host: HostCuda, code: str, options: Sequence[str] = (), name_expressions: Sequence[str] | None = None
+    ) -> None:
+        self.host, self._source = host, (code, tuple(options), tuple(name_expressions or ()))
+        self._worker: Worker | None = None
+
+    def get_function(self, name: str) -> Function:
+        _, kernels = self.loaded(self.host.worker())
+        if name not in kernels:
+            raise CUDADriverError(f"CUDA_ERROR_NOT_FOUND: no kernel {name}, but {', '.join(kernels)}")
+        return Function(self, name)
+
+    def loaded(self, worker: Worker) -> tuple[int, dict[str, tuple[int, int, list[str]]]]:
+        """The handle that this worker knows, and each kernel's number, most threads, and parameters."""
+        if self._worker is not worker:
+            self._handle, text = worker.load(str(building.module(self.host.build, *self._source)))
+            rows = [line.split("\t") for line in text.splitlines()]
+            self._kernels = {row[0]: (i, int(row[1]), row[2:]) for i, row in enumerate(rows)}
+            self._worker = worker
+        return self._handle, self._kernels
+
+
+# ---------------------------------------------------------------- the object in CuPy's place
+
+
+class HostCuda:
+    """build: "address" or "race", see build.py. seed: of the order in which threads and blocks run, 0 for the
+    natural one. memory: bytes of device memory. timeout: seconds that a kernel may take.
+
+    Counted, for tests to read and to set back: bytes_uploaded, bytes_downloaded, launches (by kernel), peak_bytes.
+    """
+
+    ndarray = HostArray
+
+    def __init__(self, build: str = "address", seed: int = 0, memory: int = 2**30, timeout: float = 120.0) -> None:
+        self.build, self.seed, self.total_bytes, self.timeout = build, seed, memory, timeout
+        self.used_bytes = self.peak_bytes = self.bytes_uploaded = self.bytes_downloaded = 0
+        self.launches: Counter[str] = Counter()
+        self._worker: Worker | None = None
+        self.RawModule = partial(RawModule, self)
+        device = SimpleNamespace(attributes=dict(ATTRIBUTES))
+        stream = SimpleNamespace(synchronize=lambda: None)  # nothing is ever left to wait for
+        self.cuda = SimpleNamespace(
+            Device=lambda: device,
+            get_current_stream=lambda: stream,
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            runtime=SimpleNamespace(
+                CUDARuntimeError=CUDARuntimeError,
+                memGetInfo=lambda: (self.total_bytes - self.used_bytes, self.total_bytes),
+            ),
+            driver=SimpleNamespace(CUDADriverError=CUDADriverError),
+            compiler=SimpleNamespace(CompileException=building.CompileException),
+        )
+
+    def worker(self) -> Worker:
+        if self._worker is None or not self._worker.alive:
+            self._worker = Worker(self.build, self.timeout)
+        return self._worker
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> HostArray:
+        shape, dtype = tuple(np.atleast_1d(shape).tolist()) if shape != () else (), np.dtype(dtype)
+        return HostArray(Memory(self, math.prod(shape) * dtype.itemsize, dtype.itemsize), 0, shape, dtype)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> HostArray:
+        array = self.empty(shape, dtype)
+        array.fill(0)
+        return array
+
+    def asarray(self, array: NDArray[Any] | HostArray) -> HostArray:
+        if isinstance(array, HostArray):
+            return array
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"asarray takes NumPy arrays, not {type(array).__name__}")
+        result = self.empty(array.shape, array.dtype)
+        result.set(array)
+        return result
+
+    def asnumpy(self, array: HostArray) -> NDArray[Any]:
+        return array.get()
