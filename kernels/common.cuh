@@ -1,0 +1,120 @@
+// What every family of kernels shares: the input's type, the distance D, fixed-point terms, sums of 64 bits.
+//
+// Compiled at run time for one type of input and of weights, chosen by macros:
+//   X_KIND        0 uint8, 1 float16, 2 float32, 3 float64
+//   WEIGHT_KIND   0 all rows weigh one, 1 int64 (copies of a row), 2 float64
+// Rows are stored one after another: x[i * d + j]. Indices of values are 64-bit: n * d may pass 2**31.
+//
+// The arithmetic is that of gpukmeans/exact.py, operation by operation. The *_rn intrinsics are never
+// contracted into a fused multiply-add, and no fast-math option is ever used: the bits are the contract.
+#pragma once
+
+typedef long long int64;
+typedef unsigned long long uint64;
+
+#if X_KIND == 0
+typedef unsigned char X;
+#elif X_KIND == 1
+typedef unsigned short X;  // the bits of a float16, so that no header of CUDA's is needed
+#elif X_KIND == 2
+typedef float X;
+#else
+typedef double X;
+#endif
+
+#if WEIGHT_KIND == 1
+typedef int64 W;
+#else
+typedef double W;
+#endif
+
+__device__ __forceinline__ double value(X x) {
+#if X_KIND == 1
+    // Read as a float32, the bits are too small by 2**(127 - 15); the product is exact, for subnormals too.
+    unsigned bits = (x & 0x7fffu) << 13, sign = (x & 0x8000u) << 16;
+    float magnitude = __fmul_rn(__uint_as_float(bits), 5.192296858534827628530496329220096e33f);
+    bits = bits >= 0x7c00u << 13 ? bits | 0x7f800000u : __float_as_uint(magnitude);  // infinity and NaN stay
+    return (double)__uint_as_float(bits | sign);
+#else
+    return (double)x;
+#endif
+}
+
+// One feature's share of D (Rule 1), added to the features before it.
+__device__ __forceinline__ double add_square(double total, double x, double c) {
+    double step = __dsub_rn(x, c);
+    return __dadd_rn(total, __dmul_rn(step, step));
+}
+
+// D of row x (d) and center c (d). The first square is added to zero, which changes nothing.
+__device__ __forceinline__ double squared_distance(const X* x, const double* c, int d) {
+    double total = 0.0;
+    for (int j = 0; j < d; j++) total = add_square(total, value(x[j]), c[j]);
+    return total;
+}
+
+__device__ __forceinline__ W weight_of(const W* weights, int64 i) {
+#if WEIGHT_KIND == 0
+    return 1;
+#else
+    return weights[i];
+#endif
+}
+
+// exact.weigh: `term` holds an integer; a whole weight counts copies of it, any other scales it before rounding.
+__device__ __forceinline__ int64 weigh(double term, W weight) {
+#if WEIGHT_KIND == 0
+    return (int64)term;
+#elif WEIGHT_KIND == 1
+    return (int64)term * weight;
+#else
+    return weight == rint(weight) ? (int64)term * (int64)weight : (int64)rint(__dmul_rn(term, weight));
+#endif
+}
+
+// Weights.masses: the weight as sums count it. unit: 2**exponent.
+__device__ __forceinline__ int64 weight_mass(W weight, double unit) {
+#if WEIGHT_KIND == 2
+    return (int64)rint(__dmul_rn(weight, unit));
+#else
+    return (int64)weight;
+#endif
+}
+
+// Scales.terms, one feature of one row.
+__device__ __forceinline__ int64 fixed_term(X x, double offset, double scale, W weight) {
+    return weigh(rint(__dmul_rn(__dsub_rn(value(x), offset), scale)), weight);
+}
+
+// ---------------------------------------------------------------- sums
+
+// Shared memory has no 64-bit add of its own, only a loop that compares and swaps. Two 32-bit adds, the
+// second with the first one's carry, are exact: whichever order they arrive in, each wrap is carried once.
+__device__ __forceinline__ void add_shared(unsigned* sum, int64 amount) {
+    unsigned low = (unsigned)amount;
+    unsigned carry = atomicAdd(&sum[0], low) > 0xffffffffu - low;
+    unsigned high = (unsigned)((uint64)amount >> 32) + carry;
+    if (high) atomicAdd(&sum[1], high);
+}
+
+__device__ __forceinline__ void add_global(uint64* sum, int64 amount) { atomicAdd(sum, (uint64)amount); }
+
+// The sum over a full warp, in its first lane.
+__device__ __forceinline__ int64 warp_sum(int64 amount) {
+    for (int step = 16; step; step >>= 1) amount += __shfl_down_sync(0xffffffffu, amount, step);
+    return amount;
+}
+
+// Adds every thread's amount to a sum in global memory. All threads of a block of full warps call it.
+__device__ __forceinline__ void block_add(uint64* sum, int64 amount) {
+    amount = warp_sum(amount);
+    if (threadIdx.x % 32 == 0 && amount) add_global(sum, amount);
+}
+
+// ---------------------------------------------------------------- order
+
+// Doubles, NaN excepted, as integers of the same order, for atomicMin and atomicMax.
+__device__ __forceinline__ uint64 order_key(double x) {
+    uint64 bits = (uint64)__double_as_longlong(x);
+    return bits >> 63 ? ~bits : bits | 0x8000000000000000ull;
+}

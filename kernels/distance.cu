@@ -1,0 +1,93 @@
+// What is computed from D itself, a thread a row: inertia, distances to every center, the rows farthest from their
+// own center.
+
+#include "common.cuh"
+
+// Inertia.sums. labelled: 0 if there is one center, that of all. coarse, fine: the powers of two of the two parts. sums: (2,).
+// Traffic: the rows once, 4 bytes a row for the label.
+extern "C" __global__ void __launch_bounds__(256, 4)
+inertia(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, const int* __restrict__ labels,
+        int labelled, const W* __restrict__ weights, double coarse, double fine, unsigned long long* __restrict__ sums) {
+    int64 large = 0, small = 0;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        double distance = squared_distance(x + i * d, centers + (labelled ? (int64)labels[i] * d : 0), d);
+        W weight = weight_of(weights, i);
+        int64 copies = 1;
+        double scaled = __dmul_rn(distance, coarse);
+#if WEIGHT_KIND == 1
+        copies = weight;
+#elif WEIGHT_KIND == 2
+        if (weight == rint(weight)) copies = (int64)weight;
+        else scaled = __dmul_rn(scaled, weight);
+#endif
+        double whole = rint(scaled);
+        large += (int64)whole * copies;
+        small += (int64)rint(__dmul_rn(__dsub_rn(scaled, whole), fine)) * copies;
+    }
+    block_add(&sums[0], large);
+    block_add(&sums[1], small);
+}
+
+// distances: (n, k). A thread computes one of them; neighbours share the row.
+extern "C" __global__ void __launch_bounds__(256, 4)
+distances(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, int k,
+          double* __restrict__ distances) {
+    int64 pairs = n * k;
+    for (int64 e = (int64)blockIdx.x * blockDim.x + threadIdx.x; e < pairs; e += (int64)gridDim.x * blockDim.x) {
+        distances[e] = squared_distance(x + e / k * d, centers + e % k * d, d);
+    }
+}
+
+// ---------------------------------------------------------------- the farthest rows, for empty clusters
+
+// distance: (n,) D to the own center. largest: its maximum, as the bits of a double not negative; 0 before.
+extern "C" __global__ void __launch_bounds__(256, 4)
+own_distances(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers,
+              const int* __restrict__ labels, double* __restrict__ distance) {
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        distance[i] = squared_distance(x + i * d, centers + (int64)labels[i] * d, d);
+    }
+}
+
+// found: the largest distance as its bits, 0 before; then, by first_farthest, the first row that has it, ~0 before.
+extern "C" __global__ void __launch_bounds__(256, 4)
+farthest(const double* __restrict__ distance, long long n, unsigned long long* __restrict__ found) {
+    uint64 largest = 0;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        uint64 bits = (uint64)__double_as_longlong(distance[i]);
+        largest = bits > largest ? bits : largest;
+    }
+    atomicMax(&found[0], largest);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4)
+first_farthest(const double* __restrict__ distance, long long n, unsigned long long* __restrict__ found) {
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        if ((uint64)__double_as_longlong(distance[i]) == found[0]) atomicMin(&found[1], (uint64)i);
+    }
+}
+
+// All rows where row `found[1]` is: their terms together, (d + 1,), their distance to zero, so that the next search
+// finds another location; and that row's coordinates (d,) and label.
+extern "C" __global__ void __launch_bounds__(256, 4)
+take_farthest(const X* __restrict__ x, long long n, int d, const int* __restrict__ labels,
+              const W* __restrict__ weights, const double* __restrict__ offset, const double* __restrict__ scale,
+              double unit, const unsigned long long* __restrict__ found, double* __restrict__ distance,
+              unsigned long long* __restrict__ terms, double* __restrict__ location, int* __restrict__ label) {
+    const X* there = x + (int64)found[1] * d;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        if ((uint64)__double_as_longlong(distance[i]) != found[0]) continue;
+        const X* row = x + i * d;
+        bool same = true;
+        for (int j = 0; j < d && same; j++) same = value(row[j]) == value(there[j]);
+        if (!same) continue;
+        distance[i] = 0.0;
+        W weight = weight_of(weights, i);
+        for (int j = 0; j < d; j++) add_global(terms + j, fixed_term(row[j], offset[j], scale[j], weight));
+        add_global(terms + d, weight_mass(weight, unit));
+        if (i == (int64)found[1]) {
+            for (int j = 0; j < d; j++) location[j] = value(row[j]);
+            label[0] = labels[i];
+        }
+    }
+}

@@ -1,0 +1,110 @@
+// Seeding: every row keeps D to its closest center so far; candidates are weighed by what would remain, and rows are
+// picked by rank in the prefix sum of integer masses, in row order (Rule 4).
+//
+// Masses are summed over runs of RUN rows, a block each, and one block makes prefix sums of those: to pick a row is
+// then a search among the runs' sums and a scan of one run.
+
+#include "common.cuh"
+
+#define RUN 1024
+
+// A row's mass: weight times `closest` at the scale `power`, or, for power 0, the weight alone.
+__device__ __forceinline__ int64 mass(double closest, W weight, double power, double unit) {
+    return power == 0.0 ? weight_mass(weight, unit) : weigh(rint(__dmul_rn(closest, power)), weight);
+}
+
+// sums: (m,), what each candidate would leave. Traffic: the rows, their weights and `closest` once for each.
+extern "C" __global__ void __launch_bounds__(256, 3)
+potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
+           const double* __restrict__ closest, const double* __restrict__ candidates, int m, double power,
+           unsigned long long* __restrict__ sums) {
+    for (int c = 0; c < m; c++) {
+        int64 sum = 0;
+        for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+            double distance = fmin(squared_distance(x + i * d, candidates + (int64)c * d, d), closest[i]);
+            sum += mass(distance, weight_of(weights, i), power, 0.0);
+        }
+        block_add(&sums[c], sum);
+    }
+}
+
+// closest: lowered to D to the center. largest: the bits of the largest that remains, 0 before.
+extern "C" __global__ void __launch_bounds__(256, 4)
+accept_center(const X* __restrict__ x, long long n, int d, const double* __restrict__ center, int first,
+              double* __restrict__ closest, unsigned long long* __restrict__ largest) {
+    uint64 most = 0;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        double distance = squared_distance(x + i * d, center, d);
+        if (!first) distance = fmin(distance, closest[i]);
+        closest[i] = distance;
+        uint64 bits = (uint64)__double_as_longlong(distance);
+        most = bits > most ? bits : most;
+    }
+    atomicMax(largest, most);
+}
+
+// runs: (ceil(n / RUN),), 0 before; the sum of each run's masses. A block to a run, blocks of 256 threads.
+extern "C" __global__ void __launch_bounds__(256, 4)
+run_sums(long long n, const W* __restrict__ weights, const double* __restrict__ closest, double power, double unit,
+         unsigned long long* __restrict__ runs) {
+    for (int64 run = blockIdx.x; run * RUN < n; run += gridDim.x) {
+        int64 sum = 0;
+        for (int64 i = run * RUN + threadIdx.x; i < n && i < (run + 1) * RUN; i += blockDim.x) {
+            sum += mass(power == 0.0 ? 0.0 : closest[i], weight_of(weights, i), power, unit);
+        }
+        block_add(&runs[run], sum);
+    }
+}
+
+// The inclusive scan of a block's amounts; scan: (blockDim.x,) of shared memory.
+__device__ __forceinline__ int64 block_scan(int64 amount, int64* scan) {
+    scan[threadIdx.x] = amount;
+    __syncthreads();
+    for (int step = 1; step < blockDim.x; step *= 2) {
+        int64 before = threadIdx.x >= step ? scan[threadIdx.x - step] : 0;
+        __syncthreads();
+        scan[threadIdx.x] += before;
+        __syncthreads();
+    }
+    return scan[threadIdx.x];
+}
+
+// runs: (count,), from sums to inclusive prefix sums, in place. One block of RUN threads.
+extern "C" __global__ void __launch_bounds__(RUN) prefix_sums(unsigned long long* __restrict__ runs, long long count) {
+    __shared__ int64 scan[RUN];
+    int64 before = 0;
+    for (int64 base = 0; base < count; base += RUN) {
+        int64 r = base + threadIdx.x;
+        int64 sum = block_scan(r < count ? (int64)runs[r] : 0, scan);
+        if (r < count) runs[r] = (uint64)(before + sum);
+        before += scan[RUN - 1];
+        __syncthreads();
+    }
+}
+
+// The first row whose prefix sum exceeds ranks[blockIdx.x], and its coordinates, (m, d). A block of RUN threads to a
+// rank.
+extern "C" __global__ void __launch_bounds__(RUN)
+find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights, const double* __restrict__ closest,
+     double power, double unit, const unsigned long long* __restrict__ prefix, long long count,
+     const long long* __restrict__ ranks, double* __restrict__ rows) {
+    __shared__ int64 scan[RUN];
+    int64 rank = ranks[blockIdx.x];
+    int64 run = 0;  // how many runs end at or before the rank
+    for (int64 size = count; size > 0;) {
+        int64 half = size / 2;
+        if ((int64)prefix[run + half] <= rank) {
+            run += half + 1;
+            size -= half + 1;
+        } else {
+            size = half;
+        }
+    }
+    int64 before = run ? (int64)prefix[run - 1] : 0;
+    int64 i = run * RUN + threadIdx.x;
+    int64 own = i < n ? mass(power == 0.0 ? 0.0 : closest[i], weight_of(weights, i), power, unit) : 0;
+    int64 end = before + block_scan(own, scan);
+    if (end > rank && end - own <= rank) {
+        for (int j = 0; j < d; j++) rows[(int64)blockIdx.x * d + j] = value(x[i * d + j]);
+    }
+}

@@ -1,0 +1,73 @@
+// The rest of the assignment step: uncertain labels are decided by D (Rule 1), labels are replaced, and only the rows
+// that changed cluster move their terms from one cluster's integer sums to the other's (Rule 3).
+//
+// A thread takes one row. Sums gather in a block's shared memory where k * (d + 1) of them fit, so that global
+// memory sees one addition a block and sum; otherwise they go to global memory, whose 64-bit add needs no loop.
+// Traffic: 8 bytes a row read, 4 written; the row itself only if it is uncertain or changed.
+
+#include "common.cuh"
+
+#define UNCERTAIN (-1)
+
+__device__ __forceinline__ int decide(const X* x, const double* centers, int k, int d) {
+    double least = squared_distance(x, centers, d);
+    int label = 0;
+    for (int c = 1; c < k; c++) {
+        double distance = squared_distance(x, centers + (int64)c * d, d);
+        if (distance < least) {
+            least = distance;
+            label = c;
+        }
+    }
+    return label;
+}
+
+// next: (n,) what assign proposed. labels: (n,), UNCERTAIN where a row has none yet. sums: (k, d + 1). summing:
+// 0 if only labels are wanted, 1 for sums in global memory, 2 through the dynamic shared memory. counts: rows that
+// changed label, rows that D decided. unit: see weight_mass.
+extern "C" __global__ void __launch_bounds__(256, 4)
+settle(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, int k,
+       const W* __restrict__ weights, const double* __restrict__ offset, const double* __restrict__ scale, double unit,
+       int summing, const int* __restrict__ next, int* __restrict__ labels, unsigned long long* __restrict__ sums,
+       unsigned long long* __restrict__ counts) {
+    extern __shared__ __align__(16) unsigned char dynamic_shared[];
+    unsigned* local = (unsigned*)dynamic_shared;
+    int size = k * (d + 1);
+    if (summing == 2) {
+        for (int e = threadIdx.x; e < 2 * size; e += blockDim.x) local[e] = 0;
+        __syncthreads();
+    }
+    int64 changed = 0, decided = 0;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        int before = labels[i], after = next[i];
+        const X* row = x + i * d;
+        if (after == UNCERTAIN) {
+            after = decide(row, centers, k, d);
+            decided++;
+        }
+        if (after == before) continue;
+        changed++;
+        labels[i] = after;
+        if (!summing) continue;
+        W weight = weight_of(weights, i);
+        for (int j = 0; j <= d; j++) {
+            int64 term = j < d ? fixed_term(row[j], offset[j], scale[j], weight) : weight_mass(weight, unit);
+            if (summing == 2) {
+                add_shared(local + 2 * (after * (d + 1) + j), term);
+                if (before >= 0) add_shared(local + 2 * (before * (d + 1) + j), -term);
+            } else {
+                add_global(sums + (int64)after * (d + 1) + j, term);
+                if (before >= 0) add_global(sums + (int64)before * (d + 1) + j, -term);
+            }
+        }
+    }
+    block_add(&counts[0], changed);
+    block_add(&counts[1], decided);
+    if (summing == 2) {
+        __syncthreads();
+        for (int e = threadIdx.x; e < size; e += blockDim.x) {
+            uint64 amount = (uint64)local[2 * e + 1] << 32 | local[2 * e];
+            if (amount) add_global(sums + e, (int64)amount);
+        }
+    }
+}
