@@ -1,0 +1,230 @@
+"""The CUDA kernels and the Points that drives them, run on the CPU: NumPy's bits, and nothing out of bounds.
+
+The kernels and gpukmeans/points/cuda.py are those that a GPU runs; host_cuda.HostCuda stands where CuPy does. The
+"address" build is watched by the address and undefined-behaviour sanitizers, the "race" build for unordered accesses;
+both shuffle the order of threads and blocks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from host_cuda.runtime import HostCuda
+
+from gpukmeans import KMeans, dispatch, lloyd
+from gpukmeans.exact import Inertia, Weights
+from gpukmeans.points.cuda import CudaPoints
+from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans.seeding import kmeans_plusplus
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+DTYPES = ["uint8", "float16", "float32", "float64"]
+
+
+@pytest.fixture(scope="session")
+def address():
+    return HostCuda(build="address", seed=1)
+
+
+@pytest.fixture(scope="session")
+def race():
+    return HostCuda(build="race", seed=2)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """on(cp): from here on, fits run on the kernels."""
+
+    def switch(cp):
+        def make_points(x, weights=None, summary=None, *, device, lasting=True):
+            return CudaPoints(cp, x, weights, summary, lasting)
+
+        monkeypatch.setattr(dispatch, "make_points", make_points)
+
+    return switch
+
+
+def everything(x, k, weights=None, **parameters):
+    """All that a model says, as bytes."""
+    model = KMeans(k, device="cpu", **{"random_state": 0, "max_iter": 6, **parameters}).fit(x, sample_weight=weights)
+    arrays = [model.cluster_centers_, model.labels_, model.predict(x[::-1]), model.transform(x[:20])]
+    numbers = [model.inertia_, model.score(x, sample_weight=weights)]
+    return [array.tobytes() for array in arrays], numbers, model.n_iter_
+
+
+def same(on, cp, x, k, weights=None, **parameters):
+    expected = everything(x, k, weights, **parameters)
+    on(cp)
+    assert everything(x, k, weights, **parameters) == expected
+
+
+def values(dtype, n, d, seed=0):
+    x = np.random.default_rng(seed).normal(100, 30, (n, d))
+    return np.clip(x, 0, 255).astype(dtype) if dtype == "uint8" else x.astype(dtype)
+
+
+WEIGHTS = {
+    "none": lambda rng, n: None,
+    "copies": lambda rng, n: rng.integers(0, 4, n),
+    "fractions": lambda rng, n: rng.random(n),
+    "some whole": lambda rng, n: np.where(rng.random(n) < 0.5, rng.integers(1, 9, n), rng.random(n)),
+}
+
+
+# ---------------------------------------------------------------- NumPy's bits
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_fits_are_numpys(on, address, dtype, weighing):
+    weights = WEIGHTS[weighing](np.random.default_rng(1), 300)
+    same(on, address, values(dtype, 300, 3), 8, weights)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "k"), [(60, 1, 60), (300, 2, 4), (257, 16, 5), (200, 17, 70), (65, 64, 64), (40, 300, 7), (1, 1, 1)]
+)
+def test_fits_of_many_shapes_are_numpys(on, address, n, d, k):
+    same(on, address, values("float64", n, d), k)
+
+
+def test_more_centers_than_fit_shared_memory_at_once(on, address):
+    """Tiles of centers, and sums in global memory."""
+    x = values("float32", 960, 12)
+    same(on, address, x, 950, init=x[:950], max_iter=2)
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random"])
+def test_several_starts_are_numpys(on, address, init):
+    same(on, address, values("float32", 200, 3), 5, init=init, n_init=3)
+
+
+def test_memory_orders_are_numpys(on, address):
+    x = values("float32", 200, 6)
+    for view in (np.asfortranarray(x), x[::2], x[:, 1:4], x[::-1, ::-1]):
+        same(on, address, view, 4)
+
+
+def hard_data():
+    rng = np.random.default_rng(5)
+    ties = rng.integers(0, 3, (200, 3)).astype(np.float64)
+    yield "ties", ties, ties[:7] / 2
+    yield "duplicate centers", ties, np.repeat(ties[:3], 3, axis=0)
+    wide = rng.normal(size=(150, 9)) * 10.0 ** np.linspace(-30, 30, 9)
+    yield "ranges", wide, wide[:6]
+    far = rng.normal(size=(150, 4)) + 1e8
+    yield "offset", far, far[:6]
+    tiny = rng.integers(-9, 9, (150, 3)) * 1e-310
+    yield "subnormals", tiny, tiny[:5]
+    yield "centers far away", far, far[:4] * np.array([[1.0], [1e60], [-1e90], [1.0]])
+    yield "huge", far * 2.0**460, far[:5] * 2.0**460
+    yield "constant", np.full((50, 3), 7.0), np.arange(6.0).reshape(2, 3)
+    # Three centers without points, and far points that tie.
+    yield "empty clusters", ties * 10, np.concatenate([ties[:2], np.full((3, 3), 1e3)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "x", "centers"), list(hard_data()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_hard_data_is_numpys(on, address, kind, x, centers):
+    same(on, address, x, len(centers), init=centers, max_iter=4)
+
+
+def test_uncertain_points_are_decided(address):
+    """The scores of points half way between two centers decide nothing; D does."""
+    x = np.repeat(np.arange(0.0, 64.0)[:, None], 3, axis=1)
+    centers = x[::2].copy()
+    centers[:, 1] += 1e-12
+    found = []
+    for points in (NumPyPoints(x), CudaPoints(address, x)):
+        lloyd.prepare(points, *points.extent())
+        points.assign(centers)
+        found.append((points.labels().tolist(), points.sums().tolist(), points.uncertain > 0))
+    assert found[1] == found[0] or (found[1][:2] == found[0][:2] and found[1][2])
+    assert found[1][2]
+
+
+# ---------------------------------------------------------------- step by step
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+def test_every_step_of_seeding_is_numpys(address, weighing):
+    """More rows than a run has, so that ranks are looked up in runs first."""
+    x = values("float32", 2500, 2)
+    weights = WEIGHTS[weighing](np.random.default_rng(2), len(x))
+    summary, used = (None, None) if weights is None else Weights.of(np.maximum(weights, 0.25).astype(np.float64))
+    found = []
+    for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary)):
+        lloyd.prepare(points, *points.extent())
+        said = [points.total(None)]
+        said.append(points.find([0, said[0] // 2, said[0] - 1]).tolist())
+        points.restart()
+        for center in (x[:1], x[7:9], x[100:103]):
+            points.propose(center.astype(np.float64))
+            if len(said) > 2:
+                said.append(points.potentials(20, exact=True))
+            said.append(points.accept(len(center) - 1))
+            said.append(points.total(20))
+            said.append(points.find([0, said[-1] // 3, said[-1] - 1]).tolist())
+        said.append(kmeans_plusplus(points, 9, np.random.RandomState(3)).tolist())
+        found.append(said)
+    assert found[1] == found[0]
+
+
+def test_farthest_locations_are_numpys(address):
+    """Ties go to the first row, and rows at one place leave together."""
+    x = np.repeat(np.random.default_rng(0).integers(0, 4, (80, 2)), 2, axis=0).astype(np.float64)
+    summary, used = Weights.of(np.arange(1.0, 161.0))
+    centers = np.array([[1.0, 1.0], [2.0, 2.0]])
+    found = []
+    for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary)):
+        scales = lloyd.prepare(points, *points.extent())
+        points.assign(centers)
+        far = points.farthest(centers, 30)
+        split = Inertia.of(scales, centers)
+        found.append([part.tolist() for part in (far.distance, far.x, far.label, far.terms)])
+        found[-1].append(points.inertia(centers, split))
+    assert found[1] == found[0]
+
+
+# ---------------------------------------------------------------- what a GPU needs besides
+
+
+def test_no_race(on, race):
+    same(on, race, values("uint8", 400, 3), 8, max_iter=3)
+    same(on, race, values("float32", 150, 20), 9, np.random.default_rng(0).random(150), max_iter=3)
+
+
+def test_no_race_for_empty_clusters(on, race):
+    x = values("float32", 90, 2)
+    same(on, race, x, 4, init=np.concatenate([x[:2], x[:2] + 1e4]), max_iter=2)
+
+
+@pytest.mark.parametrize("seed", range(3, 7))
+def test_no_order_of_threads_and_blocks_matters(on, seed):
+    same(on, HostCuda(build="address", seed=seed), values("float32", 500, 3), 6)
+
+
+def test_an_iteration_moves_nothing_of_the_size_of_the_data(address):
+    n, d, k = 3000, 3, 4
+    x = values("float32", n, d)
+    points = CudaPoints(address, x)
+    scales = lloyd.prepare(points, *points.extent())
+    centers = x[:k].astype(np.float64)
+    points.assign(centers)
+    before = address.bytes_uploaded + address.bytes_downloaded
+    lloyd.update(points, scales, centers)
+    points.assign(centers + 0.1)
+    moved = address.bytes_uploaded + address.bytes_downloaded - before
+    assert moved < 40 * k * (d + 1) + 200, moved
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_values_that_are_not_finite_are_found(on, address, dtype, bad):
+    x = values(dtype, 200, 3)
+    x[170, 2] = bad
+    on(address)
+    with pytest.raises(ValueError, match="NaN" if np.isnan(bad) else "infinity"):
+        KMeans(2, device="cpu").fit(x)
