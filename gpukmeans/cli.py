@@ -246,7 +246,7 @@ def _info(args: argparse.Namespace) -> None:
     if dispatch.VARIABLE in os.environ:
         lines.append((dispatch.VARIABLE, os.environ[dispatch.VARIABLE]))
     if not device.startswith("cuda"):
-        lines.append(("GPU", f"not used: {dispatch.why_no_gpu()}"))
+        lines.append(("GPU", f"not used: {dispatch.why_no_gpu() or f'{dispatch.VARIABLE} says so'}"))
     lines += _gpu_software()
     lines.append(("threads", str(threads.thread_count())))
     lines.append(("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"))

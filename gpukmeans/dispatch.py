@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Ints, Weights
 from gpukmeans.points.base import Points
+from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints
 
 logger = logging.getLogger("gpukmeans")
@@ -25,10 +28,10 @@ class DeviceError(RuntimeError):
 
 
 def resolve(device: str) -> str:
-    """The device to use: "cpu".
+    """The device to use: "cpu" or "cuda:N".
 
     device: "auto" takes the environment variable GPUKMEANS_DEVICE if it is set, else a GPU if one can
-    be used, else NumPy. "cpu" is NumPy. "cuda" and "cuda:N" are a GPU.
+    be used, else NumPy. "cpu" is NumPy. "cuda:N" is CUDA's GPU N, "cuda" the one with the most free memory.
 
     Raises ValueError for any other name, and DeviceError for a GPU that cannot be used.
     """
@@ -38,11 +41,45 @@ def resolve(device: str) -> str:
         source = f"the environment variable {VARIABLE}"
     if device != "auto" and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ValueError(f"{source} must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}.")
-    if device == "auto":
-        _log_fallback(why_no_gpu())
-    elif device != "cpu":
-        raise DeviceError(f"{source}={device!r} cannot be used: {why_no_gpu()}")
+    if device == "cpu":
+        return device
+    reason = why_no_gpu()
+    if reason is None:
+        return _numbered(device, source)
+    if device != "auto":
+        raise DeviceError(f"{source}={device!r} cannot be used: {reason}")
+    _log_fallback(reason)
     return "cpu"
+
+
+def _numbered(device: str, source: str) -> str:
+    """ "cuda:N" of a machine with GPUs."""
+    import cupy
+
+    count = cupy.cuda.runtime.getDeviceCount()
+    if not device.startswith("cuda:"):
+        return f"cuda:{max(range(count), key=_free_memory)}"
+    if int(device[5:]) >= count:
+        names = ", ".join(f"'cuda:{i}'" for i in range(count))
+        raise DeviceError(f"{source}={device!r} cannot be used: there is {names}. Use one of these, or 'cuda'.")
+    return f"cuda:{int(device[5:])}"
+
+
+def _free_memory(gpu: int) -> int:
+    """Bytes. NVML numbers GPUs in another order than CUDA, so they are matched by their place on the bus."""
+    import cupy
+
+    with suppress(Exception):
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByPciBusId(cupy.cuda.runtime.deviceGetPCIBusId(gpu))
+            return int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
+        finally:
+            pynvml.nvmlShutdown()
+    with cupy.cuda.Device(gpu):
+        return int(cupy.cuda.runtime.memGetInfo()[0])
 
 
 @cache
@@ -51,8 +88,8 @@ def _log_fallback(reason: str) -> None:
 
 
 @cache
-def why_no_gpu() -> str:
-    """Why no GPU can be used, and what to do about it."""
+def why_no_gpu() -> str | None:
+    """Why no GPU can be used, and what to do about it; None if one can."""
     try:
         import cupy
     except Exception as error:  # a broken CuPy raises more than ImportError
@@ -61,13 +98,33 @@ def why_no_gpu() -> str:
             "pip install 'gpukmeans[cuda13]' or 'gpukmeans[cuda12]', or use device='cpu'."
         )
     try:
-        cupy.cuda.runtime.getDeviceCount()
+        count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
+        count, said = 0, str(error)
+    else:
+        said = "it counts none"
+    if count == 0:
         return (
-            f"CuPy finds no CUDA device ({error}). Check that nvidia-smi lists a GPU and that the "
+            f"CuPy finds no CUDA device ({said}). Check that nvidia-smi lists a GPU and that the "
             "driver is recent enough for the installed CuPy, or use device='cpu'."
         )
-    return "this version of gpukmeans has no CUDA kernels, only NumPy. Use device='cpu'."
+    try:
+        CudaPoints(cupy, np.zeros((1, 1))).extent()
+    except Exception as error:
+        return (
+            f"a first kernel does not run ({type(error).__name__}: {error}). Check that the installed CuPy is "
+            "for the CUDA version that the driver supports (see nvidia-smi), or use device='cpu'."
+        )
+    return None
+
+
+def on(device: str) -> AbstractContextManager:
+    """The context in which Points on a device that `resolve` returned are made and used."""
+    if device == "cpu":
+        return nullcontext()
+    import cupy
+
+    return cupy.cuda.Device(int(device[5:]))
 
 
 def make_points(
@@ -79,5 +136,8 @@ def make_points(
     lasting: bool = True,
 ) -> Points:
     """The Points for x (n, d) on a device that `resolve` returned; see NumPyPoints for the arguments."""
-    assert device == "cpu", device
-    return NumPyPoints(x, weights, summary, lasting)
+    if device == "cpu":
+        return NumPyPoints(x, weights, summary, lasting)
+    import cupy
+
+    return CudaPoints(cupy, x, weights, summary, lasting)

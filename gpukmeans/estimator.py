@@ -168,8 +168,8 @@ default="k-means++"
         DeviceError
             If the device asked for cannot be used.
         """
-        with self._unchanged_on_failure(), one_blas_thread():
-            device = dispatch.resolve(self.device)
+        device = dispatch.resolve(self.device)
+        with self._unchanged_on_failure(), one_blas_thread(), dispatch.on(device):
             x = self._validated(X, reset=True)
             if len(x) < self.n_clusters:
                 raise ValueError(f"n_samples={len(x)} should be >= n_clusters={self.n_clusters}.")
@@ -324,9 +324,11 @@ default="k-means++"
         """
         check_is_fitted(self)
         x = self._validated(X, reset=False)
-        points = dispatch.make_points(x, device=dispatch.resolve(self.device), lasting=False)
-        self._finite(points, x)
-        squares = points.distances(self.cluster_centers_.astype(np.float64))
+        device = dispatch.resolve(self.device)
+        with dispatch.on(device):
+            points = dispatch.make_points(x, device=device, lasting=False)
+            self._finite(points, x)
+            squares = points.distances(self.cluster_centers_.astype(np.float64))
         return np.sqrt(squares, out=squares).astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
@@ -344,17 +346,20 @@ default="k-means++"
         """
         check_is_fitted(self)
         x = self._validated(X, reset=False)
-        points, _ = self._points(x, sample_weight, dispatch.resolve(self.device), lasting=False)
-        scales = lloyd.prepare(points, *self._finite(points, x))
-        centers = self.cluster_centers_.astype(np.float64)
-        points.assign(centers)
-        return -_unshifted(lloyd.inertia(points, scales, centers), points)
+        device = dispatch.resolve(self.device)
+        with dispatch.on(device):
+            points, _ = self._points(x, sample_weight, device, lasting=False)
+            scales = lloyd.prepare(points, *self._finite(points, x))
+            centers = self.cluster_centers_.astype(np.float64)
+            points.assign(centers)
+            return -_unshifted(lloyd.inertia(points, scales, centers), points)
 
     def _label(self, x: NDArray[Any], centers: Floats, device: str) -> NDArray[np.int32]:
-        points = dispatch.make_points(x, device=device, lasting=False)
-        self._finite(points, x)
-        points.assign(centers)
-        return points.labels()
+        with dispatch.on(device):
+            points = dispatch.make_points(x, device=device, lasting=False)
+            self._finite(points, x)
+            points.assign(centers)
+            return points.labels()
 
     # ------------------------------------------------------------ validation
 

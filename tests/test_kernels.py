@@ -7,11 +7,15 @@ both shuffle the order of threads and blocks.
 
 from __future__ import annotations
 
+import logging
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from host_cuda.runtime import HostCuda
 
-from gpukmeans import KMeans, dispatch, lloyd
+from gpukmeans import DeviceError, KMeans, dispatch, lloyd
 from gpukmeans.exact import Inertia, Weights
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints
@@ -228,3 +232,103 @@ def test_values_that_are_not_finite_are_found(on, address, dtype, bad):
     on(address)
     with pytest.raises(ValueError, match="NaN" if np.isnan(bad) else "infinity"):
         KMeans(2, device="cpu").fit(x)
+
+
+# ---------------------------------------------------------------- dispatch
+
+
+def remembered():
+    for value in vars(dispatch).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+
+
+class Module(SimpleNamespace):
+    __hash__ = object.__hash__  # as modules, it is its own key
+
+
+@pytest.fixture
+def machine(monkeypatch, address):
+    """A machine with two GPUs, as far as CuPy and NVML say; returns what can be changed about it."""
+
+    class Device:
+        def __init__(self, number=0):
+            entered.append(number)
+            self.attributes = {"MultiProcessorCount": 2}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    entered = []
+    free = {"bus 0": 1000, "bus 1": 2000}
+    runtime = SimpleNamespace(
+        getDeviceCount=lambda: 2,
+        deviceGetPCIBusId=lambda gpu: f"bus {gpu}",
+        memGetInfo=lambda: (3000 - 1000 * entered[-1], 4000),
+    )
+    cupy = Module(
+        **{name: getattr(address, name) for name in ("empty", "zeros", "asarray", "asnumpy", "RawModule")},
+        cuda=SimpleNamespace(runtime=runtime, Device=Device),
+    )
+    nvml = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetHandleByPciBusId=lambda bus: bus,
+        nvmlDeviceGetMemoryInfo=lambda bus: SimpleNamespace(free=free[bus]),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.delenv("GPUKMEANS_DEVICE", raising=False)
+    remembered()
+    yield SimpleNamespace(cupy=cupy, free=free, entered=entered)
+    remembered()
+
+
+def test_auto_takes_the_gpu_with_the_most_free_memory(machine, monkeypatch):
+    assert dispatch.resolve("auto") == dispatch.resolve("cuda") == "cuda:1"
+    machine.free["bus 0"] = 3000
+    assert dispatch.resolve("auto") == "cuda:0"
+    machine.free["bus 0"] = 0
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # CuPy then says what is free
+    assert dispatch.resolve("auto") == "cuda:0"
+
+
+def test_fits_on_a_gpu_are_numpys(machine):
+    x = values("float32", 200, 3)
+    expected = KMeans(4, random_state=0, device="cpu").fit(x)
+    found = KMeans(4, random_state=0).fit(x)
+    assert isinstance(dispatch.make_points(x, device="cuda:0"), CudaPoints)
+    assert found.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
+    assert found.predict(x).tobytes() == expected.labels_.tobytes()
+    assert found.transform(x).tobytes() == expected.transform(x).tobytes()
+    assert found.score(x) == expected.score(x)
+
+
+def test_a_fit_is_on_the_gpu_asked_for(machine):
+    KMeans(2, random_state=0, device="cuda:0").fit(values("float32", 50, 2))
+    assert machine.entered[-1] == 0 or 0 in machine.entered
+    assert dispatch.resolve("cuda:1") == "cuda:1"
+
+
+def test_a_gpu_that_is_not_there_is_named_beside_those_that_are(machine, monkeypatch):
+    with pytest.raises(DeviceError, match=r"device='cuda:2'.*'cuda:0', 'cuda:1'"):
+        KMeans(2, device="cuda:2").fit(np.zeros((4, 1)))
+    monkeypatch.setenv("GPUKMEANS_DEVICE", "cuda:5")
+    with pytest.raises(DeviceError, match="GPUKMEANS_DEVICE='cuda:5'"):
+        KMeans(2).fit(np.zeros((4, 1)))
+
+
+def test_a_kernel_that_does_not_compile_is_a_reason(machine, caplog):
+    def refuse(**source):
+        raise RuntimeError("nvrtc: error: invalid value for --gpu-architecture (-arch)")
+
+    machine.cupy.RawModule = refuse
+    with pytest.raises(DeviceError, match=r"gpu-architecture.*nvidia-smi.*device='cpu'"):
+        KMeans(2, device="cuda").fit(np.arange(4.0)[:, None])
+    with caplog.at_level(logging.INFO, "gpukmeans"):
+        assert KMeans(2, random_state=0).fit(np.arange(4.0)[:, None]).n_iter_ >= 1
+    (record,) = [record for record in caplog.records if record.name.startswith("gpukmeans")]
+    assert "gpu-architecture" in record.getMessage()

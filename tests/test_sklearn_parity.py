@@ -181,7 +181,8 @@ def test_dtypes_of_attributes(kmeans, digits, dtype):
     assert model.cluster_centers_.shape == (5, 64)
     assert model.labels_.dtype == model.predict(x).dtype == np.int32
     assert model.labels_.shape == (300,)
-    assert model.transform(x).dtype == DTYPES[dtype]
+    # Distances of float16 rows may exceed float16.
+    assert model.transform(x).dtype == (np.float32 if dtype is np.float32 else np.float64)
     assert type(model.inertia_) is float
     assert type(model.n_iter_) is int
     assert model.n_features_in_ == 64
