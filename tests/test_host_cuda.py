@@ -593,7 +593,10 @@ def test_memory_ends():
 # ---------------------------------------------------------------- compiling
 
 
-def test_nothing_is_compiled_twice(tmp_path):
+def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
+    program = building.worker("address")
+    monkeypatch.setattr(building, "worker", lambda build: program)
+    monkeypatch.setattr(building, "CACHE", tmp_path / "cache")
     header = tmp_path / "shared.cuh"
     code = '#include "shared.cuh"\nextern "C" __global__ void f(int* out) { *out = VALUE; }'
 
@@ -606,11 +609,10 @@ def test_nothing_is_compiled_twice(tmp_path):
         return int(out.get()[0]), len(building.compiled) - compiled
 
     header.write_text("#define VALUE 3")
-    building.module("address", code, (f"-I{tmp_path}",), ()).unlink()  # left by an earlier run, perhaps
     assert value() == (3, 1)
     assert value() == (3, 0)
     header.write_text("#define VALUE 4")
-    assert value()[0] == 4
+    assert value() == (4, 1)
 
 
 def test_a_missing_compiler_says_what_to_install(monkeypatch, tmp_path):
