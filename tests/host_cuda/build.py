@@ -1,7 +1,12 @@
 """Compiles kernels, and the worker that runs them, with g++; everything compiled is kept on disk.
 
 Two builds of the same source: "address" finds accesses outside of any array and undefined behaviour, with
-the compiler's sanitizers; "race" finds accesses that no barrier orders, with race.h.
+the compiler's sanitizers; "race" finds accesses that no barrier orders, with race.h. A kernel should pass the
+first before the second, which checks no bounds.
+
+Stricter than a device: shuffles and votes order no memory, nothing orders the blocks of a launch, a
+value read where others update atomically is a race, and __activemask is the thread alone. Not seen: races
+through memcpy, and a missing initial value of a __device__ variable, which is garbage here and zero there.
 """
 
 from __future__ import annotations
@@ -129,12 +134,12 @@ def module(build: str, code: str, options: Sequence[str], name_expressions: Sequ
     name = next((path.name for path in files if path.read_text() == code), "code.cu")
     search = [f"-I{folder}" for folder in folders]
     header = ("-include", str(HERE / "cuda_host.h"))
-    text = gxx("-E", "-std=c++17", "-x", "c++", *flags, *search, *header, "-", code=f'#line 1 "{name}"\n{code}')
+    # The namespace makes everything local to the module: arrays that linkers might merge get no red zones.
+    local = f'namespace {{\n#line 1 "{name}"\n{code}\n}}'
+    text = gxx("-E", "-std=c++17", "-x", "c++", *flags, *search, *header, "-", code=local)
     text = DYNAMIC_SHARED.sub("unsigned char* const dynamic_shared = cuda_host_dynamic_shared;", text)
     if re.search(r"\bextern\s+__shared__", text):
-        raise CompileException(
-            f"{name}: dynamic shared memory is `extern __shared__ unsigned char dynamic_shared[]` here"
-        )
+        raise CompileException(f"{name}: declare `extern __shared__ unsigned char dynamic_shared[];` and nothing else")
     kernels = [(name, bound.split(",")[0] or "1024") for bound, name in KERNEL.findall(text)]
     kernels += [(name, "1024") for name in name_expressions]
     rows = "".join(f'cuda_host::describe_kernel<&{name}>("{name}", {bound}),\n' for name, bound in kernels)

@@ -1,6 +1,6 @@
-// Finds races: two accesses to the same bytes by different threads, one of them a plain write or the other plain too
-// and one of them atomic, that nothing orders. What orders two accesses is a barrier of the block, or a __syncwarp of
-// both threads, between them; nothing orders those of different blocks.
+// Finds races: accesses to the same bytes by different threads that nothing orders, unless both read or both are
+// atomic. What orders two accesses is a barrier of the block, or a __syncwarp of both threads, between them; nothing
+// orders those of different blocks.
 //
 // Kernels are compiled with -fsanitize=thread for its calls before every access; the functions called are these, and
 // not that sanitizer's library. They also let another thread run now and then, so that threads do interleave.
@@ -51,7 +51,9 @@ unsigned seen[MAX_THREADS][WARP];  // [t][lane]: t has seen what that lane of it
 void watch(const char* name, char* start, size_t size, size_t item, bool shared) {
     if (!size) return;
     int shift = item >= 4 ? 2 : item / 2;
-    regions[start] = {name, start, size, shared, shift, (Cell*)calloc((size >> shift) + 1, sizeof(Cell))};
+    auto* cells = (Cell*)calloc((size >> shift) + 1, sizeof(Cell));  // touched, and so paid for, where kernels go
+    if (!cells) fail("no memory to watch %zu bytes", size);
+    regions[start] = {name, start, size, shared, shift, cells};
 }
 
 void forget(char* start) {

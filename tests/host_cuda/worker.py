@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 import weakref
 from typing import Any
 
@@ -41,13 +42,11 @@ class Worker:
             )
         self._stop = weakref.finalize(self, _stop, self._process, self._channel, self._said)
         self._unused: list[int] = []
+        self._lock = threading.Lock()
 
     @property
     def alive(self) -> bool:
         return self._stop.alive
-
-    def stop(self) -> None:
-        self._stop()
 
     def allocate(self, size: int, item: int) -> int:
         return self._ask("A", size, item)[0]
@@ -71,24 +70,32 @@ class Worker:
         self._ask("L", module, kernel, b"".join(numbers))
 
     def _ask(self, what: str, a: int = 0, b: int = 0, payload: Any = b"") -> tuple[int, bytearray]:
-        if not self.alive:
-            raise CUDARuntimeError("the worker that held the array has ended")
-        try:
-            while self._unused:
-                self._channel.sendall(REQUEST.pack(ord("F"), self._unused.pop(), 0, 0))
-            self._channel.sendall(REQUEST.pack(ord(what), a, b, len(payload)))
-            self._channel.sendall(payload)
-            value, size = ANSWER.unpack(self._receive(ANSWER.size))
-            return value, self._receive(size)
-        except TimeoutError:
-            report = f"has not ended after {self._timeout} s"
-        except (OSError, EOFError):
-            self._process.wait()
-            self._said.seek(0)
-            report = self._said.read().decode(errors="replace").strip()
-            report = re.sub(r"\[(\S+)\+(0x[0-9a-f]+)\]", _source_line, report) or f"exit {self._process.returncode}"
-        self.stop()
-        raise CUDARuntimeError(report)
+        with self._lock:
+            if not self.alive:
+                raise CUDARuntimeError("the worker that held the array has ended")
+            try:
+                while self._unused:
+                    self._channel.sendall(REQUEST.pack(ord("F"), self._unused.pop(), 0, 0))
+                self._channel.sendall(REQUEST.pack(ord(what), a, b, len(payload)))
+                self._channel.sendall(payload)
+                value, size = ANSWER.unpack(self._receive(ANSWER.size))
+                return value, self._receive(size)
+            except TimeoutError:
+                report = f"has not ended after {self._timeout} s"
+            except (OSError, EOFError):
+                report = self._last_words()
+            except BaseException:  # an interrupted exchange cannot be taken up again
+                self._stop()
+                raise
+            self._stop()
+            raise CUDARuntimeError(report)
+
+    def _last_words(self) -> str:
+        self._process.wait()
+        self._said.seek(0)
+        report = self._said.read().decode(errors="replace").strip()
+        report = re.sub(r"\[(\S+)\+(0x[0-9a-f]+)\]", _source_line, report)
+        return report or f"the worker ended with status {self._process.returncode}"
 
     def _receive(self, size: int) -> bytearray:
         data = bytearray(size)
