@@ -6,7 +6,9 @@
 
 #include "common.cuh"
 
+#ifndef RUN
 #define RUN 1024
+#endif
 
 // A row's mass: weight times `closest` at the scale `power`, or, for power 0, the weight alone.
 __device__ __forceinline__ int64 mass(double closest, W weight, double power, double unit) {

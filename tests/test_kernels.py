@@ -17,6 +17,7 @@ from host_cuda.runtime import HostCuda
 
 from gpukmeans import DeviceError, KMeans, dispatch, lloyd
 from gpukmeans.exact import Inertia, Weights
+from gpukmeans.points import cuda
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints
 from gpukmeans.seeding import kmeans_plusplus
@@ -176,6 +177,13 @@ def test_every_step_of_seeding_is_numpys(address, weighing):
     assert found[1] == found[0]
 
 
+def test_many_runs_and_turns_of_the_grid_are_numpys(on, address, monkeypatch):
+    monkeypatch.setattr(cuda, "RESIDENT", 1)
+    monkeypatch.setattr(cuda, "SHARED", 256)
+    monkeypatch.setattr(cuda, "RUN", 32)
+    same(on, address, values("float32", 5000, 2), 30, max_iter=3)
+
+
 def test_farthest_locations_are_numpys(address):
     """Ties go to the first row, and rows at one place leave together."""
     x = np.repeat(np.random.default_rng(0).integers(0, 4, (80, 2)), 2, axis=0).astype(np.float64)
@@ -198,6 +206,15 @@ def test_farthest_locations_are_numpys(address):
 def test_no_race(on, race):
     same(on, race, values("uint8", 400, 3), 8, max_iter=3)
     same(on, race, values("float32", 150, 20), 9, np.random.default_rng(0).random(150), max_iter=3)
+
+
+def test_no_race_beyond_one_turn_of_the_grid(on, race, monkeypatch):
+    """More rows than all blocks together take at once, more centers than a tile, more runs than a block scans."""
+    monkeypatch.setattr(cuda, "RESIDENT", 1)
+    monkeypatch.setattr(cuda, "SHARED", 256)
+    monkeypatch.setattr(cuda, "RUN", 32)
+    same(on, race, values("float32", 2500, 2), 30, max_iter=2)
+    same(on, race, values("float32", 300, 17), 70, max_iter=2)
 
 
 def test_no_race_for_empty_clusters(on, race):

@@ -26,8 +26,11 @@ FEW_FEATURES = 16
 # Threads to a block. Eight warps hide latency where each thread has a row to itself.
 BLOCK = 256
 
-# Rows of a thread in assign_few, of a block in assign_many, of a run in seed.cu: as the kernels have it.
-ROWS, TILE, RUN = 4, 64, 1024
+# Rows of a thread in assign_few, and of a block in assign_many: as the kernels have it.
+ROWS, TILE = 4, 64
+
+# Rows of a run in seed.cu, and threads of the blocks that scan them: as many as a block can have.
+RUN = 1024
 
 # Blocks to a multiprocessor: eight of 256 threads are as many as it holds at once (2,048 threads).
 RESIDENT = 8
@@ -103,6 +106,8 @@ class CudaPoints:
         options: tuple[str, ...] = (),
         shared: int = 0,
     ) -> None:
+        if family == "seed":
+            options = (*options, f"-DRUN={RUN}")
         function = _module(self._cp, family, (*self._options, *options)).get_function(name)
         function((blocks,), (block,), args, shared_mem=shared)
 
