@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Inertia, Ints, Scales, Weights
@@ -37,6 +38,17 @@ class Farthest:
     x: Floats
     label: NDArray[Any]
     terms: Ints
+
+    @staticmethod
+    def of(found: list[tuple[float, Floats, int, Ints]], d: int) -> Farthest:
+        """From each location's distance, x, label and terms; there may be none."""
+        distances, xs, labels, terms = zip(*found, strict=True) if found else ([], [], [], [])
+        return Farthest(
+            np.array(distances, np.float64),
+            np.array(xs, np.float64).reshape(-1, d),
+            np.array(labels, np.int64),
+            np.array(terms, np.int64).reshape(-1, d + 1),
+        )
 
 
 class Points(Protocol):

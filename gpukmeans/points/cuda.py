@@ -225,7 +225,7 @@ class CudaPoints:
         device = cp.asarray(np.ascontiguousarray(centers))
         self._launch("distance", "own_distances", self.n, *self._rows(), device, self._labels, distance)
         n = np.int64(self.n)
-        distances, xs, labels, terms = [], [], [], []
+        locations = []
         for _ in range(m):
             found = cp.asarray(np.array([0, ~np.uint64(0)], np.uint64))
             self._launch("distance", "farthest", self.n, distance, n, found)
@@ -238,16 +238,8 @@ class CudaPoints:
                 *("distance", "take_farthest", self.n, *self._rows(), self._labels, self._w, self._offset, self._scale),
                 *(np.float64(self._unit), found, distance, term, x, label),
             )
-            distances.append(largest)
-            xs.append(self._get(x))
-            labels.append(int(self._get(label)[0]))
-            terms.append(self._get(term).view(np.int64))
-        return Farthest(
-            np.array(distances, np.float64),
-            np.array(xs, np.float64).reshape(-1, self.d),
-            np.array(labels, np.int64),
-            np.array(terms, np.int64).reshape(-1, self.d + 1),
-        )
+            locations.append((largest, self._get(x), int(self._get(label)[0]), self._get(term).view(np.int64)))
+        return Farthest.of(locations, self.d)
 
     def distances(self, centers: Floats) -> Floats:
         k = len(centers)

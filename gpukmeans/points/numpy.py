@@ -257,7 +257,7 @@ class NumPyPoints:
         columns = np.ascontiguousarray(centers.T)
         parts = run(lambda rows: self._own_distances(rows, columns), self._exact_spans(), self._threads)
         distance = np.concatenate(parts)
-        distances, xs, labels, terms = [], [], [], []
+        locations = []
         for _ in range(m):
             largest = distance.max()
             if largest == 0:
@@ -268,17 +268,10 @@ class NumPyPoints:
                 first = self._position[np.isin(self._position, ties).argmax()]
             x = self._rows.exact([first])
             same = ties[(self._rows.exact(ties) == x).all(axis=0)]
-            distances.append(largest)
-            xs.append(x[:, 0])
-            labels.append(self._labels[first])
-            terms.append(self._rows.terms(same, self._scales).sum(axis=0))
+            terms = self._rows.terms(same, self._scales).sum(axis=0)
+            locations.append((float(largest), x[:, 0], int(self._labels[first]), terms))
             distance[same] = 0.0
-        return Farthest(
-            np.array(distances, np.float64),
-            np.array(xs, np.float64).reshape(-1, self.d),
-            np.array(labels, np.int64),
-            np.array(terms, np.int64).reshape(-1, self.d + 1),
-        )
+        return Farthest.of(locations, self.d)
 
     def distances(self, centers: Floats) -> Floats:
         result = np.empty((self.n, len(centers)))
