@@ -99,16 +99,16 @@ __device__ __forceinline__ void add_shared(unsigned* sum, int64 amount) {
 
 __device__ __forceinline__ void add_global(uint64* sum, int64 amount) { atomicAdd(sum, (uint64)amount); }
 
-// The sum over a full warp, in its first lane.
-__device__ __forceinline__ int64 warp_sum(int64 amount) {
+// The sum over a full warp, in its first lane. Unsigned, since the other lanes add some amounts twice and may wrap.
+__device__ __forceinline__ uint64 warp_sum(uint64 amount) {
     for (int step = 16; step; step >>= 1) amount += __shfl_down_sync(0xffffffffu, amount, step);
     return amount;
 }
 
 // Adds every thread's amount to a sum in global memory. All threads of a block of full warps call it.
 __device__ __forceinline__ void block_add(uint64* sum, int64 amount) {
-    amount = warp_sum(amount);
-    if (threadIdx.x % 32 == 0 && amount) add_global(sum, amount);
+    uint64 total = warp_sum((uint64)amount);
+    if (threadIdx.x % 32 == 0 && total) atomicAdd(sum, total);
 }
 
 // ---------------------------------------------------------------- order

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from host_cuda.machine import as_cupy
+from host_cuda.runtime import HostCuda
 from hypothesis import settings
 from sklearn.datasets import load_digits, load_sample_image, make_blobs
 
@@ -21,7 +24,9 @@ settings.load_profile("contract")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="the device to test: cpu, cuda or cuda:N")
+    parser.addoption(
+        "--device", default="cpu", help="the device to test: cpu, cuda, cuda:N, or kernels: CUDA's, run on the CPU"
+    )
 
 
 _shares = pytest.StashKey[dict[str, str]]()
@@ -55,7 +60,11 @@ def report_share(request: pytest.FixtureRequest, record_property: Callable) -> C
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
-    return request.config.getoption("--device")
+    name = request.config.getoption("--device")
+    if name == "kernels":
+        sys.modules["cupy"] = as_cupy(HostCuda(build="address", seed=1))  # type: ignore[assignment]
+        name = "cuda"
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 
 from gpukmeans import DeviceError, KMeans, dispatch, lloyd
@@ -260,36 +261,11 @@ def remembered():
             value.cache_clear()
 
 
-class Module(SimpleNamespace):
-    __hash__ = object.__hash__  # as modules, it is its own key
-
-
 @pytest.fixture
 def machine(monkeypatch, address):
     """A machine with two GPUs, as far as CuPy and NVML say; returns what can be changed about it."""
-
-    class Device:
-        def __init__(self, number=0):
-            entered.append(number)
-            self.attributes = {"MultiProcessorCount": 2}
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-    entered = []
+    cupy = as_cupy(address, gpus=2)
     free = {"bus 0": 1000, "bus 1": 2000}
-    runtime = SimpleNamespace(
-        getDeviceCount=lambda: 2,
-        deviceGetPCIBusId=lambda gpu: f"bus {gpu}",
-        memGetInfo=lambda: (3000 - 1000 * entered[-1], 4000),
-    )
-    cupy = Module(
-        **{name: getattr(address, name) for name in ("empty", "zeros", "asarray", "asnumpy", "RawModule")},
-        cuda=SimpleNamespace(runtime=runtime, Device=Device),
-    )
     nvml = SimpleNamespace(
         nvmlInit=lambda: None,
         nvmlShutdown=lambda: None,
@@ -300,7 +276,7 @@ def machine(monkeypatch, address):
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.delenv("GPUKMEANS_DEVICE", raising=False)
     remembered()
-    yield SimpleNamespace(cupy=cupy, free=free, entered=entered)
+    yield SimpleNamespace(cupy=cupy, free=free)
     remembered()
 
 
@@ -308,9 +284,9 @@ def test_auto_takes_the_gpu_with_the_most_free_memory(machine, monkeypatch):
     assert dispatch.resolve("auto") == dispatch.resolve("cuda") == "cuda:1"
     machine.free["bus 0"] = 3000
     assert dispatch.resolve("auto") == "cuda:0"
-    machine.free["bus 0"] = 0
     monkeypatch.setitem(sys.modules, "pynvml", None)  # CuPy then says what is free
-    assert dispatch.resolve("auto") == "cuda:0"
+    machine.cupy.cuda.runtime.memGetInfo = lambda: (1000 + machine.cupy.entered[-1], 4000)
+    assert dispatch.resolve("auto") == "cuda:1"
 
 
 def test_fits_on_a_gpu_are_numpys(machine):
@@ -325,9 +301,11 @@ def test_fits_on_a_gpu_are_numpys(machine):
 
 
 def test_a_fit_is_on_the_gpu_asked_for(machine):
-    KMeans(2, random_state=0, device="cuda:0").fit(values("float32", 50, 2))
-    assert machine.entered[-1] == 0 or 0 in machine.entered
-    assert dispatch.resolve("cuda:1") == "cuda:1"
+    KMeans(2, random_state=0).fit(values("float32", 50, 2))  # compiles, and looks for the most free memory
+    for gpu in (0, 1):
+        machine.cupy.entered.clear()
+        KMeans(2, random_state=0, device=f"cuda:{gpu}").fit(values("float32", 50, 2))
+        assert machine.cupy.entered[0] == gpu
 
 
 def test_a_gpu_that_is_not_there_is_named_beside_those_that_are(machine, monkeypatch):

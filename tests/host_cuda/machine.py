@@ -1,0 +1,38 @@
+"""A module in CuPy's place for `import cupy`: a machine whose GPUs are a HostCuda."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from .runtime import HostCuda
+
+
+class Module(SimpleNamespace):
+    __hash__ = object.__hash__  # as modules, it is its own key
+
+
+def as_cupy(host: HostCuda, gpus: int = 1) -> Module:
+    """What gpukmeans asks of CuPy. `entered`: the numbers of the GPUs that a context was asked for."""
+    entered: list[int] = []
+
+    class Device:
+        def __init__(self, number: int = 0) -> None:
+            entered.append(number)
+            self.attributes = host.cuda.Device().attributes
+
+        def __enter__(self) -> Device:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    runtime = SimpleNamespace(
+        getDeviceCount=lambda: gpus,
+        deviceGetPCIBusId=lambda gpu: f"bus {gpu}",
+        memGetInfo=lambda: host.cuda.runtime.memGetInfo(),
+    )
+    methods: dict[str, Any] = {
+        name: getattr(host, name) for name in ("empty", "zeros", "asarray", "asnumpy", "RawModule")
+    }
+    return Module(**methods, cuda=SimpleNamespace(runtime=runtime, Device=Device), entered=entered)
