@@ -58,7 +58,8 @@ def _numbered(device: str, source: str) -> str:
 
     count = cupy.cuda.runtime.getDeviceCount()
     if not device.startswith("cuda:"):
-        return f"cuda:{max(range(count), key=_free_memory)}"
+        # To ask for free memory takes longer than many a fit.
+        return f"cuda:{max(range(count), key=_free_memory) if count > 1 else 0}"
     if int(device[5:]) >= count:
         names = ", ".join(f"'cuda:{i}'" for i in range(count))
         raise DeviceError(f"{source}={device!r} cannot be used: there is {names}. Use one of these, or 'cuda'.")

@@ -27,7 +27,6 @@ SUM_BITS = 62
 # Beyond this, (2 * x)**2 summed over up to 2**20 features would pass the largest float64, 2**1024.
 LARGEST_MAGNITUDE = 2.0**500
 
-
 # Up to this many features D is computed feature by feature, in fewer passes over memory.
 _FEW_FEATURES = 4
 
@@ -96,6 +95,11 @@ def _sum_features(steps: Floats) -> Floats:
 
 
 # ---------------------------------------------------------------- Rule 3: fixed point
+
+
+def magnitude(low: Floats, high: Floats) -> float:
+    """The largest absolute value within [low, high]; NaN if both have one."""
+    return max(-float(low.min()), float(high.max()))
 
 
 def ceil_log2(value: float) -> int:
@@ -311,7 +315,7 @@ class Frame:
         They cannot for ranges below 2**-380 or above 2**380, where D underflows or nears overflow, or
         with more than 2**17 features, where the bound above no longer holds; nor for data not finite.
         """
-        if not max(-float(low.min()), float(high.max())) <= LARGEST_MAGNITUDE:
+        if not magnitude(low, high) <= LARGEST_MAGNITUDE:
             return None
         offset = low + (high - low) / 2
         largest = float(np.maximum(high - offset, offset - low).max())

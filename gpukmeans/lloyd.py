@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from gpukmeans.exact import LARGEST_MAGNITUDE, Floats, Inertia, Scales, squared_distance
+from gpukmeans.exact import LARGEST_MAGNITUDE, Floats, Inertia, Scales, magnitude, squared_distance
 from gpukmeans.points.base import Points
 
 
@@ -26,7 +26,7 @@ def prepare(points: Points, low: Floats, high: Floats) -> Scales:
 
 def check_magnitude(low: Floats, high: Floats) -> None:
     """Raise ValueError if values within [low, high] are too large to square."""
-    largest = max(-float(low.min()), float(high.max()))
+    largest = magnitude(low, high)
     if largest > LARGEST_MAGNITUDE:
         raise ValueError(
             f"Input X contains values up to {largest:.3g}, whose squared distances overflow float64. "

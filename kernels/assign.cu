@@ -15,7 +15,6 @@
 
 #include "common.cuh"
 
-#define UNCERTAIN (-1)
 #define NEVER 3.402823466e38f  // above all scores, which stay below 2**121
 
 // The best of the centers seen so far, its score, and the least score of all others.

@@ -28,6 +28,9 @@ typedef int64 W;
 typedef double W;
 #endif
 
+// In place of a label: scores leave it to D, or the row has none yet.
+#define UNCERTAIN (-1)
+
 __device__ __forceinline__ double value(X x) {
 #if X_KIND == 1
     // Read as a float32, the bits are too small by 2**(127 - 15); the product is exact, for subnormals too.

@@ -3,7 +3,8 @@
 
 #include "common.cuh"
 
-// Inertia.sums. labelled: 0 if there is one center, that of all. coarse, fine: the powers of two of the two parts. sums: (2,).
+// Inertia.sums. labelled: 0 if there is one center, that of all. coarse, fine: the powers of two of the two parts.
+// sums: (2,).
 // Traffic: the rows once, 4 bytes a row for the label.
 extern "C" __global__ void __launch_bounds__(256, 4)
 inertia(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, const int* __restrict__ labels,
@@ -40,7 +41,7 @@ distances(const X* __restrict__ x, long long n, int d, const double* __restrict_
 
 // ---------------------------------------------------------------- the farthest rows, for empty clusters
 
-// distance: (n,) D to the own center. largest: its maximum, as the bits of a double not negative; 0 before.
+// distance: (n,) D to the own center.
 extern "C" __global__ void __launch_bounds__(256, 4)
 own_distances(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers,
               const int* __restrict__ labels, double* __restrict__ distance) {

@@ -7,8 +7,6 @@
 
 #include "common.cuh"
 
-#define UNCERTAIN (-1)
-
 __device__ __forceinline__ int decide(const X* x, const double* centers, int k, int d) {
     double least = squared_distance(x, centers, d);
     int label = 0;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -65,6 +65,21 @@ def device(request: pytest.FixtureRequest) -> str:
         sys.modules["cupy"] = as_cupy(HostCuda(build="address", seed=1))  # type: ignore[assignment]
         name = "cuda"
     return name
+
+
+@pytest.fixture
+def fresh_dispatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing remembered of devices, no variable set; and nothing of what is remembered meanwhile stays."""
+
+    def forget() -> None:
+        for value in vars(dispatch).values():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
+
+    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -17,19 +17,7 @@ from gpukmeans.points.numpy import NumPyPoints
 X = np.array([[0.0], [1.0], [9.0], [10.0]])
 
 
-@pytest.fixture(autouse=True)
-def as_if_new(monkeypatch):
-    """Nothing remembered, no variable set; and nothing of what is remembered here stays."""
-
-    def forget():
-        for value in vars(dispatch).values():
-            if hasattr(value, "cache_clear"):
-                value.cache_clear()
-
-    monkeypatch.delenv("GPUKMEANS_DEVICE", raising=False)
-    forget()
-    yield
-    forget()
+pytestmark = pytest.mark.usefixtures("fresh_dispatch")
 
 
 @pytest.fixture

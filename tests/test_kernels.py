@@ -255,14 +255,8 @@ def test_values_that_are_not_finite_are_found(on, address, dtype, bad):
 # ---------------------------------------------------------------- dispatch
 
 
-def remembered():
-    for value in vars(dispatch).values():
-        if hasattr(value, "cache_clear"):
-            value.cache_clear()
-
-
 @pytest.fixture
-def machine(monkeypatch, address):
+def machine(monkeypatch, address, fresh_dispatch):
     """A machine with two GPUs, as far as CuPy and NVML say; returns what can be changed about it."""
     cupy = as_cupy(address, gpus=2)
     free = {"bus 0": 1000, "bus 1": 2000}
@@ -274,10 +268,7 @@ def machine(monkeypatch, address):
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    monkeypatch.delenv("GPUKMEANS_DEVICE", raising=False)
-    remembered()
-    yield SimpleNamespace(cupy=cupy, free=free)
-    remembered()
+    return SimpleNamespace(cupy=cupy, free=free)
 
 
 def test_auto_takes_the_gpu_with_the_most_free_memory(machine, monkeypatch):

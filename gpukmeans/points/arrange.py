@@ -47,12 +47,7 @@ def arrange(
     curve = d <= CURVE_FEATURES
     if n >= 2**31 or not (curve or (merge and _has_duplicates(x))):
         return None
-    keys = _morton(x, low, high) if curve else _hash(x)
-    keys <<= np.uint64(32)
-    keys |= np.arange(n, dtype=np.uint32)
-    keys.sort()
-    order = keys.astype(np.uint32).view(np.int32)
-    del keys
+    order = order_of(_morton(x, low, high) if curve else _hash(x))
     new = np.ones(n, bool)
     if merge:
         new[1:] = False
@@ -77,6 +72,14 @@ def _columns(x: NDArray[Any], rows: NDArray[np.int32]) -> NDArray[Any]:
     for j in range(x.shape[1]):
         take(x[:, j], rows, out=result[j])
     return result.T
+
+
+def order_of(keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """The rows by their keys, below 2**32 and overwritten, and of equal keys by their number."""
+    keys <<= np.uint64(32)
+    keys |= np.arange(len(keys), dtype=np.uint32)
+    keys.sort()
+    return keys.astype(np.uint32).view(np.int32)
 
 
 # Indices at a time: NumPy first makes 64-bit ones of them, 8 bytes each, which for all rows together

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Ints, Weights, mass, squared_distance
-from gpukmeans.points.rows import Rows
+from gpukmeans.points.rows import Features, Rows
 from gpukmeans.threads import run, scratch
 
 # What a new center changed, in pieces: places, and `closest` there before and after, each (m,).
@@ -22,6 +22,20 @@ Changes = list[tuple[NDArray[np.int64], Floats, Floats]]
 
 # Bounds on each candidate's potential, in units of 2**-exponent: equal where they are exact.
 Potentials = tuple[Floats, Floats] | tuple[list[int], list[int]]
+
+
+def _in_frame(candidates: Floats, frame: Frame) -> tuple[NDArray[np.float32], float]:
+    """`Frame.centers` of candidates: being points, they are never too far for it."""
+    found = frame.centers(candidates)
+    assert found is not None
+    return found
+
+
+def _scores(columns: NDArray[np.float32], features: Features) -> NDArray[np.float32]:
+    """Approximate squared distances of candidates (m) to points (n), in the frame's units: (m, n)."""
+    scores = columns.T @ features.y.T
+    scores += features.norms
+    return scores
 
 
 class Plain:
@@ -75,11 +89,8 @@ class Whole(Plain):
         return _whole(x[:, :16]) and _whole(x)
 
     def measure(self, candidates: Floats) -> Floats:
-        # Candidates are points, which are never too far for the frame.
-        columns, _ = self.frame.centers(candidates) or (None, 0.0)
-        assert columns is not None
-        scores = columns.T @ self.features.y.T
-        scores += self.features.norms
+        columns, _ = _in_frame(candidates, self.frame)
+        scores = _scores(columns, self.features)
         return np.multiply(scores, self.frame.scale**-2, dtype=np.float64)
 
 
@@ -101,16 +112,13 @@ class Filtered:
         if np.isinf(self.closest[0]):
             self.may_improve[:] = True
             return
-        # Candidates are points, which are never too far for the frame.
-        columns, largest_z = self.frame.centers(candidates) or (None, 0.0)
-        assert columns is not None
+        columns, largest_z = _in_frame(candidates, self.frame)
         square = self.frame.scale**2
 
         def score(rows: slice) -> tuple[Floats, float]:
-            y, norms = self.rows.features(rows, self.frame)
-            scores = columns.T @ y.T
-            scores += norms
-            margin = self.frame.margin(norms, largest_z)
+            features = self.rows.features(rows, self.frame)
+            scores = _scores(columns, features)
+            margin = self.frame.margin(features.norms, largest_z)
             closest = (self.closest[rows] * square).astype(np.float32)
             np.less(scores - margin, closest * np.float32(1 + 2.0**-22), out=self.may_improve[:, rows])
             np.minimum(scores, closest, out=scores)

@@ -71,10 +71,11 @@ class CudaPoints:
         self._nothing = cp.zeros(1, np.float64)  # for arguments that a kernel will not read
         self._w = self._nothing if weights is None else self._upload(weights)
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
-        self._options = (f"-DX_KIND={X_KINDS[x.dtype.name]}", f"-DWEIGHT_KIND={kind}")
+        self._options = (f"-DX_KIND={X_KINDS[x.dtype.name]}", f"-DWEIGHT_KIND={kind}", f"-DRUN={RUN}")
         self._blocks = RESIDENT * cp.cuda.Device().attributes["MultiProcessorCount"]
         self._k = 0
         self._closest: Any = None
+        self._offset = self._scale = self._nothing  # until `prepare`
         self._unit = 2.0**self.weights.exponent
 
     # ------------------------------------------------------------ launching
@@ -106,14 +107,15 @@ class CudaPoints:
         options: tuple[str, ...] = (),
         shared: int = 0,
     ) -> None:
-        if family == "seed":
-            options = (*options, f"-DRUN={RUN}")
         function = _module(self._cp, family, (*self._options, *options)).get_function(name)
         function((blocks,), (block,), args, shared_mem=shared)
 
     def _rows(self) -> tuple[Any, np.int64, np.int32]:
         """The arguments that most kernels begin with."""
         return self._x, np.int64(self.n), np.int32(self.d)
+
+    def _put(self, array: NDArray[Any]) -> Any:
+        return self._cp.asarray(np.ascontiguousarray(array))
 
     def _zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         return self._cp.zeros(shape, dtype)
@@ -141,7 +143,6 @@ class CudaPoints:
         return low, high
 
     def prepare(self, scales: Scales) -> None:
-        self._scales = scales
         self._offset, self._scale = self._cp.asarray(scales.offset), self._cp.asarray(scales.scale)
 
     # ------------------------------------------------------------ assignment and update
@@ -157,10 +158,8 @@ class CudaPoints:
         counts = self._zeros(2, np.uint64)
         size = 8 * k * (self.d + 1)
         summing = 0 if not self._lasting else 2 if size <= SHARED else 1
-        if not self._lasting:  # sums are not wanted, and have no scales
-            self._offset = self._scale = self._nothing
         self._launch(
-            *("settle", "settle", self.n, *self._rows(), self._cp.asarray(np.ascontiguousarray(centers)), np.int32(k)),
+            *("settle", "settle", self.n, *self._rows(), self._put(centers), np.int32(k)),
             *(self._w, self._offset, self._scale, np.float64(self._unit), np.int32(summing)),
             *(self._next, self._labels, self._device_sums, counts),
             shared=size if summing == 2 else 0,
@@ -179,7 +178,7 @@ class CudaPoints:
         columns, largest_z = scores
         k = len(centers)
         per_norm, constant = frame.margin_factors(largest_z)
-        tail = (self._cp.asarray(np.ascontiguousarray(columns.T)), np.int32(k))
+        tail = (self._put(columns.T), np.int32(k))
         margin = (per_norm, constant, self._next)
         where = (self._offset_in_frame, np.float64(frame.scale))
         if self.d <= FEW_FEATURES:
@@ -207,7 +206,7 @@ class CudaPoints:
         sums = self._zeros(2, np.uint64)
         labels = self._labels if len(centers) > 1 else self._zeros(1, np.int32)
         self._launch(
-            *("distance", "inertia", self.n, *self._rows(), self._cp.asarray(np.ascontiguousarray(centers)), labels),
+            *("distance", "inertia", self.n, *self._rows(), self._put(centers), labels),
             *(
                 np.int32(len(centers) > 1),
                 self._w,
@@ -222,7 +221,7 @@ class CudaPoints:
     def farthest(self, centers: Floats, m: int) -> Farthest:
         cp = self._cp
         distance = cp.empty(self.n, np.float64)
-        device = cp.asarray(np.ascontiguousarray(centers))
+        device = self._put(centers)
         self._launch("distance", "own_distances", self.n, *self._rows(), device, self._labels, distance)
         n = np.int64(self.n)
         locations = []
@@ -244,7 +243,7 @@ class CudaPoints:
     def distances(self, centers: Floats) -> Floats:
         k = len(centers)
         result = np.empty((self.n, k))
-        device = self._cp.asarray(np.ascontiguousarray(centers))
+        device = self._put(centers)
         step = max(1, PIECE // k)
         table = self._cp.empty((min(step, self.n), k), np.float64)
         for a in range(0, self.n, step):
@@ -273,8 +272,7 @@ class CudaPoints:
         blocks = min(self._blocks, count)
         self._run("seed", "run_sums", blocks, BLOCK, np.int64(self.n), *self._mass(), self._prefix)
         self._run("seed", "prefix_sums", 1, RUN, self._prefix, np.int64(count))
-        self._total = int(self._get(self._prefix[count - 1 :])[0])
-        return self._total
+        return int(self._get(self._prefix[count - 1 :])[0])
 
     def find(self, ranks: list[int]) -> Floats:
         rows = self._cp.empty((len(ranks), self.d), np.float64)
@@ -283,7 +281,7 @@ class CudaPoints:
         return self._get(rows)
 
     def propose(self, candidates: Floats) -> None:
-        self._candidates = self._cp.asarray(np.ascontiguousarray(candidates))
+        self._candidates = self._put(candidates)
 
     def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
         m = len(self._candidates)

@@ -56,7 +56,8 @@ _TINY = 2**15
 # Below this many point-center pairs, bounds cost more than the scores they save.
 _FEW_PAIRS = 2**17
 
-# Scores at once: 1 MB of float32, half of a core's second-level cache.
+# Scores at once: 4 MB of float32. Smaller pieces stay in a core's cache, but more calls wait for the
+# interpreter lock, which costs more.
 _SCORES = 2**20
 
 # Beyond this share of active rows, finding them costs more than they save.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Ints, Weights, mass
-from gpukmeans.points.arrange import inverse
+from gpukmeans.points.arrange import inverse, order_of
 from gpukmeans.points.closest import Changes
 
 # Up to this many rows a prefix sum over all of them takes as long as a few calls do.
@@ -90,11 +90,7 @@ class Ranks:
                 self._order = inverse(self.position)
             return np.arange(len(places)), self._order[places]
         if self._order is None:
-            keys = self.position.astype(np.uint64)
-            keys <<= np.uint64(32)
-            keys |= np.arange(self.n, dtype=np.uint32)
-            keys.sort()
-            self._order = keys.astype(np.uint32).view(np.int32)
+            self._order = order_of(self.position.astype(np.uint64))
             counts = np.bincount(self.position, minlength=len(self._closest))
             self._starts = np.concatenate([[0], np.cumsum(counts)])
         starts = self._starts[places]
