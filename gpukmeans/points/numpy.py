@@ -269,10 +269,20 @@ class NumPyPoints:
                 first = self._position[np.isin(self._position, ties).argmax()]
             x = self._rows.exact([first])
             same = ties[(self._rows.exact(ties) == x).all(axis=0)]
-            terms = self._rows.terms(same, self._scales).sum(axis=0)
-            locations.append((float(largest), x[:, 0], int(self._labels[first]), terms))
+            locations.append((float(largest), x[:, 0], int(self._labels[first])))
             distance[same] = 0.0
         return Farthest.of(locations, self.d)
+
+    def terms_at(self, x: Floats) -> Ints:
+        def part(rows: slice) -> Ints:
+            here = self._rows.exact(rows)
+            found = np.zeros((len(x), self.d + 1), np.int64)
+            for location, terms in zip(x, found, strict=True):
+                same = rows.start + np.flatnonzero((here == location[:, None]).all(axis=0))
+                terms += self._rows.terms(same, self._scales).sum(axis=0)
+            return found
+
+        return sum(run(part, self._exact_spans(), self._threads), np.zeros((len(x), self.d + 1), np.int64))
 
     def distances(self, centers: Floats) -> Floats:
         result = np.empty((self.n, len(centers)))
@@ -280,7 +290,7 @@ class NumPyPoints:
 
         def measure(rows: slice) -> None:
             x = np.ascontiguousarray(self._row_x[rows].T, dtype=np.float64)
-            result[rows] = squared_distance(x[:, None, :], columns).T
+            result[rows] = np.sqrt(squared_distance(x[:, None, :], columns)).T
 
         run(measure, self._spans(self.n, _EXACT // len(centers)), self._threads)
         return result
