@@ -30,6 +30,7 @@ from .worker import CUDARuntimeError, Worker
 # What a small device of compute capability 8.6 has, but for the few multiprocessors: a grid is a handful of blocks.
 ATTRIBUTES = {
     "MultiProcessorCount": 2,
+    "ClockRate": 1_000_000,
     "MaxSharedMemoryPerBlock": 48 * 1024,
     "MaxSharedMemoryPerBlockOptin": 99 * 1024,
     "WarpSize": 32,
