@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse
 
 from gpukmeans.exact import Floats, Ints, Weights
 from gpukmeans.points.base import Points
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans.points.sparse import rows_of
 
 logger = logging.getLogger("gpukmeans")
 
@@ -129,14 +131,17 @@ def on(device: str) -> AbstractContextManager:
 
 
 def make_points(
-    x: NDArray[Any],
+    x: NDArray[Any] | csr_array,
     weights: Floats | Ints | None = None,
     summary: Weights | None = None,
     *,
     device: str,
     lasting: bool = True,
 ) -> Points:
-    """The Points for x (n, d) on a device that `resolve` returned; see NumPyPoints for the arguments."""
+    """The Points for x (n, d), an array or a CSR matrix, on a device that `resolve` returned; see NumPyPoints
+    for the other arguments."""
+    if issparse(x):
+        x = rows_of(x)
     if device == "cpu":
         return NumPyPoints(x, weights, summary, lasting)
     import cupy

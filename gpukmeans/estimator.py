@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite, check_array, check_random_state
@@ -87,7 +88,8 @@ default="k-means++"
     -----
     Lloyd's algorithm (1982) from k-means++ (Arthur and Vassilvitskii, 2007), with the bounds of Hamerly
     (2010). docs/design.md states what makes the answer unique. Input of dtype uint8, float16, float32
-    and float64 is read as it is, anything else as float64.
+    and float64 is read as it is, anything else as float64. A sparse matrix is read as CSR, a bounded number
+    of rows at a time made dense; the answer is that of its dense form.
 
     Examples
     --------
@@ -149,7 +151,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             The samples; never written to.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
@@ -171,8 +173,14 @@ default="k-means++"
         device = dispatch.resolve(self.device)
         with self._unchanged_on_failure(), one_blas_thread(), dispatch.on(device):
             x = self._validated(X, reset=True)
-            if len(x) < self.n_clusters:
-                raise ValueError(f"n_samples={len(x)} should be >= n_clusters={self.n_clusters}.")
+            if x.shape[0] < self.n_clusters:
+                raise ValueError(f"n_samples={x.shape[0]} should be >= n_clusters={self.n_clusters}.")
+            if self.algorithm == "elkan" and self.n_clusters == 1:
+                warnings.warn(
+                    "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             points, kept = self._points(x, sample_weight, device)
             best, labels = self._best_of_starts(points, x)
             if kept is not None:  # samples of weight zero had no part in the fit
@@ -238,7 +246,8 @@ default="k-means++"
         init = self._initial_array(x)
         tolerance = lloyd.Tolerance(self.tol, points, scales)
         best: lloyd.Fit | None = None
-        for _ in range(self._starts(init)):
+        self._n_init = self._starts(init)
+        for _ in range(self._n_init):
             centers = self._seed(points, x, random_state) if init is None else init
             if self.verbose:
                 print("Initialization complete")
@@ -300,7 +309,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
@@ -315,7 +324,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
@@ -336,7 +345,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
 
@@ -364,9 +373,10 @@ default="k-means++"
     # ------------------------------------------------------------ validation
 
     def _validated(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
-        """X as an array of one of DTYPES, of the right width; whether it is finite shows in its extent."""
-        x = validate_data(self, X, reset=reset, dtype=DTYPES, ensure_all_finite=False)
-        return np.asarray(x)
+        """X as an array or a CSR matrix of one of DTYPES, of the right width; whether it is finite shows in
+        its extent."""
+        x = validate_data(self, X, reset=reset, accept_sparse="csr", dtype=DTYPES, ensure_all_finite=False)
+        return x if issparse(x) else np.asarray(x)
 
     def _finite(self, points: Points, x: NDArray[Any]) -> tuple[Floats, Floats]:
         """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
@@ -382,6 +392,7 @@ default="k-means++"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

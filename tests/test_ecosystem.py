@@ -34,7 +34,7 @@ def same_centers(X, n_clusters, random_state):
 QUICK = {"n_clusters": 2, "n_init": 2, "max_iter": 5}
 CHECKED = [
     KMeans(**QUICK),
-    KMeans(**QUICK, init="random", algorithm="elkan", copy_x=False),
+    KMeans(**QUICK, init="random", copy_x=False),
     KMeans(**QUICK, init=same_centers),
     KMeans(n_clusters=2, tol=0, device="cpu"),
 ]

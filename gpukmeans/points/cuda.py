@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights
 from gpukmeans.points.base import Farthest
+from gpukmeans.points.sparse import SparseRows
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 
@@ -58,7 +59,7 @@ class CudaPoints:
     def __init__(
         self,
         cp: Any,
-        x: NDArray[Any],
+        x: NDArray[Any] | SparseRows,
         weights: Floats | Ints | None = None,
         summary: Weights | None = None,
         lasting: bool = True,
@@ -80,9 +81,10 @@ class CudaPoints:
 
     # ------------------------------------------------------------ launching
 
-    def _upload(self, array: NDArray[Any]) -> Any:
-        """The array on the device, a piece at a time: a whole copy in C order is never made on the host."""
-        if array.flags.c_contiguous and array.flags.aligned:
+    def _upload(self, array: NDArray[Any] | SparseRows) -> Any:
+        """The array on the device, a piece at a time: a whole copy in C order is never made on the host, nor
+        a whole dense form of sparse rows."""
+        if isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.aligned:
             return self._cp.asarray(array)
         result = self._cp.empty(array.shape, array.dtype)
         step = max(1, PIECE // max(1, array[:1].size))

@@ -1,0 +1,43 @@
+"""Sparse rows: a CSR matrix that stands where an array of rows does.
+
+D and the terms of sums are defined over all features, zeros included (exact.py): `(0 - c)^2` and
+`rint((0 - offset) * scale)` count. So rows are made dense, as many at a time as a pass asks for, and the
+bits are those of the dense matrix without its memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A matrix whose dense form takes no more than this is made dense as a whole: cheaper than once a pass,
+# and nothing beside the memory of a process that has imported NumPy and SciPy (about 100 MB).
+DENSE_BYTES = 2**26
+
+
+class SparseRows:
+    """The rows of a CSR matrix (n, d): indexing with a slice or with indices gives them as an array.
+
+    Nothing of the matrix is written to. Duplicate entries add up, as in ``toarray()``.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self._matrix = matrix
+        self.shape: tuple[int, int] = matrix.shape
+        self.dtype: np.dtype = matrix.dtype
+        self.size = self.shape[0] * self.shape[1]
+        self.nbytes = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        return self._matrix[rows].toarray()
+
+
+def rows_of(matrix: Any) -> NDArray[Any] | SparseRows:
+    """A CSR matrix as rows that a Points takes: dense if that is small."""
+    n, d = matrix.shape
+    return matrix.toarray() if n * d * matrix.dtype.itemsize <= DENSE_BYTES else SparseRows(matrix)
