@@ -10,11 +10,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import issparse
 
 from gpukmeans.exact import Floats, Ints, Weights
-from gpukmeans.points.base import Points
+from gpukmeans.points.base import DeviceError, Points
+from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints
 from gpukmeans.points.sparse import rows_of
@@ -23,10 +23,6 @@ logger = logging.getLogger("gpukmeans")
 
 # What stands for device="auto", so that a whole program can be moved without touching it.
 VARIABLE = "GPUKMEANS_DEVICE"
-
-
-class DeviceError(RuntimeError):
-    """The device asked for cannot be used; the message names the cause and the remedy."""
 
 
 def resolve(device: str) -> str:
@@ -131,7 +127,7 @@ def on(device: str) -> AbstractContextManager:
 
 
 def make_points(
-    x: NDArray[Any] | csr_array,
+    x: Any,
     weights: Floats | Ints | None = None,
     summary: Weights | None = None,
     *,
@@ -146,4 +142,19 @@ def make_points(
         return NumPyPoints(x, weights, summary, lasting)
     import cupy
 
-    return CudaPoints(cupy, x, weights, summary, lasting)
+    return on_gpu(cupy, x, weights, summary, lasting)
+
+
+def on_gpu(
+    cp: Any, x: Any, weights: Floats | Ints | None = None, summary: Weights | None = None, lasting: bool = True
+) -> Points:
+    """CudaPoints for x (n, d), of all rows or, where memory is short, of batches; cp: CuPy."""
+    n, d = x.shape
+    there = isinstance(x, cp.ndarray)
+    whole = summary or Weights.of_rows(n)
+
+    def make(rows: slice) -> CudaPoints:
+        part = None if weights is None else weights[rows]
+        return CudaPoints(cp, x[rows], part, whole, lasting, stay=there and rows == slice(0, n))
+
+    return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray)

@@ -337,8 +337,8 @@ default="k-means++"
         with dispatch.on(device):
             points = dispatch.make_points(x, device=device, lasting=False)
             self._finite(points, x)
-            squares = points.distances(self.cluster_centers_.astype(np.float64))
-        return np.sqrt(squares, out=squares).astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)
+            distances = points.distances(self.cluster_centers_.astype(np.float64))
+        return distances.astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """The negative inertia of X with the fitted centers.

@@ -7,11 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.sparse
+from host_cuda.runtime import HostCuda
 from sklearn.cluster import KMeans as Theirs
 
-from gpukmeans import lloyd
+from gpukmeans import KMeans, dispatch, lloyd
 from gpukmeans.exact import Weights
-from gpukmeans.points import rows, sparse
+from gpukmeans.points import gpu, rows, sparse
 from gpukmeans.points.numpy import NumPyPoints, tuned
 from gpukmeans.points.sparse import SparseRows, rows_of
 
@@ -195,6 +196,34 @@ def test_a_fit_never_makes_all_rows_dense(device, kmeans, monkeypatch, n, d):
         assert peak(lambda use=use: use(x)) < 8 * n * d * 2 / 3
 
 
+@pytest.mark.parametrize("batch", [60, 1000])
+def test_on_a_device_rows_become_dense_a_piece_at_a_time(monkeypatch, batch):
+    """In the buffers that cross the bus, of ten rows here, and never as a whole on the host."""
+    x = matrix(200, 6, whole=True)
+    expected = answer(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(x))
+    most = 0
+
+    class Watched(SparseRows):
+        def __getitem__(self, at):
+            return Watched(self._matrix[at])
+
+        def __array__(self, dtype=None, copy=None):
+            nonlocal most
+            most = max(most, len(self))
+            return super().__array__(dtype, copy)
+
+    def make_points(x, weights=None, summary=None, *, device, lasting=True):
+        points = dispatch.on_gpu(cp, Watched(x), weights, summary, lasting)
+        points.rows = batch
+        return points
+
+    cp = HostCuda(seed=1)
+    monkeypatch.setattr(gpu, "PIECE", 10 * 6 * 8)
+    monkeypatch.setattr(dispatch, "make_points", make_points)
+    assert answer(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(x)) == expected
+    assert 0 < most <= 10
+
+
 def test_small_matrices_become_arrays():
     x = matrix(100, 10)
     assert type(rows_of(x)) is np.ndarray
@@ -218,8 +247,9 @@ def test_points_on_sparse_rows_answer_as_on_an_array(device):
     np.testing.assert_array_equal(*[points.distances(centers) for points in both])
     assert len({lloyd.inertia(points, scales, centers) for points in both}) == 1
     far = [points.farthest(centers, 4) for points in both]
-    for field in ("distance", "x", "label", "terms"):
+    for field in ("distance", "x", "label"):
         np.testing.assert_array_equal(*[getattr(found, field) for found in far])
+    np.testing.assert_array_equal(*[points.terms_at(far[0].x) for points in both])
     totals = {points.total(None) for points in both}
     assert len(totals) == 1
     ranks = np.random.default_rng(3).integers(0, totals.pop(), 50).tolist()

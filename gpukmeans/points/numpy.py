@@ -113,7 +113,7 @@ class NumPyPoints:
         self._low, self._high = np.full(self.d, np.inf), np.full(self.d, -np.inf)
 
         def widen(rows: slice) -> None:
-            low, high = _extent(self._rows.x[rows])
+            low, high = _extent(self._rows.take(rows))
             with self._lock:
                 np.minimum(self._low, low, out=self._low)
                 np.maximum(self._high, high, out=self._high)
@@ -274,22 +274,30 @@ class NumPyPoints:
             if self._position is not None:
                 first = self._position[np.isin(self._position, ties).argmax()]
             x = self._rows.exact([first])
-            terms = np.zeros(self.d + 1, np.int64)
             for a in range(0, len(ties), self._rows.most):
                 some = ties[a : a + self._rows.most]
-                same = some[(self._rows.exact(some) == x).all(axis=0)]
-                terms += self._rows.terms(same, self._scales).sum(axis=0)
-                distance[same] = 0.0
-            locations.append((float(largest), x[:, 0], int(self._labels[first]), terms))
+                distance[some[(self._rows.exact(some) == x).all(axis=0)]] = 0.0
+            locations.append((float(largest), x[:, 0], int(self._labels[first])))
         return Farthest.of(locations, self.d)
+
+    def terms_at(self, x: Floats) -> Ints:
+        def part(rows: slice) -> Ints:
+            here = self._rows.exact(rows)
+            found = np.zeros((len(x), self.d + 1), np.int64)
+            for location, terms in zip(x, found, strict=True):
+                same = rows.start + np.flatnonzero((here == location[:, None]).all(axis=0))
+                terms += self._rows.terms(same, self._scales).sum(axis=0)
+            return found
+
+        return sum(run(part, self._exact_spans(), self._threads), np.zeros((len(x), self.d + 1), np.int64))
 
     def distances(self, centers: Floats) -> Floats:
         result = np.empty((self.n, len(centers)))
         columns = np.ascontiguousarray(centers.T)[:, :, None]
 
         def measure(rows: slice) -> None:
-            x = np.ascontiguousarray(self._row_x[rows].T, dtype=np.float64)
-            result[rows] = squared_distance(x[:, None, :], columns).T
+            x = np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
+            result[rows] = np.sqrt(squared_distance(x[:, None, :], columns)).T
 
         run(measure, self._spans(self.n, min(_EXACT // len(centers), self._rows.most)), self._threads)
         return result
@@ -331,7 +339,7 @@ class NumPyPoints:
         return self._total
 
     def find(self, ranks: list[int]) -> Floats:
-        return self._row_x[self._ranks.find(ranks)].astype(np.float64)
+        return np.asarray(self._row_x[self._ranks.find(ranks)]).astype(np.float64)
 
 
 def _extent(x: NDArray[Any]) -> tuple[Floats, Floats]:

@@ -48,6 +48,7 @@ class Rows:
         sparse = isinstance(x, SparseRows)
         self.small = not once and not sparse and x.size <= _SMALL
         self.x: Any = np.asfortranarray(x, np.float64) if self.small else x
+        self._bytes = x.stored if isinstance(x, SparseRows) else x.nbytes
         self.weights = weights
         # Stored column by column? Then rows are gathered column by column.
         self.feature_major = isinstance(self.x, np.ndarray) and self.x.flags.f_contiguous
@@ -65,10 +66,10 @@ class Rows:
 
     def take(self, rows: Any) -> NDArray[Any]:
         """Rows, a slice or indices, (m, d) in the input's dtype."""
-        if isinstance(rows, slice):
-            return self.x[rows]
+        if isinstance(rows, slice) or not self.feature_major:
+            return np.asarray(self.x[rows])
         # Of an array that is contiguous neither way, take would first copy all.
-        return self.x.T.take(rows, axis=1).T if self.feature_major else self.x[rows]
+        return self.x.T.take(rows, axis=1).T
 
     def exact(self, rows: Any) -> Floats:
         """Rows as (d, m) float64."""
@@ -98,7 +99,7 @@ class Rows:
         if self._features is not None:
             return
         size = 4 * self.m * (self.d + 2)
-        if not self.small and (self._once or self.d <= 4 or size > max(_KEEP_BYTES, 1.1 * self.x.nbytes)):
+        if not self.small and (self._once or self.d <= 4 or size > max(_KEEP_BYTES, 1.1 * self._bytes)):
             return
         y = np.empty((self.m, self.d + 1), np.float32, order="F" if self.feature_major else "C")
         kept = Features(y, np.empty(self.m, np.float32))

@@ -18,9 +18,10 @@ DENSE_BYTES = 2**26
 
 
 class SparseRows:
-    """The rows of a CSR matrix (n, d): indexing with a slice or with indices gives them as an array.
+    """The rows of a CSR matrix (n, d). Indexing gives rows, still sparse; NumPy's functions make them dense.
 
-    Nothing of the matrix is written to. Duplicate entries add up, as in ``toarray()``.
+    nbytes is that of the dense form, stored that of the matrix, which is never written to. Duplicate
+    entries add up, as in ``toarray()``.
     """
 
     def __init__(self, matrix: Any) -> None:
@@ -28,16 +29,20 @@ class SparseRows:
         self.shape: tuple[int, int] = matrix.shape
         self.dtype: np.dtype = matrix.dtype
         self.size = self.shape[0] * self.shape[1]
-        self.nbytes = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
+        self.nbytes = self.size * self.dtype.itemsize
+        self.stored = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: Any) -> NDArray[Any]:
-        return self._matrix[rows].toarray()
+    def __getitem__(self, rows: Any) -> SparseRows:
+        return SparseRows(self._matrix[rows])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self._matrix.toarray().astype(dtype or self.dtype, copy=False)
 
 
 def rows_of(matrix: Any) -> NDArray[Any] | SparseRows:
     """A CSR matrix as rows that a Points takes: dense if that is small."""
-    n, d = matrix.shape
-    return matrix.toarray() if n * d * matrix.dtype.itemsize <= DENSE_BYTES else SparseRows(matrix)
+    rows = SparseRows(matrix)
+    return np.asarray(rows) if rows.nbytes <= DENSE_BYTES else rows

@@ -94,16 +94,22 @@ class HostArray:
     def fill(self, value: Any) -> None:
         self._write(np.full(self.shape, value, self.dtype))
 
-    def set(self, array: NDArray[Any]) -> None:
+    def set(self, array: NDArray[Any], stream: Any = None) -> None:
         if array.dtype != self.dtype or array.shape != self.shape or not array.flags.c_contiguous:
             raise ValueError(f"set takes a C-contiguous array of {self.dtype} {self.shape}")
         self._memory.host.bytes_uploaded += self.nbytes
         self._write(array)
 
-    def get(self) -> NDArray[Any]:
+    def get(self, out: NDArray[Any] | None = None, blocking: bool = True) -> NDArray[Any]:
         self._memory.host.bytes_downloaded += self.nbytes
         data = self._memory.worker.read(self.address, self.nbytes) if self.nbytes else b""
-        return np.frombuffer(data, self.dtype).reshape(self.shape)
+        result = np.frombuffer(data, self.dtype).reshape(self.shape)
+        if out is None:
+            return result
+        if out.dtype != self.dtype or out.shape != self.shape or not out.flags.c_contiguous:
+            raise ValueError(f"get takes a C-contiguous array of {self.dtype} {self.shape}")
+        out[...] = result
+        return out
 
     @property
     def address(self) -> int:
@@ -229,11 +235,15 @@ class HostCuda:
         self.launches: Counter[str] = Counter()
         self._worker: Worker | None = None
         self.RawModule = partial(RawModule, self)
-        device = SimpleNamespace(attributes=dict(ATTRIBUTES))
-        stream = SimpleNamespace(synchronize=lambda: None)  # nothing is ever left to wait for
+        device = SimpleNamespace(id=0, attributes=dict(ATTRIBUTES))
+        # Nothing is ever left to wait for.
+        stream = SimpleNamespace(synchronize=lambda: None)
+        event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
         self.cuda = SimpleNamespace(
-            Device=lambda: device,
+            Device=lambda number=0: device,
+            Event=lambda: event,
             get_current_stream=lambda: stream,
+            alloc_pinned_memory=bytearray,
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError,
@@ -265,6 +275,9 @@ class HostCuda:
         result = self.empty(array.shape, array.dtype)
         result.set(array)
         return result
+
+    def ascontiguousarray(self, array: HostArray) -> HostArray:
+        return array
 
     def asnumpy(self, array: HostArray) -> NDArray[Any]:
         return array.get()
