@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from gpukmeans import nvml
 from gpukmeans.exact import Floats, Ints, Weights
@@ -17,6 +18,7 @@ from gpukmeans.points.base import DeviceError, Points
 from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans.points.sparse import rows_of
 
 logger = logging.getLogger("gpukmeans")
 
@@ -127,7 +129,10 @@ def make_points(
     device: str,
     lasting: bool = True,
 ) -> Points:
-    """The Points for x (n, d) on a device that `resolve` returned; see NumPyPoints for the arguments."""
+    """The Points for x (n, d), an array or a CSR matrix, on a device that `resolve` returned; see NumPyPoints
+    for the other arguments."""
+    if issparse(x):
+        x = rows_of(x)
     if device == "cpu":
         return NumPyPoints(x, weights, summary, lasting)
     import cupy

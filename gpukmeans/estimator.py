@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite, check_array, check_random_state
@@ -93,7 +94,8 @@ default="k-means++"
     -----
     Lloyd's algorithm (1982) from k-means++ (Arthur and Vassilvitskii, 2007), with the bounds of Hamerly
     (2010). docs/design.md states what makes the answer unique. Input of dtype uint8, float16, float32
-    and float64 is read as it is, anything else as float64.
+    and float64 is read as it is, anything else as float64. A sparse matrix is read as CSR, a bounded number
+    of rows at a time made dense; the answer is that of its dense form.
 
     Examples
     --------
@@ -158,7 +160,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             The samples; never written to.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
@@ -178,8 +180,14 @@ default="k-means++"
             If the device asked for cannot be used.
         """
         with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=True) as (x, device):
-            if len(x) < self.n_clusters:
-                raise ValueError(f"n_samples={len(x)} should be >= n_clusters={self.n_clusters}.")
+            if x.shape[0] < self.n_clusters:
+                raise ValueError(f"n_samples={x.shape[0]} should be >= n_clusters={self.n_clusters}.")
+            if self.algorithm == "elkan" and self.n_clusters == 1:
+                warnings.warn(
+                    "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             points, kept = self._points(x, sample_weight, device)
             best, labels = self._best_of_starts(points, x)
             if kept is not None:  # samples of weight zero had no part in the fit
@@ -243,7 +251,8 @@ default="k-means++"
         init = self._initial_array(x)
         tolerance = lloyd.Tolerance(self.tol, points, scales)
         best: lloyd.Fit | None = None
-        for _ in range(self._starts(init)):
+        self._n_init = self._starts(init)
+        for _ in range(self._n_init):
             centers = self._seed(points, x, random_state) if init is None else init
             if self.verbose:
                 print("Initialization complete")
@@ -305,7 +314,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
@@ -319,7 +328,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
@@ -338,7 +347,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
 
@@ -374,8 +383,8 @@ default="k-means++"
 
     @contextmanager
     def _placed(self, X: Any, *, reset: bool = False) -> Iterator[tuple[Any, str]]:
-        """X as an array of one of DTYPES and of the right width, where the device can read it, and the device's
-        name; whether X is finite shows in its extent. The device is the current one within this context.
+        """X as an array or a CSR matrix of one of DTYPES and of the right width, where the device can read it, and
+        the device's name; whether X is finite shows in its extent. The device is the current one in this context.
 
         reset: whether this is a fit, which sets the width.
         """
@@ -385,7 +394,8 @@ default="k-means++"
         gpu = arrays.gpu_of(x)
         device = dispatch.resolve(self.device, gpu)
         if gpu is None:
-            x = np.asarray(self._validated(x, reset))
+            x = self._validated(x, reset)
+            x = x if issparse(x) else np.asarray(x)
         else:
             self._validated(arrays.stand_in(x), reset)
             if x.dtype not in DTYPES:
@@ -396,7 +406,7 @@ default="k-means++"
             yield x, device
 
     def _validated(self, x: Any, reset: bool) -> Any:
-        return validate_data(self, x, reset=reset, dtype=DTYPES, ensure_all_finite=False)
+        return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=DTYPES, ensure_all_finite=False)
 
     def _finite(self, points: Points, x: Any) -> tuple[Floats, Floats]:
         """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
@@ -413,6 +423,7 @@ default="k-means++"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
