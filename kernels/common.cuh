@@ -131,3 +131,28 @@ __device__ __forceinline__ uint64 order_key(double x) {
     uint64 bits = (uint64)__double_as_longlong(x);
     return bits >> 63 ? ~bits : bits | 0x8000000000000000ull;
 }
+
+// The largest in a full warp, in all of its lanes.
+__device__ __forceinline__ uint64 warp_max(uint64 value) {
+    for (int step = 16; step; step >>= 1) {
+        uint64 other = __shfl_xor_sync(0xffffffffu, value, step);
+        value = other > value ? other : value;
+    }
+    return value;
+}
+
+// Raises a value in global memory to the largest of the threads'. All threads of a block of full warps call it.
+__device__ __forceinline__ void block_max(uint64* largest, uint64 value) {
+    value = warp_max(value);
+    if (threadIdx.x % 32 == 0) atomicMax(largest, value);
+}
+
+// Lowers a value in shared memory, kept as two words, to the least of the threads' keys; sends nothing where `taking` is
+// false. Shared memory has no 64-bit minimum of its own either: the upper words first, and then the lower words of those
+// who have the least upper. All threads of the block call it.
+__device__ __forceinline__ void least_shared(unsigned* upper, unsigned* lower, uint64 key, bool taking) {
+    if (taking) atomicMin(upper, (unsigned)(key >> 32));
+    __syncthreads();
+    if (taking && (unsigned)(key >> 32) == *upper) atomicMin(lower, (unsigned)key);
+    __syncthreads();
+}

@@ -58,14 +58,17 @@ farthest(const double* __restrict__ distance, long long n, unsigned long long* _
         uint64 bits = (uint64)__double_as_longlong(distance[i]);
         largest = bits > largest ? bits : largest;
     }
-    atomicMax(&found[0], largest);
+    block_max(&found[0], largest);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4)
 first_farthest(const double* __restrict__ distance, long long n, unsigned long long* __restrict__ found) {
-    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        if ((uint64)__double_as_longlong(distance[i]) == found[0]) atomicMin(&found[1], (uint64)i);
+    uint64 first = 0;  // the complement of a row: the first row's is the largest
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n && !first; i += (int64)gridDim.x * blockDim.x) {
+        if ((uint64)__double_as_longlong(distance[i]) == found[0]) first = ~(uint64)i;
     }
+    first = warp_max(first);
+    if (threadIdx.x % 32 == 0 && first) atomicMin(&found[1], ~first);
 }
 
 // Takes all rows where row `found[1]` is out of the search: their distance becomes zero. location: that row's

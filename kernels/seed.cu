@@ -15,18 +15,36 @@ __device__ __forceinline__ int64 mass(double closest, W weight, double power, do
     return power == 0.0 ? weight_mass(weight, unit) : weigh(rint(__dmul_rn(closest, power)), weight);
 }
 
-// sums: (m,), what each candidate would leave. Traffic: the rows, their weights and `closest` once for each.
+// sums: (m,), what each candidate would leave. Traffic: the rows, their weights and `closest` once for every AT_ONCE
+// candidates.
+#define AT_ONCE 4
+
 extern "C" __global__ void __launch_bounds__(256, 3)
 potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
            const double* __restrict__ closest, const double* __restrict__ candidates, int m, double power,
            unsigned long long* __restrict__ sums) {
-    for (int c = 0; c < m; c++) {
-        int64 sum = 0;
+    for (int first = 0; first < m; first += AT_ONCE) {
+        const double* c = candidates + (int64)first * d;
+        int64 sum[AT_ONCE] = {};
         for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-            double distance = fmin(squared_distance(x + i * d, candidates + (int64)c * d, d), closest[i]);
-            sum += mass(distance, weight_of(weights, i), power, 0.0);
+            const X* row = x + i * d;
+            double distance[AT_ONCE] = {};
+            for (int j = 0; j < d; j++) {
+                double v = value(row[j]);
+#pragma unroll
+                for (int e = 0; e < AT_ONCE; e++) {
+                    if (first + e < m) distance[e] = add_square(distance[e], v, c[(int64)e * d + j]);
+                }
+            }
+            double so_far = closest[i];
+            W weight = weight_of(weights, i);
+#pragma unroll
+            for (int e = 0; e < AT_ONCE; e++) sum[e] += mass(fmin(distance[e], so_far), weight, power, 0.0);
         }
-        block_add(&sums[c], sum);
+#pragma unroll
+        for (int e = 0; e < AT_ONCE; e++) {
+            if (first + e < m) block_add(&sums[first + e], sum[e]);
+        }
     }
 }
 
@@ -42,7 +60,7 @@ accept_center(const X* __restrict__ x, long long n, int d, const double* __restr
         uint64 bits = (uint64)__double_as_longlong(distance);
         most = bits > most ? bits : most;
     }
-    atomicMax(largest, most);
+    block_max(largest, most);
 }
 
 // runs: (ceil(n / RUN),), 0 before; the sum of each run's masses. A block to a run, blocks of 256 threads.

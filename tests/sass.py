@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections import Counter
 from importlib.metadata import files
@@ -14,30 +13,25 @@ INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.
 TARGET = re.compile(r"`\((\.L_x_\d+)\)")
 
 
-def disassembler() -> str:
-    """nvdisasm of the wheel nvidia-cuda-nvdisasm, or of a CUDA toolkit."""
-    wheel = [path for path in files("nvidia-cuda-nvdisasm") or () if path.name == "nvdisasm"]
-    found = str(wheel[0].locate()) if wheel else shutil.which("nvdisasm")
-    assert found, "nvdisasm is in neither its wheel nor on the path"
-    return found
+def disassembled(cubin: Path) -> dict[str, str]:
+    """The instructions of each kernel, as text."""
+    (found,) = [path for path in files("nvidia-cuda-nvdisasm") or () if path.name == "nvdisasm"]
+    command = [str(found.locate()), "-c", "-ndf", str(cubin)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    sections = re.split(r"^\.text\.(\w+):$", text, flags=re.MULTILINE)[1:]
+    return dict(zip(sections[::2], sections[1::2], strict=True))
 
 
-def inner_loops(cubin: Path) -> dict[str, list[Counter[str]]]:
-    """For each kernel its innermost loops, each as how often an operation stands in it.
+def inner_loops(code: str) -> list[Counter[str]]:
+    """A kernel's innermost loops, each as how often an operation stands in it.
 
     An operation is named without its modifiers, but for the width of loads and stores from 64 bits on: "FFMA",
     "LDS.128", "LDG".
     """
-    text = subprocess.run([disassembler(), "-c", "-ndf", str(cubin)], capture_output=True, text=True, check=True).stdout
-    sections = re.split(r"^\.text\.(\w+):$", text, flags=re.MULTILINE)[1:]
-    return {name: _innermost(body) for name, body in zip(sections[::2], sections[1::2], strict=True)}
-
-
-def _innermost(body: str) -> list[Counter[str]]:
     operations: list[str] = []
     labels: dict[str, int] = {}
     loops: list[tuple[int, int]] = []  # from the first operation to the one that jumps back to it
-    for line in body.splitlines():
+    for line in code.splitlines():
         if found := LABEL.match(line):
             labels[found[1]] = len(operations)
         elif found := INSTRUCTION.search(line):

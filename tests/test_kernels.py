@@ -17,7 +17,7 @@ from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 
 from gpukmeans import DeviceError, KMeans, dispatch, lloyd
-from gpukmeans.exact import Inertia, Weights
+from gpukmeans.exact import Frame, Inertia, Weights
 from gpukmeans.points import cuda, gpu, proposals
 from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
@@ -90,7 +90,8 @@ def test_fits_are_numpys(on, address, dtype, weighing):
 
 
 @pytest.mark.parametrize(
-    ("n", "d", "k"), [(60, 1, 60), (300, 2, 4), (257, 16, 5), (200, 17, 70), (65, 64, 64), (40, 300, 7), (1, 1, 1)]
+    ("n", "d", "k"),
+    [(60, 1, 60), (300, 2, 4), (257, 16, 5), (200, 17, 70), (150, 24, 150), (65, 64, 64), (40, 300, 7), (1, 1, 1)],
 )
 def test_fits_of_many_shapes_are_numpys(on, address, n, d, k):
     same(on, address, values("float64", n, d), k)
@@ -150,6 +151,93 @@ def test_uncertain_points_are_decided(address):
         found.append((points.labels().tolist(), points.sums().tolist(), points.uncertain > 0))
     assert found[1] == found[0] or (found[1][:2] == found[0][:2] and found[1][2])
     assert found[1][2]
+
+
+# ---------------------------------------------------------------- proposals: what is certain is right
+
+
+def labels_of(cp, x, centers):
+    points = CudaPoints(cp, x)
+    lloyd.prepare(points, *points.extent())
+    points.assign(centers)
+    return points.labels(), points.uncertain
+
+
+def mirrored(rng, dtype, d, k):
+    """Rows of dtype (n, d), each about halfway between two of the centers (k, d): off by none to many of float64's
+    roundings, with a center twice, and with centers in an order that says nothing."""
+    scale = rng.choice([1.0, 2.0**-20, 2.0**-140]) if dtype == "float32" else 1.0
+    if dtype == "float64":
+        scale = 2.0 ** rng.integers(-200, 200)
+    offset = {"uint8": 100, "float16": 500, "float32": 1e5, "float64": 1e9}[dtype] * rng.choice([0, 1])
+    spread = 10.0 ** -(rng.random(d) * rng.choice([0, 6]))
+    x = rng.normal(size=(4 * k, d)) * spread * 20 + offset
+    x = np.clip(np.rint(x), 0, 255).astype(dtype) if dtype == "uint8" else (x * scale).astype(dtype)
+    half = (k + 1) // 2
+    row = x[:half].astype(np.float64)
+    step = rng.normal(size=(half, d)) * x.astype(np.float64).std(axis=0) * 10.0 ** -rng.integers(0, 5)
+    nudge = rng.choice([0, 1, -1], (half, 1)) * 2.0 ** -rng.integers(5, 53, (half, 1))
+    centers = np.concatenate([row + step, row - step * (1 + nudge)])[:k]
+    centers[rng.integers(k)] = centers[rng.integers(k)]
+    return x, centers[rng.permutation(k)]
+
+
+# Few and many features, groups and tiles of centers that are full, one over and one short.
+SEARCHES = [
+    *[(dtype, 3, k) for dtype in DTYPES for k in (2, 16, 65)],
+    *[("float64", 16, 33), ("float32", 12, 9)],
+    *[(dtype, 17, 30) for dtype in DTYPES],
+    *[("float32", 40, 129), ("float64", 23, 128)],
+]
+
+
+@pytest.mark.parametrize(("dtype", "d", "k"), SEARCHES)
+def test_no_certain_label_is_wrong(address, brute_labels, dtype, d, k):
+    certain = 0
+    for seed in range(12):
+        x, centers = mirrored(np.random.default_rng(seed), dtype, d, k)
+        labels, uncertain = labels_of(address, x, centers)
+        np.testing.assert_array_equal(labels, brute_labels(x, centers), err_msg=f"seed {seed}")
+        certain += len(x) - uncertain
+    assert certain > 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "d", "k"), [("uint8", 3, 16), ("float32", 3, 65), ("float64", 16, 33), ("float32", 17, 30)]
+)
+def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeypatch, dtype, d, k):
+    """The same rows refute kernels whose scores were believed."""
+    monkeypatch.setattr(Frame, "margin_factors", lambda frame, largest_z: (np.float32(0), np.float32(0)))
+    wrong = 0
+    for seed in range(12):
+        x, centers = mirrored(np.random.default_rng(seed), dtype, d, k)
+        wrong += np.count_nonzero(labels_of(address, x, centers)[0] != brute_labels(x, centers))
+    assert wrong > 0
+
+
+@pytest.mark.parametrize("d", [3, 17])
+def test_the_largest_float32_are_labelled(address, brute_labels, d):
+    """The frame's scale is a subnormal float32, 2**-128, and no difference from the middle overflows."""
+    largest = np.finfo(np.float32).max
+    x = (np.random.default_rng(0).uniform(-1, 1, (150, d)) * largest).astype(np.float32)
+    x[0], x[1] = -largest, largest
+    centers = x[:9].astype(np.float64)
+    labels, uncertain = labels_of(address, x, centers)
+    np.testing.assert_array_equal(labels, brute_labels(x, centers))
+    assert uncertain < 15
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [3, 17, 20])
+def test_rows_may_begin_at_any_address(address, brute_labels, dtype, d):
+    """Wide loads need aligned rows; a part of a larger array is not always."""
+    whole = values(dtype, 83, d)
+    centers = whole[5:40:5].astype(np.float64)
+    for first in range(4):
+        points = CudaPoints(address, address.asarray(whole)[first:])
+        lloyd.prepare(points, *points.extent())
+        points.assign(centers)
+        np.testing.assert_array_equal(points.labels(), brute_labels(whole[first:], centers))
 
 
 # ---------------------------------------------------------------- step by step
@@ -219,7 +307,7 @@ def test_no_race_beyond_one_turn_of_the_grid(on, race, monkeypatch):
         monkeypatch.setattr(module, "SHARED", 256)
     monkeypatch.setattr(cuda, "RUN", 32)
     same(on, race, values("float32", 2500, 2), 30, max_iter=2)
-    same(on, race, values("float32", 300, 17), 70, max_iter=2)
+    same(on, race, values("float32", 300, 17), 140, max_iter=2)
 
 
 def test_no_race_for_empty_clusters(on, race):
