@@ -102,6 +102,12 @@ def magnitude(low: Floats, high: Floats) -> float:
     return max(-float(low.min()), float(high.max()))
 
 
+def is_single(values: Floats) -> bool:
+    """Whether all values are float32 numbers."""
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(values.astype(np.float32), values))
+
+
 def ceil_log2(value: float) -> int:
     """The least e with value <= 2**e, for a positive finite value."""
     mantissa, exponent = math.frexp(value)
@@ -280,13 +286,6 @@ def mass(closest: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:
 
 # ---------------------------------------------------------------- Rule 2: the certificate
 
-
-def _is_single(values: Floats) -> bool:
-    """Whether all values are float32 numbers."""
-    with np.errstate(over="ignore"):
-        return bool(np.array_equal(values.astype(np.float32), values))
-
-
 U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one rounding
 
 
@@ -322,13 +321,14 @@ class Frame:
         They cannot for ranges below 2**-380 or above 2**380, where D underflows or nears overflow, or
         with more than 2**17 features, where the bound above no longer holds; nor for data not finite.
 
-        Where all extremes are float32 numbers, as float32 and narrower data's are, offset and scale are too. y is
-        then a float32 difference times a power of two: one rounding, with no float64 in between.
+        Where all extremes are float32 numbers, as float32 and narrower data's are, offset and scale are too (an
+        offset rounded to float32 stays within the range). y is then a float32 difference times a power of two: one
+        rounding, with no float64 in between.
         """
         if not magnitude(low, high) <= LARGEST_MAGNITUDE:
             return None
         offset = low + (high - low) / 2
-        single = _is_single(low) and _is_single(high)
+        single = is_single(low) and is_single(high)
         if single:
             offset = offset.astype(np.float32).astype(np.float64)
         largest = float(np.maximum(high - offset, offset - low).max())

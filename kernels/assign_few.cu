@@ -20,8 +20,8 @@
 #define ROWS (D_FEW > 8 ? 2 : 4)  // with four, 9 features would spill
 #define GROUP 8
 
-// Four centers: a float4 of their |z|^2, then one of each feature. A group is two of these,
-// and one float4 more, so that threads that look at different groups use different banks.
+// Four centers: a float4 of their |z|^2, then one of each feature. A group is two of these, and one float4 more, so
+// that threads that look at different groups use different banks.
 #define QUAD (D_FEW + 1)
 #define GROUP_SIZE (2 * QUAD + 1)
 
@@ -159,7 +159,7 @@ assign_few(const X* __restrict__ x, long long n, const F* __restrict__ offset, F
             }
         }
         if ((size_t)next % sizeof(label) == 0 && i + ROWS <= n) {
-            // Spelled as plain stores, these were taken apart into stores of 4 bytes.
+            // As plain stores these were taken apart into stores of 4 bytes.
             if (ROWS == 4) __stcg((int4*)(next + i), make_int4(label[0], label[1], label[ROWS - 2], label[ROWS - 1]));
             else __stcg((int2*)(next + i), make_int2(label[0], label[1]));
         } else {

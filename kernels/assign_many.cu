@@ -1,11 +1,11 @@
 // The assignment step's proposal for any number of features: float32 scores of every center, the least of them, the
 // runner-up's, and whether the gap between them is certain (assign.cuh). No n x k array exists anywhere.
 //
-// A block compares TILE rows with TILE centers at a time, DEPTH features at a time through shared memory, a thread
-// 8 x 8 of the pairs: for each feature 64 fused multiply-adds to 4 reads of 16 bytes. While it computes with one half of
+// A block compares TILE rows with TILE centers at a time, DEPTH features at a time through shared memory, a thread 8 x
+// 8 of the pairs: for each feature 64 fused multiply-adds to 4 reads of 16 bytes. While it computes with one half of
 // the shared memory, the next features are on their way to registers and then to the other half, one barrier for all.
-// After the last feature, the 16 threads that share 8 rows fold their scores: a thread then knows the best and second of
-// one row only, and keeps them in shared memory until the centers are done.
+// After the last feature, the 16 threads that share 8 rows fold their scores: a thread then knows the best and second
+// of one row only, and keeps them in shared memory until the centers are done.
 //
 // The scores take 64 registers, and a thread may have 128 for two blocks to be resident. That decides much: pointers
 // that advance rather than indices, centers laid out as they are read, no state of eight rows beside the scores.
@@ -62,8 +62,8 @@ __device__ __forceinline__ Nearest fold(Scan scan, int r) {
 
 __device__ __forceinline__ float4 load(const float* shared) { return *(const float4*)shared; }
 
-// depth: d rounded up to a multiple of DEPTH. offset: (depth,), 0 beyond d. columns: (tiles, 1 + depth, TILE), the centers
-// of each tile by themselves, |z|^2 first. Blocks of 256 threads.
+// depth: d rounded up to a multiple of DEPTH. offset: (depth,), 0 beyond d. columns: (tiles, 1 + depth, TILE), the
+// centers of each tile by themselves, |z|^2 first. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS)
 assign_many(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
             const float* __restrict__ columns, int tiles, float margin_norm, float margin, int* __restrict__ next) {
