@@ -10,12 +10,15 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.sparse import issparse
 
+from gpukmeans import nvml
 from gpukmeans.exact import Floats, Ints, Weights
-from gpukmeans.points.base import Points
+from gpukmeans.points.base import DeviceError, Points
+from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans.points.sparse import rows_of
 
 logger = logging.getLogger("gpukmeans")
 
@@ -23,15 +26,12 @@ logger = logging.getLogger("gpukmeans")
 VARIABLE = "GPUKMEANS_DEVICE"
 
 
-class DeviceError(RuntimeError):
-    """The device asked for cannot be used; the message names the cause and the remedy."""
-
-
-def resolve(device: str) -> str:
+def resolve(device: str, near: int | None = None) -> str:
     """The device to use: "cpu" or "cuda:N".
 
     device: "auto" takes the environment variable GPUKMEANS_DEVICE if it is set, else a GPU if one can
     be used, else NumPy. "cpu" is NumPy. "cuda:N" is CUDA's GPU N, "cuda" the one with the most free memory.
+    near: the GPU that holds the data, if any; it is then the one that "auto" and "cuda" mean.
 
     Raises ValueError for any other name, and DeviceError for a GPU that cannot be used.
     """
@@ -45,7 +45,7 @@ def resolve(device: str) -> str:
         return device
     reason = why_no_gpu()
     if reason is None:
-        return _numbered(device, source)
+        return f"cuda:{near}" if near is not None and device in ("auto", "cuda") else _numbered(device, source)
     if device != "auto":
         raise DeviceError(f"{source}={device!r} cannot be used: {reason}")
     _log_fallback(reason)
@@ -67,18 +67,11 @@ def _numbered(device: str, source: str) -> str:
 
 
 def _free_memory(gpu: int) -> int:
-    """Bytes. NVML numbers GPUs in another order than CUDA, so they are matched by their place on the bus."""
+    """Bytes; NVML's figure, or CUDA's where NVML cannot be asked."""
     import cupy
 
     with suppress(Exception):
-        import pynvml
-
-        pynvml.nvmlInit()
-        try:
-            handle = pynvml.nvmlDeviceGetHandleByPciBusId(cupy.cuda.runtime.deviceGetPCIBusId(gpu))
-            return int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
-        finally:
-            pynvml.nvmlShutdown()
+        return nvml.free_memory(cupy.cuda.runtime.deviceGetPCIBusId(gpu))
     with cupy.cuda.Device(gpu):
         return int(cupy.cuda.runtime.memGetInfo()[0])
 
@@ -129,16 +122,34 @@ def on(device: str) -> AbstractContextManager:
 
 
 def make_points(
-    x: NDArray[Any],
+    x: Any,
     weights: Floats | Ints | None = None,
     summary: Weights | None = None,
     *,
     device: str,
     lasting: bool = True,
 ) -> Points:
-    """The Points for x (n, d) on a device that `resolve` returned; see NumPyPoints for the arguments."""
+    """The Points for x (n, d), an array or a CSR matrix, on a device that `resolve` returned; see NumPyPoints
+    for the other arguments."""
+    if issparse(x):
+        x = rows_of(x)
     if device == "cpu":
         return NumPyPoints(x, weights, summary, lasting)
     import cupy
 
-    return CudaPoints(cupy, x, weights, summary, lasting)
+    return on_gpu(cupy, x, weights, summary, lasting)
+
+
+def on_gpu(
+    cp: Any, x: Any, weights: Floats | Ints | None = None, summary: Weights | None = None, lasting: bool = True
+) -> Points:
+    """CudaPoints for x (n, d), of all rows or, where memory is short, of batches; cp: CuPy."""
+    n, d = x.shape
+    there = isinstance(x, cp.ndarray)
+    whole = summary or Weights.of_rows(n)
+
+    def make(rows: slice) -> CudaPoints:
+        part = None if weights is None else weights[rows]
+        return CudaPoints(cp, x[rows], part, whole, lasting, stay=there and rows == slice(0, n))
+
+    return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray)

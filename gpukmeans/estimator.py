@@ -14,13 +14,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite, check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpukmeans import dispatch, lloyd, saving, seeding
+from gpukmeans import arrays, dispatch, lloyd, saving, seeding
 from gpukmeans.exact import Floats, Scales, Weights
 from gpukmeans.points.base import Points
 from gpukmeans.threads import one_blas_thread
@@ -29,6 +30,8 @@ logger = logging.getLogger("gpukmeans")
 
 # Kept as they are; anything else becomes the first.
 DTYPES = [np.float64, np.float32, np.float16, np.uint8]
+
+FITTED_ARRAYS = {"cluster_centers_", "labels_"}
 
 SEEDINGS = {"k-means++": seeding.kmeans_plusplus, "random": seeding.random}
 
@@ -67,7 +70,11 @@ default="k-means++"
         Accepted for compatibility: both give the same bits at the same speed.
     device : str, default="auto"
         "cpu" computes on NumPy; "cuda" or "cuda:N" on a GPU; "auto" on a GPU if one can be used. The
-        environment variable GPUKMEANS_DEVICE takes the place of "auto".
+        environment variable GPUKMEANS_DEVICE takes the place of "auto". Under "auto" and "cuda", an array
+        that is on a GPU stays there.
+    output_type : {"input", "numpy", "cupy", "torch", "jax"}, default="input"
+        The kind of arrays that come back: "input" for the kind of X, where X is, if X is an array of one
+        of these libraries or on a GPU, and NumPy's for anything else.
 
     Attributes
     ----------
@@ -88,7 +95,8 @@ default="k-means++"
     -----
     Lloyd's algorithm (1982) from k-means++ (Arthur and Vassilvitskii, 2007), with the bounds of Hamerly
     (2010). docs/design.md states what makes the answer unique. Input of dtype uint8, float16, float32
-    and float64 is read as it is, anything else as float64.
+    and float64 is read as it is, anything else as float64. A sparse matrix is read as CSR, a bounded number
+    of rows at a time made dense; the answer is that of its dense form.
 
     Examples
     --------
@@ -115,6 +123,7 @@ default="k-means++"
         "copy_x": ["boolean"],
         "algorithm": [StrOptions({"lloyd", "elkan"})],
         "device": [str],
+        "output_type": [StrOptions({"input", *arrays.LIBRARIES})],
     }
 
     def __init__(
@@ -130,6 +139,7 @@ default="k-means++"
         copy_x: bool = True,
         algorithm: str = "lloyd",
         device: str = "auto",
+        output_type: str = "input",
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -141,6 +151,7 @@ default="k-means++"
         self.copy_x = copy_x
         self.algorithm = algorithm
         self.device = device
+        self.output_type = output_type
 
     # ------------------------------------------------------------ fitting
 
@@ -150,7 +161,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             The samples; never written to.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
@@ -169,18 +180,20 @@ default="k-means++"
         DeviceError
             If the device asked for cannot be used.
         """
-        device = dispatch.resolve(self.device)
-        with self._unchanged_on_failure(), one_blas_thread(), dispatch.on(device):
-            x = self._validated(X, reset=True)
-            if len(x) < self.n_clusters:
-                raise ValueError(f"n_samples={len(x)} should be >= n_clusters={self.n_clusters}.")
+        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=True) as (x, device):
+            if x.shape[0] < self.n_clusters:
+                raise ValueError(f"n_samples={x.shape[0]} should be >= n_clusters={self.n_clusters}.")
+            if self.algorithm == "elkan" and self.n_clusters == 1:
+                warnings.warn(
+                    "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             points, kept = self._points(x, sample_weight, device)
             best, labels = self._best_of_starts(points, x)
             if kept is not None:  # samples of weight zero had no part in the fit
                 labels = self._label(x, best.centers, device)
-            step = 2**20  # counting needs 64-bit copies of the labels
-            pieces = [labels[a : a + step] for a in range(0, len(labels), step)]
-            found = int(np.count_nonzero(sum(np.bincount(piece, minlength=self.n_clusters) for piece in pieces)))
+            found = int(np.count_nonzero(points.sums()[:, -1]))
             if found < self.n_clusters:
                 warnings.warn(
                     f"Number of distinct clusters ({found}) found smaller than n_clusters ({self.n_clusters}). "
@@ -188,8 +201,8 @@ default="k-means++"
                     ConvergenceWarning,
                     stacklevel=2,
                 )
-            self.cluster_centers_ = best.centers.astype(_float_dtype(x))
-            self.labels_ = labels
+            self.cluster_centers_ = self._like(X, best.centers.astype(_float_dtype(x)))
+            self.labels_ = self._like(X, labels)
             self.inertia_ = _unshifted(best.inertia, points)
             self.n_iter_ = best.n_iter
         return self
@@ -219,7 +232,7 @@ default="k-means++"
         """Points of the samples that weigh anything, and which those are if not all."""
         if sample_weight is None:
             return dispatch.make_points(x, device=device, lasting=lasting), None
-        given = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+        given = _check_sample_weight(arrays.to_numpy(sample_weight), x, dtype=np.float64, ensure_non_negative=True)
         kept = given > 0
         if not kept.any():
             raise ValueError("Sample weights must contain at least one non-zero number.")
@@ -227,7 +240,7 @@ default="k-means++"
             kept = None
         else:
             self._finite(dispatch.make_points(x, device=device, lasting=False), x)
-            x, given = x[kept], given[kept]
+            x, given = arrays.compressed(x, kept), given[kept]
         summary, weights = Weights.of(given)
         return dispatch.make_points(x, weights, summary, device=device, lasting=lasting), kept
 
@@ -239,7 +252,8 @@ default="k-means++"
         init = self._initial_array(x)
         tolerance = lloyd.Tolerance(self.tol, points, scales)
         best: lloyd.Fit | None = None
-        for _ in range(self._starts(init)):
+        self._n_init = self._starts(init)
+        for _ in range(self._n_init):
             centers = self._seed(points, x, random_state) if init is None else init
             if self.verbose:
                 print("Initialization complete")
@@ -279,7 +293,7 @@ default="k-means++"
 
     def _checked_centers(self, init: Any, x: NDArray[Any]) -> Floats:
         """Initial centers (n_clusters, n_features) as float64, after rounding to the data's float dtype."""
-        centers = check_array(init, dtype=_float_dtype(x), copy=True, order="C", input_name="init")
+        centers = check_array(arrays.to_numpy(init), dtype=_float_dtype(x), copy=True, order="C", input_name="init")
         if centers.shape[0] != self.n_clusters:
             raise ValueError(
                 f"The shape of the initial centers {centers.shape} does not match "
@@ -301,43 +315,40 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
         labels : ndarray of shape (n_samples,), int32
         """
-        check_is_fitted(self)
-        x = self._validated(X, reset=False)
-        return self._label(x, self.cluster_centers_.astype(np.float64), dispatch.resolve(self.device))
+        with self._placed(X) as (x, device):
+            return self._like(X, self._label(x, self._centers(), device))
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Distances (not squared) to the centers.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
 
         Returns
         -------
         distances : ndarray of shape (n_samples, n_clusters)
             float32 if X is, else float64; computed in float64.
         """
-        check_is_fitted(self)
-        x = self._validated(X, reset=False)
-        device = dispatch.resolve(self.device)
-        with dispatch.on(device):
+        with self._placed(X) as (x, device):
             points = dispatch.make_points(x, device=device, lasting=False)
             self._finite(points, x)
-            squares = points.distances(self.cluster_centers_.astype(np.float64))
-        return np.sqrt(squares, out=squares).astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)
+            distances = points.distances(self._centers())
+            dtype = np.float32 if x.dtype == np.float32 else np.float64
+            return self._like(X, distances.astype(dtype, copy=False))
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """The negative inertia of X with the fitted centers.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
 
@@ -345,22 +356,29 @@ default="k-means++"
         -------
         score : float
         """
-        check_is_fitted(self)
-        x = self._validated(X, reset=False)
-        device = dispatch.resolve(self.device)
-        with dispatch.on(device):
+        with self._placed(X) as (x, device):
             points, _ = self._points(x, sample_weight, device, lasting=False)
             scales = lloyd.prepare(points, *self._finite(points, x))
-            centers = self.cluster_centers_.astype(np.float64)
+            centers = self._centers()
             points.assign(centers)
             return -_unshifted(lloyd.inertia(points, scales, centers), points)
 
-    def _label(self, x: NDArray[Any], centers: Floats, device: str) -> NDArray[np.int32]:
-        with dispatch.on(device):
-            points = dispatch.make_points(x, device=device, lasting=False)
-            self._finite(points, x)
-            points.assign(centers)
-            return points.labels()
+    def _label(self, x: Any, centers: Floats, device: str) -> Any:
+        points = dispatch.make_points(x, device=device, lasting=False)
+        self._finite(points, x)
+        points.assign(centers)
+        return points.labels()
+
+    def _centers(self) -> Floats:
+        return arrays.to_numpy(self.cluster_centers_).astype(np.float64)
+
+    def _like(self, X: Any, answer: Any) -> Any:
+        return arrays.like(X, answer, self.output_type)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arrays are saved on the host, so that a model fitted on a GPU loads where there is none."""
+        state = super().__getstate__()
+        return {**state, **{name: arrays.to_numpy(state[name]) for name in FITTED_ARRAYS & state.keys()}}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the estimator to a file, fitted or not, for `gpukmeans.load`.
@@ -384,16 +402,39 @@ default="k-means++"
 
     # ------------------------------------------------------------ validation
 
-    def _validated(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
-        """X as an array of one of DTYPES, of the right width; whether it is finite shows in its extent."""
-        x = validate_data(self, X, reset=reset, dtype=DTYPES, ensure_all_finite=False)
-        return np.asarray(x)
+    @contextmanager
+    def _placed(self, X: Any, *, reset: bool = False) -> Iterator[tuple[Any, str]]:
+        """X as an array or a CSR matrix of one of DTYPES and of the right width, where the device can read it, and
+        the device's name; whether X is finite shows in its extent. The device is the current one in this context.
 
-    def _finite(self, points: Points, x: NDArray[Any]) -> tuple[Floats, Floats]:
+        reset: whether this is a fit, which sets the width.
+        """
+        if not reset:
+            check_is_fitted(self)
+        x = arrays.opened(X)
+        gpu = arrays.gpu_of(x)
+        device = dispatch.resolve(self.device, gpu)
+        if gpu is None:
+            x = self._validated(x, reset)
+            x = x if issparse(x) else np.asarray(x)
+        else:
+            self._validated(arrays.stand_in(x), reset)
+            if x.dtype not in DTYPES:
+                x = x.astype(np.float64)
+            if device != f"cuda:{gpu}":
+                x = arrays.to_numpy(x)
+        with dispatch.on(device):
+            yield x, device
+
+    def _validated(self, x: Any, reset: bool) -> Any:
+        return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=DTYPES, ensure_all_finite=False)
+
+    def _finite(self, points: Points, x: Any) -> tuple[Floats, Floats]:
         """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
         low, high = points.extent()
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            assert_all_finite(x, estimator_name=type(self).__name__, input_name="X")
+        extremes = np.stack([low, high]).astype(x.dtype)
+        if not np.isfinite(extremes).all():
+            assert_all_finite(extremes, estimator_name=type(self).__name__, input_name="X")
         lloyd.check_magnitude(low, high)
         return low, high
 
@@ -403,6 +444,7 @@ default="k-means++"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

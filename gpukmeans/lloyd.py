@@ -125,7 +125,7 @@ def update(points: Points, scales: Scales, centers: Floats) -> Floats:
         return scales.centers(sums)
     empty = np.flatnonzero(sums[:, -1] == 0)
     far = points.farthest(centers, len(empty))
-    for cluster, label, terms in zip(empty, far.label, far.terms, strict=False):
+    for cluster, label, terms in zip(empty, far.label, points.terms_at(far.x), strict=False):
         sums[label] -= terms
         sums[cluster] += terms
     filled = sums[:, -1] > 0

@@ -10,12 +10,14 @@ and its attributes. What JSON can tell stands there as it is; anything else is a
     {"objects": [...], "shape": [3]}    an array of Python objects: names of features
     {"RandomState": {"dict": ...}}      the state of a generator
     {"requests": {...}}                 what set_fit_request and its like asked for
+    {"record": ["Record", {"dict": ...}]}   a dataclass among the public names, and its fields
 
 Equal estimators make equal files, byte for byte.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import zipfile
@@ -27,6 +29,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 
 import gpukmeans
+from gpukmeans import arrays
 from gpukmeans.files import atomic
 
 FORMAT = "gpukmeans estimator"
@@ -40,9 +43,9 @@ def save(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
     name = type(model).__name__
     if _estimators().get(name) is not type(model):
         raise TypeError(f"{type(model).__qualname__} is not an estimator of gpukmeans, and only those can be saved.")
-    arrays: dict[str, NDArray[Any]] = {}
+    members: dict[str, NDArray[Any]] = {}
     # What pickling keeps, so that there is one rule for what belongs to an estimator.
-    state = {key: _encoded(value, key, arrays) for key, value in sorted(model.__getstate__().items())}
+    state = {key: _encoded(value, key, members) for key, value in sorted(model.__getstate__().items())}
     parameters = {key: state.pop(key) for key in type(model)._get_param_names()}
     metadata = {
         "format": FORMAT,
@@ -55,7 +58,7 @@ def save(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
     # A ZipInfo has a fixed date unless it is given one, and so have the files.
     with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr(zipfile.ZipInfo(METADATA), json.dumps(metadata, indent=1))
-        for key, array in arrays.items():
+        for key, array in members.items():
             with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
@@ -133,18 +136,27 @@ def _read(archive: zipfile.ZipFile) -> BaseEstimator:
     return model
 
 
-def _estimators() -> dict[str, type[BaseEstimator]]:
-    """The public estimators by name: a file can name one of these, and so make nothing else."""
+def _public() -> dict[str, type]:
+    """The public classes by name: a file can name one of these, and so make nothing else."""
     public = {name: getattr(gpukmeans, name) for name in gpukmeans.__all__}
-    return {name: each for name, each in public.items() if isinstance(each, type) and issubclass(each, BaseEstimator)}
+    return {name: each for name, each in public.items() if isinstance(each, type)}
 
 
-def _encoded(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    """value in JSON's types, its arrays put into ``arrays``; key: where it stands, for their names and for errors."""
+def _estimators() -> dict[str, type[BaseEstimator]]:
+    return {name: each for name, each in _public().items() if issubclass(each, BaseEstimator)}
+
+
+def _records() -> dict[str, type]:
+    return {name: each for name, each in _public().items() if dataclasses.is_dataclass(each)}
+
+
+def _encoded(value: Any, key: str, members: dict[str, NDArray[Any]]) -> Any:
+    """value in JSON's types, its arrays put into ``members``; key: where it stands, for their names and for errors."""
 
     def each(values: list[Any]) -> list[Any]:
-        return [_encoded(item, f"{key}.{i}", arrays) for i, item in enumerate(values)]
+        return [_encoded(item, f"{key}.{i}", members) for i, item in enumerate(values)]
 
+    value = arrays.to_numpy(value)  # an initial array may be on a GPU
     # By exact types: a float64 is a float too, and has to stay what it is.
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
@@ -154,24 +166,34 @@ def _encoded(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> Any:
     if kind is tuple:
         return {"tuple": each(list(value))}
     if kind is dict and all(type(name) is str for name in value):
-        return {"dict": {name: _encoded(item, f"{key}.{name}", arrays) for name, item in value.items()}}
+        return {"dict": {name: _encoded(item, f"{key}.{name}", members) for name, item in value.items()}}
     if kind is np.ndarray and value.dtype == object:
         return {"objects": each(value.ravel().tolist()), "shape": list(value.shape)}
     if kind in (np.ndarray, np.memmap) and not value.dtype.hasobject:
-        arrays[key] = value
-        return {"array": key}
+        return {"array": _put(value, key, members)}
     if isinstance(value, np.generic) and not value.dtype.hasobject:
-        arrays[key] = np.asarray(value)
-        return {"scalar": key}
+        return {"scalar": _put(np.asarray(value), key, members)}
     if kind is np.random.RandomState and value.get_state(legacy=False)["bit_generator"] == "MT19937":
-        return {"RandomState": _encoded(value.get_state(legacy=False), key, arrays)}
+        return {"RandomState": _encoded(value.get_state(legacy=False), key, members)}
     if kind is MetadataRequest:
         return {"requests": value._serialize()}
+    if _records().get(kind.__name__) is kind:
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {"record": [kind.__name__, _encoded(fields, key, members)]}
     what = getattr(value, "__qualname__", f"of type {kind.__qualname__}")
     raise TypeError(
         f"{key} is {what}, which no file without code can hold, so nothing was saved. "
-        "Give it another value, such as an array, or pickle the estimator."
+        "Give it another value, such as an array or None, or pickle the estimator."
     )
+
+
+def _put(array: NDArray[Any], key: str, members: dict[str, NDArray[Any]]) -> str:
+    """Put an array among the members, and return the name that it has there."""
+    name = (
+        key if key not in members else f"{key} {len(members)}"
+    )  # the dots of two names may stand for different things
+    members[name] = array
+    return name
 
 
 def _decoded(value: Any, archive: zipfile.ZipFile) -> Any:
@@ -205,4 +227,7 @@ def _decoded(value: Any, archive: zipfile.ZipFile) -> Any:
                 for name, alias in asked.items():
                     getattr(requests, method).add_request(param=name, alias=alias)
             return requests
+        case "record":
+            name, fields = content
+            return _records()[name](**_decoded(fields, archive))
     raise ValueError(f"there is no kind of value named {kind!r}")

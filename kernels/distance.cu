@@ -29,13 +29,13 @@ inertia(const X* __restrict__ x, long long n, int d, const double* __restrict__ 
     block_add(&sums[1], small);
 }
 
-// distances: (n, k). A thread computes one of them; neighbours share the row.
+// distances: (n, k), the roots of D. A thread computes one of them; neighbours share the row.
 extern "C" __global__ void __launch_bounds__(256, 4)
 distances(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, int k,
           double* __restrict__ distances) {
     int64 pairs = n * k;
     for (int64 e = (int64)blockIdx.x * blockDim.x + threadIdx.x; e < pairs; e += (int64)gridDim.x * blockDim.x) {
-        distances[e] = squared_distance(x + e / k * d, centers + e % k * d, d);
+        distances[e] = __dsqrt_rn(squared_distance(x + e / k * d, centers + e % k * d, d));
     }
 }
 
@@ -68,13 +68,12 @@ first_farthest(const double* __restrict__ distance, long long n, unsigned long l
     }
 }
 
-// All rows where row `found[1]` is: their terms together, (d + 1,), their distance to zero, so that the next search
-// finds another location; and that row's coordinates (d,) and label.
+// Takes all rows where row `found[1]` is out of the search: their distance becomes zero. location: that row's
+// coordinates (d,); label: its label.
 extern "C" __global__ void __launch_bounds__(256, 4)
 take_farthest(const X* __restrict__ x, long long n, int d, const int* __restrict__ labels,
-              const W* __restrict__ weights, const double* __restrict__ offset, const double* __restrict__ scale,
-              double unit, const unsigned long long* __restrict__ found, double* __restrict__ distance,
-              unsigned long long* __restrict__ terms, double* __restrict__ location, int* __restrict__ label) {
+              const unsigned long long* __restrict__ found, double* __restrict__ distance,
+              double* __restrict__ location, int* __restrict__ label) {
     const X* there = x + (int64)found[1] * d;
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         if ((uint64)__double_as_longlong(distance[i]) != found[0]) continue;
@@ -83,12 +82,31 @@ take_farthest(const X* __restrict__ x, long long n, int d, const int* __restrict
         for (int j = 0; j < d && same; j++) same = value(row[j]) == value(there[j]);
         if (!same) continue;
         distance[i] = 0.0;
-        W weight = weight_of(weights, i);
-        for (int j = 0; j < d; j++) add_global(terms + j, fixed_term(row[j], offset[j], scale[j], weight));
-        add_global(terms + d, weight_mass(weight, unit));
         if (i == (int64)found[1]) {
             for (int j = 0; j < d; j++) location[j] = value(row[j]);
             label[0] = labels[i];
+        }
+    }
+}
+
+// terms: (m, d + 1), 0 before; the terms of all rows at each of the locations (m, d), which are distinct. Few rows
+// are at any: nearly all comparisons end with the first feature.
+extern "C" __global__ void __launch_bounds__(256, 4)
+terms_at(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
+         const double* __restrict__ offset, const double* __restrict__ scale, double unit,
+         const double* __restrict__ locations, int m, unsigned long long* __restrict__ terms) {
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        const X* row = x + i * d;
+        for (int l = 0; l < m; l++) {
+            const double* there = locations + (int64)l * d;
+            bool same = true;
+            for (int j = 0; j < d && same; j++) same = value(row[j]) == there[j];
+            if (!same) continue;
+            W weight = weight_of(weights, i);
+            uint64* sums = terms + (int64)l * (d + 1);
+            for (int j = 0; j < d; j++) add_global(sums + j, fixed_term(row[j], offset[j], scale[j], weight));
+            add_global(sums + d, weight_mass(weight, unit));
+            break;
         }
     }
 }

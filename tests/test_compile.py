@@ -31,6 +31,7 @@ BUDGETS = {
     "farthest": FOUR_BLOCKS,
     "first_farthest": FOUR_BLOCKS,
     "take_farthest": FOUR_BLOCKS,
+    "terms_at": FOUR_BLOCKS,
     "accept_center": FOUR_BLOCKS,
     "run_sums": FOUR_BLOCKS,
     # Four blocks spill on sm_120.

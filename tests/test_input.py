@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-import scipy.sparse
 from sklearn.cluster import KMeans as Theirs
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
@@ -109,14 +108,6 @@ def test_weights_that_are_all_zero(kmeans):
     for w in (np.zeros(12), [0] * 12):
         with pytest.raises(ValueError, match="zero"):
             kmeans(n_clusters=2).fit(GOOD, sample_weight=w)
-
-
-@pytest.mark.parametrize("kind", [scipy.sparse.csr_matrix, scipy.sparse.csr_array, scipy.sparse.coo_array])
-def test_sparse_input_is_refused(kmeans, kind):
-    """The type that scikit-learn raises wherever it does not take sparse input; its KMeans does."""
-    for method in ("fit", "fit_predict", "fit_transform"):
-        with pytest.raises(TypeError, match=r"[Ss]parse"):
-            getattr(kmeans(n_clusters=2), method)(kind(GOOD))
 
 
 # name: (X, what the message must say)

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,6 +91,7 @@ MODELS: dict[str, Callable[..., Any]] = {
     "generator": lambda kmeans: kmeans(3, random_state=np.random.RandomState(5)).fit(X),
     "set_output": lambda kmeans: kmeans(3, random_state=1).set_output(transform="pandas").fit(X),
     "many digits": lambda kmeans: kmeans(random_state=2**100),
+    "names that look alike": lambda kmeans: kmeans(init={"a.b": X[:1], "a": {"b": X[1:2]}}),
     "odd strings": lambda kmeans: kmeans(device='"\\\ud800\n'),
 }
 
@@ -138,6 +141,29 @@ def test_any_estimator_of_the_package(tmp_path: Path, monkeypatch: pytest.Monkey
     loaded = there_and_back(model, tmp_path)
     assert type(loaded) is Another
     assert_same(loaded.__getstate__(), model.__getstate__())
+
+
+def test_records_among_the_public_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Seen:
+        iteration: int
+        centers: np.ndarray | None = None
+
+    model = KMeans()
+    model.history_ = [Seen(0), Seen(1, X[:2])]  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=r"history_\.0 is of type .*Seen"):
+        model.save(tmp_path / "model.npz")
+    monkeypatch.setattr(gpukmeans, "Seen", Seen, raising=False)
+    monkeypatch.setattr(gpukmeans, "__all__", [*gpukmeans.__all__, "Seen"])
+    first, second = there_and_back(model, tmp_path).history_
+    assert first == Seen(0)
+    assert type(second) is Seen
+    assert_same(second.centers, X[:2])
+
+
+def test_arrays_of_other_libraries_become_numpys(tmp_path: Path) -> None:
+    model = KMeans(2, init=jnp.asarray(X[:2].astype(np.float32)))
+    assert_same(there_and_back(model, tmp_path).init, X[:2].astype(np.float32))
 
 
 def test_no_device_is_needed(tmp_path: Path) -> None:
@@ -343,6 +369,7 @@ def pickled_array() -> bytes:
         lambda m: m["parameters"].update(init={"eval": "1 + 1"}),
         lambda m: m["attributes"].update(labels_={"array": "../labels_"}),
         lambda m: m["attributes"].update(labels_={}),
+        lambda m: m["attributes"].update(labels_={"record": ["KMeans", {"dict": {}}]}),
         lambda m: m["attributes"].update(requests={"requests": {"consumes": {"a": True}}}),
     ],
 )

@@ -5,17 +5,11 @@ from __future__ import annotations
 import inspect
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pytest
-from sklearn import config_context
-from sklearn.base import clone
 from sklearn.cluster import KMeans as Theirs
 from sklearn.datasets import make_blobs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from gpukmeans import KMeans
 
@@ -128,12 +122,6 @@ def test_arguments_by_position_and_by_keyword(digits):
     assert model.cluster_centers_.shape == (10, 64)
 
 
-def test_clone_and_parameters(kmeans):
-    model = clone(kmeans(n_clusters=3, tol=0.5))
-    assert model.get_params()["tol"] == 0.5
-    assert set(model.get_params()) == {*Theirs().get_params(), "device"}
-
-
 def test_both_algorithms_are_accepted(kmeans, digits):
     found = [kmeans(n_clusters=10, random_state=0, algorithm=name).fit(digits[0]) for name in ("lloyd", "elkan")]
     assert found[0].inertia_ == found[1].inertia_
@@ -200,39 +188,6 @@ def test_predict_is_labels(kmeans, digits, dtype, max_iter):
         for seed in range(3):
             model = kmeans(n_clusters=12, random_state=seed, max_iter=max_iter).fit(x)
             np.testing.assert_array_equal(model.predict(x), model.labels_)
-
-
-# ---------------------------------------------------------------- frames
-
-
-@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
-def test_frames_give_their_names(kmeans, blobs, frame):
-    x, _ = blobs
-    columns = {"width": x[:, 0], "height": x[:, 1]}
-    model = kmeans(n_clusters=4, random_state=0).fit(frame(columns))
-    expected = kmeans(n_clusters=4, random_state=0).fit(x)
-    theirs = Theirs(n_clusters=4, random_state=0).fit(frame(columns))
-    assert model.feature_names_in_.tolist() == theirs.feature_names_in_.tolist() == ["width", "height"]
-    assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
-    np.testing.assert_array_equal(model.predict(frame(columns)), expected.labels_)
-    with pytest.raises(ValueError, match="feature names"):
-        model.predict(frame({"a": x[:, 0], "b": x[:, 1]}))
-
-
-def test_output_names_and_frames(kmeans, blobs):
-    x, _ = blobs
-    ours, theirs = (kind(n_clusters=3, random_state=0).fit(x) for kind in (kmeans, Theirs))
-    expected = list(theirs.get_feature_names_out())
-    assert ours.get_feature_names_out().tolist() == expected
-    with config_context(transform_output="pandas"):
-        assert ours.transform(x).columns.tolist() == expected
-
-
-def test_in_a_pipeline(kmeans, digits):
-    x, _ = digits
-    pipeline = make_pipeline(StandardScaler(), kmeans(n_clusters=10, random_state=0))
-    labels = pipeline.fit_predict(x)
-    np.testing.assert_array_equal(pipeline.predict(x), labels)
 
 
 # ---------------------------------------------------------------- empty clusters

@@ -120,7 +120,7 @@ class _Step:
 def _steps(X: ArrayLike, centers: ArrayLike) -> Iterator[_Step]:
     """Every step until no label changes, each by a fit of one iteration."""
     X = np.asarray(X, dtype=float)
-    centers = np.asarray(centers, dtype=float)
+    centers = np.array(centers, dtype=float)
     yield _Step("start", X, centers)
     model = KMeans(len(centers), n_init=1, max_iter=1, tol=0)
     model.cluster_centers_ = centers
@@ -130,7 +130,7 @@ def _steps(X: ArrayLike, centers: ArrayLike) -> Iterator[_Step]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # of clusters that are empty for now
             model.set_params(init=centers).fit(X)
-        centers, before = model.cluster_centers_, centers
+        centers, before = np.asarray(model.cluster_centers_), centers
         done = np.array_equal(model.labels_, labels)
         yield _Step(f"{iteration}: update{' (end)' if done else ''}", X, centers, labels, before)
         if done:

@@ -25,30 +25,45 @@ from numpy.typing import NDArray
 from gpukmeans.exact import Floats, Inertia, Ints, Scales, Weights
 
 
+class DeviceError(RuntimeError):
+    """The device asked for cannot be used, or failed; the message names the cause and the remedy."""
+
+
 @dataclass(frozen=True)
 class Farthest:
     """Distinct locations, farthest first.
 
     distance: (m,) D to the center of the location's own cluster, all positive.
     x: (m, d) float64 coordinates. label: (m,) the cluster.
-    terms: (m, d + 1) int64, what the location's rows together contribute to that cluster's sums.
     """
 
     distance: Floats
     x: Floats
     label: NDArray[Any]
-    terms: Ints
 
     @staticmethod
-    def of(found: list[tuple[float, Floats, int, Ints]], d: int) -> Farthest:
-        """From each location's distance, x, label and terms; there may be none."""
-        distances, xs, labels, terms = zip(*found, strict=True) if found else ([], [], [], [])
+    def of(found: list[tuple[float, Floats, int]], d: int) -> Farthest:
+        """From each location's distance, x and label; there may be none."""
+        distances, xs, labels = zip(*found, strict=True) if found else ([], [], [])
         return Farthest(
-            np.array(distances, np.float64),
-            np.array(xs, np.float64).reshape(-1, d),
-            np.array(labels, np.int64),
-            np.array(terms, np.int64).reshape(-1, d + 1),
+            np.array(distances, np.float64), np.array(xs, np.float64).reshape(-1, d), np.array(labels, np.int64)
         )
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of rows: the extent of all, and what Points that had these rows before left behind.
+
+    k: of the centers that labels (n,) are of. closest: (n,) D to the closest center of the seeding. None for what is
+    not known or not needed.
+    """
+
+    low: Floats
+    high: Floats
+    scales: Scales | None
+    k: int
+    labels: NDArray[np.int32] | None
+    closest: Floats | None
 
 
 class Points(Protocol):
@@ -57,7 +72,10 @@ class Points(Protocol):
     n: int
     d: int
     weights: Weights
-    uncertain: int  # how many points fast scores left to D, over all assignments
+
+    @property
+    def uncertain(self) -> int:
+        """How many points fast scores left to D, over all assignments."""
 
     def extent(self) -> tuple[Floats, Floats]:
         """Least and largest value of each feature, (d,) float64 each; NaN if any value is NaN.
@@ -86,14 +104,17 @@ class Points(Protocol):
         Larger D first, then the smaller row. Locations on their center are left out.
         """
 
+    def terms_at(self, x: Floats) -> Ints:
+        """What all rows at each of distinct locations x (m, d) together add to sums, (m, d + 1) int64."""
+
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
         """The two integer sums of ``split`` over the D to each point's own center, or to the only one."""
 
-    def labels(self) -> NDArray[Any]:
-        """The labels last given, (n,) int32, in the caller's order."""
+    def labels(self) -> Any:
+        """The labels last given, (n,) int32, in the caller's order, on the device that the rows were given on."""
 
-    def distances(self, centers: Floats) -> Floats:
-        """D from every point to every center, (n, k) float64."""
+    def distances(self, centers: Floats) -> Any:
+        """The root of D from every point to every center, (n, k) float64, where the rows were given."""
 
     # Seeding. Every point keeps the D to its closest center so far.
 

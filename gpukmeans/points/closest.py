@@ -39,15 +39,19 @@ def _scores(columns: NDArray[np.float32], features: Features) -> NDArray[np.floa
 
 
 class Plain:
-    """D from every point to every candidate."""
+    """D from every point to every candidate. pieces: all rows, in spans small enough to convert at once."""
 
-    def __init__(self, rows: Rows) -> None:
-        self.x, self.weights = rows.exact(slice(None)), rows.weights
+    def __init__(self, rows: Rows, pieces: list[slice], threads: int) -> None:
+        self.rows, self.weights, self.pieces, self.threads = rows, rows.weights, pieces, threads
         self.closest = np.full(rows.m, np.inf)
 
     def measure(self, candidates: Floats) -> Floats:
         """D, (m, n), of all points to candidates (m, d)."""
-        return squared_distance(self.x[:, None, :], candidates.T[:, :, None])
+        columns = candidates.T[:, :, None]
+        parts = run(
+            lambda rows: squared_distance(self.rows.exact(rows)[:, None, :], columns), self.pieces, self.threads
+        )
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def propose(self, candidates: Floats) -> None:
         distances = self.measure(candidates)
@@ -77,7 +81,7 @@ class Whole(Plain):
     """
 
     def __init__(self, rows: Rows, frame: Frame) -> None:
-        super().__init__(rows)
+        super().__init__(rows, [slice(None)], 1)
         self.frame, self.features = frame, rows.features(slice(None), frame)
 
     @staticmethod

@@ -7,24 +7,20 @@ CPU too, with an object of the same few methods in CuPy's place, which is why Cu
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights
-from gpukmeans.points.base import Farthest
+from gpukmeans.points.base import Farthest, State
+from gpukmeans.points.gpu import BLOCK, Gpu
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 
 # Up to this many features a thread holds whole rows in registers (kernels/assign.cu).
 FEW_FEATURES = 16
-
-# Threads to a block. Eight warps hide latency where each thread has a row to itself.
-BLOCK = 256
 
 # Rows of a thread in assign_few, and of a block in assign_many: as the kernels have it.
 ROWS, TILE = 4, 64
@@ -32,181 +28,172 @@ ROWS, TILE = 4, 64
 # Rows of a run in seed.cu, and threads of the blocks that scan them: as many as a block can have.
 RUN = 1024
 
-# Blocks to a multiprocessor: eight of 256 threads are as many as it holds at once (2,048 threads).
-RESIDENT = 8
-
 # Shared memory that every CUDA device gives to a block without being asked.
 SHARED = 48 * 1024
 
-# Rows of an upload or a table of distances at a time: 64 MB of values.
-PIECE = 2**23
-
-
-@cache
-def _module(cp: Any, family: str, options: tuple[str, ...]) -> Any:
-    folder = Path(str(files("gpukmeans.kernels")))
-    code = (folder / f"{family}.cu").read_text()
-    return cp.RawModule(code=code, options=("--std=c++17", f"-I{folder}", *options))
+# Values of a table of distances at a time: 64 MB.
+TABLE = 2**23
 
 
 class CudaPoints:
-    """x (n, d) of dtype uint8, float16, float32 or float64, in host memory; see NumPyPoints for the rest.
+    """x (n, d) of dtype uint8, float16, float32 or float64, in host memory or on the device, where it is used in
+    place; see NumPyPoints for the rest.
 
-    cp: CuPy, or what stands in its place.
+    cp: CuPy, or what stands in its place. stay: whether answers of size n stay on the device.
     """
 
     def __init__(
         self,
         cp: Any,
-        x: NDArray[Any],
+        x: Any,
         weights: Floats | Ints | None = None,
         summary: Weights | None = None,
         lasting: bool = True,
+        stay: bool = False,
     ) -> None:
         self.n, self.d = x.shape
         self.weights = summary or Weights.of_rows(self.n)
         self.uncertain = 0  # points that scores left to D, over all assignments
-        self._cp, self._lasting = cp, lasting
-        self._x = self._upload(x)
-        self._nothing = cp.zeros(1, np.float64)  # for arguments that a kernel will not read
-        self._w = self._nothing if weights is None else self._upload(weights)
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
-        self._options = (f"-DX_KIND={X_KINDS[x.dtype.name]}", f"-DWEIGHT_KIND={kind}", f"-DRUN={RUN}")
-        self._blocks = RESIDENT * cp.cuda.Device().attributes["MultiProcessorCount"]
-        self._k = 0
+        self._gpu = Gpu(cp, (f"-DX_KIND={X_KINDS[x.dtype.name]}", f"-DWEIGHT_KIND={kind}", f"-DRUN={RUN}"))
+        self._given, self._lasting, self._stay = x, lasting, stay
+        self._here: Any = self._gpu.put(x) if self._gpu.holds(x) else None
+        self._nothing = self._gpu.zeros(1, np.float64)  # for arguments that a kernel will not read
+        self._w = self._nothing if weights is None else self._gpu.put(weights)
+        self.k = 0  # of the centers that there are labels of
         self._closest: Any = None
         self._offset = self._scale = self._nothing  # until `prepare`
         self._unit = 2.0**self.weights.exponent
 
-    # ------------------------------------------------------------ launching
+    def _arriving(self) -> Iterator[slice]:
+        """The rows, as they come to be on the device; all at once if they are."""
+        if self._here is not None:
+            yield slice(0, self.n)
+            return
+        here = self._gpu.empty(self._given.shape, self._given.dtype)
+        for rows in self._gpu.upload(here, self._given):
+            self._here = here
+            yield rows
 
-    def _upload(self, array: NDArray[Any]) -> Any:
-        """The array on the device, a piece at a time: a whole copy in C order is never made on the host."""
-        if array.flags.c_contiguous and array.flags.aligned:
-            return self._cp.asarray(array)
-        result = self._cp.empty(array.shape, array.dtype)
-        step = max(1, PIECE // max(1, array[:1].size))
-        for a in range(0, len(array), step):
-            result[a : a + step].set(np.ascontiguousarray(array[a : a + step]))
-        return result
-
-    def _launch(
-        self, family: str, name: str, threads: int, *args: Any, options: tuple[str, ...] = (), shared: int = 0
-    ) -> None:
-        """Run a kernel over as many threads as given, or as many as fit at once: it strides over the rest."""
-        blocks = max(1, min(self._blocks, -(-threads // BLOCK)))
-        self._run(family, name, blocks, BLOCK, *args, options=options, shared=shared)
-
-    def _run(
-        self,
-        family: str,
-        name: str,
-        blocks: int,
-        block: int,
-        *args: Any,
-        options: tuple[str, ...] = (),
-        shared: int = 0,
-    ) -> None:
-        function = _module(self._cp, family, (*self._options, *options)).get_function(name)
-        function((blocks,), (block,), args, shared_mem=shared)
+    @property
+    def _x(self) -> Any:
+        if self._here is None:
+            for _ in self._arriving():
+                pass
+        return self._here
 
     def _rows(self) -> tuple[Any, np.int64, np.int32]:
         """The arguments that most kernels begin with."""
         return self._x, np.int64(self.n), np.int32(self.d)
-
-    def _put(self, array: NDArray[Any]) -> Any:
-        return self._cp.asarray(np.ascontiguousarray(array))
-
-    def _zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
-        return self._cp.zeros(shape, dtype)
-
-    def _get(self, array: Any) -> NDArray[Any]:
-        return self._cp.asnumpy(array)
 
     # ------------------------------------------------------------ preparation
 
     def extent(self) -> tuple[Floats, Floats]:
         keys = np.zeros((2, self.d), np.uint64)
         keys[0] = ~np.uint64(0)
-        device, nan = self._cp.asarray(keys), self._zeros(1, np.int32)
+        device, nan = self._gpu.put(keys), self._gpu.zeros(1, np.int32)
         size = 2 * self.d * 8
         folded = size <= SHARED
-        blocks = max(-(-self.d // BLOCK), min(self._blocks, -(-self.n * self.d // BLOCK)))
         shared = size if folded else 0
-        self._run("extent", "extent", blocks, BLOCK, *self._rows(), np.int32(folded), device, nan, shared=shared)
-        low, high = _doubles(self._get(device))
-        if self._get(nan)[0]:
+        for rows in self._arriving():
+            n = rows.stop - rows.start
+            blocks = max(-(-self.d // BLOCK), min(self._gpu.blocks, -(-n * self.d // BLOCK)))
+            part = (self._here[rows], np.int64(n), np.int32(self.d))
+            self._gpu.run("extent", "extent", blocks, BLOCK, *part, np.int32(folded), device, nan, shared=shared)
+        low, high = _doubles(self._gpu.get(device))
+        if self._gpu.get(nan)[0]:
             low, high = np.full((2, self.d), np.nan)
-        self._frame = Frame.of(low, high)
-        if self._frame is not None:
-            self._offset_in_frame = self._cp.asarray(self._frame.offset)
+        self._within(low, high)
         return low, high
 
+    def _within(self, low: Floats, high: Floats) -> None:
+        self._frame = Frame.of(low, high)
+        if self._frame is not None:
+            self._offset_in_frame = self._gpu.put(self._frame.offset)
+
     def prepare(self, scales: Scales) -> None:
-        self._offset, self._scale = self._cp.asarray(scales.offset), self._cp.asarray(scales.scale)
+        self._offset, self._scale = self._gpu.put(scales.offset), self._gpu.put(scales.scale)
+
+    def resume(self, state: State) -> None:
+        self._within(state.low, state.high)
+        if state.scales is not None:
+            self.prepare(state.scales)
+        if state.labels is not None:
+            self._label(state.k)
+            self._labels = self._gpu.put(state.labels)
+        if state.closest is not None:
+            self._closest = self._gpu.put(state.closest)
+
+    def closest(self) -> Floats | None:
+        return None if self._closest is None else self._gpu.get(self._closest)
 
     # ------------------------------------------------------------ assignment and update
 
     def assign(self, centers: Floats) -> int:
         k = len(centers)
-        if k != self._k:
-            self._k = k
-            self._labels, self._next = (self._cp.empty(self.n, np.int32) for _ in range(2))
-            self._labels.fill(-1)
-            self._device_sums = self._zeros((k, self.d + 1), np.uint64)
+        if k != self.k:
+            self._label(k)
         self._propose(centers)
-        counts = self._zeros(2, np.uint64)
+        counts = self._gpu.zeros(2, np.uint64)
         size = 8 * k * (self.d + 1)
         summing = 0 if not self._lasting else 2 if size <= SHARED else 1
-        self._launch(
-            *("settle", "settle", self.n, *self._rows(), self._put(centers), np.int32(k)),
+        self._gpu.launch(
+            *("settle", "settle", self.n, *self._rows(), self._gpu.put(centers), np.int32(k)),
             *(self._w, self._offset, self._scale, np.float64(self._unit), np.int32(summing)),
             *(self._next, self._labels, self._device_sums, counts),
             shared=size if summing == 2 else 0,
         )
-        changed, decided = self._get(counts).tolist()
+        changed, decided = self._gpu.get(counts).tolist()
         self.uncertain += decided
         return changed
+
+    def _label(self, k: int) -> None:
+        """Forget all labels: k centers are to come."""
+        labels = self._gpu.full(self.n, -1, np.int32)
+        following = self._gpu.empty(self.n, np.int32)
+        self._device_sums = self._gpu.zeros((k, self.d + 1), np.uint64)
+        self._labels, self._next, self.k = labels, following, k  # once nothing can fail any more
 
     def _propose(self, centers: Floats) -> None:
         """Labels where scores are certain, -1 elsewhere."""
         frame = self._frame
         scores = frame.centers(centers) if frame is not None else None
         if frame is None or scores is None:
-            self._next.fill(-1)
+            with self._gpu:
+                self._next.fill(-1)
             return
         columns, largest_z = scores
         k = len(centers)
         per_norm, constant = frame.margin_factors(largest_z)
-        tail = (self._put(columns.T), np.int32(k))
+        tail = (self._gpu.put(columns.T), np.int32(k))
         margin = (per_norm, constant, self._next)
         where = (self._offset_in_frame, np.float64(frame.scale))
         if self.d <= FEW_FEATURES:
             bytes_each = 4 * (self.d + 1)
             tile = min(k, SHARED // bytes_each)
             rows = (self._x, np.int64(self.n))
-            self._launch(
+            self._gpu.launch(
                 *("assign", "assign_few", -(-self.n // ROWS), *rows, *where, *tail, np.int32(tile), *margin),
                 options=(f"-DD_FEW={self.d}",),
                 shared=tile * bytes_each,
             )
         else:
-            blocks = min(self._blocks, -(-self.n // TILE))
-            self._run("assign", "assign_many", blocks, BLOCK, *self._rows(), *where, *tail, *margin)
+            blocks = min(self._gpu.blocks, -(-self.n // TILE))
+            self._gpu.run("assign", "assign_many", blocks, BLOCK, *self._rows(), *where, *tail, *margin)
 
     def sums(self) -> Ints:
-        return self._get(self._device_sums).view(np.int64)
+        return self._gpu.get(self._device_sums).view(np.int64)
 
-    def labels(self) -> NDArray[np.int32]:
-        return self._get(self._labels)
+    def labels(self) -> Any:
+        return self._labels if self._stay else self._gpu.get(self._labels)
 
     # ------------------------------------------------------------ distances
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
-        sums = self._zeros(2, np.uint64)
-        labels = self._labels if len(centers) > 1 else self._zeros(1, np.int32)
-        self._launch(
-            *("distance", "inertia", self.n, *self._rows(), self._put(centers), labels),
+        sums = self._gpu.zeros(2, np.uint64)
+        labels = self._labels if len(centers) > 1 else self._gpu.zeros(1, np.int32)
+        self._gpu.launch(
+            *("distance", "inertia", self.n, *self._rows(), self._gpu.put(centers), labels),
             *(
                 np.int32(len(centers) > 1),
                 self._w,
@@ -215,44 +202,51 @@ class CudaPoints:
             ),
             sums,
         )
-        coarse, fine = self._get(sums).view(np.int64).tolist()
+        coarse, fine = self._gpu.get(sums).view(np.int64).tolist()
         return coarse, fine
 
     def farthest(self, centers: Floats, m: int) -> Farthest:
-        cp = self._cp
-        distance = cp.empty(self.n, np.float64)
-        device = self._put(centers)
-        self._launch("distance", "own_distances", self.n, *self._rows(), device, self._labels, distance)
+        distance = self._gpu.empty(self.n, np.float64)
+        device = self._gpu.put(centers)
+        self._gpu.launch("distance", "own_distances", self.n, *self._rows(), device, self._labels, distance)
         n = np.int64(self.n)
         locations = []
         for _ in range(m):
-            found = cp.asarray(np.array([0, ~np.uint64(0)], np.uint64))
-            self._launch("distance", "farthest", self.n, distance, n, found)
-            largest = float(self._get(found)[:1].view(np.float64)[0])
+            found = self._gpu.put(np.array([0, ~np.uint64(0)], np.uint64))
+            self._gpu.launch("distance", "farthest", self.n, distance, n, found)
+            largest = float(self._gpu.get(found)[:1].view(np.float64)[0])
             if largest == 0:
                 break
-            self._launch("distance", "first_farthest", self.n, distance, n, found)
-            term, x, label = self._zeros(self.d + 1, np.uint64), cp.empty(self.d, np.float64), cp.empty(1, np.int32)
-            self._launch(
-                *("distance", "take_farthest", self.n, *self._rows(), self._labels, self._w, self._offset, self._scale),
-                *(np.float64(self._unit), found, distance, term, x, label),
+            self._gpu.launch("distance", "first_farthest", self.n, distance, n, found)
+            x, label = self._gpu.empty(self.d, np.float64), self._gpu.empty(1, np.int32)
+            self._gpu.launch(
+                "distance", "take_farthest", self.n, *self._rows(), self._labels, found, distance, x, label
             )
-            locations.append((largest, self._get(x), int(self._get(label)[0]), self._get(term).view(np.int64)))
+            locations.append((largest, self._gpu.get(x), int(self._gpu.get(label)[0])))
         return Farthest.of(locations, self.d)
 
-    def distances(self, centers: Floats) -> Floats:
+    def terms_at(self, x: Floats) -> Ints:
+        terms = self._gpu.zeros((len(x), self.d + 1), np.uint64)
+        self._gpu.launch(
+            *("distance", "terms_at", self.n, *self._rows(), self._w, self._offset, self._scale),
+            *(np.float64(self._unit), self._gpu.put(x), np.int32(len(x)), terms),
+        )
+        return self._gpu.get(terms).view(np.int64)
+
+    def distances(self, centers: Floats) -> Any:
         k = len(centers)
-        result = np.empty((self.n, k))
-        device = self._put(centers)
-        step = max(1, PIECE // k)
-        table = self._cp.empty((min(step, self.n), k), np.float64)
+        step = self.n if self._stay else max(1, TABLE // k)
+        table = self._gpu.empty((min(step, self.n), k), np.float64)
+        result = table if self._stay else np.empty((self.n, k))
+        device = self._gpu.put(centers)
         for a in range(0, self.n, step):
             rows = min(step, self.n - a)
             x = self._x[a : a + rows]
-            self._launch(
+            self._gpu.launch(
                 "distance", "distances", rows * k, x, np.int64(rows), np.int32(self.d), device, np.int32(k), table
             )
-            result[a : a + rows] = self._get(table[:rows])
+            if not self._stay:
+                result[a : a + rows] = self._gpu.get(table[:rows])
         return result
 
     # ------------------------------------------------------------ seeding
@@ -268,39 +262,39 @@ class CudaPoints:
     def total(self, exponent: int | None) -> int:
         self._power = 0.0 if exponent is None else 2.0**exponent
         count = -(-self.n // RUN)
-        self._prefix = self._zeros(count, np.uint64)
-        blocks = min(self._blocks, count)
-        self._run("seed", "run_sums", blocks, BLOCK, np.int64(self.n), *self._mass(), self._prefix)
-        self._run("seed", "prefix_sums", 1, RUN, self._prefix, np.int64(count))
-        return int(self._get(self._prefix[count - 1 :])[0])
+        self._prefix = self._gpu.zeros(count, np.uint64)
+        blocks = min(self._gpu.blocks, count)
+        self._gpu.run("seed", "run_sums", blocks, BLOCK, np.int64(self.n), *self._mass(), self._prefix)
+        self._gpu.run("seed", "prefix_sums", 1, RUN, self._prefix, np.int64(count))
+        return int(self._gpu.get(self._prefix[count - 1 :])[0])
 
     def find(self, ranks: list[int]) -> Floats:
-        rows = self._cp.empty((len(ranks), self.d), np.float64)
-        tail = (self._prefix, np.int64(len(self._prefix)), self._cp.asarray(np.array(ranks, np.int64)), rows)
-        self._run("seed", "find", len(ranks), RUN, *self._rows(), *self._mass(), *tail)
-        return self._get(rows)
+        rows = self._gpu.empty((len(ranks), self.d), np.float64)
+        tail = (self._prefix, np.int64(len(self._prefix)), self._gpu.put(np.array(ranks, np.int64)), rows)
+        self._gpu.run("seed", "find", len(ranks), RUN, *self._rows(), *self._mass(), *tail)
+        return self._gpu.get(rows)
 
     def propose(self, candidates: Floats) -> None:
-        self._candidates = self._put(candidates)
+        self._candidates = self._gpu.put(candidates)
 
     def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
         m = len(self._candidates)
-        sums = self._zeros(m, np.uint64)
-        self._launch(
+        sums = self._gpu.zeros(m, np.uint64)
+        self._gpu.launch(
             *("seed", "potentials", self.n, *self._rows(), self._w, self._closest, self._candidates, np.int32(m)),
             *(np.float64(2.0**exponent), sums),
         )
-        totals = self._get(sums).tolist()
+        totals = self._gpu.get(sums).tolist()
         return totals, totals
 
     def accept(self, candidate: int) -> float:
         first = self._closest is None
-        if first:
-            self._closest = self._cp.empty(self.n, np.float64)
-        largest = self._zeros(1, np.uint64)
+        closest = self._gpu.empty(self.n, np.float64) if first else self._closest
+        largest = self._gpu.zeros(1, np.uint64)
         center = self._candidates[candidate : candidate + 1]
-        self._launch("seed", "accept_center", self.n, *self._rows(), center, np.int32(first), self._closest, largest)
-        return float(self._get(largest).view(np.float64)[0])
+        self._gpu.launch("seed", "accept_center", self.n, *self._rows(), center, np.int32(first), closest, largest)
+        self._closest = closest
+        return float(self._gpu.get(largest).view(np.float64)[0])
 
 
 def _doubles(keys: NDArray[np.uint64]) -> Floats:

@@ -22,6 +22,7 @@ from gpukmeans.points.closest import Blocks, Filtered, Plain, Potentials, Whole
 from gpukmeans.points.nearest import Target, exact_nearest, nearest
 from gpukmeans.points.ranks import Ranks
 from gpukmeans.points.rows import Rows
+from gpukmeans.points.sparse import SparseRows
 from gpukmeans.threads import run, thread_count
 
 
@@ -75,7 +76,8 @@ _ROWS = 2**16
 
 
 class NumPyPoints:
-    """x (n, d) of dtype uint8, float16, float32 or float64; copied only where small or rearranged.
+    """x (n, d) of dtype uint8, float16, float32 or float64; copied only where small or rearranged. Sparse
+    rows are neither.
 
     weights: (n,) as `Weights.of` returns them, with that summary; None for ones.
     lasting: False for a single assignment, where nothing that pays off over iterations can.
@@ -83,7 +85,7 @@ class NumPyPoints:
 
     def __init__(
         self,
-        x: NDArray[Any],
+        x: NDArray[Any] | SparseRows,
         weights: Floats | Ints | None = None,
         summary: Weights | None = None,
         lasting: bool = True,
@@ -108,11 +110,15 @@ class NumPyPoints:
     # ------------------------------------------------------------ preparation
 
     def extent(self) -> tuple[Floats, Floats]:
-        spans = self._spans(self.n, _EXACT // self.d)
-        parts = run(lambda rows: _extent(self._rows.x[rows]), spans, self._threads)
-        self._low, self._high = parts[0]
-        for low, high in parts[1:]:
-            self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
+        self._low, self._high = np.full(self.d, np.inf), np.full(self.d, -np.inf)
+
+        def widen(rows: slice) -> None:
+            low, high = _extent(self._rows.take(rows))
+            with self._lock:
+                np.minimum(self._low, low, out=self._low)
+                np.maximum(self._high, high, out=self._high)
+
+        run(widen, self._spans(self.n, _EXACT // self.d), self._threads)
         return self._low, self._high
 
     @cached_property
@@ -122,7 +128,7 @@ class NumPyPoints:
     def prepare(self, scales: Scales) -> None:
         self._scales = scales
         pays = self.n >= FEWEST_ROWS if self._tuning.arrange is None else self._tuning.arrange
-        if self._lasting and pays:
+        if self._lasting and pays and not isinstance(self._row_x, SparseRows):
             merge = self._tuning.merge is not False
             arranged = arrange(self._row_x, self._row_weights, self._low, self._high, merge)
             if arranged is not None:
@@ -175,7 +181,7 @@ class NumPyPoints:
         if drift is not None and self._bounds is not None:
             active = self._near(self._bounds.loosen(span, self._labels[span], drift), target, drift)
             rows = active if len(active) < _MOST * len(rows) else rows
-        step = max(64, _SCORES // target.centers.shape[1])
+        step = min(max(64, _SCORES // target.centers.shape[1]), self._rows.most)
         moves = [self._search(rows[a : a + step], target) for a in range(0, len(rows), step)]
         moved, after = _joined([move[0] for move in moves]), _joined([move[1] for move in moves])
         if len(moved) == 0:
@@ -193,7 +199,7 @@ class NumPyPoints:
         """
         assert self._bounds is not None
         assert target.frame is not None
-        step = max(64, _SCORES // self.d)
+        step = min(max(64, _SCORES // self.d), self._rows.most)
         kept = []
         for a in range(0, len(rows), step):
             part = rows[a : a + step]
@@ -225,7 +231,7 @@ class NumPyPoints:
 
     def _move(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32]) -> None:
         """Move the terms of rows from one cluster's sums to another's; from -1 if they had none."""
-        step = max(64, _EXACT // self.d)
+        step = min(max(64, _EXACT // self.d), self._rows.most)
         for a in range(0, len(rows), step):
             piece = slice(a, a + step)
             terms = self._rows.terms(self._rows.span(rows[piece]), self._scales)
@@ -268,21 +274,32 @@ class NumPyPoints:
             if self._position is not None:
                 first = self._position[np.isin(self._position, ties).argmax()]
             x = self._rows.exact([first])
-            same = ties[(self._rows.exact(ties) == x).all(axis=0)]
-            terms = self._rows.terms(same, self._scales).sum(axis=0)
-            locations.append((float(largest), x[:, 0], int(self._labels[first]), terms))
-            distance[same] = 0.0
+            for a in range(0, len(ties), self._rows.most):
+                some = ties[a : a + self._rows.most]
+                distance[some[(self._rows.exact(some) == x).all(axis=0)]] = 0.0
+            locations.append((float(largest), x[:, 0], int(self._labels[first])))
         return Farthest.of(locations, self.d)
+
+    def terms_at(self, x: Floats) -> Ints:
+        def part(rows: slice) -> Ints:
+            here = self._rows.exact(rows)
+            found = np.zeros((len(x), self.d + 1), np.int64)
+            for location, terms in zip(x, found, strict=True):
+                same = rows.start + np.flatnonzero((here == location[:, None]).all(axis=0))
+                terms += self._rows.terms(same, self._scales).sum(axis=0)
+            return found
+
+        return sum(run(part, self._exact_spans(), self._threads), np.zeros((len(x), self.d + 1), np.int64))
 
     def distances(self, centers: Floats) -> Floats:
         result = np.empty((self.n, len(centers)))
         columns = np.ascontiguousarray(centers.T)[:, :, None]
 
         def measure(rows: slice) -> None:
-            x = np.ascontiguousarray(self._row_x[rows].T, dtype=np.float64)
-            result[rows] = squared_distance(x[:, None, :], columns).T
+            x = np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
+            result[rows] = np.sqrt(squared_distance(x[:, None, :], columns)).T
 
-        run(measure, self._spans(self.n, _EXACT // len(centers)), self._threads)
+        run(measure, self._spans(self.n, min(_EXACT // len(centers), self._rows.most)), self._threads)
         return result
 
     # ------------------------------------------------------------ seeding
@@ -302,7 +319,7 @@ class NumPyPoints:
         scores = self._rows.x.size > _TINY // 4 if self._tuning.scores is None else self._tuning.scores
         frame = self._frame if scores else None
         if frame is None:
-            return Plain(self._rows)
+            return Plain(self._rows, self._exact_spans(), self._threads)
         self._rows.keep_features(frame, self._exact_spans, self._threads)
         if Whole.serves(self._rows, frame):
             return Whole(self._rows, frame)
@@ -322,7 +339,7 @@ class NumPyPoints:
         return self._total
 
     def find(self, ranks: list[int]) -> Floats:
-        return self._row_x[self._ranks.find(ranks)].astype(np.float64)
+        return np.asarray(self._row_x[self._ranks.find(ranks)]).astype(np.float64)
 
 
 def _extent(x: NDArray[Any]) -> tuple[Floats, Floats]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Ints, Scales
+from gpukmeans.points.sparse import SparseRows
 from gpukmeans.threads import run
 
 # Data sets of up to this many values are kept as columns of float64 and as terms: 2 MB each.
@@ -20,6 +21,9 @@ _SMALL = 2**18
 
 # Float32 features are kept if they take no more than this, or no more than the input itself.
 _KEEP_BYTES = 2**26
+
+# Values of a sparse matrix that are made dense at once: 8 MB of float64.
+_DENSE = 2**20
 
 
 class Features(NamedTuple):
@@ -38,14 +42,18 @@ class Rows:
     once: whether few passes will read the rows, so that keeping anything is a waste.
     """
 
-    def __init__(self, x: NDArray[Any], weights: Floats | Ints | None, *, once: bool) -> None:
+    def __init__(self, x: NDArray[Any] | SparseRows, weights: Floats | Ints | None, *, once: bool) -> None:
         self.m, self.d = x.shape
         self._once = once
-        self.small = not once and x.size <= _SMALL
-        self.x = np.asfortranarray(x, np.float64) if self.small else x
+        sparse = isinstance(x, SparseRows)
+        self.small = not once and not sparse and x.size <= _SMALL
+        self.x: Any = np.asfortranarray(x, np.float64) if self.small else x
+        self._bytes = x.stored if isinstance(x, SparseRows) else x.nbytes
         self.weights = weights
         # Stored column by column? Then rows are gathered column by column.
-        self.feature_major = x.flags.f_contiguous if not self.small else True
+        self.feature_major = isinstance(self.x, np.ndarray) and self.x.flags.f_contiguous
+        # How many rows a pass may ask for at once: those of an array are there already.
+        self.most = max(1, _DENSE // self.d) if sparse else self.m
         self._terms: tuple[Scales, Ints] | None = None
         self._features: Features | None = None
 
@@ -58,10 +66,10 @@ class Rows:
 
     def take(self, rows: Any) -> NDArray[Any]:
         """Rows, a slice or indices, (m, d) in the input's dtype."""
-        if isinstance(rows, slice):
-            return self.x[rows]
+        if isinstance(rows, slice) or not self.feature_major:
+            return np.asarray(self.x[rows])
         # Of an array that is contiguous neither way, take would first copy all.
-        return self.x.T.take(rows, axis=1).T if self.feature_major else self.x[rows]
+        return self.x.T.take(rows, axis=1).T
 
     def exact(self, rows: Any) -> Floats:
         """Rows as (d, m) float64."""
@@ -91,7 +99,7 @@ class Rows:
         if self._features is not None:
             return
         size = 4 * self.m * (self.d + 2)
-        if not self.small and (self._once or self.d <= 4 or size > max(_KEEP_BYTES, 1.1 * self.x.nbytes)):
+        if not self.small and (self._once or self.d <= 4 or size > max(_KEEP_BYTES, 1.1 * self._bytes)):
             return
         y = np.empty((self.m, self.d + 1), np.float32, order="F" if self.feature_major else "C")
         kept = Features(y, np.empty(self.m, np.float32))

@@ -18,21 +18,25 @@ def as_cupy(host: HostCuda, gpus: int = 1) -> Module:
 
     class Device:
         def __init__(self, number: int = 0) -> None:
-            entered.append(number)
+            self.id = number
             self.attributes = host.cuda.Device().attributes
 
         def __enter__(self) -> Device:
+            entered.append(self.id)
             return self
 
         def __exit__(self, *error: object) -> None:
             pass
 
     runtime = SimpleNamespace(
+        CUDARuntimeError=host.cuda.runtime.CUDARuntimeError,
         getDeviceCount=lambda: gpus,
         deviceGetPCIBusId=lambda gpu: f"bus {gpu}",
         memGetInfo=lambda: host.cuda.runtime.memGetInfo(),
     )
     methods: dict[str, Any] = {
-        name: getattr(host, name) for name in ("empty", "zeros", "asarray", "asnumpy", "RawModule")
+        name: getattr(host, name)
+        for name in ("ndarray", "empty", "zeros", "asarray", "ascontiguousarray", "asnumpy", "from_dlpack", "RawModule")
     }
-    return Module(**methods, cuda=SimpleNamespace(runtime=runtime, Device=Device), entered=entered)
+    cuda = SimpleNamespace(**{**vars(host.cuda), "runtime": runtime, "Device": Device})
+    return Module(**methods, cuda=cuda, entered=entered)

@@ -30,6 +30,7 @@ from .worker import CUDARuntimeError, Worker
 # What a small device of compute capability 8.6 has, but for the few multiprocessors: a grid is a handful of blocks.
 ATTRIBUTES = {
     "MultiProcessorCount": 2,
+    "ClockRate": 1_000_000,
     "MaxSharedMemoryPerBlock": 48 * 1024,
     "MaxSharedMemoryPerBlockOptin": 99 * 1024,
     "WarpSize": 32,
@@ -74,12 +75,15 @@ class HostArray:
     def __init__(self, memory: Memory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._memory, self._offset, self.shape, self.dtype = memory, offset, shape, dtype
         self.ndim, self.size = len(shape), math.prod(shape)
+        self.device = memory.host.cuda.Device()
         self.nbytes = self.size * dtype.itemsize
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice) -> HostArray:
+    def __getitem__(self, rows: slice | HostArray) -> HostArray:
+        if isinstance(rows, HostArray) and rows.dtype == np.bool_:
+            return self._memory.host.asarray(np.ascontiguousarray(self.get()[rows.get()]))
         if not isinstance(rows, slice) or rows.step not in (None, 1):
             raise TypeError(f"arrays here are sliced along the first axis, in steps of one, and not by {rows!r}")
         start, stop, _ = rows.indices(len(self))
@@ -91,19 +95,30 @@ class HostArray:
         shape = np.empty(self.size, np.bool_).reshape(*shape).shape  # NumPy's rules for -1 and for errors
         return HostArray(self._memory, self._offset, shape, self.dtype)
 
+    def astype(self, dtype: DTypeLike, copy: bool = True) -> HostArray:
+        if not copy and self.dtype == dtype:
+            return self
+        return self._memory.host.asarray(self.get().astype(dtype))
+
     def fill(self, value: Any) -> None:
         self._write(np.full(self.shape, value, self.dtype))
 
-    def set(self, array: NDArray[Any]) -> None:
+    def set(self, array: NDArray[Any], stream: Any = None) -> None:
         if array.dtype != self.dtype or array.shape != self.shape or not array.flags.c_contiguous:
             raise ValueError(f"set takes a C-contiguous array of {self.dtype} {self.shape}")
         self._memory.host.bytes_uploaded += self.nbytes
         self._write(array)
 
-    def get(self) -> NDArray[Any]:
+    def get(self, out: NDArray[Any] | None = None, blocking: bool = True) -> NDArray[Any]:
         self._memory.host.bytes_downloaded += self.nbytes
         data = self._memory.worker.read(self.address, self.nbytes) if self.nbytes else b""
-        return np.frombuffer(data, self.dtype).reshape(self.shape)
+        result = np.frombuffer(data, self.dtype).reshape(self.shape)
+        if out is None:
+            return result
+        if out.dtype != self.dtype or out.shape != self.shape or not out.flags.c_contiguous:
+            raise ValueError(f"get takes a C-contiguous array of {self.dtype} {self.shape}")
+        out[...] = result
+        return out
 
     @property
     def address(self) -> int:
@@ -229,11 +244,15 @@ class HostCuda:
         self.launches: Counter[str] = Counter()
         self._worker: Worker | None = None
         self.RawModule = partial(RawModule, self)
-        device = SimpleNamespace(attributes=dict(ATTRIBUTES))
-        stream = SimpleNamespace(synchronize=lambda: None)  # nothing is ever left to wait for
+        device = SimpleNamespace(id=0, attributes=dict(ATTRIBUTES))
+        # Nothing is ever left to wait for.
+        stream = SimpleNamespace(synchronize=lambda: None)
+        event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
         self.cuda = SimpleNamespace(
-            Device=lambda: device,
+            Device=lambda number=0: device,
+            Event=lambda: event,
             get_current_stream=lambda: stream,
+            alloc_pinned_memory=bytearray,
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError,
@@ -257,7 +276,8 @@ class HostCuda:
         array.fill(0)
         return array
 
-    def asarray(self, array: NDArray[Any] | HostArray) -> HostArray:
+    def asarray(self, array: Any) -> HostArray:
+        array = getattr(array, "__cuda_array_interface__", array)  # stands for the memory that it would point to
         if isinstance(array, HostArray):
             return array
         if not isinstance(array, np.ndarray):
@@ -265,6 +285,12 @@ class HostCuda:
         result = self.empty(array.shape, array.dtype)
         result.set(array)
         return result
+
+    def ascontiguousarray(self, array: HostArray) -> HostArray:
+        return array
+
+    def from_dlpack(self, array: Any) -> HostArray:
+        return array.__dlpack__()
 
     def asnumpy(self, array: HostArray) -> NDArray[Any]:
         return array.get()

@@ -1,0 +1,255 @@
+"""Many batches of rows as one Points, with one batch on the device at a time.
+
+Reductions are integer sums, minima and maxima, so a pass over all rows is a pass over each batch. What a
+batch has to remember, its rows' labels and their D to the closest center, is kept on the host in between.
+At first all rows are one batch, which stays on the device; when the device runs out of memory, at any time,
+what the rows have to remember moves to the host, and work goes on from there with smaller batches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.exact import Floats, Inertia, Ints, Scales, Weights
+from gpukmeans.points.base import DeviceError, Farthest, Points, State
+
+logger = logging.getLogger("gpukmeans")
+
+Result = TypeVar("Result")
+
+
+class Batch(Points, Protocol):
+    """Points that can be made anew where earlier ones left off. Running out of memory must change nothing."""
+
+    k: int  # of the centers that the rows have labels of, zero if they have none
+
+    def resume(self, state: State) -> None:
+        """Take over what is known of these rows; their sums begin at zero, whatever their labels."""
+
+    def closest(self) -> Floats | None:
+        """D to the closest center so far, (n,); None after `restart`."""
+
+
+class Batches:
+    """make(rows): Points of a slice of the n rows, which weigh what the summary of all says.
+
+    Answers of size n are the only batch's, or, of several, `answer` of an array on the host.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[slice], Batch],
+        n: int,
+        d: int,
+        weights: Weights,
+        answer: Callable[[NDArray[Any]], Any] = lambda array: array,
+    ) -> None:
+        self.n, self.d, self.weights = n, d, weights
+        self.rows = n  # of a batch
+        self._make, self._answer = make, answer
+        self._held: Batch | None = None  # all rows, while they are one batch
+        self._decided = 0
+        self._extent: tuple[Floats, Floats] | None = None
+        self._scales: Scales | None = None
+        # What rows remember, while they are not held.
+        self._k = 0
+        self._labels: NDArray[np.int32] | None = None
+        self._sums: Ints = np.zeros((0, d + 1), np.int64)
+        self._closest: Floats | None = None
+        self._seeded = False  # whether `closest` is known of all rows, and not of some
+
+    @property
+    def uncertain(self) -> int:
+        return self._decided + (self._held.uncertain if self._held is not None else 0)
+
+    # ------------------------------------------------------------ a pass over all rows
+
+    def _each(self, work: Callable[[Batch, slice], Result], uses: str = "", changes: bool = False) -> list[Result]:
+        """The results of work on one batch after another. uses: what it needs of "labels" and "closest"."""
+        results: list[Result] = []
+        start = 0
+        while start < self.n:
+            rows = slice(start, min(start + self.rows, self.n))
+            failure = self._try(work, rows, uses, changes, results)
+            if failure is None:
+                start = rows.stop
+            else:
+                self._shrink(failure)
+        return results
+
+    def _try(
+        self, work: Callable[[Batch, slice], Result], rows: slice, uses: str, changes: bool, results: list[Result]
+    ) -> MemoryError | None:
+        try:
+            results.append(self._on(rows, work, uses, changes))
+        except MemoryError as error:
+            return error.with_traceback(None)  # which would keep alive what has to be given back
+        return None
+
+    def _on(self, rows: slice, work: Callable[[Batch, slice], Result], uses: str, changes: bool) -> Result:
+        if self._held is not None:
+            return work(self._held, rows)
+        batch = self._make(rows)
+        if self._extent is not None:
+            labels = self._labels[rows] if uses == "labels" and self._labels is not None else None
+            closest = self._closest[rows] if uses == "closest" and self._closest is not None and self._seeded else None
+            batch.resume(State(*self._extent, self._scales, self._k, labels, closest))
+        result = work(batch, rows)
+        if self.rows >= self.n:
+            self._held = batch
+            return result
+        if changes and uses == "labels":
+            self._keep_labels(batch, rows)
+        elif changes and uses == "closest":
+            self._keep_closest(batch, rows)
+        self._decided += batch.uncertain
+        return result
+
+    def _keep_labels(self, batch: Batch, rows: slice) -> None:
+        if self._labels is None:
+            self._labels = np.full(self.n, -1, np.int32)
+            self._sums = np.zeros((self._k, self.d + 1), np.int64)
+        self._labels[rows] = batch.labels()
+        self._sums += batch.sums()
+
+    def _keep_closest(self, batch: Batch, rows: slice) -> None:
+        if self._closest is None:
+            self._closest = np.empty(self.n, np.float64)
+        self._closest[rows] = batch.closest()
+
+    def _shrink(self, failure: MemoryError) -> None:
+        """Let smaller batches follow; what the only one remembers comes to the host."""
+        if self.rows == 1:
+            raise DeviceError(
+                f"The device has not even memory for one row and {self._k} centers: {failure}. Free some of it, or use "
+                "device='cpu', which gives the same answer."
+            ) from failure
+        if self._held is not None:
+            everything = slice(0, self.n)
+            if self._held.k == self._k > 0:  # they are not those of an earlier number of centers
+                self._keep_labels(self._held, everything)
+            if self._held.closest() is not None:
+                self._keep_closest(self._held, everything)
+                self._seeded = True
+            self._decided += self._held.uncertain
+            self._held = None
+        self.rows = -(-self.rows // 2)
+        logger.info("Device memory is short: going on with batches of %d rows (%s)", self.rows, failure)
+
+    # ------------------------------------------------------------ Points
+
+    def extent(self) -> tuple[Floats, Floats]:
+        lows, highs = zip(*self._each(lambda batch, rows: batch.extent()), strict=True)
+        # NaN in any of them stays.
+        self._extent = np.minimum.reduce(lows), np.maximum.reduce(highs)
+        return self._extent
+
+    def prepare(self, scales: Scales) -> None:
+        self._scales = scales
+        if self._held is not None:
+            self._each(lambda batch, rows: batch.prepare(scales))
+
+    def assign(self, centers: Floats) -> int:
+        if len(centers) != self._k:
+            self._k, self._labels = len(centers), None
+        return sum(self._each(lambda batch, rows: batch.assign(centers), "labels", changes=True))
+
+    def sums(self) -> Ints:
+        return self._held.sums() if self._held is not None else self._sums.copy()
+
+    def farthest(self, centers: Floats, m: int) -> Farthest:
+        """Of the m first of each batch, which are in the order of distance and row, the m first of all.
+
+        They are there: whatever comes before a location in the batch of its first row does so among all.
+        """
+        parts = self._each(lambda batch, rows: batch.farthest(centers, m), "labels")
+        distance, x, label = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("distance", "x", "label")
+        )
+        order = np.argsort(-distance, kind="stable")
+        _, first = np.unique(x[order] + 0.0, axis=0, return_index=True)  # adding makes one zero of the two
+        kept = order[np.sort(first)][:m]
+        return Farthest(distance[kept], x[kept], label[kept])
+
+    def terms_at(self, x: Floats) -> Ints:
+        return sum(self._each(lambda batch, rows: batch.terms_at(x)), np.zeros((len(x), self.d + 1), np.int64))
+
+    def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
+        uses = "labels" if len(centers) > 1 else ""
+        coarse, fine = zip(*self._each(lambda batch, rows: batch.inertia(centers, split), uses), strict=True)
+        return sum(coarse), sum(fine)
+
+    def labels(self) -> Any:
+        if self._held is not None:
+            return self._each(lambda batch, rows: batch.labels())[0]
+        assert self._labels is not None
+        return self._answer(self._labels.copy())
+
+    def distances(self, centers: Floats) -> Any:
+        result: Floats | None = None
+
+        def measure(batch: Batch, rows: slice) -> Any:
+            nonlocal result
+            distances = batch.distances(centers)
+            if rows.stop - rows.start == self.n:
+                return distances
+            if result is None:
+                result = np.empty((self.n, len(centers)))
+            result[rows] = distances
+
+        parts = self._each(measure)
+        return parts[0] if result is None else self._answer(result)
+
+    # ------------------------------------------------------------ seeding
+
+    def restart(self) -> None:
+        self._closest, self._seeded = None, False
+        if self._held is not None:
+            self._held.restart()
+
+    def total(self, exponent: int | None) -> int:
+        self._exponent = exponent
+        return sum(self._each(lambda batch, rows: batch.total(exponent), "closest"))
+
+    def find(self, ranks: list[int]) -> Floats:
+        found = np.empty((len(ranks), self.d))
+        before = 0
+
+        def look(batch: Batch, rows: slice) -> None:
+            nonlocal before
+            if batch is self._held:
+                found[:] = batch.find(ranks)
+                return
+            total = batch.total(self._exponent)
+            here = [i for i, rank in enumerate(ranks) if before <= rank < before + total]
+            if here:
+                found[here] = batch.find([ranks[i] - before for i in here])
+            before += total
+
+        self._each(look, "closest")
+        return found
+
+    def propose(self, candidates: Floats) -> None:
+        self._candidates = candidates
+
+    def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
+        def weigh(batch: Batch, rows: slice) -> Any:
+            batch.propose(self._candidates)
+            return batch.potentials(exponent, exact=True)[0]
+
+        totals = [sum(parts) for parts in zip(*self._each(weigh, "closest"), strict=True)]
+        return totals, totals
+
+    def accept(self, candidate: int) -> float:
+        def lower(batch: Batch, rows: slice) -> float:
+            batch.propose(self._candidates)
+            return batch.accept(candidate)
+
+        largest = max(self._each(lower, "closest", changes=True))
+        self._seeded = self._closest is not None
+        return largest

@@ -1,0 +1,203 @@
+"""A GPU as CudaPoints sees it: kernels by name, and arrays on their way up and down.
+
+Everything runs on CuPy's current stream, so nothing waits but the host, and the host only for answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.points.base import DeviceError
+from gpukmeans.threads import run, thread_count
+
+# Threads to a block. Eight warps hide latency where each thread has a row to itself.
+BLOCK = 256
+
+# Blocks to a multiprocessor: eight of 256 threads are as many as it holds at once (2,048 threads).
+RESIDENT = 8
+
+# Bytes of a transfer's pieces. A piece crosses the bus while the host copies the next: 4 MB take 0.1 ms at
+# the 50 GB/s of PCIe 5, a hundred times what starting one takes, and lie in the host's cache meanwhile.
+PIECE = 2**22
+
+
+@cache
+def _function(cp: Any, family: str, name: str, options: tuple[str, ...]) -> Any:
+    """The kernel, compiled when first launched. CuPy keeps the binaries on disk, and one for each device."""
+    folder = Path(str(files("gpukmeans.kernels")))
+    code = (folder / f"{family}.cu").read_text()
+    return cp.RawModule(code=code, options=("--std=c++17", f"-I{folder}", *options)).get_function(name)
+
+
+@cache
+def _multiprocessors(cp: Any, device: int) -> int:
+    return int(cp.cuda.Device(device).attributes["MultiProcessorCount"])
+
+
+class Gpu:
+    """The current device. As a context, it turns CUDA's errors into DeviceError and MemoryError.
+
+    cp: CuPy, or what stands in its place. options: the compiler's, for all kernels.
+    """
+
+    def __init__(self, cp: Any, options: tuple[str, ...]) -> None:
+        self.cp, self._options = cp, options
+        self.number = int(cp.cuda.Device().id)
+        self.blocks = RESIDENT * _multiprocessors(cp, self.number)
+        self._failures = (
+            cp.cuda.runtime.CUDARuntimeError,
+            cp.cuda.driver.CUDADriverError,
+            cp.cuda.compiler.CompileException,
+        )
+        # A kernel's error shows at some later call: these have been launched since the last answer.
+        self._launched: list[str] = []
+
+    # ------------------------------------------------------------ errors
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not isinstance(error, self._failures):
+            return
+        if "MemoryAllocation" in str(error) or "OUT_OF_MEMORY" in str(error):
+            raise MemoryError(str(error)) from error
+        launched = ", ".join(dict.fromkeys(self._launched)) or "none"
+        raise DeviceError(
+            f"CUDA failed on device 'cuda:{self.number}'; kernels launched since it last answered: {launched}. "
+            f"It says: {error}\nNothing was changed by what was asked for. A process in which a kernel failed may "
+            "have to be started anew; device='cpu' gives the same answer."
+        ) from error
+
+    # ------------------------------------------------------------ kernels
+
+    def launch(
+        self, family: str, name: str, threads: int, *args: Any, options: tuple[str, ...] = (), shared: int = 0
+    ) -> None:
+        """Run a kernel over as many threads as given, or as many as fit at once: it strides over the rest."""
+        blocks = max(1, min(self.blocks, -(-threads // BLOCK)))
+        self.run(family, name, blocks, BLOCK, *args, options=options, shared=shared)
+
+    def run(
+        self,
+        family: str,
+        name: str,
+        blocks: int,
+        block: int,
+        *args: Any,
+        options: tuple[str, ...] = (),
+        shared: int = 0,
+    ) -> None:
+        self._launched.append(name)
+        with self:
+            function = _function(self.cp, family, name, (*self._options, *options))
+            function((blocks,), (block,), args, shared_mem=shared)
+
+    # ------------------------------------------------------------ arrays
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        with self:
+            return self.cp.empty(shape, dtype)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        with self:
+            return self.cp.zeros(shape, dtype)
+
+    def full(self, shape: int, value: int, dtype: Any) -> Any:
+        with self:
+            array = self.cp.empty(shape, dtype)
+            array.fill(value)
+            return array
+
+    def holds(self, array: Any) -> bool:
+        return isinstance(array, self.cp.ndarray)
+
+    def put(self, array: Any) -> Any:
+        """The array (NumPy's or CuPy's) on the device, in C order."""
+        if self.holds(array):
+            with self:
+                return self.cp.ascontiguousarray(array)
+        target = self.empty(array.shape, array.dtype)
+        for _ in self.upload(target, array):
+            pass
+        return target
+
+    def upload(self, target: Any, source: NDArray[Any]) -> Iterator[slice]:
+        """Copy source into target of the same shape and dtype; yields the rows that are on their way.
+
+        What is launched after a slice was yielded finds its rows in place, and runs while the next ones are
+        copied to pinned memory. A whole copy of the source is never made on the host.
+        """
+        if source.nbytes <= PIECE:
+            with self:
+                target.set(np.ascontiguousarray(source))
+            yield slice(0, len(source))
+            return
+        rows, slots = self._staging(source)
+        try:
+            for i, a in enumerate(range(0, len(source), rows)):
+                buffer, copied = slots[i % 2]
+                part = source[a : a + rows]
+                with self:
+                    copied.synchronize()
+                    _copy(buffer[: len(part)], part)
+                    target[a : a + rows].set(buffer[: len(part)], stream=self.cp.cuda.get_current_stream())
+                    copied.record()
+                yield slice(a, a + len(part))
+        finally:
+            for _, copied in slots:
+                copied.synchronize()  # before anybody else is given the buffers
+
+    def get(self, array: Any) -> NDArray[Any]:
+        """The array on the host, once everything before it is done."""
+        with self:
+            result = self.cp.asnumpy(array) if array.nbytes <= PIECE else self._get_pieces(array)
+        self._launched.clear()
+        return result
+
+    def _get_pieces(self, array: Any) -> NDArray[Any]:
+        """As `upload`: the host copies a piece from pinned memory while the next one crosses the bus."""
+        result = np.empty(array.shape, array.dtype)
+        rows, slots = self._staging(array)
+        starts = range(0, len(array), rows)
+        for i in range(len(starts) + 1):
+            if i < len(starts):
+                buffer, copied = slots[i % 2]
+                part = array[starts[i] : starts[i] + rows]
+                part.get(out=buffer[: len(part)], blocking=False)
+                copied.record()
+            if i > 0:
+                buffer, copied = slots[(i - 1) % 2]
+                copied.synchronize()
+                part = result[starts[i - 1] : starts[i - 1] + rows]
+                _copy(part, buffer[: len(part)])
+        return result
+
+    def _staging(self, array: Any) -> tuple[int, list[tuple[NDArray[Any], Any]]]:
+        """Rows of a piece, and two buffers for pieces in pinned memory, each with the event of its last copy."""
+        rows = max(1, PIECE // (array.nbytes // len(array)))
+        shape = (rows, *array.shape[1:])
+        size = rows * array.nbytes // len(array)
+        slots = []
+        with self:
+            for _ in range(2):
+                memory = self.cp.cuda.alloc_pinned_memory(size)
+                buffer = np.frombuffer(memory, array.dtype, size // array.dtype.itemsize).reshape(shape)
+                slots.append((buffer, self.cp.cuda.Event()))
+        return rows, slots
+
+
+def _copy(target: NDArray[Any], source: NDArray[Any]) -> None:
+    """By all threads: one alone is slower than the bus."""
+    threads = thread_count()
+    step = -(-len(source) // threads)
+    spans = [slice(a, a + step) for a in range(0, len(source), step)]
+    run(lambda rows: np.copyto(target[rows], source[rows]), spans, threads)

@@ -1,0 +1,201 @@
+"""Rows in batches, one on the device at a time, give the bits of all at once, wherever memory runs out.
+
+The CUDA points run on the CPU here, on a device with as little memory as a test says; see test_kernels.py.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from host_cuda.runtime import HostCuda, OutOfMemoryError
+
+from gpukmeans import DeviceError, KMeans, dispatch, lloyd
+from gpukmeans.exact import Inertia, Weights
+from gpukmeans.points import gpu
+from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans.seeding import kmeans_plusplus
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+rng = np.random.default_rng(0)
+X = rng.normal(50, 20, (700, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """on(cp): from here on, fits run on the kernels, in batches of some rows, at first of all."""
+
+    def switch(cp, rows=None):
+        def make_points(x, weights=None, summary=None, *, device, lasting=True):
+            points = dispatch.on_gpu(cp, x, weights, summary, lasting)
+            points.rows = rows or len(x)
+            return points
+
+        monkeypatch.setattr(dispatch, "make_points", make_points)
+
+    return switch
+
+
+def said(model, x):
+    arrays = [model.cluster_centers_, model.labels_, model.predict(x[::-1]), model.transform(x[:50])]
+    return [array.tobytes() for array in arrays], model.inertia_, model.n_iter_, model.score(x)
+
+
+def fit(x=X, k=5, weights=None, **parameters):
+    model = KMeans(k, device="cpu", **{"random_state": 0, "max_iter": 4, **parameters})
+    return said(model.fit(x, sample_weight=weights), x)
+
+
+# ---------------------------------------------------------------- many batches as one
+
+
+@pytest.mark.parametrize("rows", [1, 60, 350, 699, 700])
+def test_batches_of_any_size_give_the_same_answer(on, rows):
+    x = X[:40] if rows == 1 else X
+    expected = fit(x, weights=np.arange(len(x)) % 5)
+    on(HostCuda(seed=1), rows)
+    assert fit(x, weights=np.arange(len(x)) % 5) == expected
+
+
+@pytest.mark.parametrize("init", ["random", X[:5]], ids=["random", "array"])
+def test_batches_of_wide_and_whole_numbers(on, init):
+    x = rng.integers(0, 255, (90, 20)).astype(np.uint8)
+    init = x[:5] if isinstance(init, np.ndarray) else init
+    expected = fit(x, init=init, n_init=2 if isinstance(init, str) else 1)
+    on(HostCuda(seed=1), 40)
+    assert fit(x, init=init, n_init=2 if isinstance(init, str) else 1) == expected
+
+
+def test_every_step_is_that_of_all_rows_at_once():
+    """Locations that stand in several batches, at distances that tie: the first row leads, all rows leave."""
+    x = np.tile(rng.integers(0, 4, (30, 2)), (4, 1)).astype(np.float64)
+    weights = np.arange(1.0, 121.0)
+    summary, used = Weights.of(weights)
+    centers = np.array([[1.0, 1.0], [2.0, 2.0], [99.0, 99.0]])
+    cp, found = HostCuda(seed=1), []
+    for rows in (None, 120, 50, 11):
+        points = NumPyPoints(x, used, summary) if rows is None else dispatch.on_gpu(cp, x, used, summary)
+        if rows is not None:
+            points.rows = rows
+        scales = lloyd.prepare(points, *points.extent())
+        steps = [points.assign(centers), points.labels().tolist(), points.sums().tolist()]
+        for m in (1, 3, 40):
+            far = points.farthest(centers, m)
+            steps += [far.distance.tolist(), far.x.tolist(), far.label.tolist(), points.terms_at(far.x).tolist()]
+        steps += [points.inertia(centers, Inertia.of(scales, centers)), points.distances(centers).tolist()]
+        steps += [kmeans_plusplus(points, 6, np.random.RandomState(3)).tolist()]
+        steps += [points.assign(centers[:2] + 0.25), points.sums().tolist(), points.labels().tolist()]
+        found.append(steps[1:])  # how many changed, equal rows may count as one
+    for steps in found[1:]:
+        assert steps == found[0]
+
+
+def test_no_location_is_far_where_all_are_on_centers():
+    points = dispatch.on_gpu(HostCuda(seed=1), np.repeat(np.eye(2), 5, axis=0))
+    points.rows = 3
+    lloyd.prepare(points, *points.extent())
+    points.assign(np.eye(2))
+    far = points.farthest(np.eye(2), 2)
+    assert (far.distance.shape, far.x.shape, points.terms_at(far.x).shape) == ((0,), (0, 2), (0, 3))
+
+
+# ---------------------------------------------------------------- running out
+
+
+@pytest.mark.parametrize("kib", [4, 8, 12, 16])
+def test_a_small_device_gives_the_same_answer(on, caplog, kib):
+    """The rows take 8.2 KiB, and what a fit remembers of them at any one time 5.5 KiB more: 8 bytes a row."""
+    expected = fit()
+    cp = HostCuda(seed=1, memory=kib * 1024)
+    on(cp)
+    with caplog.at_level(logging.INFO, "gpukmeans"):
+        assert fit() == expected
+    assert cp.peak_bytes <= kib * 1024
+    assert bool(caplog.records) == (kib < 16), "batches were used where they were needed, and only there"
+
+
+class Failing(HostCuda):
+    """Has no memory for one allocation, of which there have been so many before."""
+
+    def __init__(self, at):
+        self.left = None
+        super().__init__(seed=1)
+        self.left = at
+
+    def empty(self, shape, dtype):
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                self.left = None
+                raise OutOfMemoryError("Out of memory allocating 512 bytes")
+        return super().empty(shape, dtype)
+
+
+def test_memory_may_run_out_anywhere(on, caplog):
+    """At any allocation of a fit with seeding and weights, one with an empty cluster, and of `transform`."""
+    x = np.concatenate([np.repeat(X[:3], 2, axis=0), X[:6]])
+    weights = np.arange(len(x)) % 4 + 0.5
+
+    def all_three():
+        seeded = KMeans(2, max_iter=2, random_state=0, device="cpu").fit(x, sample_weight=weights)
+        emptied = KMeans(3, init=[x[0], x[4], x[0] + 1e3], n_init=1, max_iter=1, device="cpu").fit(x)
+        models = [(model.cluster_centers_.tolist(), model.labels_.tolist()) for model in (seeded, emptied)]
+        return models, emptied.transform(x).tolist()
+
+    expected = all_three()
+    caplog.set_level(logging.INFO, "gpukmeans")
+    at = 0
+    while True:
+        cp = Failing(at)
+        on(cp)
+        assert all_three() == expected, at
+        if cp.left is not None:
+            break
+        assert "going on with batches of" in caplog.text, at
+        caplog.clear()
+        at += 1
+    assert at > 60, "all allocations were reached"
+
+
+def test_too_little_for_a_single_row_is_said(on):
+    on(HostCuda(seed=1, memory=60))
+    model = KMeans(2, device="cpu")
+    with pytest.raises(DeviceError, match=r"not even memory for one row.*device='cpu'"):
+        model.fit(X)
+    assert not hasattr(model, "n_features_in_")
+
+
+# ---------------------------------------------------------------- transfers and errors
+
+
+@pytest.mark.parametrize("piece", [1, 100, 2**10])
+def test_rows_that_come_in_pieces(on, monkeypatch, piece):
+    views = [X, X[::2], np.asfortranarray(X), X[::-1, ::-1], X.astype(np.float16), X[:1]]
+    expected = [fit(x, k=1 if len(x) == 1 else 5) for x in views]
+    monkeypatch.setattr(gpu, "PIECE", piece * 12)
+    on(HostCuda(seed=1))
+    assert [fit(x, k=1 if len(x) == 1 else 5) for x in views] == expected
+
+
+def test_an_error_names_the_kernel_and_leaves_the_estimator(on):
+    cp = HostCuda(seed=1)
+
+    class Broken(cp.RawModule.func):
+        def get_function(self, name):
+            if name == "settle":
+                raise cp.cuda.driver.CUDADriverError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access")
+            return super().get_function(name)
+
+    model = KMeans(3, random_state=0, device="cpu").fit(X[:100])
+    before = {name: np.copy(value) for name, value in vars(model).items()}
+    on(cp)
+    cp.RawModule = lambda **source: Broken(cp, **source)
+    with pytest.raises(DeviceError, match=r"'cuda:0'.* settle.*ILLEGAL_ADDRESS") as caught:
+        model.set_params(n_clusters=4).fit(X)
+    assert "find" not in str(caught.value), "only kernels since the last answer"
+    model.set_params(n_clusters=3)
+    assert {name: np.copy(value).tolist() for name, value in vars(model).items()} == {
+        name: value.tolist() for name, value in before.items()
+    }
