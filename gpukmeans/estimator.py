@@ -396,7 +396,8 @@ default="k-means++"
         OSError
             If the file cannot be written. What stood at path is then untouched.
         TypeError
-            If a parameter or attribute cannot be kept in such a file: a callable ``init``. So is it for a subclass.
+            If a parameter or attribute cannot be kept in such a file, such as a callable ``init``, or the estimator is
+            of a subclass. Nothing is written.
         """
         saving.save(self, path)
 

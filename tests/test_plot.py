@@ -291,6 +291,7 @@ def test_cloud_draws_some_of_many() -> None:
     [
         (partial(plot.clusters, X, LABELS, np.zeros((4, 3))), r"\(4, 3\)"),
         (partial(plot.steps, np.zeros((5, 3)), np.zeros((1, 3))), r"\(5, 3\)"),
+        (partial(plot.steps, np.zeros((5, 2)), np.zeros((1, 3))), r"\(1, 3\)"),
         (partial(plot.cloud, np.zeros((5, 4))), r"\(5, 4\)"),
         (partial(plot.cloud, np.zeros((5, 3)), ax=Figure().add_subplot()), "projection='3d'"),
         (partial(plot.silhouette, X, np.zeros(40, int)), "Number of labels is 1"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 def own_figure(width: float, height: float) -> Figure:
@@ -17,6 +19,16 @@ def own_figure(width: float, height: float) -> Figure:
 def own_axes(ax: Axes | None, width: float, height: float) -> Axes:
     """ax, or the one Axes of a new Figure of that size in inches."""
     return own_figure(width, height).add_subplot() if ax is None else ax
+
+
+def in_the_plane(points: ArrayLike) -> NDArray[Any]:
+    """points as an array (n, 2). Raises ValueError for any other shape."""
+    points = np.asarray(points)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(
+            f"Points in the plane have the shape (n, 2), got {points.shape}. Choose two features, or project."
+        )
+    return points
 
 
 def distinct(count: int) -> NDArray[np.float64]:

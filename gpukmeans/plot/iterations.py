@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from gpukmeans.estimator import KMeans
-from gpukmeans.plot.axes import own_figure
+from gpukmeans.plot.axes import in_the_plane, own_figure
 from gpukmeans.plot.points import clusters
 
 # A strip's frames side by side; more go below.
@@ -119,8 +119,7 @@ class _Step:
 
 def _steps(X: ArrayLike, centers: ArrayLike) -> Iterator[_Step]:
     """Every step until no label changes, each by a fit of one iteration."""
-    X = np.asarray(X, dtype=float)
-    centers = np.array(centers, dtype=float)
+    X, centers = in_the_plane(X).astype(float), in_the_plane(centers).astype(float)
     yield _Step("start", X, centers)
     model = KMeans(len(centers), n_init=1, max_iter=1, tol=0)
     model.cluster_centers_ = centers

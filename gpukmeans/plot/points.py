@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from gpukmeans.plot.axes import distinct, own_axes, own_figure
+from gpukmeans.plot.axes import distinct, in_the_plane, own_axes, own_figure
 
 
 def clusters(
@@ -41,12 +41,9 @@ def clusters(
     ValueError
         If the points or the centers do not have two features.
     """
-    X = np.asarray(X)
-    for points in (X,) if centers is None else (X, np.asarray(centers)):
-        if points.ndim != 2 or points.shape[1] != 2:
-            raise ValueError(
-                f"clusters() draws points of shape (n, 2), got {points.shape}. Choose two features, or project."
-            )
+    X = in_the_plane(X)
+    if centers is not None:
+        centers = in_the_plane(centers)
     ax = own_axes(ax, width=6.4, height=5.6)
     size = 18 if len(X) <= 1000 else 8
     if labels is None:
@@ -61,7 +58,7 @@ def clusters(
             ax.legend(markerscale=0.8, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     if centers is not None:
         # White around black shows on every color.
-        x, y = np.asarray(centers).T
+        x, y = np.transpose(centers)
         ax.scatter(x, y, s=170, c="black", marker="X", edgecolors="white", linewidths=1.5, zorder=3)
     ax.set_aspect("equal", adjustable="datalim")  # k-means knows no other distance
     ax.set(xlabel="feature 0", ylabel="feature 1")
