@@ -3,5 +3,6 @@
 from gpukmeans._version import __version__
 from gpukmeans.estimator import KMeans
 from gpukmeans.points.base import DeviceError
+from gpukmeans.saving import load
 
-__all__ = ["DeviceError", "KMeans", "__version__"]
+__all__ = ["DeviceError", "KMeans", "__version__", "load"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import scipy
@@ -23,6 +22,7 @@ import sklearn.cluster
 from threadpoolctl import threadpool_info
 
 from gpukmeans import DeviceError, KMeans, __version__, dispatch, nvml, threads, workloads
+from gpukmeans.files import atomic
 from gpukmeans.workloads import Labeled, Picture, Workload
 
 
@@ -122,7 +122,7 @@ def _demo(args: argparse.Namespace) -> None:
         if workload.name == "digits":
             accuracy = workloads.accuracy(ours.model.labels_, workload.truth)
         for name, save in draw(workload, ours.model).items():
-            with _writing_to(args.out), _atomic(args.out / name) as file:
+            with _writing_to(args.out), atomic(args.out / name) as file:
                 save(file, format="png")
             written.append(args.out / name)
     print(f"\ndigits: {accuracy:.1%} accuracy, each cluster taken for the digit most frequent in it")
@@ -209,19 +209,6 @@ def _draw_china(workload: Picture, model: KMeans) -> Drawn:
     picture = Image.fromarray(model.labels_.astype(np.uint8).reshape(height, width))
     picture.putpalette(colors.tobytes())  # an indexed PNG: a label a pixel, and the table of colors
     return {"china.png": partial(figure.savefig, dpi=150), "china-64.png": picture.save}
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file that stands at path once it is whole, and nowhere if anything goes wrong before."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:  # KeyboardInterrupt too
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from sklearn.utils import assert_all_finite, check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpukmeans import arrays, dispatch, lloyd, seeding
+from gpukmeans import arrays, dispatch, lloyd, saving, seeding
 from gpukmeans.exact import Floats, Scales, Weights
 from gpukmeans.points.base import Points
 from gpukmeans.threads import one_blas_thread
@@ -378,6 +379,27 @@ default="k-means++"
         """Arrays are saved on the host, so that a model fitted on a GPU loads where there is none."""
         state = super().__getstate__()
         return {**state, **{name: arrays.to_numpy(state[name]) for name in FITTED_ARRAYS & state.keys()}}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the estimator to a file, fitted or not, for `gpukmeans.load`.
+
+        The file runs no code when loaded, and nothing in it depends on the device. What stood at path is replaced
+        once the new file is whole.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Used as it is; such files are usually named ``.npz``.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written. What stood at path is then untouched.
+        TypeError
+            If a parameter or attribute cannot be kept in such a file, such as a callable ``init``, or the estimator is
+            of a subclass. Nothing is written.
+        """
+        saving.save(self, path)
 
     # ------------------------------------------------------------ validation
 

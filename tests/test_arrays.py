@@ -19,7 +19,7 @@ from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostArray, HostCuda
 from sklearn.exceptions import NotFittedError
 
-from gpukmeans import DeviceError, KMeans, arrays
+from gpukmeans import DeviceError, KMeans, arrays, load
 
 X = np.random.default_rng(0).normal(20, 5, (120, 3)).astype(np.float32)
 
@@ -207,12 +207,13 @@ def test_errors_are_those_of_the_host(cupy):
         KMeans(2).predict(cupy.asarray(X))
 
 
-def test_a_model_fitted_on_a_gpu_loads_without_one(cupy, expected, monkeypatch):
+def test_a_model_fitted_on_a_gpu_loads_without_one(cupy, expected, monkeypatch, tmp_path):
     model = fitted(cupy.asarray(X), device="cuda")
     data = pickle.dumps(model)
+    model.save(tmp_path / "model.npz")
     monkeypatch.setitem(sys.modules, "cupy", None)
-    loaded = pickle.loads(data).set_params(device="cpu")
-    same(loaded, expected, X, np.ndarray)
+    for loaded in (pickle.loads(data), load(tmp_path / "model.npz")):
+        same(loaded.set_params(device="cpu"), expected, X, np.ndarray)
 
 
 def test_an_array_on_a_gpu_without_cupy_is_refused(torch, monkeypatch):

@@ -1,43 +1,91 @@
-"""The README's code runs as it stands, and prints what its comments say; the pages name what exists."""
+"""The code on the pages runs as it stands, and prints what the pages say; the pages name what exists."""
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib
 import pytest
+import sklearn.cluster
+
+from gpukmeans import KMeans
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-DESIGN = ROOT / "docs" / "design.md"
+DOCS = ROOT / "docs"
+DESIGN, COMING_FROM, REPRODUCIBILITY = (DOCS / f"{name}.md" for name in ("design", "coming-from", "reproducibility"))
 
 
-def test_the_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def blocks(page: Path, language: str) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "written"),
+    [
+        (README, {"blobs.png", "digits.png", "china-64.png"}),
+        (COMING_FROM, set()),
+        (REPRODUCIBILITY, {"one.npz", "other.npz"}),
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else "",
+)
+def test_the_code_runs_in_order(
+    page: Path,
+    written: set[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     matplotlib.use("Agg")
-    monkeypatch.chdir(tmp_path)  # for the pictures
-    blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert blocks
+    monkeypatch.chdir(tmp_path)  # for the files
     names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-        printed = capsys.readouterr().out
-        for expected in re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE):
-            assert expected in printed.splitlines()
-    assert {path.name for path in tmp_path.iterdir()} == {"blobs.png", "digits.png", "china-64.png"}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), names)
+        expected = re.findall(r"^ *print\(.*\)  # (.*)$", block, re.MULTILINE)
+        printed = capsys.readouterr().out.splitlines()
+        assert printed == expected or not expected
+    assert {path.name for path in tmp_path.iterdir()} == written
 
 
-@pytest.mark.parametrize("page", [README, DESIGN], ids=lambda path: path.name)
+def test_the_commands_print_what_stands_below_them() -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for block in blocks(REPRODUCIBILITY, "console"):
+        command, expected = re.fullmatch(r"\$ (.*?)\n(.*)", block, re.DOTALL).groups()
+        done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == (expected, "")
+
+
+def test_every_parameter_has_a_line() -> None:
+    table = re.search(r"<!-- parameters -->\n(.*?)\n<!--", COMING_FROM.read_text(encoding="utf-8"), re.DOTALL).group(1)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    for column, estimator in enumerate((KMeans, sklearn.cluster.KMeans)):
+        defaults = [row[column].strip("`") for row in rows if row[column] != "none"]
+        found = {name: eval(value) for name, value in (each.split("=") for each in defaults)}
+        parameters = inspect.signature(estimator).parameters.values()
+        assert found == {parameter.name: parameter.default for parameter in parameters}, estimator
+
+
+def headings(page: Path) -> set[str]:
+    lines = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", [README, DESIGN, COMING_FROM, REPRODUCIBILITY], ids=lambda path: path.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    headings = {
-        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.M)
-    }
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if target.startswith("#"):
-            assert target[1:] in headings
+            assert target[1:] in headings(page)
         elif "://" not in target:
-            assert (page.parent / target).exists(), target
+            path, _, heading = target.partition("#")
+            assert (page.parent / path).exists(), target
+            assert not heading or heading in headings(page.parent / path), target
 
 
 def test_the_design_page_has_a_line_for_every_module() -> None:

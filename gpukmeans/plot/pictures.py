@@ -1,9 +1,4 @@
-"""Figures of a clustering. Needs matplotlib, which nothing else in gpukmeans imports.
-
-Every function draws on one Axes and returns it. Without ``ax`` it makes a Figure of its own, which
-pyplot knows nothing of: ``clusters(...).figure.savefig("clusters.png")`` writes it, on machines without
-a display too.
-"""
+"""Pictures: centers, confusion matrices, palettes, and two side by side."""
 
 from __future__ import annotations
 
@@ -11,39 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-
-def clusters(X: ArrayLike, labels: ArrayLike, centers: ArrayLike, ax: Axes | None = None) -> Axes:
-    """Points in the plane, colored by label, and the centers.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples, 2)
-    labels : array-like of shape (n_samples,), integers from 0
-    centers : array-like of shape (n_clusters, 2)
-    ax : Axes, default=None
-
-    Raises
-    ------
-    ValueError
-        If the points do not have two features.
-    """
-    X, centers = np.asarray(X), np.asarray(centers)
-    if X.ndim != 2 or X.shape[1] != 2:
-        raise ValueError(f"clusters() draws points of shape (n, 2), got {X.shape}. Choose two features, or project.")
-    ax = _axes(ax, width=6.4, height=5.6)
-    ax.scatter(X[:, 0], X[:, 1], s=18, c=_distinct(len(centers))[np.asarray(labels)], linewidths=0, alpha=0.75)
-    # White around black shows on every color.
-    ax.scatter(centers[:, 0], centers[:, 1], s=170, c="black", marker="X", edgecolors="white", linewidths=1.5)
-    ax.set_aspect("equal", adjustable="datalim")  # k-means knows no other distance
-    ax.set(xlabel="feature 0", ylabel="feature 1")
-    return ax
+from gpukmeans.plot.axes import own_axes
 
 
 def centers(
@@ -72,7 +40,7 @@ def centers(
     rows = -(-len(pictures) // columns)
     # A fifth of a picture between the columns, and room for a name between the rows.
     step_x, step_y = width * 1.2, height * 1.45
-    ax = _axes(ax, width=1.4 * columns, height=1.7 * rows)
+    ax = own_axes(ax, width=1.4 * columns, height=1.7 * rows)
     for i, picture in enumerate(pictures):
         left, top = i % columns * step_x, i // columns * step_y
         extent = (left, left + width, top + height, top)
@@ -93,7 +61,7 @@ def confusion(matrix: ArrayLike, ax: Axes | None = None) -> Axes:
     ax : Axes, default=None
     """
     matrix = np.asarray(matrix)
-    ax = _axes(ax, width=5.6, height=5.4)
+    ax = own_axes(ax, width=5.6, height=5.4)
     # The square root: a handful of errors must be seen beside hundreds of hits.
     norm = PowerNorm(0.5, vmin=0, vmax=max(1, matrix.max()))
     ax.imshow(matrix, cmap="Blues", norm=norm)
@@ -118,7 +86,7 @@ def palette(colors: ArrayLike, ax: Axes | None = None) -> Axes:
     """
     rgb = np.clip(np.asarray(colors, dtype=float), 0, 1)
     rgb = rgb[np.argsort(_luminance(rgb), kind="stable")]
-    ax = _axes(ax, width=10, height=1)
+    ax = own_axes(ax, width=10, height=1)
     ax.imshow(rgb[None], aspect="auto", interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     return ax
@@ -150,7 +118,7 @@ def comparison(
     if pictures[0].shape != pictures[1].shape:
         raise ValueError(f"comparison() draws pictures of one shape, got {pictures[0].shape} and {pictures[1].shape}.")
     height, width = pictures[0].shape[:2]
-    ax = _axes(ax, width=12, height=6 * height / width + 0.4)
+    ax = own_axes(ax, width=12, height=6 * height / width + 0.4)
     for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         left = i * 1.02 * width
         ax.imshow(picture, extent=(left, left + width, height, 0))
@@ -158,19 +126,6 @@ def comparison(
     ax.set(xlim=(0, 2.02 * width), ylim=(height, 0))
     ax.set_axis_off()
     return ax
-
-
-def _axes(ax: Axes | None, width: float, height: float) -> Axes:
-    """ax, or the one Axes of a new Figure of that size in inches."""
-    return Figure(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
-
-
-def _distinct(count: int) -> NDArray[np.float64]:
-    """Colors (count, 4) that can be told apart, as far as that goes."""
-    for name, size in (("tab10", 10), ("tab20", 20)):
-        if count <= size:
-            return colormaps[name](np.arange(count))
-    return colormaps["turbo"](np.linspace(0, 1, count))
 
 
 def _luminance(colors: NDArray[np.float64]) -> NDArray[np.float64]:

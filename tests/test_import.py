@@ -1,0 +1,42 @@
+"""What importing gpukmeans brings with it: nothing that is not used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+OPTIONAL = ["cupy", "dask", "ipywidgets", "matplotlib", "PIL", "polars", "pynvml", "torch", "tqdm"]
+
+
+def imported(program: str, folder: Path) -> list[str]:
+    """Which of OPTIONAL the program imports. All can be imported there, whether they are installed or not."""
+    for name in OPTIONAL:
+        (folder / f"{name}.py").touch()
+    program += f"; import sys; print(*sorted(sys.modules.keys() & {set(OPTIONAL)!r}))"
+    environment = {**os.environ, "PYTHONPATH": str(folder), "GPUKMEANS_DEVICE": ""}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import gpukmeans.cli, gpukmeans.workloads",
+        "import gpukmeans; model = gpukmeans.KMeans(2, device='cpu').fit([[1.0], [2.0], [9.0]]); "
+        "model.predict([[1.0]]); model.transform([[1.0]]); model.save('model.npz'); gpukmeans.load('model.npz')",
+    ],
+    ids=["import", "use on the CPU"],
+)
+def test_nothing_optional_is_imported(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert imported(program, tmp_path) == []
+
+
+def test_a_gpu_is_looked_for_when_one_may_be_used(tmp_path: Path) -> None:
+    program = "import gpukmeans; gpukmeans.KMeans(2, device='auto').fit([[1.0], [2.0], [9.0]])"
+    assert imported(program, tmp_path) == ["cupy"], "the test above would see an import"
