@@ -3,5 +3,6 @@
 from gpukmeans._version import __version__
 from gpukmeans.estimator import KMeans
 from gpukmeans.points.base import DeviceError
+from gpukmeans.progress import Record
 
-__all__ = ["DeviceError", "KMeans", "__version__"]
+__all__ = ["DeviceError", "KMeans", "Record", "__version__"]

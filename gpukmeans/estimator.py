@@ -21,8 +21,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from gpukmeans import dispatch, lloyd, seeding
-from gpukmeans.exact import Floats, Scales, Weights
+from gpukmeans.exact import Floats, Weights
 from gpukmeans.points.base import Points
+from gpukmeans.progress import Record, Watch
 from gpukmeans.threads import one_blas_thread
 
 logger = logging.getLogger("gpukmeans")
@@ -58,7 +59,7 @@ default="k-means++"
         A start ends when the centers' summed squared shift is at most ``tol`` times the mean (weighted)
         variance of the features, or when no label changes.
     verbose : int, default=0
-        Whether to print each iteration.
+        Whether to print each iteration: its inertia costs a pass over the data.
     random_state : int, RandomState instance or None, default=None
         The seed of all randomness. An int makes the result repeatable.
     copy_x : bool, default=True
@@ -68,6 +69,15 @@ default="k-means++"
     device : str, default="auto"
         "cpu" computes on NumPy; "cuda" or "cuda:N" on a GPU; "auto" on a GPU if one can be used. The
         environment variable GPUKMEANS_DEVICE takes the place of "auto".
+    callback : callable, default=None
+        Called as ``callback(record)`` with the `gpukmeans.Record` of each iteration, in the calling thread.
+        If it returns a true value, the fit ends there: this start is over, and no other is made. The
+        result is a valid fit, with the best centers so far, their inertia, and ``labels_ == predict(X)``.
+        An exception leaves the estimator as it was. As any parameter it is copied by ``clone``: a function
+        stays the same one, an object with state does not.
+    progress : bool, default=False
+        Whether to show a bar of the iterations, with inertia and labels changed; needs tqdm
+        (``pip install 'gpukmeans[progress]'``). As for ``callback``, inertia costs a pass each iteration.
 
     Attributes
     ----------
@@ -79,6 +89,8 @@ default="k-means++"
         The sum of the samples' weighted squared distances to their centers.
     n_iter_ : int
         The number of iterations of the best start.
+    history_ : list of gpukmeans.Record
+        Every iteration, of all starts.
     n_features_in_ : int
         The number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -116,6 +128,8 @@ default="k-means++"
         "copy_x": ["boolean"],
         "algorithm": [StrOptions({"lloyd", "elkan"})],
         "device": [str],
+        "callback": [callable, None],
+        "progress": ["boolean"],
     }
 
     def __init__(
@@ -131,6 +145,8 @@ default="k-means++"
         copy_x: bool = True,
         algorithm: str = "lloyd",
         device: str = "auto",
+        callback: Callable[[Record], Any] | None = None,
+        progress: bool = False,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -142,6 +158,8 @@ default="k-means++"
         self.copy_x = copy_x
         self.algorithm = algorithm
         self.device = device
+        self.callback = callback
+        self.progress = progress
 
     # ------------------------------------------------------------ fitting
 
@@ -247,16 +265,27 @@ default="k-means++"
         tolerance = lloyd.Tolerance(self.tol, points, scales)
         best: lloyd.Fit | None = None
         self._n_init = self._starts(init)
-        for _ in range(self._n_init):
-            centers = self._seed(points, x, random_state) if init is None else init
-            if self.verbose:
-                print("Initialization complete")
-            watch = _Printer(points, scales, tolerance) if self.verbose else _silent
-            last = lloyd.fit(
-                points, scales, centers, max_iter=self.max_iter, tolerance=tolerance, dtype=dtype, watch=watch
-            )
-            if best is None or last.inertia < best.inertia:
-                best = last
+        watch = Watch(
+            lambda centers: _unshifted(lloyd.inertia(points, scales, centers), points),
+            tolerance,
+            starts=self._n_init,
+            max_iter=self.max_iter,
+            verbose=self.verbose,
+            progress=self.progress,
+            callback=self.callback,
+        )
+        with watch:
+            for _ in range(self._n_init):
+                centers = self._seed(points, x, random_state) if init is None else init
+                watch.begin()
+                last = lloyd.fit(
+                    points, scales, centers, max_iter=self.max_iter, tolerance=tolerance, dtype=dtype, watch=watch
+                )
+                if best is None or last.inertia < best.inertia:
+                    best = last
+                if watch.stopped:
+                    break
+        self.history_ = watch.records
         assert best is not None
         if best is not last:
             points.assign(best.centers)
@@ -395,27 +424,6 @@ default="k-means++"
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-class _Printer:
-    """Prints scikit-learn's lines for verbose=1."""
-
-    def __init__(self, points: Points, scales: Scales, tolerance: lloyd.Tolerance) -> None:
-        self.points, self.scales, self.tolerance = points, scales, tolerance
-
-    def __call__(self, iteration: lloyd.Iteration) -> None:
-        i = iteration.index
-        inertia = _unshifted(lloyd.inertia(self.points, self.scales, iteration.centers), self.points)
-        print(f"Iteration {i}, inertia {inertia}.")
-        if i > 0 and iteration.changed == 0:
-            print(f"Converged at iteration {i}: strict convergence.")
-        elif self.tolerance.reached(iteration.shift):
-            within = f"center shift {iteration.shift} within tolerance {self.tolerance.shift}"
-            print(f"Converged at iteration {i}: {within}.")
-
-
-def _silent(iteration: lloyd.Iteration) -> None:
-    pass
 
 
 def _float_dtype(x: NDArray[Any]) -> np.dtype:
