@@ -2,7 +2,8 @@
 
 from gpukmeans._version import __version__
 from gpukmeans.estimator import KMeans
+from gpukmeans.minibatch import MiniBatchKMeans
 from gpukmeans.points.base import DeviceError
 from gpukmeans.progress import Record
 
-__all__ = ["DeviceError", "KMeans", "Record", "__version__"]
+__all__ = ["DeviceError", "KMeans", "MiniBatchKMeans", "Record", "__version__"]

@@ -132,6 +132,8 @@ default="k-means++"
         "progress": ["boolean"],
     }
 
+    _auto_starts: ClassVar = 10  # what n_init="auto" is for an init that draws without looking
+
     def __init__(
         self,
         n_clusters: int = 8,
@@ -293,7 +295,8 @@ default="k-means++"
 
     def _starts(self, init: Floats | None) -> int:
         if self.n_init == "auto":
-            return 10 if callable(self.init) or (isinstance(self.init, str) and self.init == "random") else 1
+            many = callable(self.init) or (isinstance(self.init, str) and self.init == "random")
+            return self._auto_starts if many else 1
         if init is not None and self.n_init != 1:
             warnings.warn(
                 "Explicit initial center position passed: performing only one init in "
@@ -384,13 +387,19 @@ default="k-means++"
         """
         check_is_fitted(self)
         x = self._validated(X, reset=False)
-        device = dispatch.resolve(self.device)
+        _, _, inertia = self._measured(x, sample_weight, dispatch.resolve(self.device))
+        return -inertia
+
+    def _measured(
+        self, x: NDArray[Any], sample_weight: ArrayLike | None, device: str
+    ) -> tuple[Points, NDArray[np.bool_] | None, float]:
+        """As `_points`, labelled by the fitted centers; and the inertia."""
         with dispatch.on(device):
-            points, _ = self._points(x, sample_weight, device, lasting=False)
+            points, kept = self._points(x, sample_weight, device, lasting=False)
             scales = lloyd.prepare(points, *self._finite(points, x))
             centers = self.cluster_centers_.astype(np.float64)
             points.assign(centers)
-            return -_unshifted(lloyd.inertia(points, scales, centers), points)
+            return points, kept, _unshifted(lloyd.inertia(points, scales, centers), points)
 
     def _label(self, x: NDArray[Any], centers: Floats, device: str) -> NDArray[np.int32]:
         with dispatch.on(device):
