@@ -2,7 +2,7 @@
 
     python benchmarks/cpu.py                    every workload, five seeds: some minutes
     python benchmarks/cpu.py --json             and keep everything measured in benchmarks/results/
-    python benchmarks/cpu.py --table FILE.json  the table of an earlier run
+    python benchmarks/report.py FILE.json       the table of an earlier run
 
 All libraries run in this process, one seed after another, in an order that changes from seed to seed. A library
 is called untimed right before it is timed: threads that OpenMP or BLAS left spinning belong to whoever ran
@@ -200,11 +200,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="random_state 0 to N-1 (default: 5)")
     parser.add_argument("--quick", action="store_true", help=f"one seed, little repetition; {QUICK} by default")
     parser.add_argument("--json", nargs="?", type=Path, const=RESULTS, metavar="PATH", help="keep it in PATH")
-    parser.add_argument("--table", type=Path, metavar="PATH.json", help="print an earlier run's table, run nothing")
     args = parser.parse_args()
-    if args.table:
-        print(table(json.loads(args.table.read_text())))
-        return
     names = (args.workloads or (QUICK if args.quick else DEFAULT)).split(",")
     if unknown := [name for name in names if name not in WORKLOADS]:
         parser.error(f"unknown workloads {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")

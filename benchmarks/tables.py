@@ -34,8 +34,8 @@ def table(report: dict[str, Any]) -> str:
                 missing.append(f"- {library} has no result for {name}: {result['missing']}")
             else:
                 cells = _cells(result["summary"])
-            lines.append(_row(_title(workload), library, *cells))
-        floor.append(_row(name, _short(workload["pass_bytes"]) + "B", _short(workload["iteration_flops"])))
+            lines.append(row(_title(workload), library, *cells))
+        floor.append(row(name, short(workload["pass_bytes"]) + "B", short(workload["iteration_flops"])))
     missing += [f"- {library} is not installed: pip install 'gpukmeans[bench]'" for library in report["not_installed"]]
     threads = ", ".join(f"{library} {count}" for library, count in report["threads"].items())
     seeds = f"{report['seeds']} seed" + "s" * (report["seeds"] > 1)
@@ -71,19 +71,19 @@ def _cells(summary: dict[str, Any]) -> list[str]:
     return [
         f"{summary['seconds']:.3g}",
         f"{summary['iterations']:g}",
-        _short(summary["points_per_second"]),
-        _short(summary["pairs_per_second"]),
+        short(summary["points_per_second"]),
+        short(summary["pairs_per_second"]),
         f"{summary['inertia']:.6g}",
         f"{summary['inertia_ratio']:.4f}",
         f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
     ]
 
 
-def _row(*cells: str) -> str:
+def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
     """1,234,567 as 1.23 M."""
     for unit in ("", "k", "M", "G"):
         if number < 999.5:

@@ -22,7 +22,7 @@ import sklearn
 import sklearn.cluster
 from threadpoolctl import threadpool_info
 
-from gpukmeans import DeviceError, KMeans, __version__, dispatch, threads, workloads
+from gpukmeans import DeviceError, KMeans, __version__, dispatch, nvml, threads, workloads
 from gpukmeans.workloads import Labeled, Picture, Workload
 
 
@@ -269,11 +269,16 @@ def _info(args: argparse.Namespace) -> None:
 def _gpu_software() -> list[tuple[str, str]]:
     """Versions of what a GPU needs, as far as they can be asked for: any of it may be missing or broken."""
     found = []
+    names: dict[str, str] = {}
     with suppress(Exception):
-        import pynvml
+        import cupy
 
-        pynvml.nvmlInit()
-        found.append(("NVIDIA driver", str(pynvml.nvmlSystemGetDriverVersion())))
+        count = cupy.cuda.runtime.getDeviceCount()
+        names = {nvml.place(cupy.cuda.runtime.deviceGetPCIBusId(i)): f"cuda:{i}" for i in range(count)}
+    with suppress(Exception):
+        found += [(names.get(nvml.place(gpu.bus), "GPU"), str(gpu)) for gpu in nvml.gpus()]
+    with suppress(Exception):
+        found.append(("NVIDIA driver", nvml.driver()))
     with suppress(Exception):
         import cupy
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
+from gpukmeans import nvml
 from gpukmeans.exact import Floats, Ints, Weights
 from gpukmeans.points.base import DeviceError, Points
 from gpukmeans.points.batches import Batches
@@ -25,11 +26,12 @@ logger = logging.getLogger("gpukmeans")
 VARIABLE = "GPUKMEANS_DEVICE"
 
 
-def resolve(device: str) -> str:
+def resolve(device: str, near: int | None = None) -> str:
     """The device to use: "cpu" or "cuda:N".
 
     device: "auto" takes the environment variable GPUKMEANS_DEVICE if it is set, else a GPU if one can
     be used, else NumPy. "cpu" is NumPy. "cuda:N" is CUDA's GPU N, "cuda" the one with the most free memory.
+    near: the GPU that holds the data, if any; it is then the one that "auto" and "cuda" mean.
 
     Raises ValueError for any other name, and DeviceError for a GPU that cannot be used.
     """
@@ -43,7 +45,7 @@ def resolve(device: str) -> str:
         return device
     reason = why_no_gpu()
     if reason is None:
-        return _numbered(device, source)
+        return f"cuda:{near}" if near is not None and device in ("auto", "cuda") else _numbered(device, source)
     if device != "auto":
         raise DeviceError(f"{source}={device!r} cannot be used: {reason}")
     _log_fallback(reason)
@@ -65,18 +67,11 @@ def _numbered(device: str, source: str) -> str:
 
 
 def _free_memory(gpu: int) -> int:
-    """Bytes. NVML numbers GPUs in another order than CUDA, so they are matched by their place on the bus."""
+    """Bytes; NVML's figure, or CUDA's where NVML cannot be asked."""
     import cupy
 
     with suppress(Exception):
-        import pynvml
-
-        pynvml.nvmlInit()
-        try:
-            handle = pynvml.nvmlDeviceGetHandleByPciBusId(cupy.cuda.runtime.deviceGetPCIBusId(gpu))
-            return int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
-        finally:
-            pynvml.nvmlShutdown()
+        return nvml.free_memory(cupy.cuda.runtime.deviceGetPCIBusId(gpu))
     with cupy.cuda.Device(gpu):
         return int(cupy.cuda.runtime.memGetInfo()[0])
 

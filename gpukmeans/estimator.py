@@ -20,7 +20,7 @@ from sklearn.utils import assert_all_finite, check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpukmeans import dispatch, lloyd, seeding
+from gpukmeans import arrays, dispatch, lloyd, seeding
 from gpukmeans.exact import Floats, Weights
 from gpukmeans.points.base import Points
 from gpukmeans.progress import Record, Watch
@@ -30,6 +30,8 @@ logger = logging.getLogger("gpukmeans")
 
 # Kept as they are; anything else becomes the first.
 DTYPES = [np.float64, np.float32, np.float16, np.uint8]
+
+FITTED_ARRAYS = {"cluster_centers_", "labels_"}
 
 SEEDINGS = {"k-means++": seeding.kmeans_plusplus, "random": seeding.random}
 
@@ -68,7 +70,11 @@ default="k-means++"
         Accepted for compatibility: both give the same bits at the same speed.
     device : str, default="auto"
         "cpu" computes on NumPy; "cuda" or "cuda:N" on a GPU; "auto" on a GPU if one can be used. The
-        environment variable GPUKMEANS_DEVICE takes the place of "auto".
+        environment variable GPUKMEANS_DEVICE takes the place of "auto". Under "auto" and "cuda", an array
+        that is on a GPU stays there.
+    output_type : {"input", "numpy", "cupy", "torch", "jax"}, default="input"
+        The kind of arrays that come back: "input" for the kind of X, where X is, if X is an array of one
+        of these libraries or on a GPU, and NumPy's for anything else.
     callback : callable, default=None
         Called as ``callback(record)`` with the `gpukmeans.Record` of each iteration, in the calling thread.
         If it returns a true value, the fit ends there: this start is over, and no other is made. The
@@ -128,6 +134,7 @@ default="k-means++"
         "copy_x": ["boolean"],
         "algorithm": [StrOptions({"lloyd", "elkan"})],
         "device": [str],
+        "output_type": [StrOptions({"input", *arrays.LIBRARIES})],
         "callback": [callable, None],
         "progress": ["boolean"],
     }
@@ -147,6 +154,7 @@ default="k-means++"
         copy_x: bool = True,
         algorithm: str = "lloyd",
         device: str = "auto",
+        output_type: str = "input",
         callback: Callable[[Record], Any] | None = None,
         progress: bool = False,
     ) -> None:
@@ -160,6 +168,7 @@ default="k-means++"
         self.copy_x = copy_x
         self.algorithm = algorithm
         self.device = device
+        self.output_type = output_type
         self.callback = callback
         self.progress = progress
 
@@ -190,9 +199,7 @@ default="k-means++"
         DeviceError
             If the device asked for cannot be used.
         """
-        device = dispatch.resolve(self.device)
-        with self._unchanged_on_failure(), one_blas_thread(), dispatch.on(device):
-            x = self._validated(X, reset=True)
+        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=True) as (x, device):
             if x.shape[0] < self.n_clusters:
                 raise ValueError(f"n_samples={x.shape[0]} should be >= n_clusters={self.n_clusters}.")
             if self.algorithm == "elkan" and self.n_clusters == 1:
@@ -205,9 +212,7 @@ default="k-means++"
             best, labels = self._best_of_starts(points, x)
             if kept is not None:  # samples of weight zero had no part in the fit
                 labels = self._label(x, best.centers, device)
-            step = 2**20  # counting needs 64-bit copies of the labels
-            pieces = [labels[a : a + step] for a in range(0, len(labels), step)]
-            found = int(np.count_nonzero(sum(np.bincount(piece, minlength=self.n_clusters) for piece in pieces)))
+            found = int(np.count_nonzero(points.sums()[:, -1]))
             if found < self.n_clusters:
                 warnings.warn(
                     f"Number of distinct clusters ({found}) found smaller than n_clusters ({self.n_clusters}). "
@@ -215,8 +220,8 @@ default="k-means++"
                     ConvergenceWarning,
                     stacklevel=2,
                 )
-            self.cluster_centers_ = best.centers.astype(_float_dtype(x))
-            self.labels_ = labels
+            self.cluster_centers_ = self._like(X, best.centers.astype(_float_dtype(x)))
+            self.labels_ = self._like(X, labels)
             self.inertia_ = _unshifted(best.inertia, points)
             self.n_iter_ = best.n_iter
         return self
@@ -244,19 +249,24 @@ default="k-means++"
         self, x: NDArray[Any], sample_weight: ArrayLike | None, device: str, lasting: bool = True
     ) -> tuple[Points, NDArray[np.bool_] | None]:
         """Points of the samples that weigh anything, and which those are if not all."""
-        if sample_weight is None:
+        given, kept = self._weights(x, sample_weight)
+        if given is None:
             return dispatch.make_points(x, device=device, lasting=lasting), None
-        given = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+        if kept is not None:
+            self._finite(dispatch.make_points(x, device=device, lasting=False), x)
+            x = arrays.taken(x, kept)
+        summary, weights = Weights.of(given)
+        return dispatch.make_points(x, weights, summary, device=device, lasting=lasting), kept
+
+    def _weights(self, x: Any, sample_weight: ArrayLike | None) -> tuple[Floats | None, NDArray[np.bool_] | None]:
+        """The weights that are positive, None for ones; and which samples have them, None for all."""
+        if sample_weight is None:
+            return None, None
+        given = _check_sample_weight(arrays.to_numpy(sample_weight), x, dtype=np.float64, ensure_non_negative=True)
         kept = given > 0
         if not kept.any():
             raise ValueError("Sample weights must contain at least one non-zero number.")
-        if kept.all():
-            kept = None
-        else:
-            self._finite(dispatch.make_points(x, device=device, lasting=False), x)
-            x, given = x[kept], given[kept]
-        summary, weights = Weights.of(given)
-        return dispatch.make_points(x, weights, summary, device=device, lasting=lasting), kept
+        return (given, None) if kept.all() else (given[kept], kept)
 
     def _best_of_starts(self, points: Points, x: NDArray[Any]) -> tuple[lloyd.Fit, NDArray[np.int32]]:
         """The start of least inertia, and the labels of its points."""
@@ -319,7 +329,7 @@ default="k-means++"
 
     def _checked_centers(self, init: Any, x: NDArray[Any]) -> Floats:
         """Initial centers (n_clusters, n_features) as float64, after rounding to the data's float dtype."""
-        centers = check_array(init, dtype=_float_dtype(x), copy=True, order="C", input_name="init")
+        centers = check_array(arrays.to_numpy(init), dtype=_float_dtype(x), copy=True, order="C", input_name="init")
         if centers.shape[0] != self.n_clusters:
             raise ValueError(
                 f"The shape of the initial centers {centers.shape} does not match "
@@ -347,9 +357,8 @@ default="k-means++"
         -------
         labels : ndarray of shape (n_samples,), int32
         """
-        check_is_fitted(self)
-        x = self._validated(X, reset=False)
-        return self._label(x, self.cluster_centers_.astype(np.float64), dispatch.resolve(self.device))
+        with self._placed(X) as (x, device):
+            return self._like(X, self._label(x, self._centers(), device))
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Distances (not squared) to the centers.
@@ -363,14 +372,12 @@ default="k-means++"
         distances : ndarray of shape (n_samples, n_clusters)
             float32 if X is, else float64; computed in float64.
         """
-        check_is_fitted(self)
-        x = self._validated(X, reset=False)
-        device = dispatch.resolve(self.device)
-        with dispatch.on(device):
+        with self._placed(X) as (x, device):
             points = dispatch.make_points(x, device=device, lasting=False)
             self._finite(points, x)
-            distances = points.distances(self.cluster_centers_.astype(np.float64))
-        return distances.astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)
+            distances = points.distances(self._centers())
+            dtype = np.float32 if x.dtype == np.float32 else np.float64
+            return self._like(X, distances.astype(dtype, copy=False))
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """The negative inertia of X with the fitted centers.
@@ -385,42 +392,72 @@ default="k-means++"
         -------
         score : float
         """
-        check_is_fitted(self)
-        x = self._validated(X, reset=False)
-        _, _, inertia = self._measured(x, sample_weight, dispatch.resolve(self.device))
-        return -inertia
+        with self._placed(X) as (x, device):
+            _, _, inertia = self._measured(x, sample_weight, device)
+            return -inertia
 
     def _measured(
-        self, x: NDArray[Any], sample_weight: ArrayLike | None, device: str
+        self, x: Any, sample_weight: ArrayLike | None, device: str
     ) -> tuple[Points, NDArray[np.bool_] | None, float]:
         """As `_points`, labelled by the fitted centers; and the inertia."""
-        with dispatch.on(device):
-            points, kept = self._points(x, sample_weight, device, lasting=False)
-            scales = lloyd.prepare(points, *self._finite(points, x))
-            centers = self.cluster_centers_.astype(np.float64)
-            points.assign(centers)
-            return points, kept, _unshifted(lloyd.inertia(points, scales, centers), points)
+        points, kept = self._points(x, sample_weight, device, lasting=False)
+        scales = lloyd.prepare(points, *self._finite(points, x))
+        centers = self._centers()
+        points.assign(centers)
+        return points, kept, _unshifted(lloyd.inertia(points, scales, centers), points)
 
-    def _label(self, x: NDArray[Any], centers: Floats, device: str) -> NDArray[np.int32]:
-        with dispatch.on(device):
-            points = dispatch.make_points(x, device=device, lasting=False)
-            self._finite(points, x)
-            points.assign(centers)
-            return points.labels()
+    def _label(self, x: Any, centers: Floats, device: str) -> Any:
+        points = dispatch.make_points(x, device=device, lasting=False)
+        self._finite(points, x)
+        points.assign(centers)
+        return points.labels()
+
+    def _centers(self) -> Floats:
+        return arrays.to_numpy(self.cluster_centers_).astype(np.float64)
+
+    def _like(self, X: Any, answer: Any) -> Any:
+        return arrays.like(X, answer, self.output_type)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arrays are saved on the host, so that a model fitted on a GPU loads where there is none."""
+        state = super().__getstate__()
+        return {**state, **{name: arrays.to_numpy(state[name]) for name in FITTED_ARRAYS & state.keys()}}
 
     # ------------------------------------------------------------ validation
 
-    def _validated(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
-        """X as an array or a CSR matrix of one of DTYPES, of the right width; whether it is finite shows in
-        its extent."""
-        x = validate_data(self, X, reset=reset, accept_sparse="csr", dtype=DTYPES, ensure_all_finite=False)
-        return x if issparse(x) else np.asarray(x)
+    @contextmanager
+    def _placed(self, X: Any, *, reset: bool = False) -> Iterator[tuple[Any, str]]:
+        """X as an array or a CSR matrix of one of DTYPES and of the right width, where the device can read it, and
+        the device's name; whether X is finite shows in its extent. The device is the current one in this context.
 
-    def _finite(self, points: Points, x: NDArray[Any]) -> tuple[Floats, Floats]:
+        reset: whether this is a fit, which sets the width.
+        """
+        if not reset:
+            check_is_fitted(self)
+        x = arrays.opened(X)
+        gpu = arrays.gpu_of(x)
+        device = dispatch.resolve(self.device, gpu)
+        if gpu is None:
+            x = self._validated(x, reset)
+            x = x if issparse(x) else np.asarray(x)
+        else:
+            self._validated(arrays.stand_in(x), reset)
+            if x.dtype not in DTYPES:
+                x = x.astype(np.float64)
+            if device != f"cuda:{gpu}":
+                x = arrays.to_numpy(x)
+        with dispatch.on(device):
+            yield x, device
+
+    def _validated(self, x: Any, reset: bool) -> Any:
+        return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=DTYPES, ensure_all_finite=False)
+
+    def _finite(self, points: Points, x: Any) -> tuple[Floats, Floats]:
         """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
         low, high = points.extent()
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            assert_all_finite(x, estimator_name=type(self).__name__, input_name="X")
+        extremes = np.stack([low, high]).astype(x.dtype)
+        if not np.isfinite(extremes).all():
+            assert_all_finite(extremes, estimator_name=type(self).__name__, input_name="X")
         lloyd.check_magnitude(low, high)
         return low, high
 

@@ -14,13 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import _check_sample_weight
 
-from gpukmeans import dispatch, lloyd, seeding
+from gpukmeans import arrays, dispatch, lloyd, seeding
 from gpukmeans.estimator import KMeans, _float_dtype, _unshifted
 from gpukmeans.exact import Floats, Ints, Weights, squared_distance
 from gpukmeans.points.base import Points
 from gpukmeans.threads import one_blas_thread
+
+# Parameters of KMeans that this one does not have.
+_NOT_HERE = {"copy_x", "algorithm", "callback", "progress"}
 
 
 class MiniBatchKMeans(KMeans):
@@ -64,6 +66,8 @@ default="k-means++"
         of the batch.
     device : str, default="auto"
         See `KMeans`.
+    output_type : {"input", "numpy", "cupy", "torch", "jax"}, default="input"
+        See `KMeans`.
 
     Attributes
     ----------
@@ -104,10 +108,7 @@ default="k-means++"
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        **{
-            name: KMeans._parameter_constraints[name]
-            for name in ("n_clusters", "init", "n_init", "max_iter", "tol", "verbose", "random_state", "device")
-        },
+        **{name: kinds for name, kinds in KMeans._parameter_constraints.items() if name not in _NOT_HERE},
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "compute_labels": ["boolean"],
         "max_no_improvement": [Interval(Integral, 0, None, closed="left"), None],
@@ -133,6 +134,7 @@ default="k-means++"
         n_init: str | int = "auto",
         reassignment_ratio: float = 0.01,
         device: str = "auto",
+        output_type: str = "input",
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -147,6 +149,7 @@ default="k-means++"
         self.n_init = n_init
         self.reassignment_ratio = reassignment_ratio
         self.device = device
+        self.output_type = output_type
 
     # ------------------------------------------------------------ fitting
 
@@ -174,15 +177,13 @@ default="k-means++"
         DeviceError
             If the device asked for cannot be used.
         """
-        device = dispatch.resolve(self.device)
-        with self._unchanged_on_failure(), one_blas_thread(), dispatch.on(device):
-            x = self._validated(X, reset=True)
+        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=True) as (x, device):
             n = x.shape[0]
             batch_size = self._sizes(n)
-            points, kept = self._points(x, sample_weight, device, lasting=self.tol > 0)
+            points, _ = self._points(x, sample_weight, device, lasting=self.tol > 0)
             low, high = self._finite(points, x)
             tolerance = self._tolerance(points, low, high) if self.tol > 0 else 0.0
-            sampler = _Sampler(x, self._weights(x, sample_weight, kept))
+            sampler = _Sampler(x, *self._weights(x, sample_weight))
             del points  # batches follow, and labels at the end
 
             self._begin()
@@ -196,9 +197,9 @@ default="k-means++"
                 centers, inertia = self._step(batch, batch.extent(), centers, generator)
                 if watch.ends(step, inertia / batch_size, before, centers):
                     break
-            self.cluster_centers_ = centers.astype(_float_dtype(x))
+            self.cluster_centers_ = self._like(X, centers.astype(_float_dtype(x)))
             self.n_iter_ = -(-self.n_steps_ * batch_size // n)
-            self._publish(x, sample_weight, device)
+            self._publish(X, x, sample_weight, device)
             if not self.compute_labels:
                 self.inertia_ = watch.smoothed * sampler.weight
         return self
@@ -226,23 +227,21 @@ default="k-means++"
         DeviceError
             If the device asked for cannot be used.
         """
-        device = dispatch.resolve(self.device)
-        with self._unchanged_on_failure(), one_blas_thread(), dispatch.on(device):
-            first = not hasattr(self, "cluster_centers_")
-            x = self._validated(X, reset=first)
-            points, kept = self._points(x, sample_weight, device)
+        first = not hasattr(self, "cluster_centers_")
+        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=first) as (x, device):
+            points, _ = self._points(x, sample_weight, device)
             extent = self._finite(points, x)
             if first:
                 self._sizes(x.shape[0])
                 self._begin()
-                sampler = _Sampler(x, self._weights(x, sample_weight, kept))
+                sampler = _Sampler(x, *self._weights(x, sample_weight))
                 centers = self._one_init(x, self._initial_array(x), sampler, self._generator(of_init=True), device)
                 dtype = _float_dtype(x)
             else:
-                centers, dtype = self.cluster_centers_.astype(np.float64), self.cluster_centers_.dtype
+                centers, dtype = self._centers(), arrays.to_numpy(self.cluster_centers_).dtype
             centers, _ = self._step(points, extent, centers, self._generator())
-            self.cluster_centers_ = centers.astype(dtype)
-            self._publish(x, sample_weight, device)
+            self.cluster_centers_ = self._like(X, centers.astype(dtype))
+            self._publish(X, x, sample_weight, device)
         return self
 
     def fit_predict(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int32]:
@@ -271,15 +270,6 @@ default="k-means++"
         self._init_size = min(size, n)
         return batch_size
 
-    def _weights(
-        self, x: NDArray[Any], sample_weight: ArrayLike | None, kept: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[np.int64] | None, Floats] | None:
-        """The rows that weigh anything, if not all, and their weights; None for ones. All were checked before."""
-        if sample_weight is None:
-            return None
-        given = _check_sample_weight(sample_weight, x, dtype=np.float64)
-        return (None, given) if kept is None else (np.flatnonzero(kept), given[kept])
-
     def _tolerance(self, points: Points, low: Floats, high: Floats) -> float:
         scales = lloyd.prepare(points, low, high)
         points.assign(low[None])  # the variance is taken from the sums of a labelling, which may be any
@@ -295,21 +285,18 @@ default="k-means++"
         """The next step's own: so no step depends on how much another drew, or whether it failed."""
         return np.random.RandomState([self._seed_drawn] if of_init else [self._seed_drawn, self.n_steps_])
 
-    def _publish(self, x: NDArray[Any], sample_weight: ArrayLike | None, device: str) -> None:
+    def _publish(self, X: ArrayLike, x: Any, sample_weight: ArrayLike | None, device: str) -> None:
         """Labels and inertia of x with the centers, if asked for; or else none of an earlier call's."""
         if not self.compute_labels:
             for name in vars(self).keys() & {"labels_", "inertia_"}:
                 delattr(self, name)
             return
         points, kept, self.inertia_ = self._measured(x, sample_weight, device)
-        if kept is None:
-            self.labels_ = points.labels()
-        else:
-            self.labels_ = self._label(x, self.cluster_centers_.astype(np.float64), device)
+        self.labels_ = self._like(X, points.labels() if kept is None else self._label(x, self._centers(), device))
 
     # ------------------------------------------------------------ initial centers
 
-    def _best_init(self, x: NDArray[Any], sampler: _Sampler, device: str) -> Floats:
+    def _best_init(self, x: Any, sampler: _Sampler, device: str) -> Floats:
         """The best of ``n_init`` choices, by their inertia over one more sample."""
         init = self._initial_array(x)
         self._n_init = self._starts(init)
@@ -337,7 +324,7 @@ default="k-means++"
         return best
 
     def _one_init(
-        self, x: NDArray[Any], init: Floats | None, sampler: _Sampler, generator: np.random.RandomState, device: str
+        self, x: Any, init: Floats | None, sampler: _Sampler, generator: np.random.RandomState, device: str
     ) -> Floats:
         if init is not None:
             return init
@@ -404,19 +391,18 @@ default="k-means++"
 class _Sampler:
     """Draws rows of x in proportion to their weight, with repetitions.
 
-    weights: the rows that have any, None if all, and their weights; None for ones. As everywhere a draw
+    weights: the positive ones, None for ones; kept: which rows have them, None for all. As everywhere a draw
     is a rank in the exact prefix sum of integer masses, in row order.
     """
 
-    def __init__(self, x: NDArray[Any], weights: tuple[NDArray[np.int64] | None, Floats] | None) -> None:
+    def __init__(self, x: Any, weights: Floats | None = None, kept: NDArray[np.bool_] | None = None) -> None:
         self._x = x
-        self._rows: NDArray[np.int64] | None = None
+        self._rows = None if kept is None else np.flatnonzero(kept)
         self._given: tuple[Weights, Floats | Ints] | None = None
         self._prefix: Ints | None = None
         self._total = x.shape[0]
         if weights is not None:
-            self._rows, given = weights
-            self._given = Weights.of(given)
+            self._given = Weights.of(weights)
             self._prefix = np.cumsum(self._given[0].masses(self._given[1]))
             self._total = int(self._prefix[-1])
 
@@ -425,7 +411,7 @@ class _Sampler:
         rows: NDArray[np.int64] = seeding.ranks(generator.random_sample(m), self._total)
         if self._prefix is not None:
             rows = np.searchsorted(self._prefix, rows, side="right")
-        return self._x[rows if self._rows is None else self._rows[rows]]
+        return arrays.taken(self._x, rows if self._rows is None else self._rows[rows])
 
     @property
     def weight(self) -> float:
@@ -437,7 +423,7 @@ class _Sampler:
 
     def everything(self, device: str) -> Points:
         """Points of all rows that weigh anything."""
-        x = self._x if self._rows is None else self._x[self._rows]
+        x = self._x if self._rows is None else arrays.taken(self._x, self._rows)
         summary, weights = self._given or (None, None)
         return dispatch.make_points(x, weights, summary, device=device)
 

@@ -78,8 +78,24 @@ def test_cpu_compares_the_same_problem(quick: Written) -> None:
         np.testing.assert_allclose(ours["inertia"], theirs["inertia"], rtol=1e-9)
 
 
-def test_cpu_prints_an_earlier_table(quick: Written) -> None:
-    assert run(BENCHMARKS / "cpu.py", "--table", quick.path) == quick.printed
+def test_report_prints_an_earlier_table(quick: Written) -> None:
+    assert run(BENCHMARKS / "report.py", quick.path) == quick.printed
+
+
+def test_the_readme_shows_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tables are those of files in results/, the newest of each kind."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import report
+
+    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
+    newest: dict[str, dict[str, Any]] = {}
+    for path in (BENCHMARKS / "results").glob("*.json"):
+        kept = json.loads(path.read_text())
+        if kept["date"] > newest.get(report.kind(kept), {"date": ""})["date"]:
+            newest[report.kind(kept)] = kept
+    assert "cpu" in newest
+    for kept in newest.values():
+        assert report.replaced(readme, kept) == readme
 
 
 def test_cpu_says_nothing_of_whose_machine_it_was(quick: Written) -> None:

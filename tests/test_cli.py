@@ -10,7 +10,6 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -247,23 +246,6 @@ def test_info_with_a_device_that_is_not_there(
     output = capsys.readouterr()
     assert "NumPy" in output.out, "what can be said is said"
     assert output.err.startswith("gpukmeans: error: the environment variable GPUKMEANS_DEVICE must be")
-
-
-def test_info_names_the_gpu_software(monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = SimpleNamespace(runtimeGetVersion=lambda: 12090, driverGetVersion=lambda: 13020)
-    cupy = SimpleNamespace(__version__="14.2.0", cuda=SimpleNamespace(runtime=runtime))
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    pynvml = SimpleNamespace(nvmlInit=lambda: None, nvmlSystemGetDriverVersion=lambda: "580.1")
-    monkeypatch.setitem(sys.modules, "pynvml", pynvml)
-    assert cli._gpu_software() == [
-        ("NVIDIA driver", "580.1"),
-        ("CuPy", "14.2.0"),
-        ("CUDA runtime", "12.9"),
-        ("CUDA driver", "13.2"),
-    ]
-    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=lambda: 1 / 0))
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    assert cli._gpu_software() == []
 
 
 # ---------------------------------------------------------------- as a process

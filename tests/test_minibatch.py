@@ -47,9 +47,9 @@ def answer(fitted):
 # ---------------------------------------------------------------- the step
 
 
-def test_signature_is_theirs_and_device():
+def test_signature_is_theirs_and_more():
     ours, theirs = (inspect.signature(kind.__init__).parameters for kind in (MiniBatchKMeans, Theirs))
-    assert list(ours) == [*theirs, "device"]
+    assert list(ours) == [*theirs, "device", "output_type"]
     for name, parameter in theirs.items():
         assert (ours[name].default, ours[name].kind) == (parameter.default, parameter.kind), name
     for method in ("fit", "partial_fit", "predict", "transform", "fit_predict", "fit_transform", "score"):
@@ -240,7 +240,7 @@ def test_rows_of_weight_zero_are_never_drawn(model, whole):
 
 def test_rows_are_drawn_in_proportion_to_their_weight(whole):
     weights = np.array([0.0, 1.0, 3.0, 0.0, 6.0])
-    sampler = minibatch._Sampler(np.arange(5.0)[:, None], (np.flatnonzero(weights), weights[weights > 0]))
+    sampler = minibatch._Sampler(np.arange(5.0)[:, None], weights[weights > 0], weights > 0)
     drawn = sampler.draw(100_000, np.random.RandomState(0))[:, 0].astype(int)
     shares = np.bincount(drawn, minlength=5) / len(drawn)
     # Five standard deviations of the largest, sqrt(0.24 / 100,000).

@@ -36,7 +36,7 @@ def as_cupy(host: HostCuda, gpus: int = 1) -> Module:
     )
     methods: dict[str, Any] = {
         name: getattr(host, name)
-        for name in ("ndarray", "empty", "zeros", "asarray", "ascontiguousarray", "asnumpy", "RawModule")
+        for name in ("ndarray", "empty", "zeros", "asarray", "ascontiguousarray", "asnumpy", "from_dlpack", "RawModule")
     }
     cuda = SimpleNamespace(**{**vars(host.cuda), "runtime": runtime, "Device": Device})
     return Module(**methods, cuda=cuda, entered=entered)

@@ -30,6 +30,7 @@ from .worker import CUDARuntimeError, Worker
 # What a small device of compute capability 8.6 has, but for the few multiprocessors: a grid is a handful of blocks.
 ATTRIBUTES = {
     "MultiProcessorCount": 2,
+    "ClockRate": 1_000_000,
     "MaxSharedMemoryPerBlock": 48 * 1024,
     "MaxSharedMemoryPerBlockOptin": 99 * 1024,
     "WarpSize": 32,
@@ -74,12 +75,15 @@ class HostArray:
     def __init__(self, memory: Memory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._memory, self._offset, self.shape, self.dtype = memory, offset, shape, dtype
         self.ndim, self.size = len(shape), math.prod(shape)
+        self.device = memory.host.cuda.Device()
         self.nbytes = self.size * dtype.itemsize
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice) -> HostArray:
+    def __getitem__(self, rows: slice | HostArray) -> HostArray:
+        if isinstance(rows, HostArray) and rows.dtype.kind in "bi":
+            return self._memory.host.asarray(np.ascontiguousarray(self.get()[rows.get()]))
         if not isinstance(rows, slice) or rows.step not in (None, 1):
             raise TypeError(f"arrays here are sliced along the first axis, in steps of one, and not by {rows!r}")
         start, stop, _ = rows.indices(len(self))
@@ -90,6 +94,11 @@ class HostArray:
     def reshape(self, *shape: Any) -> HostArray:
         shape = np.empty(self.size, np.bool_).reshape(*shape).shape  # NumPy's rules for -1 and for errors
         return HostArray(self._memory, self._offset, shape, self.dtype)
+
+    def astype(self, dtype: DTypeLike, copy: bool = True) -> HostArray:
+        if not copy and self.dtype == dtype:
+            return self
+        return self._memory.host.asarray(self.get().astype(dtype))
 
     def fill(self, value: Any) -> None:
         self._write(np.full(self.shape, value, self.dtype))
@@ -267,7 +276,8 @@ class HostCuda:
         array.fill(0)
         return array
 
-    def asarray(self, array: NDArray[Any] | HostArray) -> HostArray:
+    def asarray(self, array: Any) -> HostArray:
+        array = getattr(array, "__cuda_array_interface__", array)  # stands for the memory that it would point to
         if isinstance(array, HostArray):
             return array
         if not isinstance(array, np.ndarray):
@@ -278,6 +288,9 @@ class HostCuda:
 
     def ascontiguousarray(self, array: HostArray) -> HostArray:
         return array
+
+    def from_dlpack(self, array: Any) -> HostArray:
+        return array.__dlpack__()
 
     def asnumpy(self, array: HostArray) -> NDArray[Any]:
         return array.get()

@@ -1,0 +1,68 @@
+"""What a kernel cannot beat: the bytes it must move over the device's bandwidth, its operations over their rate.
+
+Bandwidth is measured, by copying on the device; rates are those of the instructions on the multiprocessor's pipes
+(NVIDIA, CUDA C++ Programming Guide, "Arithmetic Instructions"), at the highest clock the device states.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# A clock and multiprocessor of compute capability 8.6, 8.9, 9.0 and newer: float32 multiply-adds; minima,
+# comparisons and logic; float64 operations on data center GPUs (2 elsewhere).
+FMA, ALU, DOUBLE = 128, 64, 64
+
+
+@dataclass(frozen=True)
+class Device:
+    """bandwidth: bytes read and written in a second by a copy. clocks: multiprocessors times cycles in a second."""
+
+    name: str
+    bandwidth: float
+    clocks: float
+
+    @staticmethod
+    def measured(cp: Any) -> Device:
+        attributes = cp.cuda.Device().attributes
+        name = cp.cuda.runtime.getDeviceProperties(cp.cuda.Device().id)["name"]
+        clocks = attributes["MultiProcessorCount"] * attributes["ClockRate"] * 1000.0  # kHz
+        return Device(name.decode() if isinstance(name, bytes) else name, bandwidth(cp), clocks)
+
+
+def bandwidth(cp: Any, size: int = 2**31, repeats: int = 10) -> float:
+    """Bytes in a second, read and written, of a copy on the device: the best of some."""
+    size = min(size, cp.cuda.runtime.memGetInfo()[0] // 4)
+    source, target = cp.zeros(size, "uint8"), cp.zeros(size, "uint8")
+    begin, end, seconds = cp.cuda.Event(), cp.cuda.Event(), []
+    for _ in range(repeats):
+        begin.record()
+        target.data.copy_from_device_async(source.data, size)
+        end.record()
+        end.synchronize()
+        seconds.append(cp.cuda.get_elapsed_time(begin, end) / 1000)
+    return 2 * size / min(seconds)
+
+
+def pass_bytes(n: int, d: int, itemsize: int) -> int:
+    """Of an assignment: rows in, a proposed label out."""
+    return n * (d * itemsize + 4)
+
+
+def assign_seconds(device: Device, n: int, d: int, k: int, itemsize: int) -> float:
+    """The floor of the assign kernel. A pair of point and center takes d multiply-adds; and, for its place among the
+    best two, with the index in the score's low bits, one logic operation and three minima or maxima where all
+    centers pass by every point (d <= 16), which the other pipe does at the same time."""
+    pairs = n * k
+    multiply = pairs * d / (FMA * device.clocks)
+    choose = pairs * 4 / (ALU * device.clocks)
+    return max(pass_bytes(n, d, itemsize) / device.bandwidth, multiply, choose)
+
+
+def settle_seconds(device: Device, n: int) -> float:
+    """The floor of settling an iteration in which nothing changes: two labels a row are read."""
+    return 8 * n / device.bandwidth
+
+
+def extent_seconds(device: Device, n: int, d: int, itemsize: int) -> float:
+    return n * d * itemsize / device.bandwidth

@@ -1,0 +1,75 @@
+"""The report of gpu.py as tables in Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tables import row, short
+
+NOTES = """\
+Medians over {repeats} turns, from the same rows as initial centers. An iteration: a fit of ten less a fit of two,
+over eight, data on the device. Converged: by default arguments, data on the device; flash-kmeans, whose end is
+another, makes as many iterations as gpukmeans did. Ratios are to gpukmeans: above 1 is slower. Peak: device memory of
+a fit above what there was before. A kernel's floor is what its bytes and operations take at the device's rates
+(`benchmarks/floors.py`), for the first pass; the device copies {bandwidth}B/s."""
+
+
+def gpu_table(report: dict[str, Any]) -> str:
+    """The report in Markdown."""
+    speed = [
+        "| workload | library | ms an iteration | ratio | points/s | pairs/s | s converged | ratio | iterations | "
+        "inertia | peak |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    ends = ["| workload | input | from the host, s | joules a fit |", "| --- | ---: | ---: | ---: |"]
+    kernels = ["| workload | kernel | launches | ms | times its floor |", "| --- | --- | ---: | ---: | ---: |"]
+    missing = [f"- {library} is not installed: {why}" for library, why in report["not_installed"].items()]
+    for workload in report["workloads"]:
+        title = "{name} {n:,}x{d}, k={k}, {dtype}".format(**workload)
+        libraries = workload["libraries"]
+        ours = libraries["gpukmeans"]
+        for library, result in libraries.items():
+            if "missing" in result:
+                missing.append(f"- {library} has no result for {workload['name']}: {result['missing']}")
+            else:
+                speed.append(row(title, library, *_cells(result, ours["summary"])))
+        joules = ours.get("joules")
+        ends.append(
+            row(
+                workload["name"],
+                short(workload["input_bytes"]) + "B",
+                f"{ours['summary']['from_host_seconds']:.3g}",
+                "unknown" if joules is None else f"{joules:.3g}",
+            )
+        )
+        for kernel, times in ours["kernels"].items():
+            floor = times.get("floor_milliseconds")
+            above = "" if floor is None else f"{times['milliseconds'] / floor:.2f}"
+            kernels.append(row(workload["name"], kernel, str(times["launches"]), f"{times['milliseconds']:.4g}", above))
+    notes = NOTES.format(repeats=report["repeats"], bandwidth=short(report["device"]["copy_bytes_per_second"]))
+    return "\n".join([_where(report), "", *speed, "", notes, *missing, "", *ends, "", *kernels])
+
+
+def _where(report: dict[str, Any]) -> str:
+    software = ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
+    runtime = report["cuda"]["runtime"]
+    driver = report["driver"] or "unknown"
+    return (
+        f"{report['device']['name']}, driver {driver}, CUDA {runtime // 1000}.{runtime % 1000 // 10}, "
+        f"{report['machine']['cpu']}, {report['machine']['cores']} cores, {report['date']}; {software}."
+    )
+
+
+def _cells(result: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    summary = result["summary"]
+    return [
+        f"{1000 * summary['iteration_seconds']:.4g}",
+        f"{summary['iteration_seconds'] / ours['iteration_seconds']:.2f}",
+        short(summary["points_per_second"]),
+        short(summary["pairs_per_second"]),
+        f"{summary['whole_seconds']:.4g}",
+        f"{summary['whole_seconds'] / ours['whole_seconds']:.2f}",
+        str(result["iterations"]),
+        f"{summary['inertia']:.6g}",
+        short(result["peak_bytes"]) + "B",
+    ]

@@ -1,0 +1,244 @@
+"""Arrays of other libraries, on the host and on a GPU: the same bits, without a copy, and the same kind back.
+
+The GPU is a CPU that runs the kernels, with an object in CuPy's place; see test_kernels.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from host_cuda.machine import as_cupy
+from host_cuda.runtime import HostArray, HostCuda
+from sklearn.exceptions import NotFittedError
+
+from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, arrays
+
+X = np.random.default_rng(0).normal(20, 5, (120, 3)).astype(np.float32)
+
+
+class Tensor:
+    """An array of a library named torch, which knows DLPack and nothing of NumPy."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __dlpack_device__(self):
+        return (2, 0) if isinstance(self.data, HostArray) else (1, 0)
+
+    def __dlpack__(self, **how):
+        return self.data if isinstance(self.data, HostArray) else self.data.__dlpack__(**how)
+
+
+Tensor.__module__ = "torch"
+
+
+@pytest.fixture
+def torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(from_dlpack=Tensor))
+    return Tensor
+
+
+@pytest.fixture
+def cupy(monkeypatch, fresh_dispatch):
+    """CuPy on a machine with two GPUs; its arrays are on the first."""
+    host = HostCuda(seed=1)
+    module = as_cupy(host, gpus=2)
+    module.host = host
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return module
+
+
+def fitted(x, **parameters):
+    return KMeans(4, **{"random_state": 0, "max_iter": 5, **parameters}).fit(x)
+
+
+@pytest.fixture(scope="session")
+def expected():
+    return fitted(X, device="cpu")
+
+
+def bits(array):
+    return (array.get() if isinstance(array, HostArray) else np.asarray(array)).tobytes()
+
+
+def same(model, expected, x, kind, unwrap=lambda array: array):
+    """The model's answers are the expected ones, and of a kind."""
+    for name in ("cluster_centers_", "labels_"):
+        assert type(getattr(model, name)) is kind, name
+        assert bits(unwrap(getattr(model, name))) == getattr(expected, name).tobytes(), name
+    assert (model.inertia_, model.n_iter_) == (expected.inertia_, expected.n_iter_)
+    for method in ("predict", "transform", "fit_predict", "fit_transform"):
+        answer = getattr(copy.copy(model), method)(x)
+        assert type(answer) is kind, method
+        assert bits(unwrap(answer)) == getattr(copy.copy(expected), method)(X).tobytes(), method
+    assert model.score(x) == expected.score(X)
+
+
+def fitted_in_batches(x, part, **parameters):
+    model = MiniBatchKMeans(4, **{"random_state": 0, "max_iter": 2, "batch_size": 50, **parameters})
+    return model.fit(x, sample_weight=np.arange(120) % 3).partial_fit(part)
+
+
+# ---------------------------------------------------------------- on the host
+
+
+def test_jax(expected):
+    x = jnp.asarray(X)
+    same(fitted(x, device="cpu"), expected, x, type(x))
+
+
+def test_a_library_that_knows_only_dlpack(torch, expected):
+    same(fitted(torch(X), device="cpu"), expected, torch(X), torch, lambda tensor: tensor.data)
+
+
+def test_batches_on_the_host_and_on_a_gpu(torch, cupy):
+    expected = fitted_in_batches(X, X[:30], device="cpu")
+    kinds = [
+        (lambda x: x, torch, torch, lambda tensor: tensor.data),
+        (cupy.asarray, lambda x: x, HostArray, lambda array: array),
+    ]
+    for here, wrap, kind, unwrap in kinds:
+        model = fitted_in_batches(wrap(here(X)), wrap(here(X[:30])))
+        for name in ("cluster_centers_", "labels_"):
+            assert type(getattr(model, name)) is kind, name
+            assert bits(unwrap(getattr(model, name))) == getattr(expected, name).tobytes(), name
+        assert (model.inertia_, model.n_steps_) == (expected.inertia_, expected.n_steps_)
+    named = fitted_in_batches(torch(X), torch(X[:30]), output_type="numpy", device="cpu")
+    assert type(named.labels_) is np.ndarray
+
+
+def test_host_arrays_are_not_copied(torch):
+    assert np.shares_memory(arrays.opened(torch(X)), X)
+    assert arrays.opened(X) is X
+
+
+def test_an_array_that_cannot_be_read_is_refused():
+    with pytest.raises(TypeError, match=r"ArrayImpl cannot be read.* a dtype that NumPy has"):
+        fitted(jnp.asarray(X, jnp.bfloat16), device="cpu")
+
+
+def test_tables_give_numpy(expected):
+    for table in (pd.DataFrame(X, columns=list("abc")), pa.table(dict(zip("abc", X.T, strict=True)))):
+        model = fitted(table, device="cpu")
+        assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+        for labels in (model.labels_, model.predict(table), model.fit_predict(table)):
+            assert type(labels) is np.ndarray
+            assert labels.tobytes() == expected.labels_.tobytes()
+
+
+@pytest.mark.parametrize("output_type", ["numpy", "jax", "torch"])
+def test_another_kind_may_be_asked_for(torch, expected, output_type):
+    kind = {"numpy": np.ndarray, "jax": type(jnp.zeros(1)), "torch": torch}[output_type]
+    model = fitted(X, device="cpu", output_type=output_type)
+    same(model, expected, X, kind, lambda array: getattr(array, "data", array) if kind is torch else array)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="'output_type' parameter of KMeans"):
+        fitted(X, output_type="list")
+
+
+# ---------------------------------------------------------------- on a GPU
+
+
+def test_cupy_arrays_stay_where_they_are(cupy, expected):
+    x = cupy.asarray(X)
+    model = fitted(x)
+    same(model, expected, x, HostArray)
+    assert cupy.entered, "a GPU was chosen"
+    assert set(cupy.entered) == {0}, "the one that the array is on, of two"
+    x = cupy.asarray(np.tile(X, (10, 1)))
+    cupy.host.bytes_uploaded = cupy.host.bytes_downloaded = cupy.host.peak_bytes = 0
+    before = cupy.host.used_bytes
+    labels = fitted(x, init=x[:4], n_init=1).predict(x)
+    assert labels.shape == (len(x),)
+    assert cupy.host.bytes_uploaded + cupy.host.bytes_downloaded < 4 * len(x), "nothing of size n crosses the bus"
+    assert cupy.host.peak_bytes - before < 12 * len(x) + 1000, "12 bytes a row: three arrays of labels, no second x"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float64", "int32", "bool"])
+def test_cupy_dtypes(cupy, dtype):
+    x = np.rint(X).astype(dtype) if dtype != "bool" else X > 20
+    model, expected = fitted(cupy.asarray(x)), fitted(x, device="cpu")
+    assert bits(model.cluster_centers_) == expected.cluster_centers_.tobytes()
+    assert model.cluster_centers_.dtype == expected.cluster_centers_.dtype
+    assert bits(model.labels_) == expected.labels_.tobytes()
+
+
+def test_dlpack_on_a_gpu(cupy, torch, expected):
+    x = torch(cupy.asarray(X))
+    same(fitted(x), expected, x, torch, lambda tensor: tensor.data)
+
+
+def test_the_cuda_array_interface(cupy, expected):
+    class Foreign:
+        def __init__(self, array):
+            self.__cuda_array_interface__ = array
+
+    x = Foreign(cupy.asarray(X))
+    same(fitted(x), expected, x, HostArray)
+    same(fitted(x, output_type="numpy"), expected, x, np.ndarray)
+
+
+def test_weights_and_starts_on_a_gpu(cupy):
+    weights = np.arange(120) % 3  # some weigh nothing
+    x, expected = cupy.asarray(X), fitted(X, device="cpu", init=X[:4], n_init=1).fit(X, sample_weight=weights)
+    model = fitted(x, init=x[:4], n_init=1).fit(x, sample_weight=cupy.asarray(weights))
+    assert bits(model.cluster_centers_) == expected.cluster_centers_.tobytes()
+    assert bits(model.labels_) == expected.labels_.tobytes()
+    called = fitted(x, init=lambda X, k, random_state: X[:k], n_init=1)
+    assert bits(called.labels_) == fitted(X, device="cpu", init=X[:4], n_init=1).labels_.tobytes()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_a_device_asked_for_elsewhere_gets_the_data(cupy, expected, device):
+    x = cupy.asarray(X)
+    same(fitted(x, device=device), expected, x, HostArray)
+    assert device == "cpu" or 1 in cupy.entered
+
+
+def test_too_little_memory_beside_the_array_gives_the_same_answer(cupy, expected):
+    x = cupy.asarray(X)
+    cupy.host.total_bytes = cupy.host.used_bytes + 1100
+    model = KMeans(4, random_state=0, max_iter=5, output_type="numpy").fit(x)
+    assert model.labels_.tobytes() == expected.labels_.tobytes()
+
+
+def test_errors_are_those_of_the_host(cupy):
+    model = fitted(X, device="cpu")
+    bad = X.copy()
+    bad[7, 1] = np.nan
+    for x in (bad, np.where(np.isnan(bad), np.inf, bad), X[0], X[None], X[:3], X[:0], X[:, :0], X.astype(complex)):
+        with pytest.raises(ValueError, match=r"Input|Expected|Found|n_samples|Complex") as there:
+            fitted(cupy.asarray(x))
+        with pytest.raises(ValueError, match=r".") as here:
+            fitted(x, device="cpu")
+        assert str(there.value).split("\n")[0] == str(here.value).split("\n")[0]
+    with pytest.raises(ValueError, match="2 features, but KMeans is expecting 3"):
+        model.predict(cupy.asarray(X[:, :2].copy()))
+    with pytest.raises(NotFittedError):
+        KMeans(2).predict(cupy.asarray(X))
+
+
+def test_a_model_fitted_on_a_gpu_loads_without_one(cupy, expected, monkeypatch):
+    model = fitted(cupy.asarray(X), device="cuda")
+    data = pickle.dumps(model)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    loaded = pickle.loads(data).set_params(device="cpu")
+    same(loaded, expected, X, np.ndarray)
+
+
+def test_an_array_on_a_gpu_without_cupy_is_refused(torch, monkeypatch):
+    tensor = torch(X)
+    monkeypatch.setattr(Tensor, "__dlpack_device__", lambda self: (2, 0))
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(DeviceError, match=r"needs CuPy.*gpukmeans\[cuda13\]"):
+        fitted(tensor)

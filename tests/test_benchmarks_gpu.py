@@ -1,0 +1,132 @@
+"""benchmarks/gpu.py runs, on kernels that a CPU runs, and says what it says; how long anything takes is not tested."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from host_cuda.machine import as_cupy
+from host_cuda.runtime import HostArray, HostCuda
+from PIL import Image
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture
+def machine(monkeypatch, fresh_dispatch):
+    """A machine with a GPU, as far as gpu.py asks; whatever is timed by events takes two milliseconds."""
+    host = HostCuda(seed=1, memory=2**26)
+    cupy = as_cupy(host)
+    clock = SimpleNamespace(now=0.0)
+
+    class Event:
+        def record(self):
+            clock.now += 1
+            self.time = clock.now
+
+        def synchronize(self):
+            pass
+
+    cupy.__version__ = "14.2.0"
+    cupy.cuda.Event = Event
+    cupy.cuda.get_elapsed_time = lambda begin, end: 2 * (end.time - begin.time)
+    pool = SimpleNamespace(free_all_blocks=lambda: None, total_bytes=lambda: host.peak_bytes)
+    cupy.get_default_memory_pool = lambda: pool
+    vars(cupy.cuda.runtime).update(
+        getDeviceProperties=lambda number: {"name": b"A GPU"},
+        runtimeGetVersion=lambda: 13020,
+        driverGetVersion=lambda: 13020,
+    )
+    copies = SimpleNamespace(copy_from_device_async=lambda source, size: None)
+    monkeypatch.setattr(HostArray, "data", copies, raising=False)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    for name in ("torch", "flash_kmeans"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for name in ("gpu", "gpu_libraries"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield cupy
+    for name in ("gpu", "gpu_libraries"):
+        sys.modules.pop(name, None)
+
+
+def test_a_report(machine, monkeypatch, tmp_path, capsys):
+    import gpu
+
+    path = tmp_path / "new" / "gpu.json"
+    monkeypatch.setattr(gpu, "ENERGY_SECONDS", 0.0)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--workloads", "small", "--repeats", "2", "--json", str(path)])
+    gpu.main()
+    printed = capsys.readouterr().out
+    kept = json.loads(path.read_text())
+    assert (kept["kind"], kept["device"]["name"], kept["repeats"]) == ("gpu", "A GPU", 2)
+    assert "flash-kmeans" in kept["not_installed"]
+    (workload,) = kept["workloads"]
+    assert (workload["n"], workload["d"], workload["k"], workload["input_bytes"]) == (600, 3, 4, 7200)
+    ours, theirs = (workload["libraries"][name] for name in ("gpukmeans", "scikit-learn (CPU)"))
+    np.testing.assert_allclose(ours["summary"]["inertia"], theirs["summary"]["inertia"], rtol=1e-6)
+    assert len(ours["iteration"]) == len(ours["whole"]) == len(ours["from_host"]) == 2
+    assert ours["iterations"] == theirs["iterations"]
+    assert {"assign_few", "settle", "inertia", "extent"} <= set(ours["kernels"])
+    assert ours["kernels"]["settle"]["milliseconds"] == 2.0
+    assert ours["kernels"]["settle"]["floor_milliseconds"] > 0
+    assert "| small 600x3, k=4, float32 | gpukmeans |" in printed
+    assert "| small | settle |" in printed
+
+    import report
+
+    assert report.markdown(kept) + "\n" == printed
+    text = "before\n<!-- gpu benchmark -->\nold\n<!-- /gpu benchmark -->\nafter\n"
+    assert report.replaced(text, kept) == text.replace("old", report.markdown(kept))
+    with pytest.raises(ValueError, match="<!-- gpu benchmark -->"):
+        report.replaced("nothing", kept)
+    cpu = json.loads(next((BENCHMARKS / "results").glob("cpu-*.json")).read_text())
+    report.plot([cpu, kept], tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.size[0] == 1350
+
+
+def test_without_a_gpu_it_says_so(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu
+
+    monkeypatch.setattr("gpukmeans.dispatch.why_no_gpu", lambda: "there is none")
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    with pytest.raises(SystemExit, match="nothing to measure on: there is none"):
+        gpu.main()
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--workloads", "small,rings"])
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main()
+
+
+def test_floors(monkeypatch):
+    """A device that copies 1 GB/s, and has a single multiprocessor of 1 GHz."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import floors
+
+    device = floors.Device("A GPU", 1e9, 1e9)
+    n = 10**6
+    assert floors.extent_seconds(device, n, 3, 4) == 0.012
+    assert floors.settle_seconds(device, n) == 0.008
+    # Few centers: 16 bytes a row. Many: four instructions of 64 a clock; with many features, 128 multiply-adds a clock.
+    assert floors.assign_seconds(device, n, 3, 1, 4) == 0.016
+    assert floors.assign_seconds(device, n, 3, 1024, 4) == pytest.approx(n * 1024 / 16 / 1e9)
+    assert floors.assign_seconds(device, n, 128, 1024, 4) == pytest.approx(n * 1024 / 1e9)
+
+
+def test_the_pictures_and_blobs_are_what_they_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu
+
+    pixels = gpu.picture(2)
+    assert (pixels.shape, pixels.dtype) == ((4 * 273_280, 3), np.uint8)
+    X = gpu.blobs(1000, 5, 7, "float16", spread=100)
+    assert (X.shape, X.dtype) == ((1000, 5), np.float16)
+    assert len(np.unique(np.rint(X / 50), axis=0)) < 200, "in clusters"
+    assert {case.n_clusters for case in gpu.WORKLOADS.values()} >= {64, 256, 1024, 8192}

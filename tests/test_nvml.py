@@ -1,0 +1,98 @@
+"""What is asked of NVML, of a driver that stands in for NVIDIA's; and that the real module has what is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from gpukmeans import cli, nvml
+
+
+class NVMLError(Exception):
+    pass
+
+
+def refuse(handle):
+    raise NVMLError("Not Supported")
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """A machine with two GPUs, of which NVML's first is CUDA's second, and the second tells little."""
+    buses = ["00000000:65:00.0", "00000000:1A:00.0"]
+    state = SimpleNamespace(open=0)
+
+    def only_first(value):
+        return lambda handle: value if handle == 0 else refuse(handle)
+
+    def opening(step):
+        def change():
+            state.open += step
+
+        return change
+
+    fake = SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=opening(1),
+        nvmlShutdown=opening(-1),
+        nvmlSystemGetDriverVersion=lambda: b"580.1",
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda i: i,
+        nvmlDeviceGetHandleByPciBusId=lambda bus: [nvml.place(known) for known in buses].index(nvml.place(bus)),
+        nvmlDeviceGetName=lambda handle: ["NVIDIA H200", b"GRID"][handle],
+        nvmlDeviceGetPciInfo=lambda handle: SimpleNamespace(busId=buses[handle]),
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=140 * 2**30, free=(35 + handle) * 2**30),
+        nvmlDeviceGetCudaComputeCapability=only_first((9, 0)),
+        nvmlDeviceGetPowerUsage=only_first(75_400),
+        nvmlDeviceGetEnforcedPowerLimit=only_first(700_000),
+        nvmlDeviceGetUtilizationRates=only_first(SimpleNamespace(gpu=3)),
+        nvmlDeviceGetTotalEnergyConsumption=only_first(1500),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    yield fake
+    assert state.open == 0, "what was opened was shut"
+
+
+def test_the_real_module_has_what_is_asked_for(driver):
+    asked = set(vars(driver))
+    sys.modules.pop("pynvml")
+    assert asked <= set(dir(importlib.import_module("pynvml")))
+
+
+def test_gpus(driver):
+    first, second = nvml.gpus()
+    assert str(first) == "NVIDIA H200, compute capability 9.0, 35.0 of 140.0 GiB free, 75 of 700 W, 3 % busy"
+    assert str(second) == "GRID, 36.0 of 140.0 GiB free"
+    assert nvml.driver() == "580.1"
+
+
+def test_free_memory_and_energy(driver):
+    assert nvml.free_memory("0000:1a:00.0") == 36 * 2**30
+    assert nvml.energy("0000:65:00.0") == 1.5
+    assert nvml.energy("0000:1A:00.0") is None
+
+
+def test_info_lists_the_gpus_by_cudas_numbers(driver, monkeypatch):
+    runtime = SimpleNamespace(
+        getDeviceCount=lambda: 2,
+        deviceGetPCIBusId=lambda i: ["0000:1a:00.0", "0000:65:00.0"][i],
+        runtimeGetVersion=lambda: 12090,
+        driverGetVersion=lambda: 13020,
+    )
+    cupy = SimpleNamespace(__version__="14.2.0", cuda=SimpleNamespace(runtime=runtime))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert [line[0] for line in cli._gpu_software()] == [
+        *("cuda:1", "cuda:0", "NVIDIA driver", "CuPy", "CUDA runtime", "CUDA driver")
+    ]
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert [line[0] for line in cli._gpu_software()] == ["GPU", "GPU", "NVIDIA driver"]
+
+
+@pytest.mark.parametrize("module", [None, SimpleNamespace(nvmlInit=lambda: 1 / 0)])
+def test_info_without_a_driver_says_nothing_of_it(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert cli._gpu_software() == []
