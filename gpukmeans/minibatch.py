@@ -312,12 +312,12 @@ default="k-means++"
             if self.verbose:
                 print(f"Init {i + 1}/{self._n_init} with method {self.init if init is None else init}")
             centers = self._one_init(x, init, sampler, generator, device)
-            inertia: float | Fraction = 0
+            inertia = Fraction(0)
             if measured:
                 points.assign(centers)
                 inertia = lloyd.inertia(points, scales, centers)
             if self.verbose:
-                print(f"Inertia for init {i + 1}/{self._n_init}: {float(inertia)}")
+                print(f"Inertia for init {i + 1}/{self._n_init}: {_unshifted(inertia, points)}")
             if inertia < least:
                 best, least = centers, inertia
         assert best is not None

@@ -10,12 +10,13 @@ from dataclasses import FrozenInstanceError, astuple
 
 import numpy as np
 import pytest
+from host_cuda.runtime import HostCuda
 from sklearn.base import clone
 from sklearn.cluster import KMeans as Theirs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from gpukmeans import KMeans, Record
+from gpukmeans import KMeans, Record, dispatch
 from gpukmeans.points.numpy import tuned
 
 
@@ -108,6 +109,23 @@ def test_history_does_not_tell_how_it_was_computed(kmeans, pixels, ways, device,
         if name != "rows of 7":
             with tuned(**way):
                 assert model.fit(pixels, sample_weight=weights).history_ == expected, name
+
+
+def test_the_kernels_tell_the_same(monkeypatch):
+    """Where equal rows are merged on the host, and none on the device; see test_kernels.py."""
+    x = np.random.default_rng(0).integers(0, 6, (400, 3)).astype(np.float32)
+    model = KMeans(5, random_state=0, n_init=2, max_iter=6, callback=never, device="cpu")
+    with tuned(merge=True, arrange=True):
+        expected = model.fit(x).history_
+    cp = HostCuda(seed=1)
+
+    def make_points(x, weights=None, summary=None, *, device, lasting=True):
+        points = dispatch.on_gpu(cp, x, weights, summary, lasting)
+        points.rows = 150  # of a batch
+        return points
+
+    monkeypatch.setattr(dispatch, "make_points", make_points)
+    assert model.fit(x).history_ == expected
 
 
 # ---------------------------------------------------------------- stopping
