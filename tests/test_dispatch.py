@@ -75,7 +75,7 @@ def test_other_names_are_refused(no_cupy, name):
 
 
 def test_the_public_names():
-    assert set(gpukmeans.__all__) == {"DeviceError", "KMeans", "__version__"}
+    assert set(gpukmeans.__all__) == {"DeviceError", "KMeans", "MiniBatchKMeans", "Record", "__version__"}
     assert issubclass(DeviceError, RuntimeError)
 
 
