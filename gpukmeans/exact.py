@@ -280,6 +280,13 @@ def mass(closest: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:
 
 # ---------------------------------------------------------------- Rule 2: the certificate
 
+
+def _is_single(values: Floats) -> bool:
+    """Whether all values are float32 numbers."""
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(values.astype(np.float32), values))
+
+
 U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one rounding
 
 
@@ -314,12 +321,20 @@ class Frame:
 
         They cannot for ranges below 2**-380 or above 2**380, where D underflows or nears overflow, or
         with more than 2**17 features, where the bound above no longer holds; nor for data not finite.
+
+        Where all extremes are float32 numbers, as float32 and narrower data's are, offset and scale are too. y is
+        then a float32 difference times a power of two: one rounding, with no float64 in between.
         """
         if not magnitude(low, high) <= LARGEST_MAGNITUDE:
             return None
         offset = low + (high - low) / 2
+        single = _is_single(low) and _is_single(high)
+        if single:
+            offset = offset.astype(np.float32).astype(np.float64)
         largest = float(np.maximum(high - offset, offset - low).max())
         exponent = -ceil_log2(largest) if largest > 0 else 0
+        if single:
+            exponent = min(exponent, 126)
         return Frame(offset, exponent) if abs(exponent) <= 380 and len(low) < 2**17 else None
 
     @property

@@ -31,13 +31,23 @@ typedef double W;
 // In place of a label: scores leave it to D, or the row has none yet.
 #define UNCERTAIN (-1)
 
-__device__ __forceinline__ double value(X x) {
+#if X_KIND != 3
+__device__ __forceinline__ float single_value(X x) {
 #if X_KIND == 1
     // Read as a float32, the bits are too small by 2**(127 - 15); the product is exact, for subnormals too.
     unsigned bits = (x & 0x7fffu) << 13, sign = (x & 0x8000u) << 16;
     float magnitude = __fmul_rn(__uint_as_float(bits), 5.192296858534827628530496329220096e33f);
     bits = bits >= 0x7c00u << 13 ? bits | 0x7f800000u : __float_as_uint(magnitude);  // infinity and NaN stay
-    return (double)__uint_as_float(bits | sign);
+    return __uint_as_float(bits | sign);
+#else
+    return (float)x;
+#endif
+}
+#endif
+
+__device__ __forceinline__ double value(X x) {
+#if X_KIND == 1
+    return (double)single_value(x);
 #else
     return (double)x;
 #endif

@@ -1,58 +1,117 @@
-"""Every kernel compiles for every GPU that is supported, and stays within its share of a multiprocessor."""
+"""Every kernel compiles for every GPU that is supported, and stays within its share of a multiprocessor: no spills,
+and registers, shared memory and the instructions of its inner loop within the budget of one table."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from sass import inner_loops
 
 # CUDA 13 compiles for these and what lies between: Turing, Ampere (A100, then RTX 30), Ada, Hopper, Blackwell
 # (B200, then RTX 50).
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
+# Instructions are counted for the GPU that NOTES.md computes its floors for. (For sm_120, waits of float64 arithmetic
+# stand in the code as NOPs.)
+COUNTED = 90
+
 # A multiprocessor has 65,536 registers. Blocks have 256 threads unless noted; for so many blocks to be resident a
 # thread may use at most:
-FOUR_BLOCKS, THREE_BLOCKS = 64, 80
+FOUR_BLOCKS, THREE_BLOCKS, TWO_BLOCKS, ONE_BLOCK = 64, 80, 128, 255
 
 # Two blocks of 1,024 threads would need 32; they are launched one at a time (prefix_sums) or one to a rank (find).
 ONE_LARGE_BLOCK = 64
 
-BUDGETS = {
-    # Bound by memory: half of all threads resident are enough to keep it busy.
-    "extent": FOUR_BLOCKS,
-    "settle": FOUR_BLOCKS,
-    "inertia": FOUR_BLOCKS,
-    "distances": FOUR_BLOCKS,
-    "own_distances": FOUR_BLOCKS,
-    "farthest": FOUR_BLOCKS,
-    "first_farthest": FOUR_BLOCKS,
-    "take_farthest": FOUR_BLOCKS,
-    "terms_at": FOUR_BLOCKS,
-    "accept_center": FOUR_BLOCKS,
-    "run_sums": FOUR_BLOCKS,
-    # Four blocks spill on sm_120.
-    "potentials": THREE_BLOCKS,
-    "prefix_sums": ONE_LARGE_BLOCK,
-    "find": ONE_LARGE_BLOCK,
-    # Four rows of up to 16 features, with best, second, label and norm each: 4 * (16 + 4) and the loop's own.
-    "assign_few": 128,
-    # 16 scores, 4 rows' best, second and label, 8 operands, and addresses.
-    "assign_many": THREE_BLOCKS,
-}
 
-# Static shared memory: two tiles of 16 x 65 floats and 64 norms; a scan of 1,024 sums.
-SHARED = {"assign_many": 4 * (2 * 16 * 65 + 64), "prefix_sums": 8 * 1024, "find": 8 * 1024}
+@dataclass(frozen=True)
+class Loop:
+    """The inner loop with most operations `marker` (or "marker.64", ...) has at most `most` instructions to each of
+    them; most(d) if that depends on the number of features."""
+
+    marker: str
+    most: float | Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one kernel may use. shared: static, in bytes; what is dynamic the launch decides (points/cuda.py)."""
+
+    registers: int
+    loop: Loop
+    shared: int = 0
+
+
+# One square of D: x, its conversion, the center's coordinate, a difference, a product, a sum. That is 6, two of them
+# DADD; the rest is the loop's own, spread by unrolling.
+ONE_SQUARE = Loop("DADD", 7 / 2)
+
+# A step of a scan: two reads, one write, two barriers, an addition of 64 bits, and the loop's own.
+SCAN_STEP = Loop("BAR", 15 / 2)
+
+
+def group_of_centers(d: int) -> float:
+    """assign_few, a group of 8 centers: a fused multiply-add a feature of every pair; of each row 7 + 5 comparisons;
+    d + 1 values of 8 centers in loads of 4; the loop's own 5, and one to spare."""
+    rows = 4 if d <= 8 else 2
+    return (8 * rows * d + 12 * rows + 2 * (d + 1) + 6) / (8 * rows * d)
+
+
+# assign_many, eight features of a thread's 64 pairs: 512 FFMA, 4 more for the norm. 32 loads of operands, 4 values of
+# up to 19 instructions to unpack (of a float16), bring into the frame and store; the rest is to load what comes next,
+# row by row or four values at once, and the loop's own.
+EIGHT_FEATURES = Loop("FFMA", (516 + 32 + 4 * 19 + 48) / 516)
+
+# Two halves of two tiles of 8 x 132 floats; 128 norms; of 256 threads best, second and label.
+MANY_SHARED = 4 * (4 * 8 * 132 + 128 + 256 * 3)
+
+BUDGETS = {
+    # Bound by memory: half of all threads resident are enough to keep it busy. A value: load, conversion to double
+    # and tests for least, largest and NaN, each of two registers.
+    "extent": Budget(FOUR_BLOCKS, Loop("LDG", 32)),
+    # D for all centers, of uncertain rows.
+    "settle": Budget(FOUR_BLOCKS, Loop("DADD", 8 / 2)),
+    # The center is the label's, so its address is 64 bits of its own.
+    "inertia": Budget(FOUR_BLOCKS, Loop("DADD", 9 / 2)),
+    "distances": Budget(FOUR_BLOCKS, ONE_SQUARE),
+    "own_distances": Budget(FOUR_BLOCKS, ONE_SQUARE),
+    # A comparison of 64 bits is two and two selects; the index has 64 bits too.
+    "farthest": Budget(FOUR_BLOCKS, Loop("LDG", 9)),
+    "first_farthest": Budget(FOUR_BLOCKS, Loop("LDG", 22)),
+    # A feature of two rows, compared as doubles.
+    "take_farthest": Budget(FOUR_BLOCKS, Loop("LDG", 9)),
+    # A feature of one of the few rows at a location: three loads and their addresses, the term, a 64-bit addition.
+    "terms_at": Budget(FOUR_BLOCKS, Loop("DADD", 25)),
+    "accept_center": Budget(FOUR_BLOCKS, ONE_SQUARE),
+    # A row's mass: distance and weight, a product, rounding, a sum of 64 bits.
+    "run_sums": Budget(FOUR_BLOCKS, Loop("LDG", 17)),
+    # Four blocks spill on sm_120.
+    "potentials": Budget(THREE_BLOCKS, ONE_SQUARE),
+    # Shared: the scan's 1,024 sums.
+    "prefix_sums": Budget(ONE_LARGE_BLOCK, SCAN_STEP, 8 * 1024),
+    "find": Budget(ONE_LARGE_BLOCK, SCAN_STEP, 8 * 1024),
+    # Rows: 4 x 8 or 2 x 16 values, with best, second and label each; 32 scores at a time, 8 operands.
+    "assign_few": Budget(TWO_BLOCKS, Loop("FFMA", group_of_centers)),
+    # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.
+    "assign_many": Budget(TWO_BLOCKS, EIGHT_FEATURES, MANY_SHARED),
+    # Twice the registers for the next values: one block, where need be.
+    "assign_many of float64": Budget(ONE_BLOCK, EIGHT_FEATURES, MANY_SHARED),
+}
 
 KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 SPECIALISATIONS = [
     *[("extent", x, 0, None) for x in KINDS],
-    *[("assign", x, 0, 3) for x in KINDS],
-    *[("assign", "float32", 0, d) for d in (1, 2, 4, 8, 16)],
-    *[("assign", x, 0, None) for x in KINDS],
+    *[("assign_few", x, 0, 3) for x in KINDS],
+    *[("assign_few", "float32", 0, d) for d in (1, 2, 9)],
+    # Those that take most registers.
+    *[("assign_few", x, 0, d) for x, d in (("uint8", 8), ("float64", 8), ("uint8", 16), ("float64", 16))],
+    *[("assign_many", x, 0, None) for x in KINDS],
     *[("settle", x, w, None) for x, w in (("uint8", 0), ("uint8", 1), ("float32", 0), ("float64", 2))],
     *[("distance", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
     *[("seed", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
@@ -64,30 +123,54 @@ def name_of(specialisation: tuple[str, str, int, int | None]) -> str:
     return f"{family}-{x}-weights{weights}" + (f"-d{d}" if d else "")
 
 
+def budget_of(kernel: str, x: str) -> Budget:
+    return BUDGETS.get(f"{kernel} of {x}", BUDGETS[kernel])
+
+
+def check_resources(kernels: set[str], x: str, report: str) -> None:
+    """The report is what ptxas says of every kernel on every architecture."""
+    found = re.findall(
+        r"entry function '(\w+)' for 'sm_(\d+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
+        r"(\d+) bytes spill loads.*?Used (\d+) registers(?:.*?(\d+) bytes smem)?",
+        re.sub(r"\n(?!ptxas info    : Compiling)", " ", report),
+    )
+    assert sorted(found_entry[:2] for found_entry in found) == sorted(
+        (kernel, str(architecture)) for kernel in kernels for architecture in ARCHITECTURES
+    )
+    for kernel, architecture, stack, stores, loads, registers, shared in found:
+        where, budget = f"{kernel} on sm_{architecture}", budget_of(kernel, x)
+        assert (stack, stores, loads) == ("0", "0", "0"), f"{where} spills"
+        assert int(registers) <= budget.registers, f"{where} takes {registers} registers"
+        assert int(shared or 0) <= budget.shared, f"{where} takes {shared} bytes of shared memory"
+
+
+def check_loops(kernels: set[str], x: str, d: int | None, cubin: Path) -> None:
+    loops = inner_loops(cubin)
+    assert set(loops) == kernels
+    for kernel in kernels:
+        budget = budget_of(kernel, x).loop
+        most = budget.most(d) if callable(budget.most) else budget.most
+        marked = [sum(n for name, n in loop.items() if name.split(".")[0] == budget.marker) for loop in loops[kernel]]
+        assert any(marked), f"{kernel} in {cubin.name} has no loop with {budget.marker}: {loops[kernel]}"
+        for loop, markers in zip(loops[kernel], marked, strict=True):
+            if markers == max(marked):
+                each = loop.total() / markers
+                assert each <= most, f"{kernel} in {cubin.name}: {each:.3f} instructions to a {budget.marker}, {loop}"
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc, which comes with the CUDA toolkit")
 @pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=name_of)
 def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, int, int | None], tmp_path: Path) -> None:
     family, x, weights, d = specialisation
     source = Path(str(files("gpukmeans.kernels"))) / f"{family}.cu"
     command = ["nvcc", "--std=c++17", "--threads=2", "-Xptxas=-v", "-Werror=all-warnings", "-fatbin"]
+    command += ["--keep", f"--keep-dir={tmp_path}"]  # for the machine code of each architecture
     command += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
     command += [f"-DX_KIND={KINDS[x]}", f"-DWEIGHT_KIND={weights}", *([f"-DD_FEW={d}"] if d else [])]
     done = subprocess.run(
         [*command, "-o", str(tmp_path / "kernels"), str(source)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    found = re.findall(
-        r"entry function '(\w+)' for 'sm_(\d+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
-        r"(\d+) bytes spill loads.*?Used (\d+) registers(?:.*?(\d+) bytes smem)?",
-        re.sub(r"\n(?!ptxas info    : Compiling)", " ", done.stderr),
-    )
     kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\(", source.read_text()))
-    kernels -= {"assign_many" if d else "assign_few"}
-    assert sorted(found_entry[:2] for found_entry in found) == sorted(
-        (kernel, str(architecture)) for kernel in kernels for architecture in ARCHITECTURES
-    )
-    for kernel, architecture, stack, stores, loads, registers, shared in found:
-        where = f"{kernel} on sm_{architecture}"
-        assert (stack, stores, loads) == ("0", "0", "0"), f"{where} spills"
-        assert int(registers) <= BUDGETS[kernel], f"{where} takes {registers} registers"
-        assert int(shared or 0) <= SHARED.get(kernel, 0), f"{where} takes {shared} bytes of shared memory"
+    check_resources(kernels, x, done.stderr)
+    check_loops(kernels, x, d, tmp_path / f"{family}.compute_{COUNTED}.cubin")

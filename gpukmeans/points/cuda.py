@@ -22,8 +22,14 @@ X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 # Up to this many features a thread holds whole rows in registers (kernels/assign.cu).
 FEW_FEATURES = 16
 
-# Rows of a thread in assign_few, and of a block in assign_many: as the kernels have it.
-ROWS, TILE = 4, 64
+# As assign_few has it: centers of a group, and floats between groups in shared memory, which read other banks then.
+GROUP, GROUP_PADDING = 8, 4
+
+# As assign_many has it: rows and centers that a block compares at a time, and features at a time.
+TILE, DEPTH = 128, 8
+
+# |z|^2 of centers that are nobody's, above all scores.
+NEVER = np.finfo(np.float32).max
 
 # Rows of a run in seed.cu, and threads of the blocks that scan them: as many as a block can have.
 RUN = 1024
@@ -109,7 +115,7 @@ class CudaPoints:
     def _within(self, low: Floats, high: Floats) -> None:
         self._frame = Frame.of(low, high)
         if self._frame is not None:
-            self._offset_in_frame = self._gpu.put(self._frame.offset)
+            self._offset_in_frame = self._gpu.put(self._in_frame(np.pad(self._frame.offset, (0, -self.d % DEPTH))))
 
     def prepare(self, scales: Scales) -> None:
         self._offset, self._scale = self._gpu.put(scales.offset), self._gpu.put(scales.scale)
@@ -163,23 +169,33 @@ class CudaPoints:
                 self._next.fill(-1)
             return
         columns, largest_z = scores
-        k = len(centers)
-        per_norm, constant = frame.margin_factors(largest_z)
-        tail = (self._gpu.put(columns.T), np.int32(k))
-        margin = (per_norm, constant, self._next)
-        where = (self._offset_in_frame, np.float64(frame.scale))
+        margin = (*frame.margin_factors(largest_z), self._next)
+        where = (self._offset_in_frame, self._in_frame(frame.scale))
         if self.d <= FEW_FEATURES:
-            bytes_each = 4 * (self.d + 1)
-            tile = min(k, SHARED // bytes_each)
-            rows = (self._x, np.int64(self.n))
+            columns = _padded(columns, 1, GROUP)
+            size = 4 * (columns.shape[0] * GROUP + GROUP_PADDING)
+            groups = columns.shape[1] // GROUP
+            tile = min(groups, SHARED // size)
+            # 16 or fewer values of a row fit the registers four, or beyond eight two at a time.
+            rows_each = 4 if self.d <= 8 else 2
             self._gpu.launch(
-                *("assign", "assign_few", -(-self.n // ROWS), *rows, *where, *tail, np.int32(tile), *margin),
+                *("assign_few", "assign_few", -(-self.n // rows_each), self._x, np.int64(self.n), *where),
+                *(self._gpu.put(columns), np.int32(columns.shape[1]), np.int32(tile), *margin),
                 options=(f"-DD_FEW={self.d}",),
-                shared=tile * bytes_each,
+                shared=tile * size,
             )
         else:
+            columns = _padded(columns, DEPTH, TILE)
+            depth, tiles = columns.shape[0] - 1, columns.shape[1] // TILE
             blocks = min(self._gpu.blocks, -(-self.n // TILE))
-            self._gpu.run("assign", "assign_many", blocks, BLOCK, *self._rows(), *where, *tail, *margin)
+            self._gpu.run(
+                *("assign_many", "assign_many", blocks, BLOCK, *self._rows(), np.int32(depth), *where),
+                *(self._gpu.put(columns.reshape(depth + 1, tiles, TILE).swapaxes(0, 1)), np.int32(tiles), *margin),
+            )
+
+    def _in_frame(self, value: Any) -> Any:
+        """An offset or a scale of the frame in the type that rows are brought into it with (kernels/assign.cuh)."""
+        return (np.float64 if self._given.dtype == np.float64 else np.float32)(value)
 
     def sums(self) -> Ints:
         return self._gpu.get(self._device_sums).view(np.int64)
@@ -295,6 +311,16 @@ class CudaPoints:
         self._gpu.launch("seed", "accept_center", self.n, *self._rows(), center, np.int32(first), closest, largest)
         self._closest = closest
         return float(self._gpu.get(largest).view(np.float64)[0])
+
+
+def _padded(columns: NDArray[np.float32], depth: int, width: int) -> NDArray[np.float32]:
+    """Frame.centers' columns (d + 1, k) with |z|^2 first, d and k rounded up to multiples of depth and width."""
+    d, k = columns.shape[0] - 1, columns.shape[1]
+    result = np.zeros((1 + d + -d % depth, k + -k % width), np.float32)
+    result[0, k:] = NEVER
+    result[0, :k] = columns[d]
+    result[1 : d + 1, :k] = columns[:d]
+    return result
 
 
 def _doubles(keys: NDArray[np.uint64]) -> Floats:

@@ -184,6 +184,8 @@ inline int __ffsll(long long a) { return __builtin_ffsll(a); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((unsigned long long)a * b >> 32); }
 template <class T>
 T __ldg(const T* p) { return *p; }
+template <class T>
+void __stcg(T* p, T value) { *p = value; }
 
 #define CUDA_HOST_REDUCE(T)                                                                                   \
     inline T __reduce_add_sync(unsigned mask, T value, CUDA_HOST_PLACE) {                                     \

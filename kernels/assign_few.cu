@@ -1,0 +1,137 @@
+// The assignment step's proposal for up to 16 features, D_FEW of them, known at compile time: float32 scores of every
+// center, the least of them, the runner-up's, and whether the gap between them is certain (assign.cuh).
+//
+// A thread keeps ROWS neighboring rows in registers and runs along the centers, which the block loads to shared
+// memory a tile at a time. Every pair of row and center must cost D_FEW fused multiply-adds; what else it costs decides
+// the speed, since comparisons issue at half the rate. So centers go by groups of GROUP: of a group only its least
+// score is found, (GROUP - 1) minima, and compared with the best and second of all groups, 5 more. Afterwards the best
+// group's scores are computed again, the same bits, to see which of its centers it was, and its runner-up. That is
+// 1.5 operations a pair. Tried by count and dropped: comparing every score, 5 a pair; the center's index in the low
+// bits of its score, 4 a pair, and a larger bound because of those bits.
+//
+// Traffic: the rows once, in words as wide as they are aligned; 4 bytes a row written.
+
+#include "assign.cuh"
+
+#define ROWS (D_FEW > 8 ? 2 : 4)  // with four, 9 features would spill
+#define GROUP 8
+
+// Four centers: a float4 of their |z|^2, then one of each feature. A group is two of these,
+// and one float4 more, so that threads that look at different groups use different banks.
+#define QUAD (D_FEW + 1)
+#define GROUP_SIZE (2 * QUAD + 1)
+
+// A thread's rows, in the widest words that they are a multiple of.
+#define VALUES (ROWS * D_FEW)
+constexpr int BYTES = VALUES * sizeof(X), WORD = BYTES % 16 == 0 ? 16 : BYTES & -BYTES;
+struct alignas(WORD) Word {
+    X x[WORD / sizeof(X)];
+};
+
+__device__ __forceinline__ void score_four(float (&score)[4], const float4* quad, const float (&y)[D_FEW]) {
+    float4 squares = quad[0];
+    score[0] = squares.x, score[1] = squares.y, score[2] = squares.z, score[3] = squares.w;
+#pragma unroll
+    for (int j = 0; j < D_FEW; j++) {
+        float4 z = quad[1 + j];
+        score[0] = fmaf(z.x, y[j], score[0]);
+        score[1] = fmaf(z.y, y[j], score[1]);
+        score[2] = fmaf(z.z, y[j], score[2]);
+        score[3] = fmaf(z.w, y[j], score[3]);
+    }
+}
+
+// columns: (1 + D_FEW, stride), |z|^2 first, stride a multiple of GROUP. tile: how many groups the dynamic shared memory holds.
+extern "C" __global__ void __launch_bounds__(256, 2)
+assign_few(const X* __restrict__ x, long long n, const F* __restrict__ offset, F scale,
+           const float* __restrict__ columns, int stride, int tile, float margin_norm, float margin,
+           int* __restrict__ next) {
+    extern __shared__ __align__(16) unsigned char dynamic_shared[];
+    float4* centers = (float4*)dynamic_shared;
+    int all = stride / GROUP, loaded = -1;  // the tile that shared memory holds
+    bool wide = (size_t)x % sizeof(Word) == 0;
+    int64 block_rows = (int64)blockDim.x * ROWS;
+    for (int64 base = blockIdx.x * block_rows; base < n; base += gridDim.x * block_rows) {
+        int64 i = base + (int64)threadIdx.x * ROWS;
+        X rows[VALUES];
+        if (wide && i + ROWS <= n) {
+            const Word* words = (const Word*)(x + i * D_FEW);
+#pragma unroll
+            for (int w = 0; w < BYTES / WORD; w++) {
+                Word word = words[w];
+#pragma unroll
+                for (int e = 0; e < (int)(WORD / sizeof(X)); e++) rows[w * (int)(WORD / sizeof(X)) + e] = word.x[e];
+            }
+        } else {
+#pragma unroll
+            for (int e = 0; e < VALUES; e++) rows[e] = x[min(i * D_FEW + e, n * D_FEW - 1)];
+        }
+        float y[ROWS][D_FEW];
+        Nearest found[ROWS];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+            for (int j = 0; j < D_FEW; j++) y[r][j] = in_frame(rows[r * D_FEW + j], offset[j], scale);
+            found[r] = {NEVER, NEVER, 0};
+        }
+        for (int first = 0; first < all; first += tile) {
+            int groups = min(tile, all - first);
+            if (loaded != first) {
+                __syncthreads();  // nobody reads the tile before any more
+                const float4* quads = (const float4*)columns + 2 * first;
+                for (int e = threadIdx.x; e < 2 * groups * QUAD; e += blockDim.x) {
+                    int quad = e % (2 * groups), j = e / (2 * groups);
+                    centers[quad / 2 * GROUP_SIZE + quad % 2 * QUAD + j] = quads[j * (stride / 4) + quad];
+                }
+                __syncthreads();
+                loaded = first;
+            }
+            // A group of this tile is known as ~group until its best center is.
+            for (int g = 0; g < groups; g++) {
+                float least[ROWS];
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    const float4* quad = centers + g * GROUP_SIZE + half * QUAD;
+#pragma unroll
+                    for (int r = 0; r < ROWS; r++) {
+                        float score[4];
+                        score_four(score, quad, y[r]);
+                        float least_of_four = fminf(fminf(score[0], score[1]), fminf(score[2], score[3]));
+                        least[r] = half ? fminf(least[r], least_of_four) : least_of_four;
+                    }
+                }
+#pragma unroll
+                for (int r = 0; r < ROWS; r++) look_at(found[r], least[r], ~g);
+            }
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                if (found[r].label >= 0) continue;
+                int g = ~found[r].label;
+                Nearest within = {NEVER, found[r].second, 0};
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    float score[4];
+                    score_four(score, centers + g * GROUP_SIZE + half * QUAD, y[r]);
+#pragma unroll
+                    for (int c = 0; c < 4; c++) look_at(within, score[c], (first + g) * GROUP + half * 4 + c);
+                }
+                found[r] = within;
+            }
+        }
+        int label[ROWS];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            float norm = 0.0f;
+#pragma unroll
+            for (int j = 0; j < D_FEW; j++) norm = fmaf(y[r][j], y[r][j], norm);
+            label[r] = certain_label(found[r], norm, margin_norm, margin);
+        }
+        if ((size_t)next % sizeof(label) == 0 && i + ROWS <= n) {
+            // Spelled as plain stores, these were taken apart into stores of 4 bytes.
+            if (ROWS == 4) __stcg((int4*)(next + i), make_int4(label[0], label[1], label[ROWS - 2], label[ROWS - 1]));
+            else __stcg((int2*)(next + i), make_int2(label[0], label[1]));
+        } else {
+            for (int r = 0; r < ROWS && i + r < n; r++) next[i + r] = label[r];
+        }
+    }
+}
