@@ -9,7 +9,11 @@
 // 1.5 operations a pair. Tried by count and dropped: comparing every score, 5 a pair; the center's index in the low
 // bits of its score, 4 a pair, and a larger bound because of those bits.
 //
-// Traffic: the rows once, in words as wide as they are aligned; 4 bytes a row written.
+// Only the rows of a list are looked at if there is one (active.cu), and what their bounds are is written if anybody
+// will ask: the runner-up's score, less the error of both, is the distance that others have at least.
+//
+// Traffic: the rows once, in words as wide as they are aligned unless they are on a list; 4 bytes a row written, with
+// bounds 12.
 
 #include "assign.cuh"
 
@@ -41,15 +45,34 @@ __device__ __forceinline__ void score_four(float (&score)[4], const float4* quad
     }
 }
 
-// columns: (1 + D_FEW, stride), |z|^2 first, stride a multiple of GROUP. tile: how many groups the dynamic shared memory holds.
+// What active.cu keeps of a row. Its label stands while D tells the two distances apart, which it does if they differ
+// by 2^-20 (bounds.py): hence a little less than the distance to others. An uncertain row has no bounds.
+__device__ __forceinline__ void write_bounds(const Nearest& found, int label, float norm, float margin,
+                                             const float* drift, int k, float& room, float& reach) {
+    if (label == UNCERTAIN) {
+        room = reach = -NEVER;
+        return;
+    }
+    float own = sqrtf(fmaxf(found.best + norm + margin, 0.0f)) * (1 + 4 * 5.9604645e-8f);
+    float others = sqrtf(fmaxf(found.second + norm - margin, 0.0f)) * (1 - 4 * 5.9604645e-8f - 1.9073486e-6f);
+    reach = __fadd_rd(others, drift[3 * k + label]);
+    room = __fadd_rd(__fsub_rd(others, own), drift[k + label]);
+}
+
+// columns: (1 + D_FEW, stride), |z|^2 first, stride a multiple of GROUP. tile: how many groups the dynamic shared
+// memory holds. rows: if `listed` is, the list, and *length its length; next is then in its order. room, reach, drift
+// (4, k): see active.cu, written and read if `bounded`.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_few(const X* __restrict__ x, long long n, const F* __restrict__ offset, F scale,
            const float* __restrict__ columns, int stride, int tile, float margin_norm, float margin,
-           int* __restrict__ next) {
+           int* __restrict__ next, int listed, const int* __restrict__ list,
+           const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ drift, int k,
+           float* __restrict__ room, float* __restrict__ reach) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
     float4* centers = (float4*)dynamic_shared;
     int all = stride / GROUP, loaded = -1;  // the tile that shared memory holds
-    bool wide = (size_t)x % sizeof(Word) == 0;
+    if (listed) n = (int64)*length;
+    bool wide = !listed && (size_t)x % sizeof(Word) == 0;
     int64 block_rows = (int64)blockDim.x * ROWS;
     for (int64 base = blockIdx.x * block_rows; base < n; base += gridDim.x * block_rows) {
         int64 i = base + (int64)threadIdx.x * ROWS;
@@ -64,7 +87,11 @@ assign_few(const X* __restrict__ x, long long n, const F* __restrict__ offset, F
             }
         } else {
 #pragma unroll
-            for (int e = 0; e < VALUES; e++) rows[e] = x[min(i * D_FEW + e, n * D_FEW - 1)];
+            for (int r = 0; r < ROWS; r++) {
+                int64 place = min(i + r, n - 1), row = listed ? list[place] : place;
+#pragma unroll
+                for (int j = 0; j < D_FEW; j++) rows[r * D_FEW + j] = x[row * D_FEW + j];
+            }
         }
         float y[ROWS][D_FEW];
         Nearest found[ROWS];
@@ -125,6 +152,11 @@ assign_few(const X* __restrict__ x, long long n, const F* __restrict__ offset, F
 #pragma unroll
             for (int j = 0; j < D_FEW; j++) norm = fmaf(y[r][j], y[r][j], norm);
             label[r] = certain_label(found[r], norm, margin_norm, margin);
+            if (bounded && i + r < n) {
+                int64 row = listed ? list[i + r] : i + r;
+                write_bounds(found[r], label[r], norm, __fadd_rn(__fmul_rn(norm, margin_norm), margin), drift, k,
+                             room[row], reach[row]);
+            }
         }
         if ((size_t)next % sizeof(label) == 0 && i + ROWS <= n) {
             // Spelled as plain stores, these were taken apart into stores of 4 bytes.

@@ -22,12 +22,13 @@ __device__ __forceinline__ int decide(const X* x, const double* centers, int k, 
 
 // next: (n,) what assign proposed. labels: (n,), UNCERTAIN where a row has none yet. sums: (k, d + 1). summing:
 // 0 if only labels are wanted, 1 for sums in global memory, 2 through the dynamic shared memory. counts: rows that
-// changed label, rows that D decided. unit: see weight_mass.
+// changed label, rows that D decided, rows on the list. unit: see weight_mass. listed, list: as assign_few has them;
+// counts[2] is then the list's length, and next is in its order.
 extern "C" __global__ void __launch_bounds__(256, 4)
 settle(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, int k,
        const W* __restrict__ weights, const double* __restrict__ offset, const double* __restrict__ scale, double unit,
        int summing, const int* __restrict__ next, int* __restrict__ labels, unsigned long long* __restrict__ sums,
-       unsigned long long* __restrict__ counts) {
+       unsigned long long* __restrict__ counts, int listed, const int* __restrict__ list) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
     unsigned* local = (unsigned*)dynamic_shared;
     int size = k * (d + 1);
@@ -36,8 +37,10 @@ settle(const X* __restrict__ x, long long n, int d, const double* __restrict__ c
         __syncthreads();
     }
     int64 changed = 0, decided = 0;
-    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        int before = labels[i], after = next[i];
+    if (listed) n = (int64)counts[2];
+    for (int64 place = (int64)blockIdx.x * blockDim.x + threadIdx.x; place < n; place += (int64)gridDim.x * blockDim.x) {
+        int64 i = listed ? list[place] : place;
+        int before = labels[i], after = next[place];
         const X* row = x + i * d;
         if (after == UNCERTAIN) {
             after = decide(row, centers, k, d);

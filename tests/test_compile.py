@@ -63,6 +63,12 @@ def group_of_centers(d: int) -> float:
     return (8 * rows * d + 12 * rows + 2 * (d + 1) + 6) / (8 * rows * d)
 
 
+def measured_rows(d: int) -> float:
+    """active, a row that is measured: of each feature loads of it, its offset and center, two multiply-adds, and a
+    conversion, which takes six for a float16; two more multiply-adds for the root and one for the bound."""
+    return (13 * d + 107) / (2 * d + 3)
+
+
 # assign_many, eight features of a thread's 64 pairs: 512 FFMA, 4 more for the norm. 32 loads of operands, 4 values of
 # up to 19 instructions to unpack (of a float16), bring into the frame and store; the rest is to load what comes next,
 # row by row or four values at once, and the loop's own.
@@ -75,8 +81,8 @@ BUDGETS = {
     # Bound by memory: half of all threads resident are enough to keep it busy. A value: load, conversion to double
     # and tests for least, largest and NaN, each of two registers.
     "extent": Budget(FOUR_BLOCKS, Loop("LDG", 32)),
-    # D for all centers, of uncertain rows.
-    "settle": Budget(FOUR_BLOCKS, Loop("DADD", 8 / 2)),
+    # D for all centers, of uncertain rows; the compiler makes addresses anew for each value.
+    "settle": Budget(FOUR_BLOCKS, Loop("DADD", 9 / 2)),
     # The center is the label's, so its address is 64 bits of its own.
     "inertia": Budget(FOUR_BLOCKS, Loop("DADD", 9 / 2)),
     "distances": Budget(FOUR_BLOCKS, ONE_SQUARE),
@@ -98,6 +104,8 @@ BUDGETS = {
     "find": Budget(ONE_LARGE_BLOCK, SCAN_STEP, 8 * 1024),
     # Rows: 4 x 8 or 2 x 16 values, with best, second and label each; 32 scores at a time, 8 operands.
     "assign_few": Budget(TWO_BLOCKS, Loop("FFMA", group_of_centers)),
+    # Bound by memory as long as most rows are done with a comparison; the loop is that over blocks of rows.
+    "active": Budget(FOUR_BLOCKS, Loop("FFMA", measured_rows), 4 * 8 + 8),
     # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.
     "assign_many": Budget(TWO_BLOCKS, EIGHT_FEATURES, MANY_SHARED),
     # Twice the registers for the next values: one block, where need be.
@@ -111,6 +119,7 @@ SPECIALISATIONS = [
     *[("assign_few", "float32", 0, d) for d in (1, 2, 9)],
     # Those that take most registers.
     *[("assign_few", x, 0, d) for x, d in (("uint8", 8), ("float64", 8), ("uint8", 16), ("float64", 16))],
+    *[("active", x, 0, d) for x, d in (("uint8", 3), ("float16", 3), ("float32", 16), ("float64", 16))],
     *[("assign_many", x, 0, None) for x in KINDS],
     *[("settle", x, w, None) for x, w in (("uint8", 0), ("uint8", 1), ("float32", 0), ("float64", 2))],
     *[("distance", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],

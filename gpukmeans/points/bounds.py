@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact import U32, squared_distance
+from gpukmeans.exact import U32, Floats, squared_distance
 from gpukmeans.points.nearest import Nearest, Target
 
 F32 = NDArray[np.float32]
@@ -31,6 +31,25 @@ def _round_up(values: NDArray[np.float64]) -> F32:
     return np.nextafter(values.astype(np.float32), np.float32(np.inf))
 
 
+def distance_bounds(d: int, largest_z: float) -> tuple[np.float32, np.float32]:
+    """What a float32 distance between a row and a center in the frame is multiplied by, and what is added, to bound the
+    true one from above: the norm's own roundings, relatively; those of y and z, whose norms are at most sqrt(d) and Z,
+    and what may have underflowed, absolutely. The product and the sum round too.
+    """
+    absolute = 1.11 * U32 * (math.sqrt(d) + math.sqrt(largest_z)) + math.sqrt(d) * 2.0**-60
+    return np.float32(1 + (d + 12) * U32), np.float32(absolute)
+
+
+def moved(old: Floats, new: Floats, scale: float) -> tuple[Floats, Floats]:
+    """How far each of the centers (d, k) moved, and the most that any other did: (k,), from above, times scale."""
+    own = np.sqrt(squared_distance(new, old)) * (scale * (1 + 2.0**-30))
+    others = np.full(len(own), own.max())
+    if len(own) > 1:
+        first = int(own.argmax())
+        others[first] = np.delete(own, first).max()
+    return own, others
+
+
 @dataclass(frozen=True)
 class Drift:
     """Per label: how far its center moved, the most any other center moved, and half the distance
@@ -43,13 +62,8 @@ class Drift:
     @staticmethod
     def between(old: Target, new: Target) -> Drift:
         assert new.frame is not None
-        k = new.centers.shape[1]
-        moved = np.sqrt(squared_distance(new.centers, old.centers)) * (new.frame.scale * (1 + 2.0**-30))
-        others = np.full(k, moved.max())
-        if k > 1:
-            first = int(moved.argmax())
-            others[first] = np.delete(moved, first).max()
-        return Drift(_round_up(moved), _round_up(others), Drift._half_gap(new))
+        own, others = moved(old.centers, new.centers, new.frame.scale)
+        return Drift(_round_up(own), _round_up(others), Drift._half_gap(new))
 
     @staticmethod
     def _half_gap(target: Target) -> F32:
@@ -92,12 +106,8 @@ class Bounds:
 
     def tighten(self, rows: NDArray[np.int64], y: F32, labels: NDArray[np.int32], target: Target, drift: Drift) -> F32:
         """Measure the distance of features y (m, d + 1) to their own centers; returns which stay active."""
-        d = target.z.shape[1]
         step = y[:, :-1] - target.z.take(labels, axis=0)
-        # The norm's own roundings relatively, those of y and z (|y|, |z| at most Z and sqrt(d)) and
-        # what may have underflowed absolutely.
-        relative = np.float32(1 + (d + 8) * U32)
-        absolute = np.float32(1.1 * U32 * (math.sqrt(d) + math.sqrt(target.largest_z)) + math.sqrt(d) * 2.0**-60)
+        relative, absolute = distance_bounds(target.z.shape[1], target.largest_z)
         upper = np.sqrt(np.einsum("ij,ij->i", step, step)) * relative + absolute
         self.upper[rows] = upper
         return upper * _CLEAR >= np.maximum(self.lower[rows], drift.half_gap.take(labels))

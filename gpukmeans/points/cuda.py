@@ -15,27 +15,13 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights
 from gpukmeans.points.base import Farthest, State
-from gpukmeans.points.gpu import BLOCK, Gpu
+from gpukmeans.points.gpu import BLOCK, SHARED, Gpu
+from gpukmeans.points.proposals import Proposals
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 
-# Up to this many features a thread holds whole rows in registers (kernels/assign.cu).
-FEW_FEATURES = 16
-
-# As assign_few has it: centers of a group, and floats between groups in shared memory, which read other banks then.
-GROUP, GROUP_PADDING = 8, 4
-
-# As assign_many has it: rows and centers that a block compares at a time, and features at a time.
-TILE, DEPTH = 128, 8
-
-# |z|^2 of centers that are nobody's, above all scores.
-NEVER = np.finfo(np.float32).max
-
 # Rows of a run in seed.cu, and threads of the blocks that scan them: as many as a block can have.
 RUN = 1024
-
-# Shared memory that every CUDA device gives to a block without being asked.
-SHARED = 48 * 1024
 
 # Values of a table of distances at a time: 64 MB.
 TABLE = 2**23
@@ -59,16 +45,17 @@ class CudaPoints:
     ) -> None:
         self.n, self.d = x.shape
         self.weights = summary or Weights.of_rows(self.n)
-        self.uncertain = 0  # points that scores left to D, over all assignments
+        # Over all assignments: rows that scores left to D, and that were compared with all centers.
+        self.uncertain = self.compared = 0
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
         self._gpu = Gpu(cp, (f"-DX_KIND={X_KINDS[x.dtype.name]}", f"-DWEIGHT_KIND={kind}", f"-DRUN={RUN}"))
         self._given, self._lasting, self._stay = x, lasting, stay
         self._here: Any = self._gpu.put(x) if self._gpu.holds(x) else None
-        self._nothing = self._gpu.zeros(1, np.float64)  # for arguments that a kernel will not read
-        self._w = self._nothing if weights is None else self._gpu.put(weights)
+        self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
         self.k = 0  # of the centers that there are labels of
         self._closest: Any = None
-        self._offset = self._scale = self._nothing  # until `prepare`
+        self._spare: Any = None
+        self._offset = self._scale = self._gpu.nothing  # until `prepare`
         self._unit = 2.0**self.weights.exponent
 
     def _arriving(self) -> Iterator[slice]:
@@ -114,8 +101,6 @@ class CudaPoints:
 
     def _within(self, low: Floats, high: Floats) -> None:
         self._frame = Frame.of(low, high)
-        if self._frame is not None:
-            self._offset_in_frame = self._gpu.put(self._in_frame(np.pad(self._frame.offset, (0, -self.d % DEPTH))))
 
     def prepare(self, scales: Scales) -> None:
         self._offset, self._scale = self._gpu.put(scales.offset), self._gpu.put(scales.scale)
@@ -128,7 +113,7 @@ class CudaPoints:
             self._label(state.k)
             self._labels = self._gpu.put(state.labels)
         if state.closest is not None:
-            self._closest = self._gpu.put(state.closest)
+            self._closest = self._spare = self._gpu.put(state.closest)
 
     def closest(self) -> Floats | None:
         return None if self._closest is None else self._gpu.get(self._closest)
@@ -139,63 +124,36 @@ class CudaPoints:
         k = len(centers)
         if k != self.k:
             self._label(k)
-        self._propose(centers)
-        counts = self._gpu.zeros(2, np.uint64)
+        # Bounds for the next time take the memory that seeding took.
+        bounds = self._scratch if self._lasting and self._closest is None else None
+        counts = self._gpu.zeros(3, np.uint64)
+        self._proposals.propose(self._x, self._labels, centers, counts, bounds)
         size = 8 * k * (self.d + 1)
         summing = 0 if not self._lasting else 2 if size <= SHARED else 1
         self._gpu.launch(
             *("settle", "settle", self.n, *self._rows(), self._gpu.put(centers), np.int32(k)),
             *(self._w, self._offset, self._scale, np.float64(self._unit), np.int32(summing)),
-            *(self._next, self._labels, self._device_sums, counts),
+            *(self._proposals.next, self._labels, self._device_sums, counts),
+            *(np.int32(self._proposals.listed), self._proposals.list),
             shared=size if summing == 2 else 0,
         )
-        changed, decided = self._gpu.get(counts).tolist()
+        changed, decided, listed = self._gpu.get(counts).tolist()
         self.uncertain += decided
+        self.compared += listed if self._proposals.listed else self.n
         return changed
 
     def _label(self, k: int) -> None:
         """Forget all labels: k centers are to come."""
         labels = self._gpu.full(self.n, -1, np.int32)
-        following = self._gpu.empty(self.n, np.int32)
+        proposals = Proposals(self._gpu, self.n, self.d, self._given.dtype, self._frame)
         self._device_sums = self._gpu.zeros((k, self.d + 1), np.uint64)
-        self._labels, self._next, self.k = labels, following, k  # once nothing can fail any more
+        self._labels, self._proposals, self.k = labels, proposals, k  # once nothing can fail any more
 
-    def _propose(self, centers: Floats) -> None:
-        """Labels where scores are certain, -1 elsewhere."""
-        frame = self._frame
-        scores = frame.centers(centers) if frame is not None else None
-        if frame is None or scores is None:
-            with self._gpu:
-                self._next.fill(-1)
-            return
-        columns, largest_z = scores
-        margin = (*frame.margin_factors(largest_z), self._next)
-        where = (self._offset_in_frame, self._in_frame(frame.scale))
-        if self.d <= FEW_FEATURES:
-            columns = _padded(columns, 1, GROUP)
-            size = 4 * (columns.shape[0] * GROUP + GROUP_PADDING)
-            groups = columns.shape[1] // GROUP
-            tile = min(groups, SHARED // size)
-            # 16 or fewer values of a row fit the registers four, or beyond eight two at a time.
-            rows_each = 4 if self.d <= 8 else 2
-            self._gpu.launch(
-                *("assign_few", "assign_few", -(-self.n // rows_each), self._x, np.int64(self.n), *where),
-                *(self._gpu.put(columns), np.int32(columns.shape[1]), np.int32(tile), *margin),
-                options=(f"-DD_FEW={self.d}",),
-                shared=tile * size,
-            )
-        else:
-            columns = _padded(columns, DEPTH, TILE)
-            depth, tiles = columns.shape[0] - 1, columns.shape[1] // TILE
-            blocks = min(self._gpu.blocks, -(-self.n // TILE))
-            self._gpu.run(
-                *("assign_many", "assign_many", blocks, BLOCK, *self._rows(), np.int32(depth), *where),
-                *(self._gpu.put(columns.reshape(depth + 1, tiles, TILE).swapaxes(0, 1)), np.int32(tiles), *margin),
-            )
-
-    def _in_frame(self, value: Any) -> Any:
-        """An offset or a scale of the frame in the type that rows are brought into it with (kernels/assign.cuh)."""
-        return (np.float64 if self._given.dtype == np.float64 else np.float32)(value)
+    def _scratch(self) -> Any:
+        """(n,) float64 of memory, which serves the closest distances of seeding, then bounds, then far distances."""
+        if self._spare is None:
+            self._spare = self._gpu.empty(self.n, np.float64)
+        return self._spare
 
     def sums(self) -> Ints:
         return self._gpu.get(self._device_sums).view(np.int64)
@@ -222,7 +180,8 @@ class CudaPoints:
         return coarse, fine
 
     def farthest(self, centers: Floats, m: int) -> Farthest:
-        distance = self._gpu.empty(self.n, np.float64)
+        self._proposals.forget()
+        distance = self._scratch()
         device = self._gpu.put(centers)
         self._gpu.launch("distance", "own_distances", self.n, *self._rows(), device, self._labels, distance)
         n = np.int64(self.n)
@@ -272,7 +231,7 @@ class CudaPoints:
 
     def _mass(self) -> tuple[Any, Any, np.float64, np.float64]:
         """The arguments that say what a row's mass is, by the last call of `total`."""
-        closest = self._nothing if self._closest is None else self._closest
+        closest = self._gpu.nothing if self._closest is None else self._closest
         return self._w, closest, np.float64(self._power), np.float64(self._unit)
 
     def total(self, exponent: int | None) -> int:
@@ -305,22 +264,14 @@ class CudaPoints:
 
     def accept(self, candidate: int) -> float:
         first = self._closest is None
-        closest = self._gpu.empty(self.n, np.float64) if first else self._closest
+        closest = self._scratch() if first else self._closest
+        if first and self.k:
+            self._proposals.forget()
         largest = self._gpu.zeros(1, np.uint64)
         center = self._candidates[candidate : candidate + 1]
         self._gpu.launch("seed", "accept_center", self.n, *self._rows(), center, np.int32(first), closest, largest)
         self._closest = closest
         return float(self._gpu.get(largest).view(np.float64)[0])
-
-
-def _padded(columns: NDArray[np.float32], depth: int, width: int) -> NDArray[np.float32]:
-    """Frame.centers' columns (d + 1, k) with |z|^2 first, d and k rounded up to multiples of depth and width."""
-    d, k = columns.shape[0] - 1, columns.shape[1]
-    result = np.zeros((1 + d + -d % depth, k + -k % width), np.float32)
-    result[0, k:] = NEVER
-    result[0, :k] = columns[d]
-    result[1 : d + 1, :k] = columns[:d]
-    return result
 
 
 def _doubles(keys: NDArray[np.uint64]) -> Floats:

@@ -24,6 +24,9 @@ BLOCK = 256
 # Blocks to a multiprocessor: eight of 256 threads are as many as it holds at once (2,048 threads).
 RESIDENT = 8
 
+# Shared memory that every CUDA device gives to a block without being asked.
+SHARED = 48 * 1024
+
 # Bytes of a transfer's pieces. A piece crosses the bus while the host copies the next: 4 MB take 0.1 ms at
 # the 50 GB/s of PCIe 5, a hundred times what starting one takes, and lie in the host's cache meanwhile.
 PIECE = 2**22
@@ -59,6 +62,7 @@ class Gpu:
         )
         # A kernel's error shows at some later call: these have been launched since the last answer.
         self._launched: list[str] = []
+        self.nothing = self.zeros(1, np.float64)  # for arguments that a kernel will not read
 
     # ------------------------------------------------------------ errors
 

@@ -155,6 +155,12 @@ inline unsigned __activemask() { return 1u << cuda_host::lane(); }
     inline T __##f##sqrt_rn(T a) { return sqrt(a); }
 CUDA_HOST_ROUNDED(float, f)
 CUDA_HOST_ROUNDED(double, d)
+// The rounding error of a sum of two floats is one itself (Knuth): it tells on which side of the sum the true one lies.
+inline float __fadd_rd(float a, float b) {
+    float sum = a + b, part = sum - a, error = (a - (sum - part)) + (b - part);
+    return error < 0 ? nextafterf(sum, -INFINITY) : sum;
+}
+inline float __fsub_rd(float a, float b) { return __fadd_rd(a, -b); }
 inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
 

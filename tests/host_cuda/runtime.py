@@ -91,6 +91,12 @@ class HostArray:
         offset = self._offset + start * math.prod(self.shape[1:]) * self.dtype.itemsize
         return HostArray(self._memory, offset, shape, self.dtype)
 
+    def view(self, dtype: DTypeLike) -> HostArray:
+        if self.ndim != 1:
+            raise TypeError("only arrays of one dimension are viewed as another dtype here")
+        dtype = np.dtype(dtype)
+        return HostArray(self._memory, self._offset, (self.nbytes // dtype.itemsize,), dtype)
+
     def reshape(self, *shape: Any) -> HostArray:
         shape = np.empty(self.size, np.bool_).reshape(*shape).shape  # NumPy's rules for -1 and for errors
         return HostArray(self._memory, self._offset, shape, self.dtype)

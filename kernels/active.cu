@@ -1,0 +1,101 @@
+// Which rows the assignment step has to look at again: those whose bounds no longer tell their label.
+//
+// Hamerly, "Making k-means even faster" (SDM 2010), see gpukmeans/points/bounds.py: from the distance to a row's own
+// center and the one to the runner-up, and from how far centers have moved since. What is kept for a row is written
+// when the row is looked at, and not at each move: with A the distance that its center has moved in all, and M the
+// most that another has in each iteration,
+//
+//   room  = (distance to others - distance to own) + A + M, as of then: the label stands while A + M is below
+//   reach = distance to others + M, as of then: the label stands while the distance to its own center is below reach - M
+//
+// so most rows cost one comparison, 8 bytes read; the rest measure the distance to their own center; and those for
+// which that is not enough go on the list. All roundings are directed so that a bound stays a bound. The list is in
+// the order of rows within a block's share, so that what reads those rows finds them side by side.
+//
+// For up to 16 features, D_FEW of them, known at compile time.
+
+#include "assign.cuh"
+
+#define EACH 4  // neighboring rows of a thread, whose labels and rooms are read in one word each
+
+__device__ __forceinline__ bool measure(const X* row, int label, const F* offset, F scale, const float* columns,
+                                        int stride, float relative, float absolute, float others, float& distance,
+                                        float& reach) {
+    float norm = 0.0f;
+#pragma unroll
+    for (int j = 0; j < D_FEW; j++) {
+        // A column is |z|^2 and -2 z; half of that is exact.
+        float step = fmaf(columns[(int64)(1 + j) * stride + label], 0.5f, in_frame(row[j], offset[j], scale));
+        norm = fmaf(step, step, norm);
+    }
+    distance = fmaf(__fsqrt_rn(norm), relative, absolute);
+    reach = __fsub_rd(reach, others);
+    return distance < reach;
+}
+
+// labels, room: aligned to 16 bytes. room, reach: (n,). drift: (4, k), A + M from above and from below, M from above and from below. relative, absolute:
+// what turns a computed distance into a bound from above. rows: (n,), the list; listed: its length, 0 before.
+extern "C" __global__ void __launch_bounds__(256, 4)
+active(const X* __restrict__ x, long long n, const F* __restrict__ offset, F scale, const float* __restrict__ columns,
+       int stride, const int* __restrict__ labels, float* __restrict__ room, const float* __restrict__ reach,
+       const float* __restrict__ drift, int k, float relative, float absolute, int* __restrict__ rows,
+       unsigned long long* __restrict__ listed) {
+    __shared__ unsigned warps[8];
+    __shared__ uint64 start;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int64 block_rows = (int64)blockDim.x * EACH;
+    for (int64 base = blockIdx.x * block_rows; base < n; base += gridDim.x * block_rows) {
+        int64 first = base + (int64)threadIdx.x * EACH;
+        int label_of[EACH];
+        float room_of[EACH];
+        if (first + EACH <= n) {
+            int4 label = *(const int4*)(labels + first);
+            float4 has = *(const float4*)(room + first);
+            label_of[0] = label.x, label_of[1] = label.y, label_of[2] = label.z, label_of[3] = label.w;
+            room_of[0] = has.x, room_of[1] = has.y, room_of[2] = has.z, room_of[3] = has.w;
+        } else {
+#pragma unroll
+            for (int e = 0; e < EACH; e++) {
+                label_of[e] = first + e < n ? labels[first + e] : 0;
+                room_of[e] = first + e < n ? room[first + e] : NEVER;
+            }
+        }
+        unsigned mine = 0;  // a bit for each of the thread's rows
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            int64 i = first + e;
+            int label = label_of[e];
+            if (drift[label] < room_of[e]) continue;
+            float distance, bound = reach[i];
+            if (measure(x + i * D_FEW, label, offset, scale, columns, stride, relative, absolute, drift[2 * k + label],
+                        distance, bound)) {
+                room[i] = __fadd_rd(__fsub_rd(bound, distance), drift[k + label]);
+            } else {
+                mine |= 1u << e;
+            }
+        }
+        // Places in the list: of the thread within its warp, of the warp within the block, of the block within all.
+        unsigned count = __popc(mine), before = count;
+        for (int step = 1; step < 32; step *= 2) {
+            unsigned other = __shfl_up_sync(0xffffffffu, before, step);
+            if (lane >= step) before += other;
+        }
+        if (lane == 31) warps[warp] = before;
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            unsigned total = 0;
+            for (int w = 0; w < 8; w++) {
+                unsigned own = warps[w];
+                warps[w] = total;
+                total += own;
+            }
+            start = total ? atomicAdd(listed, (uint64)total) : 0;
+        }
+        __syncthreads();
+        uint64 place = start + warps[warp] + before - count;
+        for (int e = 0; e < EACH; e++) {
+            if (mine >> e & 1) rows[place++] = (int)(first + e);
+        }
+        __syncthreads();  // warps and start are written again
+    }
+}

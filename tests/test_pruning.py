@@ -1,0 +1,195 @@
+"""Rows that the CUDA points leave out of an assignment would have kept their label; on a CPU, see test_kernels.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from host_cuda.runtime import HostCuda
+
+from gpukmeans import lloyd
+from gpukmeans.points import gpu, proposals, pruning
+from gpukmeans.points.cuda import CudaPoints
+from gpukmeans.points.numpy import NumPyPoints, tuned
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """Bounds however few centers there are."""
+    monkeypatch.setattr(proposals, "FEWEST_CENTERS", 1)
+
+
+@pytest.fixture(scope="module")
+def address():
+    return HostCuda(build="address", seed=1)
+
+
+def ready(points):
+    return points, lloyd.prepare(points, *points.extent())
+
+
+def both(cp, x):
+    """The kernels' Points, and NumPy's without any tricks."""
+    with tuned(merge=False, arrange=False, scores=False, bounds=False, threads=1):
+        return ready(CudaPoints(cp, x))[0], ready(NumPyPoints(x))
+
+
+def agree(found, expected):
+    assert found.labels().tolist() == expected.labels().tolist()
+    assert found.sums().tolist() == expected.sums().tolist()
+
+
+def blobs(n, d, k, seed=0, spread=0.3):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 5, (k, d))[rng.integers(0, k, n)] + rng.normal(0, spread, (n, d))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+@pytest.mark.parametrize("d", [1, 3, 16])
+def test_iterations(address, dtype, d):
+    x = (blobs(400, d, 8) * 8 + 100).clip(0, 255).astype(dtype)
+    found, (expected, scales) = both(address, x)
+    centers = x[:8].astype(np.float64)
+    for _ in range(6):
+        found.assign(centers)
+        expected.assign(centers)
+        agree(found, expected)
+        centers = lloyd.update(expected, scales, centers)
+
+
+def test_settled_rows_are_left_out(address):
+    x = blobs(900, 3, 6, spread=0.05)
+    found, (expected, scales) = both(address, x)
+    centers = x[:40]
+    shares = []
+    for _ in range(12):
+        before = found.compared
+        found.assign(centers)
+        expected.assign(centers)
+        agree(found, expected)
+        shares.append((found.compared - before) / len(x))
+        centers = lloyd.update(expected, scales, centers)
+    assert shares[0] == 1
+    assert shares[-1] < 0.5, shares
+    before = found.compared
+    found.assign(centers)
+    found.assign(centers)
+    assert found.compared - before < 0.2 * len(x), "where nothing moved"
+
+
+def ties():
+    grid = np.stack(np.meshgrid(*[np.arange(8.0)] * 2), axis=-1).reshape(-1, 2)
+    return np.repeat(grid, 3, axis=0)
+
+
+HARD = {
+    "ties": ties(),
+    "far off": blobs(200, 3, 5) + 1e8,
+    "ranges": blobs(150, 9, 5) * 10.0 ** np.linspace(-30, 30, 9),
+    "subnormals": np.rint(blobs(150, 3, 5)) * 1e-310,
+    "huge": blobs(150, 4, 5) * 2.0**300,
+    "half precision": blobs(200, 2, 4).astype(np.float16),
+    "bytes": (blobs(300, 3, 5) * 8 + 100).clip(0, 255).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_any_walk_of_the_centers(address, name):
+    """Steps of all sizes, down to the last bit and to none, of all centers or one, and leaps."""
+    x = HARD[name]
+    rng = np.random.default_rng(3)
+    found, (expected, _) = both(address, x)
+    size = np.ptp(x.astype(np.float64), axis=0)
+    centers = x[rng.integers(0, len(x), 7)].astype(np.float64)
+    for turn in range(24):
+        found.assign(centers)
+        expected.assign(centers)
+        agree(found, expected)
+        step = rng.normal(0, 10.0 ** -rng.integers(1, 17), centers.shape) * size
+        if turn % 3 == 0:
+            step[rng.integers(0, 7)] = 0
+        elif turn % 3 == 1:
+            step[1:] = 0
+        if turn % 8 == 7:
+            step *= 0
+        centers = centers + step
+        if turn % 10 == 9:
+            centers = x[rng.integers(0, len(x), 7)].astype(np.float64)
+
+
+def test_rows_just_past_the_middle_change_sides(address):
+    """Two centers approach a row from both sides by steps that the bounds all but allow."""
+    x = np.linspace(-1, 1, 201)[:, None]
+    found, (expected, _) = both(address, x)
+    for step in np.linspace(0, 0.2, 60):
+        centers = np.array([[-0.5 + step], [0.5 + step * 0.999], [9.0]])
+        found.assign(centers)
+        expected.assign(centers)
+        agree(found, expected)
+
+
+def test_long_ways_are_begun_anew(address, monkeypatch):
+    monkeypatch.setattr(pruning, "LONGEST", 0.05)
+    x = blobs(300, 2, 5)
+    found, (expected, scales) = both(address, x)
+    centers = x[:5]
+    for _ in range(8):
+        found.assign(centers)
+        expected.assign(centers)
+        agree(found, expected)
+        centers = lloyd.update(expected, scales, centers)
+    assert found.compared > 2 * len(x)
+
+
+def test_bounds_end_where_their_memory_serves_others(address):
+    """Searching far rows, and seeding anew."""
+    x = blobs(300, 2, 5)
+    found, (expected, _) = both(address, x)
+    centers = x[:5]
+    for points in (found, expected):
+        points.assign(centers)
+        points.farthest(centers, 3)
+        points.assign(centers + 0.01)
+    agree(found, expected)
+    for points in (found, expected):
+        points.restart()
+        points.propose(x[:1])
+        points.accept(0)
+        points.restart()
+        points.assign(centers + 0.02)
+    agree(found, expected)
+
+
+def test_other_numbers_of_centers(address):
+    x = blobs(200, 3, 5)
+    found, (expected, _) = both(address, x)
+    for k in (5, 30, 30, 4, 4):
+        for points in (found, expected):
+            points.assign(x[:k])
+        agree(found, expected)
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_no_race_and_no_order_of_threads(monkeypatch, seed):
+    monkeypatch.setattr(gpu, "RESIDENT", 1)
+    x = blobs(2500, 3, 6).astype(np.float32)
+    found, (expected, scales) = both(HostCuda(build="race" if seed == 2 else "address", seed=seed), x)
+    centers = x[:6].astype(np.float64)
+    for _ in range(4):
+        found.assign(centers)
+        expected.assign(centers)
+        agree(found, expected)
+        centers = lloyd.update(expected, scales, centers)
+
+
+def test_movement_adds_up_from_above():
+    movement = pruning.Movement(3)
+    old = np.zeros((3, 2))
+    new = np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]])
+    assert movement.follow(old, new, 1.0)
+    assert movement.follow(new, old, 1.0)
+    both_up, both_down, others_up, others_down = movement.table().astype(np.float64)
+    for up, down, true in ((both_up, both_down, [12, 12, 10]), (others_up, others_down, [2, 10, 10])):
+        assert (down < true).all()
+        assert (up > true).all()
+        np.testing.assert_allclose(up, down, rtol=1e-6)
+    assert not movement.follow(old, new, 4.0), "too far to be worth keeping"
