@@ -53,9 +53,9 @@ def to_numpy(X: Any) -> Any:
     return _cupy().asnumpy(x) if _is_cupy(x) else x
 
 
-def compressed(x: Any, mask: NDArray[np.bool_]) -> Any:
-    """x[mask], where x is."""
-    return x[_cupy().asarray(mask)] if _is_cupy(x) else x[mask]
+def taken(x: Any, rows: NDArray[Any]) -> Any:
+    """x[rows], where x is; rows: indices, or a mask."""
+    return x[_cupy().asarray(rows)] if _is_cupy(x) else x[rows]
 
 
 def stand_in(x: Any) -> NDArray[Any]:

@@ -101,30 +101,38 @@ def _demo(args: argparse.Namespace) -> None:
     try:
         import matplotlib  # noqa: F401
         import PIL  # noqa: F401
+        from tqdm import tqdm
     except ImportError as error:
-        raise CommandError(f"the demo needs matplotlib and Pillow ({error}): pip install 'gpukmeans[demo]'") from None
+        needed = "matplotlib, Pillow and tqdm"
+        raise CommandError(f"the demo needs {needed} ({error}): pip install 'gpukmeans[demo]'") from None
     device = _resolve(args.device)
     with _writing_to(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     written = []
     print(f"{'':<36}{' gpukmeans ':-^35}  {' scikit-learn ':-^35}")
     print(ROW.format("workload", "n x d", "k", "device", *FITS, *FITS), flush=True)
-    for load, repeats, draw in (
+    drawn: list[tuple[Callable[[], Any], int, Callable[..., Drawn]]] = [
         (workloads.blobs, 3, _draw_blobs),
         (workloads.digits, 3, _draw_digits),
         (workloads.china, 1, _draw_china),
-    ):
-        workload: Any = load()
-        ours, theirs = _compare(workload, device, args.seed, repeats)
-        n, d = workload.X.shape
-        size = [workload.name, f"{n:,} x {d}", str(workload.n_clusters), device]
-        print(ROW.format(*size, *ours.cells(), *theirs.cells()), flush=True)
-        if workload.name == "digits":
-            accuracy = workloads.accuracy(ours.model.labels_, workload.truth)
-        for name, save in draw(workload, ours.model).items():
-            with _writing_to(args.out), atomic(args.out / name) as file:
-                save(file, format="png")
-            written.append(args.out / name)
+    ]
+    # disable=None: on a terminal only. leave=False: it is gone once the table is there.
+    with tqdm(total=len(drawn), desc="demo", unit=" workloads", disable=None, leave=False) as bar:
+        for load, repeats, draw in drawn:
+            workload = load()
+            bar.set_description(workload.name)
+            ours, theirs = _compare(workload, device, args.seed, repeats)
+            n, d = workload.X.shape
+            size = [workload.name, f"{n:,} x {d}", str(workload.n_clusters), device]
+            with bar.external_write_mode():
+                print(ROW.format(*size, *ours.cells(), *theirs.cells()), flush=True)
+            if workload.name == "digits":
+                accuracy = workloads.accuracy(ours.model.labels_, workload.truth)
+            for name, save in draw(workload, ours.model).items():
+                with _writing_to(args.out), atomic(args.out / name) as file:
+                    save(file, format="png")
+                written.append(args.out / name)
+            bar.update()
     print(f"\ndigits: {accuracy:.1%} accuracy, each cluster taken for the digit most frequent in it")
     print("wrote", *written)
 

@@ -22,8 +22,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from gpukmeans import arrays, dispatch, lloyd, saving, seeding
-from gpukmeans.exact import Floats, Scales, Weights
+from gpukmeans.exact import Floats, Weights
 from gpukmeans.points.base import Points
+from gpukmeans.progress import Record, Watch
 from gpukmeans.threads import one_blas_thread
 
 logger = logging.getLogger("gpukmeans")
@@ -61,7 +62,7 @@ default="k-means++"
         A start ends when the centers' summed squared shift is at most ``tol`` times the mean (weighted)
         variance of the features, or when no label changes.
     verbose : int, default=0
-        Whether to print each iteration.
+        Whether to print each iteration: its inertia costs a pass over the data.
     random_state : int, RandomState instance or None, default=None
         The seed of all randomness. An int makes the result repeatable.
     copy_x : bool, default=True
@@ -75,6 +76,15 @@ default="k-means++"
     output_type : {"input", "numpy", "cupy", "torch", "jax"}, default="input"
         The kind of arrays that come back: "input" for the kind of X, where X is, if X is an array of one
         of these libraries or on a GPU, and NumPy's for anything else.
+    callback : callable, default=None
+        Called as ``callback(record)`` with the `gpukmeans.Record` of each iteration, in the calling thread.
+        If it returns a true value, the fit ends there: this start is over, and no other is made. The
+        result is a valid fit, with the best centers so far, their inertia, and ``labels_ == predict(X)``.
+        An exception leaves the estimator as it was. As any parameter it is copied by ``clone``: a function
+        stays the same one, an object with state does not.
+    progress : bool, default=False
+        Whether to show a bar of the iterations, with inertia and labels changed; needs tqdm
+        (``pip install 'gpukmeans[progress]'``). As for ``callback``, inertia costs a pass each iteration.
 
     Attributes
     ----------
@@ -86,6 +96,8 @@ default="k-means++"
         The sum of the samples' weighted squared distances to their centers.
     n_iter_ : int
         The number of iterations of the best start.
+    history_ : list of gpukmeans.Record
+        Every iteration, of all starts.
     n_features_in_ : int
         The number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -124,7 +136,11 @@ default="k-means++"
         "algorithm": [StrOptions({"lloyd", "elkan"})],
         "device": [str],
         "output_type": [StrOptions({"input", *arrays.LIBRARIES})],
+        "callback": [callable, None],
+        "progress": ["boolean"],
     }
+
+    _auto_starts: ClassVar = 10  # what n_init="auto" is for an init that draws without looking
 
     def __init__(
         self,
@@ -140,6 +156,8 @@ default="k-means++"
         algorithm: str = "lloyd",
         device: str = "auto",
         output_type: str = "input",
+        callback: Callable[[Record], Any] | None = None,
+        progress: bool = False,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -152,6 +170,8 @@ default="k-means++"
         self.algorithm = algorithm
         self.device = device
         self.output_type = output_type
+        self.callback = callback
+        self.progress = progress
 
     # ------------------------------------------------------------ fitting
 
@@ -230,19 +250,24 @@ default="k-means++"
         self, x: NDArray[Any], sample_weight: ArrayLike | None, device: str, lasting: bool = True
     ) -> tuple[Points, NDArray[np.bool_] | None]:
         """Points of the samples that weigh anything, and which those are if not all."""
-        if sample_weight is None:
+        given, kept = self._weights(x, sample_weight)
+        if given is None:
             return dispatch.make_points(x, device=device, lasting=lasting), None
+        if kept is not None:
+            self._finite(dispatch.make_points(x, device=device, lasting=False), x)
+            x = arrays.taken(x, kept)
+        summary, weights = Weights.of(given)
+        return dispatch.make_points(x, weights, summary, device=device, lasting=lasting), kept
+
+    def _weights(self, x: Any, sample_weight: ArrayLike | None) -> tuple[Floats | None, NDArray[np.bool_] | None]:
+        """The weights that are positive, None for ones; and which samples have them, None for all."""
+        if sample_weight is None:
+            return None, None
         given = _check_sample_weight(arrays.to_numpy(sample_weight), x, dtype=np.float64, ensure_non_negative=True)
         kept = given > 0
         if not kept.any():
             raise ValueError("Sample weights must contain at least one non-zero number.")
-        if kept.all():
-            kept = None
-        else:
-            self._finite(dispatch.make_points(x, device=device, lasting=False), x)
-            x, given = arrays.compressed(x, kept), given[kept]
-        summary, weights = Weights.of(given)
-        return dispatch.make_points(x, weights, summary, device=device, lasting=lasting), kept
+        return (given, None) if kept.all() else (given[kept], kept)
 
     def _best_of_starts(self, points: Points, x: NDArray[Any]) -> tuple[lloyd.Fit, NDArray[np.int32]]:
         """The start of least inertia, and the labels of its points."""
@@ -253,16 +278,27 @@ default="k-means++"
         tolerance = lloyd.Tolerance(self.tol, points, scales)
         best: lloyd.Fit | None = None
         self._n_init = self._starts(init)
-        for _ in range(self._n_init):
-            centers = self._seed(points, x, random_state) if init is None else init
-            if self.verbose:
-                print("Initialization complete")
-            watch = _Printer(points, scales, tolerance) if self.verbose else _silent
-            last = lloyd.fit(
-                points, scales, centers, max_iter=self.max_iter, tolerance=tolerance, dtype=dtype, watch=watch
-            )
-            if best is None or last.inertia < best.inertia:
-                best = last
+        watch = Watch(
+            lambda centers: _unshifted(lloyd.inertia(points, scales, centers), points),
+            tolerance,
+            starts=self._n_init,
+            max_iter=self.max_iter,
+            verbose=self.verbose,
+            progress=self.progress,
+            callback=self.callback,
+        )
+        with watch:
+            for _ in range(self._n_init):
+                centers = self._seed(points, x, random_state) if init is None else init
+                watch.begin()
+                last = lloyd.fit(
+                    points, scales, centers, max_iter=self.max_iter, tolerance=tolerance, dtype=dtype, watch=watch
+                )
+                if best is None or last.inertia < best.inertia:
+                    best = last
+                if watch.stopped:
+                    break
+        self.history_ = watch.records
         assert best is not None
         if best is not last:
             points.assign(best.centers)
@@ -270,7 +306,8 @@ default="k-means++"
 
     def _starts(self, init: Floats | None) -> int:
         if self.n_init == "auto":
-            return 10 if callable(self.init) or (isinstance(self.init, str) and self.init == "random") else 1
+            many = callable(self.init) or (isinstance(self.init, str) and self.init == "random")
+            return self._auto_starts if many else 1
         if init is not None and self.n_init != 1:
             warnings.warn(
                 "Explicit initial center position passed: performing only one init in "
@@ -357,11 +394,18 @@ default="k-means++"
         score : float
         """
         with self._placed(X) as (x, device):
-            points, _ = self._points(x, sample_weight, device, lasting=False)
-            scales = lloyd.prepare(points, *self._finite(points, x))
-            centers = self._centers()
-            points.assign(centers)
-            return -_unshifted(lloyd.inertia(points, scales, centers), points)
+            _, _, inertia = self._measured(x, sample_weight, device)
+            return -inertia
+
+    def _measured(
+        self, x: Any, sample_weight: ArrayLike | None, device: str
+    ) -> tuple[Points, NDArray[np.bool_] | None, float]:
+        """As `_points`, labelled by the fitted centers; and the inertia."""
+        points, kept = self._points(x, sample_weight, device, lasting=False)
+        scales = lloyd.prepare(points, *self._finite(points, x))
+        centers = self._centers()
+        points.assign(centers)
+        return points, kept, _unshifted(lloyd.inertia(points, scales, centers), points)
 
     def _label(self, x: Any, centers: Floats, device: str) -> Any:
         points = dispatch.make_points(x, device=device, lasting=False)
@@ -448,27 +492,6 @@ default="k-means++"
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-class _Printer:
-    """Prints scikit-learn's lines for verbose=1."""
-
-    def __init__(self, points: Points, scales: Scales, tolerance: lloyd.Tolerance) -> None:
-        self.points, self.scales, self.tolerance = points, scales, tolerance
-
-    def __call__(self, iteration: lloyd.Iteration) -> None:
-        i = iteration.index
-        inertia = _unshifted(lloyd.inertia(self.points, self.scales, iteration.centers), self.points)
-        print(f"Iteration {i}, inertia {inertia}.")
-        if i > 0 and iteration.changed == 0:
-            print(f"Converged at iteration {i}: strict convergence.")
-        elif self.tolerance.reached(iteration.shift):
-            within = f"center shift {iteration.shift} within tolerance {self.tolerance.shift}"
-            print(f"Converged at iteration {i}: {within}.")
-
-
-def _silent(iteration: lloyd.Iteration) -> None:
-    pass
 
 
 def _float_dtype(x: NDArray[Any]) -> np.dtype:

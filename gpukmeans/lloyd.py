@@ -64,7 +64,7 @@ def inertia(points: Points, scales: Scales, centers: Floats) -> Fraction:
 
 @dataclass(frozen=True)
 class Iteration:
-    """One iteration's record: index from zero, points that changed label, squared shift of the
+    """One iteration: index from zero, points that changed label (of the first, all), squared shift of the
     centers, and the centers (k, d) it began with."""
 
     index: int
@@ -90,9 +90,11 @@ def fit(
     max_iter: int,
     tolerance: Tolerance,
     dtype: np.dtype,
-    watch: Callable[[Iteration], None] = lambda iteration: None,
+    watch: Callable[[Iteration], bool] = lambda iteration: False,
 ) -> Fit:
     """Iterate from ``centers`` (k, d) float64 until no label changes or the tolerance is reached.
+
+    watch: told of each iteration once its centers are known, where it may say True to end with these.
 
     The points are left labelled by the centers returned, which are rounded to ``dtype`` first.
     """
@@ -103,9 +105,10 @@ def fit(
             break
         updated = update(points, scales, centers)
         shift = math.fsum(squared_distance(updated.T, centers.T).tolist())
-        watch(Iteration(i, changed, shift, centers))
+        # Labels left by an earlier start say nothing of this one.
+        stop = watch(Iteration(i, changed if i > 0 else points.n, shift, centers))
         centers = updated
-        if tolerance.reached(shift):
+        if stop or tolerance.reached(shift):
             break
     published = centers.astype(dtype).astype(np.float64)
     if not np.array_equal(published, assigned):

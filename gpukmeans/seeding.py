@@ -10,13 +10,27 @@ import math
 
 import numpy as np
 
-from gpukmeans.exact import Floats, power_for
+from gpukmeans.exact import Floats, Ints, power_for
 from gpukmeans.points.base import Points
 
 
 def rank(uniform: float, total: int) -> int:
     """floor(uniform * total) for a uniform draw in [0, 1) of 53 bits, exactly."""
     return int(uniform * 2.0**53) * total >> 53
+
+
+def ranks(uniforms: Floats, total: int) -> Ints:
+    """`rank` of many draws (m,), for a total below 2**63.
+
+    With u in 2**-53 as a 2**27 + b, and total as c 2**32 + e, no term of the product divided by 2**53 leaves
+    64 bits: a c 2**6 is whole, and so much else divides by 2**27 that a e + b c 2**5 + b e 2**-27 remain,
+    over 2**26.
+    """
+    u = (uniforms * 2.0**53).astype(np.uint64)
+    a, b = u >> np.uint64(27), u & np.uint64(2**27 - 1)
+    c, e = np.uint64(total >> 32), np.uint64(total & (2**32 - 1))
+    rest = a * e + (b * c << np.uint64(5)) + (b * e >> np.uint64(27))
+    return ((a * c << np.uint64(6)) + (rest >> np.uint64(26))).astype(np.int64)
 
 
 def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.RandomState) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -154,6 +155,24 @@ def brute_distances() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 def brute_labels(brute_distances: Callable) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """The smallest index among the centers of least D, for each row."""
     return lambda x, centers: brute_distances(x, centers).argmin(axis=1)
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.fixture(scope="session")
+def peak() -> Callable[[Callable[[], Any]], int]:
+    """The most bytes that were allocated at once during a call, beyond those before it."""
+
+    def measure(call: Callable[[], Any]) -> int:
+        tracemalloc.start()
+        try:
+            call()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    return measure
 
 
 # ---------------------------------------------------------------- data

@@ -19,7 +19,7 @@ from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostArray, HostCuda
 from sklearn.exceptions import NotFittedError
 
-from gpukmeans import DeviceError, KMeans, arrays, load
+from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, arrays, load
 
 X = np.random.default_rng(0).normal(20, 5, (120, 3)).astype(np.float32)
 
@@ -82,6 +82,11 @@ def same(model, expected, x, kind, unwrap=lambda array: array):
     assert model.score(x) == expected.score(X)
 
 
+def fitted_in_batches(x, part, **parameters):
+    model = MiniBatchKMeans(4, **{"random_state": 0, "max_iter": 2, "batch_size": 50, **parameters})
+    return model.fit(x, sample_weight=np.arange(120) % 3).partial_fit(part)
+
+
 # ---------------------------------------------------------------- on the host
 
 
@@ -92,6 +97,22 @@ def test_jax(expected):
 
 def test_a_library_that_knows_only_dlpack(torch, expected):
     same(fitted(torch(X), device="cpu"), expected, torch(X), torch, lambda tensor: tensor.data)
+
+
+def test_batches_on_the_host_and_on_a_gpu(torch, cupy):
+    expected = fitted_in_batches(X, X[:30], device="cpu")
+    kinds = [
+        (lambda x: x, torch, torch, lambda tensor: tensor.data),
+        (cupy.asarray, lambda x: x, HostArray, lambda array: array),
+    ]
+    for here, wrap, kind, unwrap in kinds:
+        model = fitted_in_batches(wrap(here(X)), wrap(here(X[:30])))
+        for name in ("cluster_centers_", "labels_"):
+            assert type(getattr(model, name)) is kind, name
+            assert bits(unwrap(getattr(model, name))) == getattr(expected, name).tobytes(), name
+        assert (model.inertia_, model.n_steps_) == (expected.inertia_, expected.n_steps_)
+    named = fitted_in_batches(torch(X), torch(X[:30]), output_type="numpy", device="cpu")
+    assert type(named.labels_) is np.ndarray
 
 
 def test_host_arrays_are_not_copied(torch):

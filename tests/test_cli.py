@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,15 +28,21 @@ COMMAND = [sys.executable, "-m", "gpukmeans"]
 class Shown(NamedTuple):
     out: Path
     text: str
+    errors: str
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory, device: str) -> Shown:
     """One run of the demo, into a folder whose parent does not exist either."""
     out = tmp_path_factory.mktemp("cli") / "new" / "demo"
-    with redirect_stdout(io.StringIO()) as text:
+    with redirect_stdout(io.StringIO()) as text, redirect_stderr(Terminal()) as errors:
         assert main(["demo", "--out", str(out), "--device", device]) == 0
-    return Shown(out, text.getvalue())
+    return Shown(out, text.getvalue(), errors.getvalue())
 
 
 def failure(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -58,6 +64,14 @@ def test_demo_writes_its_pictures_and_nothing_else(shown: Shown) -> None:
             found[path.name] = picture.size
     assert found == SIZES
     assert all(str(shown.out / name) in shown.text.splitlines()[-1] for name in SIZES)
+
+
+def test_a_bar_tells_how_far_it_is_and_goes(shown: Shown) -> None:
+    steps = ["blobs:", "digits:", "china:"]
+    assert [step for step in steps if step in shown.errors] == steps
+    assert shown.errors.index("digits:") < shown.errors.index("china:")
+    assert shown.errors.endswith("\r")
+    assert shown.errors.rstrip("\r").split("\r")[-1].strip() == ""
 
 
 def test_files_are_as_readable_as_any(shown: Shown, tmp_path: Path) -> None:
@@ -192,7 +206,7 @@ def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err.startswith("usage: gpukmeans")
 
 
-@pytest.mark.parametrize("missing", ["matplotlib", "PIL"])
+@pytest.mark.parametrize("missing", ["matplotlib", "PIL", "tqdm"])
 def test_without_what_draws(missing: str, tmp_path: Path) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None\n"

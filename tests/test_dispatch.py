@@ -75,7 +75,8 @@ def test_other_names_are_refused(no_cupy, name):
 
 
 def test_the_public_names():
-    assert set(gpukmeans.__all__) == {"DeviceError", "KMeans", "__version__", "load"}
+    names = {"DeviceError", "KMeans", "MiniBatchKMeans", "Record", "__version__", "load"}
+    assert set(gpukmeans.__all__) == names
     assert issubclass(DeviceError, RuntimeError)
 
 

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from gpukmeans import KMeans
+from gpukmeans import KMeans, MiniBatchKMeans
 
 # ---------------------------------------------------------------- scikit-learn's checks
 
@@ -37,6 +37,8 @@ CHECKED = [
     KMeans(**QUICK, init="random", copy_x=False),
     KMeans(**QUICK, init=same_centers),
     KMeans(n_clusters=2, tol=0, device="cpu"),
+    MiniBatchKMeans(**QUICK, batch_size=10),
+    MiniBatchKMeans(**QUICK, init="random", tol=0.1, compute_labels=True, max_no_improvement=None),
 ]
 
 ROW_ORDER = "k-means++ and 'random' draw by rank in row order, and the check shuffles the rows"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tracemalloc
 import warnings
 
 import numpy as np
@@ -262,16 +261,6 @@ def test_points_hold_the_callers_memory(device, dtype):
     assert np.shares_memory(points._rows.x, x)
 
 
-def peak(call):
-    """The most bytes that were allocated at once during a call, beyond those before it."""
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.fixture(scope="module")
 def image():
     """2000 x 2000 pixels of noise, 12 MB: as many colors as there can be, so nothing merges away."""
@@ -282,7 +271,7 @@ def image():
 COPY = 24
 
 
-def test_fitting_an_image_makes_no_float64_copy(device, image):
+def test_fitting_an_image_makes_no_float64_copy(device, image, peak):
     """In the caller's order: labels (4 bytes a pixel) and two float32 bounds (8) while it runs; then labels
     for the caller (4), and their counting (8). A copy while it runs would make 36."""
     if device != "cpu":
@@ -293,7 +282,7 @@ def test_fitting_an_image_makes_no_float64_copy(device, image):
     assert used < 28 * len(image) < (4 + 8 + COPY) * len(image)
 
 
-def test_fitting_an_image_by_default_takes_less_than_a_float64_copy_at_any_one_time(device, image):
+def test_fitting_an_image_by_default_takes_less_than_a_float64_copy_at_any_one_time(device, image, peak):
     """Sorted along a curve: keys (8 bytes a pixel) and orders (4 + 4) before, positions (4), the colors
     themselves (3), their counts (8), labels (4) and bounds (8) after."""
     if device != "cpu":
@@ -303,7 +292,7 @@ def test_fitting_an_image_by_default_takes_less_than_a_float64_copy_at_any_one_t
     assert used < 40 * len(image)
 
 
-def test_predicting_an_image_makes_no_float64_copy(device, fitted, image):
+def test_predicting_an_image_makes_no_float64_copy(device, fitted, image, peak):
     """Labels (4 bytes a pixel), once in the Points and once for the caller, and chunks."""
     if device != "cpu":
         return

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpukmeans.points.numpy import tuned
-from gpukmeans.seeding import kmeans_plusplus, random, rank
+from gpukmeans.seeding import kmeans_plusplus, random, rank, ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -475,6 +475,12 @@ def test_init_is_left_alone(kmeans, blobs):
     init = blobs[0][:4].copy()
     kmeans(n_clusters=4, init=init).fit(blobs[0])
     np.testing.assert_array_equal(init, blobs[0][:4])
+
+
+def test_ranks_are_rank_of_each():
+    uniforms = np.concatenate([[0.0, 2.0**-53, 0.5, 1 - 2.0**-53], np.random.RandomState(0).random_sample(300)])
+    for total in (1, 2, 3, 1000, 2**31 - 1, 2**32, 2**53 + 1, 3**35, 2**62 - 1, 2**62, 2**63 - 1):
+        assert ranks(uniforms, total).tolist() == [rank(u, total) for u in uniforms.tolist()]
 
 
 def recorded(starts):

@@ -93,14 +93,14 @@ def test_blobs_are_found(kmeans, seed):
 # ---------------------------------------------------------------- the interface
 
 
-def test_signature_is_theirs_and_device():
+def test_signature_is_theirs_and_more():
     ours = inspect.signature(KMeans.__init__).parameters
     theirs = inspect.signature(Theirs.__init__).parameters
-    assert list(ours) == [*theirs, "device"]
+    assert list(ours) == [*theirs, "device", "output_type", "callback", "progress"]
     for name, parameter in theirs.items():
         assert (ours[name].default, ours[name].kind) == (parameter.default, parameter.kind), name
     assert ours["device"].default == "auto"
-    assert ours["device"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert {ours[name].kind for name in ours.keys() - theirs.keys()} == {inspect.Parameter.KEYWORD_ONLY}
 
 
 @pytest.mark.parametrize("method", ["fit", "predict", "transform", "fit_predict", "fit_transform", "score"])

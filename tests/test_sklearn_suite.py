@@ -37,7 +37,7 @@ NOT_OURS = {
     "test_sample_weight_zero": SEEDING,
 }
 
-OURS = ["KMeans"]
+OURS = ["KMeans", "MiniBatchKMeans"]
 
 
 def their_tests() -> ModuleType:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
 import numpy as np
 import pytest
 import scipy.sparse
@@ -169,17 +167,8 @@ def test_shapes_and_values_that_do_not_fit(kmeans):
 # ---------------------------------------------------------------- memory
 
 
-def peak(call):
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.mark.parametrize(("n", "d"), [(1000, 20_000), (150, 150_000)])
-def test_a_fit_never_makes_all_rows_dense(device, kmeans, monkeypatch, n, d):
+def test_a_fit_never_makes_all_rows_dense(device, kmeans, monkeypatch, n, d, peak):
     """160 MB and 180 MB when dense. The second has more features than scores serve: D alone decides.
 
     Features that passes keep take 64 MB at most whatever the data; that is left out here.

@@ -91,8 +91,7 @@ class Points(Protocol):
     def assign(self, centers: Floats) -> int:
         """Give every point the label of its nearest center (k, d), ties to the smallest label.
 
-        Returns how many changed label, where equal rows may count as one; with another k than the last
-        call's all do.
+        Returns how many rows changed label; with another k than the last call's all do.
         """
 
     def sums(self) -> Ints:

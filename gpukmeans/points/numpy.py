@@ -97,6 +97,7 @@ class NumPyPoints:
         self._row_x, self._row_weights = x, weights
         self._rows = Rows(x, weights, once=not lasting)
         self._position: NDArray[np.int32] | None = None
+        self._copies: NDArray[Any] | None = None  # how many of the caller's rows each is, if not one
         self._lasting = lasting
         self._tuning = _tuning.get() or Tuning()
         self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
@@ -134,6 +135,8 @@ class NumPyPoints:
             if arranged is not None:
                 self._rows = Rows(arranged.x, arranged.weights, once=False)
                 self._position = arranged.position
+                if self._rows.m < self.n:
+                    self._copies = arranged.weights if self._row_weights is None else np.bincount(self._position)
 
     def _spans(self, n: int, rows: int) -> list[slice]:
         rows = self._tuning.chunk_rows or max(1, rows)
@@ -176,7 +179,7 @@ class NumPyPoints:
         return None
 
     def _assign(self, span: slice, target: Target, drift: Drift | None) -> int:
-        """Label the rows of a span; returns how many changed."""
+        """Label the rows of a span; returns how many of the caller's changed."""
         rows = np.arange(span.start, span.stop)
         if drift is not None and self._bounds is not None:
             active = self._near(self._bounds.loosen(span, self._labels[span], drift), target, drift)
@@ -190,7 +193,7 @@ class NumPyPoints:
         self._labels[moved] = after
         if self._lasting:
             self._move(moved, before, after)
-        return len(moved)
+        return len(moved) if self._copies is None else int(self._copies[moved].sum())
 
     def _near(self, rows: NDArray[np.int64], target: Target, drift: Drift) -> NDArray[np.int64]:
         """Those of rows whose label may change when the distance to their own center is measured.

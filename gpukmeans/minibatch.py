@@ -1,0 +1,462 @@
+"""MiniBatchKMeans: k-means on small batches of rows; each batch is a Points."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from fractions import Fraction
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
+
+from gpukmeans import arrays, dispatch, lloyd, seeding
+from gpukmeans.estimator import KMeans, _float_dtype, _unshifted
+from gpukmeans.exact import Floats, Ints, Weights, squared_distance
+from gpukmeans.points.base import Points
+from gpukmeans.threads import one_blas_thread
+
+# Parameters of KMeans that this one does not have.
+_NOT_HERE = {"copy_x", "algorithm", "callback", "progress"}
+
+
+class MiniBatchKMeans(KMeans):
+    """k-means on batches of rows drawn at random: less work than `KMeans`, centers a little worse.
+
+    A step labels one batch, and moves each center to the mean of all rows that were ever labelled with
+    it. As for `KMeans`, the result is a function of the data, the weights, the parameters and the seed
+    alone: the same bits with any number of threads, on any device.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        The number of clusters, and of centers.
+    init : {"k-means++", "random"}, callable or array-like of shape (n_clusters, n_features), \
+default="k-means++"
+        How to choose the initial centers, see `KMeans`, here among ``init_size`` rows.
+    max_iter : int, default=100
+        The most passes over the data: ``max_iter * n_samples // batch_size`` steps.
+    batch_size : int, default=1024
+        Rows of a batch, drawn by weight, with repetitions; at most as many as there are.
+    verbose : int, default=0
+        Whether to print each step.
+    compute_labels : bool, default=True
+        Whether to label all rows and measure the inertia at the end, which takes a pass over the data.
+    random_state : int, RandomState instance or None, default=None
+        The seed of all randomness. One integer is drawn from it.
+    tol : float, default=0.0
+        A fit ends when the centers' summed squared shift in one step is at most ``tol`` times the mean
+        (weighted) variance of the features. 0 leaves that, and the pass over the data that it takes, out.
+    max_no_improvement : int or None, default=10
+        A fit ends after this many steps in which the smoothed inertia of batches did not fall; None: never.
+    init_size : int or None, default=None
+        How many rows, drawn by weight, to choose initial centers among; at most all. By default three
+        batches, and at least three rows a cluster.
+    n_init : "auto" or int, default="auto"
+        How many times to choose initial centers; those with the least inertia over ``init_size`` other rows
+        are kept, and a single fit starts from them. "auto" is 3 for "random" or a callable, 1 otherwise.
+        `partial_fit` chooses once.
+    reassignment_ratio : float, default=0.01
+        Centers with less than this share of the largest cluster's weight move, now and then, to random rows
+        of the batch.
+    device : str, default="auto"
+        See `KMeans`.
+    output_type : {"input", "numpy", "cupy", "torch", "jax"}, default="input"
+        See `KMeans`.
+
+    Attributes
+    ----------
+    cluster_centers_ : ndarray of shape (n_clusters, n_features)
+        The centers, in the dtype of the input if that is a float dtype, else float64.
+    labels_ : ndarray of shape (n_samples,), int32
+        ``predict(X)``, of the last batch after `partial_fit`; with ``compute_labels`` only.
+    inertia_ : float
+        The weighted sum of squared distances to the centers. Without ``compute_labels``, an estimate from
+        the smoothed inertia of batches, which `partial_fit` leaves out.
+    n_iter_ : int
+        How many passes over the data the steps amount to, the last one begun included. `fit` only.
+    n_steps_ : int
+        How many batches were looked at.
+    n_features_in_ : int
+        The number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        The names of the features, if the input had any.
+
+    Notes
+    -----
+    Sculley, "Web-scale k-means clustering" (WWW 2010). The batches, their sizes and the rules by which a
+    fit ends or moves a center elsewhere follow scikit-learn's MiniBatchKMeans; the draws are others.
+
+    Examples
+    --------
+    >>> from gpukmeans import MiniBatchKMeans
+    >>> import numpy as np
+    >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]] * 4)
+    >>> model = MiniBatchKMeans(n_clusters=2, random_state=0, batch_size=6)
+    >>> for batch in (X[:12], X[12:]):
+    ...     model = model.partial_fit(batch)
+    >>> sorted(model.cluster_centers_.tolist())
+    [[1.0, 2.0], [10.0, 2.0]]
+    >>> labels = model.fit(X).predict([[0, 0], [12, 3]])
+    >>> labels[0] != labels[1]
+    np.True_
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **{name: kinds for name, kinds in KMeans._parameter_constraints.items() if name not in _NOT_HERE},
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "compute_labels": ["boolean"],
+        "max_no_improvement": [Interval(Integral, 0, None, closed="left"), None],
+        "init_size": [Interval(Integral, 1, None, closed="left"), None],
+        "reassignment_ratio": [Interval(Real, 0, None, closed="left")],
+    }
+
+    _auto_starts: ClassVar = 3
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: str | Callable | ArrayLike = "k-means++",
+        max_iter: int = 100,
+        batch_size: int = 1024,
+        verbose: int = 0,
+        compute_labels: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 0.0,
+        max_no_improvement: int | None = 10,
+        init_size: int | None = None,
+        n_init: str | int = "auto",
+        reassignment_ratio: float = 0.01,
+        device: str = "auto",
+        output_type: str = "input",
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.verbose = verbose
+        self.compute_labels = compute_labels
+        self.random_state = random_state
+        self.tol = tol
+        self.max_no_improvement = max_no_improvement
+        self.init_size = init_size
+        self.n_init = n_init
+        self.reassignment_ratio = reassignment_ratio
+        self.device = device
+        self.output_type = output_type
+
+    # ------------------------------------------------------------ fitting
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> MiniBatchKMeans:
+        """Find the centers from batches of rows drawn at random.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The samples; never written to.
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, none negative: a row is drawn in proportion to its weight.
+
+        Returns
+        -------
+        self : MiniBatchKMeans
+
+        Raises
+        ------
+        ValueError
+            For input that is not finite, fewer samples than clusters, or parameters out of range. An
+            estimator that was fitted before is then left as it was.
+        DeviceError
+            If the device asked for cannot be used.
+        """
+        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=True) as (x, device):
+            n = x.shape[0]
+            batch_size = self._sizes(n)
+            points, _ = self._points(x, sample_weight, device, lasting=self.tol > 0)
+            low, high = self._finite(points, x)
+            tolerance = self._tolerance(points, low, high) if self.tol > 0 else 0.0
+            sampler = _Sampler(x, *self._weights(x, sample_weight))
+            del points  # batches follow, and labels at the end
+
+            self._begin()
+            centers = self._best_init(x, sampler, device)
+            steps = self.max_iter * n // batch_size
+            watch = _Convergence(self, steps, batch_size, n, tolerance)
+            for step in range(steps):
+                generator = self._generator()
+                batch = dispatch.make_points(sampler.draw(batch_size, generator), device=device)
+                before = centers
+                centers, inertia = self._step(batch, batch.extent(), centers, generator)
+                if watch.ends(step, inertia / batch_size, before, centers):
+                    break
+            self.cluster_centers_ = self._like(X, centers.astype(_float_dtype(x)))
+            self.n_iter_ = -(-self.n_steps_ * batch_size // n)
+            self._publish(X, x, sample_weight, device)
+            if not self.compute_labels:
+                self.inertia_ = watch.smoothed * sampler.weight
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> MiniBatchKMeans:
+        """Make one step with X as the batch; the first call chooses the initial centers among its rows.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The batch; never written to. The first needs at least ``n_clusters`` rows.
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, none negative. In the means an integer weight is the same as that many copies.
+
+        Returns
+        -------
+        self : MiniBatchKMeans
+
+        Raises
+        ------
+        ValueError
+            As `fit`; or another number of features than before. The estimator is then left as it was.
+        DeviceError
+            If the device asked for cannot be used.
+        """
+        first = not hasattr(self, "cluster_centers_")
+        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=first) as (x, device):
+            points, _ = self._points(x, sample_weight, device)
+            extent = self._finite(points, x)
+            if first:
+                self._sizes(x.shape[0])
+                self._begin()
+                sampler = _Sampler(x, *self._weights(x, sample_weight))
+                centers = self._one_init(x, self._initial_array(x), sampler, self._generator(of_init=True), device)
+                dtype = _float_dtype(x)
+            else:
+                centers, dtype = self._centers(), arrays.to_numpy(self.cluster_centers_).dtype
+            centers, _ = self._step(points, extent, centers, self._generator())
+            self.cluster_centers_ = self._like(X, centers.astype(dtype))
+            self._publish(X, x, sample_weight, device)
+        return self
+
+    def fit_predict(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int32]:
+        """Fit, and return the labels of X (n_samples,), int32; see `fit`."""
+        self.fit(X, sample_weight=sample_weight)
+        return self.labels_ if self.compute_labels else self.predict(X)
+
+    def _sizes(self, n: int) -> int:
+        """Set the size of samples for initial centers; returns that of a batch."""
+        if n < self.n_clusters:
+            raise ValueError(f"n_samples={n} should be >= n_clusters={self.n_clusters}.")
+        batch_size = min(self.batch_size, n)
+        size = self.init_size
+        if size is None:
+            size = 3 * batch_size
+            if size < self.n_clusters:
+                size = 3 * self.n_clusters
+        elif size < self.n_clusters:
+            warnings.warn(
+                f"init_size={size} should be larger than n_clusters={self.n_clusters}. "
+                "Setting it to min(3*n_clusters, n_samples)",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            size = 3 * self.n_clusters
+        self._init_size = min(size, n)
+        return batch_size
+
+    def _tolerance(self, points: Points, low: Floats, high: Floats) -> float:
+        scales = lloyd.prepare(points, low, high)
+        points.assign(low[None])  # the variance is taken from the sums of a labelling, which may be any
+        return lloyd.Tolerance(self.tol, points, scales).shift
+
+    def _begin(self) -> None:
+        self._seed_drawn = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.n_steps_ = 0
+        self._counts = np.zeros(self.n_clusters)
+        self._since_reassignment = 0
+
+    def _generator(self, of_init: bool = False) -> np.random.RandomState:
+        """The next step's own: so no step depends on how much another drew, or whether it failed."""
+        return np.random.RandomState([self._seed_drawn] if of_init else [self._seed_drawn, self.n_steps_])
+
+    def _publish(self, X: ArrayLike, x: Any, sample_weight: ArrayLike | None, device: str) -> None:
+        """Labels and inertia of x with the centers, if asked for; or else none of an earlier call's."""
+        if not self.compute_labels:
+            for name in vars(self).keys() & {"labels_", "inertia_"}:
+                delattr(self, name)
+            return
+        points, kept, self.inertia_ = self._measured(x, sample_weight, device)
+        self.labels_ = self._like(X, points.labels() if kept is None else self._label(x, self._centers(), device))
+
+    # ------------------------------------------------------------ initial centers
+
+    def _best_init(self, x: Any, sampler: _Sampler, device: str) -> Floats:
+        """The best of ``n_init`` choices, by their inertia over one more sample."""
+        init = self._initial_array(x)
+        self._n_init = self._starts(init)
+        generator = self._generator(of_init=True)
+        valid = sampler.draw(self._init_size, generator)
+        measured = self._n_init > 1 or self.verbose
+        if measured:
+            points = dispatch.make_points(valid, device=device)
+            scales = lloyd.prepare(points, *points.extent())
+        best: Floats | None = None
+        least: float | Fraction = math.inf
+        for i in range(self._n_init):
+            if self.verbose:
+                print(f"Init {i + 1}/{self._n_init} with method {self.init if init is None else init}")
+            centers = self._one_init(x, init, sampler, generator, device)
+            inertia = Fraction(0)
+            if measured:
+                points.assign(centers)
+                inertia = lloyd.inertia(points, scales, centers)
+            if self.verbose:
+                print(f"Inertia for init {i + 1}/{self._n_init}: {_unshifted(inertia, points)}")
+            if inertia < least:
+                best, least = centers, inertia
+        assert best is not None
+        return best
+
+    def _one_init(
+        self, x: Any, init: Floats | None, sampler: _Sampler, generator: np.random.RandomState, device: str
+    ) -> Floats:
+        if init is not None:
+            return init
+        if self._init_size < x.shape[0]:
+            x = sampler.draw(self._init_size, generator)
+            points = dispatch.make_points(x, device=device)
+        else:
+            points = sampler.everything(device)
+        lloyd.prepare(points, *points.extent())
+        return self._seed(points, x, generator)
+
+    # ------------------------------------------------------------ a step
+
+    def _step(
+        self, points: Points, extent: tuple[Floats, Floats], centers: Floats, generator: np.random.RandomState
+    ) -> tuple[Floats, float]:
+        """The centers after a batch, and the batch's inertia to those before; counts the step."""
+        scales = lloyd.prepare(points, *extent)
+        points.assign(centers)
+        inertia = _unshifted(lloyd.inertia(points, scales, centers), points)
+        sums = points.sums()
+        with np.errstate(over="ignore"):
+            weight = np.ldexp(sums[:, -1].astype(np.float64), -points.weights.exponent - points.weights.shift)
+            counts = self._counts + weight
+        if not np.isfinite(counts).all():
+            raise ValueError("The weights of a cluster add up to more than float64 holds. Scale them down.")
+        moved = sums[:, -1] > 0
+        mean = scales.centers(sums[moved])
+        share = (weight[moved] / counts[moved])[:, None]
+        centers = centers.copy()
+        # The difference may round: what had no weight before is the mean itself.
+        centers[moved] = np.where(share == 1, mean, centers[moved] + (mean - centers[moved]) * share)
+        centers, counts = self._reassigned(points, centers, counts, generator)
+        self._counts = counts
+        self.n_steps_ += 1
+        return centers, inertia
+
+    def _reassigned(
+        self, points: Points, centers: Floats, counts: Floats, generator: np.random.RandomState
+    ) -> tuple[Floats, Floats]:
+        """Once in 10 * n_clusters rows, or while a cluster is empty, move the lightest centers to random rows
+        of the batch: half as many as there are at most, and never the heaviest one."""
+        self._since_reassignment += points.n
+        due = self._since_reassignment >= 10 * self.n_clusters or (self._counts == 0).any()
+        if not due or self.reassignment_ratio == 0:
+            return centers, counts
+        self._since_reassignment = 0
+        light = counts < self.reassignment_ratio * counts.max()
+        light[counts.argmax()] = False
+        order = np.argsort(counts, kind="stable")
+        lightest = order[light[order]][: points.n // 2]
+        if len(lightest) == 0:
+            return centers, counts
+        if self.verbose:
+            print(f"[MiniBatchKMeans] Reassigning {len(lightest)} cluster centers.")
+        lightest.sort()
+        centers[lightest] = seeding.random(points, len(lightest), generator)
+        counts = counts.copy()
+        # As much as the least of the others, so that they are not moved again at once.
+        counts[lightest] = np.delete(counts, lightest).min()
+        return centers, counts
+
+
+class _Sampler:
+    """Draws rows of x in proportion to their weight, with repetitions.
+
+    weights: the positive ones, None for ones; kept: which rows have them, None for all. As everywhere a draw
+    is a rank in the exact prefix sum of integer masses, in row order.
+    """
+
+    def __init__(self, x: Any, weights: Floats | None = None, kept: NDArray[np.bool_] | None = None) -> None:
+        self._x = x
+        self._rows = None if kept is None else np.flatnonzero(kept)
+        self._given: tuple[Weights, Floats | Ints] | None = None
+        self._prefix: Ints | None = None
+        self._total = x.shape[0]
+        if weights is not None:
+            self._given = Weights.of(weights)
+            self._prefix = np.cumsum(self._given[0].masses(self._given[1]))
+            self._total = int(self._prefix[-1])
+
+    def draw(self, m: int, generator: np.random.RandomState) -> Any:
+        """m rows."""
+        rows: NDArray[np.int64] = seeding.ranks(generator.random_sample(m), self._total)
+        if self._prefix is not None:
+            rows = np.searchsorted(self._prefix, rows, side="right")
+        return arrays.taken(self._x, rows if self._rows is None else self._rows[rows])
+
+    @property
+    def weight(self) -> float:
+        """The sum of the caller's weights."""
+        if self._given is None:
+            return float(self._total)
+        with np.errstate(over="ignore"):
+            return float(np.ldexp(self._given[0].total, -self._given[0].shift))
+
+    def everything(self, device: str) -> Points:
+        """Points of all rows that weigh anything."""
+        x = self._x if self._rows is None else arrays.taken(self._x, self._rows)
+        summary, weights = self._given or (None, None)
+        return dispatch.make_points(x, weights, summary, device=device)
+
+
+class _Convergence:
+    """When a fit ends: smoothed inertia that no longer falls, or centers that hardly move."""
+
+    def __init__(self, model: MiniBatchKMeans, steps: int, batch_size: int, n: int, tolerance: float) -> None:
+        self._steps, self._tolerance = steps, tolerance
+        self._most, self._verbose = model.max_no_improvement, model.verbose
+        self._alpha = min(1.0, 2.0 * batch_size / (n + 1))
+        self.smoothed = 0.0  # an exponentially weighted average of the inertia per row
+        self._least = math.inf
+        self._without = 0
+
+    def ends(self, step: int, inertia: float, before: Floats, centers: Floats) -> bool:
+        """Whether to end after this step, counted from 0; inertia: the batch's, per row, to the centers before."""
+        at = f"step {step + 1}/{self._steps}"
+        # The first one tells of the initial centers, and the average begins anew with the second.
+        self.smoothed = inertia if step < 2 else self.smoothed * (1 - self._alpha) + inertia * self._alpha
+        if self._verbose:
+            smoothed = f", ewa inertia: {self.smoothed}" if step > 0 else ""
+            print(f"Minibatch {at}: mean batch inertia: {inertia}{smoothed}")
+        if step == 0:
+            return False
+        if self._tolerance > 0 and math.fsum(squared_distance(centers.T, before.T).tolist()) <= self._tolerance:
+            if self._verbose:
+                print(f"Converged (small centers change) at {at}")
+            return True
+        self._without = 0 if self.smoothed < self._least else self._without + 1
+        self._least = min(self._least, self.smoothed)
+        if self._most is not None and self._without >= self._most:
+            if self._verbose:
+                print(f"Converged (lack of improvement in inertia) at {at}")
+            return True
+        return False
