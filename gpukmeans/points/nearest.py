@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import U32, Floats, Frame, squared_distance
+from gpukmeans.points.products import multiply
 from gpukmeans.points.rows import Features
 from gpukmeans.threads import scratch
 
@@ -22,11 +23,6 @@ _PIECE = 2**17
 # Up to this many centers scores are held a column to a point: below, argmin's cost a row (20 ns) is
 # that of 30 to 60 scores.
 _FEW = 32
-
-# OpenBLAS multiplies up to this many times without copying its operands first, 1.6 times as fast; beyond
-# a few times as many, memory decides.
-_DIRECT = 10**6
-_MOST_PIECES = 4
 
 _NONE = np.empty(0, np.int64)
 
@@ -141,7 +137,7 @@ def _propose_few(
     short for. A point is certain if no other center is within the margin."""
     m, k = len(y), columns.shape[1]
     scores = scratch("scores", m * k, np.float32).reshape(k, m)
-    _multiply(columns.T, y.T, scores)
+    multiply(columns.T, y.T, scores)
     best = np.minimum.reduce(scores, axis=0)
     possible = scores <= best + margin
     # Of a single possible center the sum of indices is the index.
@@ -155,15 +151,6 @@ def _propose_few(
         return labels, best, second, _NONE, possible[:, :0].T
     uncertain = np.flatnonzero(np.ones(k, np.float32) @ ones > 1)
     return labels, best, second, uncertain, possible[:, uncertain].T
-
-
-def _multiply(a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """``out[:] = a @ b``, where a has few rows."""
-    pieces = -(-a.size * b.shape[1] // _DIRECT)
-    step = b.shape[1] if pieces > _MOST_PIECES else -(-b.shape[1] // pieces)
-    for start in range(0, b.shape[1], step):
-        piece = slice(start, start + step)
-        np.matmul(a, b[:, piece], out=out[:, piece])
 
 
 def decide(x: Floats, possible: NDArray[np.bool_], centers: Floats) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from gpukmeans.points.closest import Blocks, Filtered, Plain, Potentials, Whole
 from gpukmeans.points.nearest import Target, exact_nearest, nearest
 from gpukmeans.points.ranks import Ranks
 from gpukmeans.points.rows import Rows
-from gpukmeans.points.sums import change
+from gpukmeans.points.sums import Sums
 from gpukmeans.threads import run, thread_count
 
 
@@ -96,7 +96,6 @@ class NumPyPoints:
         self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
         self._lock = threading.Lock()
         self._labels = np.empty(0, np.int32)
-        self._sums = np.empty((0, self.d + 1), np.int64)
         self._target: Target | None = None
         self._bounds: Bounds | None = None
         self.restart()
@@ -139,12 +138,13 @@ class NumPyPoints:
         k, m = len(centers), self._rows.m
         if self._target is None or self._target.centers.shape[1] != k:
             self._labels = np.full(m, -1, np.int32)
-            self._sums = np.zeros((k, self.d + 1), np.int64)
             self._target = self._bounds = None
         scores = m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
         frame = self._frame if scores else None
         if frame is not None:
             self._rows.keep_features(frame, self._exact_spans, self._threads)
+        if self._target is None and self._lasting:
+            self._sums = Sums(k, self._rows, self._scales, frame)
         target = Target.of(centers, frame)
         drift = self._follow(target)
         self._target = target
@@ -180,7 +180,7 @@ class NumPyPoints:
         before = self._labels[moved]
         self._labels[moved] = after
         if self._lasting:
-            self._move(moved, before, after)
+            self._sums.move(moved, before, after)
         return len(moved)
 
     def _near(self, rows: NDArray[np.int64], target: Target, drift: Drift) -> NDArray[np.int64]:
@@ -218,19 +218,8 @@ class NumPyPoints:
         (changed,) = (labels != self._labels[rows]).nonzero()
         return _among(rows, changed), labels[changed]
 
-    def _move(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.integer]) -> None:
-        """Move the terms of rows from one cluster's sums to another's; from -1 if they had none."""
-        step = max(64, _EXACT // self.d)
-        for a in range(0, len(rows), step):
-            piece = slice(a, a + step)
-            terms = self._rows.terms(self._rows.span(rows[piece]), self._scales)
-            # All rows had labels, or none had.
-            gained = change(len(self._sums), terms, after[piece], before[piece] if before[0] >= 0 else None)
-            with self._lock:
-                self._sums += gained
-
     def sums(self) -> Ints:
-        return self._sums.copy()
+        return self._sums.value.copy()
 
     def labels(self) -> NDArray[np.int32]:
         return self._labels.copy() if self._position is None else take(self._labels, self._position)
@@ -299,7 +288,7 @@ class NumPyPoints:
         if frame is None:
             return Plain(self._rows)
         self._rows.keep_features(frame, self._exact_spans, self._threads)
-        if Whole.serves(self._rows, frame):
+        if self._rows.whole(frame):
             return Whole(self._rows, frame)
         return Filtered(self._rows, self.weights, frame, self._spans(self._rows.m, _SCORES // self.d), self._threads)
 
