@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +52,7 @@ class Target:
         return np.ascontiguousarray(self.columns[:-1].T) * np.float32(-0.5)
 
 
-@dataclass(frozen=True)
-class Nearest:
+class Nearest(NamedTuple):
     """labels (m,). If asked for, upper bounds on the distance to that center and lower bounds on all
     others, (m,) float32 in the frame's units. How many points the scores left uncertain."""
 

@@ -174,7 +174,7 @@ class NumPyPoints:
             if len(active) < _MOST * (span.stop - span.start):
                 pieces = [active[a : a + step] for a in range(0, len(active), step)]
         moves = [self._search(piece, target) for piece in pieces]
-        moved, after = _joined([move[0] for move in moves]), _joined([move[1] for move in moves])
+        moved, after = moves[0] if len(moves) == 1 else (_joined([move[i] for move in moves]) for i in (0, 1))
         if len(moved) == 0:
             return 0
         before = self._labels[moved]

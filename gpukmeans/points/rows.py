@@ -18,6 +18,9 @@ from gpukmeans.threads import run, scratch
 # Data sets of up to this many values are kept as columns of float64 and as terms: 2 MB each.
 _SMALL = 2**18
 
+# Values to turn around at once: 128 KB of float64.
+_BLOCK = 2**14
+
 # Float32 features are kept if they take no more than this, or no more than the input itself.
 _KEEP_BYTES = 2**26
 
@@ -42,7 +45,7 @@ class Rows:
         self.m, self.d = x.shape
         self._once = once
         self.small = not once and x.size <= _SMALL
-        self.x = np.asfortranarray(x, np.float64) if self.small else x
+        self.x = _columns(x) if self.small else x
         self.weights = weights
         # Stored column by column? Then rows are gathered column by column.
         self.feature_major = x.flags.f_contiguous if not self.small else True
@@ -120,6 +123,17 @@ class Rows:
 
         run(convert, pieces, threads)
         self._features = kept
+
+
+def _columns(x: NDArray[Any]) -> Floats:
+    """x (m, d) as float64 with its columns contiguous; a few rows at a time, so that they stay in the cache."""
+    if x.flags.f_contiguous:
+        return np.asfortranarray(x, np.float64)
+    result = np.empty(x.shape[::-1])
+    step = max(64, _BLOCK // x.shape[1])
+    for a in range(0, len(x), step):
+        result[:, a : a + step] = x[a : a + step].T
+    return result.T
 
 
 def _whole(x: Floats) -> bool:
