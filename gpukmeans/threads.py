@@ -45,6 +45,8 @@ def run(task: Callable[[Item], Result], items: Sequence[Item], threads: int) -> 
     another item, and is raised once they have finished the one at hand.
     """
     helpers = min(threads, len(items)) - 1
+    if helpers < 1 and _limit.users:  # as within a fit: many small tasks, each a few microseconds
+        return [task(item) for item in items]
     with one_blas_thread():
         if helpers < 1:
             return [task(item) for item in items]

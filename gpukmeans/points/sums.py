@@ -46,7 +46,7 @@ class Sums:
         self._unit = _unit(rows, scales, frame) if frame is not None and k <= _FEW_CLUSTERS else None
 
     def move(self, rows: NDArray[np.int64], before: Labels, after: Labels) -> None:
-        """Rows, ascending, have left clusters `before`, all of them -1 if they had none, for `after`."""
+        """Rows, ascending, have left clusters `before` for others, `after`; -1 if they had none, then all of them."""
         step = max(64, _PIECE // self._rows.d)
         for a in range(0, len(rows), step):
             piece = slice(a, a + step)
