@@ -84,7 +84,7 @@ class Whole(Plain):
         # Quarters add up exactly in float64, for at most 2**18 rows, and need no rounding at this scale.
         if self.weights is not None or exponent < 2:
             return super().potentials(exponent, exact, total)
-        totals = [int(total) for total in np.ldexp(np.add.reduce(self.proposed, axis=1), exponent).tolist()]
+        totals = [int(left) for left in np.ldexp(np.add.reduce(self.proposed, axis=1), exponent).tolist()]
         return totals, totals
 
 

@@ -96,6 +96,7 @@ class NumPyPoints:
         self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
         self._lock = threading.Lock()
         self._labels = np.empty(0, np.int32)
+        self._sums: Sums  # made by the first `assign`, if lasting
         self._target: Target | None = None
         self._bounds: Bounds | None = None
         self.restart()
