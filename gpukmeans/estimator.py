@@ -500,7 +500,8 @@ def _float_dtype(x: NDArray[Any]) -> np.dtype:
 
 def _unshifted(inertia: Fraction, points: Points) -> float:
     """The inertia in the caller's weights, which may be the points' times a power of two."""
+    shift = points.weights.shift
     try:
-        return float(inertia / Fraction(2) ** points.weights.shift)
+        return float(inertia / Fraction(2) ** shift if shift else inertia)
     except OverflowError:
         return math.inf

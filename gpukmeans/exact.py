@@ -226,7 +226,9 @@ class Scales:
 
     def centers(self, sums: Ints) -> Floats:
         """The centers (k, d) float64 of sums (k, d + 1) int64 whose weights are not zero."""
-        weight = np.ldexp(sums[:, -1:], -self.weights.exponent, dtype=np.float64)
+        weight = sums[:, -1:]
+        if self.weights.exponent:
+            weight = np.ldexp(weight, -self.weights.exponent, dtype=np.float64)
         centers = sums[:, :-1] / weight
         centers /= self.scale  # exact; the product of weight and scale might overflow
         centers += self.offset

@@ -124,7 +124,7 @@ def update(points: Points, scales: Scales, centers: Floats) -> Floats:
     of 3 is the same as three rows. A cluster for which no point is left stays where it was.
     """
     sums = points.sums()
-    if sums[:, -1].all():
+    if np.count_nonzero(sums[:, -1]) == len(sums):
         return scales.centers(sums)
     empty = np.flatnonzero(sums[:, -1] == 0)
     far = points.farthest(centers, len(empty))

@@ -80,7 +80,7 @@ def _least_potential(points: Points, m: int, exponent: int) -> int:
     if m == 1:
         return 0
     low, high = points.potentials(exponent, exact=False)
-    chosen = int(np.argmin(np.array(high, dtype=object)))
+    chosen = min(range(m), key=high.__getitem__)
     if sum(bound <= high[chosen] for bound in low) > 1:
         low, _ = points.potentials(exponent, exact=True)
         chosen = min(range(m), key=low.__getitem__)

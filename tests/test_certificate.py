@@ -360,7 +360,7 @@ def test_scores_of_small_whole_numbers_are_their_distances(d, largest, offset):
     x = whole_points(d, largest, offset)
     rows = Rows(x, None, once=False)
     frame = Frame.of(x.min(axis=0), x.max(axis=0))
-    assert Whole.serves(rows, frame)
+    assert rows.whole(frame)
     expected = squared_distance(x.T[:, None, :], x[:40].T[:, :, None])
     assert np.array_equal(Whole(rows, frame).measure(x[:40]), expected)
 
@@ -376,4 +376,4 @@ def test_scores_of_small_whole_numbers_are_their_distances(d, largest, offset):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_scores_of_other_numbers_are_not_trusted(x, why):
-    assert not Whole.serves(Rows(x, None, once=False), Frame.of(x.min(axis=0), x.max(axis=0))), why
+    assert not Rows(x, None, once=False).whole(Frame.of(x.min(axis=0), x.max(axis=0))), why

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
 from gpukmeans import lloyd
-from gpukmeans.exact import Inertia, Scales, Weights, ceil_log2, power_for
+from gpukmeans.exact import Frame, Inertia, Scales, Weights, ceil_log2, power_for
 from gpukmeans.points.numpy import tuned
+from gpukmeans.points.rows import Rows
+from gpukmeans.points.sums import Sums
 
 LIMIT = 2**63 - 1
 
@@ -198,6 +200,53 @@ def test_sums_are_the_integer_sums(make_points, ways, kind, weights):
             points.assign(centers)
             assert points.sums().dtype == np.int64
             assert points.sums().tolist() == sums, name
+
+
+def at_the_ends(n, half_range):
+    """All rows but one at the upper end of a range: no sum of n of these can be larger."""
+    x = np.full((n, 1), half_range)
+    x[0] = -half_range
+    return x
+
+
+rng = np.random.default_rng(0)
+# x, k, and whether features are summed
+MOVES = {
+    "whole numbers": (rng.integers(0, 17, (900, 6)).astype(np.float64), 7, True),
+    "whole numbers beside a constant": (rng.integers(0, 2, (300, 4)) * [1.0, 0.0, 900.0, 3.0], 3, True),
+    "whole numbers in one cluster": (rng.integers(0, 17, (300, 6)).astype(np.float64), 1, True),
+    "whole numbers, the largest sum": (at_the_ends(2**18, 32.0), 2, True),
+    "whole numbers, beyond it": (at_the_ends(2**18, 33.0), 2, False),
+    "whole numbers in many clusters": (rng.integers(0, 17, (900, 6)).astype(np.float64), 33, False),
+    "halves": (rng.integers(0, 17, (900, 6)) / 2, 7, False),
+    "ends of a range": (at_the_ends(50_000, 0.1), 2, False),
+    "many terms": (rng.normal(size=(30_000, 5)), 12, False),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_sums_follow_rows_that_move(name):
+    """In each of three ways, of which sizes and values decide: always the sums of `Scales.terms`."""
+    x, k, features = MOVES[name]
+    low, high = x.min(axis=0), x.max(axis=0)
+    scales, frame, rows = Scales.of(low, high, Weights.of_rows(len(x))), Frame.of(low, high), Rows(x, None, once=False)
+    sums = Sums(k, rows, scales, frame)
+    assert (sums._unit is not None) == features
+    terms = scales.terms(x.T, None)
+    labels = np.full(len(x), -1, np.int32)
+    generator = np.random.default_rng(1)
+    for moving in (len(x), len(x) // 2, 40, 1):
+        moved = np.sort(generator.choice(len(x), moving, replace=False))
+        after = generator.integers(0, k, moving).astype(np.int32)
+        if moving == len(x):
+            after[:] = 0  # the largest sum there is
+        changed = labels[moved] != after
+        moved, after = moved[changed], after[changed]
+        sums.move(moved, labels[moved], after)
+        labels[moved] = after
+        expected = np.zeros_like(sums.value)
+        np.add.at(expected, labels, terms)
+        assert np.array_equal(sums.value, expected)
 
 
 @pytest.mark.parametrize("weights", WEIGHINGS)

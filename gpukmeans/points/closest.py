@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Ints, Weights, mass, squared_distance
 from gpukmeans.points.rows import Features, Rows
-from gpukmeans.threads import run, scratch
+from gpukmeans.threads import run
 
 # What a new center changed, in pieces: places, and `closest` there before and after, each (m,).
 # `accept` returns None where more than `most` places changed.
@@ -73,33 +73,23 @@ class Plain:
 
 
 class Whole(Plain):
-    """As `Plain`, for small whole numbers, as counts and pixels are: scores are D itself.
-
-    A midpoint of whole numbers is a multiple of a half, and so are coordinates relative to it. With R
-    the largest of these in halves, no partial sum of a score or of D, in any order, exceeds 4 d R^2
-    quarters, and float32 holds all whole numbers up to 2**24.
-    """
+    """As `Plain`, for small whole numbers (see `Rows.whole`): scores are D itself."""
 
     def __init__(self, rows: Rows, frame: Frame) -> None:
         super().__init__(rows, [slice(None)], 1)
         self.frame, self.features = frame, rows.features(slice(None), frame)
-
-    @staticmethod
-    def serves(rows: Rows, frame: Frame) -> bool:
-        """Whether all rows are whole numbers that are small enough."""
-        if not (rows.small and 4 * rows.d * 4 ** (1 - frame.exponent) <= 2**24):
-            return False
-        x = rows.exact(slice(None))
-        return _whole(x[:, :16]) and _whole(x)
 
     def measure(self, candidates: Floats) -> Floats:
         columns, _ = _in_frame(candidates, self.frame)
         scores = _scores(columns, self.features)
         return np.multiply(scores, self.frame.scale**-2, dtype=np.float64)
 
-
-def _whole(x: Floats) -> bool:
-    return np.array_equal(x, np.rint(x, out=scratch("steps", x.size, np.float64).reshape(x.shape)))
+    def potentials(self, exponent: int, exact: bool, total: int) -> Potentials:
+        # Quarters add up exactly in float64, for at most 2**18 rows, and need no rounding at this scale.
+        if self.weights is not None or exponent < 2:
+            return super().potentials(exponent, exact, total)
+        totals = [int(left) for left in np.ldexp(np.add.reduce(self.proposed, axis=1), exponent).tolist()]
+        return totals, totals
 
 
 class Filtered:

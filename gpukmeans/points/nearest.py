@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import U32, Floats, Frame, squared_distance
+from gpukmeans.points.products import multiply
 from gpukmeans.points.rows import Features
 from gpukmeans.threads import scratch
 
@@ -50,8 +52,7 @@ class Target:
         return np.ascontiguousarray(self.columns[:-1].T) * np.float32(-0.5)
 
 
-@dataclass(frozen=True)
-class Nearest:
+class Nearest(NamedTuple):
     """labels (m,). If asked for, upper bounds on the distance to that center and lower bounds on all
     others, (m,) float32 in the frame's units. How many points the scores left uncertain."""
 
@@ -136,7 +137,7 @@ def _propose_few(
     short for. A point is certain if no other center is within the margin."""
     m, k = len(y), columns.shape[1]
     scores = scratch("scores", m * k, np.float32).reshape(k, m)
-    np.matmul(columns.T, y.T, out=scores)
+    multiply(columns.T, y.T, scores)
     best = np.minimum.reduce(scores, axis=0)
     possible = scores <= best + margin
     # Of a single possible center the sum of indices is the index.

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array
 
 from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights, squared_distance
 from gpukmeans.points.arrange import CURVE_FEATURES, FEWEST_ROWS, arrange, take
@@ -23,6 +22,7 @@ from gpukmeans.points.nearest import Target, exact_nearest, nearest
 from gpukmeans.points.ranks import Ranks
 from gpukmeans.points.rows import Rows
 from gpukmeans.points.sparse import SparseRows
+from gpukmeans.points.sums import Sums
 from gpukmeans.threads import run, thread_count
 
 
@@ -67,10 +67,6 @@ _MOST = 0.85
 # Coordinates at once in passes that compute D: 1 MB of float64.
 _EXACT = 2**17
 
-# Up to this many terms np.add.at, at 10 ns each, is faster than a sparse product, which begins with 20 us
-# of checks.
-_FEW_TERMS = 2**11
-
 # Rows of one assignment task at most: 1 MB of indices and labels.
 _ROWS = 2**16
 
@@ -103,7 +99,7 @@ class NumPyPoints:
         self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
         self._lock = threading.Lock()
         self._labels = np.empty(0, np.int32)
-        self._sums = np.empty((0, self.d + 1), np.int64)
+        self._sums: Sums  # made by the first `assign`, if lasting
         self._target: Target | None = None
         self._bounds: Bounds | None = None
         self.restart()
@@ -152,12 +148,13 @@ class NumPyPoints:
         k, m = len(centers), self._rows.m
         if self._target is None or self._target.centers.shape[1] != k:
             self._labels = np.full(m, -1, np.int32)
-            self._sums = np.zeros((k, self.d + 1), np.int64)
             self._target = self._bounds = None
         scores = m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
         frame = self._frame if scores else None
         if frame is not None:
             self._rows.keep_features(frame, self._exact_spans, self._threads)
+        if self._target is None and self._lasting:
+            self._sums = Sums(k, self._rows, self._scales, frame)
         target = Target.of(centers, frame)
         drift = self._follow(target)
         self._target = target
@@ -180,19 +177,20 @@ class NumPyPoints:
 
     def _assign(self, span: slice, target: Target, drift: Drift | None) -> int:
         """Label the rows of a span; returns how many of the caller's changed."""
-        rows = np.arange(span.start, span.stop)
+        step = min(max(64, _SCORES // target.centers.shape[1]), self._rows.most)
+        pieces: list[Any] = [slice(a, min(a + step, span.stop)) for a in range(span.start, span.stop, step)]
         if drift is not None and self._bounds is not None:
             active = self._near(self._bounds.loosen(span, self._labels[span], drift), target, drift)
-            rows = active if len(active) < _MOST * len(rows) else rows
-        step = min(max(64, _SCORES // target.centers.shape[1]), self._rows.most)
-        moves = [self._search(rows[a : a + step], target) for a in range(0, len(rows), step)]
-        moved, after = _joined([move[0] for move in moves]), _joined([move[1] for move in moves])
+            if len(active) < _MOST * (span.stop - span.start):
+                pieces = [active[a : a + step] for a in range(0, len(active), step)]
+        moves = [self._search(piece, target) for piece in pieces]
+        moved, after = moves[0] if len(moves) == 1 else (_joined([move[i] for move in moves]) for i in (0, 1))
         if len(moved) == 0:
             return 0
         before = self._labels[moved]
         self._labels[moved] = after
         if self._lasting:
-            self._move(moved, before, after)
+            self._sums.move(moved, before, after)
         return len(moved) if self._copies is None else int(self._copies[moved].sum())
 
     def _near(self, rows: NDArray[np.int64], target: Target, drift: Drift) -> NDArray[np.int64]:
@@ -213,38 +211,25 @@ class NumPyPoints:
                 break
         return _joined(kept)
 
-    def _search(self, rows: NDArray[np.int64], target: Target) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def _search(self, rows: slice | NDArray[np.int64], target: Target) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
         """Compare rows, ascending, with every center; returns those whose label changed, and to what."""
         labels: NDArray[np.integer]
-        dense = rows[-1] - rows[0] == len(rows) - 1
-        at = slice(int(rows[0]), int(rows[-1]) + 1) if dense else rows
         if target.frame is None:
-            labels = exact_nearest(self._rows.exact(at), target.centers)
+            labels = exact_nearest(self._rows.exact(rows), target.centers)
         else:
-            features = self._rows.features(at, target.frame)
-            found = nearest(features, target, lambda i: self._rows.exact(rows[i]), self._bounds is not None)
+            features = self._rows.features(rows, target.frame)
+            found = nearest(features, target, lambda i: self._rows.exact(_among(rows, i)), self._bounds is not None)
             labels = found.labels
             if self._bounds is not None:
-                self._bounds.set(at, found)
+                self._bounds.set(rows, found)
             if found.uncertain:
                 with self._lock:
                     self.uncertain += found.uncertain
-        (changed,) = (labels != self._labels[at]).nonzero()
-        return rows[changed], labels[changed].astype(np.int32)
-
-    def _move(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32]) -> None:
-        """Move the terms of rows from one cluster's sums to another's; from -1 if they had none."""
-        step = min(max(64, _EXACT // self.d), self._rows.most)
-        for a in range(0, len(rows), step):
-            piece = slice(a, a + step)
-            terms = self._rows.terms(self._rows.span(rows[piece]), self._scales)
-            # All rows had labels, or none had.
-            change = _change(len(self._sums), terms, after[piece], before[piece] if before[0] >= 0 else None)
-            with self._lock:
-                self._sums += change
+        (changed,) = (labels != self._labels[rows]).nonzero()
+        return _among(rows, changed), labels[changed]
 
     def sums(self) -> Ints:
-        return self._sums.copy()
+        return self._sums.value.copy()
 
     def labels(self) -> NDArray[np.int32]:
         return self._labels.copy() if self._position is None else take(self._labels, self._position)
@@ -324,7 +309,7 @@ class NumPyPoints:
         if frame is None:
             return Plain(self._rows, self._exact_spans(), self._threads)
         self._rows.keep_features(frame, self._exact_spans, self._threads)
-        if Whole.serves(self._rows, frame):
+        if self._rows.whole(frame):
             return Whole(self._rows, frame)
         return Filtered(self._rows, self.weights, frame, self._spans(self._rows.m, _SCORES // self.d), self._threads)
 
@@ -360,28 +345,12 @@ def _extent(x: NDArray[Any]) -> tuple[Floats, Floats]:
     return low.astype(np.float64), high.astype(np.float64)
 
 
+def _among(rows: slice | NDArray[np.int64], i: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers of the rows that are i-th among rows."""
+    return i + rows.start if isinstance(rows, slice) else rows[i]
+
+
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
-
-
-def _change(k: int, terms: Ints, after: NDArray[np.int32], before: NDArray[np.int32] | None) -> Ints:
-    """What (k, d + 1) sums gain when terms (m, d + 1) go to clusters `after` and leave `before`, if any.
-
-    A product with a sparse matrix of ones and minus ones, one column a point: SciPy adds several times
-    faster than np.add.at.
-    """
-    m = len(terms)
-    if terms.size < _FEW_TERMS:
-        change = np.zeros((k, terms.shape[1]), np.int64)
-        np.add.at(change, after, terms)
-        if before is not None:
-            np.subtract.at(change, before, terms)
-        return change
-    if before is None:
-        ones = np.ones(m, np.int64)
-        return csc_array((ones, after, np.arange(m + 1, dtype=np.int32)), shape=(k, m)) @ terms
-    signs = np.tile(np.array([1, -1]), m)
-    places = np.stack([after, before], axis=1).reshape(-1)
-    return csc_array((signs, places, np.arange(0, 2 * m + 1, 2, dtype=np.int32)), shape=(k, m)) @ terms

@@ -49,9 +49,8 @@ class Ranks:
         if self._sums is None or exponent != self._exponent or self._bits == 0:
             self._exponent = exponent
             # Row by row is a run of one; longer runs are added up a few at a time.
-            rows = self.n if self._bits == 0 else _FEW_ROWS
-            parts = [self._run_sums(slice(a, min(a + rows, self.n))) for a in range(0, self.n, rows)]
-            self._sums = np.concatenate(parts)
+            rows = [slice(a, min(a + _FEW_ROWS, self.n)) for a in range(0, self.n, _FEW_ROWS)]
+            self._sums = self._run_sums(rows[0]) if len(rows) == 1 else np.concatenate([*map(self._run_sums, rows)])
         self._prefix = np.cumsum(self._sums)
         return int(self._prefix[-1])
 

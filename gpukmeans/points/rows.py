@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Ints, Scales
 from gpukmeans.points.sparse import SparseRows
-from gpukmeans.threads import run
+from gpukmeans.threads import run, scratch
 
 # Data sets of up to this many values are kept as columns of float64 and as terms: 2 MB each.
 _SMALL = 2**18
+
+# Values to turn around at once: 128 KB of float64.
+_BLOCK = 2**14
 
 # Float32 features are kept if they take no more than this, or no more than the input itself.
 _KEEP_BYTES = 2**26
@@ -47,7 +50,7 @@ class Rows:
         self._once = once
         sparse = isinstance(x, SparseRows)
         self.small = not once and not sparse and x.size <= _SMALL
-        self.x: Any = np.asfortranarray(x, np.float64) if self.small else x
+        self.x: Any = _columns(np.asarray(x)) if self.small else x
         self._bytes = x.stored if isinstance(x, SparseRows) else x.nbytes
         self.weights = weights
         # Stored column by column? Then rows are gathered column by column.
@@ -56,6 +59,7 @@ class Rows:
         self.most = max(1, _DENSE // self.d) if sparse else self.m
         self._terms: tuple[Scales, Ints] | None = None
         self._features: Features | None = None
+        self._whole: bool | None = None
 
     def span(self, rows: NDArray[np.int64]) -> Any:
         """Rows, ascending, as a slice where they are all there are: what a slice reads is not copied."""
@@ -91,6 +95,20 @@ class Rows:
         y = frame.features(self.take(rows))
         return Features(y, np.einsum("ij,ij->i", y[:, :-1], y[:, :-1]))
 
+    def whole(self, frame: Frame) -> bool:
+        """Whether all values are small whole numbers, as counts and pixels are: float32 features and scores
+        are then exact.
+
+        A midpoint of whole numbers is a multiple of a half, and so are coordinates relative to it. With R
+        the largest of these in halves, no partial sum of a score or of D, in any order, exceeds 4 d R^2
+        quarters, and float32 holds all whole numbers up to 2**24.
+        """
+        if self._whole is None:
+            fits = self.small and 4 * self.d * 4 ** (1 - frame.exponent) <= 2**24
+            # Most data show in their first rows that they are not.
+            self._whole = fits and _whole(self.exact(slice(16))) and _whole(self.exact(slice(None)))
+        return self._whole
+
     def keep_features(self, frame: Frame, spans: Callable[[], list[slice]], threads: int) -> None:
         """Convert all rows at once if that pays. Not thread-safe: call it before the passes.
 
@@ -101,11 +119,30 @@ class Rows:
         size = 4 * self.m * (self.d + 2)
         if not self.small and (self._once or self.d <= 4 or size > max(_KEEP_BYTES, 1.1 * self._bytes)):
             return
+        pieces = spans()
+        if len(pieces) == 1:
+            self._features = self.features(slice(None), frame)
+            return
         y = np.empty((self.m, self.d + 1), np.float32, order="F" if self.feature_major else "C")
         kept = Features(y, np.empty(self.m, np.float32))
 
         def convert(rows: slice) -> None:
             kept.y[rows], kept.norms[rows] = self.features(rows, frame)
 
-        run(convert, spans(), threads)
+        run(convert, pieces, threads)
         self._features = kept
+
+
+def _columns(x: NDArray[Any]) -> Floats:
+    """x (m, d) as float64 with its columns contiguous; a few rows at a time, so that they stay in the cache."""
+    if x.flags.f_contiguous:
+        return np.asfortranarray(x, np.float64)
+    result = np.empty(x.shape[::-1])
+    step = max(64, _BLOCK // x.shape[1])
+    for a in range(0, len(x), step):
+        result[:, a : a + step] = x[a : a + step].T
+    return result.T
+
+
+def _whole(x: Floats) -> bool:
+    return bool((np.rint(x, out=scratch("steps", x.size, np.float64).reshape(x.shape)) == x).all())
