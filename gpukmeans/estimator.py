@@ -464,12 +464,10 @@ default="k-means++"
             x = x if issparse(x) else np.asarray(x)
         else:
             self._validated(arrays.stand_in(x), reset)
-            if x.dtype not in DTYPES:
-                x = x.astype(np.float64)
             if device != f"cuda:{gpu}":
                 x = arrays.to_numpy(x)
         with dispatch.on(device):
-            yield x, device
+            yield x if x.dtype in DTYPES else x.astype(np.float64), device
 
     def _validated(self, x: Any, reset: bool) -> Any:
         return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=DTYPES, ensure_all_finite=False)
