@@ -1,11 +1,11 @@
-"""The command ``gpukmeans``: ``demo`` shows what k-means does beside scikit-learn, ``info`` what it would run on."""
+"""The command ``gpukmeans``: ``demo`` shows k-means beside scikit-learn, ``quantize`` stands in image/command.py,
+``info`` says what it would run on."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import platform
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import scipy
@@ -23,6 +23,8 @@ import sklearn.cluster
 from threadpoolctl import threadpool_info
 
 from gpukmeans import DeviceError, KMeans, __version__, dispatch, threads, workloads
+from gpukmeans.atomic import whole_file
+from gpukmeans.image import command as quantize
 from gpukmeans.workloads import Labeled, Picture, Workload
 
 
@@ -35,8 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         try:
             args = _parser().parse_args(argv)
-            args.run(args)
-            return 0
+            return args.run(args) or 0
         finally:
             print(end="", flush=True)  # here, where an error can still be caught
     except KeyboardInterrupt:
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     info = commands.add_parser("info", help="print the device, libraries and threads in use")
     info.set_defaults(run=_info)
+    quantize.add(commands, seed=_seed)
     return parser
 
 
@@ -122,7 +124,7 @@ def _demo(args: argparse.Namespace) -> None:
         if workload.name == "digits":
             accuracy = workloads.accuracy(ours.model.labels_, workload.truth)
         for name, save in draw(workload, ours.model).items():
-            with _writing_to(args.out), _atomic(args.out / name) as file:
+            with _writing_to(args.out), whole_file(args.out / name) as file:
                 save(file, format="png")
             written.append(args.out / name)
     print(f"\ndigits: {accuracy:.1%} accuracy, each cluster taken for the digit most frequent in it")
@@ -209,19 +211,6 @@ def _draw_china(workload: Picture, model: KMeans) -> Drawn:
     picture = Image.fromarray(model.labels_.astype(np.uint8).reshape(height, width))
     picture.putpalette(colors.tobytes())  # an indexed PNG: a label a pixel, and the table of colors
     return {"china.png": partial(figure.savefig, dpi=150), "china-64.png": picture.save}
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file that stands at path once it is whole, and nowhere if anything goes wrong before."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:  # KeyboardInterrupt too
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which device a fit runs on; the only place that chooses a Points."""
+"""Which device a fit runs on; the only place that chooses a Points, or a picture's Pixels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Ints, Weights
+from gpukmeans.image.cuda_pixels import CudaPixels
+from gpukmeans.image.pixels import NumPyPixels, Pixels
 from gpukmeans.points.base import Points
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints
@@ -142,3 +144,12 @@ def make_points(
     import cupy
 
     return CudaPoints(cupy, x, weights, summary, lasting)
+
+
+def make_pixels(pixels: NDArray[Any], *, device: str) -> Pixels:
+    """The Pixels for (n, c) levels on a device that `resolve` returned; NumPy's where no kernel serves them."""
+    if device == "cpu" or not CudaPixels.serves(pixels):
+        return NumPyPixels(pixels)
+    import cupy
+
+    return CudaPixels(cupy, pixels)

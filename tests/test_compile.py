@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Set
 from importlib.resources import files
 from pathlib import Path
 
@@ -35,6 +36,9 @@ BUDGETS = {
     "run_sums": FOUR_BLOCKS,
     # Four blocks spill on sm_120.
     "potentials": THREE_BLOCKS,
+    "histogram": FOUR_BLOCKS,
+    "map_codes": FOUR_BLOCKS,
+    "dither": FOUR_BLOCKS,
     "prefix_sums": ONE_LARGE_BLOCK,
     "find": ONE_LARGE_BLOCK,
     # Four rows of up to 16 features, with best, second, label and norm each: 4 * (16 + 4) and the loop's own.
@@ -67,10 +71,22 @@ def name_of(specialisation: tuple[str, str, int, int | None]) -> str:
 @pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=name_of)
 def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, int, int | None], tmp_path: Path) -> None:
     family, x, weights, d = specialisation
+    options = [f"-DX_KIND={KINDS[x]}", f"-DWEIGHT_KIND={weights}", *([f"-DD_FEW={d}"] if d else [])]
+    check(family, options, tmp_path, without={"assign_many" if d else "assign_few"})
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc, which comes with the CUDA toolkit")
+@pytest.mark.parametrize(("channels", "label"), [(1, "unsigned char"), (3, "unsigned short"), (3, "int")])
+def test_image_kernels_compile_within_their_budgets(channels: int, label: str, tmp_path: Path) -> None:
+    check("image", [f"-DCHANNELS={channels}", f"-DLABEL={label}"], tmp_path)
+
+
+def check(family: str, options: list[str], tmp_path: Path, without: Set[str] = frozenset()) -> None:
+    """The family's kernels, but for those that these options leave out, compile for all architectures within budget."""
     source = Path(str(files("gpukmeans.kernels"))) / f"{family}.cu"
     command = ["nvcc", "--std=c++17", "--threads=2", "-Xptxas=-v", "-Werror=all-warnings", "-fatbin"]
     command += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
-    command += [f"-DX_KIND={KINDS[x]}", f"-DWEIGHT_KIND={weights}", *([f"-DD_FEW={d}"] if d else [])]
+    command += options
     done = subprocess.run(
         [*command, "-o", str(tmp_path / "kernels"), str(source)], capture_output=True, text=True, check=False
     )
@@ -81,7 +97,7 @@ def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, in
         re.sub(r"\n(?!ptxas info    : Compiling)", " ", done.stderr),
     )
     kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\(", source.read_text()))
-    kernels -= {"assign_many" if d else "assign_few"}
+    kernels -= without
     assert sorted(found_entry[:2] for found_entry in found) == sorted(
         (kernel, str(architecture)) for kernel in kernels for architecture in ARCHITECTURES
     )

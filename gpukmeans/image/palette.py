@@ -1,0 +1,228 @@
+"""The palette of weighted colors: k-means from coarse to fine, then on the colors that can be shown.
+
+Colors are first merged by cells of a grid, and the palette is found among the cells' means: seeding and the
+first, large movements cost a few thousand points an iteration instead of all distinct colors. Finer grids follow,
+each from the last one's palette.
+
+At the end all distinct colors take part, and the palette is one of levels, not of means: a color of the palette
+moves to the levels that its pixels' mean rounds to, where these are nearer to the mean than its own. Each such step
+lessens the error, so the iteration ends, and at its end the palette as it will be written is a fixed point of
+Lloyd's iteration on all pixels: every pixel has the nearest color, and every color is its pixels' rounded mean.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from gpukmeans import dispatch, lloyd
+from gpukmeans.estimator import KMeans
+from gpukmeans.exact import Floats, Weights, squared_distance
+from gpukmeans.image.color import Levels, to_colors, to_points
+from gpukmeans.image.relocate import relocated
+from gpukmeans.threads import one_blas_thread
+
+# A grid has to have this many cells to each color, or seeds and clusters are lost in cells.
+_CELLS_PER_COLOR = 32
+
+# Beyond this share of the inertia, what cells hide within them decides too much.
+_MOST_LOST = 0.25
+
+# A grid that leaves more than this share of the points to the next is not worth its iterations.
+_WORTH_MERGING = 0.7
+
+# Cells are numbered by at most 2**21: 7 bits for each of three features, 5 for each of four.
+_FIRST_BITS, _CELL_BITS = 2, 21
+
+# Coarse palettes only begin finer ones. Tighter costs more there than it saves here, measured on china.jpg.
+_COARSE_TOL = 1e-5
+
+# See `relocated`: twice what the bounds promise is tried first, then what they guarantee.
+_SLACK = 2.0
+
+# Iterations of a stage; photographs take 5 to 100.
+_MOST = 1000
+
+
+@dataclass(frozen=True)
+class Step:
+    """One iteration of a stage. grid: cells along a feature, 0 for all distinct colors. changed: how many points
+    changed color. shift: the sum of the centers' squared movements, in the space of the clustering."""
+
+    grid: int
+    changed: int
+    shift: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """palette: (k, c). labels: (m,) of the distinct colors. converged: whether the palette is a fixed point."""
+
+    palette: Levels
+    labels: NDArray[np.int32]
+    converged: bool
+    history: list[Step] = field(default_factory=list)
+
+
+def find(
+    colors: Levels,
+    weights: NDArray[Any],
+    k: int,
+    *,
+    space: str,
+    random_state: int | np.random.RandomState | None,
+    device: str,
+    init: Floats | None = None,
+) -> Found:
+    """At most k colors for colors (m, c) of positive weights (m,).
+
+    init: (k, c) centers to begin with, as points of the space; found as above unless given.
+    """
+    if len(colors) <= k:
+        return Found(colors, np.arange(len(colors), dtype=np.int32), True)
+    points = to_points(colors, space)
+    history: list[Step] = []
+    if init is None:
+        init = _coarse_to_fine(points, weights, k, random_state, device, history)
+    palette, labels, converged = _on_levels(points, weights, init, space, colors.dtype, device, history)
+    used = np.bincount(labels, minlength=len(palette)) > 0  # equal colors leave all but the first without pixels
+    return Found(palette[used], (np.cumsum(used, dtype=np.int32) - 1)[labels], converged, history)
+
+
+def _coarse_to_fine(
+    points: NDArray[Any],
+    weights: NDArray[Any],
+    k: int,
+    random_state: int | np.random.RandomState | None,
+    device: str,
+    history: list[Step],
+) -> Floats:
+    """Centers (k, d) for the points."""
+    generator = check_random_state(random_state)
+    low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
+    centers: Floats | None = None
+    for bits in range(_FIRST_BITS, _CELL_BITS // points.shape[1] + 1):
+        cells, mass, lost = _merged(points, weights, low, high, bits)
+        if len(cells) < _CELLS_PER_COLOR * k:
+            continue
+        if len(cells) > _WORTH_MERGING * len(points):
+            break
+        stage = partial(_fit, cells, mass, k, generator=generator, device=device, grid=2**bits, history=history)
+        if centers is None:
+            found, inertia = stage("k-means++")
+            if lost > _MOST_LOST * inertia:
+                continue
+            centers = _improved(cells, mass, found, inertia, stage)
+        else:
+            centers, _ = stage(centers)
+    if centers is None:
+        stage = partial(_fit, points, weights, k, generator=generator, device=device, grid=0, history=history)
+        centers, _ = stage("k-means++")
+    return centers
+
+
+def _improved(
+    points: Floats,
+    weights: NDArray[Any],
+    centers: Floats,
+    inertia: float,
+    fit: Callable[[Floats], tuple[Floats, float]],
+) -> Floats:
+    """Centers of less inertia, as long as moving some of them far away leads to such."""
+    slack = _SLACK
+    while (moved := relocated(points, weights, centers, slack)) is not None or slack > 1:
+        if moved is not None:
+            found, less = fit(moved)
+            if less < inertia:
+                centers, inertia = found, less
+                continue
+        if slack == 1:
+            break
+        slack = 1.0
+    return centers
+
+
+def _fit(
+    points: NDArray[Any],
+    weights: NDArray[Any],
+    k: int,
+    init: Any,
+    *,
+    generator: np.random.RandomState,
+    device: str,
+    grid: int,
+    history: list[Step],
+) -> tuple[Floats, float]:
+    """Centers (k, d) and their inertia."""
+    model = KMeans(k, init=init, n_init=1, tol=_COARSE_TOL, max_iter=_MOST, random_state=generator, device=device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of clusters left empty: the next stage fills them
+        model.fit(points, sample_weight=weights)
+    history.append(Step(grid, len(points), model.n_iter_))
+    return model.cluster_centers_.astype(np.float64), model.inertia_
+
+
+def _merged(
+    points: NDArray[Any], weights: NDArray[Any], low: Floats, high: Floats, bits: int
+) -> tuple[Floats, NDArray[Any], float]:
+    """Means and weights of the points in each cell of a grid of 2**bits along each feature, and the inertia about
+    those means. Sums are taken one after another, in the points' order, so that they have the same bits everywhere."""
+    cell = np.zeros(len(points), np.int64)
+    for j in range(points.shape[1]):
+        span = high[j] - low[j]
+        scale = 2**bits / span if span > 0 else 0.0
+        column = ((points[:, j] - low[j]) * scale).astype(np.int64)
+        cell = (cell << bits) | np.minimum(column, 2**bits - 1)
+    size = 1 << (bits * points.shape[1])
+    mass = np.bincount(cell, weights, size)
+    kept = np.flatnonzero(mass)
+    mass = mass[kept]
+    means, lost = [], 0.0
+    for x in points.T:
+        mean: Any = np.bincount(cell, x * weights, size)
+        mean[kept] = mean[kept] / mass
+        means.append(mean[kept])
+        off = x - mean[cell]
+        lost += float(np.cumsum(off * off * weights)[-1])
+    return np.stack(means, axis=1), mass, lost
+
+
+def _on_levels(
+    points: NDArray[Any],
+    weights: NDArray[Any],
+    centers: Floats,
+    space: str,
+    dtype: Any,
+    device: str,
+    history: list[Step],
+) -> tuple[Levels, NDArray[np.int32], bool]:
+    """Lloyd's iteration on palettes of levels, from the one that centers round to."""
+    summary, used = Weights.of(weights.astype(np.float64))
+    with one_blas_thread(), dispatch.on(device):
+        held = dispatch.make_points(points, used, summary, device=device)
+        scales = lloyd.prepare(held, *held.extent())
+        palette = to_colors(centers, space, dtype)
+        converged = False
+        for _ in range(_MOST):
+            own = to_points(palette, space).astype(np.float64)
+            changed = held.assign(own)
+            means = lloyd.update(held, scales, own)
+            rounded = to_colors(means, space, dtype)
+            new = to_points(rounded, space).astype(np.float64)
+            moves = squared_distance(new.T, means.T) < squared_distance(own.T, means.T)
+            history.append(Step(0, changed, float(squared_distance(new.T, own.T)[moves].sum())))
+            if not moves.any():
+                converged = True
+                break
+            palette = np.where(moves[:, None], rounded, palette)
+        if not converged:
+            held.assign(to_points(palette, space).astype(np.float64))
+        return palette, held.labels(), converged
