@@ -2,7 +2,8 @@
 
 Colors are first merged by cells of a grid, and the palette is found among the cells' means: seeding and the
 first, large movements cost a few thousand points an iteration instead of all distinct colors. Finer grids follow,
-each from the last one's palette.
+each from the last one's palette. In each, clusters are split until there are enough, and centers are moved to where
+they are of more use (relocate.py). Where even the finest grid hides too much, all distinct colors take its place.
 
 At the end all distinct colors take part, and the palette is one of levels, not of means: a color of the palette
 moves to the levels that its pixels' mean rounds to, where these are nearer to the mean than its own. Each such step
@@ -27,11 +28,14 @@ from gpukmeans import dispatch, lloyd
 from gpukmeans.estimator import KMeans
 from gpukmeans.exact import Floats, Weights, squared_distance
 from gpukmeans.image.color import Levels, to_colors, to_points
-from gpukmeans.image.relocate import relocated
+from gpukmeans.image.relocate import relocated, split
 from gpukmeans.threads import one_blas_thread
 
-# A grid has to have this many cells to each color, or seeds and clusters are lost in cells.
-_CELLS_PER_COLOR = 32
+# k-means++ takes a step for each color, so it draws this many; the rest come from splitting clusters.
+_SEEDS = 64
+
+# A grid has to have this many cells to each seed, or seeds are lost in cells; and this many to each color.
+_CELLS_PER_SEED, _CELLS_PER_COLOR = 32, 16
 
 # Beyond this share of the inertia, what cells hide within them decides too much.
 _MOST_LOST = 0.25
@@ -39,11 +43,15 @@ _MOST_LOST = 0.25
 # A grid that leaves more than this share of the points to the next is not worth its iterations.
 _WORTH_MERGING = 0.7
 
-# Cells are numbered by at most 2**21: 7 bits for each of three features, 5 for each of four.
-_FIRST_BITS, _CELL_BITS = 2, 21
+# Cells are numbered by at most 2**18: 6 bits for each of three features, 4 for each of four. A table of 2**21 sums
+# takes longer than it saves.
+_CELL_BITS = 18
 
-# Coarse palettes only begin finer ones. Tighter costs more there than it saves here, measured on china.jpg.
-_COARSE_TOL = 1e-5
+# Coarse palettes only begin finer ones. Measured on china.jpg and others; 1e-5 gains 0.003 dB.
+_COARSE_TOL = 1e-4
+
+# How often centers are moved far away, at most. The first gain most.
+_RELOCATIONS = 3
 
 # See `relocated`: twice what the bounds promise is tried first, then what they guarantee.
 _SLACK = 2.0
@@ -54,12 +62,17 @@ _MOST = 1000
 
 @dataclass(frozen=True)
 class Step:
-    """One iteration of a stage. grid: cells along a feature, 0 for all distinct colors. changed: how many points
-    changed color. shift: the sum of the centers' squared movements, in the space of the clustering."""
+    """A fit to the cells of a grid, or an iteration on palettes. grid: cells along a feature; 0 for all distinct
+    colors. points: how many took part. iterations: of the fit; 1 for an iteration. inertia: at the fit's end, in the
+    space of the clustering. changed: how many points an iteration gave another color, and moved: how many colors of
+    the palette it changed; both None for a fit."""
 
     grid: int
-    changed: int
-    shift: float
+    points: int
+    iterations: int
+    inertia: float | None = None
+    changed: int | None = None
+    moved: int | None = None
 
 
 @dataclass(frozen=True)
@@ -109,45 +122,45 @@ def _coarse_to_fine(
     generator = check_random_state(random_state)
     low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
     centers: Floats | None = None
-    for bits in range(_FIRST_BITS, _CELL_BITS // points.shape[1] + 1):
+    d = points.shape[1]
+    seeds = min(k, _SEEDS)
+    first = (_CELLS_PER_SEED * seeds - 1).bit_length() // d  # no coarser grid has as many cells
+    for bits in range(first, _CELL_BITS // d + 1):
         cells, mass, lost = _merged(points, weights, low, high, bits)
-        if len(cells) < _CELLS_PER_COLOR * k:
+        if len(cells) < _CELLS_PER_SEED * seeds:
             continue
         if len(cells) > _WORTH_MERGING * len(points):
             break
-        stage = partial(_fit, cells, mass, k, generator=generator, device=device, grid=2**bits, history=history)
-        if centers is None:
-            found, inertia = stage("k-means++")
-            if lost > _MOST_LOST * inertia:
-                continue
-            centers = _improved(cells, mass, found, inertia, stage)
-        else:
-            centers, _ = stage(centers)
-    if centers is None:
-        stage = partial(_fit, points, weights, k, generator=generator, device=device, grid=0, history=history)
-        centers, _ = stage("k-means++")
-    return centers
+        stage = partial(_fit, cells, mass, generator=generator, device=device, grid=2**bits, history=history)
+        found = stage(seeds, "k-means++") if centers is None else stage(len(centers), centers)
+        if centers is None and lost > _MOST_LOST * found.inertia_:
+            continue
+        while len(found.cluster_centers_) < k and len(cells) >= _CELLS_PER_COLOR * k:
+            more = split(cells, mass, found.labels_, found.cluster_centers_, k)
+            found = stage(len(more), more, most=1 if len(more) < k else _MOST)
+        found = _improved(cells, mass, found, stage)
+        centers, hidden = found.cluster_centers_, lost / found.inertia_
+    stage = partial(_fit, points, weights, generator=generator, device=device, grid=0, history=history)
+    if centers is None or len(centers) < k:
+        centers = stage(k, "k-means++").cluster_centers_
+    elif hidden > _MOST_LOST:
+        centers = _improved(points, weights, stage(k, centers), stage).cluster_centers_
+    return centers.astype(np.float64)
 
 
-def _improved(
-    points: Floats,
-    weights: NDArray[Any],
-    centers: Floats,
-    inertia: float,
-    fit: Callable[[Floats], tuple[Floats, float]],
-) -> Floats:
+def _improved(points: Floats, weights: NDArray[Any], best: KMeans, fit: Callable[[int, Floats], KMeans]) -> KMeans:
     """Centers of less inertia, as long as moving some of them far away leads to such."""
     slack = _SLACK
-    while (moved := relocated(points, weights, centers, slack)) is not None or slack > 1:
-        if moved is not None:
-            found, less = fit(moved)
-            if less < inertia:
-                centers, inertia = found, less
-                continue
-        if slack == 1:
+    for _ in range(_RELOCATIONS):
+        moved = relocated(points, weights, best.labels_, best.cluster_centers_, slack)
+        found = None if moved is None else fit(len(moved), moved)
+        if found is not None and found.inertia_ < best.inertia_:
+            best = found
+        elif slack == 1:
             break
-        slack = 1.0
-    return centers
+        else:
+            slack = 1.0
+    return best
 
 
 def _fit(
@@ -160,14 +173,14 @@ def _fit(
     device: str,
     grid: int,
     history: list[Step],
-) -> tuple[Floats, float]:
-    """Centers (k, d) and their inertia."""
-    model = KMeans(k, init=init, n_init=1, tol=_COARSE_TOL, max_iter=_MOST, random_state=generator, device=device)
+    most: int = _MOST,
+) -> KMeans:
+    model = KMeans(k, init=init, n_init=1, tol=_COARSE_TOL, max_iter=most, random_state=generator, device=device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of clusters left empty: the next stage fills them
         model.fit(points, sample_weight=weights)
-    history.append(Step(grid, len(points), model.n_iter_))
-    return model.cluster_centers_.astype(np.float64), model.inertia_
+    history.append(Step(grid, len(points), int(model.n_iter_), float(model.inertia_)))
+    return model
 
 
 def _merged(
@@ -218,7 +231,7 @@ def _on_levels(
             rounded = to_colors(means, space, dtype)
             new = to_points(rounded, space).astype(np.float64)
             moves = squared_distance(new.T, means.T) < squared_distance(own.T, means.T)
-            history.append(Step(0, changed, float(squared_distance(new.T, own.T)[moves].sum())))
+            history.append(Step(0, len(points), 1, None, int(changed), int(np.count_nonzero(moves))))
             if not moves.any():
                 converged = True
                 break

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from gpukmeans.exact import Floats, squared_distance
 
 
-def relocated(points: Floats, weights: NDArray[Any], centers: Floats, slack: float) -> Floats | None:
+def relocated(
+    points: Floats, weights: NDArray[Any], labels: NDArray[Any], centers: Floats, slack: float
+) -> Floats | None:
     """Centers (k, d) with some of them elsewhere, None where none should move.
 
-    points: (m, d). weights: (m,). slack: how much more a cluster may cost than the other gains. With 1 the inertia
-    is sure to fall; but both amounts are pessimistic, and more than 1 often leads further.
+    points: (m, d). weights, labels: (m,). slack: how much more a cluster may cost than the other gains. With 1 the
+    inertia is sure to fall; but both amounts are pessimistic, and more than 1 often leads further.
     """
     k = len(centers)
-    labels, second, excess = _two_nearest(points, centers)
+    second, excess = _second(points, labels, centers)
     cost = np.bincount(labels, weights * excess, k)
     halves, gain = _split(points, weights, labels, k)
     heirs = np.zeros((k, k), bool)  # whether points of one would go to the other
@@ -43,25 +45,35 @@ def relocated(points: Floats, weights: NDArray[Any], centers: Floats, slack: flo
     return moved if not np.array_equal(moved, centers) else None
 
 
-# Distances at a time: 1 MB.
-_PIECE = 2**17
+def split(points: Floats, weights: NDArray[Any], labels: NDArray[Any], centers: Floats, k: int) -> Floats:
+    """Up to twice as many centers, at most k: those whose clusters gain most by it become two."""
+    halves, gain = _split(points, weights, labels, len(centers))
+    chosen = np.argsort(-gain, kind="stable")[: k - len(centers)]
+    lower = centers.copy()
+    lower[chosen] = halves[chosen]
+    return np.concatenate([lower, halves[len(centers) + chosen]])
 
 
-def _two_nearest(points: Floats, centers: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """The nearest and the second-nearest center of each point, and how much farther the second is."""
-    columns = np.ascontiguousarray(centers.T)[:, :, None]
-    first, second, excess = np.empty(len(points), np.int64), np.empty(len(points), np.int64), np.empty(len(points))
-    step = max(1, _PIECE // len(centers))
-    for a in range(0, len(points), step):
-        rows = slice(a, a + step)
-        distance = squared_distance(np.ascontiguousarray(points[rows].T)[:, None, :], columns)
-        first[rows] = label = distance.argmin(axis=0)
-        each = np.arange(len(label))
-        nearest = distance[label, each]
-        distance[label, each] = np.inf
-        second[rows] = other = distance.argmin(axis=0)
-        excess[rows] = distance[other, each] - nearest
-    return first, second, excess
+# How many centers around its own a point may be given to.
+_NEIGHBORS = 12
+
+
+def _second(points: Floats, labels: NDArray[Any], centers: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Each point's nearest center but its own, of those near that one, and how much farther it is."""
+    columns = np.ascontiguousarray(centers.T)
+    between = squared_distance(columns[:, :, None], columns[:, None, :])
+    np.fill_diagonal(between, np.inf)
+    near = np.argsort(between, axis=1, kind="stable")[:, :_NEIGHBORS]
+    x = np.ascontiguousarray(points.T)
+    least = np.full(len(points), np.inf)
+    second = np.zeros(len(points), np.int64)
+    for column in near.T:
+        other = column[labels]
+        distance = squared_distance(x, columns, other)
+        nearer = distance < least
+        least[nearer] = distance[nearer]
+        second[nearer] = other[nearer]
+    return second, least - squared_distance(x, columns, labels)
 
 
 def _split(points: Floats, weights: NDArray[Any], labels: NDArray[np.int64], k: int) -> tuple[Floats, Floats]:
