@@ -24,7 +24,7 @@ def test_the_code_runs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         printed = capsys.readouterr().out
         for expected in re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE):
             assert expected in printed.splitlines()
-    assert {path.name for path in tmp_path.iterdir()} == {"blobs.png", "digits.png", "china-64.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"blobs.png", "digits.png", "china-64.png", "china-oklab.png"}
 
 
 @pytest.mark.parametrize("page", [README, DESIGN], ids=lambda path: path.name)

