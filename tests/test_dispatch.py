@@ -75,7 +75,9 @@ def test_other_names_are_refused(no_cupy, name):
 
 
 def test_the_public_names():
-    assert set(gpukmeans.__all__) == {"DeviceError", "KMeans", "__version__"}
+    assert set(gpukmeans.__all__) == {
+        *("DeviceError", "ImageError", "KMeans", "Quantized", "__version__", "quantize", "remap"),
+    }
     assert issubclass(DeviceError, RuntimeError)
 
 

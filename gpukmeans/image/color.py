@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats
+from gpukmeans.threads import run, thread_count
 
 Levels = NDArray[Any]  # uint8 or uint16
 
@@ -57,6 +58,10 @@ _FROM_CONES = (
 )
 
 
+# Colors at a time: what a conversion holds of them stays in a core's second-level cache.
+_PIECE = 2**14
+
+
 def to_points(colors: Levels, space: str) -> NDArray[Any]:
     """Colors (m, c) as points (m, c): levels as they are, or of a dtype that holds the point.
 
@@ -65,6 +70,9 @@ def to_points(colors: Levels, space: str) -> NDArray[Any]:
     >>> to_points(np.array([[255, 255, 255], [255, 0, 0]], np.uint8), "oklab").astype(float).round(3).tolist()
     [[1.0, 0.0, 0.0], [0.628, 0.45, 0.252]]
     """
+    if len(colors) > _PIECE:
+        pieces = [colors[a : a + _PIECE] for a in range(0, len(colors), _PIECE)]
+        return np.concatenate(run(lambda piece: to_points(piece, space), pieces, thread_count()))
     top = np.iinfo(colors.dtype).max
     opaque = colors if colors.shape[1] != 4 else colors[:, :3]
     if space == "rgb":

@@ -120,15 +120,15 @@ def _coarse_to_fine(
 ) -> Floats:
     """Centers (k, d) for the points."""
     generator = check_random_state(random_state)
-    low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
     centers: Floats | None = None
-    d = points.shape[1]
+    grid = _Grid(points, weights)
     seeds = min(k, _SEEDS)
-    first = (_CELLS_PER_SEED * seeds - 1).bit_length() // d  # no coarser grid has as many cells
-    for bits in range(first, _CELL_BITS // d + 1):
-        cells, mass, lost = _merged(points, weights, low, high, bits)
-        if len(cells) < _CELLS_PER_SEED * seeds:
+    # No coarser grid than the first has as many cells.
+    for bits in range((_CELLS_PER_SEED * seeds - 1).bit_length() // points.shape[1], grid.bits + 1):
+        merged = grid.cells(bits, _CELLS_PER_SEED * seeds)
+        if merged is None:
             continue
+        cells, mass, lost = merged
         if len(cells) > _WORTH_MERGING * len(points):
             break
         stage = partial(_fit, cells, mass, generator=generator, device=device, grid=2**bits, history=history)
@@ -153,8 +153,10 @@ def _improved(points: Floats, weights: NDArray[Any], best: KMeans, fit: Callable
     slack = _SLACK
     for _ in range(_RELOCATIONS):
         moved = relocated(points, weights, best.labels_, best.cluster_centers_, slack)
-        found = None if moved is None else fit(len(moved), moved)
-        if found is not None and found.inertia_ < best.inertia_:
+        if moved is None:  # nor would less slack move any
+            break
+        found = fit(len(moved), moved)
+        if found.inertia_ < best.inertia_:
             best = found
         elif slack == 1:
             break
@@ -183,29 +185,38 @@ def _fit(
     return model
 
 
-def _merged(
-    points: NDArray[Any], weights: NDArray[Any], low: Floats, high: Floats, bits: int
-) -> tuple[Floats, NDArray[Any], float]:
-    """Means and weights of the points in each cell of a grid of 2**bits along each feature, and the inertia about
-    those means. Sums are taken one after another, in the points' order, so that they have the same bits everywhere."""
-    cell = np.zeros(len(points), np.int64)
-    for j in range(points.shape[1]):
-        span = high[j] - low[j]
-        scale = 2**bits / span if span > 0 else 0.0
-        column = ((points[:, j] - low[j]) * scale).astype(np.int64)
-        cell = (cell << bits) | np.minimum(column, 2**bits - 1)
-    size = 1 << (bits * points.shape[1])
-    mass = np.bincount(cell, weights, size)
-    kept = np.flatnonzero(mass)
-    mass = mass[kept]
-    means, lost = [], 0.0
-    for x in points.T:
-        mean: Any = np.bincount(cell, x * weights, size)
-        mean[kept] = mean[kept] / mass
-        means.append(mean[kept])
-        off = x - mean[cell]
-        lost += float(np.cumsum(off * off * weights)[-1])
-    return np.stack(means, axis=1), mass, lost
+class _Grid:
+    """The points by cells of a grid of 2**bits along each feature, for several bits. points: (m, d), weights: (m,).
+
+    Sums are taken one after another, in the points' order, so that they have the same bits everywhere.
+    """
+
+    def __init__(self, points: NDArray[Any], weights: NDArray[Any]) -> None:
+        d = points.shape[1]
+        self.bits, self._weights = _CELL_BITS // d, weights
+        low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
+        self._places, self._weighted, self._square = [], [], 0.0
+        for x, least, most in zip(points.T, low, high, strict=True):
+            span = most - least
+            place = ((x - least) * (2**self.bits / span if span > 0 else 0.0)).astype(np.int64)
+            self._places.append(np.minimum(place, 2**self.bits - 1))
+            self._weighted.append(x * weights.astype(np.float64))
+            self._square += float(np.cumsum(self._weighted[-1] * x)[-1])
+
+    def cells(self, bits: int, least: int) -> tuple[Floats, NDArray[Any], float] | None:
+        """The cells' means (c, d) and weights (c,), and the inertia about the means; None of fewer cells than least."""
+        cell = self._places[0] >> (self.bits - bits)
+        for place in self._places[1:]:
+            cell = (cell << bits) | (place >> (self.bits - bits))
+        size = 1 << (bits * len(self._places))
+        mass = np.bincount(cell, self._weights, size)
+        kept = np.flatnonzero(mass)
+        if len(kept) < least:
+            return None
+        mass = mass[kept]
+        means = np.stack([np.bincount(cell, x, size)[kept] / mass for x in self._weighted], axis=1)
+        about = np.cumsum(mass * (means * means).sum(axis=1))[-1]
+        return means, mass, max(0.0, self._square - float(about))
 
 
 def _on_levels(
