@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpukmeans import dispatch
-from gpukmeans.atomic import whole_file
-from gpukmeans.image import large, palettes, write
+from gpukmeans.image import compare, large, palettes, write
 from gpukmeans.image.color import SPACES, Levels
 from gpukmeans.image.dither import DITHERS
-from gpukmeans.image.quantize import MOST_COLORS, Quantized, common_palette, quantize, remap
-from gpukmeans.image.read import ImageError, Picture, TooLargeError, pillow, read
+from gpukmeans.image.quantize import MOST_COLORS, common_palette, quantize, remap
+from gpukmeans.image.quantized import Quantized
+from gpukmeans.image.read import ImageError, Picture, TooLargeError, read
 
 # What a folder is searched for.
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".npy"}
@@ -251,7 +250,7 @@ def _do(job: Job, args: argparse.Namespace, palette: Levels | None, converged: b
             return
         result.save(target, None if target.suffix else "PNG")
         if args.compare:
-            _compare(picture, result, target.with_name(f"{target.stem}-compare.png"))
+            compare.write_comparison(picture, result, target.with_name(f"{target.stem}-compare.png"))
         facts = {
             "width": result.indices.shape[1],
             "height": result.indices.shape[0],
@@ -325,36 +324,3 @@ def _tell(job: Job, facts: dict[str, Any], as_json: bool) -> None:
     note = "" if facts["converged"] else ", not converged"
     amount = "" if size is None else f", {size:,} bytes"
     print(f"{job.source} -> {job.target}: {facts['colors']} colors, {quality}{note}{amount}", flush=True)
-
-
-def _compare(picture: Picture, result: Quantized, path: Path) -> None:
-    """Original and result, as they are to be seen, and the palette below them from dark to light."""
-    from PIL import ImageOps
-
-    Image = pillow()
-    palette = write.eight_bit(result.palette)
-    sides = []
-    for pixels in (write.eight_bit(picture.levels), palette[result.indices]):
-        image = Image.fromarray(_rgba(pixels))
-        if picture.metadata.orientation is not None:
-            image.getexif()[274] = picture.metadata.orientation
-            image = ImageOps.exif_transpose(image)
-        sides.append(np.asarray(image))
-    height, width = sides[0].shape[:2]
-    gap, strip = 8, max(16, height // 12)
-    total = 2 * width + gap
-    order = np.argsort(palette[:, :3] @ np.array([2126, 7152, 722]), kind="stable")
-    stripes = _rgba(palette[order][None])[0][np.arange(total) * len(palette) // total]
-    canvas = np.full((height + gap + strip, total, 4), 255, np.uint8)
-    canvas[:height, :width], canvas[:height, width + gap :] = sides
-    canvas[height + gap :] = stripes
-    with whole_file(path) as file:
-        Image.fromarray(canvas).save(file, format="PNG", optimize=True)
-
-
-def _rgba(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pixels (h, w, 1), (h, w, 3) or (h, w, 4) as (h, w, 4)."""
-    h, w, c = pixels.shape
-    result = np.full((h, w, 4), 255, np.uint8)
-    result[..., : 4 if c == 4 else 3] = pixels
-    return result

@@ -182,9 +182,10 @@ class NumPyPixels:
 
 def nearest(points: NDArray[Any], palette: NDArray[Any]) -> NDArray[Any]:
     """The index of the palette's color (k, d) nearest to each point (m, d), by D (Rule 1): (m,)."""
-    from gpukmeans.points.numpy import NumPyPoints  # as `dispatch` imports this module
+    from gpukmeans import dispatch  # which imports this module
 
-    held = NumPyPoints(points if points.dtype != np.uint16 else points.astype(np.float32), lasting=False)
+    exact = points.astype(np.float32) if points.dtype == np.uint16 else points
+    held = dispatch.make_points(exact, device="cpu", lasting=False)
     held.extent()
     held.assign(palette.astype(np.float64))
     return held.labels().astype(index_dtype(len(palette)))
