@@ -1,4 +1,5 @@
-"""The command ``gpukmeans``: ``demo`` shows what k-means does beside scikit-learn, ``info`` what it would run on."""
+"""The command ``gpukmeans``: ``demo`` shows k-means beside scikit-learn, ``quantize`` stands in image/command.py,
+``info`` says what it would run on."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from threadpoolctl import threadpool_info
 
 from gpukmeans import DeviceError, KMeans, __version__, dispatch, nvml, threads, workloads
 from gpukmeans.files import atomic
+from gpukmeans.image import command as quantize
 from gpukmeans.workloads import Labeled, Picture, Workload
 
 
@@ -35,8 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         try:
             args = _parser().parse_args(argv)
-            args.run(args)
-            return 0
+            return args.run(args) or 0
         finally:
             print(end="", flush=True)  # here, where an error can still be caught
     except KeyboardInterrupt:
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     info = commands.add_parser("info", help="print the device, libraries and threads in use")
     info.set_defaults(run=_info)
+    quantize.add(commands, seed=_seed)
     return parser
 
 

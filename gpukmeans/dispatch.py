@@ -1,4 +1,4 @@
-"""Which device a fit runs on; the only place that chooses a Points."""
+"""Which device a fit runs on; the only place that chooses a Points, or a picture's Pixels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from gpukmeans import nvml
 from gpukmeans.exact import Floats, Ints, Weights
+from gpukmeans.image.cuda_pixels import CudaPixels
+from gpukmeans.image.pixels import NumPyPixels, Pixels
 from gpukmeans.points.base import DeviceError, Points
 from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
@@ -153,3 +156,12 @@ def on_gpu(
         return CudaPoints(cp, x[rows], part, whole, lasting, stay=there and rows == slice(0, n))
 
     return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray)
+
+
+def make_pixels(pixels: NDArray[Any], *, device: str) -> Pixels:
+    """The Pixels for (n, c) levels on a device that `resolve` returned; NumPy's where no kernel serves them."""
+    if device == "cpu" or not CudaPixels.serves(pixels):
+        return NumPyPixels(pixels)
+    import cupy
+
+    return CudaPixels(cupy, pixels)

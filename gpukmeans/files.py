@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -15,14 +16,16 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file that stands at path once it is whole and on disk, and nowhere if anything goes wrong before.
 
     What stood at path stays until then. A link keeps pointing where it did. What is there and cannot be replaced,
-    such as a pipe or /dev/null, is written to as it is.
+    such as a pipe or /dev/null, gets the bytes at the end: writers may seek in them until then.
     """
     path = Path(os.path.realpath(path))
     if path.is_dir():
         raise IsADirectoryError(f"cannot write a file to {path}: it is a folder")
     if path.exists() and not path.is_file():
+        buffer = io.BytesIO()
+        yield buffer
         with open(path, "wb") as file:
-            yield file
+            file.write(buffer.getbuffer())
         return
     temporary = path.with_name(f".gpukmeans-{secrets.token_hex(8)}")  # the longest name may be as long as names get
     try:

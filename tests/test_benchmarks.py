@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LIBRARIES = ["gpukmeans", "scikit-learn", "faiss-cpu", "superkmeans"]
@@ -158,3 +159,25 @@ def test_memory(tmp_path: Path) -> None:
     assert 1 <= report["n_iter"] <= report["iterations"] == 5
     assert min(report["seconds"], report["inertia"]) > 0
     assert report["measured_by"] in printed
+
+
+def test_quantize_compares_the_libraries(tmp_path: Path) -> None:
+    path, sheet = tmp_path / "new" / "report.json", tmp_path / "sheet.png"
+    command = [BENCHMARKS / "quantize.py", "--images", "chelsea", "--colors", "8", "--seeds", "1", "--repeats", "1"]
+    printed = run(*command, "--json", path, "--sheet", sheet)
+    report = json.loads(path.read_text())
+    (case,) = report["cases"]
+    assert (case["image"], case["width"], case["height"], case["colors"]) == ("chelsea", 451, 300, 8)
+    assert {"gpukmeans rgb", "gpukmeans oklab", "scikit-learn", "Pillow octree"} <= set(case["methods"])
+    for figures in case["methods"].values():
+        assert set(figures) == {"psnr", "ssim", "delta_e", "delta_e_95", "seconds", "bytes"}
+        assert 15 < figures["psnr"] < 40
+        assert 0 < figures["ssim"] < 1
+        assert 0 < figures["delta_e"] < figures["delta_e_95"]
+        assert figures["seconds"] > 0
+        assert figures["bytes"] > 1000
+    assert run(BENCHMARKS / "quantize.py", "--table", path) == printed
+    with Image.open(sheet) as image:
+        assert image.format == "PNG"
+    for text in strings(report):
+        assert not any(word.startswith(("/", "\\")) for word in text.split()), text

@@ -108,6 +108,11 @@ BUDGETS = {
     "assign_few": Budget(TWO_BLOCKS, Loop("FFMA", group_of_centers)),
     # Bound by memory as long as most rows are done with a comparison; the loop is that over blocks of rows.
     "active": Budget(FOUR_BLOCKS, Loop("FFMA", measured_rows), 4 * 8 + 8),
+    # A pixel: its bytes, put together, and an addition; or a look into the table.
+    "histogram": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
+    "map_codes": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
+    # A color of the palette: of each channel a product, a difference, and a share of a load; a comparison, two selects.
+    "dither": Budget(FOUR_BLOCKS, Loop("IMAD", 5)),
     # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.
     "assign_many": Budget(TWO_BLOCKS, EIGHT_FEATURES, MANY_SHARED),
     # Twice the registers for the next values: one block, where need be.
@@ -177,11 +182,23 @@ def check_code(kernels: set[str], x: str, d: int | None, cubin: Path) -> None:
 @pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=name_of)
 def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, int, int | None], tmp_path: Path) -> None:
     family, x, weights, d = specialisation
+    options = [f"-DX_KIND={KINDS[x]}", f"-DWEIGHT_KIND={weights}", *([f"-DD_FEW={d}"] if d else [])]
+    check(family, options, tmp_path, x, d)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc, which comes with the CUDA toolkit")
+@pytest.mark.parametrize(("channels", "label"), [(1, "unsigned char"), (3, "unsigned short"), (3, "int")])
+def test_image_kernels_compile_within_their_budgets(channels: int, label: str, tmp_path: Path) -> None:
+    check("image", [f"-DCHANNELS={channels}", f"-DLABEL={label}"], tmp_path, "uint8", channels)
+
+
+def check(family: str, options: list[str], tmp_path: Path, x: str, d: int | None) -> None:
+    """The family's kernels, for values of type x and d features, compile for all architectures within budget."""
     source = Path(str(files("gpukmeans.kernels"))) / f"{family}.cu"
     command = ["nvcc", "--std=c++17", "--threads=2", "-Xptxas=-v", "-Werror=all-warnings", "-fatbin"]
     command += ["--keep", f"--keep-dir={tmp_path}"]  # for the machine code of each architecture
     command += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
-    command += [f"-DX_KIND={KINDS[x]}", f"-DWEIGHT_KIND={weights}", *([f"-DD_FEW={d}"] if d else [])]
+    command += options
     done = subprocess.run(
         [*command, "-o", str(tmp_path / "kernels"), str(source)], capture_output=True, text=True, check=False
     )

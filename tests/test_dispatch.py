@@ -75,8 +75,9 @@ def test_other_names_are_refused(no_cupy, name):
 
 
 def test_the_public_names():
-    names = {"DeviceError", "KMeans", "MiniBatchKMeans", "Record", "__version__", "load"}
-    assert set(gpukmeans.__all__) == names
+    estimators = {"KMeans", "MiniBatchKMeans", "Record", "load"}
+    pictures = {"ImageError", "Quantized", "quantize", "remap"}
+    assert set(gpukmeans.__all__) == {"DeviceError", "__version__", *estimators, *pictures}
     assert issubclass(DeviceError, RuntimeError)
 
 

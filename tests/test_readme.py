@@ -30,7 +30,7 @@ def blocks(page: Path, language: str) -> list[str]:
 @pytest.mark.parametrize(
     ("page", "written"),
     [
-        (README, {"blobs.png", "digits.png", "china-64.png"}),
+        (README, {"blobs.png", "digits.png", "china-64.png", "china-oklab.png"}),
         (COMING_FROM, set()),
         (REPRODUCIBILITY, {"one.npz", "other.npz"}),
     ],

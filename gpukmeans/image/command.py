@@ -1,0 +1,326 @@
+"""The command ``gpukmeans quantize``: files into palettes, one by one, with one palette, or onto a given one."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpukmeans import dispatch
+from gpukmeans.image import compare, large, palettes, write
+from gpukmeans.image.color import SPACES, Levels
+from gpukmeans.image.dither import DITHERS
+from gpukmeans.image.quantize import MOST_COLORS, common_palette, quantize, remap
+from gpukmeans.image.quantized import Quantized
+from gpukmeans.image.read import ImageError, Picture, TooLargeError, read
+
+# What a folder is searched for.
+PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".npy"}
+
+PIPE = "-"
+
+
+def add(commands: Any, seed: Any) -> None:
+    """Add the command to argparse's subcommands. seed: the type of --seed."""
+    parser = commands.add_parser(
+        "quantize",
+        help="reduce pictures to palettes",
+        description="Reduce a picture to a palette of its own, or map it onto a given one.",
+        usage="gpukmeans quantize [options] IN OUT\n       gpukmeans quantize [options] IN [IN ...] --out-dir DIR",
+    )
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="IN and OUT, - for standard input and output (PNG); or, with "
+        "--out-dir, files and folders to read. OUT ends in .png, .gif, .webp, .tif or .tiff",
+    )
+    parser.add_argument("-k", "--colors", type=_colors, default=256, metavar="K", help="the most colors (default: 256)")
+    parser.add_argument(
+        "--space", choices=SPACES, default="oklab", help="where distances are measured (default: oklab)"
+    )
+    parser.add_argument("--dither", choices=DITHERS, default="none", help="(default: none)")
+    parser.add_argument("--palette", type=Path, metavar="FILE", help="map onto these colors: .gpl, .hex or .png")
+    parser.add_argument("--shared-palette", action="store_true", help="one palette for all files")
+    parser.add_argument("--out-dir", type=Path, metavar="DIR", help="where to write, by the names of the files read")
+    parser.add_argument(
+        "--format",
+        choices=[suffix[1:] for suffix in write.FORMATS],
+        default="png",
+        help="with --out-dir (default: png)",
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="also write NAME-compare.png: original, result and palette side by side"
+    )
+    parser.add_argument("--bands", action="store_true", help="read in bands, as is done for what does not fit memory")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of k-means++ (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each file")
+    parser.set_defaults(run=lambda args: run(args, parser))
+
+
+def _colors(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_COLORS:
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 to {MOST_COLORS:,}, got {text!r}")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Job:
+    """source: a path or PIPE. target: the same."""
+
+    source: str
+    target: str
+
+    def __str__(self) -> str:
+        return "standard input" if self.source == PIPE else self.source
+
+
+def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Returns the exit status: 0, or 1 if any file could not be done."""
+    try:
+        jobs = _jobs(args, parser)
+        args.device = dispatch.resolve(args.device)
+        given = palettes.load(args.palette) if args.palette else None
+        failures = _Failures()
+        if args.shared_palette:
+            shared = failures.pictures(jobs)
+            with _bar(shared, "counting") as counted:
+                given, converged = common_palette(
+                    counted, args.colors, space=args.space, random_state=args.seed, device=args.device
+                )
+            jobs = failures.left(jobs)
+        else:
+            converged = True
+        if args.out_dir:
+            args.out_dir.mkdir(parents=True, exist_ok=True)
+    except (ImageError, ImportError, OSError, ValueError) as error:
+        return _complain(error)
+    with _bar(jobs, "quantizing") as bar:
+        for job in bar:
+            try:
+                _do(job, args, given, converged)
+            except BrokenPipeError:
+                raise
+            except (ImageError, ImportError, OSError, ValueError, MemoryError) as error:
+                failures.add(job, error)
+    return failures.status
+
+
+def _jobs(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Job]:
+    """What to read and where to write; argparse's usage error for what makes no sense."""
+    if args.palette and args.shared_palette:
+        parser.error("--palette and --shared-palette exclude each other")
+    if args.out_dir is None:
+        if len(args.files) != 2:
+            parser.error(f"expected IN and OUT, or --out-dir, got {len(args.files)} files")
+        job = Job(*args.files)
+        if job.target == PIPE and (args.json or args.compare):
+            parser.error("--json and --compare need a file to write to, not standard output")
+        if job.target != PIPE and Path(job.target).exists() is False:
+            write.format_of(job.target)
+        return [job]
+    if PIPE in args.files:
+        parser.error("--out-dir needs files, not standard input")
+    sources = [path for name in args.files for path in _expanded(Path(name))]
+    jobs = [Job(str(source), str(args.out_dir / f"{source.stem}.{args.format}")) for source in sources]
+    seen: dict[str, str] = {}
+    for job in jobs:
+        if job.target in seen:
+            raise ImageError(f"{seen[job.target]} and {job.source} would both be written to {job.target}.")
+        seen[job.target] = job.source
+    return jobs
+
+
+def _expanded(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(inner for inner in path.iterdir() if inner.suffix.lower() in PICTURES and inner.is_file())
+    if not found:
+        raise ImageError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))}).")
+    return found
+
+
+class _Failures:
+    """Files that could not be done: each is told of once, and the others are done all the same."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self._failed: set[str] = set()
+
+    def add(self, job: Job, error: BaseException) -> None:
+        self.status = _complain(error, job)
+        self._failed.add(job.source)
+
+    def left(self, jobs: list[Job]) -> list[Job]:
+        return [job for job in jobs if job.source not in self._failed]
+
+    def pictures(self, jobs: list[Job]) -> list[Picture]:
+        """The pictures of those that can be read, one at a time, as a list that is never in memory as a whole."""
+        return _Lazily(self, jobs)  # type: ignore[return-value]
+
+
+class _Lazily:
+    def __init__(self, failures: _Failures, jobs: list[Job]) -> None:
+        self._failures, self._jobs = failures, jobs
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for job in self._jobs:
+            try:
+                picture = _read(job)
+            except (ImageError, OSError, ValueError, MemoryError) as error:
+                self._failures.add(job, error)
+            else:
+                yield picture
+
+
+def _complain(error: BaseException, job: Job | None = None) -> int:
+    text = str(error) or type(error).__name__
+    if isinstance(error, MemoryError):
+        text = "out of memory"
+    if isinstance(error, OSError) and error.strerror:
+        # What was opened has a name; what could not be written to, once open, has none.
+        where = f"{error.filename}: " if error.filename else f"cannot write {job.target}: " if job else ""
+        text = where + error.strerror
+    where = f"{job}: " if job and not isinstance(error, OSError) and str(job) not in text else ""
+    print(f"gpukmeans: error: {where}{text}", file=sys.stderr)
+    return 1
+
+
+@contextmanager
+def _bar(items: Any, what: str) -> Iterator[Any]:
+    """The items, with a bar on a terminal if they take longer than a second."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield items
+        return
+    with tqdm(items, desc=what, delay=1, leave=False, disable=None if len(items) > 1 else True) as bar:
+        yield bar
+
+
+# ---------------------------------------------------------------- one file
+
+
+def _read(job: Job) -> Picture:
+    if job.source == PIPE:
+        return read(sys.stdin.buffer.read())
+    if job.source.lower().endswith(".npy"):
+        try:
+            return read(np.load(job.source, mmap_mode="r"))
+        except (EOFError, ValueError) as error:
+            raise ImageError(f"{job.source} is no array that can be read: {error}") from None
+    return read(job.source)
+
+
+def _do(job: Job, args: argparse.Namespace, palette: Levels | None, converged: bool) -> None:
+    start = time.perf_counter()
+    target = None if job.target == PIPE else Path(job.target)
+    if args.bands and not (target and job.source != PIPE):
+        raise ImageError("--bands needs files, not standard input or output.")
+    try:
+        if args.bands:
+            raise TooLargeError
+        picture = _read(job)
+    except TooLargeError:
+        if not args.bands and not (target and target.suffix.lower() in (".tif", ".tiff")):
+            raise
+        assert target is not None
+        facts = _in_bands(job, target, args, palette)
+    else:
+        options = {"space": args.space, "dither": args.dither, "device": args.device}
+        if palette is None:
+            result = quantize(picture, args.colors, random_state=args.seed, **options)
+        else:
+            result = replace(remap(picture, palette, **options), converged=converged)
+        if target is None:
+            _to_stdout(result)
+            return
+        result.save(target, None if target.suffix else "PNG")
+        if args.compare:
+            compare.write_comparison(picture, result, target.with_name(f"{target.stem}-compare.png"))
+        facts = {
+            "width": result.indices.shape[1],
+            "height": result.indices.shape[0],
+            "colors": len(result.palette),
+            "psnr": result.psnr,
+            "converged": result.converged,
+            "palette": ["#" + bytes(color).hex() for color in write.eight_bit(result.palette)],
+        }
+    facts["seconds"] = round(time.perf_counter() - start, 4)
+    _tell(job, facts, args.json)
+
+
+def _in_bands(job: Job, target: Path, args: argparse.Namespace, palette: Levels | None) -> dict[str, Any]:
+    if args.compare:
+        raise ImageError("--compare needs a picture that fits into memory.")
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        bar = None
+    else:
+        bar = tqdm(desc=job.source, unit="row", delay=1, leave=False, disable=None)
+
+    def progress(done: int, total: int) -> None:
+        if bar is not None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+    try:
+        result = large.quantize_file(
+            job.source,
+            target,
+            min(args.colors, 256),
+            space=args.space,
+            dither=args.dither,
+            palette=palette,
+            random_state=args.seed,
+            device=args.device,
+            progress=progress,
+        )
+    finally:
+        if bar is not None:
+            bar.close()
+    return {
+        "width": result.width,
+        "height": result.height,
+        "colors": len(result.palette),
+        "psnr": result.psnr,
+        "converged": result.converged,
+        "palette": ["#" + bytes(color).hex() for color in result.palette],
+    }
+
+
+def _to_stdout(result: Quantized) -> None:
+    buffer = io.BytesIO()
+    result.save(buffer, "PNG")
+    sys.stdout.buffer.write(buffer.getbuffer())
+    sys.stdout.buffer.flush()
+
+
+def _tell(job: Job, facts: dict[str, Any], as_json: bool) -> None:
+    size = Path(job.target).stat().st_size if Path(job.target).is_file() else None
+    if as_json:
+        # JSON has no infinity: null stands for a picture without loss, and for a figure not taken.
+        psnr = facts["psnr"] if facts["psnr"] is not None and np.isfinite(facts["psnr"]) else None
+        lossless = facts["psnr"] == float("inf")
+        record = {"input": job.source, "output": job.target, **facts, "psnr": psnr, "lossless": lossless, "bytes": size}
+        print(json.dumps(record), flush=True)
+        return
+    quality = "PSNR not measured" if facts["psnr"] is None else f"PSNR {facts['psnr']:.2f} dB"
+    quality = "without loss" if facts["psnr"] == float("inf") else quality
+    note = "" if facts["converged"] else ", not converged"
+    amount = "" if size is None else f", {size:,} bytes"
+    print(f"{job.source} -> {job.target}: {facts['colors']} colors, {quality}{note}{amount}", flush=True)

@@ -1,0 +1,86 @@
+"""Palettes in files: GIMP's .gpl, .hex with a color a line, and the colors of a .png."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.image.read import ImageError, pillow, read
+
+MOST_COLORS = 65536
+
+
+def load(path: str | Path) -> NDArray[np.uint8]:
+    """The colors (k, 3), or (k, 4) with alpha, in the file's order.
+
+    Raises ImageError for what is no such file, OSError for one that cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "two.hex").write_text("ff0000\\n#00ff00\\n")
+    ...     load(Path(folder, "two.hex")).tolist()
+    [[255, 0, 0], [0, 255, 0]]
+    """
+    readers = {".gpl": _gpl, ".hex": _hex, ".png": _png}
+    suffix = Path(path).suffix.lower()
+    if suffix not in readers:
+        raise ImageError(f"{path} is no palette that can be read: the name has to end in {', '.join(readers)}.")
+    colors = readers[suffix](Path(path))
+    if not 0 < len(colors) <= MOST_COLORS:
+        raise ImageError(f"{path} holds {len(colors):,} colors; a palette has 1 to {MOST_COLORS:,}.")
+    return colors
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Numbered lines that are not empty. Names of colors may be in any encoding."""
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    return [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _gpl(path: Path) -> NDArray[np.uint8]:
+    lines = _lines(path)
+    if not lines or lines[0][1] != "GIMP Palette":
+        raise ImageError(f"{path} is no GIMP palette: its first line is not 'GIMP Palette'.")
+    colors = []
+    for number, line in lines[1:]:
+        if line.startswith("#") or re.match(r"(Name|Columns|Channels):", line):
+            continue
+        found = re.match(r"(\d+)\s+(\d+)\s+(\d+)(\s|$)", line)
+        if not found or max(map(int, found.groups()[:3])) > 255:
+            raise ImageError(f"{path}, line {number}: expected three numbers from 0 to 255, got {line[:40]!r}.")
+        colors.append([int(level) for level in found.groups()[:3]])
+    return np.array(colors, np.uint8).reshape(-1, 3)
+
+
+def _hex(path: Path) -> NDArray[np.uint8]:
+    colors: list[bytes] = []
+    for number, line in _lines(path):
+        if not re.fullmatch(r"#?([0-9a-fA-F]{6}|[0-9a-fA-F]{8})", line):
+            raise ImageError(f"{path}, line {number}: expected a color like ff8000 or ff8000ff, got {line[:40]!r}.")
+        colors.append(bytes.fromhex(line.lstrip("#")))
+    if any(len(color) == 4 for color in colors):
+        colors = [color.ljust(4, b"\xff") for color in colors]
+    return np.array([list(color) for color in colors], np.uint8).reshape(len(colors), len(colors[0]) if colors else 3)
+
+
+def _png(path: Path) -> NDArray[np.uint8]:
+    """The table of a palette picture; of any other its colors, in the order in which they first occur."""
+    picture = read(path)  # whole, so that a damaged file is found out
+    with pillow().open(path) as image:
+        if image.mode == "P" and image.palette is not None:
+            alpha = image.has_transparency_data
+            image.apply_transparency()
+            return np.frombuffer(image.palette.tobytes(), np.uint8).reshape(-1, len(image.palette.mode))[
+                :, : 4 if alpha else 3
+            ]
+    levels = picture.levels.reshape(-1, picture.levels.shape[2])
+    if levels.dtype != np.uint8:
+        raise ImageError(f"{path} has more than 8 bits a channel, which no palette has.")
+    colors, first = np.unique(levels, axis=0, return_index=True)
+    colors = colors[np.argsort(first)]
+    return np.repeat(colors, 3, axis=1) if colors.shape[1] == 1 else colors

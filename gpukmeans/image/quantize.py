@@ -1,0 +1,292 @@
+"""Reducing a picture to a palette: quantize, and remap onto a palette that is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpukmeans import dispatch
+from gpukmeans.image import dither as dithering
+from gpukmeans.image import palette as palettes
+from gpukmeans.image import write
+from gpukmeans.image.color import SPACES, Levels, to_points
+from gpukmeans.image.palette import Found
+from gpukmeans.image.pixels import Codes, Pixels, Tally, index_dtype, nearest, unpack
+from gpukmeans.image.quantized import Quantized
+from gpukmeans.image.read import ImageError, Picture, premultiplied, read
+
+MOST_COLORS = 65536
+
+
+def quantize(
+    image: Any,
+    n_colors: int = 256,
+    *,
+    space: str = "oklab",
+    dither: str = "none",
+    weights: ArrayLike | None = None,
+    random_state: int | np.random.RandomState | None = 0,
+    device: str = "auto",
+) -> Quantized:
+    """Reduce a picture to a palette of its own, by k-means.
+
+    Parameters
+    ----------
+    image : path, binary file, bytes, PIL.Image.Image, or array-like of shape (h, w), (h, w, 3) or (h, w, 4)
+        Arrays are uint8, uint16 or float in [0, 1], in sRGB. Files need Pillow.
+    n_colors : int, default=256
+        The most colors, 1 to 65,536; up to 256 fit the files' palettes and one byte a pixel.
+    space : {"oklab", "rgb"}, default="oklab"
+        Where distances are measured: "oklab" lessens the error that is seen, "rgb" the squared error of levels.
+    dither : {"none", "floyd-steinberg", "bayer", "blue-noise"}, default="none"
+        How neighbours make up for a pixel's error; see `gpukmeans.image.dither`.
+    weights : array-like of shape (h, w), default=None
+        How much each pixel counts for the palette, none negative. A whole number is that many copies of the pixel.
+    random_state : int, RandomState instance or None, default=0
+        The seed of k-means++.
+    device : str, default="auto"
+        See `KMeans`. The result is the same on all.
+
+    Returns
+    -------
+    quantized : Quantized
+
+    Raises
+    ------
+    ImageError
+        For what is no picture; a ValueError.
+    ValueError
+        For parameters out of range.
+    OSError
+        For a file that cannot be read.
+    DeviceError
+        If the device asked for cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gpukmeans
+    >>> result = gpukmeans.quantize(np.array([[0, 4, 250, 252]], np.uint8), 2, space="rgb")
+    >>> result.to_array().tolist(), result.converged
+    ([[2, 2, 251, 251]], True)
+    """
+    check(n_colors, space, dither)
+    device = dispatch.resolve(device)
+    picture = read(image)
+    pixels, codes, counts = _counted(picture, device)
+    mass = counts if weights is None else _weighed(weights, picture, pixels, codes)
+    found = _found(picture, codes, mass, n_colors, space, random_state, device)
+    return _mapped(picture, pixels, codes, counts, found, space, dither)
+
+
+def remap(
+    image: Any, palette: ArrayLike, *, space: str = "oklab", dither: str = "none", device: str = "auto"
+) -> Quantized:
+    """Map a picture onto a given palette: the nearest color for each pixel.
+
+    Parameters
+    ----------
+    image : as for `quantize`
+    palette : array-like of shape (k, 3) or (k, 4), uint8
+    space, dither, device : as for `quantize`
+
+    Returns
+    -------
+    quantized : Quantized
+        Its palette is the one given, in its order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gpukmeans
+    >>> picture = np.array([[[250, 10, 0], [0, 0, 90]]], np.uint8)
+    >>> gpukmeans.remap(picture, np.array([[0, 0, 255], [255, 0, 0]], np.uint8)).indices.tolist()
+    [[1, 0]]
+    """
+    given = np.asarray(palette)
+    if given.dtype != np.uint8 or given.ndim != 2 or given.shape[1] not in (3, 4) or not 0 < len(given) <= MOST_COLORS:
+        raise ValueError(
+            f"a palette is an array (k, 3) or (k, 4) of uint8 with 1 to {MOST_COLORS:,} colors, "
+            f"got {given.dtype} {given.shape}."
+        )
+    check(len(given), space, dither)
+    device = dispatch.resolve(device)
+    picture = read(image)
+    pixels, codes, counts = _counted(picture, device)
+    colors = unpack(codes, picture.levels.shape[2])
+    own, like = with_alpha(colors, given if colors.dtype == np.uint8 else given.astype(np.uint16) * np.uint16(257))
+    labels = nearest(to_points(own, space), to_points(like, space)).astype(np.int32)
+    return _mapped(picture, pixels, codes, counts, Found(like, labels, True), space, dither)
+
+
+def common_palette(
+    pictures: Iterable[Picture], n_colors: int, *, space: str, random_state: Any, device: str
+) -> tuple[Levels, bool]:
+    """One palette for several pictures, as if they were one; and whether it is a fixed point. 8 bits a channel."""
+    tally = Tally(4)
+    for picture in pictures:
+        levels = write.eight_bit(picture.levels)
+        own = np.full((*levels.shape[:2], 4), 255, np.uint8)
+        own[..., : 4 if levels.shape[2] == 4 else 3] = levels
+        tally.add(*dispatch.make_pixels(own.reshape(-1, 4), device="cpu").count())
+    if tally.empty:
+        raise ImageError("there is no picture to take the colors from.")
+    codes, counts = tally.result()
+    colors = unpack(codes, 4)
+    opaque = bool((colors[:, 3] == 255).all())
+    found = cluster(colors[:, :3] if opaque else colors, counts, n_colors, space, random_state, device)
+    return found.palette, found.converged
+
+
+def check(n_colors: Any, space: str, dither: str) -> None:
+    """Raise ValueError, or TypeError, for parameters out of range."""
+    if not isinstance(n_colors, (int, np.integer)) or isinstance(n_colors, bool):
+        raise TypeError(f"n_colors must be an integer, got {n_colors!r}.")
+    if not 1 <= n_colors <= MOST_COLORS:
+        raise ValueError(f"n_colors must be from 1 to {MOST_COLORS:,}, got {n_colors}.")
+    if space not in SPACES:
+        raise ValueError(f"space must be one of {SPACES}, got {space!r}.")
+    if dither not in dithering.DITHERS:
+        raise ValueError(f"dither must be one of {dithering.DITHERS}, got {dither!r}.")
+
+
+def _counted(picture: Picture, device: str) -> tuple[Pixels, Codes, NDArray[np.int64]]:
+    h, w, c = picture.levels.shape
+    with dispatch.on(device):
+        pixels = dispatch.make_pixels(picture.levels.reshape(h * w, c), device=device)
+        return pixels, *pixels.count()
+
+
+def _weighed(weights: ArrayLike, picture: Picture, pixels: Pixels, codes: Codes) -> NDArray[Any]:
+    """The weight of each distinct color; pixels are added in their order, so that the sums have the same bits."""
+    given = np.asarray(weights, np.float64)
+    if given.shape != picture.levels.shape[:2]:
+        raise ValueError(f"weights have the picture's shape {picture.levels.shape[:2]}, got {given.shape}.")
+    if not (np.isfinite(given).all() and given.min() >= 0 and given.max() > 0):
+        raise ValueError("weights must be finite, none negative and at least one above zero.")
+    place = pixels.map(codes, np.arange(len(codes), dtype=np.int32))
+    return np.bincount(place, given.reshape(-1), len(codes))
+
+
+def _found(
+    picture: Picture, codes: Codes, mass: NDArray[Any], k: int, space: str, random_state: Any, device: str
+) -> Found:
+    """The palette, and the label of every distinct color, also of those that weigh nothing."""
+    colors = unpack(codes, picture.levels.shape[2])
+    counts = mass > 0
+    if counts.all():
+        return cluster(colors, mass, k, space, random_state, device)
+    found = cluster(colors[counts], mass[counts], k, space, random_state, device)
+    own, like = with_alpha(colors, found.palette)
+    labels = nearest(to_points(own, space), to_points(like, space)).astype(np.int32)
+    return Found(found.palette, labels, found.converged, found.history)
+
+
+def cluster(colors: Levels, mass: NDArray[Any], k: int, space: str, random_state: Any, device: str) -> Found:
+    """The palette (j, 3) or (j, 4), j at most k, of distinct colors (m, c) of positive mass (m,)."""
+    k = int(k)
+    options: dict[str, Any] = {"space": space, "random_state": random_state, "device": device}
+    if colors.shape[1] == 3 and (colors[:, :1] == colors).all():
+        colors = colors[:, :1]  # grey stays grey, and is one dimension
+    if colors.shape[1] == 1:
+        found = palettes.find(colors, mass, k, **options)
+        return Found(np.repeat(found.palette, 3, axis=1), found.labels, found.converged, found.history)
+    clear = colors.any(axis=1) if colors.shape[1] == 4 else np.ones(len(colors), bool)
+    if clear.all() or k == 1 or len(colors) == 1:
+        return palettes.find(colors, mass, k, **options)
+    # What is fully transparent has one code, all zeros, the least of all: it is color 0, and not clustered.
+    found = palettes.find(colors[clear], mass[clear], k - 1, **options)
+    palette = np.concatenate([np.zeros((1, 4), colors.dtype), found.palette])
+    labels = np.concatenate([np.zeros(1, np.int32), found.labels + np.int32(1)])
+    return Found(palette, labels, found.converged, found.history)
+
+
+def with_alpha(colors: Levels, palette: Levels) -> tuple[Levels, Levels]:
+    """Both with as many channels, of those that either needs: 3, or 4 if one has alpha."""
+    if colors.shape[1] == 1:
+        colors = np.repeat(colors, 3, axis=1)
+    both = [colors, palette]
+    if colors.shape[1] != palette.shape[1]:
+        for i, levels in enumerate(both):
+            if levels.shape[1] == 3:
+                opaque = np.full((len(levels), 1), np.iinfo(levels.dtype).max, levels.dtype)
+                both[i] = np.concatenate([levels, opaque], axis=1)
+    return both[0], both[1]
+
+
+def _mapped(
+    picture: Picture,
+    pixels: Pixels,
+    codes: Codes,
+    counts: NDArray[np.int64],
+    found: Found,
+    space: str,
+    dither: str,
+) -> Quantized:
+    shape = picture.levels.shape[:2]
+    colors, palette = with_alpha(unpack(codes, picture.levels.shape[2]), found.palette)
+    colors, shown = premultiplied(colors), premultiplied(palette)
+    if dither == "none":
+        indices = pixels.map(codes, found.labels.astype(index_dtype(len(palette)))).reshape(shape)
+        error = squared_error(colors, shown, found.labels, counts)
+    else:
+        indices, error = _dithered(picture, pixels, codes, colors, shown, dither)
+    top = int(np.iinfo(palette.dtype).max)
+    channels = picture.channels
+    if (channels < 3 and not _grey(palette)) or colors.shape[1] == 4:
+        channels = colors.shape[1]  # a given palette may have what the picture had not
+    values = indices.size * (1 if channels < 3 else colors.shape[1])
+    error = error // 3 if channels < 3 else error  # three equal channels stand for one
+    psnr = float("inf") if error == 0 else float(10 * np.log10(values * top**2 / error))
+    return Quantized(
+        palette,
+        indices,
+        psnr,
+        found.converged,
+        found.history,
+        picture.metadata,
+        channels,
+        picture.dtype,
+    )
+
+
+def _dithered(
+    picture: Picture, pixels: Pixels, codes: Codes, colors: Levels, shown: Levels, dither: str
+) -> tuple[NDArray[Any], int]:
+    """Indices (h, w), and the sum of squared errors. colors, shown: the distinct colors and the palette, as seen."""
+    h, w, c = picture.levels.shape
+    place = pixels.map(codes, np.arange(len(codes), dtype=np.int32)).reshape(h, w)
+    still = None
+    clear = np.flatnonzero(~shown.any(axis=1)) if colors.shape[1] == 4 else np.empty(0, np.int64)
+    if c == 4 and len(clear):
+        still = picture.levels[..., 3] == 0
+    own = picture.levels if colors.shape[1] == c == 3 or (c == 1 and _grey(shown)) else colors[place]
+    entries = shown[:, :1] if own.shape[2] == 1 else shown
+    if dither == "floyd-steinberg":
+        at = int(clear[0]) if len(clear) else 0
+        indices = dithering.floyd_steinberg(np.ascontiguousarray(own), entries, still, at)
+    else:
+        held = pixels if own is picture.levels else dispatch.make_pixels(own.reshape(h * w, -1), device="cpu")
+        indices = held.dither(dithering.offsets(dither, entries), w, entries).reshape(h, w)
+        if still is not None:
+            indices[still] = clear[0]
+    pairs = place.astype(np.int64) * len(shown) + indices
+    pairs, counts = np.unique(pairs, return_counts=True)
+    return indices, squared_error(colors[pairs // len(shown)], shown, pairs % len(shown), counts)
+
+
+def _grey(palette: Levels) -> bool:
+    return palette.shape[1] == 3 and bool((palette[:, :1] == palette).all())
+
+
+def squared_error(one: Levels, other: Levels, labels: NDArray[Any], counts: NDArray[np.int64]) -> int:
+    """The sum of counts * |one - other[labels]|^2, exactly: a piece at a time, added in Python's integers."""
+    total = 0
+    for a in range(0, len(one), 2**16):
+        piece = slice(a, a + 2**16)
+        squares = ((one[piece].astype(np.int64) - other[labels[piece]]) ** 2).sum(axis=1)
+        total += int(squares.astype(object) @ counts[piece]) if one.dtype == np.uint16 else int(squares @ counts[piece])
+    return total
