@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -34,7 +35,7 @@ DTYPES = [np.float64, np.float32, np.float16, np.uint8]
 
 FITTED_ARRAYS = {"cluster_centers_", "labels_"}
 
-SEEDINGS = {"k-means++": seeding.kmeans_plusplus, "random": seeding.random}
+INITS = {"k-means++", "k-means||", "random"}
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
@@ -48,14 +49,16 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     ----------
     n_clusters : int, default=8
         The number of clusters, and of centers.
-    init : {"k-means++", "random"}, callable or array-like of shape (n_clusters, n_features), \
+    init : {"k-means++", "k-means||", "random"}, callable or array-like of shape (n_clusters, n_features), \
 default="k-means++"
         How to choose the initial centers. "k-means++" draws far-apart points (greedily, the best of
-        2 + log(n_clusters) draws for each center), "random" draws points by weight. A callable is
-        called as ``init(X, n_clusters, random_state=random_state)`` and returns an array.
+        2 + log(n_clusters) draws for each center). "k-means||", for thousands of clusters, draws
+        2 * n_clusters far-apart points at a time, five times, and chooses among those by k-means++.
+        "random" draws points by weight. A callable is called as
+        ``init(X, n_clusters, random_state=random_state)`` and returns an array.
     n_init : "auto" or int, default="auto"
         How many starts to make; the one with the least inertia is kept, the first of equals. "auto" is
-        10 for "random" or a callable, 1 for "k-means++" or an array.
+        10 for "random" or a callable, 1 for "k-means++", "k-means||" or an array.
     max_iter : int, default=300
         The most iterations of one start.
     tol : float, default=1e-4
@@ -105,7 +108,8 @@ default="k-means++"
 
     Notes
     -----
-    Lloyd's algorithm (1982) from k-means++ (Arthur and Vassilvitskii, 2007), with the bounds of Hamerly
+    Lloyd's algorithm (1982) from k-means++ (Arthur and Vassilvitskii, 2007) or k-means|| (Bahmani and
+    others, 2012), with the bounds of Hamerly
     (2010). docs/design.md states what makes the answer unique. Input of dtype uint8, float16, float32
     and float64 is read as it is, anything else as float64. A sparse matrix is read as CSR, a bounded number
     of rows at a time made dense; the answer is that of its dense form.
@@ -126,7 +130,7 @@ default="k-means++"
 
     _parameter_constraints: ClassVar[dict] = {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
-        "init": [StrOptions(set(SEEDINGS)), callable, "array-like"],
+        "init": [StrOptions(INITS), callable, "array-like"],
         "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -210,7 +214,7 @@ default="k-means++"
                     stacklevel=2,
                 )
             points, kept = self._points(x, sample_weight, device)
-            best, labels = self._best_of_starts(points, x)
+            best, labels = self._best_of_starts(points, x, device)
             if kept is not None:  # samples of weight zero had no part in the fit
                 labels = self._label(x, best.centers, device)
             found = int(np.count_nonzero(points.sums()[:, -1]))
@@ -269,7 +273,7 @@ default="k-means++"
             raise ValueError("Sample weights must contain at least one non-zero number.")
         return (given, None) if kept.all() else (given[kept], kept)
 
-    def _best_of_starts(self, points: Points, x: NDArray[Any]) -> tuple[lloyd.Fit, NDArray[np.int32]]:
+    def _best_of_starts(self, points: Points, x: NDArray[Any], device: str) -> tuple[lloyd.Fit, NDArray[np.int32]]:
         """The start of least inertia, and the labels of its points."""
         scales = lloyd.prepare(points, *self._finite(points, x))
         dtype = _float_dtype(x)
@@ -289,7 +293,7 @@ default="k-means++"
         )
         with watch:
             for _ in range(self._n_init):
-                centers = self._seed(points, x, random_state) if init is None else init
+                centers = self._seed(points, x, random_state, device) if init is None else init
                 watch.begin()
                 last = lloyd.fit(
                     points, scales, centers, max_iter=self.max_iter, tolerance=tolerance, dtype=dtype, watch=watch
@@ -323,9 +327,13 @@ default="k-means++"
             return None
         return self._checked_centers(self.init, x)
 
-    def _seed(self, points: Points, x: NDArray[Any], random_state: np.random.RandomState) -> Floats:
+    def _seed(self, points: Points, x: NDArray[Any], random_state: np.random.RandomState, device: str) -> Floats:
+        if self.init == "k-means||":
+            make = partial(dispatch.make_points, device=device)
+            return seeding.kmeans_parallel(points, self.n_clusters, random_state, make)
         if isinstance(self.init, str):
-            return SEEDINGS[self.init](points, self.n_clusters, random_state)
+            choose = seeding.random if self.init == "random" else seeding.kmeans_plusplus
+            return choose(points, self.n_clusters, random_state)
         return self._checked_centers(self.init(x, self.n_clusters, random_state=random_state), x)  # type: ignore
 
     def _checked_centers(self, init: Any, x: NDArray[Any]) -> Floats:

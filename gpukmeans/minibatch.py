@@ -36,7 +36,7 @@ class MiniBatchKMeans(KMeans):
     ----------
     n_clusters : int, default=8
         The number of clusters, and of centers.
-    init : {"k-means++", "random"}, callable or array-like of shape (n_clusters, n_features), \
+    init : {"k-means++", "k-means||", "random"}, callable or array-like of shape (n_clusters, n_features), \
 default="k-means++"
         How to choose the initial centers, see `KMeans`, here among ``init_size`` rows.
     max_iter : int, default=100
@@ -334,7 +334,7 @@ default="k-means++"
         else:
             points = sampler.everything(device)
         lloyd.prepare(points, *points.extent())
-        return self._seed(points, x, generator)
+        return self._seed(points, x, generator, device)
 
     # ------------------------------------------------------------ a step
 

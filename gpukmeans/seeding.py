@@ -1,4 +1,4 @@
-"""The initial centers: k-means++ and random, over Points; knows no device (Rule 4).
+"""The initial centers: k-means++, k-means|| and random, over Points; knows no device (Rule 4).
 
 All randomness is drawn on the host; how far it advances the caller's generator depends on the number
 of clusters alone. A draw becomes a point by its rank in an exact integer prefix sum.
@@ -7,11 +7,15 @@ of clusters alone. A draw becomes a point by its rank in an exact integer prefix
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from gpukmeans.exact import Floats, Ints, power_for
+from gpukmeans.exact import Floats, Ints, Scales, Weights, power_for
 from gpukmeans.points.base import Points
+
+# Of k-means||, as in the experiments of its paper: rounds, and draws of a round for each cluster.
+ROUNDS, OVERSAMPLING = 5, 2
 
 
 def rank(uniform: float, total: int) -> int:
@@ -47,15 +51,9 @@ def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.Ran
     first = random_state.random_sample()
     draws = random_state.random_sample((n_clusters - 1, trials)).tolist()
     centers = np.empty((n_clusters, points.d))
-    points.restart()
-    weight = points.total(None)
-    centers[:1] = points.find([rank(first, weight)])
-    points.propose(centers[:1])
-    farthest = points.accept(0)
+    centers[:1], weight, farthest = _begin(points, first)
     for i, uniforms in enumerate(draws, start=1):
-        # The scale follows the distances down, so that the integers never run out of bits.
-        exponent = power_for(farthest, points.weights.total)
-        total = points.total(exponent) if farthest > 0 else 0
+        exponent, total = _potential(points, farthest)
         if total == 0:
             points.total(None)
             centers[i] = points.find([rank(uniforms[0], weight)])[0]
@@ -67,6 +65,73 @@ def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.Ran
         farthest = points.accept(chosen)
     points.restart()
     return centers
+
+
+def kmeans_parallel(
+    points: Points,
+    n_clusters: int,
+    random_state: np.random.RandomState,
+    make: Callable[[Floats, Floats | Ints, Weights], Points],
+) -> Floats:
+    """k-means||: centers (n_clusters, d) float64, each one of the points.
+
+    From one point drawn by weight on, each of five rounds draws 2 * n_clusters candidates at once, with
+    probability proportional to weight * D to the closest candidate of the rounds before. k-means++ then
+    chooses among all candidates, each weighing as much as the points closest to it. That is a few passes
+    over the points, where k-means++ makes one or two for every center.
+
+    The rounds draw with replacement, by rank. The paper lets every point decide for itself, by a draw of
+    its own; then how many are drawn would depend on the data, and n draws would have to be the same on
+    every device. The expected number of times that a point is drawn is the same.
+
+    Where the candidates are fewer than the clusters, because nearly all weight * D was always in a few
+    places, k-means++ chooses among all points instead.
+
+    make(x, weights, summary): Points of the candidates.
+
+    Bahmani, Moseley, Vattani, Kumar and Vassilvitskii, "Scalable k-means++" (VLDB 2012).
+    """
+    first = random_state.random_sample()
+    rounds = random_state.random_sample((ROUNDS, OVERSAMPLING * n_clusters))
+    candidates, _, farthest = _begin(points, first)
+    drawn = candidates
+    for uniforms in rounds:
+        if len(drawn) < len(candidates):  # a round is accepted when the next one needs it
+            points.assign(drawn)
+            farthest = points.accept_all(drawn)
+        _, total = _potential(points, farthest)
+        if total == 0:
+            break
+        drawn = _distinct(points.find(ranks(uniforms, total).tolist()))
+        candidates = np.concatenate([candidates, drawn])
+    points.restart()
+    points.assign(candidates)
+    weights = points.sums()[:, -1]
+    closest = weights > 0  # not that of a point so near to another that D is zero
+    if np.count_nonzero(closest) < n_clusters:
+        return kmeans_plusplus(points, n_clusters, random_state)
+    summary, used = Weights.of(np.ldexp(weights[closest].astype(np.float64), -points.weights.exponent))
+    chosen_from = make(candidates[closest], used, summary)
+    chosen_from.prepare(Scales.of(*chosen_from.extent(), summary))
+    return kmeans_plusplus(chosen_from, n_clusters, random_state)
+
+
+def _begin(points: Points, uniform: float) -> tuple[Floats, int, float]:
+    """Draw a first center (1, d) by weight; returns it, the total weight, and the largest D to it."""
+    points.restart()
+    weight = points.total(None)
+    center = points.find([rank(uniform, weight)])
+    points.propose(center)
+    return center, weight, points.accept(0)
+
+
+def _potential(points: Points, farthest: float) -> tuple[int, int]:
+    """The exponent for masses of D up to `farthest`, and their total.
+
+    The scale follows the distances down, so that the integers never run out of bits.
+    """
+    exponent = power_for(farthest, points.weights.total)
+    return exponent, points.total(exponent) if farthest > 0 else 0
 
 
 def _distinct(candidates: Floats) -> Floats:

@@ -63,6 +63,20 @@ accept_center(const X* __restrict__ x, long long n, int d, const double* __restr
     block_max(largest, most);
 }
 
+// closest: lowered to D to the row's own center, of those (m, d) that labels were given by. largest: as above.
+extern "C" __global__ void __launch_bounds__(256, 4)
+accept_all(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers,
+           const int* __restrict__ labels, double* __restrict__ closest, unsigned long long* __restrict__ largest) {
+    uint64 most = 0;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        double distance = fmin(squared_distance(x + i * d, centers + (int64)labels[i] * d, d), closest[i]);
+        closest[i] = distance;
+        uint64 bits = (uint64)__double_as_longlong(distance);
+        most = bits > most ? bits : most;
+    }
+    block_max(largest, most);
+}
+
 // runs: (ceil(n / RUN),), 0 before; the sum of each run's masses. A block to a run, blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 4)
 run_sums(long long n, const W* __restrict__ weights, const double* __restrict__ closest, double power, double unit,

@@ -6,6 +6,7 @@ The CUDA points run on the CPU here, on a device with as little memory as a test
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from gpukmeans import DeviceError, KMeans, dispatch, lloyd
 from gpukmeans.exact import Inertia, Weights
 from gpukmeans.points import gpu
 from gpukmeans.points.numpy import NumPyPoints
-from gpukmeans.seeding import kmeans_plusplus
+from gpukmeans.seeding import kmeans_parallel, kmeans_plusplus
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -59,7 +60,7 @@ def test_batches_of_any_size_give_the_same_answer(on, rows):
     assert fit(x, weights=np.arange(len(x)) % 5) == expected
 
 
-@pytest.mark.parametrize("init", ["random", X[:5]], ids=["random", "array"])
+@pytest.mark.parametrize("init", ["random", "k-means||", X[:5]], ids=["random", "k-means||", "array"])
 def test_batches_of_wide_and_whole_numbers(on, init):
     x = rng.integers(0, 255, (90, 20)).astype(np.uint8)
     init = x[:5] if isinstance(init, np.ndarray) else init
@@ -86,6 +87,9 @@ def test_every_step_is_that_of_all_rows_at_once():
             steps += [far.distance.tolist(), far.x.tolist(), far.label.tolist(), points.terms_at(far.x).tolist()]
         steps += [points.inertia(centers, Inertia.of(scales, centers)), points.distances(centers).tolist()]
         steps += [kmeans_plusplus(points, 6, np.random.RandomState(3)).tolist()]
+        steps += [
+            kmeans_parallel(points, 6, np.random.RandomState(3), partial(dispatch.make_points, device="cpu")).tolist()
+        ]
         steps += [points.assign(centers[:2] + 0.25), points.sums().tolist(), points.labels().tolist()]
         found.append(steps[1:])  # how many changed, equal rows may count as one
     for steps in found[1:]:
@@ -133,30 +137,34 @@ class Failing(HostCuda):
         return super().empty(shape, dtype)
 
 
-def test_memory_may_run_out_anywhere(on, caplog):
-    """At any allocation of a fit with seeding and weights, one with an empty cluster, and of `transform`."""
+START = np.concatenate([X[:1], X[1:2], X[:1] + 1e3])  # the third center has no point
+
+
+@pytest.mark.parametrize(
+    ("k", "init", "fewest"), [(2, "k-means++", 30), (2, "k-means||", 40), (3, START, 30)], ids=["++", "||", "empty"]
+)
+def test_memory_may_run_out_anywhere(on, caplog, k, init, fewest):
+    """At any allocation of a fit, seeded with weights or with a cluster that becomes empty, and of `transform`."""
     x = np.concatenate([np.repeat(X[:3], 2, axis=0), X[:6]])
-    weights = np.arange(len(x)) % 4 + 0.5
+    weights = np.arange(len(x)) % 4 + 0.5 if isinstance(init, str) else None
 
-    def all_three():
-        seeded = KMeans(2, max_iter=2, random_state=0, device="cpu").fit(x, sample_weight=weights)
-        emptied = KMeans(3, init=[x[0], x[4], x[0] + 1e3], n_init=1, max_iter=1, device="cpu").fit(x)
-        models = [(model.cluster_centers_.tolist(), model.labels_.tolist()) for model in (seeded, emptied)]
-        return models, emptied.transform(x).tolist()
+    def everything():
+        model = KMeans(k, init=init, max_iter=2, random_state=0, device="cpu").fit(x, sample_weight=weights)
+        return model.cluster_centers_.tolist(), model.labels_.tolist(), model.transform(x).tolist()
 
-    expected = all_three()
+    expected = everything()
     caplog.set_level(logging.INFO, "gpukmeans")
     at = 0
     while True:
         cp = Failing(at)
         on(cp)
-        assert all_three() == expected, at
+        assert everything() == expected, at
         if cp.left is not None:
             break
         assert "going on with batches of" in caplog.text, at
         caplog.clear()
         at += 1
-    assert at > 60, "all allocations were reached"
+    assert at > fewest, "all allocations were reached"
 
 
 def test_too_little_for_a_single_row_is_said(on):

@@ -96,6 +96,8 @@ BUDGETS = {
     "terms_at": Budget(FOUR_BLOCKS, Loop("DADD", 25)),
     # Addresses of 64 bits again for every four features: no registers to keep them.
     "accept_center": Budget(FOUR_BLOCKS, Loop("DADD", 8 / 2)),
+    # The center is the label's.
+    "accept_all": Budget(FOUR_BLOCKS, Loop("DADD", 9 / 2)),
     # A row's mass: distance and weight, a product, rounding, a sum of 64 bits.
     "run_sums": Budget(FOUR_BLOCKS, Loop("LDG", 17)),
     # Four candidates at a time, each with a sum, a distance and a pointer. A row's value serves all four, but each may

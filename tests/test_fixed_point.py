@@ -528,7 +528,7 @@ def quietly(call, *args, **kwargs):
         return call(*args, **kwargs)
 
 
-SEEDINGS = ["k-means++", "random", "array"]
+SEEDINGS = ["k-means++", "k-means||", "random", "array"]
 
 
 def start(seeding, x, k):
@@ -575,7 +575,7 @@ def test_at_sizes_that_sort_and_merge_a_weight_is_as_many_rows(kmeans):
     """Nothing forced: 5000 rows are sorted and merged by default, their copies too."""
     rng = np.random.default_rng(0)
     x, weights = rng.integers(0, 60, (5000, 2)).astype(np.float32), rng.integers(1, 4, 5000)
-    for init in ("k-means++", "random"):
+    for init in ("k-means++", "k-means||", "random"):
         settings = {"n_clusters": 12, "init": init, "n_init": 1, "random_state": 1, "max_iter": 20}
         weighted = kmeans(**settings).fit(x, sample_weight=weights)
         repeated = kmeans(**settings).fit(np.repeat(x, weights, axis=0))

@@ -103,7 +103,7 @@ def test_more_centers_than_fit_shared_memory_at_once(on, address):
     same(on, address, x, 950, init=x[:950], max_iter=2)
 
 
-@pytest.mark.parametrize("init", ["k-means++", "random"])
+@pytest.mark.parametrize("init", ["k-means++", "k-means||", "random"])
 def test_several_starts_are_numpys(on, address, init):
     same(on, address, values("float32", 200, 3), 5, init=init, n_init=3)
 
@@ -262,6 +262,9 @@ def test_every_step_of_seeding_is_numpys(address, weighing):
             said.append(points.accept(len(center) - 1))
             said.append(points.total(20))
             said.append(points.find([0, said[-1] // 3, said[-1] - 1]).tolist())
+        many = x[200:230].astype(np.float64)
+        said += [points.assign(many) > 0, points.accept_all(many), points.total(20)]
+        said.append(points.find([0, said[-1] // 3, said[-1] - 1]).tolist())
         said.append(kmeans_plusplus(points, 9, np.random.RandomState(3)).tolist())
         found.append(said)
     assert found[1] == found[0]
@@ -308,6 +311,7 @@ def test_no_race_beyond_one_turn_of_the_grid(on, race, monkeypatch):
     monkeypatch.setattr(cuda, "RUN", 32)
     same(on, race, values("float32", 2500, 2), 30, max_iter=2)
     same(on, race, values("float32", 300, 17), 140, max_iter=2)
+    same(on, race, values("float32", 600, 2), 3, init="k-means||", max_iter=1)
 
 
 def test_no_race_for_empty_clusters(on, race):

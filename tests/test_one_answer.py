@@ -60,6 +60,7 @@ WEIGHTS = {
 
 SEEDINGS = {
     "k-means++": lambda x, k: {"init": "k-means++"},
+    "k-means||": lambda x, k: {"init": "k-means||"},
     "random": lambda x, k: {"init": "random", "n_init": 2},
     "array": lambda x, k: {"init": x[np.random.default_rng(5).permutation(len(x))[:k]].astype(np.float64)},
 }
@@ -70,7 +71,7 @@ def problem(request):
     return DATA[request.param](request.getfixturevalue)
 
 
-@pytest.mark.parametrize("seeding", ["k-means++", "random", "array"])
+@pytest.mark.parametrize("seeding", SEEDINGS)
 @pytest.mark.parametrize("weighing", WEIGHTS)
 def test_no_trick_changes_a_bit(kmeans, problem, ways, weighing, seeding):
     """Threads, batches, merging, sorting, scores and bounds, each on and off; and either algorithm."""
@@ -121,7 +122,7 @@ def layouts(x, folder):
     yield "swapped bytes", x.astype(x.dtype.newbyteorder())
 
 
-@pytest.mark.parametrize("seeding", ["k-means++", "random", "array"])
+@pytest.mark.parametrize("seeding", SEEDINGS)
 def test_memory_layout_changes_no_bit(kmeans, problem, seeding, tmp_path):
     x, k = problem
     settings = {"n_clusters": k, "random_state": 0, "max_iter": 8, **SEEDINGS[seeding](x, k)}

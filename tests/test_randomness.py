@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import make_blobs
 
+from gpukmeans import dispatch
 from gpukmeans.points.numpy import tuned
-from gpukmeans.seeding import kmeans_plusplus, random, rank, ranks
+from gpukmeans.seeding import kmeans_parallel, kmeans_plusplus, random, rank, ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -69,6 +72,28 @@ class Reference:
             if at < 0:
                 return row
         raise AssertionError("a rank beyond the total")
+
+    def seed_in_parallel(self, k, random_state):
+        first = random_state.random_sample()
+        rounds = random_state.random_sample((5, 2 * k)).tolist()
+        candidates = [self.x[self.find(first, self.masses())]]
+        for uniforms in rounds:
+            closest = [min(self.distance(x, c) for c in candidates) for x in self.x]
+            if max(closest) == 0:
+                break
+            masses = self.masses(closest, 62 - log2_up(self.total) - log2_up(max(closest)))
+            for candidate in [self.x[self.find(uniform, masses)] for uniform in uniforms]:
+                if candidate not in candidates:
+                    candidates.append(candidate)
+        weights = [Fraction(0)] * len(candidates)
+        whole = all(w == int(w) for w in self.w)
+        unit = Fraction(1) if whole else Fraction(2) ** (62 - log2_up(self.total))
+        for x, mass in zip(self.x, self.masses(), strict=True):
+            distances = [self.distance(x, c) for c in candidates]
+            weights[distances.index(min(distances))] += mass / unit
+        if len(candidates) < k:
+            return self.seed(k, random_state)
+        return Reference(candidates, weights).seed(k, random_state)
 
     def seed(self, k, random_state):
         trials = 2 + int(math.log(k))
@@ -282,6 +307,107 @@ def test_a_points_can_be_seeded_again(make_points, ways):
         assert kmeans_plusplus(points, 6, np.random.RandomState(0)).tobytes() == first.tobytes()
 
 
+# ---------------------------------------------------------------- k-means||
+
+
+@pytest.fixture(scope="session")
+def in_parallel(device):
+    """in_parallel(points, k, seed): the centers that k-means|| chooses."""
+
+    def seed(points, k, seed):
+        make = partial(dispatch.make_points, device=dispatch.resolve(device))
+        return kmeans_parallel(points, k, np.random.RandomState(seed), make)
+
+    return seed
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kmeans_parallel_is_the_reference(make_points, in_parallel, ways, kind, weighing):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(8, 90))
+        x, weights = kind(rng, n), WEIGHTS[weighing](rng, n)
+        k = int(rng.integers(1, min(n, 9)))
+        expected = Reference(x, weights).seed_in_parallel(k, np.random.RandomState(seed))
+        for name in ("plain", "scores", "arrange", "merge", "merge, D only", "rows of 7", "4 threads"):
+            with tuned(**ways[name]):
+                points, _ = make_points(x, weights)
+                assert in_parallel(points, k, seed).tolist() == expected, (name, seed)
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+@pytest.mark.parametrize("kind", [lattice, spread, many_features, bytes_])
+def test_centers_accepted_at_once_are_those_accepted_one_by_one(make_points, ways, kind, weighing):
+    rng = np.random.default_rng(4)
+    n = 700
+    x, weights = kind(rng, n), WEIGHTS[weighing](rng, n)
+    few = 4 if kind is lattice else 25  # a lattice has nine locations, and some shall be left
+    centers = np.unique(x[rng.integers(0, n, few)].astype(np.float64), axis=0)
+    for name in ("plain", "scores", "arrange", "merge", "rows of 7", "4 threads"):
+        with tuned(**ways[name]):
+            points, _ = make_points(x, weights)
+        found = []
+        for at_once in (False, True):
+            points.restart()
+            points.propose(x[:1].astype(np.float64))
+            largest = points.accept(0)
+            points.total(20)
+            if at_once:
+                points.assign(centers)
+                largest = points.accept_all(centers)
+            for center in [] if at_once else centers:
+                points.propose(center[None])
+                largest = points.accept(0)
+            total = points.total(20)
+            # one more by itself, which may be closer still
+            points.propose(x[-2:].astype(np.float64))
+            after = points.potentials(20, exact=True)[0], points.accept(1), points.total(20)
+            found.append((largest, total, after, points.find([0, after[2] // 2]).tolist()))
+        assert found[0] == found[1], name
+
+
+def test_kmeans_parallel_is_as_good_as_kmeans_plusplus(kmeans, digits):
+    """On average over seeds, after one iteration and at the end; random points begin far worse on blobs."""
+    blobs, _ = make_blobs(3000, centers=60, n_features=4, cluster_std=0.5, random_state=0)
+
+    def inertia(x, init, max_iter):
+        settings = {"n_clusters": 60, "init": init, "n_init": 1, "max_iter": max_iter}
+        return np.mean([kmeans(**settings, random_state=seed).fit(x).inertia_ for seed in range(8)])
+
+    for x in (digits[0], blobs):
+        for max_iter in (1, 300):
+            assert inertia(x, "k-means||", max_iter) <= 1.03 * inertia(x, "k-means++", max_iter)
+    assert inertia(blobs, "k-means||", 1) < 0.7 * inertia(blobs, "random", 1)
+
+
+def test_kmeans_parallel_takes_distinct_points_while_there_are_any(make_points, in_parallel):
+    for seed in range(20):
+        points, _ = make_points(np.repeat(np.arange(6.0), 5)[:, None])
+        found = in_parallel(points, 8, seed)
+        assert sorted(set(found.ravel().tolist())) == [0, 1, 2, 3, 4, 5]
+        assert sorted(in_parallel(points, 6, seed).ravel().tolist()) == [0, 1, 2, 3, 4, 5]
+        assert in_parallel(points, 1, seed).shape == (1, 1)
+
+
+def test_kmeans_parallel_finds_as_many_centers_where_few_points_have_all_the_mass(make_points, in_parallel):
+    """Each point so much farther out than the one before that a round finds one: five rounds are not enough."""
+    x = 1e12 ** np.arange(12.0)[:, None]
+    points, _ = make_points(x)
+    for seed in range(5):
+        assert len(set(in_parallel(points, 10, seed).ravel().tolist())) == 10
+
+
+def test_kmeans_parallel_leaves_out_candidates_at_no_distance(make_points, in_parallel):
+    """Of points whose D underflows only the first has any weight."""
+    x = np.array([[0.0], [1e-170], [2e-170], [1.0], [2.0], [3.0]])
+    for seed in range(20):
+        points, _ = make_points(x)
+        found = np.sort(in_parallel(points, 4, seed).ravel())
+        assert found[0] <= 2e-170
+        assert found[1:].tolist() == [1.0, 2.0, 3.0]
+
+
 # ---------------------------------------------------------------- random
 
 
@@ -362,7 +488,7 @@ DATASETS = {
 }
 
 
-@pytest.mark.parametrize("init", ["k-means++", "random"])
+@pytest.mark.parametrize("init", ["k-means++", "k-means||", "random"])
 @pytest.mark.parametrize("n_init", [1, 3])
 @pytest.mark.parametrize("k", [1, 2, 9])
 def test_the_amount_drawn_depends_on_n_clusters_and_n_init_alone(kmeans, ways, init, n_init, k):
@@ -392,7 +518,7 @@ def test_other_k_or_starts_draw_other_amounts(kmeans, blobs):
     assert len(found) == 4
 
 
-@pytest.mark.parametrize("init", ["k-means++", "random"])
+@pytest.mark.parametrize("init", ["k-means++", "k-means||", "random"])
 def test_a_seed_repeats_the_fit(kmeans, digits, init):
     x = digits[0]
     first = kmeans(n_clusters=10, init=init, random_state=7).fit(x)
@@ -514,7 +640,7 @@ def test_of_equal_starts_the_first_is_kept(kmeans):
 
 def test_auto_makes_one_start_or_ten(kmeans, digits):
     x = digits[0][:300]
-    for init, starts in (("k-means++", 1), ("random", 10)):
+    for init, starts in (("k-means++", 1), ("k-means||", 1), ("random", 10)):
         auto = kmeans(n_clusters=10, init=init, random_state=0).fit(x)
         same = kmeans(n_clusters=10, init=init, random_state=0, n_init=starts).fit(x)
         assert auto.cluster_centers_.tobytes() == same.cluster_centers_.tobytes()

@@ -142,5 +142,11 @@ class Points(Protocol):
         The first call after `restart` takes the candidate as the only center.
         """
 
+    def accept_all(self, centers: Floats) -> float:
+        """Add centers (m, d), those that labels were last given by; returns the largest D that remains.
+
+        Not the first call after `restart`.
+        """
+
     def restart(self) -> None:
         """Forget the centers accepted so far."""

@@ -69,8 +69,9 @@ class Batches:
 
     # ------------------------------------------------------------ a pass over all rows
 
-    def _each(self, work: Callable[[Batch, slice], Result], uses: str = "", changes: bool = False) -> list[Result]:
-        """The results of work on one batch after another. uses: what it needs of "labels" and "closest"."""
+    def _each(self, work: Callable[[Batch, slice], Result], uses: str = "", changes: str = "") -> list[Result]:
+        """The results of work on one batch after another. uses: what it needs of "labels" and "closest"; changes:
+        which of them it changes."""
         results: list[Result] = []
         start = 0
         while start < self.n:
@@ -83,7 +84,7 @@ class Batches:
         return results
 
     def _try(
-        self, work: Callable[[Batch, slice], Result], rows: slice, uses: str, changes: bool, results: list[Result]
+        self, work: Callable[[Batch, slice], Result], rows: slice, uses: str, changes: str, results: list[Result]
     ) -> MemoryError | None:
         try:
             results.append(self._on(rows, work, uses, changes))
@@ -91,21 +92,21 @@ class Batches:
             return error.with_traceback(None)  # which would keep alive what has to be given back
         return None
 
-    def _on(self, rows: slice, work: Callable[[Batch, slice], Result], uses: str, changes: bool) -> Result:
+    def _on(self, rows: slice, work: Callable[[Batch, slice], Result], uses: str, changes: str) -> Result:
         if self._held is not None:
             return work(self._held, rows)
         batch = self._make(rows)
         if self._extent is not None:
-            labels = self._labels[rows] if uses == "labels" and self._labels is not None else None
-            closest = self._closest[rows] if uses == "closest" and self._closest is not None and self._seeded else None
+            labels = self._labels[rows] if "labels" in uses and self._labels is not None else None
+            closest = self._closest[rows] if "closest" in uses and self._closest is not None and self._seeded else None
             batch.resume(State(*self._extent, self._scales, self._k, labels, closest))
         result = work(batch, rows)
         if self.rows >= self.n:
             self._held = batch
             return result
-        if changes and uses == "labels":
+        if changes == "labels":
             self._keep_labels(batch, rows)
-        elif changes and uses == "closest":
+        elif changes == "closest":
             self._keep_closest(batch, rows)
         self._decided += batch.uncertain
         return result
@@ -157,7 +158,7 @@ class Batches:
     def assign(self, centers: Floats) -> int:
         if len(centers) != self._k:
             self._k, self._labels = len(centers), None
-        return sum(self._each(lambda batch, rows: batch.assign(centers), "labels", changes=True))
+        return sum(self._each(lambda batch, rows: batch.assign(centers), "labels", changes="labels"))
 
     def sums(self) -> Ints:
         return self._held.sums() if self._held is not None else self._sums.copy()
@@ -250,6 +251,10 @@ class Batches:
             batch.propose(self._candidates)
             return batch.accept(candidate)
 
-        largest = max(self._each(lower, "closest", changes=True))
+        largest = max(self._each(lower, "closest", changes="closest"))
         self._seeded = self._closest is not None
         return largest
+
+    def accept_all(self, centers: Floats) -> float:
+        largest = self._each(lambda batch, rows: batch.accept_all(centers), "labels, closest", changes="closest")
+        return max(largest)

@@ -68,6 +68,10 @@ class Plain:
         places = np.flatnonzero(self.closest < before)
         return [(places, before[places], self.closest[places])] if len(places) <= most else None
 
+    def lower(self, distance: Floats) -> None:
+        """Account for centers that are at these D, (n,), from the points."""
+        self.closest = np.minimum(self.closest, distance)
+
     def largest(self) -> float:
         return float(self.closest.max())
 
@@ -147,6 +151,9 @@ class Filtered:
         before = self.closest[rows]
         self.closest[rows] = distance
         return [(rows, before, distance)] if len(rows) <= most else None
+
+    def lower(self, distance: Floats) -> None:
+        np.minimum(self.closest, distance, out=self.closest)
 
     def largest(self) -> float:
         return float(self.closest.max())
@@ -269,6 +276,10 @@ class Blocks:
             return changed
 
         return known if sum(run(approach, self._groups(len(pairs)), self.threads)) <= most else None
+
+    def lower(self, distance: Floats) -> None:
+        np.minimum(self.closest, distance, out=self.closest)
+        self.farthest = self.distance.max(axis=1)
 
     def largest(self) -> float:
         return float(self.farthest.max())

@@ -273,6 +273,12 @@ class CudaPoints:
         self._closest = closest
         return float(self._gpu.get(largest).view(np.float64)[0])
 
+    def accept_all(self, centers: Floats) -> float:
+        largest = self._gpu.zeros(1, np.uint64)
+        device = self._gpu.put(centers)
+        self._gpu.launch("seed", "accept_all", self.n, *self._rows(), device, self._labels, self._closest, largest)
+        return float(self._gpu.get(largest).view(np.float64)[0])
+
 
 def _doubles(keys: NDArray[np.uint64]) -> Floats:
     """The doubles of the integers of the same order, see order_key in kernels/common.cuh."""

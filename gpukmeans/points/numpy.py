@@ -239,6 +239,11 @@ class NumPyPoints:
     def _own_distances(self, rows: slice, columns: Floats) -> Floats:
         return squared_distance(self._rows.exact(rows), columns, self._labels[rows] if columns.shape[1] > 1 else None)
 
+    def _all_own_distances(self, centers: Floats) -> Floats:
+        columns = np.ascontiguousarray(centers.T)
+        parts = run(lambda rows: self._own_distances(rows, columns), self._exact_spans(), self._threads)
+        return np.concatenate(parts)
+
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
         columns = np.ascontiguousarray(centers.T)
 
@@ -249,9 +254,7 @@ class NumPyPoints:
         return sum(coarse for coarse, _ in parts), sum(fine for _, fine in parts)
 
     def farthest(self, centers: Floats, m: int) -> Farthest:
-        columns = np.ascontiguousarray(centers.T)
-        parts = run(lambda rows: self._own_distances(rows, columns), self._exact_spans(), self._threads)
-        distance = np.concatenate(parts)
+        distance = self._all_own_distances(centers)
         locations = []
         for _ in range(m):
             largest = distance.max()
@@ -320,6 +323,12 @@ class NumPyPoints:
     def accept(self, candidate: int) -> float:
         assert self._closest is not None
         self._ranks.follow(self._closest.accept(candidate, self._ranks.most))
+        return self._closest.largest()
+
+    def accept_all(self, centers: Floats) -> float:
+        assert self._closest is not None
+        self._closest.lower(self._all_own_distances(centers))
+        self._ranks.follow(None)
         return self._closest.largest()
 
     def total(self, exponent: int | None) -> int:
