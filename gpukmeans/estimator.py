@@ -18,11 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite, check_array, check_random_state
+from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpukmeans import arrays, dispatch, lloyd, saving, seeding
+from gpukmeans import arrays, dispatch, draws, lloyd, saving, seeding
 from gpukmeans.exact import Floats, Weights
 from gpukmeans.points.base import Points
 from gpukmeans.progress import Record, Watch
@@ -277,7 +277,7 @@ default="k-means++"
         """The start of least inertia, and the labels of its points."""
         scales = lloyd.prepare(points, *self._finite(points, x))
         dtype = _float_dtype(x)
-        random_state = check_random_state(self.random_state)
+        random_state = draws.generator(self.random_state)
         init = self._initial_array(x)
         tolerance = lloyd.Tolerance(self.tol, points, scales)
         best: lloyd.Fit | None = None

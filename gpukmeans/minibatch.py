@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
-from gpukmeans import arrays, dispatch, lloyd, seeding
+from gpukmeans import arrays, dispatch, draws, lloyd, seeding
 from gpukmeans.estimator import KMeans, _float_dtype, _unshifted
 from gpukmeans.exact import Floats, Ints, Weights, squared_distance
 from gpukmeans.points.base import Points
@@ -276,14 +275,14 @@ default="k-means++"
         return lloyd.Tolerance(self.tol, points, scales).shift
 
     def _begin(self) -> None:
-        self._seed_drawn = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self._seed_drawn = int(draws.generator(self.random_state).randint(2**31 - 1))
         self.n_steps_ = 0
         self._counts = np.zeros(self.n_clusters)
         self._since_reassignment = 0
 
     def _generator(self, of_init: bool = False) -> np.random.RandomState:
         """The next step's own: so no step depends on how much another drew, or whether it failed."""
-        return np.random.RandomState([self._seed_drawn] if of_init else [self._seed_drawn, self.n_steps_])
+        return draws.seeded([self._seed_drawn] if of_init else [self._seed_drawn, self.n_steps_])
 
     def _publish(self, X: ArrayLike, x: Any, sample_weight: ArrayLike | None, device: str) -> None:
         """Labels and inertia of x with the centers, if asked for; or else none of an earlier call's."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gpukmeans.draws import seeded
 from gpukmeans.exact import Floats, Ints, Scales, Weights, power_for
 from gpukmeans.points.base import Points
 
@@ -158,12 +159,12 @@ def random(points: Points, n_clusters: int, random_state: np.random.RandomState)
     A location drawn again is drawn anew, in at most eight rounds, from a generator of its own, so that
     the caller's is advanced by one draw whatever the data.
     """
-    generator = np.random.RandomState(random_state.randint(2**31 - 1))
+    own = seeded(random_state.randint(2**31 - 1))
     total = points.total(None)
     kept: dict[tuple[float, ...], None] = {}
     repeated: list[list[float]] = []
     for _ in range(8):
-        uniforms = generator.random_sample(n_clusters - len(kept)).tolist()
+        uniforms = own.random_sample(n_clusters - len(kept)).tolist()
         for x in points.find([rank(u, total) for u in uniforms]).tolist():
             if tuple(x) in kept:
                 repeated.append(x)
