@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from gpukmeans import arrays, dispatch, draws, lloyd, saving, seeding
-from gpukmeans.exact import Floats, Weights
+from gpukmeans.exact import Floats, Weights, magnitude
 from gpukmeans.points.base import Points
 from gpukmeans.progress import Record, Watch
 from gpukmeans.threads import one_blas_thread
@@ -483,11 +483,16 @@ default="k-means++"
     def _finite(self, points: Points, x: Any) -> tuple[Floats, Floats]:
         """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
         low, high = points.extent()
-        extremes = np.stack([low, high]).astype(x.dtype)
-        if not np.isfinite(extremes).all():
+        if not math.isfinite(magnitude(low, high)):
+            extremes = np.stack([low, high]).astype(x.dtype)
             assert_all_finite(extremes, estimator_name=type(self).__name__, input_name="X")
         lloyd.check_magnitude(low, high)
         return low, high
+
+    @classmethod
+    @cache
+    def _get_param_names(cls) -> list[str]:
+        return super()._get_param_names()  # inspects the signature at every fit, 15 us
 
     @property
     def _n_features_out(self) -> int:

@@ -107,7 +107,8 @@ class NumPyPoints:
     # ------------------------------------------------------------ preparation
 
     def extent(self) -> tuple[Floats, Floats]:
-        self._low, self._high = np.full(self.d, np.inf), np.full(self.d, -np.inf)
+        first, *others = self._spans(self.n, _EXACT // self.d)
+        self._low, self._high = _extent(self._rows.take(first))
 
         def widen(rows: slice) -> None:
             low, high = _extent(self._rows.take(rows))
@@ -115,7 +116,8 @@ class NumPyPoints:
                 np.minimum(self._low, low, out=self._low)
                 np.maximum(self._high, high, out=self._high)
 
-        run(widen, self._spans(self.n, _EXACT // self.d), self._threads)
+        if others:
+            run(widen, others, self._threads)
         return self._low, self._high
 
     @cached_property
