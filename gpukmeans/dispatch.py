@@ -131,20 +131,26 @@ def make_points(
     *,
     device: str,
     lasting: bool = True,
+    unit: bool = False,
 ) -> Points:
     """The Points for x (n, d), an array or a CSR matrix, on a device that `resolve` returned; see NumPyPoints
     for the other arguments."""
     if issparse(x):
         x = rows_of(x)
     if device == "cpu":
-        return NumPyPoints(x, weights, summary, lasting)
+        return NumPyPoints(x, weights, summary, lasting, unit)
     import cupy
 
-    return on_gpu(cupy, x, weights, summary, lasting)
+    return on_gpu(cupy, x, weights, summary, lasting, unit)
 
 
 def on_gpu(
-    cp: Any, x: Any, weights: Floats | Ints | None = None, summary: Weights | None = None, lasting: bool = True
+    cp: Any,
+    x: Any,
+    weights: Floats | Ints | None = None,
+    summary: Weights | None = None,
+    lasting: bool = True,
+    unit: bool = False,
 ) -> Points:
     """CudaPoints for x (n, d), of all rows or, where memory is short, of batches; cp: CuPy."""
     n, d = x.shape
@@ -153,9 +159,9 @@ def on_gpu(
 
     def make(rows: slice) -> CudaPoints:
         part = None if weights is None else weights[rows]
-        return CudaPoints(cp, x[rows], part, whole, lasting, stay=there and rows == slice(0, n))
+        return CudaPoints(cp, x[rows], part, whole, lasting, stay=there and rows == slice(0, n), unit=unit)
 
-    return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray)
+    return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray, unit=unit)
 
 
 def make_pixels(pixels: NDArray[Any], *, device: str) -> Pixels:

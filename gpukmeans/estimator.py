@@ -23,7 +23,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from gpukmeans import arrays, dispatch, draws, lloyd, saving, seeding
-from gpukmeans.exact import Floats, Weights, magnitude
+from gpukmeans.exact import Floats, Ints, Weights, magnitude, unit
 from gpukmeans.points.base import Points
 from gpukmeans.progress import Record, Watch
 from gpukmeans.threads import one_blas_thread
@@ -72,6 +72,11 @@ default="k-means++"
         Accepted for compatibility: the input is never written to.
     algorithm : {"lloyd", "elkan"}, default="lloyd"
         Accepted for compatibility: both give the same bits at the same speed.
+    metric : {"euclidean", "cosine"}, default="euclidean"
+        What is near. "cosine" is spherical k-means, for data whose directions matter and lengths do not, as embeddings
+        and counts of words: samples are brought to length one, and so is each mean. ``cluster_centers_``, arrays given
+        as ``init`` too, are unit vectors; ``inertia_``, ``tol`` and `score` are those of unit vectors, and `transform`
+        gives cosine distances. A sample that is zero has no direction and is refused.
     device : str, default="auto"
         "cpu" computes on NumPy; "cuda" or "cuda:N" on a GPU; "auto" on a GPU if one can be used. The
         environment variable GPUKMEANS_DEVICE takes the place of "auto". Under "auto" and "cuda", an array
@@ -92,11 +97,14 @@ default="k-means++"
     Attributes
     ----------
     cluster_centers_ : ndarray of shape (n_clusters, n_features)
-        The centers, in the dtype of the input if that is a float dtype, else float64.
+        The centers, in the dtype of the input if that is a float dtype, else float64. With metric="cosine", unit
+        vectors, rounded to that dtype.
     labels_ : ndarray of shape (n_samples,), int32
         The index of the center nearest to each sample, the least of equals: ``predict(X)``.
     inertia_ : float
-        The sum of the samples' weighted squared distances to their centers.
+        The sum of the samples' weighted squared distances to their centers. With metric="cosine" those of the unit
+        vectors, which is twice the weighted sum of one less the cosine, as near as the centers' dtype lets them be
+        of length one.
     n_iter_ : int
         The number of iterations of the best start.
     history_ : list of gpukmeans.Record
@@ -114,6 +122,11 @@ default="k-means++"
     and float64 is read as it is, anything else as float64. A sparse matrix is read as CSR, a bounded number
     of rows at a time made dense; the answer is that of its dense form.
 
+    metric="cosine" is the spherical k-means of Dhillon and Modha (2001): after an assignment each center becomes the
+    direction of its samples' mean, or stays where it is if that mean is zero. Samples are brought to length one in
+    float64, whatever their dtype: by a power of two for their largest value, then by the root of the sum of squares, in
+    the order of the features, each operation rounded once. The same bits come out on every device.
+
     Examples
     --------
     >>> from gpukmeans import KMeans
@@ -126,6 +139,15 @@ default="k-means++"
     [[1.0, 2.0], [10.0, 2.0]]
     >>> model.inertia_
     16.0
+
+    By direction, however far out:
+
+    >>> X = np.array([[1, 0], [9, 1], [0, 1], [2, 30]])
+    >>> model = KMeans(n_clusters=2, metric="cosine", random_state=0).fit(X)
+    >>> model.labels_[0] == model.labels_[1] != model.labels_[2] == model.labels_[3]
+    np.True_
+    >>> np.linalg.norm(model.cluster_centers_, axis=1).round(12).tolist()
+    [1.0, 1.0]
     """
 
     _parameter_constraints: ClassVar[dict] = {
@@ -138,6 +160,7 @@ default="k-means++"
         "random_state": ["random_state"],
         "copy_x": ["boolean"],
         "algorithm": [StrOptions({"lloyd", "elkan"})],
+        "metric": [StrOptions({"euclidean", "cosine"})],
         "device": [str],
         "output_type": [StrOptions({"input", *arrays.LIBRARIES})],
         "callback": [callable, None],
@@ -158,6 +181,7 @@ default="k-means++"
         random_state: int | np.random.RandomState | None = None,
         copy_x: bool = True,
         algorithm: str = "lloyd",
+        metric: str = "euclidean",
         device: str = "auto",
         output_type: str = "input",
         callback: Callable[[Record], Any] | None = None,
@@ -172,6 +196,7 @@ default="k-means++"
         self.random_state = random_state
         self.copy_x = copy_x
         self.algorithm = algorithm
+        self.metric = metric
         self.device = device
         self.output_type = output_type
         self.callback = callback
@@ -199,8 +224,8 @@ default="k-means++"
         Raises
         ------
         ValueError
-            For input that is not finite, fewer samples than clusters, or parameters out of range. An
-            estimator that was fitted before is then left as it was.
+            For input that is not finite, fewer samples than clusters, parameters out of range or, with
+            metric="cosine", a sample that is zero. An estimator that was fitted before is then left as it was.
         DeviceError
             If the device asked for cannot be used.
         """
@@ -256,12 +281,18 @@ default="k-means++"
         """Points of the samples that weigh anything, and which those are if not all."""
         given, kept = self._weights(x, sample_weight)
         if given is None:
-            return dispatch.make_points(x, device=device, lasting=lasting), None
+            return self._made(x, device=device, lasting=lasting), None
         if kept is not None:
-            self._finite(dispatch.make_points(x, device=device, lasting=False), x)
+            self._finite(self._made(x, device=device, lasting=False), x)
             x = arrays.taken(x, kept)
         summary, weights = Weights.of(given)
-        return dispatch.make_points(x, weights, summary, device=device, lasting=lasting), kept
+        return self._made(x, weights, summary, device=device, lasting=lasting), kept
+
+    def _made(
+        self, x: Any, weights: Floats | Ints | None = None, summary: Weights | None = None, **where: Any
+    ) -> Points:
+        """Points of samples x, by what the metric looks at; where: see `dispatch.make_points`."""
+        return dispatch.make_points(x, weights, summary, unit=self.metric == "cosine", **where)
 
     def _weights(self, x: Any, sample_weight: ArrayLike | None) -> tuple[Floats | None, NDArray[np.bool_] | None]:
         """The weights that are positive, None for ones; and which samples have them, None for all."""
@@ -337,7 +368,8 @@ default="k-means++"
         return self._checked_centers(self.init(x, self.n_clusters, random_state=random_state), x)  # type: ignore
 
     def _checked_centers(self, init: Any, x: NDArray[Any]) -> Floats:
-        """Initial centers (n_clusters, n_features) as float64, after rounding to the data's float dtype."""
+        """Initial centers (n_clusters, n_features) as float64, after rounding to the data's float dtype; with
+        metric="cosine" brought to length one then."""
         centers = check_array(arrays.to_numpy(init), dtype=_float_dtype(x), copy=True, order="C", input_name="init")
         if centers.shape[0] != self.n_clusters:
             raise ValueError(
@@ -350,6 +382,9 @@ default="k-means++"
                 f"the number of features of the data {x.shape[1]}."
             )
         centers = centers.astype(np.float64)
+        if self.metric == "cosine":
+            lloyd.check_directions(centers, "init")
+            return unit(centers.T).T.copy()
         lloyd.check_magnitude(centers.min(axis=0), centers.max(axis=0))
         return centers
 
@@ -379,10 +414,12 @@ default="k-means++"
         Returns
         -------
         distances : ndarray of shape (n_samples, n_clusters)
-            float32 if X is, else float64; computed in float64.
+            float32 if X is, else float64; computed in float64. With metric="cosine" the cosine distance, one less the
+            cosine: half of the squared distance of the unit vectors, as near as the centers' dtype lets them be of
+            length one.
         """
         with self._placed(X) as (x, device):
-            points = dispatch.make_points(x, device=device, lasting=False)
+            points = self._made(x, device=device, lasting=False)
             self._finite(points, x)
             distances = points.distances(self._centers())
             dtype = np.float32 if x.dtype == np.float32 else np.float64
@@ -416,7 +453,7 @@ default="k-means++"
         return points, kept, _unshifted(lloyd.inertia(points, scales, centers), points)
 
     def _label(self, x: Any, centers: Floats, device: str) -> Any:
-        points = dispatch.make_points(x, device=device, lasting=False)
+        points = self._made(x, device=device, lasting=False)
         self._finite(points, x)
         points.assign(centers)
         return points.labels()
@@ -481,13 +518,27 @@ default="k-means++"
         return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=DTYPES, ensure_all_finite=False)
 
     def _finite(self, points: Points, x: Any) -> tuple[Floats, Floats]:
-        """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
+        """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large, or for
+        samples without a direction where that is what counts."""
         low, high = points.extent()
+        if points.unit:
+            if np.isnan(low).any():
+                self._explain_no_direction(x)
+            return low, high
         if not math.isfinite(magnitude(low, high)):
             extremes = np.stack([low, high]).astype(x.dtype)
             assert_all_finite(extremes, estimator_name=type(self).__name__, input_name="X")
         lloyd.check_magnitude(low, high)
         return low, high
+
+    def _explain_no_direction(self, x: Any) -> None:
+        """Raise the ValueError for samples of which some have no direction."""
+        step = max(1, 2**20 // x.shape[1])
+        for a in range(0, x.shape[0], step):
+            part = x[a : a + step]
+            part = part.toarray() if issparse(part) else arrays.to_numpy(part)
+            assert_all_finite(part, estimator_name=type(self).__name__, input_name="X")
+            lloyd.check_directions(part, "X", a)
 
     @classmethod
     @cache

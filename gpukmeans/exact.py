@@ -94,6 +94,25 @@ def _sum_features(steps: Floats) -> Floats:
     return np.add.accumulate(steps, axis=0)[-1]
 
 
+# ---------------------------------------------------------------- directions, for metric="cosine"
+
+
+def unit(x: Floats) -> Floats:
+    """x (d, m) float64 with each point brought to length one; NaN for a point that is zero or not finite.
+
+    A point is multiplied by the power of two that brings its largest coordinate in magnitude into [1/2, 1), so that
+    no square overflows and only what is lost in the sum underflows; its length is then the root of D to zero (Rule 1),
+    and each coordinate is divided by it. Product, root and quotient are rounded once each. The power of two itself
+    stays within 2**-1022 to 2**1022, where it is a normal float64: larger numbers come to be below four, and subnormal
+    ones, of which 2**-1074 is the least, at least 2**-52.
+    """
+    with np.errstate(invalid="ignore"):
+        _, exponent = np.frexp(np.abs(x).max(axis=0))
+        y = x * np.ldexp(1.0, np.clip(-exponent, -1022, 1022))
+        y /= np.sqrt(squared_distance(y, np.zeros((len(y), 1))))
+    return y
+
+
 # ---------------------------------------------------------------- Rule 3: fixed point
 
 

@@ -10,15 +10,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpukmeans.exact import LARGEST_MAGNITUDE, Floats, Inertia, Scales, magnitude, squared_distance
+from gpukmeans.exact import LARGEST_MAGNITUDE, Floats, Inertia, Scales, magnitude, squared_distance, unit
 from gpukmeans.points.base import Points
 
 
 def prepare(points: Points, low: Floats, high: Floats) -> Scales:
-    """Fix the scales of all sums from the points' extent, which `check_magnitude` has passed."""
+    """Fix the scales of all sums from the points' extent, which `check_magnitude` has passed.
+
+    Unit rows are measured from zero, so that opposite directions cancel to the bit.
+    """
+    if points.unit:
+        high = np.maximum(-low, high)
+        low = -high
     scales = Scales.of(low, high, points.weights)
     points.prepare(scales)
     return scales
@@ -31,6 +39,16 @@ def check_magnitude(low: Floats, high: Floats) -> None:
         raise ValueError(
             f"Input X contains values up to {largest:.3g}, whose squared distances overflow float64. "
             f"Scale the data to at most {LARGEST_MAGNITUDE:.3g} in magnitude."
+        )
+
+
+def check_directions(x: NDArray[Any], name: str, first: int = 0) -> None:
+    """Raise ValueError if a row of x (m, d) is zero; these are the rows from `first` on of what has that name."""
+    zero = np.flatnonzero(~x.any(axis=1))
+    if len(zero):
+        raise ValueError(
+            f"Row {first + zero[0]} of {name} is zero in every feature and so has no direction, which "
+            "metric='cosine' compares. Leave such rows out, or use metric='euclidean'."
         )
 
 
@@ -117,7 +135,7 @@ def fit(
 
 
 def update(points: Points, scales: Scales, centers: Floats) -> Floats:
-    """The means of the clusters, (k, d) float64; an empty one takes over a far point.
+    """The means of the clusters, or of unit rows their directions, (k, d) float64; an empty one takes over a far point.
 
     As in scikit-learn, the points farthest from their own centers, one for each empty cluster in
     order, leave their cluster for it. All rows at the same location leave together, so that a weight
@@ -125,7 +143,7 @@ def update(points: Points, scales: Scales, centers: Floats) -> Floats:
     """
     sums = points.sums()
     if np.count_nonzero(sums[:, -1]) == len(sums):
-        return scales.centers(sums)
+        return placed(points, scales.centers(sums), centers)
     empty = np.flatnonzero(sums[:, -1] == 0)
     far = points.farthest(centers, len(empty))
     for cluster, label, terms in zip(empty, far.label, points.terms_at(far.x), strict=False):
@@ -133,5 +151,18 @@ def update(points: Points, scales: Scales, centers: Floats) -> Floats:
         sums[cluster] += terms
     filled = sums[:, -1] > 0
     updated = centers.copy()
-    updated[filled] = scales.centers(sums[filled])
+    updated[filled] = placed(points, scales.centers(sums[filled]), centers[filled])
     return updated
+
+
+def placed(points: Points, means: Floats, before: Floats) -> Floats:
+    """The centers for clusters with these means (k, d): of unit rows, the unit vectors in their direction.
+
+    Those have the largest sum of cosines with their points. Opposite points may have a mean of zero, to which every
+    direction is as near: the center stays as it was before.
+
+    Dhillon and Modha, "Concept decompositions for large sparse text data using clustering" (Machine Learning, 2001).
+    """
+    if not points.unit:
+        return means
+    return np.where(means.any(axis=1, keepdims=True), unit(means.T).T, before)

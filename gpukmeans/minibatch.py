@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
-from gpukmeans import arrays, dispatch, draws, lloyd, seeding
+from gpukmeans import arrays, draws, lloyd, seeding
 from gpukmeans.estimator import KMeans, _float_dtype, _unshifted
 from gpukmeans.exact import Floats, Ints, Weights, squared_distance
 from gpukmeans.points.base import Points
@@ -63,6 +63,8 @@ default="k-means++"
     reassignment_ratio : float, default=0.01
         Centers with less than this share of the largest cluster's weight move, now and then, to random rows
         of the batch.
+    metric : {"euclidean", "cosine"}, default="euclidean"
+        See `KMeans`. With "cosine" each center is brought to length one after each step.
     device : str, default="auto"
         See `KMeans`.
     output_type : {"input", "numpy", "cupy", "torch", "jax"}, default="input"
@@ -89,7 +91,8 @@ default="k-means++"
     Notes
     -----
     Sculley, "Web-scale k-means clustering" (WWW 2010). The batches, their sizes and the rules by which a
-    fit ends or moves a center elsewhere follow scikit-learn's MiniBatchKMeans; the draws are others.
+    fit ends or moves a center elsewhere follow scikit-learn's MiniBatchKMeans; the draws are others. With
+    metric="cosine" a step is that of Zhong, "Efficient online spherical k-means clustering" (IJCNN 2005), for a batch.
 
     Examples
     --------
@@ -132,6 +135,7 @@ default="k-means++"
         init_size: int | None = None,
         n_init: str | int = "auto",
         reassignment_ratio: float = 0.01,
+        metric: str = "euclidean",
         device: str = "auto",
         output_type: str = "input",
     ) -> None:
@@ -147,6 +151,7 @@ default="k-means++"
         self.init_size = init_size
         self.n_init = n_init
         self.reassignment_ratio = reassignment_ratio
+        self.metric = metric
         self.device = device
         self.output_type = output_type
 
@@ -171,8 +176,8 @@ default="k-means++"
         Raises
         ------
         ValueError
-            For input that is not finite, fewer samples than clusters, or parameters out of range. An
-            estimator that was fitted before is then left as it was.
+            For input that is not finite, fewer samples than clusters, parameters out of range or, with
+            metric="cosine", a sample that is zero. An estimator that was fitted before is then left as it was.
         DeviceError
             If the device asked for cannot be used.
         """
@@ -191,7 +196,7 @@ default="k-means++"
             watch = _Convergence(self, steps, batch_size, n, tolerance)
             for step in range(steps):
                 generator = self._generator()
-                batch = dispatch.make_points(sampler.draw(batch_size, generator), device=device)
+                batch = self._made(sampler.draw(batch_size, generator), device=device)
                 before = centers
                 centers, inertia = self._step(batch, batch.extent(), centers, generator)
                 if watch.ends(step, inertia / batch_size, before, centers):
@@ -303,7 +308,7 @@ default="k-means++"
         valid = sampler.draw(self._init_size, generator)
         measured = self._n_init > 1 or self.verbose
         if measured:
-            points = dispatch.make_points(valid, device=device)
+            points = self._made(valid, device=device)
             scales = lloyd.prepare(points, *points.extent())
         best: Floats | None = None
         least: float | Fraction = math.inf
@@ -329,9 +334,9 @@ default="k-means++"
             return init
         if self._init_size < x.shape[0]:
             x = sampler.draw(self._init_size, generator)
-            points = dispatch.make_points(x, device=device)
+            points = self._made(x, device=device)
         else:
-            points = sampler.everything(device)
+            points = self._made(*sampler.everything(), device=device)
         lloyd.prepare(points, *points.extent())
         return self._seed(points, x, generator, device)
 
@@ -353,9 +358,10 @@ default="k-means++"
         moved = sums[:, -1] > 0
         mean = scales.centers(sums[moved])
         share = (weight[moved] / counts[moved])[:, None]
-        centers = centers.copy()
         # The difference may round: what had no weight before is the mean itself.
-        centers[moved] = np.where(share == 1, mean, centers[moved] + (mean - centers[moved]) * share)
+        mean = np.where(share == 1, mean, centers[moved] + (mean - centers[moved]) * share)
+        before, centers = centers, centers.copy()
+        centers[moved] = lloyd.placed(points, mean, before[moved])
         centers, counts = self._reassigned(points, centers, counts, generator)
         self._counts = counts
         self.n_steps_ += 1
@@ -420,11 +426,11 @@ class _Sampler:
         with np.errstate(over="ignore"):
             return float(np.ldexp(self._given[0].total, -self._given[0].shift))
 
-    def everything(self, device: str) -> Points:
-        """Points of all rows that weigh anything."""
+    def everything(self) -> tuple[Any, Floats | Ints | None, Weights | None]:
+        """All rows that weigh anything, their weights as they are used, and the summary of those."""
         x = self._x if self._rows is None else arrays.taken(self._x, self._rows)
         summary, weights = self._given or (None, None)
-        return dispatch.make_points(x, weights, summary, device=device)
+        return x, weights, summary
 
 
 class _Convergence:

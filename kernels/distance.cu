@@ -29,13 +29,15 @@ inertia(const X* __restrict__ x, long long n, int d, const double* __restrict__ 
     block_add(&sums[1], small);
 }
 
-// distances: (n, k), the roots of D. A thread computes one of them; neighbours share the row.
+// distances: (n, k), the roots of D or, of unit rows, half of it. A thread computes one of them; neighbours share the
+// row.
 extern "C" __global__ void __launch_bounds__(256, 4)
 distances(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, int k,
-          double* __restrict__ distances) {
+          int unit, double* __restrict__ distances) {
     int64 pairs = n * k;
     for (int64 e = (int64)blockIdx.x * blockDim.x + threadIdx.x; e < pairs; e += (int64)gridDim.x * blockDim.x) {
-        distances[e] = __dsqrt_rn(squared_distance(x + e / k * d, centers + e % k * d, d));
+        double distance = squared_distance(x + e / k * d, centers + e % k * d, d);
+        distances[e] = unit ? __dmul_rn(0.5, distance) : __dsqrt_rn(distance);
     }
 }
 

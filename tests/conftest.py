@@ -106,9 +106,9 @@ def fitted(kmeans: Callable[..., KMeans]) -> Callable[..., KMeans]:
 def make_points(device: str) -> Callable[..., tuple[Points, Scales]]:
     """make_points(x, weights=None): Points ready for use, and their scales."""
 
-    def make(x: np.ndarray, weights: Any = None, lasting: bool = True) -> tuple[Points, Scales]:
+    def make(x: np.ndarray, weights: Any = None, lasting: bool = True, unit: bool = False) -> tuple[Points, Scales]:
         summary, used = (None, None) if weights is None else Weights.of(np.asarray(weights, np.float64))
-        points = dispatch.make_points(x, used, summary, device=dispatch.resolve(device), lasting=lasting)
+        points = dispatch.make_points(x, used, summary, device=dispatch.resolve(device), lasting=lasting, unit=unit)
         return points, lloyd.prepare(points, *points.extent())
 
     return make

@@ -29,8 +29,8 @@ def on(monkeypatch):
     """on(cp): from here on, fits run on the kernels, in batches of some rows, at first of all."""
 
     def switch(cp, rows=None):
-        def make_points(x, weights=None, summary=None, *, device, lasting=True):
-            points = dispatch.on_gpu(cp, x, weights, summary, lasting)
+        def make_points(x, weights=None, summary=None, *, device, **how):
+            points = dispatch.on_gpu(cp, x, weights, summary, **how)
             points.rows = rows or len(x)
             return points
 

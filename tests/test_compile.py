@@ -94,6 +94,8 @@ BUDGETS = {
     "take_farthest": Budget(FOUR_BLOCKS, Loop("LDG", 9)),
     # A feature of one of the few rows at a location: three loads and their addresses, the term, a 64-bit addition.
     "terms_at": Budget(FOUR_BLOCKS, Loop("DADD", 25)),
+    # A square: a load, a conversion, which takes ten for a float16, two products, a sum; the loop's own, unrolled.
+    "unit": Budget(FOUR_BLOCKS, Loop("DADD", 1 + 10 + 3 + 2)),
     # Addresses of 64 bits again for every four features: no registers to keep them.
     "accept_center": Budget(FOUR_BLOCKS, Loop("DADD", 8 / 2)),
     # The center is the label's.
@@ -124,6 +126,7 @@ BUDGETS = {
 KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 SPECIALISATIONS = [
     *[("extent", x, 0, None) for x in KINDS],
+    *[("unit", x, 0, None) for x in KINDS],
     *[("assign_few", x, 0, 3) for x in KINDS],
     *[("assign_few", "float32", 0, d) for d in (1, 2, 9)],
     # Those that take most registers.

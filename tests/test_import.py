@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-OPTIONAL = ["cupy", "dask", "ipywidgets", "matplotlib", "PIL", "polars", "pynvml", "torch", "tqdm"]
+OPTIONAL = ["cupy", "dask", "ipywidgets", "jax", "matplotlib", "PIL", "polars", "pynvml", "pyvips", "tifffile", "torch"]
+OPTIONAL += ["tqdm"]
 
 
 def imported(program: str, folder: Path) -> list[str]:
@@ -35,6 +36,19 @@ def imported(program: str, folder: Path) -> list[str]:
 def test_nothing_optional_is_imported(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert imported(program, tmp_path) == []
+
+
+def test_importing_takes_what_importing_scikit_learns_clustering_does() -> None:
+    """And beside it what is Python's or our own, about forty small modules: import time without a clock."""
+
+    def loaded(name: str) -> set[str]:
+        program = f"import sys, {name}; print(*sys.modules)"
+        names = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        return {name for name in names.split() if name.partition(".")[0] not in sys.stdlib_module_names}
+
+    more = loaded("gpukmeans") - loaded("sklearn.cluster")
+    assert {name for name in more if not name.startswith(("gpukmeans", "__editable___gpukmeans"))} == set()
+    assert len(more) < 60
 
 
 def test_a_gpu_is_looked_for_when_one_may_be_used(tmp_path: Path) -> None:

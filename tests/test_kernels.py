@@ -44,8 +44,8 @@ def on(monkeypatch):
     """on(cp): from here on, fits run on the kernels."""
 
     def switch(cp):
-        def make_points(x, weights=None, summary=None, *, device, lasting=True):
-            return dispatch.on_gpu(cp, x, weights, summary, lasting)
+        def make_points(x, weights=None, summary=None, *, device, **how):
+            return dispatch.on_gpu(cp, x, weights, summary, **how)
 
         monkeypatch.setattr(dispatch, "make_points", make_points)
 

@@ -49,7 +49,7 @@ def answer(fitted):
 
 def test_signature_is_theirs_and_more():
     ours, theirs = (inspect.signature(kind.__init__).parameters for kind in (MiniBatchKMeans, Theirs))
-    assert list(ours) == [*theirs, "device", "output_type"]
+    assert list(ours) == [*theirs, "metric", "device", "output_type"]
     for name, parameter in theirs.items():
         assert (ours[name].default, ours[name].kind) == (parameter.default, parameter.kind), name
     for method in ("fit", "partial_fit", "predict", "transform", "fit_predict", "fit_transform", "score"):
@@ -151,9 +151,7 @@ def test_the_kernels_give_the_same_bits(monkeypatch, digits):
     monkeypatch.setattr(
         dispatch,
         "make_points",
-        lambda x, weights=None, summary=None, *, device, lasting=True: dispatch.on_gpu(
-            cp, x, weights, summary, lasting
-        ),
+        lambda x, weights=None, summary=None, *, device, **how: dispatch.on_gpu(cp, x, weights, summary, **how),
     )
     assert fit() == expected
 

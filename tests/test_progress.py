@@ -119,8 +119,8 @@ def test_the_kernels_tell_the_same(monkeypatch):
         expected = model.fit(x).history_
     cp = HostCuda(seed=1)
 
-    def make_points(x, weights=None, summary=None, *, device, lasting=True):
-        points = dispatch.on_gpu(cp, x, weights, summary, lasting)
+    def make_points(x, weights=None, summary=None, *, device, **how):
+        points = dispatch.on_gpu(cp, x, weights, summary, **how)
         points.rows = 150  # of a batch
         return points
 

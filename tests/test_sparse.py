@@ -201,8 +201,8 @@ def test_on_a_device_rows_become_dense_a_piece_at_a_time(monkeypatch, batch):
             most = max(most, len(self))
             return super().__array__(dtype, copy)
 
-    def make_points(x, weights=None, summary=None, *, device, lasting=True):
-        points = dispatch.on_gpu(cp, Watched(x), weights, summary, lasting)
+    def make_points(x, weights=None, summary=None, *, device, **how):
+        points = dispatch.on_gpu(cp, Watched(x), weights, summary, **how)
         points.rows = batch
         return points
 

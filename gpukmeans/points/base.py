@@ -72,6 +72,7 @@ class Points(Protocol):
     n: int
     d: int
     weights: Weights
+    unit: bool  # whether rows were brought to length one (exact.unit), as the centers that the driver makes then are
 
     @property
     def uncertain(self) -> int:
@@ -80,7 +81,8 @@ class Points(Protocol):
     def extent(self) -> tuple[Floats, Floats]:
         """Least and largest value of each feature, (d,) float64 each; NaN if any value is NaN.
 
-        Called first, once: the data are known to be finite before anything else looks at them.
+        Called first, once: the data are known to be finite before anything else looks at them. Of unit rows, NaN
+        also says that a row is zero.
         """
 
     def prepare(self, scales: Scales) -> None:
@@ -113,7 +115,10 @@ class Points(Protocol):
         """The labels last given, (n,) int32, in the caller's order, on the device that the rows were given on."""
 
     def distances(self, centers: Floats) -> Any:
-        """The root of D from every point to every center, (n, k) float64, where the rows were given."""
+        """The root of D from every point to every center, (n, k) float64, where the rows were given.
+
+        Of unit rows half of D, which from one unit vector to another is one less their cosine.
+        """
 
     # Seeding. Every point keeps the D to its closest center so far.
 

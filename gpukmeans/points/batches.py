@@ -48,8 +48,9 @@ class Batches:
         d: int,
         weights: Weights,
         answer: Callable[[NDArray[Any]], Any] = lambda array: array,
+        unit: bool = False,
     ) -> None:
-        self.n, self.d, self.weights = n, d, weights
+        self.n, self.d, self.weights, self.unit = n, d, weights, unit
         self.rows = n  # of a batch
         self._make, self._answer = make, answer
         self._held: Batch | None = None  # all rows, while they are one batch

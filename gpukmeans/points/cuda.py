@@ -26,12 +26,16 @@ RUN = 1024
 # Values of a table of distances at a time: 64 MB.
 TABLE = 2**23
 
+# Values to bring to length one at a time, at most 64 MB as they are given.
+UNITS = 2**23
+
 
 class CudaPoints:
     """x (n, d) of dtype uint8, float16, float32 or float64, in host memory or on the device, where it is used in
     place; see NumPyPoints for the rest.
 
-    cp: CuPy, or what stands in its place. stay: whether answers of size n stay on the device.
+    cp: CuPy, or what stands in its place. stay: whether answers of size n stay on the device. unit: whether to bring
+    the rows to length one; they are float64 then, and made on the device as they arrive.
     """
 
     def __init__(
@@ -42,15 +46,18 @@ class CudaPoints:
         summary: Weights | None = None,
         lasting: bool = True,
         stay: bool = False,
+        unit: bool = False,
     ) -> None:
         self.n, self.d = x.shape
+        self.unit = unit
+        self._dtype = np.dtype(np.float64) if unit else x.dtype
         self.weights = summary or Weights.of_rows(self.n)
         # Over all assignments: rows that scores left to D, and that were compared with all centers.
         self.uncertain = self.compared = 0
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
-        self._gpu = Gpu(cp, (f"-DX_KIND={X_KINDS[x.dtype.name]}", f"-DWEIGHT_KIND={kind}", f"-DRUN={RUN}"))
+        self._gpu = Gpu(cp, (f"-DX_KIND={X_KINDS[self._dtype.name]}", f"-DWEIGHT_KIND={kind}", f"-DRUN={RUN}"))
         self._given, self._lasting, self._stay = x, lasting, stay
-        self._here: Any = self._gpu.put(x) if self._gpu.holds(x) else None
+        self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not unit else None
         self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
         self.k = 0  # of the centers that there are labels of
         self._closest: Any = None
@@ -63,9 +70,20 @@ class CudaPoints:
         if self._here is not None:
             yield slice(0, self.n)
             return
-        here = self._gpu.empty(self._given.shape, self._given.dtype)
-        for rows in self._gpu.upload(here, self._given):
+        here = self._gpu.empty((self.n, self.d), self._dtype)
+        for rows in self._units(here) if self.unit else self._gpu.upload(here, self._given):
             self._here = here
+            yield rows
+
+    def _units(self, here: Any) -> Iterator[slice]:
+        """Make the unit rows here, a piece of the rows given after another; yields those made."""
+        kind = X_KINDS[self._given.dtype.name]
+        gpu = self._gpu.compiling((f"-DX_KIND={kind}", "-DWEIGHT_KIND=0"))
+        step = max(1, UNITS // self.d)
+        for a in range(0, self.n, step):
+            rows = slice(a, min(a + step, self.n))
+            given, made = gpu.put(self._given[rows]), here[rows]
+            gpu.launch("unit", "unit", len(made), given, np.int64(len(made)), np.int32(self.d), made)
             yield rows
 
     @property
@@ -145,7 +163,7 @@ class CudaPoints:
     def _label(self, k: int) -> None:
         """Forget all labels: k centers are to come."""
         labels = self._gpu.full(self.n, -1, np.int32)
-        proposals = Proposals(self._gpu, self.n, self.d, self._given.dtype, self._frame)
+        proposals = Proposals(self._gpu, self.n, self.d, self._dtype, self._frame)
         self._device_sums = self._gpu.zeros((k, self.d + 1), np.uint64)
         self._labels, self._proposals, self.k = labels, proposals, k  # once nothing can fail any more
 
@@ -218,7 +236,8 @@ class CudaPoints:
             rows = min(step, self.n - a)
             x = self._x[a : a + rows]
             self._gpu.launch(
-                "distance", "distances", rows * k, x, np.int64(rows), np.int32(self.d), device, np.int32(k), table
+                *("distance", "distances", rows * k, x, np.int64(rows), np.int32(self.d), device, np.int32(k)),
+                *(np.int32(self.unit), table),
             )
             if not self._stay:
                 result[a : a + rows] = self._gpu.get(table[:rows])

@@ -6,6 +6,7 @@ Everything runs on CuPy's current stream, so nothing waits but the host, and the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -63,6 +64,12 @@ class Gpu:
         # A kernel's error shows at some later call: these have been launched since the last answer.
         self._launched: list[str] = []
         self.nothing = self.zeros(1, np.float64)  # for arguments that a kernel will not read
+
+    def compiling(self, options: tuple[str, ...]) -> Gpu:
+        """The same with other options for the compiler; what either launches, the errors of both name."""
+        other = copy(self)
+        other._options = options
+        return other
 
     # ------------------------------------------------------------ errors
 

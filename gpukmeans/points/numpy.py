@@ -23,6 +23,7 @@ from gpukmeans.points.ranks import Ranks
 from gpukmeans.points.rows import Rows
 from gpukmeans.points.sparse import SparseRows
 from gpukmeans.points.sums import Sums
+from gpukmeans.points.unit import UnitRows, unit_rows
 from gpukmeans.threads import run, thread_count
 
 
@@ -77,6 +78,7 @@ class NumPyPoints:
 
     weights: (n,) as `Weights.of` returns them, with that summary; None for ones.
     lasting: False for a single assignment, where nothing that pays off over iterations can.
+    unit: whether to bring the rows to length one.
     """
 
     def __init__(
@@ -85,13 +87,16 @@ class NumPyPoints:
         weights: Floats | Ints | None = None,
         summary: Weights | None = None,
         lasting: bool = True,
+        unit: bool = False,
     ) -> None:
         self.n, self.d = x.shape
+        self.unit = unit
         self.weights = summary or Weights.of_rows(self.n)
         self.uncertain = 0  # points that scores left to D, over all assignments
         # The caller's rows, and the rows worked on: the same, or rearranged by `prepare`.
-        self._row_x, self._row_weights = x, weights
-        self._rows = Rows(x, weights, once=not lasting)
+        self._row_x: NDArray[Any] | SparseRows | UnitRows = unit_rows(x, lasting) if unit else x
+        self._row_weights = weights
+        self._rows = Rows(self._row_x, weights, once=not lasting)
         self._position: NDArray[np.int32] | None = None
         self._copies: NDArray[Any] | None = None  # how many of the caller's rows each is, if not one
         self._lasting = lasting
@@ -127,7 +132,7 @@ class NumPyPoints:
     def prepare(self, scales: Scales) -> None:
         self._scales = scales
         pays = self.n >= FEWEST_ROWS if self._tuning.arrange is None else self._tuning.arrange
-        if self._lasting and pays and not isinstance(self._row_x, SparseRows):
+        if self._lasting and pays and isinstance(self._row_x, np.ndarray):
             merge = self._tuning.merge is not False
             arranged = arrange(self._row_x, self._row_weights, self._low, self._high, merge)
             if arranged is not None:
@@ -290,7 +295,8 @@ class NumPyPoints:
 
         def measure(rows: slice) -> None:
             x = np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
-            result[rows] = np.sqrt(squared_distance(x[:, None, :], columns)).T
+            distances = squared_distance(x[:, None, :], columns).T
+            result[rows] = distances / 2 if self.unit else np.sqrt(distances)
 
         run(measure, self._spans(self.n, min(_EXACT // len(centers), self._rows.most)), self._threads)
         return result

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Ints, Scales
 from gpukmeans.points.sparse import SparseRows
+from gpukmeans.points.unit import UnitRows
 from gpukmeans.threads import run, scratch
 
 # Data sets of up to this many values are kept as columns of float64 and as terms: 2 MB each.
@@ -25,8 +26,8 @@ _BLOCK = 2**14
 # Float32 features are kept if they take no more than this, or no more than the input itself.
 _KEEP_BYTES = 2**26
 
-# Values of a sparse matrix that are made dense at once: 8 MB of float64.
-_DENSE = 2**20
+# Values of rows that are no array, and are made when a pass asks for them: 8 MB of float64 at once.
+_MADE = 2**20
 
 
 class Features(NamedTuple):
@@ -45,18 +46,18 @@ class Rows:
     once: whether few passes will read the rows, so that keeping anything is a waste.
     """
 
-    def __init__(self, x: NDArray[Any] | SparseRows, weights: Floats | Ints | None, *, once: bool) -> None:
+    def __init__(self, x: NDArray[Any] | SparseRows | UnitRows, weights: Floats | Ints | None, *, once: bool) -> None:
         self.m, self.d = x.shape
         self._once = once
-        sparse = isinstance(x, SparseRows)
-        self.small = not once and not sparse and x.size <= _SMALL
+        there = isinstance(x, np.ndarray)
+        self.small = not once and there and x.size <= _SMALL
         self.x: Any = _columns(np.asarray(x)) if self.small else x
-        self._bytes = x.stored if isinstance(x, SparseRows) else x.nbytes
+        self._bytes = x.nbytes if isinstance(x, np.ndarray) else x.stored
         self.weights = weights
         # Stored column by column? Then rows are gathered column by column.
         self.feature_major = isinstance(self.x, np.ndarray) and self.x.flags.f_contiguous
         # How many rows a pass may ask for at once: those of an array are there already.
-        self.most = max(1, _DENSE // self.d) if sparse else self.m
+        self.most = self.m if there else max(1, _MADE // self.d)
         self._terms: tuple[Scales, Ints] | None = None
         self._features: Features | None = None
         self._whole: bool | None = None
