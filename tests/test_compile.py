@@ -126,7 +126,7 @@ BUDGETS = {
 KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 SPECIALISATIONS = [
     *[("extent", x, 0, None) for x in KINDS],
-    *[("unit", x, 0, None) for x in KINDS],
+    *[("unit", x, 0, None) for x in ("float16", "float64")],
     *[("assign_few", x, 0, 3) for x in KINDS],
     *[("assign_few", "float32", 0, d) for d in (1, 2, 9)],
     # Those that take most registers.

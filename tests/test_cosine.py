@@ -365,8 +365,10 @@ def everything(kind, x, **settings):
     return fitted.cluster_centers_.tobytes(), fitted.labels_.tobytes(), fitted.inertia_, fitted.transform(x).tobytes()
 
 
-@pytest.mark.parametrize("build", ["address", "race"])
-@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "build"),
+    [("uint8", "address"), ("float16", "address"), ("float32", "address"), ("float64", "address"), ("float32", "race")],
+)
 def test_kernels_make_numpys_rows(monkeypatch, build, dtype):
     """In one piece, and in several."""
     with np.errstate(over="ignore"):
