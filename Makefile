@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What the tests are installed with: EXTRA=test-torch has them ask torch too.
+EXTRA := test
+
 # The contract's tests that the CUDA kernels also pass on the CPU in two minutes; the others take longer there.
 ON_KERNELS := tests/test_distance.py tests/test_fixed_point.py tests/test_input.py
 
@@ -29,7 +32,7 @@ $(VENV)/demo.stamp: pyproject.toml | $(VENV)/venv.stamp
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml | $(VENV)/venv.stamp
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
 	touch $@ $(VENV)/demo.stamp
 
 $(VENV)/venv.stamp:
