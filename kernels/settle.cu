@@ -62,8 +62,12 @@ settle(const X* __restrict__ x, long long n, int d, const double* __restrict__ c
             }
         }
     }
-    block_add(&counts[0], changed);
-    block_add(&counts[1], decided);
+    // Both counts in one sum over the warp: its share of fewer than 2^32 rows each.
+    uint64 both = warp_sum((uint64)decided << 32 | (uint64)changed);
+    if (threadIdx.x % 32 == 0 && both) {
+        if (both & 0xffffffffu) add_global(&counts[0], (int64)(both & 0xffffffffu));
+        if (both >> 32) add_global(&counts[1], (int64)(both >> 32));
+    }
     if (summing == 2) {
         __syncthreads();
         for (int e = threadIdx.x; e < size; e += blockDim.x) {
