@@ -8,8 +8,13 @@ BIN := $(VENV)/bin
 # What the tests are installed with: EXTRA=test-torch has them ask torch too.
 EXTRA := test
 
-# The contract's tests that the CUDA kernels also pass on the CPU in two minutes; the others take longer there.
-ON_KERNELS := tests/test_distance.py tests/test_fixed_point.py tests/test_input.py
+# What the CUDA kernels have to pass too, on the CPU here: the contract, and what else asks for the device under test.
+ON_KERNELS := $(patsubst %,tests/test_%.py,distance certificate fixed_point randomness one_answer input \
+	sklearn_parity minibatch sparse progress)
+
+# As many processes as processors, each taking tests from the other once it has none left. Threads of OpenMP do not
+# spin while they wait, since somebody else has a use for the processor.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --dist worksteal
 
 .PHONY: demo test lint clean
 
@@ -17,8 +22,8 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/gpukmeans demo --out demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --device kernels $(ON_KERNELS)
+	$(PYTEST)
+	$(PYTEST) --device kernels $(ON_KERNELS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

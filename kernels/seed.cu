@@ -2,7 +2,8 @@
 // picked by rank in the prefix sum of integer masses, in row order (Rule 4).
 //
 // Masses are summed over runs of RUN rows, a block each, and one block makes prefix sums of those: to pick a row is
-// then a search among the runs' sums and a scan of one run.
+// then a search among the runs' sums and a scan of one run. A scan takes few barriers: threads add up neighboring
+// masses, lanes scan those by shuffles, and only the warps' sums go through shared memory.
 
 #include "common.cuh"
 
@@ -90,39 +91,57 @@ run_sums(long long n, const W* __restrict__ weights, const double* __restrict__ 
     }
 }
 
-// The inclusive scan of a block's amounts; scan: (blockDim.x,) of shared memory.
-__device__ __forceinline__ int64 block_scan(int64 amount, int64* scan) {
-    scan[threadIdx.x] = amount;
+#define SCAN (RUN < 256 ? RUN : 256)  // threads of a block that scans a run
+#define EACH (RUN / SCAN)             // neighboring masses of each
+
+// What the block's threads before this one have together; all: what all of them have. warps: one for each warp.
+__device__ __forceinline__ int64 before_in_block(int64 amount, int64 (&warps)[SCAN / 32], int64& all) {
+    int64 scan = amount;
+    for (int step = 1; step < 32; step *= 2) {
+        int64 other = __shfl_up_sync(0xffffffffu, scan, step);
+        if (threadIdx.x % 32 >= step) scan += other;
+    }
+    __syncthreads();  // nobody reads the sums before any more
+    if (threadIdx.x % 32 == 31) warps[threadIdx.x / 32] = scan;
     __syncthreads();
-    for (int step = 1; step < blockDim.x; step *= 2) {
-        int64 before = threadIdx.x >= step ? scan[threadIdx.x - step] : 0;
-        __syncthreads();
-        scan[threadIdx.x] += before;
-        __syncthreads();
+    int64 before = scan - amount;
+    all = 0;
+#pragma unroll
+    for (int w = 0; w < SCAN / 32; w++) {
+        if (w < threadIdx.x / 32) before += warps[w];
+        all += warps[w];
     }
-    return scan[threadIdx.x];
+    return before;
 }
 
-// runs: (count,), from sums to inclusive prefix sums, in place. One block of RUN threads.
-extern "C" __global__ void __launch_bounds__(RUN) prefix_sums(unsigned long long* __restrict__ runs, long long count) {
-    __shared__ int64 scan[RUN];
-    int64 before = 0;
+// runs: (count,), from sums to inclusive prefix sums, in place. One block of SCAN threads.
+extern "C" __global__ void __launch_bounds__(SCAN) prefix_sums(unsigned long long* __restrict__ runs, long long count) {
+    __shared__ int64 warps[SCAN / 32];
+    int64 total = 0;
     for (int64 base = 0; base < count; base += RUN) {
-        int64 r = base + threadIdx.x;
-        int64 sum = block_scan(r < count ? (int64)runs[r] : 0, scan);
-        if (r < count) runs[r] = (uint64)(before + sum);
-        before += scan[RUN - 1];
-        __syncthreads();
+        int64 first = base + (int64)threadIdx.x * EACH, own[EACH], sum = 0, all;
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            own[e] = first + e < count ? (int64)runs[first + e] : 0;
+            sum += own[e];
+        }
+        int64 prefix = total + before_in_block(sum, warps, all);
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            prefix += own[e];
+            if (first + e < count) runs[first + e] = (uint64)prefix;
+        }
+        total += all;
     }
 }
 
-// The first row whose prefix sum exceeds ranks[blockIdx.x], and its coordinates, (m, d). A block of RUN threads to a
+// The first row whose prefix sum exceeds ranks[blockIdx.x], and its coordinates, (m, d). A block of SCAN threads to a
 // rank.
-extern "C" __global__ void __launch_bounds__(RUN)
+extern "C" __global__ void __launch_bounds__(SCAN)
 find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights, const double* __restrict__ closest,
      double power, double unit, const unsigned long long* __restrict__ prefix, long long count,
      const long long* __restrict__ ranks, double* __restrict__ rows) {
-    __shared__ int64 scan[RUN];
+    __shared__ int64 warps[SCAN / 32];
     int64 rank = ranks[blockIdx.x];
     int64 run = 0;  // how many runs end at or before the rank
     for (int64 size = count; size > 0;) {
@@ -134,11 +153,18 @@ find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
             size = half;
         }
     }
-    int64 before = run ? (int64)prefix[run - 1] : 0;
-    int64 i = run * RUN + threadIdx.x;
-    int64 own = i < n ? mass(power == 0.0 ? 0.0 : closest[i], weight_of(weights, i), power, unit) : 0;
-    int64 end = before + block_scan(own, scan);
-    if (end > rank && end - own <= rank) {
-        for (int j = 0; j < d; j++) rows[(int64)blockIdx.x * d + j] = value(x[i * d + j]);
+    int64 first = run * RUN + (int64)threadIdx.x * EACH, own[EACH], sum = 0, all;
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+        int64 i = first + e;
+        own[e] = i < n ? mass(power == 0.0 ? 0.0 : closest[i], weight_of(weights, i), power, unit) : 0;
+        sum += own[e];
+    }
+    int64 end = (run ? (int64)prefix[run - 1] : 0) + before_in_block(sum, warps, all);
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+        end += own[e];
+        if (end <= rank || end - own[e] > rank) continue;
+        for (int j = 0; j < d; j++) rows[(int64)blockIdx.x * d + j] = value(x[(first + e) * d + j]);
     }
 }

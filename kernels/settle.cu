@@ -1,20 +1,31 @@
 // The rest of the assignment step: uncertain labels are decided by D (Rule 1), labels are replaced, and only the rows
 // that changed cluster move their terms from one cluster's integer sums to the other's (Rule 3).
 //
-// A thread takes one row. Sums gather in a block's shared memory where k * (d + 1) of them fit, so that global
+// A thread takes one row, and the warp together those of its rows that D has to decide. Sums gather in a block's shared memory where k * (d + 1) of them fit, so that global
 // memory sees one addition a block and sum; otherwise they go to global memory, whose 64-bit add needs no loop.
 // Traffic: 8 bytes a row read, 4 written; the row itself only if it is uncertain or changed.
 
 #include "common.cuh"
 
+// The label by D, found by the whole warp, which calls it with one row: D of one pair is a chain of 2 d dependent
+// operations of float64, and one thread alone would take k of them after another, longer than all else in an iteration.
 __device__ __forceinline__ int decide(const X* x, const double* centers, int k, int d) {
-    double least = squared_distance(x, centers, d);
-    int label = 0;
-    for (int c = 1; c < k; c++) {
+    double least = 0.0;
+    int label = k;  // of no center yet
+    for (int c = threadIdx.x % 32; c < k; c += 32) {
         double distance = squared_distance(x, centers + (int64)c * d, d);
-        if (distance < least) {
+        if (label == k || distance < least) {
             least = distance;
             label = c;
+        }
+    }
+    for (int step = 16; step; step >>= 1) {
+        double other = __shfl_xor_sync(0xffffffffu, least, step);
+        int other_label = __shfl_xor_sync(0xffffffffu, label, step);
+        if (other_label == k) continue;
+        if (label == k || other < least || (other == least && other_label < label)) {
+            least = other;
+            label = other_label;
         }
     }
     return label;
@@ -38,14 +49,22 @@ settle(const X* __restrict__ x, long long n, int d, const double* __restrict__ c
     }
     int64 changed = 0, decided = 0;
     if (listed) n = (int64)counts[2];
-    for (int64 place = (int64)blockIdx.x * blockDim.x + threadIdx.x; place < n; place += (int64)gridDim.x * blockDim.x) {
-        int64 i = listed ? list[place] : place;
-        int before = labels[i], after = next[place];
-        const X* row = x + i * d;
-        if (after == UNCERTAIN) {
-            after = decide(row, centers, k, d);
-            decided++;
+    // Lanes beyond the last row go along with their warp.
+    int64 own = (int64)blockIdx.x * blockDim.x + threadIdx.x, lane = threadIdx.x % 32;
+    for (int64 start = own - lane; start < n; start += (int64)gridDim.x * blockDim.x) {
+        int64 place = start + lane, i = place < n ? (listed ? list[place] : place) : 0;
+        int after = place < n ? next[place] : 0;
+        bool uncertain = place < n && after == UNCERTAIN;
+        for (unsigned left = __ballot_sync(0xffffffffu, uncertain); left; left &= left - 1) {
+            int turn = __ffs(left) - 1;
+            int64 theirs = __shfl_sync(0xffffffffu, i, turn);
+            int label = decide(x + theirs * d, centers, k, d);
+            if (lane == turn) after = label;
         }
+        if (place >= n) continue;
+        decided += uncertain;
+        int before = labels[i];
+        const X* row = x + i * d;
         if (after == before) continue;
         changed++;
         labels[i] = after;
@@ -62,8 +81,12 @@ settle(const X* __restrict__ x, long long n, int d, const double* __restrict__ c
             }
         }
     }
-    block_add(&counts[0], changed);
-    block_add(&counts[1], decided);
+    // Both counts in one sum over the warp: its share of fewer than 2^32 rows each.
+    uint64 both = warp_sum((uint64)decided << 32 | (uint64)changed);
+    if (threadIdx.x % 32 == 0 && both) {
+        if (both & 0xffffffffu) add_global(&counts[0], (int64)(both & 0xffffffffu));
+        if (both >> 32) add_global(&counts[1], (int64)(both >> 32));
+    }
     if (summing == 2) {
         __syncthreads();
         for (int e = threadIdx.x; e < size; e += blockDim.x) {

@@ -26,7 +26,10 @@ settings.load_profile("contract")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--device", default="cpu", help="the device to test: cpu, cuda, cuda:N, or kernels: CUDA's, run on the CPU"
+        "--device",
+        default="cpu",
+        help="the device to test: cpu, cuda, cuda:N, or kernels: CUDA's, run on the CPU; kernels:address and "
+        "kernels:race watch what they do, see host_cuda/build.py",
     )
 
 
@@ -62,10 +65,18 @@ def report_share(request: pytest.FixtureRequest, record_property: Callable) -> C
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
     name = request.config.getoption("--device")
-    if name == "kernels":
-        sys.modules["cupy"] = as_cupy(HostCuda(build="address", seed=1))  # type: ignore[assignment]
+    kind, _, build = name.partition(":")
+    if kind == "kernels":
+        sys.modules["cupy"] = as_cupy(HostCuda(build=build or "fast", seed=1))  # type: ignore[assignment]
         name = "cuda"
     return name
+
+
+@pytest.fixture(scope="session")
+def slow(request: pytest.FixtureRequest) -> bool:
+    """Whether a pass over rows takes a hundred times as long as NumPy's. Tests of averages and of large data take fewer
+    then; what they say of the answer is as true, since its bits are NumPy's, which is tested of all data."""
+    return request.config.getoption("--device").startswith("kernels")
 
 
 @pytest.fixture
@@ -114,9 +125,19 @@ def make_points(device: str) -> Callable[..., tuple[Points, Scales]]:
     return make
 
 
+class Untuned(dict[str, dict[str, Any]]):
+    """The ways of a device that has none of NumPy's: whichever is asked for, it does what it does."""
+
+    def __missing__(self, name: str) -> dict[str, Any]:
+        return {}
+
+
 @pytest.fixture(scope="session")
-def ways() -> dict[str, dict[str, Any]]:
-    """Ways to the same answer, as arguments of points.numpy.tuned; the first uses none of the tricks."""
+def ways(device: str) -> dict[str, dict[str, Any]]:
+    """Ways to the same answer, as arguments of points.numpy.tuned; the first uses none of the tricks. On another
+    device twice the one way there is."""
+    if device != "cpu":
+        return Untuned({"first": {}, "again": {}})
     return {
         "plain": {"merge": False, "arrange": False, "scores": False, "bounds": False, "threads": 1},
         "scores": {"merge": False, "arrange": False, "scores": True, "bounds": False, "threads": 1},

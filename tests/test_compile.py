@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sass import disassembled, inner_loops
@@ -26,14 +27,11 @@ COUNTED = 90
 # thread may use at most:
 FOUR_BLOCKS, THREE_BLOCKS, TWO_BLOCKS, ONE_BLOCK = 64, 80, 128, 255
 
-# Two blocks of 1,024 threads would need 32; they are launched one at a time (prefix_sums) or one to a rank (find).
-ONE_LARGE_BLOCK = 64
-
 
 @dataclass(frozen=True)
 class Loop:
     """The inner loop with most operations `marker` (or "marker.64", ...) has at most `most` instructions to each of
-    them; most(d) if that depends on the number of features."""
+    them; most(size) if that depends on what the kernel is specialised for."""
 
     marker: str
     most: float | Callable[[int], float]
@@ -41,19 +39,21 @@ class Loop:
 
 @dataclass(frozen=True)
 class Budget:
-    """What one kernel may use. shared: static, in bytes; what is dynamic the launch decides (points/cuda.py)."""
+    """What one kernel may use. shared: static, in bytes, or shared(size); what is dynamic the launch decides
+    (points/cuda.py)."""
 
     registers: int
     loop: Loop
-    shared: int = 0
+    shared: int | Callable[[int], int] = 0
+
+
+def at(limit: Any, size: int | None) -> Any:
+    return limit(size) if callable(limit) else limit
 
 
 # One square of D: x, its conversion, the center's coordinate, a difference, a product, a sum. That is 6, two of them
 # DADD; the rest is the loop's own, spread by unrolling.
 ONE_SQUARE = Loop("DADD", 7 / 2)
-
-# A step of a scan: two reads, one write, two barriers, an addition of 64 bits, and the loop's own.
-SCAN_STEP = Loop("BAR", 15 / 2)
 
 
 def group_of_centers(d: int) -> float:
@@ -69,13 +69,23 @@ def measured_rows(d: int) -> float:
     return (13 * d + 107) / (2 * d + 3)
 
 
-# assign_many, eight features of a thread's 64 pairs: 512 FFMA, 4 more for the norm. 32 loads of operands, 4 values of
-# up to 19 instructions to unpack (of a float16), bring into the frame and store; the rest is to load what comes next,
-# row by row or four values at once, and the loop's own.
-EIGHT_FEATURES = Loop("FFMA", (516 + 32 + 4 * 19 + 48) / 516)
+def eight_features(width: int) -> float:
+    """assign_many, eight features of a thread's pairs: for 128 centers 512 FFMA and 4 more for the norm. 32 loads of
+    operands, 4 values of up to 19 instructions to unpack (of a float16), bring into the frame and store; 48 to load
+    what comes next, row by row or four values at once, and the loop's own. Narrower tiles bring 8 values, each also
+    with its load, and have fewer operands."""
+    pairs = {16: 16, 32: 32, 64: 64, 128: 64}[width]
+    values = 4 if width == 128 else 8
+    operands = 8 * {16: 2, 32: 3, 64: 4, 128: 4}[width]
+    return (8 * pairs + values + operands + 19 * values + 48 * values // 4) / (8 * pairs + values)
 
-# Two halves of two tiles of 8 x 132 floats; 128 norms; of 256 threads best, second and label.
-MANY_SHARED = 4 * (4 * 8 * 132 + 128 + 256 * 3)
+
+def many_shared(width: int) -> int:
+    """Two halves of two tiles of 8 features, 4 floats between rows; the norms; of 256 threads best, second and
+    label."""
+    rows = 128 if width == 128 else 256
+    return 4 * (2 * 8 * (rows + 4 + width + 4) + rows + 256 * 3)
+
 
 BUDGETS = {
     # Bound by memory: half of all threads resident are enough to keep it busy. A value: load, conversion to double
@@ -105,9 +115,11 @@ BUDGETS = {
     # Four candidates at a time, each with a sum, a distance and a pointer. A row's value serves all four, but each may
     # be missing: a test. What counts is that rows are read once for four.
     "potentials": Budget(THREE_BLOCKS, Loop("DADD", 9 / 2)),
-    # Shared: the scan's 1,024 sums.
-    "prefix_sums": Budget(ONE_LARGE_BLOCK, SCAN_STEP, 8 * 1024),
-    "find": Budget(ONE_LARGE_BLOCK, SCAN_STEP, 8 * 1024),
+    # Shared: the sums of eight warps. 1,024 masses in 10 SHFL: five steps over the warp of 7, eight sums of warps of 6
+    # and four masses of 12, all of 64 bits; the loop's own 10.
+    "prefix_sums": Budget(FOUR_BLOCKS, Loop("SHFL", (5 * 7 + 8 * 6 + 4 * 12 + 10) / 10), 8 * 8),
+    # Most loads are in the copy of a row, of one thread.
+    "find": Budget(FOUR_BLOCKS, Loop("LDG", 7), 8 * 8),
     # Rows: 4 x 8 or 2 x 16 values, with best, second and label each; 32 scores at a time, 8 operands.
     "assign_few": Budget(TWO_BLOCKS, Loop("FFMA", group_of_centers)),
     # Bound by memory as long as most rows are done with a comparison; the loop is that over blocks of rows.
@@ -118,12 +130,15 @@ BUDGETS = {
     # A color of the palette: of each channel a product, a difference, and a share of a load; a comparison, two selects.
     "dither": Budget(FOUR_BLOCKS, Loop("IMAD", 5)),
     # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.
-    "assign_many": Budget(TWO_BLOCKS, EIGHT_FEATURES, MANY_SHARED),
+    "assign_many": Budget(TWO_BLOCKS, Loop("FFMA", eight_features), many_shared),
     # Twice the registers for the next values: one block, where need be.
-    "assign_many of float64": Budget(ONE_BLOCK, EIGHT_FEATURES, MANY_SHARED),
+    "assign_many of float64": Budget(ONE_BLOCK, Loop("FFMA", eight_features), many_shared),
 }
 
 KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
+# What a family is specialised for beside types: a number of features, or centers of a tile.
+SIZES = {"assign_few": "D_FEW", "active": "D_FEW", "assign_many": "CENTERS"}
+
 SPECIALISATIONS = [
     *[("extent", x, 0, None) for x in KINDS],
     *[("unit", x, 0, None) for x in ("float16", "float64")],
@@ -132,7 +147,10 @@ SPECIALISATIONS = [
     # Those that take most registers.
     *[("assign_few", x, 0, d) for x, d in (("uint8", 8), ("float64", 8), ("uint8", 16), ("float64", 16))],
     *[("active", x, 0, d) for x, d in (("uint8", 3), ("float16", 3), ("float32", 16), ("float64", 16))],
-    *[("assign_many", x, 0, None) for x in KINDS],
+    *[("assign_many", x, 0, 128) for x in KINDS],
+    *[("assign_many", x, 0, 16) for x in ("uint8", "float64")],
+    *[("assign_many", x, 0, 32) for x in ("float16", "float32")],
+    *[("assign_many", x, 0, 64) for x in ("float32", "float64")],
     *[("settle", x, w, None) for x, w in (("uint8", 0), ("uint8", 1), ("float32", 0), ("float64", 2))],
     *[("distance", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
     *[("seed", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
@@ -140,15 +158,15 @@ SPECIALISATIONS = [
 
 
 def name_of(specialisation: tuple[str, str, int, int | None]) -> str:
-    family, x, weights, d = specialisation
-    return f"{family}-{x}-weights{weights}" + (f"-d{d}" if d else "")
+    family, x, weights, size = specialisation
+    return f"{family}-{x}-weights{weights}" + (f"-{SIZES[family]}{size}" if size else "")
 
 
 def budget_of(kernel: str, x: str) -> Budget:
     return BUDGETS.get(f"{kernel} of {x}", BUDGETS[kernel])
 
 
-def check_resources(kernels: set[str], x: str, report: str) -> None:
+def check_resources(kernels: set[str], x: str, size: int | None, report: str) -> None:
     """The report is what ptxas says of every kernel on every architecture."""
     found = re.findall(
         r"entry function '(\w+)' for 'sm_(\d+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
@@ -162,10 +180,10 @@ def check_resources(kernels: set[str], x: str, report: str) -> None:
         where, budget = f"{kernel} on sm_{architecture}", budget_of(kernel, x)
         assert (stack, stores, loads) == ("0", "0", "0"), f"{where} spills"
         assert int(registers) <= budget.registers, f"{where} takes {registers} registers"
-        assert int(shared or 0) <= budget.shared, f"{where} takes {shared} bytes of shared memory"
+        assert int(shared or 0) <= at(budget.shared, size), f"{where} takes {shared} bytes of shared memory"
 
 
-def check_code(kernels: set[str], x: str, d: int | None, cubin: Path) -> None:
+def check_code(kernels: set[str], x: str, size: int | None, cubin: Path) -> None:
     found = disassembled(cubin)
     assert set(found) == kernels
     for kernel, code in found.items():
@@ -173,7 +191,7 @@ def check_code(kernels: set[str], x: str, d: int | None, cubin: Path) -> None:
         # What the machine has no atomic operation for is compared and swapped until nobody came between.
         assert not re.search(r"ATOM\w*\.\S*(CAS|SPIN)", code), f"{where} spins"
         budget = budget_of(kernel, x).loop
-        most = budget.most(d) if callable(budget.most) else budget.most
+        most = at(budget.most, size)
         loops = inner_loops(code)
         marked = [sum(n for name, n in loop.items() if name.split(".")[0] == budget.marker) for loop in loops]
         assert any(marked), f"{where} has no loop with {budget.marker}: {loops}"
@@ -186,9 +204,9 @@ def check_code(kernels: set[str], x: str, d: int | None, cubin: Path) -> None:
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc, which comes with the CUDA toolkit")
 @pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=name_of)
 def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, int, int | None], tmp_path: Path) -> None:
-    family, x, weights, d = specialisation
-    options = [f"-DX_KIND={KINDS[x]}", f"-DWEIGHT_KIND={weights}", *([f"-DD_FEW={d}"] if d else [])]
-    check(family, options, tmp_path, x, d)
+    family, x, weights, size = specialisation
+    options = [f"-DX_KIND={KINDS[x]}", f"-DWEIGHT_KIND={weights}", *([f"-D{SIZES[family]}={size}"] if size else [])]
+    check(family, options, tmp_path, x, size)
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc, which comes with the CUDA toolkit")
@@ -197,8 +215,8 @@ def test_image_kernels_compile_within_their_budgets(channels: int, label: str, t
     check("image", [f"-DCHANNELS={channels}", f"-DLABEL={label}"], tmp_path, "uint8", channels)
 
 
-def check(family: str, options: list[str], tmp_path: Path, x: str, d: int | None) -> None:
-    """The family's kernels, for values of type x and d features, compile for all architectures within budget."""
+def check(family: str, options: list[str], tmp_path: Path, x: str, size: int | None) -> None:
+    """The family's kernels, for values of type x and that size, compile for all architectures within budget."""
     source = Path(str(files("gpukmeans.kernels"))) / f"{family}.cu"
     command = ["nvcc", "--std=c++17", "--threads=2", "-Xptxas=-v", "-Werror=all-warnings", "-fatbin"]
     command += ["--keep", f"--keep-dir={tmp_path}"]  # for the machine code of each architecture
@@ -209,5 +227,5 @@ def check(family: str, options: list[str], tmp_path: Path, x: str, d: int | None
     )
     assert done.returncode == 0, done.stderr
     kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\(", source.read_text()))
-    check_resources(kernels, x, done.stderr)
-    check_code(kernels, x, d, tmp_path / f"{family}.compute_{COUNTED}.cubin")
+    check_resources(kernels, x, size, done.stderr)
+    check_code(kernels, x, size, tmp_path / f"{family}.compute_{COUNTED}.cubin")

@@ -20,8 +20,9 @@ from gpukmeans.points.proposals import Proposals
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 
-# Rows of a run in seed.cu, and threads of the blocks that scan them: as many as a block can have.
-RUN = 1024
+# Rows of a run in seed.cu: the four that each thread of a block scans. 10^8 rows have 10^5 runs, which one block scans
+# in 100 steps.
+RUN = 4 * BLOCK
 
 # Values of a table of distances at a time: 64 MB.
 TABLE = 2**23
@@ -55,7 +56,9 @@ class CudaPoints:
         # Over all assignments: rows that scores left to D, and that were compared with all centers.
         self.uncertain = self.compared = 0
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
-        self._gpu = Gpu(cp, (f"-DX_KIND={X_KINDS[self._dtype.name]}", f"-DWEIGHT_KIND={kind}", f"-DRUN={RUN}"))
+        weighed = (f"-DWEIGHT_KIND={kind}",)
+        more = {"settle": weighed, "distance": weighed, "seed": (*weighed, f"-DRUN={RUN}")}
+        self._gpu = Gpu(cp, (f"-DX_KIND={X_KINDS[self._dtype.name]}",), more)
         self._given, self._lasting, self._stay = x, lasting, stay
         self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not unit else None
         self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
@@ -78,7 +81,7 @@ class CudaPoints:
     def _units(self, here: Any) -> Iterator[slice]:
         """Make the unit rows here, a piece of the rows given after another; yields those made."""
         kind = X_KINDS[self._given.dtype.name]
-        gpu = self._gpu.compiling((f"-DX_KIND={kind}", "-DWEIGHT_KIND=0"))
+        gpu = self._gpu.compiling((f"-DX_KIND={kind}",))
         step = max(1, UNITS // self.d)
         for a in range(0, self.n, step):
             rows = slice(a, min(a + step, self.n))
@@ -259,13 +262,13 @@ class CudaPoints:
         self._prefix = self._gpu.zeros(count, np.uint64)
         blocks = min(self._gpu.blocks, count)
         self._gpu.run("seed", "run_sums", blocks, BLOCK, np.int64(self.n), *self._mass(), self._prefix)
-        self._gpu.run("seed", "prefix_sums", 1, RUN, self._prefix, np.int64(count))
+        self._gpu.run("seed", "prefix_sums", 1, min(RUN, BLOCK), self._prefix, np.int64(count))
         return int(self._gpu.get(self._prefix[count - 1 :])[0])
 
     def find(self, ranks: list[int]) -> Floats:
         rows = self._gpu.empty((len(ranks), self.d), np.float64)
         tail = (self._prefix, np.int64(len(self._prefix)), self._gpu.put(np.array(ranks, np.int64)), rows)
-        self._gpu.run("seed", "find", len(ranks), RUN, *self._rows(), *self._mass(), *tail)
+        self._gpu.run("seed", "find", len(ranks), min(RUN, BLOCK), *self._rows(), *self._mass(), *tail)
         return self._gpu.get(rows)
 
     def propose(self, candidates: Floats) -> None:

@@ -49,11 +49,12 @@ def _multiprocessors(cp: Any, device: int) -> int:
 class Gpu:
     """The current device. As a context, it turns CUDA's errors into DeviceError and MemoryError.
 
-    cp: CuPy, or what stands in its place. options: the compiler's, for all kernels.
+    cp: CuPy, or what stands in its place. options: the compiler's, for all kernels. more: those of some families, so
+    that the others are compiled once for all of them.
     """
 
-    def __init__(self, cp: Any, options: tuple[str, ...]) -> None:
-        self.cp, self._options = cp, options
+    def __init__(self, cp: Any, options: tuple[str, ...], more: dict[str, tuple[str, ...]] | None = None) -> None:
+        self.cp, self._options, self._more = cp, options, more or {}
         self.number = int(cp.cuda.Device().id)
         self.blocks = RESIDENT * _multiprocessors(cp, self.number)
         self._failures = (
@@ -109,7 +110,7 @@ class Gpu:
     ) -> None:
         self._launched.append(name)
         with self:
-            function = _function(self.cp, family, name, (*self._options, *options))
+            function = _function(self.cp, family, name, (*self._options, *self._more.get(family, ()), *options))
             function((blocks,), (block,), args, shared_mem=shared)
 
     # ------------------------------------------------------------ arrays

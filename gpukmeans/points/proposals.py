@@ -23,8 +23,10 @@ FEW_FEATURES = 16
 # As assign_few has it: centers of a group, and floats between groups in shared memory, which read other banks then.
 GROUP, GROUP_PADDING = 8, 4
 
-# As assign_many has it: rows and centers that a block compares at a time, and features at a time.
-TILE, DEPTH = 128, 8
+# As assign_many has it: features that a block compares at a time, and how many centers, with how many rows. All centers
+# of a tile cost the same, whether or not they are anybody's, so few centers have narrower ones.
+DEPTH = 8
+TILES = {16: 256, 32: 256, 64: 256, 128: 128}
 
 # Rows of a thread of active.
 EACH = 4
@@ -135,13 +137,15 @@ class Proposals:
     def _many(
         self, x: Any, columns: NDArray[np.float32], margin: tuple[np.float32, np.float32], where: tuple[Any, Any]
     ) -> None:
-        padded = _padded(columns, DEPTH, TILE)
-        depth, tiles = padded.shape[0] - 1, padded.shape[1] // TILE
-        blocks = min(self._gpu.blocks, -(-self.n // TILE))
-        table = self._gpu.put(padded.reshape(depth + 1, tiles, TILE).swapaxes(0, 1))
+        width = next((width for width in TILES if columns.shape[1] <= width), max(TILES))
+        padded = _padded(columns, DEPTH, width)
+        depth, tiles = padded.shape[0] - 1, padded.shape[1] // width
+        blocks = min(self._gpu.blocks, -(-self.n // TILES[width]))
+        table = self._gpu.put(padded.reshape(depth + 1, tiles, width).swapaxes(0, 1))
         self._gpu.run(
             *("assign_many", "assign_many", blocks, BLOCK, x, np.int64(self.n), np.int32(self.d), np.int32(depth)),
             *(*where, table, np.int32(tiles), *margin, self.next),
+            options=(f"-DCENTERS={width}",),
         )
 
 

@@ -1,8 +1,8 @@
 """Compiles kernels, and the worker that runs them, with g++; everything compiled is kept on disk.
 
-Two builds of the same source: "address" finds accesses outside of any array and undefined behaviour, with
-the compiler's sanitizers; "race" finds accesses that no barrier orders, with race.h. A kernel should pass the
-first before the second, which checks no bounds.
+Three builds of the same source: "address" finds accesses outside of any array and undefined behaviour, with
+the compiler's sanitizers; "race" finds accesses that no barrier orders, with race.h; "fast" finds nothing but
+wrong answers, in a fifth of the time. A kernel should pass the first before the second, which checks no bounds.
 
 Stricter than a device: shuffles and votes order no memory, nothing orders the blocks of a launch, a
 value read where others update atomically is a race, and __activemask is the thread alone. Not seen: races
@@ -11,8 +11,10 @@ through memcpy, and a missing initial value of a __device__ variable, which is g
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import platform
 import re
 import subprocess
 from collections.abc import Sequence
@@ -28,6 +30,7 @@ SANITIZE = {
         "-fno-omit-frame-pointer",
     ),
     "race": ("-fsanitize=thread",),
+    "fast": ("-O2",),
 }
 
 # -ffp-contract=off: as on the device, only what is spelled fmaf is fused. Statics with an initial value stay out of
@@ -68,24 +71,39 @@ def compiler() -> str:
 
 
 @cache
+def _fused() -> tuple[str, ...]:
+    """fmaf is an instruction where the processor has it, and otherwise a call; the same number either way."""
+    said = Path("/proc/cpuinfo")
+    x86 = platform.machine() == "x86_64" and said.exists()
+    return ("-mfma",) if x86 and re.search(r"^flags.* fma( |$)", said.read_text(), re.MULTILINE) else ()
+
+
+@cache
 def _own_sources() -> str:
     return "".join(path.read_text() for path in (*sorted(HERE.glob("*.[hc]*")), Path(__file__)))
 
 
 def _path(suffix: str, *key: object) -> Path:
-    text = repr((compiler(), _own_sources(), *key))
+    text = repr((compiler(), _fused(), _own_sources(), *key))
     return CACHE / (hashlib.sha256(text.encode()).hexdigest()[:32] + suffix)
 
 
 def _compile(target: Path, *arguments: str, code: str | None = None) -> Path:
-    """Under another name first: of several processes that compile the same, each finds a whole file."""
+    """Under another name first, so that whoever looks finds a whole file. Of several processes that want the same,
+    one compiles and the others wait."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}")
-    try:
-        gxx(*arguments, "-o", str(partial), code=code)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        # One byte of it, since a lock for each target would leave as many files.
+        place = int.from_bytes(hashlib.sha256(target.name.encode()).digest()[:4], "big")
+        fcntl.lockf(lock, fcntl.LOCK_EX, 1, place)
+        if target.exists():
+            return target
+        try:
+            gxx(*arguments, "-o", str(partial), code=code)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
     compiled.append(target)
     return target
 
@@ -95,7 +113,7 @@ def worker(build: str) -> Path:
     if target.exists():
         return target
     # Not itself instrumented: it switches stacks, and fills memory that kernels may not touch.
-    libraries = {"address": ("-Wl,--no-as-needed", "-lasan", "-lubsan"), "race": ()}[build]
+    libraries = {"address": ("-Wl,--no-as-needed", "-lasan", "-lubsan"), "race": (), "fast": ()}[build]
     return _compile(target, *WORKER, f"-D{build.upper()}", str(HERE / "worker.cpp"), *libraries, "-ldl")
 
 
@@ -153,4 +171,4 @@ const cuda_host::Module cuda_host_module = {{cuda_host_kernels, {len(kernels)}, 
     words = ("-D__global__=", "-D__shared__=static", "-D__launch_bounds__(...)=")
     # The sanitizers' libraries are the worker's, and for races it has its own functions in their place.
     link = ("-shared", "-nodefaultlibs", "-lm", "-lc", "-lgcc")
-    return _compile(target, *MODULE, *SANITIZE[build], *words, "-x", "c++", "-", *link, code=text)
+    return _compile(target, *MODULE, *_fused(), *SANITIZE[build], *words, "-x", "c++", "-", *link, code=text)

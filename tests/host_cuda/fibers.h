@@ -1,6 +1,9 @@
-// The threads of a block, as fibers of one OS thread: each has a stack and runs until it waits or ends.
+// The threads of a block, as fibers of one OS thread: each has a stack and runs until it waits or ends. A thread that
+// ends leaves its stack to the next one that begins, so that threads which never wait are calls in a loop.
 //
 // Which of the threads that could run comes next is drawn from the launch's seed; seed 0 takes them as they come.
+// Three launches of four draw among those that have been ready for longest, about a warp, and one of four among all:
+// then every switch is to a stack that the cache has lost, which takes three times as long.
 // A block in which nobody can run and somebody still waits is a kernel's error: it would hang, or worse, on a device.
 #pragma once
 
@@ -16,7 +19,6 @@
 #include <cstring>
 #include <vector>
 
-
 using u64 = unsigned long long;
 
 constexpr unsigned MAX_THREADS = 1024, WARP = 32;
@@ -25,7 +27,7 @@ constexpr unsigned char GARBAGE = 0xa5;  // what memory holds that nobody has wr
 
 enum class State { Ready, Barrier, Warp, Done };
 
-struct Fiber {
+struct alignas(128) Fiber {
     uint3 index;
     unsigned thread;
     State state;
@@ -34,7 +36,8 @@ struct Fiber {
     Place place;
     int vote, votes;
     unsigned mask;
-    u64 given, seen[WARP];
+    u64 given;
+    const u64* answer;  // to its last exchange
 };
 
 // ---------------------------------------------------------------- the launch in progress
@@ -45,9 +48,15 @@ unsigned char* cuda_host_dynamic_shared;
 const cuda_host::Kernel* kernel;
 const u64* arguments;
 u64 block_number, random_state;  // random_state 0: natural order
+unsigned choice;                 // how many of those who wait longest may come next
 
 Fiber fibers[MAX_THREADS], *current;
 unsigned threads, done, at_barrier;
+
+// What full warps exchange: before it is written again, all have come back for more. Of other masks each thread has its
+// own copy.
+u64 exchanged[MAX_THREADS / WARP][WARP], exchanged_in_part[MAX_THREADS][WARP];
+unsigned in_exchange[MAX_THREADS / WARP];  // a bit for each lane that waits in one
 
 [[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char* format, ...) {
     va_list values;
@@ -85,8 +94,10 @@ cuda_host_switch:
     ret
 )");
 
-void* fresh(char* stack, void (*entry)()) {
-    void** top = (void**)(stack + STACK) - 8;  // six registers and where to return to: aligned as after a call
+void* scheduler;  // where the scheduler continues
+
+void* fresh(Fiber* fiber, void (*entry)()) {
+    void** top = (void**)(fiber->stack + STACK) - 8;  // six registers and where to return to: aligned as after a call
     memset(top, 0, 8 * sizeof(void*));
     top[6] = (void*)entry;
     return top;
@@ -96,16 +107,19 @@ void* fresh(char* stack, void (*entry)()) {
 
 ucontext_t contexts[MAX_THREADS + 1];  // by thread; the last is the scheduler's
 
+void* scheduler;  // where the scheduler continues
+
 void cuda_host_switch(void** leave, void* enter) {
-    ucontext_t* from = &contexts[leave == &current->resume_at ? current->thread : MAX_THREADS];
+    size_t thread = ((char*)leave - (char*)&fibers[0].resume_at) / sizeof(Fiber);
+    ucontext_t* from = &contexts[leave == &scheduler ? MAX_THREADS : thread];
     *leave = from;
     swapcontext(from, (ucontext_t*)enter);
 }
 
-void* fresh(char* stack, void (*entry)()) {
-    ucontext_t* context = &contexts[current->thread];
+void* fresh(Fiber* fiber, void (*entry)()) {
+    ucontext_t* context = &contexts[fiber->thread];
     getcontext(context);
-    context->uc_stack.ss_sp = stack;
+    context->uc_stack.ss_sp = fiber->stack;
     context->uc_stack.ss_size = STACK;
     makecontext(context, entry, 0);
     return context;
@@ -113,8 +127,6 @@ void* fresh(char* stack, void (*entry)()) {
 #endif
 
 // The address sanitizer is not told of these switches: it works without, and telling it doubles their cost.
-void* scheduler;  // where the scheduler continues
-
 char* stacks;  // of all fibers
 std::vector<char*> free_stacks;
 
@@ -137,27 +149,6 @@ char* take_stack() {
 
 bool on_stack(const void* address) { return (size_t)((char*)address - stacks) < MAX_THREADS * (STACK + GUARD); }
 
-void leave_for_scheduler() { cuda_host_switch(&current->resume_at, scheduler); }
-
-void fiber_main() {
-    kernel->call(arguments);
-    current->state = State::Done;
-    done++;
-    leave_for_scheduler();
-}
-
-void run(Fiber* fiber) {
-    current = fiber;
-    threadIdx = fiber->index;
-    if (!fiber->stack) {
-        fiber->stack = take_stack();
-        fiber->resume_at = fresh(fiber->stack, fiber_main);
-    }
-    cuda_host_switch(&scheduler, fiber->resume_at);
-    current = nullptr;
-    if (fiber->state == State::Done) free_stacks.push_back(fiber->stack);
-}
-
 // ---------------------------------------------------------------- a block
 
 Fiber* queue[MAX_THREADS];  // a ring of those that could run
@@ -170,10 +161,50 @@ void make_ready(Fiber* fiber) {
 
 Fiber* next_ready() {
     Fiber*& head = queue[queue_head % MAX_THREADS];
-    if (random_state) std::swap(head, queue[(queue_head + draw() % queued) % MAX_THREADS]);
+    // Of 32 bits the share that lies below the limit: a division takes as long as the rest of a switch.
+    if (random_state) std::swap(head, queue[(queue_head + (draw() * std::min(queued, choice) >> 32)) % MAX_THREADS]);
     queue_head++;
     queued--;
     return head;
+}
+
+void become(Fiber* fiber) {
+    current = fiber;
+    threadIdx = fiber->index;
+}
+
+void fiber_main() {
+    for (;;) {
+        kernel->call(arguments);
+        Fiber* self = current;
+        self->state = State::Done;
+        done++;
+        Fiber* next = queued ? next_ready() : nullptr;
+        if (next && !next->stack) {
+            next->stack = self->stack;
+            become(next);
+            continue;
+        }
+        free_stacks.push_back(self->stack);
+        become(next ? next : self);
+        cuda_host_switch(&self->resume_at, next ? next->resume_at : scheduler);
+    }
+}
+
+void start(Fiber* fiber) {
+    fiber->stack = take_stack();
+    fiber->resume_at = fresh(fiber, fiber_main);
+}
+
+// Lets others run until it is this thread's turn again. With nobody to run, the scheduler tells why.
+void wait_turn() {
+    Fiber *self = current, *next = queued ? next_ready() : nullptr;
+    if (next == self) return;
+    if (next) {
+        if (!next->stack) start(next);
+        become(next);
+    }
+    cuda_host_switch(&self->resume_at, next ? next->resume_at : scheduler);
 }
 
 const char* base_name(const char* path) { return strrchr(path, '/') ? strrchr(path, '/') + 1 : path; }
@@ -188,8 +219,8 @@ void print_wait(const Fiber& f) {
     }
 }
 
-bool same(const char* a, const char* b) { return a == b || !strcmp(a, b); }
-bool same(const Place& a, const Place& b) { return a.line == b.line && same(a.what, b.what) && same(a.file, b.file); }
+inline bool same(const char* a, const char* b) { return a == b || !strcmp(a, b); }
+inline bool same(const Place& a, const Place& b) { return a.line == b.line && same(a.what, b.what) && same(a.file, b.file); }
 
 // One thread for each way in which threads wait, or have returned.
 [[noreturn]] void fail_divergent() {
@@ -215,7 +246,12 @@ void run_block() {
         f.stack = nullptr;
         make_ready(&f);
     }
-    while (queued) run(next_ready());
+    memset(in_exchange, 0, sizeof in_exchange);
+    Fiber* first = next_ready();
+    start(first);
+    become(first);
+    cuda_host_switch(&scheduler, first->resume_at);
+    current = nullptr;
     if (done < threads) fail_divergent();
 }
 
@@ -232,12 +268,15 @@ int cuda_host_barrier(const Place& place, int vote) {
         }
         after_barrier();
         at_barrier = 0;
-        for (unsigned t = 0; t < threads; t++) {
-            fibers[t].votes = votes;
-            make_ready(&fibers[t]);
+        // Warps in turn from any of them, since the choice of the next is often among a few.
+        unsigned first = random_state ? draw() % threads & -WARP : 0;
+        for (unsigned i = 0; i < threads; i++) {
+            Fiber& f = fibers[first + i < threads ? first + i : first + i - threads];
+            f.votes = votes;
+            make_ready(&f);
         }
     }
-    leave_for_scheduler();
+    wait_turn();
     return self->votes;
 }
 
@@ -251,25 +290,32 @@ const unsigned long long* cuda_host_exchange(const Place& place, unsigned mask, 
     if (!(lanes >> self->thread % WARP & 1)) {
         fail("%s, %s:%d: the mask %08x leaves out the thread itself", place.what, base_name(place.file), place.line, mask);
     }
-    for (int i = WARP - 1; i >= 0; i--) {
-        if (lanes >> i & 1 && (warp[i].state != State::Warp || warp[i].mask != mask)) {
-            leave_for_scheduler();
-            return self->seen;
-        }
+    unsigned& waiting = in_exchange[self->thread / WARP];
+    waiting |= 1u << self->thread % WARP;
+    bool complete = (waiting & lanes) == lanes;
+    for (unsigned i = 0; complete && i < WARP; i++) complete = !(lanes >> i & 1) || warp[i].mask == mask;
+    if (!complete) {
+        wait_turn();
+        return self->answer;
     }
-    u64 values[WARP];
-    memset(values, GARBAGE, sizeof values);
+    u64 some[WARP];
+    bool all = lanes == ~0u;
+    u64* values = all ? exchanged[self->thread / WARP] : some;
+    if (!all) memset(some, GARBAGE, sizeof some);
     for (unsigned i = 0; i < WARP; i++) {
         if (!(lanes >> i & 1)) continue;
         if (!same(warp[i].place, place)) fail_divergent();
         values[i] = warp[i].given;
     }
+    waiting &= ~lanes;
     if (same(place.what, "__syncwarp")) after_warp(warp->thread, lanes);  // the others order no memory
     for (unsigned i = 0; i < WARP; i++) {
         if (!(lanes >> i & 1)) continue;
-        memcpy(warp[i].seen, values, sizeof values);
+        u64* own = exchanged_in_part[warp->thread + i];
+        if (!all) memcpy(own, some, sizeof some);
+        warp[i].answer = all ? values : own;
         make_ready(&warp[i]);
     }
-    leave_for_scheduler();
-    return self->seen;
+    wait_turn();
+    return self->answer;
 }

@@ -167,7 +167,7 @@ void touch(void* where, size_t size, Kind kind, const void* caller) {
     yields = yields * 6364136223846793005ull + 1442695040888963407ull;
     if (kind != ATOMIC && queued && yields >> 60 == 0) {
         make_ready(current);
-        leave_for_scheduler();
+        wait_turn();
     }
 }
 

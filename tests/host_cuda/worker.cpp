@@ -67,7 +67,12 @@ void release(char* memory) {
 
 // Not memset: between the arrays lie the sanitizer's red zones, which memset may not touch.
 void fill_with_garbage(char* from, char* to) {
-    for (volatile char* p = from; p < to; p++) *p = GARBAGE;
+    u64 word;
+    memset(&word, GARBAGE, sizeof word);
+    volatile char* p = from;
+    for (; p < to && (size_t)p % sizeof word; p++) *p = GARBAGE;
+    for (; p + sizeof word <= to; p += sizeof word) *(volatile u64*)p = word;
+    for (; p < to; p++) *p = GARBAGE;
 }
 
 struct Launch {
@@ -79,6 +84,7 @@ void launch(const cuda_host::Module& module, const Launch& how) {
     gridDim = {(unsigned)how.grid[0], (unsigned)how.grid[1], (unsigned)how.grid[2]};
     blockDim = {(unsigned)how.block[0], (unsigned)how.block[1], (unsigned)how.block[2]};
     random_state = how.seed;
+    choice = how.seed % 8 < 6 ? WARP : MAX_THREADS;  // seeds are odd
     u64 blocks = how.grid[0] * how.grid[1] * how.grid[2], first = 0, stride = 1;
     if (how.seed) {
         // Blocks in steps of a stride prime to their number: each comes once, and no list of them is needed.
