@@ -131,13 +131,14 @@ def make_points(
     *,
     device: str,
     lasting: bool = True,
+    distinct: bool = False,
 ) -> Points:
     """The Points for x (n, d), an array or a CSR matrix, on a device that `resolve` returned; see NumPyPoints
     for the other arguments."""
     if issparse(x):
         x = rows_of(x)
     if device == "cpu":
-        return NumPyPoints(x, weights, summary, lasting)
+        return NumPyPoints(x, weights, summary, lasting, distinct)
     import cupy
 
     return on_gpu(cupy, x, weights, summary, lasting)

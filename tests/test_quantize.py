@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans as Reference
 
 import gpukmeans
 from gpukmeans import ImageError, KMeans, quantize, remap
-from gpukmeans.image import color, palette, palettes, pixels, read
+from gpukmeans.image import coarse, color, palettes, pixels, read
 from gpukmeans.image.palette import find
 
 SPACES = ["rgb", "oklab"]
@@ -161,7 +161,7 @@ def test_relocation_never_costs(small, monkeypatch):
     """What centers far away gain is looked for among fits that end with less inertia."""
     _, _, counts, colors = counted(small)
     found = find(colors, counts, 16, space="rgb", random_state=0, device="cpu")
-    monkeypatch.setattr(palette, "relocated", lambda *_: None)
+    monkeypatch.setattr(coarse, "relocated", lambda *_: None)
     without = find(colors, counts, 16, space="rgb", random_state=0, device="cpu")
     inertia = [
         ((colors - each.palette[each.labels].astype(float)) ** 2).sum(axis=1) @ counts for each in (found, without)

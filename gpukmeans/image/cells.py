@@ -9,6 +9,7 @@ comes of every machine and device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -33,6 +34,9 @@ _TABLE = 2**18
 
 # Scores at a time: 512 KB of float32, a part of a core's second-level cache.
 _SCORES = 2**17
+
+# Up to so many centers, a power of two, scores and indices are packed.
+_FEW = 64
 
 # From so many scores on, several threads are faster than one.
 _THREADED = 2**20
@@ -78,12 +82,36 @@ class Cells:
             self._held.assign(centers)
             return self._held.labels().astype(np.int64)
         labels = np.empty(len(self.x), np.int64)
+        if len(centers) <= _FEW:
+            self._packed(centers, labels)
+            return labels
 
         def part(rows: slice, scores: NDArray[np.float32]) -> None:
             labels[rows] = scores.argmin(axis=1)
 
         self._scored(centers, part)
         return labels
+
+    def _packed(self, centers: Floats, labels: Labels) -> None:
+        """Of few centers: a column of scores to a cell, with the center's index in the bits below, so that the least
+        number is both. argmin's cost a row is that of 60 scores."""
+        k = len(centers)
+        scaled = score_columns(centers).astype(np.float64) * _FEW
+        scaled[-1] += np.arange(k)
+        scaled = np.ascontiguousarray(scaled.T)
+        step = _SCORES // k
+
+        def score(first: int) -> None:
+            y = self._columns[:, first : first + step]
+            scores = scratch("packed", step * k, np.float64)[: k * y.shape[1]].reshape(k, y.shape[1])
+            least = np.minimum.reduce(np.matmul(scaled, y, out=scores), axis=0)
+            np.bitwise_and(least.astype(np.int64), _FEW - 1, out=labels[first : first + step])
+
+        self._run(score, range(0, len(self.x), step), k)
+
+    @cached_property
+    def _columns(self) -> Floats:
+        return np.concatenate([self.columns, np.ones((1, len(self.x)))])
 
     def two_nearest(self, centers: Floats) -> Second:
         """The same, and the next nearest of at least two centers."""
@@ -114,7 +142,10 @@ class Cells:
             np.matmul(y, columns, out=scores)
             part(slice(first, first + len(y)), scores)
 
-        run(score, range(0, m, step), thread_count() if m * k >= _THREADED else 1)
+        self._run(score, range(0, m, step), k)
+
+    def _run(self, score: Callable[[int], None], pieces: range, k: int) -> None:
+        run(score, pieces, thread_count() if len(self.x) * k >= _THREADED else 1)
 
     def sums(self, labels: Labels, k: int) -> tuple[Floats, Floats]:
         """Each cluster's sum of mass times x, (k, d), and of mass, (k,)."""
@@ -122,8 +153,13 @@ class Cells:
 
     def squares_to(self, centers: Floats) -> NDArray[np.float32]:
         """D from each of the centers (k, d), whole numbers, to each cell: (k, m), below 2**24 and exact."""
-        norms = (self._y[:, :-1] ** 2).sum(axis=1)
-        return norms + score_columns(centers).T @ self._y.T
+        squares = score_columns(centers).T @ self._y.T
+        squares += self._norms
+        return squares
+
+    @cached_property
+    def _norms(self) -> NDArray[np.float32]:
+        return _squares(list(self.columns)).astype(np.float32)
 
 
 def added(labels: Labels, x: Floats, k: int) -> Floats:
@@ -176,7 +212,7 @@ class Grids:
         cells = last
         for bits in range((2 * HALF).bit_length() - 2, 0, -1):
             shift = (2 * HALF).bit_length() - 1 - bits
-            if np.prod(self._places(self._extent, shift) + 1.0) > _TABLE:
+            if math.prod(self._sizes(shift)) > _TABLE:
                 continue
             cells = self._merged(cells, shift, last.square)
             if len(cells.x) < fewest:
@@ -186,16 +222,16 @@ class Grids:
         yield from reversed(levels)
         yield last
 
-    def _places(self, x: Floats, shift: int) -> NDArray[np.int64]:
-        """Cells are 2**shift wide, and numbered from zero along each feature."""
-        return (x + self._extent).astype(np.int64) >> shift
+    def _sizes(self, shift: int) -> list[int]:
+        """How many cells, 2**shift wide, lie along each feature."""
+        return [(int(2 * extent) >> shift) + 1 for extent in self._extent]
 
     def _merged(self, finer: Cells, shift: int, square: int) -> Cells:
-        places, sizes = self._places(finer.x, shift), self._places(self._extent, shift) + 1
-        code = places[:, 0]
-        for place, size in zip(places.T[1:], sizes[1:].tolist(), strict=True):
-            code = code * size + place
-        count = int(np.prod(sizes))
+        code, count = np.zeros(len(finer.x), np.int64), 1
+        for column, extent, size in zip(finer.columns, self._extent, self._sizes(shift), strict=True):
+            code *= size
+            code += (column + extent).astype(np.int64) >> shift
+            count *= size
         mass = added(code, finer.mass, count)
         kept = np.flatnonzero(mass)
         mass, sums = mass[kept], [added(code, column, count)[kept] for column in finer.weighted]

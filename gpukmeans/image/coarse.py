@@ -43,11 +43,12 @@ _MOST, _FEW = 60, 2
 # quantizer design" (IEEE Transactions on Image Processing 6, 1997). Half the iterations, and often a better optimum.
 _STEP = 1.8
 
-# How often centers are moved far away, at most, at the coarsest grid and at finer ones. The first gain most.
-_RELOCATIONS, _LATER_RELOCATIONS = 8, 2
+# How often centers are moved far away, at most: at the coarsest grid, and at finer ones, where it costs more. The first
+# moves gain most, and many colors leave more to gain.
+_RELOCATIONS, _LATER_RELOCATIONS, _COLORS_PER_RELOCATION = 8, 2, 64
 
-# See `relocated`: more than the bounds promise is tried first, then what they guarantee.
-_SLACK = 3.0
+# See `relocated`: more than the bounds promise is tried first, after each failure less, and then what they guarantee.
+_SLACK, _LESS = 3.0, 1.75
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def coarse_to_fine(
                     break
                 grown = True
                 found = fit(cells, more) if len(more) == k else fit(cells, more, tol=_ROUGH, most=_FEW)
-            best = _improved(found, _RELOCATIONS if grown else _LATER_RELOCATIONS, fit)
+            later = max(_LATER_RELOCATIONS, min(_RELOCATIONS // 2, k // _COLORS_PER_RELOCATION))
+            best = _improved(found, _RELOCATIONS if grown else later, fit)
     assert best is not None
     # Where rounding left fewer locations than colors, the iteration on levels finds places for those left over.
     rest = np.repeat(best.centers[:1], k - len(best.centers), axis=0)
@@ -142,7 +144,7 @@ def _improved(best: Stage, most: int, fit: Callable[[Cells, Floats], Stage]) -> 
         elif slack == 1:
             break
         else:
-            slack = 1.0
+            slack = max(1.0, slack / _LESS)
     return best
 
 

@@ -92,7 +92,7 @@ def _on_levels(
     """Lloyd's iteration on palettes of levels, from the one that centers round to."""
     summary, used = Weights.of(weights.astype(np.float64))
     with one_blas_thread(), dispatch.on(device):
-        held = dispatch.make_points(points, used, summary, device=device)
+        held = dispatch.make_points(points, used, summary, device=device, distinct=True)
         scales = lloyd.prepare(held, *held.extent())
         palette = to_colors(centers, space, dtype)
         converged = False
