@@ -68,18 +68,18 @@ def test_threads_and_pieces_do_not_matter(monkeypatch):
 
 
 @pytest.mark.parametrize("d", [1, 3, 4])
-def test_grids_lose_nothing_but_places(d):
+def test_grids_lose_nothing_but_places(d, monkeypatch):
+    monkeypatch.setattr(cells, "_PIECE", 1000)
     rng = np.random.default_rng(0)
     points = np.unique(rng.normal(0, [1, 0.3, 2, 0.1][:d], (5000, d)).astype(np.float32), axis=0)
     weights = rng.integers(1, 100, len(points))
     grids = Grids(points, weights, "cpu")
-    levels = list(grids.each(1, np.inf))
-    whole = levels[-1]
+    levels, whole = grids.merged(1, np.inf), grids.whole()
     assert whole.grid == 0
     assert np.abs(grids.centers(whole.x) - points).max() <= 0.5 / grids.scale + 1e-6
-    assert [level.grid for level in levels[:-1]] == sorted({level.grid for level in levels[:-1]})
+    assert [level.grid for level in levels] == sorted({level.grid for level in levels})
     assert len(levels) > 2
-    for level in levels[:-1]:
+    for level in levels:
         assert level.mass.sum() == weights.sum()
         for column, expected in zip(level.weighted, whole.weighted, strict=True):
             assert column.sum() == expected.sum()
@@ -89,10 +89,11 @@ def test_grids_lose_nothing_but_places(d):
 
 
 def test_weights_that_are_not_whole_become_whole():
-    points = np.arange(12.0).reshape(4, 3)
-    assert (Grids(points, np.array([3, 1, 2**37, 5]), "cpu")._mass == [3, 1, 2**37, 5]).all()
-    for weights in ([0.5, 1e-30, 2.0, 1.5], [2.0**60, 1.0, 2.0**50, 3.0]):
-        mass = Grids(points, np.array(weights), "cpu")._mass
+    unit = cells._unit(np.array([3, 1, 2**37, 5]))
+    assert cells.mass_of(np.array([3, 1, 2**37, 5]), unit).tolist() == [3, 1, 2**37, 5]
+    assert cells._unit(np.array([3.0, 1.0])) == 1
+    for weights in (np.array([0.5, 1e-30, 2.0, 1.5]), np.array([2.0**60, 1.0, 2.0**50, 3.0])):
+        mass = cells.mass_of(weights, cells._unit(weights))
         assert (mass == np.rint(mass)).all()
         assert mass.min() == 1
         assert 2**36 <= mass.sum() <= 2**38

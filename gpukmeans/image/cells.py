@@ -24,6 +24,7 @@ from gpukmeans.threads import run, scratch, thread_count
 
 # For four features at most: 3 * 4 * HALF**2 < 2**24.
 HALF = 2**10
+_BITS = 11
 
 # What all cells weigh at most: sums of mass times coordinate are then below 2**53, of mass times square below 2**63.
 _MASS_BITS = 38
@@ -31,6 +32,9 @@ _MASS_BITS = 38
 # A grid's table of sums has at most 2**18 entries, as 6 bits for each of three features; more takes longer than it
 # saves.
 _TABLE = 2**18
+
+# Points at a time that are held as whole numbers: 8 MB for each feature.
+_PIECE = 2**20
 
 # Scores at a time: 512 KB of float32, a part of a core's second-level cache.
 _SCORES = 2**17
@@ -60,7 +64,7 @@ class Cells:
     def __init__(self, x: Floats, mass: Floats, sums: list[Floats], *, grid: int = 0, device: str = "cpu") -> None:
         self.x, self.mass, self.weighted, self.grid, self._device = x, mass, sums, grid, device
         # The sum of mass |mean|^2, each term rounded so that the sum has no order: (m,) below 2**63 in all.
-        self.square = int(np.rint(_squares(sums) / mass).astype(np.int64).sum())
+        self.square = whole_sum(np.rint(_squares(sums) / mass))
         self.columns = np.ascontiguousarray(x.T)
         self.lost = 0.0  # the inertia about the means of what was merged
 
@@ -183,19 +187,17 @@ def score_columns(centers: Floats) -> NDArray[np.float32]:
 class Grids:
     """Weighted points (m, d) on whole numbers, and their cells on grids from coarse to fine.
 
-    A point of the space is x / scale + middle.
+    A point of the space is x / scale + middle. Of all points a piece at a time is held as whole numbers, unless they
+    take part as they are.
     """
 
     def __init__(self, points: NDArray[Any], weights: NDArray[Any], device: str) -> None:
-        low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
+        low, high = (np.array([bound(x) for x in points.T], np.float64) for bound in (np.min, np.max))
         span = float((high - low).max())
         self.scale, self.middle = (2 * HALF - 2) / span if span > 0 else 1.0, low + (high - low) / 2
         self._extent = np.rint((high - low) / 2 * self.scale)
-        self._x = np.empty(points.shape)
-        for j, column in enumerate(points.T):
-            np.rint((column - self.middle[j]) * self.scale, out=self._x[:, j])
-        self._mass, self._unit = _masses(weights)
-        self._device = device
+        self._points, self._weights, self._device = points, weights, device
+        self._unit = _unit(weights)
 
     def centers(self, x: Floats) -> Floats:
         """Centers (k, d) as points of the space."""
@@ -204,50 +206,92 @@ class Grids:
     def inertia(self, of_cells: float) -> float:
         return of_cells / self.scale**2 / self._unit
 
-    def each(self, fewest: int, most: float) -> Iterator[Cells]:
-        """Those of at least and at most so many cells, and at the end all points as they are."""
-        columns = np.ascontiguousarray(self._x.T)
-        last = Cells(self._x, self._mass, [self._mass * column for column in columns], device=self._device)
-        levels: list[Cells] = []
-        cells = last
-        for bits in range((2 * HALF).bit_length() - 2, 0, -1):
-            shift = (2 * HALF).bit_length() - 1 - bits
-            if math.prod(self._sizes(shift)) > _TABLE:
+    def _piece(self, rows: slice) -> tuple[Floats, Floats]:
+        """x as columns (d, m), and mass (m,)."""
+        columns = np.empty((self._points.shape[1], len(self._points[rows])))
+        for x, column, middle in zip(self._points[rows].T, columns, self.middle, strict=True):
+            np.subtract(x, middle, out=column)
+        columns *= self.scale
+        return np.rint(columns, out=columns), mass_of(self._weights[rows], self._unit)
+
+    def merged(self, fewest: int, most: float) -> list[Cells]:
+        """The grids of at least and at most so many cells, from coarse to fine."""
+        return [cells for cells in self._merged(fewest) if len(cells.x) <= most][::-1]
+
+    def whole(self) -> Cells:
+        """All points as they are."""
+        columns, mass = self._piece(slice(None))
+        return Cells(columns.T, mass, [mass * column for column in columns], device=self._device)
+
+    def _merged(self, fewest: int) -> Iterator[Cells]:
+        """From fine to coarse, each from the last."""
+        finer: Cells | None = None
+        for shift in range(1, _BITS):
+            sizes = [(int(2 * extent) >> shift) + 1 for extent in self._extent]
+            if math.prod(sizes) > _TABLE:
                 continue
-            cells = self._merged(cells, shift, last.square)
+            table = _Table(sizes, self._extent, shift)
+            if finer is None:
+                square = 0
+                for a in range(0, len(self._points), _PIECE):
+                    columns, mass = self._piece(slice(a, a + _PIECE))
+                    weighted = [mass * column for column in columns]
+                    table.add(columns, mass, weighted)
+                    square += whole_sum(sum(map(np.multiply, weighted, columns)))
+            else:
+                table.add(finer.columns, finer.mass, finer.weighted)
+            cells = table.cells(1 << (_BITS - shift), self._device)
+            cells.lost = float(square - cells.square)
             if len(cells.x) < fewest:
-                break
-            if len(cells.x) <= most:
-                levels.append(cells)
-        yield from reversed(levels)
-        yield last
+                return
+            yield cells
+            finer = cells
 
-    def _sizes(self, shift: int) -> list[int]:
-        """How many cells, 2**shift wide, lie along each feature."""
-        return [(int(2 * extent) >> shift) + 1 for extent in self._extent]
 
-    def _merged(self, finer: Cells, shift: int, square: int) -> Cells:
-        code, count = np.zeros(len(finer.x), np.int64), 1
-        for column, extent, size in zip(finer.columns, self._extent, self._sizes(shift), strict=True):
+class _Table:
+    """What adds up in each cell of a grid, 2**shift wide."""
+
+    def __init__(self, sizes: list[int], extent: Floats, shift: int) -> None:
+        self._sizes, self._extent, self._shift = sizes, extent, shift
+        self._mass: Floats | None = None
+        self._sums: list[Floats] = []
+
+    def add(self, columns: Floats, mass: Floats, weighted: list[Floats]) -> None:
+        code, count = np.zeros(columns.shape[1], np.int64), 1
+        for column, extent, size in zip(columns, self._extent, self._sizes, strict=True):
             code *= size
-            code += (column + extent).astype(np.int64) >> shift
+            code += (column + extent).astype(np.int64) >> self._shift
             count *= size
-        mass = added(code, finer.mass, count)
-        kept = np.flatnonzero(mass)
-        mass, sums = mass[kept], [added(code, column, count)[kept] for column in finer.weighted]
+        sums = [added(code, column, count) for column in weighted]
+        if self._mass is None:
+            self._mass, self._sums = added(code, mass, count), sums
+            return
+        self._mass += added(code, mass, count)
+        for total, part in zip(self._sums, sums, strict=True):
+            total += part
+
+    def cells(self, grid: int, device: str) -> Cells:
+        assert self._mass is not None
+        kept = np.flatnonzero(self._mass)
+        mass, sums = self._mass[kept], [column[kept] for column in self._sums]
         # A mean lies in its cell, and so does the nearest whole number: the next grid finds it where its points are.
         x = np.rint(np.stack([column / mass for column in sums], axis=1))
-        cells = Cells(x, mass, sums, grid=1 << ((2 * HALF).bit_length() - 1 - shift), device=self._device)
-        cells.lost = float(square - cells.square)
-        return cells
+        return Cells(x, mass, sums, grid=grid, device=device)
 
 
-def _masses(weights: NDArray[Any]) -> tuple[Floats, float]:
-    """Weights (m,) as whole numbers of at most 2**_MASS_BITS in all, none zero, and what weight 1 became."""
-    mass = weights.astype(np.float64)
+def whole_sum(x: Floats) -> int:
+    """The sum of whole numbers, exactly, up to 2**63."""
+    return int(x.astype(np.int64).sum())
+
+
+def _unit(weights: NDArray[Any]) -> float:
+    """What weight 1 becomes so that all weights (m,) are at most 2**_MASS_BITS: 1 for whole ones of no more."""
     # Rounding and order move the last bits of this sum, but not the power of two above it, which has room to spare.
-    bits = ceil_log2(float(mass.sum()) * 1.01)
-    if bits <= _MASS_BITS and (mass == np.rint(mass)).all():
-        return mass, 1.0
-    unit = 2.0 ** (_MASS_BITS - bits)
-    return np.maximum(np.rint(mass * unit), 1.0), unit
+    bits = ceil_log2(float(weights.sum()) * 1.01)
+    whole = weights.dtype.kind in "iu" or bool((weights == np.rint(weights)).all())
+    return 1.0 if whole and bits <= _MASS_BITS else 2.0 ** (_MASS_BITS - bits)
+
+
+def mass_of(weights: NDArray[Any], unit: float) -> Floats:
+    """Weights as whole numbers, none zero."""
+    return np.maximum(np.rint(weights * unit), 1.0)

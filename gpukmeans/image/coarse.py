@@ -83,25 +83,28 @@ def coarse_to_fine(
         tell(stage, grids.inertia(stage.inertia))
         return stage
 
+    def advance(cells: Cells, best: Stage | None) -> Stage | None:
+        """The next grid's best fit, from the last one's; None while cells hide too much."""
+        found = fit(cells, seeded(cells, draws) if best is None else best.centers, tol=_TOL if best else rough)
+        if best is None and _hidden(found):
+            return None
+        grown = best is None
+        while len(found.centers) < k and (cells.grid == 0 or len(cells.x) >= _CELLS_PER_COLOR * k):
+            more = split(cells, found.labels, found.centers, k)
+            if len(more) == len(found.centers):
+                break
+            grown = True
+            found = fit(cells, more) if len(more) == k else fit(cells, more, tol=_ROUGH, most=_FEW)
+        return _improved(found, _RELOCATIONS if grown else later, fit)
+
+    rough = _TOL if seeds == k else _ROUGH
+    later = max(_LATER_RELOCATIONS, min(_RELOCATIONS // 2, k // _COLORS_PER_RELOCATION))
     best: Stage | None = None
     with one_blas_thread():
-        for cells in grids.each(_CELLS_PER_SEED * seeds, _WORTH_MERGING * len(points)):
-            merged = cells.grid > 0
-            if best is not None and not merged and len(best.centers) == k and not _hidden(best):
-                break
-            tol = _TOL if seeds == k or best is not None else _ROUGH
-            found = fit(cells, seeded(cells, draws) if best is None else best.centers, tol=tol)
-            if best is None and _hidden(found):
-                continue
-            grown = best is None
-            while len(found.centers) < k and (not merged or len(cells.x) >= _CELLS_PER_COLOR * k):
-                more = split(cells, found.labels, found.centers, k)
-                if len(more) == len(found.centers):
-                    break
-                grown = True
-                found = fit(cells, more) if len(more) == k else fit(cells, more, tol=_ROUGH, most=_FEW)
-            later = max(_LATER_RELOCATIONS, min(_RELOCATIONS // 2, k // _COLORS_PER_RELOCATION))
-            best = _improved(found, _RELOCATIONS if grown else later, fit)
+        for cells in grids.merged(_CELLS_PER_SEED * seeds, _WORTH_MERGING * len(points)):
+            best = advance(cells, best)
+        if best is None or len(best.centers) < k or _hidden(best):
+            best = advance(grids.whole(), best)
     assert best is not None
     # Where rounding left fewer locations than colors, the iteration on levels finds places for those left over.
     rest = np.repeat(best.centers[:1], k - len(best.centers), axis=0)

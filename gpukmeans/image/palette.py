@@ -91,6 +91,7 @@ def _on_levels(
 ) -> tuple[Levels, NDArray[np.int32], bool]:
     """Lloyd's iteration on palettes of levels, from the one that centers round to."""
     summary, used = Weights.of(weights.astype(np.float64))
+    used = weights if used.dtype == weights.dtype else used  # the same numbers, held once
     with one_blas_thread(), dispatch.on(device):
         held = dispatch.make_points(points, used, summary, device=device, distinct=True)
         scales = lloyd.prepare(held, *held.extent())
