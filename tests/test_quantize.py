@@ -519,6 +519,12 @@ def test_a_file_is_whole_or_as_it_was(small, tmp_path, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
 
 
+def test_a_file_that_cannot_be_made_is_named(small, tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        quantize(small, 3).save(tmp_path / "none" / "x.png")
+    assert caught.value.filename == str(tmp_path / "none" / "x.png")
+
+
 def test_a_link_is_followed(small, tmp_path):
     (tmp_path / "real.png").write_text("before")
     (tmp_path / "link.png").symlink_to("real.png")
