@@ -1,13 +1,13 @@
 """Color quantization beside Pillow, libimagequant and scikit-learn: quality, seconds and file sizes.
 
-    python benchmarks/quantize.py                                  # all pictures; some ten minutes
+    python benchmarks/quantize.py --publish                        # all of it, into results/, the README and docs/
     python benchmarks/quantize.py --images china --colors 64       # one
-    python benchmarks/quantize.py --table results/FILE.json        # the table of an earlier run
+    python benchmarks/quantize.py --table results/FILE.json        # the tables of an earlier run
 
 Pictures are scikit-learn's two and scikit-image's color ones that come with it; nothing is downloaded. No library
 dithers. PSNR in dB over all channels; SSIM of the three channels; deltaE 2000 of pixels, its mean and 95th percentile;
-seconds are medians of --repeats runs from array to indices and palette, with a first call before; bytes are of the
-same indexed PNG, written by Pillow.
+seconds are from array to indices and palette, medians of --repeats runs in which the libraries take turns, with a first
+call before; bytes are of the same indexed PNG, written by Pillow.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ import skimage
 import sklearn.cluster
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from quantize_tables import full
+from report import publish
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 from sklearn.datasets import load_sample_image
@@ -44,7 +46,9 @@ Method = Callable[[Picture, int, int], Result]  # of picture, colors and seed
 BUNDLED = ["astronaut", "chelsea", "coffee", "hubble_deep_field", "ihc", "motorcycle_left", "retina", "rocket"]
 COLORS = [16, 64, 256]
 SEEDED = {"scikit-learn"}  # the others have no seed, or the same result for all that matters here
-FIGURES = ["psnr", "ssim", "delta_e", "delta_e_95", "seconds", "bytes"]
+
+ROOT = Path(__file__).parents[1]
+SHEET = ROOT / "docs" / "quantization.png"
 
 
 def pictures() -> dict[str, Picture]:
@@ -148,7 +152,7 @@ def measure(picture: Picture, k: int, found: dict[str, Method], seeds: int, repe
                 figures[name].append(quality(picture, indices, palette))
     return {
         name: {figure: statistics.fmean(each[figure] for each in figures[name]) for figure in figures[name][0]}
-        | {"seconds": statistics.median(seconds[name])}
+        | {"seconds": statistics.median(seconds[name]), "each": seconds[name]}
         for name in found
     }
 
@@ -166,6 +170,7 @@ def run(names: list[str], colors: list[int], seeds: int, repeats: int) -> dict[s
             cases.append({**case, "methods": measure(images[name], k, found, seeds, repeats)})
             print(f"{name} {k}", file=sys.stderr)
     return {
+        "kind": "quantize",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine.machine(),
         "versions": machine.versions() | {package: _version(package) for package in ("pillow", "libimagequant")},
@@ -184,38 +189,6 @@ def _version(package: str) -> str | None:
 
 
 # ---------------------------------------------------------------- showing
-
-
-def table(report: dict[str, Any]) -> str:
-    """Means over the pictures for each number of colors, and how often the first method leads libimagequant's PSNR."""
-    lines = [
-        "| colors | method | PSNR | SSIM | deltaE | deltaE 95 % | seconds | kB |",
-        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for k in sorted({case["colors"] for case in report["cases"]}):
-        cases = [case for case in report["cases"] if case["colors"] == k]
-        for name in cases[0]["methods"]:
-            mean = {f: statistics.fmean(case["methods"][name][f] for case in cases) for f in FIGURES}
-            lines.append(
-                f"| {k} | {name} | {mean['psnr']:.2f} | {mean['ssim']:.3f} | {mean['delta_e']:.2f} "
-                f"| {mean['delta_e_95']:.2f} | {mean['seconds']:.3f} | {mean['bytes'] / 1000:.0f} |"
-            )
-    count = len({case["image"] for case in report["cases"]})
-    note = f"Means over {count} pictures; scikit-learn's over {report['seeds']} seeds too."
-    worst = []
-    for peer in ("scikit-learn", "libimagequant"):
-        leads = [
-            (case["methods"]["gpukmeans rgb"]["psnr"] - case["methods"][peer]["psnr"], case["image"], case["colors"])
-            for case in report["cases"]
-            if peer in case["methods"]
-        ]
-        if leads:
-            lead, image, k = min(leads)
-            worst.append(f"the least lead of gpukmeans rgb in PSNR over {peer} is {lead:+.3f} dB ({image}, {k} colors)")
-    busy = report["cores_busy_with_others"]
-    load = "" if busy is None else f" Other programs kept {busy:.2f} cores busy."
-    where = f"{report['machine']['cpu']}, {report['machine']['cores']} cores, {report['date']}."
-    return "\n".join([where, "", *lines, "", f"{note} In single pictures {'; '.join(worst)}.{load}"])
 
 
 def contact_sheet(path: Path, name: str, k: int) -> None:
@@ -238,7 +211,7 @@ def contact_sheet(path: Path, name: str, k: int) -> None:
         x, y = margin + i % columns * step_x, margin + i // columns * step_y
         draw.text((x, y), label, fill="black")
         sheet.paste(Image.fromarray(tile), (x, y + text))
-    sheet.save(path, optimize=True)
+    gpukmeans.quantize(sheet, 256, space="rgb", device="cpu").save(path)  # a third of the bytes
 
 
 def main() -> None:
@@ -246,25 +219,33 @@ def main() -> None:
     parser.add_argument("--images", help="names, with commas between (default: all)")
     parser.add_argument("--colors", default=",".join(map(str, COLORS)))
     parser.add_argument("--seeds", type=int, default=5, help="of scikit-learn, whose result depends on it much")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where to write the report")
     parser.add_argument("--sheet", type=Path, help="where to write a contact sheet of china.jpg in 16 colors, a PNG")
-    parser.add_argument("--table", type=Path, help="print the table of this report, and measure nothing")
+    parser.add_argument("--table", type=Path, help="print the tables of this report, and measure nothing")
+    parser.add_argument(
+        "--publish", action="store_true", help="keep the report, the tables and the sheet where they belong"
+    )
     args = parser.parse_args()
     if args.table:
-        print(table(json.loads(args.table.read_text())))
+        print(full(json.loads(args.table.read_text())))
         return
     names = args.images.split(",") if args.images else list(pictures())
     unknown = sorted(set(names) - set(pictures()))
     if unknown:
         parser.error(f"unknown pictures {', '.join(unknown)}; there are {', '.join(pictures())}")
     report = run(names, [int(k) for k in args.colors.split(",")], args.seeds, args.repeats)
+    if args.publish:
+        args.json = ROOT / "benchmarks" / "results" / f"quantize-{report['date'][:10]}.json"
+        args.sheet = SHEET
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(report))
+    print(full(report))
     if args.sheet:
-        contact_sheet(args.sheet, names[0], 16)
+        contact_sheet(args.sheet, "china" if "china" in names else names[0], 16)
+    if args.publish:
+        publish(report)
 
 
 if __name__ == "__main__":

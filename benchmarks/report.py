@@ -1,4 +1,4 @@
-"""Results of cpu.py and gpu.py as tables and as a plot.
+"""Results of cpu.py, gpu.py and quantize.py as tables and as a plot.
 
 python benchmarks/report.py benchmarks/results/cpu-2026-11-24.json
 python benchmarks/report.py FILE.json ... --readme          replaces the README's tables
@@ -11,13 +11,16 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gpu_tables import gpu_table
+from quantize_tables import full, short
 from tables import table
 
 README = Path(__file__).parents[1] / "README.md"
+QUANTIZATION = README.parent / "docs" / "quantization.md"
 
 
 def kind(report: dict[str, Any]) -> str:
@@ -25,16 +28,22 @@ def kind(report: dict[str, Any]) -> str:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    return gpu_table(report) if kind(report) == "gpu" else table(report)
+    return {"cpu": table, "gpu": gpu_table, "quantize": short}[kind(report)](report)
 
 
-def replaced(readme: str, report: dict[str, Any]) -> str:
-    """The README's text with the table between the comments for this kind of report. Raises ValueError without them."""
+def replaced(readme: str, report: dict[str, Any], markdown: Callable[[dict[str, Any]], str] = markdown) -> str:
+    """The text with the table between the comments for this kind of report. Raises ValueError without them."""
     begin, end = f"<!-- {kind(report)} benchmark -->", f"<!-- /{kind(report)} benchmark -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(readme):
         raise ValueError(f"there is no {begin} ... {end}")
     return pattern.sub(lambda match: f"{begin}\n{markdown(report)}\n{end}", readme)
+
+
+def publish(report: dict[str, Any]) -> None:
+    """The tables of a report of quantize.py, where they are shown."""
+    for path, form in ((README, short), (QUANTIZATION, full)):
+        path.write_text(replaced(path.read_text(encoding="utf-8"), report, form), encoding="utf-8")
 
 
 def ratios(report: dict[str, Any]) -> dict[str, dict[str, float]]:

@@ -47,6 +47,10 @@ def gpu_of(x: Any) -> int | None:
     return int(x.device.id) if _is_cupy(x) else None
 
 
+def on_a_gpu(X: Any) -> bool:
+    return gpu_of(opened(X)) is not None
+
+
 def to_numpy(X: Any) -> Any:
     """`opened` X on the host; what is no array stays what it is."""
     x = opened(X)
@@ -56,6 +60,15 @@ def to_numpy(X: Any) -> Any:
 def taken(x: Any, rows: NDArray[Any]) -> Any:
     """x[rows], where x is; rows: indices, or a mask."""
     return x[_cupy().asarray(rows)] if _is_cupy(x) else x[rows]
+
+
+def looked_up(table: NDArray[Any], indices: Any) -> Any:
+    """table[indices] as the kind of array that indices are, on their device."""
+    there = gpu_of(opened(indices))
+    if there is None:
+        return like(indices, table[to_numpy(indices)])
+    with _cupy().cuda.Device(there):
+        return like(indices, _cupy().asarray(table)[opened(indices)])
 
 
 def stand_in(x: Any) -> NDArray[Any]:

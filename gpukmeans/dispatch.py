@@ -10,12 +10,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import issparse
 
-from gpukmeans import nvml
+from gpukmeans import arrays, nvml
 from gpukmeans.exact import Floats, Ints, Weights
-from gpukmeans.image.cuda_pixels import CudaPixels
+from gpukmeans.image.cuda_pixels import CudaPixels, without_alpha
 from gpukmeans.image.pixels import NumPyPixels, Pixels
 from gpukmeans.points.base import DeviceError, Points
 from gpukmeans.points.batches import Batches
@@ -132,13 +131,14 @@ def make_points(
     device: str,
     lasting: bool = True,
     unit: bool = False,
+    distinct: bool = False,
 ) -> Points:
     """The Points for x (n, d), an array or a CSR matrix, on a device that `resolve` returned; see NumPyPoints
     for the other arguments."""
     if issparse(x):
         x = rows_of(x)
     if device == "cpu":
-        return NumPyPoints(x, weights, summary, lasting, unit)
+        return NumPyPoints(x, weights, summary, lasting, unit, distinct)
     import cupy
 
     return on_gpu(cupy, x, weights, summary, lasting, unit)
@@ -164,10 +164,18 @@ def on_gpu(
     return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray, unit=unit)
 
 
-def make_pixels(pixels: NDArray[Any], *, device: str) -> Pixels:
+def make_pixels(pixels: Any, *, device: str) -> Pixels:
     """The Pixels for (n, c) levels on a device that `resolve` returned; NumPy's where no kernel serves them."""
     if device == "cpu" or not CudaPixels.serves(pixels):
-        return NumPyPixels(pixels)
+        return NumPyPixels(arrays.to_numpy(pixels))
     import cupy
 
     return CudaPixels(cupy, pixels)
+
+
+def opaque(levels: Any) -> Any:
+    """Levels (h, w, 4) of uint8 that are on a GPU without their alpha, None if one is not opaque."""
+    import cupy
+
+    with cupy.cuda.Device(arrays.gpu_of(levels)):
+        return without_alpha(cupy, levels)

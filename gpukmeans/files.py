@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import IO
 
 
+def _created(temporary: Path, path: Path) -> IO[bytes]:
+    """The temporary file, or an error that names the one that was asked for."""
+    try:
+        return open(temporary, "xb")
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file that stands at path once it is whole and on disk, and nowhere if anything goes wrong before.
@@ -29,7 +38,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         return
     temporary = path.with_name(f".gpukmeans-{secrets.token_hex(8)}")  # the longest name may be as long as names get
     try:
-        with open(temporary, "xb") as file:
+        with _created(temporary, path) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -1,13 +1,20 @@
-// A picture's pixels: how often each color occurs, looking colors up, and ordered dithering.
+// A picture's pixels: how often each color occurs, looking colors up, ordered dithering, and what it errs by.
 //
 // Pixels are 8-bit levels, CHANNELS of them one after another: pixels[i * CHANNELS + c], CHANNELS being 1 or 3. A code
 // is a color's bytes as one little-endian number, so that there are 2**8 or 2**24 of them.
 //
-// Traffic: a pixel's bytes once. histogram adds to one 32-bit count a pixel, in the second-level cache where
-// neighbours are alike; map_codes gathers from a table of 2**24 labels. dither compares with the whole palette, which a
-// block holds in shared memory: integers, so that neither rounding nor order can show.
+// Traffic: a pixel's bytes once, 16 pixels a thread in loads of 16 bytes. histogram adds to 32-bit counts in the
+// second-level cache, where all colors' take 64 MB. Pictures are uneven: a sky's pixels would wait for one count, one
+// after another. So a thread adds equal neighbours as one, and a warp whose 512 pixels are equal adds once. map_codes
+// gathers from a table of 2**24 labels. dither compares with the whole palette, which a block holds in shared memory:
+// integers, so that neither rounding nor order can show.
 
 typedef long long int64;
+typedef unsigned long long uint64;
+
+#define FULL 0xffffffffu
+#define RUN 16
+#define WORDS (RUN * (int)sizeof(LABEL) / 4)  // of RUN labels
 
 __device__ __forceinline__ unsigned code_of(const unsigned char* pixels, int64 i) {
     unsigned code = 0;
@@ -15,11 +22,103 @@ __device__ __forceinline__ unsigned code_of(const unsigned char* pixels, int64 i
     return code;
 }
 
+// The codes of pixels first to first + count, at most RUN.
+__device__ __forceinline__ void codes_of(const unsigned char* pixels, int64 first, int count, unsigned (&code)[RUN]) {
+    const unsigned char* here = pixels + first * CHANNELS;
+    if (count < RUN || (uint64)here % 16) {  // the end, or a part of an array that begins anywhere
+#pragma unroll
+        for (int j = 0; j < RUN; j++) code[j] = j < count ? code_of(pixels, first + j) : 0;
+        return;
+    }
+    const uint4* words = (const uint4*)here;
+#if CHANNELS == 1
+    uint4 w = words[0];
+    const unsigned word[4] = {w.x, w.y, w.z, w.w};
+#pragma unroll
+    for (int j = 0; j < RUN; j++) code[j] = word[j / 4] >> (8 * (j % 4)) & 0xff;
+#else
+    uint4 a = words[0], b = words[1], c = words[2];
+    const unsigned word[12] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w};
+#pragma unroll
+    for (int q = 0; q < 4; q++) {  // four pixels are three words
+        unsigned u = word[3 * q], v = word[3 * q + 1], w = word[3 * q + 2];
+        code[4 * q] = u & 0xffffff;
+        code[4 * q + 1] = u >> 24 | (v & 0xffff) << 8;
+        code[4 * q + 2] = v >> 16 | (w & 0xff) << 16;
+        code[4 * q + 3] = w >> 8;
+    }
+#endif
+}
+
 // counts: (2**(8 * CHANNELS),), zeros at first. n is below 2**32.
 extern "C" __global__ void __launch_bounds__(256, 4)
 histogram(const unsigned char* __restrict__ pixels, long long n, unsigned* __restrict__ counts) {
-    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        atomicAdd(&counts[code_of(pixels, i)], 1u);
+    int64 stride = (int64)gridDim.x * blockDim.x * RUN;
+    for (int64 base = (int64)blockIdx.x * blockDim.x * RUN; base < n; base += stride) {
+        int64 first = base + (int64)threadIdx.x * RUN;
+        int count = (int)max((int64)0, min((int64)RUN, n - first));
+        unsigned code[RUN];
+        codes_of(pixels, first, count, code);
+        unsigned last = code[0], length = 0;
+        bool even = count == RUN;  // all of one color
+#pragma unroll
+        for (int j = 0; j < RUN; j++) {
+            if (j >= count) continue;
+            if (code[j] != last) {
+                atomicAdd(&counts[last], length);
+                last = code[j];
+                length = 0;
+                even = false;
+            }
+            length++;
+        }
+        unsigned other = __shfl_sync(FULL, last, 0);
+        if (__all_sync(FULL, even && last == other)) {
+            if (threadIdx.x % 32 == 0) atomicAdd(&counts[last], 32u * RUN);
+        } else if (length) {
+            atomicAdd(&counts[last], length);
+        }
+    }
+}
+
+// Of counts (bins,), a multiple of 64, how many of each 64 are not zero: found (bins / 64,).
+extern "C" __global__ void __launch_bounds__(256, 4)
+used(const unsigned* __restrict__ counts, int bins, int* __restrict__ found) {
+    for (int part = blockIdx.x * blockDim.x + threadIdx.x; part < bins / 64; part += gridDim.x * blockDim.x) {
+        int total = 0;
+        for (int j = 0; j < 16; j++) {
+            uint4 four = ((const uint4*)counts)[part * 16 + j];
+            total += (four.x != 0) + (four.y != 0) + (four.z != 0) + (four.w != 0);
+        }
+        found[part] = total;
+    }
+}
+
+// codes, times: (m,), the counts that are not zero, in the order of their codes. starts: (bins / 64,), how many of them
+// lie before each 64.
+extern "C" __global__ void __launch_bounds__(256, 4)
+gather_used(const unsigned* __restrict__ counts, int bins, const int* __restrict__ starts,
+            unsigned* __restrict__ codes, unsigned* __restrict__ times) {
+    for (int part = blockIdx.x * blockDim.x + threadIdx.x; part < bins / 64; part += gridDim.x * blockDim.x) {
+        int at = starts[part];
+        for (int j = 0; j < 16; j++) {
+            uint4 four = ((const uint4*)counts)[part * 16 + j];
+            const unsigned count[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                if (!count[i]) continue;
+                codes[at] = part * 64 + j * 4 + i;
+                times[at++] = count[i];
+            }
+        }
+    }
+}
+
+// table: (2**(8 * CHANNELS),), gets labels (m,) at codes (m,).
+extern "C" __global__ void __launch_bounds__(256, 4)
+fill_table(const unsigned* __restrict__ codes, const LABEL* __restrict__ labels, long long m, LABEL* __restrict__ table) {
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < m; i += (int64)gridDim.x * blockDim.x) {
+        table[codes[i]] = labels[i];
     }
 }
 
@@ -27,9 +126,51 @@ histogram(const unsigned char* __restrict__ pixels, long long n, unsigned* __res
 extern "C" __global__ void __launch_bounds__(256, 4)
 map_codes(const unsigned char* __restrict__ pixels, long long n, const LABEL* __restrict__ table,
           LABEL* __restrict__ labels) {
-    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        labels[i] = table[code_of(pixels, i)];
+    int64 stride = (int64)gridDim.x * blockDim.x * RUN;
+    for (int64 first = ((int64)blockIdx.x * blockDim.x + threadIdx.x) * RUN; first < n; first += stride) {
+        if (n - first < RUN) {
+            for (int64 i = first; i < n; i++) labels[i] = table[code_of(pixels, i)];
+            continue;
+        }
+        unsigned code[RUN];
+        codes_of(pixels, first, RUN, code);
+        unsigned word[WORDS] = {};
+#pragma unroll
+        for (int j = 0; j < RUN; j++) {
+            word[j * WORDS / RUN] |= (unsigned)table[code[j]] << (8 * (int)sizeof(LABEL) * j % 32);
+        }
+        uint4* out = (uint4*)(labels + first);  // labels begin where their allocation does
+#pragma unroll
+        for (int w = 0; w < WORDS; w += 4) out[w / 4] = make_uint4(word[w], word[w + 1], word[w + 2], word[w + 3]);
     }
+}
+
+// total: the sum over pixels of the squared differences of their levels from their colors' in palette (k, CHANNELS).
+extern "C" __global__ void __launch_bounds__(256, 4)
+squared_error(const unsigned char* __restrict__ pixels, long long n, const LABEL* __restrict__ labels,
+              const int* __restrict__ palette, unsigned long long* __restrict__ total) {
+    uint64 sum = 0;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        const int* color = palette + (int64)labels[i] * CHANNELS;
+        for (int c = 0; c < CHANNELS; c++) {
+            int step = pixels[i * CHANNELS + c] - color[c];
+            sum += step * step;
+        }
+    }
+    for (int by = 16; by > 0; by /= 2) sum += __shfl_down_sync(FULL, sum, by);
+    if (threadIdx.x % 32 == 0) atomicAdd(total, sum);
+}
+
+// colors: (n, 3), what pixels (n, 4) are without alpha. clear: set where one is not opaque.
+extern "C" __global__ void __launch_bounds__(256, 4)
+without_alpha(const unsigned char* __restrict__ pixels, long long n, unsigned char* __restrict__ colors,
+              int* __restrict__ clear) {
+    bool opaque = true;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        for (int c = 0; c < 3; c++) colors[3 * i + c] = pixels[4 * i + c];
+        opaque &= pixels[4 * i + 3] == 255;
+    }
+    if (!opaque) atomicOr(clear, 1);
 }
 
 // labels: (n,), the nearest color of palette (k, CHANNELS) to each pixel's levels plus offsets (t, t, CHANNELS), which

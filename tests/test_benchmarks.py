@@ -170,7 +170,7 @@ def test_quantize_compares_the_libraries(tmp_path: Path) -> None:
     assert (case["image"], case["width"], case["height"], case["colors"]) == ("chelsea", 451, 300, 8)
     assert {"gpukmeans rgb", "gpukmeans oklab", "scikit-learn", "Pillow octree"} <= set(case["methods"])
     for figures in case["methods"].values():
-        assert set(figures) == {"psnr", "ssim", "delta_e", "delta_e_95", "seconds", "bytes"}
+        assert set(figures) == {"psnr", "ssim", "delta_e", "delta_e_95", "seconds", "each", "bytes"}
         assert 15 < figures["psnr"] < 40
         assert 0 < figures["ssim"] < 1
         assert 0 < figures["delta_e"] < figures["delta_e_95"]

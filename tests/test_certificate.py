@@ -227,6 +227,14 @@ def one_jumps(rng, centers, x):
     return moved
 
 
+def a_few_step(rng, centers, x):
+    """So few that distances to them are measured."""
+    moved = centers.copy()
+    few = rng.permutation(len(centers))[: max(1, len(centers) // 8)]
+    moved[few] += rng.normal(size=(len(few), x.shape[1])) * x.std() * 0.3
+    return moved
+
+
 def swap(rng, centers, x):
     return centers[rng.permutation(len(centers))]
 
@@ -252,7 +260,7 @@ def means(rng, centers, x):
     return np.array([x[labels == c].mean(axis=0) if (labels == c).any() else centers[c] for c in range(len(centers))])
 
 
-MOVES = [rest, drift, creep, one_jumps, swap, collapse, onto_points, one_leaves, means]
+MOVES = [rest, drift, creep, one_jumps, a_few_step, swap, collapse, onto_points, one_leaves, means]
 
 
 def lattice(rng, n, d):

@@ -124,9 +124,16 @@ BUDGETS = {
     "assign_few": Budget(TWO_BLOCKS, Loop("FFMA", group_of_centers)),
     # Bound by memory as long as most rows are done with a comparison; the loop is that over blocks of rows.
     "active": Budget(FOUR_BLOCKS, Loop("FFMA", measured_rows), 4 * 8 + 8),
-    # A pixel: its bytes, put together, and an addition; or a look into the table.
-    "histogram": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
+    # A pixel: its byte, or its share of a load, put together; whether it differs from the last, and if so an addition
+    # of what came before. Or a look into the table.
+    "histogram": Budget(FOUR_BLOCKS, Loop("LDG", 20)),
     "map_codes": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
+    # Four counts a load: a comparison each, and where there are any, two stores with 64-bit addresses.
+    "used": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
+    "gather_used": Budget(FOUR_BLOCKS, Loop("LDG", 44)),
+    "fill_table": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
+    "squared_error": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
+    "without_alpha": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
     # A color of the palette: of each channel a product, a difference, and a share of a load; a comparison, two selects.
     "dither": Budget(FOUR_BLOCKS, Loop("IMAD", 5)),
     # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.

@@ -9,7 +9,7 @@ import pytest
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 
-from gpukmeans import dispatch, quantize
+from gpukmeans import ImageError, dispatch, quantize
 from gpukmeans.image import cuda_pixels, dither, pixels
 from gpukmeans.image.cuda_pixels import CudaPixels
 from gpukmeans.image.pixels import NumPyPixels
@@ -19,6 +19,23 @@ from gpukmeans.points import gpu
 @pytest.fixture(scope="module", params=["address", "race"])
 def cp(request):
     return HostCuda(build=request.param, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def few_counts(request, monkeypatch):
+    """Where every access is recorded, those to 2**24 counts take seconds: the host then looks for the used ones."""
+    if "cp" not in request.fixturenames or request.getfixturevalue("cp").build != "race":
+        return
+
+    def on_the_host(self, counts, bins):
+        found = self._gpu.get(counts)
+        codes = np.flatnonzero(found).astype(np.uint32)
+        return codes, found[codes].astype(np.int64)
+
+    whole = CudaPixels._used
+    monkeypatch.setattr(
+        CudaPixels, "_used", lambda self, *args: (whole if self._channels == 1 else on_the_host)(self, *args)
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -75,6 +92,85 @@ def test_quantize_on_a_gpu_is_numpys(monkeypatch, fresh_dispatch, china):
         assert found.palette.tobytes() == want.palette.tobytes()
         assert found.indices.tobytes() == want.indices.tobytes()
     assert {"histogram", "map_codes", "dither"} <= set(host.launches)
+
+
+def test_dithering_errs_by_what_numpys_does(cp):
+    rng = np.random.default_rng(0)
+    image, palette = (rng.integers(0, 256, (n, 3)).astype(np.uint8) for n in (700, 300))
+    labels = rng.integers(0, 300, 700).astype(np.uint16)
+    expected = int(((image.astype(int) - palette[labels]) ** 2).sum())
+    assert CudaPixels(cp, image).error(palette, labels) == NumPyPixels(image).error(palette, labels) == expected
+
+
+def test_even_pictures_and_parts_of_arrays(cp):
+    """Whole warps of one color, which add as one, and pixels that begin anywhere."""
+    image = np.repeat(np.array([[3, 5, 7], [9, 5, 7]], np.uint8), [2000, 1500], axis=0)
+    held = cp.asarray(image)
+    for start in (0, 1, 37):
+        codes, counts = CudaPixels(cp, held[start:]).count()
+        assert codes.tolist() == [3 + 5 * 256 + 7 * 65536, 9 + 5 * 256 + 7 * 65536]
+        assert counts.tolist() == [2000 - start, 1500]
+        found = CudaPixels(cp, held[start:]).map(codes, np.array([1, 2], np.int32))
+        assert (found.get() == np.repeat([1, 2], [2000 - start, 1500])).all()
+
+
+@pytest.mark.parametrize("shape", ["grey", "rgb", "opaque", "clear"])
+def test_an_array_on_a_gpu_stays_there(monkeypatch, fresh_dispatch, china, shape):
+    image = china[::16, ::16]
+    alpha = np.full(image.shape[:2], 255, np.uint8)
+    alpha[3, 4] = 0 if shape == "clear" else 255
+    image = image[..., 1] if shape == "grey" else image if shape == "rgb" else np.dstack([image, alpha])
+    host = HostCuda(build="address", seed=1)
+    cupy = as_cupy(host, gpus=2)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    for each in [{}, {"dither": "bayer", "space": "rgb"}, {"dither": "floyd-steinberg"}, {"device": "cpu"}]:
+        want = quantize(image, 6, **{**each, "device": "cpu"})
+        held = cupy.asarray(np.ascontiguousarray(image))
+        found = quantize(held, 6, **each)
+        assert isinstance(found.indices, cupy.ndarray)
+        assert found.palette.tobytes() == want.palette.tobytes()
+        assert (found.indices.get() == want.indices).all()
+        assert found.indices.dtype == np.uint8
+        assert found.psnr == want.psnr
+        whole = found.to_array()
+        assert isinstance(whole, cupy.ndarray)
+        assert whole.dtype == image.dtype
+        assert (whole.get() == want.to_array()).all()
+        assert (np.asarray(found.to_pil()) == want.indices).all()
+
+
+def test_what_crosses_the_bus_grows_with_colors(monkeypatch, fresh_dispatch):
+    image = np.random.default_rng(0).integers(0, 4, (300, 200, 3)).astype(np.uint8) * 80
+    host = HostCuda(build="address", seed=1)
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(host))
+    held = host.asarray(image)
+    quantize(held, 5, dither="bayer")
+    host.bytes_uploaded = host.bytes_downloaded = 0
+    found = []
+
+    def used(self, counts, bins):  # reads of 2**18 sums for 2**24 counts, whatever the picture
+        before = host.bytes_uploaded + host.bytes_downloaded
+        answer = whole(self, counts, bins)
+        found.append(host.bytes_uploaded + host.bytes_downloaded - before)
+        return answer
+
+    whole = CudaPixels._used
+    monkeypatch.setattr(CudaPixels, "_used", used)
+    quantize(held, 5, dither="bayer", space="rgb")
+    assert found[0] < 2 * 4 * 2**24 / 64 + 2000
+    assert host.bytes_uploaded + host.bytes_downloaded - sum(found) < image.nbytes / 2
+
+
+def test_other_dtypes_and_errors_on_a_gpu_are_the_hosts(monkeypatch, fresh_dispatch):
+    cupy = as_cupy(HostCuda(build="address", seed=1))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    image = np.random.default_rng(0).integers(0, 60000, (9, 11, 3)).astype(np.uint16)
+    found, want = quantize(cupy.asarray(image), 4), quantize(image, 4, device="cpu")
+    assert (found.indices.get() == want.indices).all()
+    assert found.palette.tobytes() == want.palette.tobytes()
+    for bad in (np.zeros((3, 3, 2), np.uint8), np.zeros(4, np.uint8), np.zeros((0, 4), np.uint8)):
+        with pytest.raises(ImageError, match="shape"):
+            quantize(cupy.asarray(bad), 4)
 
 
 def test_what_no_kernel_takes_is_numpys(monkeypatch, fresh_dispatch):

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans as Reference
 
 import gpukmeans
 from gpukmeans import ImageError, KMeans, quantize, remap
-from gpukmeans.image import color, palette, palettes, pixels, read
+from gpukmeans.image import coarse, color, palettes, pixels, read
 from gpukmeans.image.palette import find
 
 SPACES = ["rgb", "oklab"]
@@ -161,7 +161,7 @@ def test_relocation_never_costs(small, monkeypatch):
     """What centers far away gain is looked for among fits that end with less inertia."""
     _, _, counts, colors = counted(small)
     found = find(colors, counts, 16, space="rgb", random_state=0, device="cpu")
-    monkeypatch.setattr(palette, "relocated", lambda *_: None)
+    monkeypatch.setattr(coarse, "relocated", lambda *_: None)
     without = find(colors, counts, 16, space="rgb", random_state=0, device="cpu")
     inertia = [
         ((colors - each.palette[each.labels].astype(float)) ** 2).sum(axis=1) @ counts for each in (found, without)
@@ -517,6 +517,12 @@ def test_a_file_is_whole_or_as_it_was(small, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         result.save(tmp_path / "x.png")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+def test_a_file_that_cannot_be_made_is_named(small, tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        quantize(small, 3).save(tmp_path / "none" / "x.png")
+    assert caught.value.filename == str(tmp_path / "none" / "x.png")
 
 
 def test_a_link_is_followed(small, tmp_path):

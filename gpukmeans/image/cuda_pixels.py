@@ -1,6 +1,7 @@
 """Pixels on a GPU: 8-bit pictures of one or three channels, through kernels/image.cu.
 
-The tests run the kernels on a CPU, with an object in CuPy's place; see points/cuda.py.
+What crosses the bus is as much as there are distinct colors, and the pixels themselves only where they, or the answer,
+belong on the host. The tests run the kernels on a CPU, with an object in CuPy's place; see points/cuda.py.
 """
 
 from __future__ import annotations
@@ -16,47 +17,84 @@ from gpukmeans.points.gpu import SHARED, Gpu
 
 LABELS = {"uint8": "unsigned char", "uint16": "unsigned short", "int32": "int"}
 
+# Pixels, and counts, to a thread in kernels/image.cu.
+_RUN, _BINS = 16, 64
+
 
 class CudaPixels:
-    """pixels: (n, 1) or (n, 3), uint8, in host memory. cp: CuPy, or what stands in its place."""
+    """pixels: (n, 1) or (n, 3), uint8, in host memory or on the current GPU, where labels then stay. cp: CuPy, or what
+    stands in its place."""
 
-    def __init__(self, cp: Any, pixels: Levels) -> None:
+    def __init__(self, cp: Any, pixels: Any) -> None:
         self.n, self._channels = pixels.shape
         self._gpu = Gpu(cp, (f"-DCHANNELS={self._channels}",))
+        self._stay = self._gpu.holds(pixels)
         self._pixels = self._gpu.put(pixels)
 
     @staticmethod
-    def serves(pixels: Levels) -> bool:
+    def serves(pixels: Any) -> bool:
         """Whether the kernels take such pixels."""
         return pixels.dtype == np.uint8 and pixels.shape[1] in (1, 3) and len(pixels) < 2**32
 
-    def _launch(self, name: str, *args: Any, label: Any = np.uint8, shared: int = 0) -> None:
+    def _launch(self, name: str, threads: int, *args: Any, label: Any = np.uint8, shared: int = 0) -> None:
         options = (f"-DLABEL={LABELS[np.dtype(label).name]}",)
-        self._gpu.launch("image", name, self.n, self._pixels, np.int64(self.n), *args, options=options, shared=shared)
+        self._gpu.launch("image", name, threads, *args, options=options, shared=shared)
+
+    def _answer(self, labels: Any) -> Any:
+        return labels if self._stay else self._gpu.get(labels)
 
     def count(self) -> tuple[Codes, Ints]:
-        counts = self._gpu.zeros(2 ** (8 * self._channels), np.uint32)
-        self._launch("histogram", counts)
-        found = self._gpu.get(counts)
-        codes = np.flatnonzero(found).astype(np.uint32)
-        return codes, found[codes].astype(np.int64)
+        bins = 2 ** (8 * self._channels)
+        counts = self._gpu.zeros(bins, np.uint32)
+        self._launch("histogram", -(-self.n // _RUN), self._pixels, np.int64(self.n), counts)
+        return self._used(counts, bins)
 
-    def map(self, codes: Codes, labels: NDArray[Any]) -> NDArray[Any]:
-        table = np.zeros(2 ** (8 * self._channels), labels.dtype)
-        table[codes] = labels
+    def _used(self, counts: Any, bins: int) -> tuple[Codes, Ints]:
+        """The codes whose counts are not zero, and these."""
+        parts = bins // _BINS
+        found = self._gpu.empty(parts, np.int32)
+        self._launch("used", parts, counts, np.int32(bins), found)
+        ends = np.cumsum(self._gpu.get(found), dtype=np.int32)
+        starts = self._gpu.put(np.concatenate([np.zeros(1, np.int32), ends[:-1]]))
+        codes, times = (self._gpu.empty(int(ends[-1]), np.uint32) for _ in range(2))
+        self._launch("gather_used", parts, counts, np.int32(bins), starts, codes, times)
+        return self._gpu.get(codes), self._gpu.get(times).astype(np.int64)
+
+    def map(self, codes: Codes, labels: NDArray[Any]) -> Any:
+        table = self._gpu.zeros(2 ** (8 * self._channels), labels.dtype)
+        known = self._gpu.put(codes), self._gpu.put(labels)
+        self._launch("fill_table", len(codes), *known, np.int64(len(codes)), table, label=labels.dtype)
         result = self._gpu.empty(self.n, labels.dtype)
-        self._launch("map_codes", self._gpu.put(table), result, label=labels.dtype)
-        return self._gpu.get(result)
+        pixels = self._pixels, np.int64(self.n)
+        self._launch("map_codes", -(-self.n // _RUN), *pixels, table, result, label=labels.dtype)
+        return self._answer(result)
 
-    def dither(self, offsets: NDArray[np.int32], width: int, palette: Levels) -> NDArray[Any]:
+    def dither(self, offsets: NDArray[np.int32], width: int, palette: Levels) -> Any:
         k = len(palette)
         dtype = index_dtype(k)
         tile = min(k, SHARED // (4 * self._channels))
         result = self._gpu.empty(self.n, dtype)
         self._launch(
-            *("dither", np.int64(width), self._gpu.put(offsets), np.int32(len(offsets))),
+            *("dither", self.n, self._pixels, np.int64(self.n)),
+            *(np.int64(width), self._gpu.put(offsets), np.int32(len(offsets))),
             *(self._gpu.put(palette.astype(np.int32)), np.int32(k), np.int32(tile), result),
             label=dtype,
             shared=4 * self._channels * tile,
         )
-        return self._gpu.get(result)
+        return self._answer(result)
+
+    def error(self, palette: Levels, labels: Any) -> int:
+        total = self._gpu.zeros(1, np.uint64)
+        colors = self._gpu.put(palette.astype(np.int32))
+        own = self._pixels, np.int64(self.n), self._gpu.put(labels), colors
+        self._launch("squared_error", self.n, *own, total, label=labels.dtype)
+        return int(self._gpu.get(total)[0])
+
+
+def without_alpha(cp: Any, levels: Any) -> Any:
+    """Levels (h, w, 3) of an opaque picture (h, w, 4), uint8, both on the current GPU; None if it is not opaque."""
+    h, w, _ = levels.shape
+    gpu = Gpu(cp, ("-DCHANNELS=3", "-DLABEL=unsigned char"))
+    colors, clear = gpu.empty((h, w, 3), np.uint8), gpu.zeros(1, np.int32)
+    gpu.launch("image", "without_alpha", h * w, gpu.put(levels), np.int64(h * w), colors, clear)
+    return None if gpu.get(clear)[0] else colors

@@ -76,7 +76,7 @@ def quantize_file(
     Notes
     -----
     Pictures of more than 8 bits a channel are rounded to 8 first. Memory grows with the distinct colors: a TIFF of
-    46,336 x 46,336 pixels took 0.72 GB at its peak, a picture with all 2**24 colors 1.9 GB.
+    46,336 x 46,336 pixels took 0.97 GB at its peak, a picture with all 2**24 colors 1.0 GB (benchmarks/pictures.py).
     """
     check(n_colors, space, dither)
     if n_colors > 256 or Path(target).suffix.lower() not in (".tif", ".tiff"):

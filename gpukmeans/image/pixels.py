@@ -26,7 +26,8 @@ _PIECE = 2**18
 
 
 class Pixels(Protocol):
-    """n pixels of c channels, uint8 or uint16, on one device."""
+    """n pixels of c channels, uint8 or uint16, on one device. Answers of size n are on the host, or on the GPU that the
+    pixels were on already; labels are taken in either place."""
 
     n: int
 
@@ -43,6 +44,9 @@ class Pixels(Protocol):
         offsets (t, t, c) repeat over a picture of that width. Sums are cut to the range of levels; distances
         are exact, and the least index of the nearest is taken.
         """
+
+    def error(self, palette: Levels, labels: NDArray[Any]) -> int:
+        """The sum over pixels of |pixel - its color|^2, exactly; labels (n,) in palette (k, c)."""
 
 
 def pack(pixels: Levels) -> Codes:
@@ -178,6 +182,15 @@ class NumPyPixels:
         pixels = NumPyPixels(moved)
         codes, _ = pixels.count()
         return pixels.map(codes, nearest(unpack(codes, self._channels), palette))
+
+    def error(self, palette: Levels, labels: NDArray[Any]) -> int:
+        def part(rows: slice) -> int:
+            steps = self._pixels[rows].astype(np.int64)
+            steps -= palette[labels[rows]]
+            steps *= steps
+            return int(steps.sum())
+
+        return sum(run(part, self._pieces(), thread_count()))
 
 
 def nearest(points: NDArray[Any], palette: NDArray[Any]) -> NDArray[Any]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpukmeans import dispatch
+from gpukmeans import arrays, dispatch
 from gpukmeans.image import dither as dithering
 from gpukmeans.image import palette as palettes
 from gpukmeans.image import write
 from gpukmeans.image.color import SPACES, Levels, to_points
 from gpukmeans.image.palette import Found
-from gpukmeans.image.pixels import Codes, Pixels, Tally, index_dtype, nearest, unpack
+from gpukmeans.image.pixels import Codes, NumPyPixels, Pixels, Tally, index_dtype, nearest, unpack
 from gpukmeans.image.quantized import Quantized
-from gpukmeans.image.read import ImageError, Picture, premultiplied, read
+from gpukmeans.image.read import ImageError, Picture, on_host, premultiplied, read
 
 MOST_COLORS = 65536
 
@@ -36,7 +37,9 @@ def quantize(
     Parameters
     ----------
     image : path, binary file, bytes, PIL.Image.Image, or array-like of shape (h, w), (h, w, 3) or (h, w, 4)
-        Arrays are uint8, uint16 or float in [0, 1], in sRGB. Files need Pillow.
+        Arrays are uint8, uint16 or float in [0, 1], in sRGB. Files need Pillow. Opaque arrays of uint8 on a GPU
+        (CuPy's, torch's, or of anybody who speaks DLPack) are counted and mapped there, and only what grows with the
+        number of colors crosses the bus; weights and Floyd-Steinberg's dithering need the pixels on the host.
     n_colors : int, default=256
         The most colors, 1 to 65,536; up to 256 fit the files' palettes and one byte a pixel.
     space : {"oklab", "rgb"}, default="oklab"
@@ -53,6 +56,7 @@ def quantize(
     Returns
     -------
     quantized : Quantized
+        Its `indices` are an array of the image's library, on the same device, where that was an array.
 
     Raises
     ------
@@ -74,12 +78,11 @@ def quantize(
     ([[2, 2, 251, 251]], True)
     """
     check(n_colors, space, dither)
-    device = dispatch.resolve(device)
-    picture = read(image)
+    picture, device = _opened(image, device)
     pixels, codes, counts = _counted(picture, device)
     mass = counts if weights is None else _weighed(weights, picture, pixels, codes)
     found = _found(picture, codes, mass, n_colors, space, random_state, device)
-    return _mapped(picture, pixels, codes, counts, found, space, dither)
+    return _returned(image, _mapped(picture, pixels, codes, counts, found, dither, device))
 
 
 def remap(
@@ -106,20 +109,19 @@ def remap(
     >>> gpukmeans.remap(picture, np.array([[0, 0, 255], [255, 0, 0]], np.uint8)).indices.tolist()
     [[1, 0]]
     """
-    given = np.asarray(palette)
+    given = np.asarray(arrays.to_numpy(palette))
     if given.dtype != np.uint8 or given.ndim != 2 or given.shape[1] not in (3, 4) or not 0 < len(given) <= MOST_COLORS:
         raise ValueError(
             f"a palette is an array (k, 3) or (k, 4) of uint8 with 1 to {MOST_COLORS:,} colors, "
             f"got {given.dtype} {given.shape}."
         )
     check(len(given), space, dither)
-    device = dispatch.resolve(device)
-    picture = read(image)
+    picture, device = _opened(image, device)
     pixels, codes, counts = _counted(picture, device)
     colors = unpack(codes, picture.levels.shape[2])
     own, like = with_alpha(colors, given if colors.dtype == np.uint8 else given.astype(np.uint16) * np.uint16(257))
     labels = nearest(to_points(own, space), to_points(like, space)).astype(np.int32)
-    return _mapped(picture, pixels, codes, counts, Found(like, labels, True), space, dither)
+    return _returned(image, _mapped(picture, pixels, codes, counts, Found(like, labels, True), dither, device))
 
 
 def common_palette(
@@ -153,6 +155,25 @@ def check(n_colors: Any, space: str, dither: str) -> None:
         raise ValueError(f"dither must be one of {dithering.DITHERS}, got {dither!r}.")
 
 
+def _opened(image: Any, device: str) -> tuple[Picture, str]:
+    """The picture and the device; levels stay on a GPU that is the device, if its kernels take them."""
+    picture = read(image)
+    there = arrays.gpu_of(picture.levels)
+    device = dispatch.resolve(device, near=there)
+    if there is None or device != f"cuda:{there}":
+        return on_host(picture), device
+    if picture.levels.shape[2] == 4:
+        levels = dispatch.opaque(picture.levels)
+        return on_host(picture) if levels is None else replace(picture, levels=levels), device
+    return picture, device
+
+
+def _returned(image: Any, result: Quantized) -> Quantized:
+    """With indices of the image's kind, if it is an array's."""
+    is_array = not isinstance(image, Picture) and (hasattr(image, "__dlpack_device__") or arrays.on_a_gpu(image))
+    return replace(result, indices=arrays.like(image, result.indices)) if is_array else result
+
+
 def _counted(picture: Picture, device: str) -> tuple[Pixels, Codes, NDArray[np.int64]]:
     h, w, c = picture.levels.shape
     with dispatch.on(device):
@@ -162,12 +183,12 @@ def _counted(picture: Picture, device: str) -> tuple[Pixels, Codes, NDArray[np.i
 
 def _weighed(weights: ArrayLike, picture: Picture, pixels: Pixels, codes: Codes) -> NDArray[Any]:
     """The weight of each distinct color; pixels are added in their order, so that the sums have the same bits."""
-    given = np.asarray(weights, np.float64)
+    given = np.asarray(arrays.to_numpy(weights), np.float64)
     if given.shape != picture.levels.shape[:2]:
         raise ValueError(f"weights have the picture's shape {picture.levels.shape[:2]}, got {given.shape}.")
     if not (np.isfinite(given).all() and given.min() >= 0 and given.max() > 0):
         raise ValueError("weights must be finite, none negative and at least one above zero.")
-    place = pixels.map(codes, np.arange(len(codes), dtype=np.int32))
+    place = arrays.to_numpy(pixels.map(codes, np.arange(len(codes), dtype=np.int32)))
     return np.bincount(place, given.reshape(-1), len(codes))
 
 
@@ -223,17 +244,18 @@ def _mapped(
     codes: Codes,
     counts: NDArray[np.int64],
     found: Found,
-    space: str,
     dither: str,
+    device: str,
 ) -> Quantized:
     shape = picture.levels.shape[:2]
     colors, palette = with_alpha(unpack(codes, picture.levels.shape[2]), found.palette)
     colors, shown = premultiplied(colors), premultiplied(palette)
-    if dither == "none":
-        indices = pixels.map(codes, found.labels.astype(index_dtype(len(palette)))).reshape(shape)
-        error = squared_error(colors, shown, found.labels, counts)
-    else:
-        indices, error = _dithered(picture, pixels, codes, colors, shown, dither)
+    with dispatch.on(device):
+        if dither == "none":
+            indices = pixels.map(codes, found.labels.astype(index_dtype(len(palette)))).reshape(shape)
+            error = squared_error(colors, shown, found.labels, counts)
+        else:
+            indices, error = _dithered(picture, pixels, codes, colors, shown, dither)
     top = int(np.iinfo(palette.dtype).max)
     channels = picture.channels
     if (channels < 3 and not _grey(palette)) or colors.shape[1] == 4:
@@ -258,24 +280,25 @@ def _dithered(
 ) -> tuple[NDArray[Any], int]:
     """Indices (h, w), and the sum of squared errors. colors, shown: the distinct colors and the palette, as seen."""
     h, w, c = picture.levels.shape
-    place = pixels.map(codes, np.arange(len(codes), dtype=np.int32)).reshape(h, w)
-    still = None
     clear = np.flatnonzero(~shown.any(axis=1)) if colors.shape[1] == 4 else np.empty(0, np.int64)
-    if c == 4 and len(clear):
-        still = picture.levels[..., 3] == 0
-    own = picture.levels if colors.shape[1] == c == 3 or (c == 1 and _grey(shown)) else colors[place]
-    entries = shown[:, :1] if own.shape[2] == 1 else shown
+    still = np.asarray(picture.levels[..., 3] == 0) if c == 4 and len(clear) else None
+    held, entries = pixels, shown
+    if colors.shape[1] == c == 3:
+        own = picture.levels
+    elif c == 1 and _grey(shown):
+        own, entries = picture.levels, shown[:, :1]
+    else:
+        own = colors[arrays.to_numpy(pixels.map(codes, np.arange(len(codes), dtype=np.int32)))].reshape(h, w, -1)
+        held = NumPyPixels(own.reshape(h * w, -1))
     if dither == "floyd-steinberg":
         at = int(clear[0]) if len(clear) else 0
-        indices = dithering.floyd_steinberg(np.ascontiguousarray(own), entries, still, at)
+        indices = dithering.floyd_steinberg(np.ascontiguousarray(arrays.to_numpy(own)), entries, still, at).reshape(-1)
     else:
-        held = pixels if own is picture.levels else dispatch.make_pixels(own.reshape(h * w, -1), device="cpu")
-        indices = held.dither(dithering.offsets(dither, entries), w, entries).reshape(h, w)
+        indices = held.dither(dithering.offsets(dither, entries), w, entries)
         if still is not None:
-            indices[still] = clear[0]
-    pairs = place.astype(np.int64) * len(shown) + indices
-    pairs, counts = np.unique(pairs, return_counts=True)
-    return indices, squared_error(colors[pairs // len(shown)], shown, pairs % len(shown), counts)
+            indices[still.reshape(-1)] = clear[0]
+    error = held.error(entries, indices) * (3 if entries.shape[1] == 1 else 1)  # one channel stands for three
+    return indices.reshape(h, w), error
 
 
 def _grey(palette: Levels) -> bool:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gpukmeans import arrays
 from gpukmeans.image import write
 from gpukmeans.image.color import Levels
 from gpukmeans.image.palette import Step
@@ -27,8 +27,8 @@ class Quantized:
     palette : ndarray of shape (k, 3), or (k, 4) with alpha, uint8 or uint16
         The colors, all of them in use after `quantize` without dithering; fewer than asked for if the picture has
         fewer. uint16 for pictures of 16 bits or of floats. The first is the fully transparent one, if there is any.
-    indices : ndarray of shape (height, width), uint8, or uint16 for more than 256 colors
-        For each pixel the index of its color.
+    indices : array of shape (height, width), uint8, or uint16 for more than 256 colors
+        For each pixel the index of its color; of the source's library and on its device, if that was an array.
     psnr : float
         Peak signal-to-noise ratio in dB, over all channels, which are premultiplied by alpha; inf if nothing was lost.
     converged : bool
@@ -39,7 +39,7 @@ class Quantized:
     """
 
     palette: Levels
-    indices: NDArray[Any]
+    indices: Any
     psnr: float
     converged: bool = True
     history: list[Step] = field(default_factory=list, repr=False)
@@ -47,8 +47,8 @@ class Quantized:
     _channels: int = field(default=3, repr=False)
     _dtype: Any = field(default=np.uint8, repr=False)
 
-    def to_array(self) -> NDArray[Any]:
-        """The picture as an array of the source's shape and dtype."""
+    def to_array(self) -> Any:
+        """The picture as an array of the source's shape, dtype, library and device."""
         colors = self.palette
         if self._channels < 3:
             colors = colors[:, :1]
@@ -57,12 +57,11 @@ class Quantized:
             colors = np.concatenate([colors, opaque], axis=1)
         if np.dtype(self._dtype).kind == "f":
             colors = (colors / np.iinfo(colors.dtype).max).astype(self._dtype)
-        array = colors[self.indices]
-        return array if self._channels else array[..., 0]
+        return arrays.looked_up(np.ascontiguousarray(colors if self._channels else colors[:, 0]), self.indices)
 
     def to_pil(self) -> Image:
         """A Pillow image of mode P up to 256 colors, otherwise RGB or RGBA; of 8 bits a channel."""
-        return write.to_pil(self.indices, write.eight_bit(self.palette))
+        return write.to_pil(arrays.to_numpy(self.indices), write.eight_bit(self.palette))
 
     def save(self, path: str | Path | IO[bytes], format: str | None = None) -> None:
         """Write a PNG, GIF, WebP or TIFF, with the source's ICC profile, orientation and resolution.
@@ -87,4 +86,4 @@ class Quantized:
             format = write.format_of(name)
         elif format.upper() not in write.FORMATS.values():
             raise ImageError(f"format must be one of {sorted(set(write.FORMATS.values()))}, got {format!r}.")
-        write.save(path, format.upper(), self.indices, write.eight_bit(self.palette), self.metadata)
+        write.save(path, format.upper(), arrays.to_numpy(self.indices), write.eight_bit(self.palette), self.metadata)

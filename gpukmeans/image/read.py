@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans import arrays
 from gpukmeans.image.color import Levels
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Metadata:
 @dataclass(frozen=True)
 class Picture:
     """levels: (h, w, c), uint8 or uint16, c 1, 3 or 4 (only if a pixel is not opaque; the color of what is fully
-    transparent is zero). channels: those of the source, 2-dimensional arrays having 0. dtype: the source's."""
+    transparent is zero); or CuPy's, as `on_gpu` leaves them. channels: those of the source, 2-dimensional arrays
+    having 0. dtype: the source's."""
 
     levels: Levels
     channels: int
@@ -81,19 +83,40 @@ def read(source: Any) -> Picture:
         return from_pil(source)
     if hasattr(source, "read"):
         return _decoded(source, getattr(source, "name", "the file"))
-    return from_array(np.asarray(source))
+    array = arrays.opened(source)
+    return from_array(np.asarray(array)) if arrays.gpu_of(array) is None else on_gpu(array)
 
 
 # ---------------------------------------------------------------- arrays
 
 
-def from_array(array: NDArray[Any]) -> Picture:
-    """(h, w), (h, w, 3) or (h, w, 4), uint8, uint16, or floats in [0, 1]."""
+def on_gpu(array: Any) -> Picture:
+    """The same of CuPy's, 8 bits a channel: its levels stay where they are. Others come to the host."""
+    _check_shape(array)
+    if array.dtype != np.uint8:
+        return from_array(arrays.to_numpy(array))
+    levels = array.reshape(array.shape[0], array.shape[1], -1)
+    return Picture(levels, array.shape[2] if array.ndim == 3 else 0, array.dtype)
+
+
+def on_host(picture: Picture) -> Picture:
+    """The picture with levels that are NumPy's."""
+    if arrays.gpu_of(picture.levels) is None:
+        return picture
+    return replace(picture, levels=_without_idle_alpha(arrays.to_numpy(picture.levels)))
+
+
+def _check_shape(array: Any) -> None:
     shape = f"an array of shape {array.shape}"
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(f"an image is an array (h, w), (h, w, 3) or (h, w, 4), got {shape}.")
     if array.size == 0:
         raise ImageError(f"an image needs at least one pixel, got {shape}.")
+
+
+def from_array(array: NDArray[Any]) -> Picture:
+    """(h, w), (h, w, 3) or (h, w, 4), uint8, uint16, or floats in [0, 1]."""
+    _check_shape(array)
     if array.dtype.kind == "f":
         if not (array.min() >= 0 and array.max() <= 1):  # false for NaN too
             raise ImageError("an image of floats has values in [0, 1]: divide by the largest value, or convert.")

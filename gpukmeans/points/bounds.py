@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import U32, Floats, squared_distance
-from gpukmeans.points.nearest import Nearest, Target
+from gpukmeans.points.nearest import Nearest, Target, least_distance
+from gpukmeans.points.rows import Features
 
 F32 = NDArray[np.float32]
 
@@ -25,6 +26,9 @@ _DOWN = np.float32(1 - 4 * U32)
 # The relative gap between bounds that is certain to order the two D: their own error is
 # (d + 3) * 2**-53, and features are at most 2**17.
 _CLEAR = np.float32(1 + 2.0**-20)
+
+# Up to this share of the centers, scores of those that moved cost little beside a search among all.
+_FEW_MOVED = 0.25
 
 
 def _round_up(values: NDArray[np.float64]) -> F32:
@@ -53,17 +57,21 @@ def moved(old: Floats, new: Floats, scale: float) -> tuple[Floats, Floats]:
 @dataclass(frozen=True)
 class Drift:
     """Per label: how far its center moved, the most any other center moved, and half the distance
-    to the nearest other center; (k,) float32."""
+    to the nearest other center; (k,) float32. few: the centers that moved, where these are so few that
+    distances to all of them are soon measured."""
 
     own: F32
     others: F32
     half_gap: F32
+    few: NDArray[np.int64] | None
 
     @staticmethod
     def between(old: Target, new: Target) -> Drift:
         assert new.frame is not None
         own, others = moved(old.centers, new.centers, new.frame.scale)
-        return Drift(_round_up(own), _round_up(others), Drift._half_gap(new))
+        steps = np.flatnonzero((new.centers != old.centers).any(axis=0))
+        few = steps if 0 < len(steps) <= _FEW_MOVED * len(own) else None
+        return Drift(_round_up(own), _round_up(others), Drift._half_gap(new), few)
 
     @staticmethod
     def _half_gap(target: Target) -> F32:
@@ -91,9 +99,13 @@ class Bounds:
         self.upper = np.full(n, np.inf, np.float32)
         self.lower = np.zeros(n, np.float32)
 
-    def loosen(self, rows: slice, labels: NDArray[np.int32], drift: Drift) -> NDArray[np.int64]:
-        """Account for the centers' movement; returns the rows that must be looked at, ascending."""
+    def loosen(
+        self, rows: slice, labels: NDArray[np.int32], drift: Drift
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+        """Account for the centers' movement; returns the rows that must be looked at, ascending, and, if
+        few centers moved, the lower bounds that these had before."""
         upper, lower = self.upper[rows], self.lower[rows]
+        before = None if drift.few is None else lower.copy()
         upper += drift.own.take(labels)
         upper *= _UP
         lower -= drift.others.take(labels)
@@ -101,16 +113,33 @@ class Bounds:
         lower *= _DOWN
         clear = np.maximum(lower, drift.half_gap.take(labels))
         active = np.flatnonzero(upper * _CLEAR >= clear)
+        before = None if before is None else before[active]
         active += rows.start
-        return active
+        return active, before
 
-    def tighten(self, rows: NDArray[np.int64], y: F32, labels: NDArray[np.int32], target: Target, drift: Drift) -> F32:
-        """Measure the distance of features y (m, d + 1) to their own centers; returns which stay active."""
-        step = y[:, :-1] - target.z.take(labels, axis=0)
+    def tighten(
+        self,
+        rows: NDArray[np.int64],
+        before: F32 | None,
+        features: Features,
+        labels: NDArray[np.int32],
+        target: Target,
+        drift: Drift,
+    ) -> NDArray[np.bool_]:
+        """Measure the distance of rows to their own centers, and to the few that moved; returns which stay active.
+
+        What was no closer than a bound, and did not move, still is no closer.
+        """
+        step = features.y[:, :-1] - target.z.take(labels, axis=0)
         relative, absolute = distance_bounds(target.z.shape[1], target.largest_z)
         upper = np.sqrt(np.einsum("ij,ij->i", step, step)) * relative + absolute
         self.upper[rows] = upper
-        return upper * _CLEAR >= np.maximum(self.lower[rows], drift.half_gap.take(labels))
+        if drift.few is None or before is None:
+            lower = self.lower[rows]
+        else:
+            lower = np.minimum(before, least_distance(features, target, drift.few))
+            self.lower[rows] = lower
+        return upper * _CLEAR >= np.maximum(lower, drift.half_gap.take(labels))
 
     def set(self, rows: slice | NDArray[np.int64], found: Nearest) -> None:
         assert found.upper is not None

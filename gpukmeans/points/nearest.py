@@ -97,9 +97,25 @@ def nearest(features: Features, target: Target, exact: Callable[[NDArray[np.int6
     second -= margin
     upper = np.sqrt(np.maximum(best, 0, out=best), out=best)
     upper *= np.float32(1 + 4 * U32)
-    lower = np.sqrt(np.maximum(second, 0, out=second), out=second)
+    return Nearest(labels, len(uncertain), upper, _below(second))
+
+
+def _below(square: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The roots of lower bounds on squared distances, themselves lower bounds; in place."""
+    lower = np.sqrt(np.maximum(square, 0, out=square), out=square)
     lower *= np.float32(1 - 4 * U32)
-    return Nearest(labels, len(uncertain), upper, lower)
+    return lower
+
+
+def least_distance(features: Features, target: Target, among: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Lower bounds on the distance of m points to the nearest of some centers, (m,) in the frame's units."""
+    assert target.frame is not None
+    y, norms = features
+    scores = np.empty((len(among), len(y)), np.float32)
+    least = np.minimum.reduce(multiply(target.columns[:, among].T, y.T, scores), axis=0)
+    least += norms
+    least -= target.frame.margin(norms, target.largest_z)
+    return _below(least)
 
 
 # Labels, best score, runner-up's score if asked for, the uncertain points, and which centers (u, k)

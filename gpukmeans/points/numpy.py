@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,7 @@ class NumPyPoints:
     weights: (n,) as `Weights.of` returns them, with that summary; None for ones.
     lasting: False for a single assignment, where nothing that pays off over iterations can.
     unit: whether to bring the rows to length one.
+    distinct: whether no two rows are equal and none will be seeds, so that sorting them gains nothing.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class NumPyPoints:
         summary: Weights | None = None,
         lasting: bool = True,
         unit: bool = False,
+        distinct: bool = False,
     ) -> None:
         self.n, self.d = x.shape
         self.unit = unit
@@ -100,6 +103,7 @@ class NumPyPoints:
         self._position: NDArray[np.int32] | None = None
         self._copies: NDArray[Any] | None = None  # how many of the caller's rows each is, if not one
         self._lasting = lasting
+        self._fewest = math.inf if distinct else FEWEST_ROWS
         self._tuning = _tuning.get() or Tuning()
         self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
         self._lock = threading.Lock()
@@ -131,7 +135,7 @@ class NumPyPoints:
 
     def prepare(self, scales: Scales) -> None:
         self._scales = scales
-        pays = self.n >= FEWEST_ROWS if self._tuning.arrange is None else self._tuning.arrange
+        pays = self.n >= self._fewest if self._tuning.arrange is None else self._tuning.arrange
         if self._lasting and pays and isinstance(self._row_x, np.ndarray):
             merge = self._tuning.merge is not False
             arranged = arrange(self._row_x, self._row_weights, self._low, self._high, merge)
@@ -187,7 +191,7 @@ class NumPyPoints:
         step = min(max(64, _SCORES // target.centers.shape[1]), self._rows.most)
         pieces: list[Any] = [slice(a, min(a + step, span.stop)) for a in range(span.start, span.stop, step)]
         if drift is not None and self._bounds is not None:
-            active = self._near(self._bounds.loosen(span, self._labels[span], drift), target, drift)
+            active = self._near(*self._bounds.loosen(span, self._labels[span], drift), target, drift)
             if len(active) < _MOST * (span.stop - span.start):
                 pieces = [active[a : a + step] for a in range(0, len(active), step)]
         moves = [self._search(piece, target) for piece in pieces]
@@ -200,19 +204,22 @@ class NumPyPoints:
             self._sums.move(moved, before, after)
         return len(moved) if self._copies is None else int(self._copies[moved].sum())
 
-    def _near(self, rows: NDArray[np.int64], target: Target, drift: Drift) -> NDArray[np.int64]:
-        """Those of rows whose label may change when the distance to their own center is measured.
+    def _near(
+        self, rows: NDArray[np.int64], before: NDArray[np.float32] | None, target: Target, drift: Drift
+    ) -> NDArray[np.int64]:
+        """Those of rows whose label may change when some distances are measured (`Bounds.tighten`).
 
         Where a first part shows that it excludes too few, the rest is left as it is.
         """
         assert self._bounds is not None
         assert target.frame is not None
-        step = min(max(64, _SCORES // self.d), self._rows.most)
+        widest = self.d if drift.few is None else max(self.d, len(drift.few))
+        step = min(max(64, _SCORES // widest), self._rows.most)
         kept = []
         for a in range(0, len(rows), step):
-            part = rows[a : a + step]
-            y = self._rows.features(part, target.frame).y
-            kept.append(part[self._bounds.tighten(part, y, self._labels[part], target, drift)])
+            part, known = rows[a : a + step], None if before is None else before[a : a + step]
+            features = self._rows.features(part, target.frame)
+            kept.append(part[self._bounds.tighten(part, known, features, self._labels[part], target, drift)])
             if len(kept[-1]) > _MOST * len(part):
                 kept.append(rows[a + step :])
                 break

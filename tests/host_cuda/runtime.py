@@ -82,7 +82,7 @@ class HostArray:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | HostArray) -> HostArray:
-        if isinstance(rows, HostArray) and rows.dtype.kind in "bi":
+        if isinstance(rows, HostArray) and rows.dtype.kind in "biu":
             return self._memory.host.asarray(np.ascontiguousarray(self.get()[rows.get()]))
         if not isinstance(rows, slice) or rows.step not in (None, 1):
             raise TypeError(f"arrays here are sliced along the first axis, in steps of one, and not by {rows!r}")

@@ -1,0 +1,106 @@
+"""The report of quantize.py in Markdown: a short table for the README, and all of it for docs/quantization.md."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+OURS = ("gpukmeans rgb", "gpukmeans oklab")
+PEERS = ("libimagequant", "scikit-learn")
+
+
+def short(report: dict[str, Any]) -> str:
+    """Means over the pictures, a row to a method, and the seconds of the first picture."""
+    colors, first = _colors(report), report["cases"][0]["image"]
+    figures = [*(f"PSNR, {k}" for k in colors), *(f"deltaE, {k}" for k in colors), *(f"s, {k}" for k in colors)]
+    lines = ["| | " + " | ".join(figures) + " |", "| --- |" + " ---: |" * len(figures)]
+    for name in report["cases"][0]["methods"]:
+        cells = [f"{_mean(report, k, name, 'psnr'):.2f}" for k in colors]
+        cells += [f"{_mean(report, k, name, 'delta_e'):.2f}" for k in colors]
+        cells += [f"{_case(report, first, k)['methods'][name]['seconds']:.3f}" for k in colors]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    count = len({case["image"] for case in report["cases"]})
+    note = f"Means over {count} pictures, at {_listed(colors)} colors, without dithering; seconds are for {first}.jpg."
+    return "\n".join([_where(report), "", *lines, "", note, _leads(report), *_times(report, first)])
+
+
+def full(report: dict[str, Any]) -> str:
+    """Means of every figure, and the four methods that come closest, picture by picture."""
+    lines = [
+        "| colors | method | PSNR | SSIM | deltaE | deltaE 95 % | seconds | kB |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for k in _colors(report):
+        for name in report["cases"][0]["methods"]:
+            mean = {f: _mean(report, k, name, f) for f in ("psnr", "ssim", "delta_e", "delta_e_95", "seconds", "bytes")}
+            lines.append(
+                f"| {k} | {name} | {mean['psnr']:.2f} | {mean['ssim']:.3f} | {mean['delta_e']:.2f} "
+                f"| {mean['delta_e_95']:.2f} | {mean['seconds']:.3f} | {mean['bytes'] / 1000:.0f} |"
+            )
+    found = [name for name in (*OURS, *PEERS) if name in report["cases"][0]["methods"]]
+    single = [
+        "| picture | colors | " + " | ".join(f"{name}: PSNR, deltaE, s" for name in found) + " |",
+        "| --- | ---: |" + " ---: |" * len(found),
+    ]
+    for case in report["cases"]:
+        cells = [
+            f"{figures['psnr']:.3f}, {figures['delta_e']:.2f}, {figures['seconds']:.3f}"
+            for figures in (case["methods"][name] for name in found)
+        ]
+        size = f"{case['width']} x {case['height']}"
+        single.append(f"| {case['image']}, {size} | {case['colors']} | " + " | ".join(cells) + " |")
+    note = f"scikit-learn's figures are means over {report['seeds']} seeds. " + _leads(report)
+    return "\n".join([_where(report), "", *lines, "", note, "", *single])
+
+
+def _colors(report: dict[str, Any]) -> list[int]:
+    return sorted({case["colors"] for case in report["cases"]})
+
+
+def _case(report: dict[str, Any], image: str, k: int) -> dict[str, Any]:
+    return next(case for case in report["cases"] if (case["image"], case["colors"]) == (image, k))
+
+
+def _mean(report: dict[str, Any], k: int, name: str, figure: str) -> float:
+    return statistics.fmean(case["methods"][name][figure] for case in report["cases"] if case["colors"] == k)
+
+
+def _leads(report: dict[str, Any]) -> str:
+    """The least lead in PSNR over each peer in any picture."""
+    found = []
+    for peer in PEERS:
+        leads = [
+            (case["methods"][OURS[0]]["psnr"] - case["methods"][peer]["psnr"], case["image"], case["colors"])
+            for case in report["cases"]
+            if peer in case["methods"]
+        ]
+        if leads:
+            lead, image, k = min(leads)
+            found.append(f"{lead:+.3f} dB over {peer} ({image}, {k} colors)")
+    return f"The least lead of {OURS[0]} in PSNR in any picture: {', '.join(found)}."
+
+
+def _times(report: dict[str, Any], image: str) -> list[str]:
+    """The seconds of ours over each peer's, taken in turns."""
+    lines = []
+    for k in _colors(report):
+        methods = _case(report, image, k)["methods"]
+        ratios = [
+            f"{name} {methods[name]['seconds'] / methods[peer]['seconds']:.2f} of {peer}'s"
+            for name in OURS
+            for peer in PEERS
+            if peer in methods
+        ]
+        lines.append(f"Seconds for {image}.jpg in {k} colors: {', '.join(ratios)}.")
+    busy = report["cores_busy_with_others"]
+    return lines if busy is None else [*lines, f"Other programs kept {busy:.2f} cores busy."]
+
+
+def _where(report: dict[str, Any]) -> str:
+    software = ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
+    machine = report["machine"]
+    return f"{machine['cpu']}, {machine['cores']} cores, {report['date']}; {software}."
+
+
+def _listed(colors: list[int]) -> str:
+    return " and ".join([", ".join(map(str, colors[:-1])), str(colors[-1])] if len(colors) > 1 else map(str, colors))
