@@ -76,7 +76,8 @@ default="k-means++"
         What is near. "cosine" is spherical k-means, for data whose directions matter and lengths do not, as embeddings
         and counts of words: samples are brought to length one, and so is each mean. ``cluster_centers_``, arrays given
         as ``init`` too, are unit vectors; ``inertia_``, ``tol`` and `score` are those of unit vectors, and `transform`
-        gives cosine distances. A sample that is zero has no direction and is refused.
+        gives cosine distances. A sample that is zero has no direction: it stays zero, at a squared distance of one
+        from every unit vector.
     device : str, default="auto"
         "cpu" computes on NumPy; "cuda" or "cuda:N" on a GPU; "auto" on a GPU if one can be used. The
         environment variable GPUKMEANS_DEVICE takes the place of "auto". Under "auto" and "cuda", an array
@@ -224,8 +225,8 @@ default="k-means++"
         Raises
         ------
         ValueError
-            For input that is not finite, fewer samples than clusters, parameters out of range or, with
-            metric="cosine", a sample that is zero. An estimator that was fitted before is then left as it was.
+            For input that is not finite, fewer samples than clusters, or parameters out of range. An
+            estimator that was fitted before is then left as it was.
         DeviceError
             If the device asked for cannot be used.
         """
@@ -383,7 +384,6 @@ default="k-means++"
             )
         centers = centers.astype(np.float64)
         if self.metric == "cosine":
-            lloyd.check_directions(centers, "init")
             return unit(centers.T).T.copy()
         lloyd.check_magnitude(centers.min(axis=0), centers.max(axis=0))
         return centers
@@ -416,7 +416,7 @@ default="k-means++"
         distances : ndarray of shape (n_samples, n_clusters)
             float32 if X is, else float64; computed in float64. With metric="cosine" the cosine distance, one less the
             cosine: half of the squared distance of the unit vectors, as near as the centers' dtype lets them be of
-            length one.
+            length one. A sample that is zero is half of one away from all.
         """
         with self._placed(X) as (x, device):
             points = self._made(x, device=device, lasting=False)
@@ -518,27 +518,16 @@ default="k-means++"
         return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=DTYPES, ensure_all_finite=False)
 
     def _finite(self, points: Points, x: Any) -> tuple[Floats, Floats]:
-        """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large, or for
-        samples without a direction where that is what counts."""
+        """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
         low, high = points.extent()
-        if points.unit:
-            if np.isnan(low).any():
-                self._explain_no_direction(x)
-            return low, high
         if not math.isfinite(magnitude(low, high)):
-            extremes = np.stack([low, high]).astype(x.dtype)
-            assert_all_finite(extremes, estimator_name=type(self).__name__, input_name="X")
+            if points.unit:  # infinity, too, is NaN by now
+                shown = arrays.to_numpy(x.data if issparse(x) else x)
+            else:
+                shown = np.stack([low, high]).astype(x.dtype)
+            assert_all_finite(shown, estimator_name=type(self).__name__, input_name="X")
         lloyd.check_magnitude(low, high)
         return low, high
-
-    def _explain_no_direction(self, x: Any) -> None:
-        """Raise the ValueError for samples of which some have no direction."""
-        step = max(1, 2**20 // x.shape[1])
-        for a in range(0, x.shape[0], step):
-            part = x[a : a + step]
-            part = part.toarray() if issparse(part) else arrays.to_numpy(part)
-            assert_all_finite(part, estimator_name=type(self).__name__, input_name="X")
-            lloyd.check_directions(part, "X", a)
 
     @classmethod
     @cache

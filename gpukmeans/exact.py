@@ -98,7 +98,8 @@ def _sum_features(steps: Floats) -> Floats:
 
 
 def unit(x: Floats) -> Floats:
-    """x (d, m) float64 with each point brought to length one; NaN for a point that is zero or not finite.
+    """x (d, m) float64 with each point brought to length one; NaN for a point that is not finite. A point that is
+    zero has no direction, and stays zero.
 
     A point is multiplied by the power of two that brings its largest coordinate in magnitude into [1/2, 1), so that
     no square overflows and only what is lost in the sum underflows; its length is then the root of D to zero (Rule 1),
@@ -109,7 +110,9 @@ def unit(x: Floats) -> Floats:
     with np.errstate(invalid="ignore"):
         _, exponent = np.frexp(np.abs(x).max(axis=0))
         y = x * np.ldexp(1.0, np.clip(-exponent, -1022, 1022))
-        y /= np.sqrt(squared_distance(y, np.zeros((len(y), 1))))
+        length = np.sqrt(squared_distance(y, np.zeros((len(y), 1))))
+        length[length == 0] = 1.0
+        y /= length
     return y
 
 

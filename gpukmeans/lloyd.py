@@ -10,10 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpukmeans.exact import LARGEST_MAGNITUDE, Floats, Inertia, Scales, magnitude, squared_distance, unit
 from gpukmeans.points.base import Points
@@ -39,16 +37,6 @@ def check_magnitude(low: Floats, high: Floats) -> None:
         raise ValueError(
             f"Input X contains values up to {largest:.3g}, whose squared distances overflow float64. "
             f"Scale the data to at most {LARGEST_MAGNITUDE:.3g} in magnitude."
-        )
-
-
-def check_directions(x: NDArray[Any], name: str, first: int = 0) -> None:
-    """Raise ValueError if a row of x (m, d) is zero; these are the rows from `first` on of what has that name."""
-    zero = np.flatnonzero(~x.any(axis=1))
-    if len(zero):
-        raise ValueError(
-            f"Row {first + zero[0]} of {name} is zero in every feature and so has no direction, which "
-            "metric='cosine' compares. Leave such rows out, or use metric='euclidean'."
         )
 
 

@@ -176,8 +176,8 @@ default="k-means++"
         Raises
         ------
         ValueError
-            For input that is not finite, fewer samples than clusters, parameters out of range or, with
-            metric="cosine", a sample that is zero. An estimator that was fitted before is then left as it was.
+            For input that is not finite, fewer samples than clusters, or parameters out of range. An
+            estimator that was fitted before is then left as it was.
         DeviceError
             If the device asked for cannot be used.
         """

@@ -12,7 +12,7 @@ __device__ __forceinline__ double unit_scale(double magnitude) {
     return __longlong_as_double((int64)max(1, 2045 - b) << 52);
 }
 
-// unit: (n, d). A row that is zero or not finite becomes NaN: zero by zero, infinity by infinity, or NaN's own.
+// unit: (n, d). A row that is zero stays zero. One that is not finite becomes NaN: infinity by infinity, or NaN's own.
 extern "C" __global__ void __launch_bounds__(256, 4)
 unit(const X* __restrict__ x, long long n, int d, double* __restrict__ unit) {
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
@@ -25,7 +25,7 @@ unit(const X* __restrict__ x, long long n, int d, double* __restrict__ unit) {
             double y = __dmul_rn(value(row[j]), scale);
             total = __dadd_rn(total, __dmul_rn(y, y));  // D to zero
         }
-        double length = __dsqrt_rn(total);
+        double length = total == 0.0 ? 1.0 : __dsqrt_rn(total);
         for (int j = 0; j < d; j++) made[j] = __ddiv_rn(__dmul_rn(value(row[j]), scale), length);
     }
 }

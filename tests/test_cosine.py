@@ -15,6 +15,7 @@ import scipy.sparse
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostArray, HostCuda
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import cosine_distances
 
 import gpukmeans
@@ -39,7 +40,7 @@ def plain_unit(row):
     total = 0.0
     for value in row:
         total += value * scale * (value * scale)
-    length = math.sqrt(total)
+    length = math.sqrt(total) or 1.0
     return [value * scale / length for value in row]
 
 
@@ -66,7 +67,7 @@ def directions(n=1200):
     """Few distinct directions in space, at lengths of all magnitudes: merged and sorted once they are unit rows."""
     rng = np.random.default_rng(1)
     x = rng.integers(-3, 4, (n, 3)).astype(np.float64)
-    x[~x.any(axis=1)] = 1
+    assert not x.any(axis=1).all(), "some are zero"
     return x * 2.0 ** rng.integers(-100, 100, (n, 1))
 
 
@@ -79,6 +80,7 @@ def odd_rows(d):
     for low, high in [(-1, 1), (-1074, -1000), (-1074, 1023), (950, 1023), (-100, 100)]:
         x = rng.normal(size=(60, d)) * np.exp2(rng.integers(low, high, (60, d)).astype(np.float64))
         yield np.where(x == 0, 2.0**-1074, np.nan_to_num(x, posinf=1e308, neginf=-1e308))
+    yield [[0.0] * d, [-0.0] * d]
     yield np.eye(d)[: min(d, 60)] * sys.float_info.max
     yield -np.eye(d)[: min(d, 60)] * 2.0**-1074
     yield np.where(
@@ -425,9 +427,6 @@ def test_arrays_on_a_gpu_stay_there(cupy, dtype):
         assert getattr(model, name).get().tobytes() == getattr(expected, name).tobytes()
     assert model.inertia_ == expected.inertia_
     assert model.transform(cupy.asarray(x)).get().tobytes() == expected.transform(x).tobytes()
-    x[7] = 0
-    with pytest.raises(ValueError, match="Row 7 of X is zero in every feature"):
-        model.fit(cupy.asarray(x))
 
 
 # ---------------------------------------------------------------- MiniBatchKMeans
@@ -471,41 +470,45 @@ def test_batches_drawn_at_random(on, device, ways):
     assert everything(MiniBatchKMeans, x, **settings) == expected
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- rows that are zero
 
 
 @pytest.mark.parametrize("kind", [KMeans, MiniBatchKMeans])
-def test_a_row_without_direction_is_named(device, kind):
-    x = words(20, 3).astype(np.float64)
-    model = kind(2, metric="cosine", random_state=0, device=device).fit(x)
-    before = model.cluster_centers_.tobytes()
-    bad = x.copy()
-    bad[[4, 9]] = [0.0, -0.0, 0.0]
-    weightless = np.where(np.arange(20) == 4, 0.0, 1.0)
-    uses = [model.fit, model.fit_predict, model.predict, model.transform, model.score]
-    uses += [lambda X: model.fit(X, sample_weight=weightless)]
-    uses += [model.partial_fit] if kind is MiniBatchKMeans else []
-    for use, form in itertools.product(uses, [np.array, scipy.sparse.csr_array, lambda x: x.astype(np.uint8)]):
-        with pytest.raises(ValueError, match=r"^Row 4 of X is zero in every feature and so has no direction.*euclid"):
-            use(form(bad))
-    assert model.cluster_centers_.tobytes() == before
-    with pytest.raises(ValueError, match="Row 1 of init is zero in every feature"):
-        clone(model).set_params(init=[[1, 2, 3], [0, 0, 0]]).fit(x)
-    assert kind(2, random_state=0, device=device).fit(bad).labels_.shape == (20,), "other metrics take it"
+def test_rows_that_are_zero_stay_zero(device, kind):
+    x = words(60, 6).astype(np.float64)
+    others = x.copy()
+    x[[4, 9]] = [0.0, -0.0, 0.0, 0.0, 0.0, -0.0]
+    answers = []
+    for form in (x, scipy.sparse.csr_array(x), x.astype(np.uint8)):
+        model = kind(3, metric="cosine", random_state=0, device=device).fit(form)
+        np.testing.assert_allclose(np.linalg.norm(model.cluster_centers_, axis=1), 1, rtol=0, atol=1e-15)
+        np.testing.assert_allclose(model.transform(form)[[4, 9]], 0.5, rtol=0, atol=1e-15)
+        assert model.labels_.tolist() == model.predict(form).tolist()
+        answers.append((model.cluster_centers_.tobytes(), model.labels_.tobytes(), model.inertia_))
+    assert len(set(answers)) == 1
+    # They add one each to the inertia, and pull no direction to anywhere.
+    init = others[[10, 20, 30]]
+    few, many = (
+        KMeans(3, metric="cosine", init=init, device=device).fit(rows) for rows in (np.delete(x, [4, 9], 0), x)
+    )
+    np.testing.assert_allclose(many.cluster_centers_, few.cluster_centers_, rtol=0, atol=1e-12)
+    assert many.inertia_ == pytest.approx(few.inertia_ + 2, rel=1e-12)
 
 
-def test_a_row_is_named_by_its_place_among_all(spherical):
-    x = np.ones((5, 2**19), np.uint8)
-    x[3] = 0
-    with pytest.raises(ValueError, match="Row 3 of X"):
-        spherical(1).fit(x)
+def test_nothing_but_zero(spherical):
+    with pytest.warns(ConvergenceWarning, match="Number of distinct clusters"):
+        model = spherical(2).fit(np.zeros((5, 3)))
+    assert model.inertia_ == 0
+    assert not model.cluster_centers_.any()
+
+
+# ---------------------------------------------------------------- what is refused
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused_as_ever(spherical, value):
     x = np.ones((5, 3))
     x[2, 1] = value
-    x[3] = 0
     match = "Input X contains NaN" if np.isnan(value) else "Input X contains infinity or a value too large"
     for form in (x, x.astype(np.float16), scipy.sparse.csr_array(x)):
         with pytest.raises(ValueError, match=match):

@@ -18,7 +18,6 @@ from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from gpukmeans import KMeans, MiniBatchKMeans
@@ -56,18 +55,9 @@ CHECKED = [
 ROW_ORDER = "k-means++ and 'random' draw by rank in row order, and the check shuffles the rows"
 WEIGHT_CHECKS = ["check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data"]
 
-ZERO_ROWS = "the check's data has rows that are zero, which have no direction; test_cosine.py asks the same of others"
-ZERO_ROW_CHECKS = [
-    "check_estimators_dtypes",
-    "check_estimator_sparse_tag",
-    "check_estimator_sparse_array",
-    "check_estimator_sparse_matrix",
-]
-
 
 def expected_failures(estimator):
-    drawn = {} if callable(estimator.init) else dict.fromkeys(WEIGHT_CHECKS, ROW_ORDER)
-    return drawn if estimator.metric == "euclidean" else {**drawn, **dict.fromkeys(ZERO_ROW_CHECKS, ZERO_ROWS)}
+    return {} if callable(estimator.init) else dict.fromkeys(WEIGHT_CHECKS, ROW_ORDER)
 
 
 @parametrize_with_checks(CHECKED, expected_failed_checks=expected_failures)
@@ -80,18 +70,7 @@ def test_the_only_expected_failures_are_those_that_theirs_has():
     from sklearn.utils._test_common.instance_generator import PER_ESTIMATOR_XFAIL_CHECKS
 
     for estimator in CHECKED:
-        failing = expected_failures(clone(estimator).set_params(metric="euclidean"))
-        assert failing.keys() <= PER_ESTIMATOR_XFAIL_CHECKS[Theirs].keys()
-
-
-@pytest.mark.parametrize("check", ZERO_ROW_CHECKS)
-def test_checks_with_rows_that_are_zero_fail_for_nothing_else(device, check):
-    """They are left out only by direction, and only for what is refused by name."""
-    estimator = next(each for each in CHECKED if each.metric == "cosine")
-    with pytest.raises((ValueError, AssertionError)) as failure:
-        getattr(estimator_checks, check)(type(estimator).__name__, clone(estimator).set_params(device=device))
-    cause = failure.value if isinstance(failure.value, ValueError) else failure.value.__cause__
-    assert "is zero in every feature" in str(cause)
+        assert expected_failures(estimator).keys() <= PER_ESTIMATOR_XFAIL_CHECKS[Theirs].keys()
 
 
 def test_array_api_dispatch_changes_nothing():

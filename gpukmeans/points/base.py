@@ -82,7 +82,7 @@ class Points(Protocol):
         """Least and largest value of each feature, (d,) float64 each; NaN if any value is NaN.
 
         Called first, once: the data are known to be finite before anything else looks at them. Of unit rows, NaN
-        also says that a row is zero.
+        also says that a value is infinite.
         """
 
     def prepare(self, scales: Scales) -> None:

@@ -23,7 +23,7 @@ _PIECE = 2**16
 
 
 class UnitRows:
-    """Rows x (n, d) by their direction, float64; indexing makes them. A row that is zero has none, and becomes NaN.
+    """Rows x (n, d) by their direction, float64; indexing makes them (exact.unit).
 
     nbytes is that of all rows, made; stored is the same: as much as a pass may leave behind of them.
     """
