@@ -1,8 +1,9 @@
 // The rest of the assignment step: uncertain labels are decided by D (Rule 1), labels are replaced, and only the rows
 // that changed cluster move their terms from one cluster's integer sums to the other's (Rule 3).
 //
-// A thread takes one row, and the warp together those of its rows that D has to decide. Sums gather in a block's shared memory where k * (d + 1) of them fit, so that global
-// memory sees one addition a block and sum; otherwise they go to global memory, whose 64-bit add needs no loop.
+// A thread takes one row, and the warp together those of its rows that D has to decide. Sums gather in a block's shared
+// memory where k * (d + 1) of them fit, so that global memory sees one addition a block and sum; otherwise they go to
+// global memory, whose 64-bit add needs no loop.
 // Traffic: 8 bytes a row read, 4 written; the row itself only if it is uncertain or changed.
 
 #include "common.cuh"

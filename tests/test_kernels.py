@@ -341,6 +341,21 @@ def test_an_iteration_moves_nothing_of_the_size_of_the_data(address):
     assert moved < 40 * k * (d + 1) + 200, moved
 
 
+@pytest.mark.parametrize("d", [3, 20])
+def test_an_iteration_waits_once_for_the_device(address, monkeypatch, d):
+    x = values("float32", 300, d)
+    points = CudaPoints(address, x)
+    scales = lloyd.prepare(points, *points.extent())
+    centers = x[:30].astype(np.float64)
+    points.assign(centers)
+    crossings = []
+    for name in ("get", "upload"):
+        crossing = getattr(gpu.Gpu, name)
+        monkeypatch.setattr(gpu.Gpu, name, lambda *args, name=name, to=crossing: crossings.append(name) or to(*args))
+    points.assign(lloyd.update(points, scales, centers))
+    assert crossings == ["upload", "get"]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_values_that_are_not_finite_are_found(on, address, dtype, bad):

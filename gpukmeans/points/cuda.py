@@ -24,6 +24,9 @@ X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 # in 100 steps.
 RUN = 4 * BLOCK
 
+# What settle.cu counts, in front of the sums.
+COUNTS = 3
+
 # Values of a table of distances at a time: 64 MB.
 TABLE = 2**23
 
@@ -63,6 +66,8 @@ class CudaPoints:
         self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not unit else None
         self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
         self.k = 0  # of the centers that there are labels of
+        self._proposals: Proposals  # made by `_label`, as the labels are
+        self._sums: NDArray[np.uint64] | None = None  # as they are on the device, if they have come down
         self._closest: Any = None
         self._spare: Any = None
         self._offset = self._scale = self._gpu.nothing  # until `prepare`
@@ -147,18 +152,25 @@ class CudaPoints:
             self._label(k)
         # Bounds for the next time take the memory that seeding took.
         bounds = self._scratch if self._lasting and self._closest is None else None
-        counts = self._gpu.zeros(3, np.uint64)
-        self._proposals.propose(self._x, self._labels, centers, counts, bounds)
+        counts, sums = self._answers[:COUNTS], self._answers[COUNTS:]
+        with self._gpu:
+            counts.fill(0)
+        device = self._proposals.propose(self._x, self._labels, centers, counts, bounds)
         size = 8 * k * (self.d + 1)
         summing = 0 if not self._lasting else 2 if size <= SHARED else 1
         self._gpu.launch(
-            *("settle", "settle", self.n, *self._rows(), self._gpu.put(centers), np.int32(k)),
+            *("settle", "settle", self.n, *self._rows(), device, np.int32(k)),
             *(self._w, self._offset, self._scale, np.float64(self._unit), np.int32(summing)),
-            *(self._proposals.next, self._labels, self._device_sums, counts),
+            *(self._proposals.next, self._labels, sums, counts),
             *(np.int32(self._proposals.listed), self._proposals.list),
             shared=size if summing == 2 else 0,
         )
-        changed, decided, listed = self._gpu.get(counts).tolist()
+        self._sums = None  # should their way up fail
+        # They come with the counts, so that the host waits once.
+        answers = self._gpu.get(self._answers if self._lasting else counts)
+        if self._lasting:
+            self._sums = answers[COUNTS:]
+        changed, decided, listed = answers[:COUNTS].tolist()
         self.uncertain += decided
         self.compared += listed if self._proposals.listed else self.n
         return changed
@@ -167,7 +179,8 @@ class CudaPoints:
         """Forget all labels: k centers are to come."""
         labels = self._gpu.full(self.n, -1, np.int32)
         proposals = Proposals(self._gpu, self.n, self.d, self._dtype, self._frame)
-        self._device_sums = self._gpu.zeros((k, self.d + 1), np.uint64)
+        self._answers = self._gpu.zeros(COUNTS + k * (self.d + 1), np.uint64)
+        self._sums = None
         self._labels, self._proposals, self.k = labels, proposals, k  # once nothing can fail any more
 
     def _scratch(self) -> Any:
@@ -177,7 +190,9 @@ class CudaPoints:
         return self._spare
 
     def sums(self) -> Ints:
-        return self._gpu.get(self._device_sums).view(np.int64)
+        if self._sums is None:
+            self._sums = self._gpu.get(self._answers[COUNTS:])
+        return self._sums.view(np.int64).reshape(self.k, self.d + 1).copy()
 
     def labels(self) -> Any:
         return self._labels if self._stay else self._gpu.get(self._labels)

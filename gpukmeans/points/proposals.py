@@ -59,9 +59,10 @@ class Proposals:
         self._centers: Floats | None = None
         self._movement: Movement | None = None
 
-    def propose(self, x: Any, labels: Any, centers: Floats, counts: Any, bounds: Callable[[], Any] | None) -> None:
-        """Set `next` and the list. counts: of which the third becomes the list's length. bounds(): (n,) float64 of
-        memory that is this object's until `forget`; None if no later call will profit from it.
+    def propose(self, x: Any, labels: Any, centers: Floats, counts: Any, bounds: Callable[[], Any] | None) -> Any:
+        """Set `next` and the list; returns the centers on the device. counts: of which the third becomes the list's
+        length. bounds(): (n,) float64 of memory that is this object's until `forget`; None if no later call will
+        profit from it.
         """
         self.listed = False
         scores = self._frame.centers(centers) if self._frame is not None else None
@@ -69,14 +70,13 @@ class Proposals:
             self.forget()
             with self._gpu:
                 self.next.fill(-1)
-            return
+            return self._gpu.put(centers)
         columns, largest_z = scores
         margin = self._frame.margin_factors(largest_z)
         where = (self._offset, self._type(self._frame.scale))
         if self.d <= FEW_FEATURES:
-            self._few(x, labels, centers, columns, largest_z, margin, where, counts, bounds)
-        else:
-            self._many(x, columns, margin, where)
+            return self._few(x, labels, centers, columns, largest_z, margin, where, counts, bounds)
+        return self._many(x, centers, columns, margin, where)
 
     def _few(
         self,
@@ -89,10 +89,10 @@ class Proposals:
         where: tuple[Any, Any],
         counts: Any,
         bounds: Callable[[], Any] | None,
-    ) -> None:
+    ) -> Any:
         gpu, k, n = self._gpu, np.int32(len(centers)), np.int64(self.n)
         padded = _padded(columns, 1, GROUP)
-        table, stride = gpu.put(padded), np.int32(padded.shape[1])
+        stride = np.int32(padded.shape[1])
         if len(centers) < FEWEST_CENTERS or self.n > MOST_LISTED:
             bounds = None
         room = reach = drift = gpu.nothing.view(np.float32)
@@ -100,7 +100,10 @@ class Proposals:
             self.listed = self._follow(centers)
             assert self._movement is not None
             halves = bounds().view(np.float32)
-            room, reach, drift = halves[: self.n], halves[self.n :], gpu.put(self._movement.table())
+            room, reach = halves[: self.n], halves[self.n :]
+            table, device, drift = gpu.put_together(padded, centers, self._movement.table())
+        else:
+            table, device = gpu.put_together(padded, centers)
         options = (f"-DD_FEW={self.d}",)
         if self.listed:
             blocks = min(gpu.blocks, -(-self.n // (BLOCK * EACH)))
@@ -122,6 +125,7 @@ class Proposals:
         )
         # Only now: had memory run out before, the bounds would be those of earlier centers.
         self._centers = centers.copy() if bounds else None
+        return device
 
     def _follow(self, centers: Floats) -> bool:
         """Account for the centers' movement; whether there are bounds that it leaves of use."""
@@ -135,18 +139,24 @@ class Proposals:
         return False
 
     def _many(
-        self, x: Any, columns: NDArray[np.float32], margin: tuple[np.float32, np.float32], where: tuple[Any, Any]
-    ) -> None:
+        self,
+        x: Any,
+        centers: Floats,
+        columns: NDArray[np.float32],
+        margin: tuple[np.float32, np.float32],
+        where: tuple[Any, Any],
+    ) -> Any:
         width = next((width for width in TILES if columns.shape[1] <= width), max(TILES))
         padded = _padded(columns, DEPTH, width)
         depth, tiles = padded.shape[0] - 1, padded.shape[1] // width
         blocks = min(self._gpu.blocks, -(-self.n // TILES[width]))
-        table = self._gpu.put(padded.reshape(depth + 1, tiles, width).swapaxes(0, 1))
+        table, device = self._gpu.put_together(padded.reshape(depth + 1, tiles, width).swapaxes(0, 1), centers)
         self._gpu.run(
             *("assign_many", "assign_many", blocks, BLOCK, x, np.int64(self.n), np.int32(self.d), np.int32(depth)),
             *(*where, table, np.int32(tiles), *margin, self.next),
             options=(f"-DCENTERS={width}",),
         )
+        return device
 
 
 def _padded(columns: NDArray[np.float32], depth: int, width: int) -> NDArray[np.float32]:
