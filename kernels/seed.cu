@@ -160,11 +160,12 @@ find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
         own[e] = i < n ? mass(power == 0.0 ? 0.0 : closest[i], weight_of(weights, i), power, unit) : 0;
         sum += own[e];
     }
-    int64 end = (run ? (int64)prefix[run - 1] : 0) + before_in_block(sum, warps, all);
+    int64 end = (run ? (int64)prefix[run - 1] : 0) + before_in_block(sum, warps, all), row = -1;
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         end += own[e];
-        if (end <= rank || end - own[e] > rank) continue;
-        for (int j = 0; j < d; j++) rows[(int64)blockIdx.x * d + j] = value(x[(first + e) * d + j]);
+        if (end > rank && end - own[e] <= rank) row = first + e;
     }
+    if (row < 0) return;
+    for (int j = 0; j < d; j++) rows[(int64)blockIdx.x * d + j] = value(x[row * d + j]);
 }

@@ -130,3 +130,19 @@ def test_the_pictures_and_blobs_are_what_they_say(monkeypatch):
     assert (X.shape, X.dtype) == ((1000, 5), np.float16)
     assert len(np.unique(np.rint(X / 50), axis=0)) < 200, "in clusters"
     assert {case.n_clusters for case in gpu.WORKLOADS.values()} >= {64, 256, 1024, 8192}
+
+
+def test_what_a_first_fit_compiles(monkeypatch, tmp_path, fresh_dispatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import compile_time
+
+    monkeypatch.setitem(sys.modules, "cupy", None)  # in whose place it puts a GPU's
+    monkeypatch.setattr(compile_time, "FITS", {"narrow": ("uint8", 2, 3), "wide": ("float32", 20, 3)})
+    monkeypatch.setattr(
+        sys, "argv", ["compile_time.py", "--arch", "75", "--json", str(tmp_path / "new" / "times.json")]
+    )
+    compile_time.main()
+    report = json.loads((tmp_path / "new" / "times.json").read_text())
+    assert (report["arch"], {*report["fits"]}) == (75, {"narrow", "wide"})
+    assert all(seconds > 0 for fit in report["fits"].values() for seconds in fit)
+    assert "narrow: " in capsys.readouterr().out

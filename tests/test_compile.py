@@ -4,8 +4,6 @@ and registers, shared memory and the instructions of its inner loop within the b
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nvrtc import compile_for
 from sass import disassembled, inner_loops
 
-# CUDA 13 compiles for these and what lies between: Turing, Ampere (A100, then RTX 30), Ada, Hopper, Blackwell
-# (B200, then RTX 50).
+# By NVRTC, as on a user's machine. CUDA 13 compiles for these and what lies between: Turing, Ampere (A100, then RTX
+# 30), Ada, Hopper, Blackwell (B200, then RTX 50).
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 # Instructions are counted for the GPU that NOTES.md computes its floors for. (For sm_120, waits of float64 arithmetic
@@ -116,8 +115,8 @@ BUDGETS = {
     # be missing: a test. What counts is that rows are read once for four.
     "potentials": Budget(THREE_BLOCKS, Loop("DADD", 9 / 2)),
     # Shared: the sums of eight warps. 1,024 masses in 10 SHFL: five steps over the warp of 7, eight sums of warps of 6
-    # and four masses of 12, all of 64 bits; the loop's own 10.
-    "prefix_sums": Budget(FOUR_BLOCKS, Loop("SHFL", (5 * 7 + 8 * 6 + 4 * 12 + 10) / 10), 8 * 8),
+    # and four masses of 12, all of 64 bits; the loop's own 20.
+    "prefix_sums": Budget(FOUR_BLOCKS, Loop("SHFL", (5 * 7 + 8 * 6 + 4 * 12 + 20) / 10), 8 * 8),
     # Most loads are in the copy of a row, of one thread.
     "find": Budget(FOUR_BLOCKS, Loop("LDG", 7), 8 * 8),
     # Rows: 4 x 8 or 2 x 16 values, with best, second and label each; 32 scores at a time, 8 operands.
@@ -173,17 +172,15 @@ def budget_of(kernel: str, x: str) -> Budget:
     return BUDGETS.get(f"{kernel} of {x}", BUDGETS[kernel])
 
 
-def check_resources(kernels: set[str], x: str, size: int | None, report: str) -> None:
-    """The report is what ptxas says of every kernel on every architecture."""
+def check_resources(kernels: set[str], x: str, size: int | None, architecture: int, report: str) -> None:
+    """The report is what ptxas says of every kernel."""
     found = re.findall(
         r"entry function '(\w+)' for 'sm_(\d+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
         r"(\d+) bytes spill loads.*?Used (\d+) registers(?:.*?(\d+) bytes smem)?",
         re.sub(r"\n(?!ptxas info    : Compiling)", " ", report),
     )
-    assert sorted(found_entry[:2] for found_entry in found) == sorted(
-        (kernel, str(architecture)) for kernel in kernels for architecture in ARCHITECTURES
-    )
-    for kernel, architecture, stack, stores, loads, registers, shared in found:
+    assert sorted(entry[:2] for entry in found) == sorted((kernel, str(architecture)) for kernel in kernels)
+    for kernel, _, stack, stores, loads, registers, shared in found:
         where, budget = f"{kernel} on sm_{architecture}", budget_of(kernel, x)
         assert (stack, stores, loads) == ("0", "0", "0"), f"{where} spills"
         assert int(registers) <= budget.registers, f"{where} takes {registers} registers"
@@ -208,7 +205,6 @@ def check_code(kernels: set[str], x: str, size: int | None, cubin: Path) -> None
                 assert each <= most, f"{where}: {each:.3f} instructions to a {budget.marker}, {loop}"
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc, which comes with the CUDA toolkit")
 @pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=name_of)
 def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, int, int | None], tmp_path: Path) -> None:
     family, x, weights, size = specialisation
@@ -216,7 +212,6 @@ def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, in
     check(family, options, tmp_path, x, size)
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc, which comes with the CUDA toolkit")
 @pytest.mark.parametrize(("channels", "label"), [(1, "unsigned char"), (3, "unsigned short"), (3, "int")])
 def test_image_kernels_compile_within_their_budgets(channels: int, label: str, tmp_path: Path) -> None:
     check("image", [f"-DCHANNELS={channels}", f"-DLABEL={label}"], tmp_path, "uint8", channels)
@@ -224,15 +219,14 @@ def test_image_kernels_compile_within_their_budgets(channels: int, label: str, t
 
 def check(family: str, options: list[str], tmp_path: Path, x: str, size: int | None) -> None:
     """The family's kernels, for values of type x and that size, compile for all architectures within budget."""
-    source = Path(str(files("gpukmeans.kernels"))) / f"{family}.cu"
-    command = ["nvcc", "--std=c++17", "--threads=2", "-Xptxas=-v", "-Werror=all-warnings", "-fatbin"]
-    command += ["--keep", f"--keep-dir={tmp_path}"]  # for the machine code of each architecture
-    command += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
-    command += options
-    done = subprocess.run(
-        [*command, "-o", str(tmp_path / "kernels"), str(source)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\(", source.read_text()))
-    check_resources(kernels, x, size, done.stderr)
-    check_code(kernels, x, size, tmp_path / f"{family}.compute_{COUNTED}.cubin")
+    folder = Path(str(files("gpukmeans.kernels")))
+    source = (folder / f"{family}.cu").read_text()
+    kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\(", source))
+    for architecture in ARCHITECTURES:
+        report, cubin = compile_for(architecture, source, ["--std=c++17", f"-I{folder}", *options])
+        assert "warning" not in report, report
+        check_resources(kernels, x, size, architecture, report)
+        if architecture == COUNTED:
+            path = tmp_path / f"{family}.cubin"
+            path.write_bytes(cubin)
+            check_code(kernels, x, size, path)
