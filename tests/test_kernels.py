@@ -111,6 +111,18 @@ def test_several_starts_are_numpys(on, address, init):
     same(on, address, values("float32", 200, 3), 5, init=init, n_init=3)
 
 
+@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_extremes_behind_the_last_whole_word_are_seen_to_the_bit(address, dtype, d):
+    """0.1 has lower words that 1 has not: those of one must not be taken for the other's."""
+    for value in (0.1, -0.1, 1.1):
+        x = np.ones((1001, d), dtype)
+        x[-1] = value
+        low, high = CudaPoints(address, x).extent()
+        assert low.tolist() == x.min(axis=0).tolist()
+        assert high.tolist() == x.max(axis=0).tolist()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_extents_are_numpys(address, dtype):
     """Words of 16 bytes whose values are of several rows, or of a part of one; what is left over; no words at all."""
