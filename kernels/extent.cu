@@ -112,7 +112,8 @@ extent(const X* __restrict__ x, long long n, int d, int folded,
     constexpr int size = 16 / sizeof(X);
     int64 values = n * d, wide = (size_t)x % 16 == 0 ? values / size * size : 0;
     if (wide) extremes<size>(x, 0, wide, d, folded, keys, nan, upper, lower);
-    if (wide < values) extremes<1>(x, wide, values, d, folded, keys, nan, upper, lower);
+    // The lower words in shared memory belong to the upper words found first: what is left over passes them by.
+    if (wide < values) extremes<1>(x, wide, values, d, folded && !wide, keys, nan, upper, lower);
     if (folded) {
         for (int e = threadIdx.x; e < 2 * d; e += blockDim.x) {
             uint64 key = (uint64)upper[e] << 32 | lower[e];
