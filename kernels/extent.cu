@@ -95,15 +95,6 @@ __device__ __forceinline__ void extremes(const X* x, int64 start, int64 end, int
         }
         __syncthreads();
     }
-    if (!folded) return;
-    // Emptied again: lower words that others left would be taken for those of a new least upper.
-    for (int e = threadIdx.x; e < 2 * d; e += blockDim.x) {
-        uint64 key = (uint64)upper[e] << 32 | lower[e];
-        if (e < d) atomicMin(&keys[e], key);
-        else atomicMax(&keys[e], ~key);
-        upper[e] = lower[e] = ~0u;
-    }
-    __syncthreads();
 }
 
 // keys: (2, d), the least as ~0 and the largest as 0 before. not_finite: 0 before, then whether there is a NaN
@@ -121,5 +112,13 @@ extent(const X* __restrict__ x, long long n, int d, int folded,
     constexpr int size = 16 / sizeof(X);
     int64 values = n * d, wide = (size_t)x % 16 == 0 ? values / size * size : 0;
     if (wide) extremes<size>(x, 0, wide, d, folded, keys, nan, upper, lower);
-    if (wide < values) extremes<1>(x, wide, values, d, folded, keys, nan, upper, lower);
+    // The lower words in shared memory belong to the upper words found first: what is left over passes them by.
+    if (wide < values) extremes<1>(x, wide, values, d, folded && !wide, keys, nan, upper, lower);
+    if (folded) {
+        for (int e = threadIdx.x; e < 2 * d; e += blockDim.x) {
+            uint64 key = (uint64)upper[e] << 32 | lower[e];
+            if (e < d) atomicMin(&keys[e], key);
+            else atomicMax(&keys[e], ~key);
+        }
+    }
 }
