@@ -146,13 +146,3 @@ __device__ __forceinline__ void block_max(uint64* largest, uint64 value) {
     value = warp_max(value);
     if (threadIdx.x % 32 == 0) atomicMax(largest, value);
 }
-
-// Lowers a value in shared memory, kept as two words, to the least of the threads' keys; sends nothing where `taking`
-// is false. Shared memory has no 64-bit minimum of its own either: the upper words first, and then the lower words of
-// those who have the least upper. All threads of the block call it.
-__device__ __forceinline__ void least_shared(unsigned* upper, unsigned* lower, uint64 key, bool taking) {
-    if (taking) atomicMin(upper, (unsigned)(key >> 32));
-    __syncthreads();
-    if (taking && (unsigned)(key >> 32) == *upper) atomicMin(lower, (unsigned)key);
-    __syncthreads();
-}

@@ -9,8 +9,7 @@
 // gathers from a table of 2**24 labels. dither compares with the whole palette, which a block holds in shared memory:
 // integers, so that neither rounding nor order can show.
 
-typedef long long int64;
-typedef unsigned long long uint64;
+#include "common.cuh"  // its sums; X and W are of rows
 
 #define FULL 0xffffffffu
 #define RUN 16
@@ -157,8 +156,7 @@ squared_error(const unsigned char* __restrict__ pixels, long long n, const LABEL
             sum += step * step;
         }
     }
-    for (int by = 16; by > 0; by /= 2) sum += __shfl_down_sync(FULL, sum, by);
-    if (threadIdx.x % 32 == 0) atomicAdd(total, sum);
+    block_add(total, (int64)sum);
 }
 
 // colors: (n, 3), what pixels (n, 4) are without alpha. clear: set where one is not opaque.
