@@ -162,14 +162,19 @@ WEIGHTS = {
 }
 
 
+def problem(kind, weighing, seed):
+    """x (n, d), weights, and a number of clusters."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(8, 90))
+    x, weights = kind(rng, n), WEIGHTS[weighing](rng, n)
+    return x, weights, int(rng.integers(1, min(n, 9)))
+
+
 @pytest.mark.parametrize("weighing", WEIGHTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_kmeans_plusplus_is_the_reference(make_points, ways, kind, weighing):
     for seed in range(4):
-        rng = np.random.default_rng(seed)
-        n = int(rng.integers(8, 90))
-        x, weights = kind(rng, n), WEIGHTS[weighing](rng, n)
-        k = int(rng.integers(1, min(n, 9)))
+        x, weights, k = problem(kind, weighing, seed)
         expected = Reference(x, weights).seed(k, np.random.RandomState(seed))
         for name in ("plain", "scores", "arrange", "merge", "merge, D only", "rows of 7"):
             with tuned(**ways[name]):
@@ -325,10 +330,7 @@ def in_parallel(device):
 @pytest.mark.parametrize("kind", KINDS)
 def test_kmeans_parallel_is_the_reference(make_points, in_parallel, ways, kind, weighing):
     for seed in range(3):
-        rng = np.random.default_rng(seed)
-        n = int(rng.integers(8, 90))
-        x, weights = kind(rng, n), WEIGHTS[weighing](rng, n)
-        k = int(rng.integers(1, min(n, 9)))
+        x, weights, k = problem(kind, weighing, seed)
         expected = Reference(x, weights).seed_in_parallel(k, np.random.RandomState(seed))
         for name in ("plain", "scores", "arrange", "merge", "merge, D only", "rows of 7", "4 threads"):
             with tuned(**ways[name]):

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 
+from gpukmeans.draws import generator
 from gpukmeans.exact import Floats, ceil_log2
 from gpukmeans.image.cells import HALF, Cells, Grids, Labels
 from gpukmeans.image.relocate import relocated, split
@@ -75,7 +75,7 @@ def coarse_to_fine(
     tell: told of each fit, and its inertia in the points' space.
     """
     seeds = min(k, _SEEDS)
-    draws = check_random_state(random_state).uniform(size=(seeds, 2 + int(math.log(seeds))))
+    draws = generator(random_state).uniform(size=(seeds, 2 + int(math.log(seeds))))
     grids = Grids(points, weights, device)
 
     def fit(cells: Cells, centers: Floats, *, tol: float = _TOL, most: int = _MOST) -> Stage:
