@@ -406,3 +406,26 @@ class Frame:
         d = len(self.offset)
         constant = 1.07 * U32 * (4.06 * d + 16.2) * largest_z + (d + 4) * 2.0**-118
         return np.float32(1.07 * U32 * (2.04 * d + 11.2)), np.float32(constant)
+
+    def tensor_margin_factors(self, largest_z: float) -> tuple[np.float32, np.float32]:
+        """As margin_factors, for scores whose products 2 y.z are made by tensor cores (kernels/assign_tensor.cu).
+
+        y and z are there sums of two float16 each, after a factor of 2**14, and three of the four products are added up
+        in float32. Of each value 2**-22 = 4 u of itself is lost, or 2**-28 where the second part becomes subnormal and
+        counts as zero; so is the fourth product, 4 u |y| Z. In 2 y.z that is at most
+        24.3 u |y| Z + u / 8 sqrt(d) (|y| + Z) <= u [12.3 |y|^2 + 12.3 Z^2 + d / 8].
+
+        PTX promises that sums keep at least the precision of float32, in any order and with any rounding. Known devices
+        add 4, 8 or 16 products at a time, cut to 24 or more bits of the largest of them and the sum so far, and cut
+        the result to 24 (Fasi, Higham, Mikaitis and Pranesh, 2021; Khattak and Mikaitis, 2025). Taken for each product
+        by itself, its own bits, the sum's and the result's may each lose 2 u of what is largest, 2 |y| Z: of three
+        products for each of d' features, d rounded up to a multiple of 16, 3 * 3 * 2 * d' u 2 |y| Z, less than
+        18.4 d' u (|y|^2 + Z^2) with 2 % for what lost bits add themselves, while 18 d' u <= 0.01.
+
+        Together with what does not change, rounding y and z, adding |z|^2 and D's own error, a score is off by at most
+        u [(18.41 d' + 17.4) |y|^2 + (18.41 d' + 19.4) Z^2 + d / 8]; the rest is as for `margin`.
+        """
+        d = len(self.offset)
+        whole = d + -d % 16
+        constant = 1.07 * U32 * ((36.9 * whole + 40.8) * largest_z + d / 4) + (d + 4) * 2.0**-118
+        return np.float32(1.07 * U32 * (36.9 * whole + 35.8)), np.float32(constant)

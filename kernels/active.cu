@@ -12,34 +12,51 @@
 // which that is not enough go on the list. All roundings are directed so that a bound stays a bound. The list is in
 // the order of rows within a block's share, so that what reads those rows finds them side by side.
 //
-// For up to 16 features, D_FEW of them, known at compile time.
+// Up to 16 features, D_FEW of them, known at compile time, a thread measures its own rows; of more, the warp together
+// those of its rows that are in doubt, and the words that it reads of a row are neighbors.
 
 #include "assign.cuh"
 
 #define EACH 4  // neighboring rows of a thread, whose labels and rooms are read in one word each
 
-__device__ __forceinline__ bool measure(const X* row, int label, const F* offset, F scale, const float* columns,
-                                        int stride, float relative, float absolute, float others, float& distance,
-                                        float& reach) {
+// |y - z|^2 of row i and its center, where in doubt. All lanes of a warp call it, each with a row of its own.
+__device__ __forceinline__ float norm_between(const X* x, int d, const F* offset, F scale, const float* centers,
+                                              int64 i, int label, bool doubt) {
     float norm = 0.0f;
+#ifdef D_FEW
+    if (doubt) {
 #pragma unroll
-    for (int j = 0; j < D_FEW; j++) {
-        // A column is |z|^2 and -2 z; half of that is exact.
-        float step = fmaf(columns[(int64)(1 + j) * stride + label], 0.5f, in_frame(row[j], offset[j], scale));
-        norm = fmaf(step, step, norm);
+        for (int j = 0; j < D_FEW; j++) {
+            float step = __fsub_rn(in_frame(x[i * D_FEW + j], offset[j], scale), centers[(int64)label * D_FEW + j]);
+            norm = fmaf(step, step, norm);
+        }
     }
-    distance = fmaf(__fsqrt_rn(norm), relative, absolute);
-    reach = __fsub_rd(reach, others);
-    return distance < reach;
+#else
+    int lane = threadIdx.x % 32;
+    for (unsigned left = __ballot_sync(0xffffffffu, doubt); left; left &= left - 1) {
+        int turn = __ffs(left) - 1;
+        const X* row = x + __shfl_sync(0xffffffffu, i, turn) * d;
+        const float* center = centers + (int64)__shfl_sync(0xffffffffu, label, turn) * d;
+        float sum = 0.0f;
+        for (int j = lane; j < d; j += 32) {
+            float step = __fsub_rn(in_frame(row[j], offset[j], scale), center[j]);
+            sum = fmaf(step, step, sum);
+        }
+        for (int other = 16; other; other >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, other);
+        if (lane == turn) norm = sum;
+    }
+#endif
+    return norm;
 }
 
-// labels, room: aligned to 16 bytes. room, reach: (n,). drift: (4, k), A + M from above and from below, M from above and from below. relative, absolute:
-// what turns a computed distance into a bound from above. rows: (n,), the list; listed: its length, 0 before.
+// centers: (k, d), in the frame. labels, room: aligned to 16 bytes. room, reach: (n,). drift: (4, k), A + M from above and
+// from below, M from above and from below. relative, absolute: what turns a computed distance into a bound from above.
+// rows: (n,), the list; listed: its length, 0 before. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 4)
-active(const X* __restrict__ x, long long n, const F* __restrict__ offset, F scale, const float* __restrict__ columns,
-       int stride, const int* __restrict__ labels, float* __restrict__ room, const float* __restrict__ reach,
-       const float* __restrict__ drift, int k, float relative, float absolute, int* __restrict__ rows,
-       unsigned long long* __restrict__ listed) {
+active(const X* __restrict__ x, long long n, int d, const F* __restrict__ offset, F scale,
+       const float* __restrict__ centers, const int* __restrict__ labels, float* __restrict__ room,
+       const float* __restrict__ reach, const float* __restrict__ drift, int k, float relative, float absolute,
+       int* __restrict__ rows, unsigned long long* __restrict__ listed) {
     __shared__ unsigned warps[8];
     __shared__ uint64 start;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -65,10 +82,12 @@ active(const X* __restrict__ x, long long n, const F* __restrict__ offset, F sca
         for (int e = 0; e < EACH; e++) {
             int64 i = first + e;
             int label = label_of[e];
-            if (drift[label] < room_of[e]) continue;
-            float distance, bound = reach[i];
-            if (measure(x + i * D_FEW, label, offset, scale, columns, stride, relative, absolute, drift[2 * k + label],
-                        distance, bound)) {
+            bool doubt = !(drift[label] < room_of[e]);
+            float norm = norm_between(x, d, offset, scale, centers, i, label, doubt);
+            if (!doubt) continue;
+            float distance = fmaf(__fsqrt_rn(norm), relative, absolute);
+            float bound = __fsub_rd(reach[i], drift[2 * k + label]);
+            if (distance < bound) {
                 room[i] = __fadd_rd(__fsub_rd(bound, distance), drift[k + label]);
             } else {
                 mine |= 1u << e;

@@ -1,10 +1,14 @@
-// What both kernels of the assignment step share: rows in the frame, the best center so far, and what is certain.
+// What the kernels of the assignment step share: rows in the frame, the best center so far, what is certain, and what is
+// kept for the next time.
 //
 // A score is |z|^2 - 2 y.z, with y the row and z the center in the frame (exact.Frame, which also bounds its error):
 // y = float((x - offset) * scale). columns holds the centers, |z|^2 and -2 z, a column a center; where their number or
 // d are rounded up, centers that are nobody's have a |z|^2 of NEVER, and features that are nobody's are 0.
 // next[i] becomes the label where the gap to the runner-up is above the bound, and UNCERTAIN where not; settle.cu
 // decides those by D.
+//
+// Only the rows of a list are looked at if there is one (active.cu), and what their bounds are is written if anybody
+// will ask: the runner-up's score, less the error of both, is the distance that others have at least.
 #pragma once
 
 #include "common.cuh"
@@ -39,4 +43,62 @@ __device__ __forceinline__ void look_at(Nearest& found, float score, int label) 
 
 __device__ __forceinline__ int certain_label(const Nearest& found, float norm, float margin_norm, float margin) {
     return found.second - found.best > __fadd_rn(__fmul_rn(norm, margin_norm), margin) ? found.label : UNCERTAIN;
+}
+
+// What active.cu keeps of a row. Its label stands while D tells the two distances apart, which it does if they differ
+// by 2^-20 (bounds.py): hence a little less than the distance to others. An uncertain row has no bounds.
+__device__ __forceinline__ void write_bounds(const Nearest& found, int label, float norm, float margin,
+                                             const float* drift, int k, float& room, float& reach) {
+    if (label == UNCERTAIN) {
+        room = reach = -NEVER;
+        return;
+    }
+    float own = sqrtf(fmaxf(found.best + norm + margin, 0.0f)) * (1 + 4 * 5.9604645e-8f);
+    float others = sqrtf(fmaxf(found.second + norm - margin, 0.0f)) * (1 - 4 * 5.9604645e-8f - 1.9073486e-6f);
+    reach = __fadd_rd(others, drift[3 * k + label]);
+    room = __fadd_rd(__fsub_rd(others, own), drift[k + label]);
+}
+
+// ---------------------------------------------------------------- many features, and centers by tiles
+
+// The same of two disjoint sets of centers. Which of two equal scores wins does not matter: they are uncertain.
+__device__ __forceinline__ Nearest merge(const Nearest& a, const Nearest& b) {
+    return {fminf(a.best, b.best), fminf(fmaxf(a.best, b.best), fminf(a.second, b.second)),
+            b.best < a.best ? b.label : a.label};
+}
+
+__device__ __forceinline__ Nearest from_lane(const Nearest& found, int step) {
+    return {__shfl_xor_sync(0xffffffffu, found.best, step), __shfl_xor_sync(0xffffffffu, found.second, step),
+            __shfl_xor_sync(0xffffffffu, found.label, step)};
+}
+
+// Four features of a row of x, as they lie in memory.
+struct alignas(sizeof(X) < 4 ? 4 * sizeof(X) : 16) Four {
+    X x[4];
+};
+
+struct alignas(16) FourF {
+    F x[4];
+};
+
+// `values` features of a row, from one on of which `left` are there; zeros beyond. wide: whether fours are aligned.
+template <int values>
+__device__ __forceinline__ void fetch_features(X (&raw)[values], const X* row, int left, bool wide) {
+#pragma unroll
+    for (int e = 0; e < values; e++) raw[e] = 0;
+    if (wide) {
+#pragma unroll
+        for (int f = 0; f < values; f += 4) {
+            if (left > f) {
+                Four word = *(const Four*)(row + f);
+#pragma unroll
+                for (int e = 0; e < 4; e++) raw[f + e] = word.x[e];
+            }
+        }
+    } else {
+#pragma unroll
+        for (int e = 0; e < values; e++) {
+            if (e < left) raw[e] = row[e];
+        }
+    }
 }

@@ -9,9 +9,6 @@
 // 1.5 operations a pair. Tried by count and dropped: comparing every score, 5 a pair; the center's index in the low
 // bits of its score, 4 a pair, and a larger bound because of those bits.
 //
-// Only the rows of a list are looked at if there is one (active.cu), and what their bounds are is written if anybody
-// will ask: the runner-up's score, less the error of both, is the distance that others have at least.
-//
 // Traffic: the rows once, in words as wide as they are aligned unless they are on a list; 4 bytes a row written, with
 // bounds 12.
 
@@ -43,20 +40,6 @@ __device__ __forceinline__ void score_four(float (&score)[4], const float4* quad
         score[2] = fmaf(z.z, y[j], score[2]);
         score[3] = fmaf(z.w, y[j], score[3]);
     }
-}
-
-// What active.cu keeps of a row. Its label stands while D tells the two distances apart, which it does if they differ
-// by 2^-20 (bounds.py): hence a little less than the distance to others. An uncertain row has no bounds.
-__device__ __forceinline__ void write_bounds(const Nearest& found, int label, float norm, float margin,
-                                             const float* drift, int k, float& room, float& reach) {
-    if (label == UNCERTAIN) {
-        room = reach = -NEVER;
-        return;
-    }
-    float own = sqrtf(fmaxf(found.best + norm + margin, 0.0f)) * (1 + 4 * 5.9604645e-8f);
-    float others = sqrtf(fmaxf(found.second + norm - margin, 0.0f)) * (1 - 4 * 5.9604645e-8f - 1.9073486e-6f);
-    reach = __fadd_rd(others, drift[3 * k + label]);
-    room = __fadd_rd(__fsub_rd(others, own), drift[k + label]);
 }
 
 // columns: (1 + D_FEW, stride), |z|^2 first, stride a multiple of GROUP. tile: how many groups the dynamic shared

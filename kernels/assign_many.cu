@@ -16,7 +16,7 @@
 // of its centers are anybody's. The threads then take more rows instead.
 //
 // Traffic: the rows and the centers once for every tile of the other, mostly from the second-level cache; 4 bytes a
-// row written.
+// row written, with bounds 12.
 
 #include "assign.cuh"
 
@@ -36,26 +36,6 @@
 // A row of the shared memory holds one feature. Four floats more than the tile: the threads that store features of one
 // row of x then use different banks, and float4 stays aligned.
 #define PADDING 4
-
-// Four features of a row of x, as they lie in memory.
-struct alignas(sizeof(X) < 4 ? 4 * sizeof(X) : 16) Four {
-    X x[4];
-};
-
-struct alignas(16) FourF {
-    F x[4];
-};
-
-// The same of two disjoint sets of centers. Which of two equal scores wins does not matter: they are uncertain.
-__device__ __forceinline__ Nearest merge(const Nearest& a, const Nearest& b) {
-    return {fminf(a.best, b.best), fminf(fmaxf(a.best, b.best), fminf(a.second, b.second)),
-            b.best < a.best ? b.label : a.label};
-}
-
-__device__ __forceinline__ Nearest from_lane(const Nearest& found, int step) {
-    return {__shfl_xor_sync(0xffffffffu, found.best, step), __shfl_xor_sync(0xffffffffu, found.second, step),
-            __shfl_xor_sync(0xffffffffu, found.label, step)};
-}
 
 // Of `rows` rows from r on, what rows * SHARING neighboring threads found together of one: row r + t / SHARING in the
 // t-th of them. scan(r): what the thread itself found of row r.
@@ -84,48 +64,36 @@ __device__ __forceinline__ float4 four(const float* shared, int size, int each, 
 }
 
 // depth: d rounded up to a multiple of DEPTH. offset: (depth,), 0 beyond d. columns: (tiles, 1 + depth, CENTERS), the
-// centers of each tile by themselves, |z|^2 first. Blocks of 256 threads.
+// centers of each tile by themselves, |z|^2 first. The rest as assign_few has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS)
 assign_many(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
-            const float* __restrict__ columns, int tiles, float margin_norm, float margin, int* __restrict__ next) {
+            const float* __restrict__ columns, int tiles, float margin_norm, float margin, int* __restrict__ next,
+            int listed, const int* __restrict__ list, const unsigned long long* __restrict__ length, int bounded,
+            const float* __restrict__ drift, int k, float* __restrict__ room, float* __restrict__ reach) {
     __shared__ __align__(16) float ys[2][DEPTH][ROWS + PADDING], zs[2][DEPTH][CENTERS + PADDING];
     __shared__ float norms[ROWS];
+    __shared__ int64 count;  // of rows; two registers fewer
     __shared__ Nearest kept[256];  // each thread's own: in registers there is no room beside the scores
     bool wide = d % 4 == 0 && (size_t)x % sizeof(Four) == 0;
     int along = threadIdx.x % ALONG, down = threadIdx.x / ALONG;
     int row = threadIdx.x / (DEPTH / PART), part = threadIdx.x % (DEPTH / PART) * PART;  // what of x it brings
     bool brings_z = CENTERS == 128 || threadIdx.x < DEPTH * CENTERS / 4;
-    for (unsigned tile = blockIdx.x; (int64)tile * ROWS < n; tile += gridDim.x) {
-        const X* x_next = x + min((int64)tile * ROWS + row, n - 1) * d + part;
+    if (threadIdx.x == 0) count = listed ? (int64)*length : n;
+    __syncthreads();
+    for (unsigned tile = blockIdx.x; (int64)tile * ROWS < count; tile += gridDim.x) {
+        int64 brought = min((int64)tile * ROWS + row, count - 1);
+        const X* x_next = x + (listed ? list[brought] : brought) * d + part;
         const float* z_next = columns;  // DEPTH features of CENTERS centers, and the next DEPTH
         X raw[PART];
         float4 z;
         auto fetch = [&](int from) {
-            int left = d - part - from;
-#pragma unroll
-            for (int e = 0; e < PART; e++) raw[e] = 0;
-            if (wide) {
-#pragma unroll
-                for (int f = 0; f < PART; f += 4) {
-                    if (left > f) {
-                        Four word = *(const Four*)(x_next + f);
-#pragma unroll
-                        for (int e = 0; e < 4; e++) raw[f + e] = word.x[e];
-                    }
-                }
-            } else {
-#pragma unroll
-                for (int e = 0; e < PART; e++) {
-                    if (e < left) raw[e] = x_next[e];
-                }
-            }
+            fetch_features(raw, x_next, d - part - from, wide);
             if (brings_z) z = ((const float4*)z_next)[threadIdx.x];
             z_next += DEPTH * CENTERS;
             x_next += DEPTH;
         };
         float norm = 0.0f;  // of the features of `row` that this thread brings
-        Nearest& best = kept[threadIdx.x];
-        best = {NEVER, NEVER, 0};
+        kept[threadIdx.x] = {NEVER, NEVER, 0};
         for (int first = 0; first < tiles * CENTERS; first += CENTERS) {
             const float* squares = z_next;
             z_next += CENTERS;
@@ -181,7 +149,7 @@ assign_many(const X* __restrict__ x, long long n, int d, int depth, const F* __r
             };
             Nearest found = fold<EACH_ROWS>(scan, 0);
             if (SHARING == 2) found = merge(found, from_lane(found, 1));
-            best = merge(best, found);
+            kept[threadIdx.x] = merge(kept[threadIdx.x], found);
         }
         if (PART < DEPTH) norm += __shfl_xor_sync(0xffffffffu, norm, 1);
         __syncthreads();  // nobody reads the norms before any more
@@ -189,9 +157,15 @@ assign_many(const X* __restrict__ x, long long n, int d, int depth, const F* __r
         __syncthreads();
         // The row that `fold` left to this thread.
         int own_row = within(ROWS, EACH_ROWS, down, along / SHARING);
-        int64 i = (int64)tile * ROWS + own_row;
-        if (along % SHARING == 0 && i < n) {
-            next[i] = certain_label(best, norms[own_row], margin_norm, margin);
+        int64 place = (int64)tile * ROWS + own_row;
+        Nearest best = kept[threadIdx.x];
+        if (along % SHARING == 0 && place < count) {
+            int label = next[place] = certain_label(best, norms[own_row], margin_norm, margin);
+            if (bounded) {
+                int64 i = listed ? list[place] : place;
+                write_bounds(best, label, norms[own_row], __fadd_rn(__fmul_rn(norms[own_row], margin_norm), margin),
+                             drift, k, room[i], reach[i]);
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ from host_cuda.runtime import HostCuda
 
 from gpukmeans import DeviceError, KMeans, dispatch, lloyd
 from gpukmeans.exact import Frame, Inertia, Weights
-from gpukmeans.points import cuda, gpu, proposals
+from gpukmeans.points import cuda, gpu, searches
 from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints
@@ -307,7 +307,7 @@ def test_every_step_of_seeding_is_numpys(address, weighing):
 
 def test_many_runs_and_turns_of_the_grid_are_numpys(on, address, monkeypatch):
     monkeypatch.setattr(gpu, "RESIDENT", 1)
-    for module in (cuda, proposals):
+    for module in (cuda, searches):
         monkeypatch.setattr(module, "SHARED", 256)
     monkeypatch.setattr(cuda, "RUN", 32)
     same(on, address, values("float32", 5000, 2), 30, max_iter=3)
@@ -341,7 +341,7 @@ def test_no_race(on, race):
 def test_no_race_beyond_one_turn_of_the_grid(on, race, monkeypatch):
     """More rows than all blocks together take at once, more centers than a tile, more runs than a block scans."""
     monkeypatch.setattr(gpu, "RESIDENT", 1)
-    for module in (cuda, proposals):
+    for module in (cuda, searches):
         monkeypatch.setattr(module, "SHARED", 256)
     monkeypatch.setattr(cuda, "RUN", 32)
     same(on, race, values("float32", 2500, 2), 30, max_iter=2)

@@ -289,3 +289,5 @@ constexpr Kernel describe_kernel(const char* name, unsigned threads) {
 }
 
 }  // namespace cuda_host
+
+#include "tensor.h"

@@ -20,6 +20,7 @@ def as_cupy(host: HostCuda, gpus: int = 1) -> Module:
         def __init__(self, number: int = 0) -> None:
             self.id = number
             self.attributes = host.cuda.Device().attributes
+            self.compute_capability = host.cuda.Device().compute_capability
 
         def __enter__(self) -> Device:
             entered.append(self.id)

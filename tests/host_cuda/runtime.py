@@ -27,7 +27,7 @@ from numpy.typing import DTypeLike, NDArray
 from . import build as building
 from .worker import CUDARuntimeError, Worker
 
-# What a small device of compute capability 8.6 has, but for the few multiprocessors: a grid is a handful of blocks.
+# What a small device has, but for the few multiprocessors: a grid is a handful of blocks.
 ATTRIBUTES = {
     "MultiProcessorCount": 2,
     "ClockRate": 1_000_000,
@@ -237,20 +237,27 @@ class RawModule:
 
 class HostCuda:
     """build: "address" or "race", see build.py. seed: of the order in which threads and blocks run, 0 for the
-    natural one. memory: bytes of device memory. timeout: seconds that a kernel may take.
+    natural one. memory: bytes of device memory. timeout: seconds that a kernel may take. capability: which GPU to be.
 
     Counted, for tests to read and to set back: bytes_uploaded, bytes_downloaded, launches (by kernel), peak_bytes.
     """
 
     ndarray = HostArray
 
-    def __init__(self, build: str = "address", seed: int = 0, memory: int = 2**30, timeout: float = 120.0) -> None:
+    def __init__(
+        self,
+        build: str = "address",
+        seed: int = 0,
+        memory: int = 2**30,
+        timeout: float = 120.0,
+        capability: str = "90",
+    ) -> None:
         self.build, self.seed, self.total_bytes, self.timeout = build, seed, memory, timeout
         self.used_bytes = self.peak_bytes = self.bytes_uploaded = self.bytes_downloaded = 0
         self.launches: Counter[str] = Counter()
         self._worker: Worker | None = None
         self.RawModule = partial(RawModule, self)
-        device = SimpleNamespace(id=0, attributes=dict(ATTRIBUTES))
+        device = SimpleNamespace(id=0, attributes=dict(ATTRIBUTES), compute_capability=capability)
         # Nothing is ever left to wait for.
         stream = SimpleNamespace(synchronize=lambda: None)
         event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)

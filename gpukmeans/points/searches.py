@@ -1,0 +1,131 @@
+"""The kernels that compare rows with all centers, kernels/assign_*.cu: which one serves, and how each wants its centers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.exact import Frame
+from gpukmeans.points.gpu import BLOCK, SHARED
+
+F32 = NDArray[np.float32]
+
+# Up to this many features a thread holds whole rows in registers.
+FEW_FEATURES = 16
+
+# As assign_few has it: centers of a group, and floats between groups in shared memory, which read other banks then.
+GROUP, GROUP_PADDING = 8, 4
+
+# As assign_many has it: features that a block compares at a time, and how many centers, with how many rows. All centers
+# of a tile cost the same, whether or not they are anybody's, so few centers have narrower ones.
+DEPTH = 8
+TILES = {16: 256, 32: 256, 64: 256, 128: 128}
+
+# The same of assign_tensor, of which there is but one tile.
+TENSOR_DEPTH, TENSOR_TILE = 16, 128
+
+# Up to 32 centers, a tile of assign_many that is no wider costs no more than one of assign_tensor, three quarters of
+# which are nobody's (by count, benchmarks/NOTES.md); for more features its bound does not hold; a part of a center
+# beyond this would overflow float16, and a larger scale float32.
+FEWEST_TENSOR_CENTERS = 33
+MOST_TENSOR_FEATURES = 8192
+LARGEST_TENSOR_CENTER = 3.9
+LARGEST_TENSOR_EXPONENT = 112
+
+# |z|^2 of centers that are nobody's, above all scores.
+NEVER = np.finfo(np.float32).max
+
+
+@dataclass(frozen=True)
+class Search:
+    """A launch of `kernel` with blocks of 256 threads, each for so many rows at a time.
+
+    shape: numbers that follow n. scale: brings rows into the frame. tables: arrays to be sent; numbers: what follows
+    them. margin: of the scores, as Frame.margin_factors has it. shared: bytes of dynamic shared memory.
+    """
+
+    kernel: str
+    options: tuple[str, ...]
+    rows: int
+    shape: tuple[np.int32, ...]
+    scale: float
+    tables: tuple[NDArray[Any], ...]
+    numbers: tuple[np.int32, ...]
+    margin: tuple[np.float32, np.float32]
+    shared: int = 0
+
+
+def few(frame: Frame, columns: F32, largest_z: float) -> Search:
+    """columns, largest_z: see Frame.centers."""
+    d = len(columns) - 1
+    padded = _padded(columns, 1, GROUP)
+    size = 4 * (padded.shape[0] * GROUP + GROUP_PADDING)
+    tile = min(padded.shape[1] // GROUP, SHARED // size)
+    return Search(
+        "assign_few",
+        options=(f"-DD_FEW={d}",),
+        rows=BLOCK * (4 if d <= 8 else 2),  # 16 or fewer values of a row fit the registers four or, beyond, two at a time
+        shape=(),
+        scale=frame.scale,
+        tables=(padded,),
+        numbers=(np.int32(padded.shape[1]), np.int32(tile)),
+        margin=frame.margin_factors(largest_z),
+        shared=tile * size,
+    )
+
+
+def many(frame: Frame, columns: F32, largest_z: float) -> Search:
+    """columns, largest_z: see Frame.centers."""
+    width = next((width for width in TILES if columns.shape[1] <= width), max(TILES))
+    padded = _padded(columns, DEPTH, width)
+    depth, tiles = len(padded) - 1, padded.shape[1] // width
+    return Search(
+        "assign_many",
+        options=(f"-DCENTERS={width}",),
+        rows=TILES[width],
+        shape=(np.int32(len(columns) - 1), np.int32(depth)),
+        scale=frame.scale,
+        tables=(padded.reshape(depth + 1, tiles, width).swapaxes(0, 1),),
+        numbers=(np.int32(tiles),),
+        margin=frame.margin_factors(largest_z),
+    )
+
+
+def tensor(frame: Frame, columns: F32, largest_z: float) -> Search | None:
+    """As `many`, or None where the kernel or its bound does not serve."""
+    d = len(columns) - 1
+    if columns.shape[1] < FEWEST_TENSOR_CENTERS or d > MOST_TENSOR_FEATURES:
+        return None
+    if frame.exponent > LARGEST_TENSOR_EXPONENT or np.abs(columns[:d]).max() > 2 * LARGEST_TENSOR_CENTER:
+        return None
+    padded = _padded(columns, TENSOR_DEPTH, TENSOR_TILE)
+    tiles = padded.shape[1] // TENSOR_TILE
+    values = padded[1:] * np.float32(2.0**13)
+    high = values.astype(np.float16)
+    parts = np.stack([high, (values - high).astype(np.float16)])
+    # Features are stages of four lanes with four each, centers tiles of groups of eight: of a group, lane 4 g + t has
+    # features 4 t to 4 t + 3 of center g, first the high parts.
+    parts = parts.reshape(2, -1, 4, 4, tiles, TENSOR_TILE // 8, 8).transpose(4, 1, 5, 6, 2, 0, 3)
+    return Search(
+        "assign_tensor",
+        options=(),
+        rows=128,
+        shape=(np.int32(d), np.int32(len(values))),
+        scale=frame.scale * 2.0**14,
+        tables=(np.ascontiguousarray(parts).view(np.uint32), padded[0].copy()),
+        numbers=(np.int32(tiles),),
+        margin=frame.tensor_margin_factors(largest_z),
+    )
+
+
+def _padded(columns: F32, depth: int, width: int) -> F32:
+    """Frame.centers' columns (d + 1, k) with |z|^2 first, d and k rounded up to multiples of depth and width."""
+    d, k = columns.shape[0] - 1, columns.shape[1]
+    result = np.zeros((1 + d + -d % depth, k + -k % width), np.float32)
+    result[0, k:] = NEVER
+    result[0, :k] = columns[d]
+    result[1 : d + 1, :k] = columns[:d]
+    return result

@@ -1,0 +1,167 @@
+// The assignment step's proposal for many features and centers, on tensor cores: the same scores as assign_many's, with
+// another bound on their error (exact.Frame.tensor_margin_factors), and otherwise the same answers.
+//
+// Rows and centers in the frame are float32 numbers, 24 bits; a float16 has 11. So each is the sum of two float16, and
+// of the four products of such sums three are needed: high high, high low, low high; the fourth is below the last bit.
+// Rows of uint8 are exact in one float16, and take two products. Values are multiplied by 2^14 first, so that parts
+// that matter stay clear of float16's subnormal numbers, of which PTX promises nothing.
+//
+// A block compares 128 rows with 128 centers at a time, 16 features at a time, each of its eight warps 32 rows with 64
+// centers. Shared memory holds operands as lanes hold them, so that one load of 16 bytes brings a lane its share of 16
+// rows, or of 8 centers both parts; features are numbered so that a lane's are four neighbors. While one half of the
+// shared memory is worked on, the next features are on their way to registers and then to the other half.
+// Against the two alternatives: TF32 has the same 11 bits at half the rate; a single product of float16 has an error
+// that would leave up to 6 % of rows to a second pass, and is bound by reading rows anyway (benchmarks/NOTES.md).
+//
+// Traffic: as assign_many.
+
+#include "assign.cuh"
+#include "tensor.cuh"
+
+#define DEPTH 16
+#define ROWS 128
+#define CENTERS 128
+#define PARTS (X_KIND == 0 ? 1 : 2)  // float16 numbers to a row's value
+#define SQUARES_DOWN 3.725290298461914e-9f   // 2^-28, and of products with centers times 2^13: 2^-27
+#define PRODUCTS_DOWN 7.450580596923828e-9f
+
+// depth: d rounded up to a multiple of 16. offset: (depth,), 0 beyond d. scale: the frame's, times 2^14. centers: (tiles, depth / 16, 16, 32) of 16
+// bytes: for each lane of 8 centers the high parts of four features of its center, and the low ones; times -2 * 2^13.
+// squares: (tiles * 128,) |z|^2. The rest as assign_few has it. Blocks of 256 threads.
+extern "C" __global__ void __launch_bounds__(256, 2)
+assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
+              const uint4* __restrict__ centers, const float* __restrict__ squares, int tiles, float margin_norm,
+              float margin, int* __restrict__ next, int listed, const int* __restrict__ list,
+              const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ drift, int k,
+              float* __restrict__ room, float* __restrict__ reach) {
+    __shared__ uint4 ys[2][ROWS / 16][PARTS][32], zs[2][CENTERS / 8][32];
+    __shared__ Nearest kept[4][256];  // each thread's own, of its rows; in the end of all rows, by halves of the centers
+    __shared__ int64 starts[ROWS];  // of the rows, in values of x
+    __shared__ float norms[ROWS];
+    __shared__ int64 base, count;  // the tile's first row, and how many rows there are
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int down = warp % 4, along = warp / 4;          // the warp's 32 rows and 64 centers
+    int row = 16 * warp + lane / 4, part = lane % 4 * 4;  // it brings four features of this row and the eighth after it
+    bool wide = d % 4 == 0 && (size_t)x % sizeof(Four) == 0;
+    if (threadIdx.x == 0) {
+        count = listed ? (int64)*length : n;
+        base = (int64)blockIdx.x * ROWS;
+    }
+    __syncthreads();
+    while (base < count) {
+        if (threadIdx.x < ROWS) {
+            int64 place = min(base + threadIdx.x, count - 1);
+            starts[threadIdx.x] = (listed ? list[place] : place) * d;
+        }
+        __syncthreads();
+        X raw[2][4];
+        int step = 0;  // of 16 features and a tile of centers; they alternate between the halves of shared memory
+        auto fetch = [&](int from) {
+#pragma unroll
+            for (int h = 0; h < 2; h++) fetch_features(raw[h], x + starts[row + 8 * h] + from + part, d - part - from, wide);
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                copy_to_shared(&zs[step % 2][8 * h + warp][lane], centers + 512 * step + 256 * h + threadIdx.x);
+            }
+        };
+        fetch(0);
+        float norm[2];
+#pragma unroll
+        for (int r = 0; r < 4; r++) kept[r][threadIdx.x] = {NEVER, NEVER, 0};
+        for (int first = 0; first < tiles * CENTERS; first += CENTERS) {
+            float sum[2][8][4];  // of rows 16 m + ..., centers 8 c + ..., as multiply_matrices has them
+#pragma unroll
+            for (int e = 0; e < 64; e++) sum[e / 32][e / 4 % 8][e % 4] = 0.0f;
+            norm[0] = norm[1] = 0.0f;
+            for (int from = 0; from < depth; from += DEPTH) {
+                auto& y_now = ys[step % 2];
+                auto& z_now = zs[step % 2];
+                FourF offsets = *(const FourF*)(offset + from + part);
+                uint2 high[2], low[2];
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    float y[4];
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        y[e] = in_frame(raw[h][e], offsets.x[e], scale);
+                        norm[h] = fmaf(y[e], y[e], norm[h]);
+                    }
+                    high[h] = make_uint2(to_halves(y[0], y[1]), to_halves(y[2], y[3]));
+                    low[h] = make_uint2(to_halves(y[0] - low_half(high[h].x), y[1] - high_half(high[h].x)),
+                                        to_halves(y[2] - low_half(high[h].y), y[3] - high_half(high[h].y)));
+                }
+                y_now[warp][0][lane] = make_uint4(high[0].x, high[1].x, high[0].y, high[1].y);
+                if (PARTS == 2) y_now[warp][PARTS - 1][lane] = make_uint4(low[0].x, low[1].x, low[0].y, low[1].y);
+                wait_for_copies();
+                // Whoever passes has left the other half, and may fill it next.
+                __syncthreads();
+                step++;
+                int ahead = from + DEPTH < depth ? from + DEPTH : 0;
+                if (ahead || first + CENTERS < tiles * CENTERS) fetch(ahead);
+                uint4 y[2][PARTS];
+#pragma unroll
+                for (int m = 0; m < 2 * PARTS; m++) {
+                    y[m / PARTS][m % PARTS] = y_now[2 * down + m / PARTS][m % PARTS][lane];
+                }
+#pragma unroll
+                for (int c = 0; c < 8; c++) {
+                    uint4 z = z_now[8 * along + c][lane];
+#pragma unroll
+                    for (int m = 0; m < 2; m++) multiply_matrices(sum[m][c], y[m][0], z.x, z.y);
+#pragma unroll
+                    for (int m = 0; m < 2; m++) multiply_matrices(sum[m][c], y[m][0], z.z, z.w);
+                    if (PARTS == 2) {
+#pragma unroll
+                        for (int m = 0; m < 2; m++) multiply_matrices(sum[m][c], y[m][PARTS - 1], z.x, z.y);
+                    }
+                }
+            }
+            int center = first + 64 * along + lane % 4 * 2;
+            if (PARTS == 1) __syncwarp();  // or these are read earlier, for which there are no registers
+#pragma unroll
+            for (int c = 0; c < 8; c++) {
+                float2 square = *(const float2*)(squares + center + 8 * c);
+#pragma unroll
+                for (int r = 0; r < 4; r++) {
+                    Nearest found = kept[r][threadIdx.x];
+                    look_at(found, fmaf(sum[r / 2][c][r % 2 * 2], PRODUCTS_DOWN, square.x), center + 8 * c);
+                    look_at(found, fmaf(sum[r / 2][c][r % 2 * 2 + 1], PRODUCTS_DOWN, square.y), center + 8 * c + 1);
+                    kept[r][threadIdx.x] = found;
+                }
+            }
+        }
+        Nearest mine[4];
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            mine[r] = kept[r][threadIdx.x];
+            mine[r] = merge(mine[r], from_lane(mine[r], 1));
+            mine[r] = merge(mine[r], from_lane(mine[r], 2));
+        }
+        __syncthreads();  // everybody has taken their own
+        if (lane % 4 == 0) {
+#pragma unroll
+            for (int r = 0; r < 4; r++) kept[along][32 * down + 8 * r + lane / 4] = mine[r];
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            norm[h] += __shfl_xor_sync(0xffffffffu, norm[h], 1);
+            norm[h] += __shfl_xor_sync(0xffffffffu, norm[h], 2);
+            if (lane % 4 == 0) norms[row + 8 * h] = norm[h];
+        }
+        __syncthreads();
+        int64 place = base + threadIdx.x;
+        if (threadIdx.x < ROWS && place < count) {
+            Nearest best = merge(kept[0][threadIdx.x], kept[1][threadIdx.x]);
+            float square = __fmul_rn(norms[threadIdx.x], SQUARES_DOWN);
+            int label = next[place] = certain_label(best, square, margin_norm, margin);
+            if (bounded) {
+                int64 i = listed ? list[place] : place;
+                write_bounds(best, label, square, __fadd_rn(__fmul_rn(square, margin_norm), margin), drift, k,
+                             room[i], reach[i]);
+            }
+        }
+        __syncthreads();  // all of that is written again
+        if (threadIdx.x == 0) base += (int64)gridDim.x * ROWS;
+        __syncthreads();
+    }
+}
