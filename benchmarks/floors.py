@@ -13,21 +13,29 @@ from typing import Any
 # comparisons and logic; float64 operations on data center GPUs (2 elsewhere).
 FMA, ALU, DOUBLE = 128, 64, 64
 
+# Products of float16 that tensor cores add in a clock of a multiprocessor, by compute capability: the rates of NVIDIA's
+# datasheets (312, 989, 2,250 and 2,250 TFLOP/s, dense) over multiprocessors and clocks. On 9.0 and newer those are of
+# instructions that kernels here do not use; mma.sync is said to reach some 60 % there.
+TENSOR = {"80": 1024, "90": 2048, "100": 4096, "103": 4096}
+
 
 @dataclass(frozen=True)
 class Device:
-    """bandwidth: bytes read and written in a second by a copy. clocks: multiprocessors times cycles in a second."""
+    """bandwidth: bytes read and written in a second by a copy. clocks: multiprocessors times cycles in a second.
+    tensor: products of float16 in a clock, 0 where they are not used."""
 
     name: str
     bandwidth: float
     clocks: float
+    tensor: int = 0
 
     @staticmethod
     def measured(cp: Any) -> Device:
         attributes = cp.cuda.Device().attributes
         name = cp.cuda.runtime.getDeviceProperties(cp.cuda.Device().id)["name"]
         clocks = attributes["MultiProcessorCount"] * attributes["ClockRate"] * 1000.0  # kHz
-        return Device(name.decode() if isinstance(name, bytes) else name, bandwidth(cp), clocks)
+        tensor = TENSOR.get(cp.cuda.Device().compute_capability, 0)
+        return Device(name.decode() if isinstance(name, bytes) else name, bandwidth(cp), clocks, tensor)
 
 
 def bandwidth(cp: Any, size: int = 2**31, repeats: int = 10) -> float:
@@ -55,6 +63,14 @@ def assign_seconds(device: Device, n: int, d: int, k: int, itemsize: int) -> flo
     centers pass by every point (d <= 16), which the other pipe does at the same time."""
     pairs = n * k
     multiply = pairs * d / (FMA * device.clocks)
+    choose = pairs * 4 / (ALU * device.clocks)
+    return max(pass_bytes(n, d, itemsize) / device.bandwidth, multiply, choose)
+
+
+def assign_tensor_seconds(device: Device, n: int, d: int, k: int, itemsize: int) -> float:
+    """The same on tensor cores: three products of float16 for one, two for uint8; comparisons take the other pipes."""
+    pairs = n * k
+    multiply = pairs * d * (2 if itemsize == 1 else 3) / (device.tensor * device.clocks) if device.tensor else 0.0
     choose = pairs * 4 / (ALU * device.clocks)
     return max(pass_bytes(n, d, itemsize) / device.bandwidth, multiply, choose)
 

@@ -75,7 +75,7 @@ def test_a_report(machine, monkeypatch, tmp_path, capsys):
     assert ours["iterations"] == theirs["iterations"]
     assert {"assign_few", "settle", "inertia", "extent"} <= set(ours["kernels"])
     assert ours["kernels"]["settle"]["milliseconds"] == 2.0
-    assert ours["kernels"]["settle"]["floor_milliseconds"] > 0
+    assert ours["kernels"]["settle"]["times_its_floor"] == 2.0 / ours["kernels"]["settle"]["floor_milliseconds"]
     assert "| small 600x3, k=4, float32 | gpukmeans |" in printed
     assert "| small | settle |" in printed
 
@@ -110,7 +110,7 @@ def test_floors(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import floors
 
-    device = floors.Device("A GPU", 1e9, 1e9)
+    device = floors.Device("A GPU", 1e9, 1e9, 1024)
     n = 10**6
     assert floors.extent_seconds(device, n, 3, 4) == 0.012
     assert floors.settle_seconds(device, n) == 0.008
@@ -118,6 +118,9 @@ def test_floors(monkeypatch):
     assert floors.assign_seconds(device, n, 3, 1, 4) == 0.016
     assert floors.assign_seconds(device, n, 3, 1024, 4) == pytest.approx(n * 1024 / 16 / 1e9)
     assert floors.assign_seconds(device, n, 128, 1024, 4) == pytest.approx(n * 1024 / 1e9)
+    # Three products of 128 features at 1,024 a clock; two for bytes.
+    assert floors.assign_tensor_seconds(device, n, 128, 1024, 2) == pytest.approx(n * 1024 * 3 / 8 / 1e9)
+    assert floors.assign_tensor_seconds(device, n, 128, 1024, 1) == pytest.approx(n * 1024 * 2 / 8 / 1e9)
 
 
 def test_the_pictures_and_blobs_are_what_they_say(monkeypatch):

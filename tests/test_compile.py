@@ -18,6 +18,9 @@ from sass import disassembled, inner_loops
 # 30), Ada, Hopper, Blackwell (B200, then RTX 50).
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
+# Tensor cores serve where they are worth it alone (points/gpu.py): A100, H100 and H200, B200, B300.
+ONLY = {"assign_tensor": (80, 90, 100, 103)}
+
 # Instructions are counted for the GPU that NOTES.md computes its floors for. (For sm_120, waits of float64 arithmetic
 # stand in the code as NOPs.)
 COUNTED = 90
@@ -62,10 +65,26 @@ def group_of_centers(d: int) -> float:
     return (8 * rows * d + 12 * rows + 2 * (d + 1) + 6) / (8 * rows * d)
 
 
-def measured_rows(d: int) -> float:
-    """active, a row that is measured: of each feature loads of it, its offset and center, two multiply-adds, and a
-    conversion, which takes six for a float16; two more multiply-adds for the root and one for the bound."""
-    return (13 * d + 107) / (2 * d + 3)
+def measured_rows(d: int | None) -> float:
+    """active, a row that is measured: of each feature loads of it, its offset and center, a difference, a multiply-add,
+    and a conversion, which takes six for a float16; multiply-adds for the root and the bound. By a warp, addresses of
+    64 bits for each feature."""
+    return 19 if d is None else (13 * d + 107) / (d + 3)
+
+
+def sixteen_features(value: int, parts: int = 2) -> float:
+    """assign_tensor, 16 features of a warp's 32 rows and 64 centers: 16 HMMA for each product; 8 loads of centers and 2
+    of each part of rows. 8 values to bring: each a load or a share of one, a test and a zero for what is not there,
+    2 operations into the frame, 1 for the norm, `value` to unpack and split. 2 copies and a store to shared memory, all
+    with addresses; two pointers of 64 bits; the loop's own: 60."""
+    products = 16 * (parts + 1)
+    return (products + 8 + 2 * parts + 8 * (3 + 2 + 1 + value) + 60 + 40) / products
+
+
+def tensor_shared(parts: int) -> int:
+    """Twice the parts of 128 rows and two of 128 centers, of 16 features, two bytes each; of 256 threads best, second
+    and label of four rows; where rows begin, their norms, and two counts."""
+    return 2 * 16 * 2 * (128 * parts + 128 * 2) + 256 * 4 * 12 + 128 * 8 + 128 * 4 + 16
 
 
 def eight_features(width: int) -> float:
@@ -81,9 +100,9 @@ def eight_features(width: int) -> float:
 
 def many_shared(width: int) -> int:
     """Two halves of two tiles of 8 features, 4 floats between rows; the norms; of 256 threads best, second and
-    label."""
+    label; the number of rows."""
     rows = 128 if width == 128 else 256
-    return 4 * (2 * 8 * (rows + 4 + width + 4) + rows + 256 * 3)
+    return 4 * (2 * 8 * (rows + 4 + width + 4) + rows + 256 * 3) + 8
 
 
 BUDGETS = {
@@ -141,6 +160,12 @@ BUDGETS = {
     "dither": Budget(FOUR_BLOCKS, Loop("IMAD", 5)),
     # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.
     "assign_many": Budget(TWO_BLOCKS, Loop("FFMA", eight_features), many_shared),
+    # 64 sums, 16 words of rows and 4 of centers, 8 values for the next 16 features. A value's split: half a conversion of
+    # two, a conversion back, a difference, half a conversion.
+    "assign_tensor": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3)), tensor_shared(2)),
+    "assign_tensor of float16": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 13)), tensor_shared(2)),
+    "assign_tensor of float64": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 2)), tensor_shared(2)),
+    "assign_tensor of uint8": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(1 + 5, parts=1)), tensor_shared(1)),
     # Twice the registers for the next values: one block, where need be.
     "assign_many of float64": Budget(ONE_BLOCK, Loop("FFMA", eight_features), many_shared),
 }
@@ -157,6 +182,8 @@ SPECIALISATIONS = [
     # Those that take most registers.
     *[("assign_few", x, 0, d) for x, d in (("uint8", 8), ("float64", 8), ("uint8", 16), ("float64", 16))],
     *[("active", x, 0, d) for x, d in (("uint8", 3), ("float16", 3), ("float32", 16), ("float64", 16))],
+    *[("active", x, 0, None) for x in KINDS],
+    *[("assign_tensor", x, 0, None) for x in KINDS],
     *[("assign_many", x, 0, 128) for x in KINDS],
     *[("assign_many", x, 0, 16) for x in ("uint8", "float64")],
     *[("assign_many", x, 0, 32) for x in ("float16", "float32")],
@@ -226,7 +253,7 @@ def check(family: str, options: list[str], tmp_path: Path, x: str, size: int | N
     folder = Path(str(files("gpukmeans.kernels")))
     source = (folder / f"{family}.cu").read_text()
     kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\(", source))
-    for architecture in ARCHITECTURES:
+    for architecture in ONLY.get(family, ARCHITECTURES):
         report, cubin = compile_for(architecture, source, ["--std=c++17", f"-I{folder}", *options])
         assert "warning" not in report, report
         check_resources(kernels, x, size, architecture, report)

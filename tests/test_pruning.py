@@ -44,11 +44,11 @@ def blobs(n, d, k, seed=0, spread=0.3):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
-@pytest.mark.parametrize("d", [1, 3, 16])
-def test_iterations(address, dtype, d):
+@pytest.mark.parametrize(("d", "k"), [(1, 8), (3, 8), (16, 8), (17, 8), (40, 36)])
+def test_iterations(address, dtype, d, k):
     x = (blobs(400, d, 8) * 8 + 100).clip(0, 255).astype(dtype)
     found, (expected, scales) = both(address, x)
-    centers = x[:8].astype(np.float64)
+    centers = x[:k].astype(np.float64)
     for _ in range(6):
         found.assign(centers)
         expected.assign(centers)
@@ -56,8 +56,10 @@ def test_iterations(address, dtype, d):
         centers = lloyd.update(expected, scales, centers)
 
 
-def test_settled_rows_are_left_out(address):
-    x = blobs(900, 3, 6, spread=0.05)
+@pytest.mark.parametrize(("d", "clusters", "capability"), [(3, 6, "90"), (24, 40, "90"), (24, 40, "86")])
+def test_settled_rows_are_left_out(d, clusters, capability):
+    address = HostCuda(build="fast", seed=1, capability=capability)
+    x = blobs(900, d, clusters, spread=0.05)
     found, (expected, scales) = both(address, x)
     centers = x[:40]
     shares = []
@@ -73,7 +75,7 @@ def test_settled_rows_are_left_out(address):
     before = found.compared
     found.assign(centers)
     found.assign(centers)
-    assert found.compared - before < 0.2 * len(x), "where nothing moved"
+    assert found.compared - before < 0.5 * len(x), "where nothing moved"
 
 
 def ties():
@@ -89,6 +91,8 @@ HARD = {
     "huge": blobs(150, 4, 5) * 2.0**300,
     "half precision": blobs(200, 2, 4).astype(np.float16),
     "bytes": (blobs(300, 3, 5) * 8 + 100).clip(0, 255).astype(np.uint8),
+    "many features": blobs(200, 35, 5) + 1e4,
+    "many bytes": (blobs(300, 17, 5) * 8 + 100).clip(0, 255).astype(np.uint8),
 }
 
 
@@ -168,12 +172,13 @@ def test_other_numbers_of_centers(address):
         agree(found, expected)
 
 
+@pytest.mark.parametrize(("n", "d", "k"), [(2500, 3, 6), (700, 18, 6), (600, 18, 34)])
 @pytest.mark.parametrize("seed", [2, 3])
-def test_no_race_and_no_order_of_threads(monkeypatch, seed):
+def test_no_race_and_no_order_of_threads(monkeypatch, seed, n, d, k):
     monkeypatch.setattr(gpu, "RESIDENT", 1)
-    x = blobs(2500, 3, 6).astype(np.float32)
+    x = blobs(n, d, 6).astype(np.float32)
     found, (expected, scales) = both(HostCuda(build="race" if seed == 2 else "address", seed=seed), x)
-    centers = x[:6].astype(np.float64)
+    centers = x[:k].astype(np.float64)
     for _ in range(4):
         found.assign(centers)
         expected.assign(centers)

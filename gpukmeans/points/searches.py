@@ -1,4 +1,4 @@
-"""The kernels that compare rows with all centers, kernels/assign_*.cu: which one serves, and how each wants its centers."""
+"""The kernels that compare rows with all centers, kernels/assign_*.cu: where each serves, and how it wants them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def few(frame: Frame, columns: F32, largest_z: float) -> Search:
     return Search(
         "assign_few",
         options=(f"-DD_FEW={d}",),
-        rows=BLOCK * (4 if d <= 8 else 2),  # 16 or fewer values of a row fit the registers four or, beyond, two at a time
+        rows=BLOCK
+        * (4 if d <= 8 else 2),  # 16 or fewer values of a row fit the registers four or, beyond, two at a time
         shape=(),
         scale=frame.scale,
         tables=(padded,),

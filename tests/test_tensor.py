@@ -1,0 +1,267 @@
+"""Tensor cores in the assignment step: what the bound on their scores rests on, and that no certain label is wrong.
+
+On a CPU they are tests/host_cuda/tensor.h, which loses as many bits as any device is known to. With --device cuda, what
+the bound takes for granted is asked of the GPU itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from host_cuda.runtime import HostCuda
+from test_kernels import mirrored, same, values
+
+from gpukmeans import KMeans, dispatch, lloyd
+from gpukmeans.exact import U32, Frame
+from gpukmeans.points import gpu, searches
+from gpukmeans.points.cuda import CudaPoints
+
+DTYPES = ["uint8", "float16", "float32", "float64"]
+
+
+@pytest.fixture(scope="module")
+def address():
+    return HostCuda(build="address", seed=1)
+
+
+# ---------------------------------------------------------------- one instruction
+
+
+SOURCE = """
+#include "tensor.cuh"
+
+// Products of `count` pairs of matrices, as lanes hold them, each added to its own sums.
+extern "C" __global__ void multiply(const uint4* a, const uint2* b, float4* c, int count) {
+    for (int i = 0; i < count; i++) {
+        int at = i * 32 + threadIdx.x;
+        float sum[4] = {c[at].x, c[at].y, c[at].z, c[at].w};
+        multiply_matrices(sum, a[at], b[at].x, b[at].y);
+        c[at] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+    }
+}
+
+extern "C" __global__ void split(const float* x, unsigned* halves, float* back, int count) {
+    for (int i = threadIdx.x; i < count; i += 32) {
+        halves[i] = to_halves(x[2 * i], x[2 * i + 1]);
+        back[2 * i] = low_half(halves[i]);
+        back[2 * i + 1] = high_half(halves[i]);
+    }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def cp(device):
+    """The GPU under test, or the CPU in its place."""
+    if not device.startswith("cuda"):
+        return HostCuda(build="fast", seed=1)
+    import cupy
+
+    if cupy.cuda.Device().compute_capability not in gpu._TENSOR_CORES:
+        pytest.skip("a GPU whose tensor cores are not used")
+    return cupy
+
+
+@pytest.fixture(scope="module")
+def functions(cp):
+    from importlib.resources import files
+
+    module = cp.RawModule(code=SOURCE, options=("--std=c++17", f"-I{files('gpukmeans.kernels')}"))
+    return {name: module.get_function(name) for name in ("multiply", "split")}
+
+
+def multiply(cp, functions, a, b, c):
+    """c + a b of float16 a (m, 16, 16) and b (m, 16, 8), and float32 c (m, 16, 8)."""
+    m = len(a)
+    # Lane 4 g + t: rows g and g + 8, columns 2 t, 2 t + 1 and those eight further; see kernels/tensor.cuh.
+    lanes_a = a.reshape(m, 2, 8, 2, 4, 2).transpose(0, 2, 4, 3, 1, 5)
+    lanes_b = b.reshape(m, 2, 4, 2, 8).transpose(0, 4, 2, 1, 3)
+    lanes_c = c.reshape(m, 2, 8, 4, 2).transpose(0, 2, 3, 1, 4)
+    device = [cp.asarray(np.ascontiguousarray(array)) for array in (lanes_a, lanes_b, lanes_c)]
+    functions["multiply"]((1,), (32,), (*device, np.int32(m)))
+    return cp.asnumpy(device[2]).reshape(m, 8, 4, 2, 2).transpose(0, 3, 1, 2, 4).reshape(c.shape)
+
+
+def test_products_are_of_the_matrices_meant(cp, functions):
+    """Small whole numbers, which nobody rounds."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-9, 10, (20, *shape)).astype(np.float16) for shape in ((16, 16), (16, 8)))
+    c = rng.integers(-99, 100, (20, 16, 8)).astype(np.float32)
+    found = multiply(cp, functions, a, b, c)
+    np.testing.assert_array_equal(found, c + a.astype(np.float32) @ b.astype(np.float32))
+
+
+def sums(rng, m):
+    """Products that cancel, that are alike, that are much smaller than the sum so far, or one among many of them."""
+    spread = rng.choice([0, 4, 12], (m, 1, 1))
+    a = rng.normal(size=(m, 16, 16)) * 2.0 ** (8 - spread * rng.random((m, 16, 16)))
+    b = rng.normal(size=(m, 16, 8)) * 2.0 ** (8 - spread * rng.random((m, 16, 8)))
+    alike = rng.random((m, 1, 1)) < 0.3
+    a, b = np.where(alike, np.abs(a), a).astype(np.float16), np.where(alike, np.abs(b), b).astype(np.float16)
+    for factor in (a, b):
+        factor[np.abs(factor) < 2.0**-14] = 0  # subnormal numbers, which need not count (exact.Frame)
+    product = a.astype(np.float64) @ b.astype(np.float64)
+    c = product * rng.choice([-1, 1, 0, 2.0**-9, 2.0**11], (m, 1, 1)) * rng.uniform(0.5, 1, (m, 16, 8))
+    return a, b, c.astype(np.float32)
+
+
+def test_sums_lose_no_more_than_the_bound_allows_them(cp, functions):
+    """Of each of 16 products its own last bits, the sum's and the result's: 6 u of what is largest (exact.Frame)."""
+    a, b, c = sums(np.random.default_rng(1), 400)
+    exact = c + a.astype(np.float64) @ b.astype(np.float64)
+    largest = np.abs(c) + np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64))
+    lost = np.abs(multiply(cp, functions, a, b, c) - exact) / (16 * 6 * U32 * largest)
+    assert lost.max() <= 1
+    assert lost.max() > 2**-12, "as if nothing were ever lost"
+
+
+def test_halves_are_float16(cp, functions):
+    rng = np.random.default_rng(2)
+    x = (rng.normal(size=4000) * 2.0 ** rng.integers(-30, 16, 4000)).astype(np.float32)
+    ties = (np.arange(-2050, 2050) + 0.5).astype(np.float32) * np.float32(2.0**-3)
+    x = np.concatenate(
+        [x, ties, ties * np.float32(2.0**-21), np.float32([0.0, -0.0, 65504, -65504, 2.0**-25, 2.0**-24])]
+    )
+    with np.errstate(over="ignore"):
+        expected = x.astype(np.float16)
+    given = cp.asarray(x)
+    halves, back = cp.asarray(np.zeros(len(x) // 2, np.uint32)), cp.asarray(np.zeros(len(x), np.float32))
+    functions["split"]((1,), (32,), (given, halves, back, np.int32(len(x) // 2)))
+    np.testing.assert_array_equal(cp.asnumpy(halves).view(np.float16), expected)
+    np.testing.assert_array_equal(cp.asnumpy(back), expected.astype(np.float32))
+
+
+# ---------------------------------------------------------------- what is certain is right
+
+
+def along_rays(rng, dtype, d, k):
+    """Rows in a corner, each with one center behind it and one before it at almost the same distance: sums of products
+    that are all positive, three times as large for one as for the other, so that what they lose does not cancel."""
+    half = (k + 1) // 2
+    y = rng.uniform(0.6, 1, (half, d)).astype(np.float32).astype(np.float64)
+    nudge = 2.0 ** -rng.integers(8, 24, (half, 1)) * rng.choice([-1, 1], (half, 1))
+    x = np.concatenate([y, -np.ones((1, d)), np.ones((1, d))]).astype(np.float32)
+    if dtype == "uint8":
+        x = np.rint(x * 127.5 + 127.5).astype(np.uint8)
+        y = x[:half].astype(np.float64) - 127.5
+        return x, np.concatenate([y * 1.5 * (1 + nudge), y / 2])[:k] + 127.5
+    x = x.astype(dtype)
+    y = x[:half].astype(np.float64)
+    return x, np.concatenate([y * 1.5 * (1 + nudge), y / 2])[:k]
+
+
+# Features and centers that fill tiles, one over and one short.
+SEARCHES = [
+    *[(dtype, 17, 33) for dtype in DTYPES],
+    *[("float32", 40, 129), ("float64", 31, 128), ("float16", 65, 127), ("uint8", 48, 257), ("float32", 200, 60)],
+]
+
+
+def labels_of(cp, x, centers):
+    points = CudaPoints(cp, x)
+    lloyd.prepare(points, *points.extent())
+    points.assign(centers)
+    return points.labels(), points.uncertain
+
+
+@pytest.mark.parametrize(("dtype", "d", "k"), SEARCHES)
+def test_no_certain_label_is_wrong(address, brute_labels, dtype, d, k):
+    certain, before = 0, address.launches["assign_tensor"]
+    for make in (mirrored, along_rays):
+        for seed in range(4):
+            x, centers = make(np.random.default_rng(seed), dtype, d, k)
+            # Centers that mirroring brought out of float16's reach: half way back.
+            middle = (x.max(axis=0).astype(np.float64) + x.min(axis=0)) / 2
+            reach = np.abs(x - middle).max()
+            centers = middle + np.clip(centers - middle, -3 * reach, 3 * reach)
+            labels, uncertain = labels_of(address, x, centers)
+            np.testing.assert_array_equal(labels, brute_labels(x, centers), err_msg=f"{make.__name__} {seed}")
+            certain += len(x) - uncertain
+    assert certain > 0
+    assert address.launches["assign_tensor"] >= before + 4  # the rest is of scales that they do not serve
+
+
+@pytest.mark.parametrize(("dtype", "d", "k"), [("uint8", 200, 60), ("float64", 130, 60), ("float16", 300, 60)])
+def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeypatch, dtype, d, k):
+    """The bound is a worst case of any order and of all roundings going one way; a thousandth of it is too little."""
+    honest = Frame.tensor_margin_factors
+    monkeypatch.setattr(
+        Frame,
+        "tensor_margin_factors",
+        lambda frame, largest_z: tuple(np.float32(factor / 1000) for factor in honest(frame, largest_z)),
+    )
+    wrong = 0
+    for seed in range(12):
+        x, centers = along_rays(np.random.default_rng(seed), dtype, d, k)
+        wrong += np.count_nonzero(labels_of(address, x, centers)[0] != brute_labels(x, centers))
+    assert wrong > 0
+
+
+# ---------------------------------------------------------------- fits
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """on(cp): from here on, fits run on the kernels."""
+
+    def switch(cp):
+        def make_points(x, weights=None, summary=None, *, device, **how):
+            return dispatch.on_gpu(cp, x, weights, summary, **how)
+
+        monkeypatch.setattr(dispatch, "make_points", make_points)
+
+    return switch
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_fits_are_numpys(on, address, dtype):
+    before = address.launches["assign_tensor"]
+    same(on, address, values(dtype, 300, 19), 40, np.random.default_rng(1).integers(0, 4, 300))
+    assert address.launches["assign_tensor"] > before + 3
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_no_race_and_no_order_of_threads(on, monkeypatch, seed):
+    """More tiles of rows than blocks at once, more tiles of centers than one."""
+    monkeypatch.setattr(gpu, "RESIDENT", 1)
+    cp = HostCuda(build="race" if seed == 2 else "address", seed=seed)
+    same(on, cp, values("float32", 700, 20), 140, max_iter=2)
+    same(on, cp, values("uint8", 300, 33), 40, max_iter=2)
+    assert cp.launches["assign_tensor"] > 4
+
+
+# ---------------------------------------------------------------- when they serve
+
+
+def frame_and_columns(d, k, scale=1.0, reach=1.0):
+    x = np.random.default_rng(0).uniform(-1, 1, (50, d)) * scale
+    frame = Frame.of(x.min(axis=0), x.max(axis=0))
+    return frame, *frame.centers(x[np.arange(k) % 50] * reach)
+
+
+@pytest.mark.parametrize(
+    ("serves", "problem"),
+    [
+        (True, frame_and_columns(17, 33)),
+        (False, frame_and_columns(17, 32)),
+        (True, frame_and_columns(8192, 33)),
+        (False, frame_and_columns(8193, 33)),
+        (True, frame_and_columns(20, 40, reach=3)),
+        (False, frame_and_columns(20, 40, reach=4.5)),
+        (True, frame_and_columns(20, 40, scale=2.0**-110)),
+        (False, frame_and_columns(20, 40, scale=2.0**-114)),
+        (True, frame_and_columns(20, 40, scale=2.0**300)),
+    ],
+    ids=["fewest centers", "too few", "most features", "too many", "far", "too far", "small", "too small", "large"],
+)
+def test_they_serve_where_their_bound_holds(serves, problem):
+    assert (searches.tensor(*problem) is not None) == serves
+
+
+@pytest.mark.parametrize(("capability", "used"), [("80", True), ("86", False), ("90", True), ("120", False)])
+def test_they_serve_on_gpus_where_they_are_worth_it(on, capability, used):
+    cp = HostCuda(build="fast", capability=capability)
+    on(cp)
+    KMeans(40, random_state=0, max_iter=2, device="cpu").fit(values("float32", 200, 20))
+    assert (cp.launches["assign_tensor"] > 0) == used
+    assert (cp.launches["assign_many"] > 0) == (not used)
