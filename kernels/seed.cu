@@ -114,8 +114,9 @@ __device__ __forceinline__ int64 before_in_block(int64 amount, int64 (&warps)[SC
     return before;
 }
 
-// runs: (count,), from sums to inclusive prefix sums, in place. One block of SCAN threads.
-extern "C" __global__ void __launch_bounds__(SCAN) prefix_sums(unsigned long long* __restrict__ runs, long long count) {
+// runs: (count,), from sums to inclusive prefix sums, in place. answer: the total. One block of SCAN threads.
+extern "C" __global__ void __launch_bounds__(SCAN)
+prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned long long* __restrict__ answer) {
     __shared__ int64 warps[SCAN / 32];
     int64 total = 0;
     for (int64 base = 0; base < count; base += RUN) {
@@ -133,6 +134,7 @@ extern "C" __global__ void __launch_bounds__(SCAN) prefix_sums(unsigned long lon
         }
         total += all;
     }
+    if (threadIdx.x == 0) *answer = (uint64)total;
 }
 
 // The first row whose prefix sum exceeds ranks[blockIdx.x], and its coordinates, (m, d). A block of SCAN threads to a

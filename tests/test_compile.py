@@ -160,8 +160,8 @@ BUDGETS = {
     "dither": Budget(FOUR_BLOCKS, Loop("IMAD", 5)),
     # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.
     "assign_many": Budget(TWO_BLOCKS, Loop("FFMA", eight_features), many_shared),
-    # 64 sums, 16 words of rows and 4 of centers, 8 values for the next 16 features. A value's split: half a conversion of
-    # two, a conversion back, a difference, half a conversion.
+    # 64 sums, 16 words of rows and 4 of centers, 8 values for the next 16 features. To split a value: half a conversion
+    # of two, a conversion back, a difference, half a conversion.
     "assign_tensor": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3)), tensor_shared(2)),
     "assign_tensor of float16": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 13)), tensor_shared(2)),
     "assign_tensor of float64": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 2)), tensor_shared(2)),

@@ -18,7 +18,7 @@ from host_cuda.runtime import HostCuda
 
 from gpukmeans import DeviceError, KMeans, dispatch, lloyd
 from gpukmeans.exact import Frame, Inertia, Weights
-from gpukmeans.points import cuda, gpu, searches
+from gpukmeans.points import cuda, gpu, searches, seeds
 from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints
@@ -309,7 +309,7 @@ def test_many_runs_and_turns_of_the_grid_are_numpys(on, address, monkeypatch):
     monkeypatch.setattr(gpu, "RESIDENT", 1)
     for module in (cuda, searches):
         monkeypatch.setattr(module, "SHARED", 256)
-    monkeypatch.setattr(cuda, "RUN", 32)
+    monkeypatch.setattr(seeds, "RUN", 32)
     same(on, address, values("float32", 5000, 2), 30, max_iter=3)
 
 
@@ -343,7 +343,7 @@ def test_no_race_beyond_one_turn_of_the_grid(on, race, monkeypatch):
     monkeypatch.setattr(gpu, "RESIDENT", 1)
     for module in (cuda, searches):
         monkeypatch.setattr(module, "SHARED", 256)
-    monkeypatch.setattr(cuda, "RUN", 32)
+    monkeypatch.setattr(seeds, "RUN", 32)
     same(on, race, values("float32", 2500, 2), 30, max_iter=2)
     same(on, race, values("float32", 300, 17), 140, max_iter=2)
     same(on, race, values("float32", 600, 2), 3, init="k-means||", max_iter=1)
@@ -386,6 +386,21 @@ def test_an_iteration_waits_once_for_the_device(address, monkeypatch, d):
         monkeypatch.setattr(gpu.Gpu, name, lambda *args, name=name, to=crossing: crossings.append(name) or to(*args))
     points.assign(lloyd.update(points, scales, centers))
     assert crossings == ["upload", "get"]
+
+
+@pytest.mark.parametrize("weighing", ["none", "copies"])
+def test_seeding_waits_twice_for_each_center(address, monkeypatch, weighing):
+    """For the rows drawn and their potentials, and for the distances left and their total; once more where the scale
+    of masses changes."""
+    x = values("float32", 2000, 3)
+    weights = WEIGHTS[weighing](np.random.default_rng(2), len(x))
+    summary, used = (None, None) if weights is None else Weights.of(weights + 1.0)
+    points = CudaPoints(address, x, used, summary)
+    lloyd.prepare(points, *points.extent())
+    waits, get = [], gpu.Gpu.get
+    monkeypatch.setattr(gpu.Gpu, "get", lambda self, array: waits.append(array) or get(self, array))
+    kmeans_plusplus(points, 40, np.random.RandomState(0))
+    assert len(waits) < 2 * 40 + 15, len(waits)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

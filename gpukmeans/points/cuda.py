@@ -14,15 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights
+from gpukmeans.points import seeds
 from gpukmeans.points.base import Farthest, State
 from gpukmeans.points.gpu import BLOCK, SHARED, Gpu
 from gpukmeans.points.proposals import Proposals
+from gpukmeans.points.seeds import Seeds
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
-
-# Rows of a run in seed.cu: the four that each thread of a block scans. 10^8 rows have 10^5 runs, which one block scans
-# in 100 steps.
-RUN = 4 * BLOCK
 
 # What settle.cu counts, in front of the sums.
 COUNTS = 3
@@ -60,7 +58,7 @@ class CudaPoints:
         self.uncertain = self.compared = 0
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
         weighed = (f"-DWEIGHT_KIND={kind}",)
-        more = {"settle": weighed, "distance": weighed, "seed": (*weighed, f"-DRUN={RUN}")}
+        more = {"settle": weighed, "distance": weighed, "seed": (*weighed, f"-DRUN={seeds.RUN}")}
         self._gpu = Gpu(cp, (f"-DX_KIND={X_KINDS[self._dtype.name]}",), more)
         self._given, self._lasting, self._stay = x, lasting, stay
         self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not unit else None
@@ -68,7 +66,7 @@ class CudaPoints:
         self.k = 0  # of the centers that there are labels of
         self._proposals: Proposals  # made by `_label`, as the labels are
         self._sums: NDArray[np.uint64] | None = None  # as they are on the device, if they have come down
-        self._closest: Any = None
+        self._seeds = Seeds(self._gpu, self._w, self.weights)
         self._spare: Any = None
         self._offset = self._scale = self._gpu.nothing  # until `prepare`
         self._unit = 2.0**self.weights.exponent
@@ -139,10 +137,10 @@ class CudaPoints:
             self._label(state.k)
             self._labels = self._gpu.put(state.labels)
         if state.closest is not None:
-            self._closest = self._spare = self._gpu.put(state.closest)
+            self._seeds.closest = self._spare = self._gpu.put(state.closest)
 
     def closest(self) -> Floats | None:
-        return None if self._closest is None else self._gpu.get(self._closest)
+        return None if self._seeds.closest is None else self._gpu.get(self._seeds.closest)
 
     # ------------------------------------------------------------ assignment and update
 
@@ -151,7 +149,7 @@ class CudaPoints:
         if k != self.k:
             self._label(k)
         # Bounds for the next time take the memory that seeding took.
-        bounds = self._scratch if self._lasting and self._closest is None else None
+        bounds = self._scratch if self._lasting and self._seeds.closest is None else None
         counts, sums = self._answers[:COUNTS], self._answers[COUNTS:]
         with self._gpu:
             counts.fill(0)
@@ -264,57 +262,28 @@ class CudaPoints:
     # ------------------------------------------------------------ seeding
 
     def restart(self) -> None:
-        self._closest = None
-
-    def _mass(self) -> tuple[Any, Any, np.float64, np.float64]:
-        """The arguments that say what a row's mass is, by the last call of `total`."""
-        closest = self._gpu.nothing if self._closest is None else self._closest
-        return self._w, closest, np.float64(self._power), np.float64(self._unit)
+        self._seeds.restart()
 
     def total(self, exponent: int | None) -> int:
-        self._power = 0.0 if exponent is None else 2.0**exponent
-        count = -(-self.n // RUN)
-        self._prefix = self._gpu.zeros(count, np.uint64)
-        blocks = min(self._gpu.blocks, count)
-        self._gpu.run("seed", "run_sums", blocks, BLOCK, np.int64(self.n), *self._mass(), self._prefix)
-        self._gpu.run("seed", "prefix_sums", 1, min(RUN, BLOCK), self._prefix, np.int64(count))
-        return int(self._gpu.get(self._prefix[count - 1 :])[0])
+        return self._seeds.total(self.n, exponent)
 
     def find(self, ranks: list[int]) -> Floats:
-        rows = self._gpu.empty((len(ranks), self.d), np.float64)
-        tail = (self._prefix, np.int64(len(self._prefix)), self._gpu.put(np.array(ranks, np.int64)), rows)
-        self._gpu.run("seed", "find", len(ranks), min(RUN, BLOCK), *self._rows(), *self._mass(), *tail)
-        return self._gpu.get(rows)
+        return self._seeds.find(*self._rows(), ranks)
 
     def propose(self, candidates: Floats) -> None:
-        self._candidates = self._gpu.put(candidates)
+        self._seeds.propose(candidates)
 
     def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
-        m = len(self._candidates)
-        sums = self._gpu.zeros(m, np.uint64)
-        self._gpu.launch(
-            *("seed", "potentials", self.n, *self._rows(), self._w, self._closest, self._candidates, np.int32(m)),
-            *(np.float64(2.0**exponent), sums),
-        )
-        totals = self._gpu.get(sums).tolist()
+        totals = self._seeds.potentials(*self._rows(), exponent)
         return totals, totals
 
     def accept(self, candidate: int) -> float:
-        first = self._closest is None
-        closest = self._scratch() if first else self._closest
-        if first and self.k:
-            self._proposals.forget()
-        largest = self._gpu.zeros(1, np.uint64)
-        center = self._candidates[candidate : candidate + 1]
-        self._gpu.launch("seed", "accept_center", self.n, *self._rows(), center, np.int32(first), closest, largest)
-        self._closest = closest
-        return float(self._gpu.get(largest).view(np.float64)[0])
+        if self._seeds.closest is None and self.k:
+            self._proposals.forget()  # its bounds are in the same memory
+        return self._seeds.accept(*self._rows(), candidate, self._scratch())
 
     def accept_all(self, centers: Floats) -> float:
-        largest = self._gpu.zeros(1, np.uint64)
-        device = self._gpu.put(centers)
-        self._gpu.launch("seed", "accept_all", self.n, *self._rows(), device, self._labels, self._closest, largest)
-        return float(self._gpu.get(largest).view(np.float64)[0])
+        return self._seeds.accept_all(*self._rows(), centers, self._labels)
 
 
 def _doubles(keys: NDArray[np.uint64]) -> Floats:
