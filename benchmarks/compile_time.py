@@ -35,9 +35,9 @@ FITS = {"uint8 x 3, k = 64": ("uint8", 3, 64), "float32 x 128, k above 64": ("fl
 Source = tuple[str, tuple[str, ...]]
 
 
-def compiled_by_a_fit(dtype: str, d: int, k: int) -> list[Source]:
+def compiled_by_a_fit(architecture: int, dtype: str, d: int, k: int) -> list[Source]:
     """Source and options of each module that a fit of such rows compiles, and a prediction by it."""
-    host = HostCuda(build="fast")
+    host = HostCuda(build="fast", capability=str(architecture))
     asked: dict[Source, None] = {}
     load = host.RawModule
 
@@ -71,7 +71,7 @@ def main() -> None:
         "fits": {},
     }
     for name, fit in FITS.items():
-        taken = [seconds(options.arch, code, words) for code, words in compiled_by_a_fit(*fit)]
+        taken = [seconds(options.arch, code, words) for code, words in compiled_by_a_fit(options.arch, *fit)]
         report["fits"][name] = taken
         print(f"{name}: {len(taken)} modules of kernels, {sum(taken):.1f} s, the longest {max(taken):.1f} s")
     if options.json:
