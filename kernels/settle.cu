@@ -1,12 +1,15 @@
 // The rest of the assignment step: uncertain labels are decided by D (Rule 1), labels are replaced, and only the rows
 // that changed cluster move their terms from one cluster's integer sums to the other's (Rule 3).
 //
-// A thread takes one row, and the warp together those of its rows that D has to decide. Sums gather in a block's shared
+// A thread takes one row, and the warp together those of its rows that D has to decide; of more than FEW features also
+// those that move, so that neighboring lanes read neighboring values and add to neighboring sums. Sums gather in a block's shared
 // memory where k * (d + 1) of them fit, so that global memory sees one addition a block and sum; otherwise they go to
 // global memory, whose 64-bit add needs no loop.
 // Traffic: 8 bytes a row read, 4 written; the row itself only if it is uncertain or changed.
 
 #include "common.cuh"
+
+#define FEW 16  // half a warp would have nothing to do
 
 // The label by D, found by the whole warp, which calls it with one row: D of one pair is a chain of 2 d dependent
 // operations of float64, and one thread alone would take k of them after another, longer than all else in an iteration.
@@ -48,6 +51,21 @@ settle(const X* __restrict__ x, long long n, int d, const double* __restrict__ c
         for (int e = threadIdx.x; e < 2 * size; e += blockDim.x) local[e] = 0;
         __syncthreads();
     }
+    // Every step-th term of a row, from one on.
+    auto move = [&](int64 i, int to, int from, int first, int step) {
+        const X* row = x + i * d;
+        W weight = weight_of(weights, i);
+        for (int j = first; j <= d; j += step) {
+            int64 term = j < d ? fixed_term(row[j], offset[j], scale[j], weight) : weight_mass(weight, unit);
+            if (summing == 2) {
+                add_shared(local + 2 * (to * (d + 1) + j), term);
+                if (from >= 0) add_shared(local + 2 * (from * (d + 1) + j), -term);
+            } else {
+                add_global(sums + (int64)to * (d + 1) + j, term);
+                if (from >= 0) add_global(sums + (int64)from * (d + 1) + j, -term);
+            }
+        }
+    };
     int64 changed = 0, decided = 0;
     if (listed) n = (int64)counts[2];
     // Lanes beyond the last row go along with their warp.
@@ -62,24 +80,23 @@ settle(const X* __restrict__ x, long long n, int d, const double* __restrict__ c
             int label = decide(x + theirs * d, centers, k, d);
             if (lane == turn) after = label;
         }
-        if (place >= n) continue;
+        int before = place < n ? labels[i] : after;
+        bool moves = after != before;
         decided += uncertain;
-        int before = labels[i];
-        const X* row = x + i * d;
-        if (after == before) continue;
-        changed++;
-        labels[i] = after;
+        if (moves) {
+            changed++;
+            labels[i] = after;
+        }
         if (!summing) continue;
-        W weight = weight_of(weights, i);
-        for (int j = 0; j <= d; j++) {
-            int64 term = j < d ? fixed_term(row[j], offset[j], scale[j], weight) : weight_mass(weight, unit);
-            if (summing == 2) {
-                add_shared(local + 2 * (after * (d + 1) + j), term);
-                if (before >= 0) add_shared(local + 2 * (before * (d + 1) + j), -term);
-            } else {
-                add_global(sums + (int64)after * (d + 1) + j, term);
-                if (before >= 0) add_global(sums + (int64)before * (d + 1) + j, -term);
-            }
+        if (d <= FEW) {
+            if (moves) move(i, after, before, 0, 1);
+            continue;
+        }
+        for (unsigned left = __ballot_sync(0xffffffffu, moves); left; left &= left - 1) {
+            int turn = __ffs(left) - 1;
+            int64 theirs = __shfl_sync(0xffffffffu, i, turn);
+            int to = __shfl_sync(0xffffffffu, after, turn), from = __shfl_sync(0xffffffffu, before, turn);
+            move(theirs, to, from, (int)lane, 32);
         }
     }
     // Both counts in one sum over the warp: its share of fewer than 2^32 rows each.
