@@ -19,6 +19,7 @@ from gpukmeans.image.pixels import NumPyPixels, Pixels
 from gpukmeans.points.base import DeviceError, Points
 from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
+from gpukmeans.points.gpu import Ahead
 from gpukmeans.points.numpy import NumPyPoints
 from gpukmeans.points.sparse import rows_of
 
@@ -157,11 +158,14 @@ def on_gpu(
     there = isinstance(x, cp.ndarray)
     whole = summary or Weights.of_rows(n)
 
-    def make(rows: slice) -> CudaPoints:
-        part = None if weights is None else weights[rows]
-        return CudaPoints(cp, x[rows], part, whole, lasting, stay=there and rows == slice(0, n), unit=unit)
+    beside = Ahead(cp)
 
-    return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray, unit=unit)
+    def make(rows: slice, ahead: bool) -> CudaPoints:
+        part = None if weights is None else weights[rows]
+        stay = there and rows == slice(0, n)
+        return CudaPoints(cp, x[rows], part, whole, lasting, stay, unit, beside if ahead else None)
+
+    return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray, unit=unit, lasting=lasting)
 
 
 def make_pixels(pixels: Any, *, device: str) -> Pixels:

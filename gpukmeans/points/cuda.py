@@ -7,7 +7,8 @@ CPU too, with an object of the same few methods in CuPy's place, which is why Cu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights
 from gpukmeans.points.base import Farthest, State
-from gpukmeans.points.gpu import BLOCK, SHARED, Gpu
+from gpukmeans.points.gpu import BLOCK, SHARED, Ahead, Gpu
 from gpukmeans.points.proposals import Proposals
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
@@ -39,7 +40,8 @@ class CudaPoints:
     place; see NumPyPoints for the rest.
 
     cp: CuPy, or what stands in its place. stay: whether answers of size n stay on the device. unit: whether to bring
-    the rows to length one; they are float64 then, and made on the device as they arrive.
+    the rows to length one; they are float64 then, and made on the device as they arrive. ahead: sends all rows now, on
+    its stream, to be there for whoever calls `begin` first; else they are sent when they are first asked for.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class CudaPoints:
         lasting: bool = True,
         stay: bool = False,
         unit: bool = False,
+        ahead: Ahead | None = None,
     ) -> None:
         self.n, self.d = x.shape
         self.unit = unit
@@ -61,10 +64,14 @@ class CudaPoints:
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
         weighed = (f"-DWEIGHT_KIND={kind}",)
         more = {"settle": weighed, "distance": weighed, "seed": (*weighed, f"-DRUN={RUN}")}
-        self._gpu = Gpu(cp, (f"-DX_KIND={X_KINDS[self._dtype.name]}",), more)
-        self._given, self._lasting, self._stay = x, lasting, stay
-        self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not unit else None
-        self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
+        options = (f"-DX_KIND={X_KINDS[self._dtype.name]}",)
+        self._gpu = Gpu(cp, options, more, ahead.launched if ahead else None)
+        self._given, self._lasting, self._stay, self._ahead = x, lasting, stay, ahead
+        with self._gpu, ahead or nullcontext():
+            self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not unit else None
+            self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
+            if ahead:
+                self._send()
         self.k = 0  # of the centers that there are labels of
         self._proposals: Proposals  # made by `_label`, as the labels are
         self._sums: NDArray[np.uint64] | None = None  # as they are on the device, if they have come down
@@ -72,6 +79,16 @@ class CudaPoints:
         self._spare: Any = None
         self._offset = self._scale = self._gpu.nothing  # until `prepare`
         self._unit = 2.0**self.weights.exponent
+
+    def begin(self, meanwhile: Callable[[], None] | None) -> None:
+        if self._ahead:
+            with self._gpu:
+                self._ahead.arrive()
+        self._gpu.meanwhile = meanwhile
+
+    def _send(self) -> None:
+        for _ in self._arriving():
+            pass
 
     def _arriving(self) -> Iterator[slice]:
         """The rows, as they come to be on the device; all at once if they are."""
@@ -97,8 +114,7 @@ class CudaPoints:
     @property
     def _x(self) -> Any:
         if self._here is None:
-            for _ in self._arriving():
-                pass
+            self._send()
         return self._here
 
     def _rows(self) -> tuple[Any, np.int64, np.int32]:
