@@ -278,8 +278,8 @@ def _gpu_software() -> list[tuple[str, str]]:
 
 
 def _cuda_version(number: int) -> str:
-    """13020 stands for 13.2."""
-    return f"{number // 1000}.{number % 1000 // 10}"
+    """13020 stands for 13.2, and CUDA says 0 of a driver that is not there."""
+    return f"{number // 1000}.{number % 1000 // 10}" if number else "none"
 
 
 def _blas() -> list[str]:

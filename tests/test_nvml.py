@@ -50,6 +50,7 @@ def driver(monkeypatch):
         nvmlDeviceGetEnforcedPowerLimit=only_first(700_000),
         nvmlDeviceGetUtilizationRates=only_first(SimpleNamespace(gpu=3)),
         nvmlDeviceGetTotalEnergyConsumption=only_first(1500),
+        nvmlDeviceGetMigMode=only_first([0, 1]),
     )
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     yield fake
@@ -69,8 +70,15 @@ def test_gpus(driver):
     assert nvml.driver() == "580.1"
 
 
+def test_a_gpu_that_is_lost_hides_no_other(driver):
+    driver.nvmlDeviceGetHandleByIndex = lambda i: refuse(i) if i == 0 else i
+    assert [gpu.name for gpu in nvml.gpus()] == ["GRID"]
+
+
 def test_free_memory_and_energy(driver):
     assert nvml.free_memory("0000:1a:00.0") == 36 * 2**30
+    driver.nvmlDeviceGetMigMode = lambda handle: [1, 1]
+    assert nvml.free_memory("0000:1a:00.0") is None, "of a GPU in several parts"
     assert nvml.energy("0000:65:00.0") == 1.5
     assert nvml.energy("0000:1A:00.0") is None
 
