@@ -117,13 +117,16 @@ def _why_no_cuda() -> str | None:
         count, why = 0, said(error)
     if count > 0:
         return None
-    return f"CuPy finds no CUDA device ({why}). {_driver_remedy(cupy.cuda.runtime)}, or use device='cpu'."
+    return f"CuPy finds no CUDA device ({why}). {_driver_remedy(cupy)}, or use device='cpu'."
 
 
-def _driver_remedy(runtime: Any) -> str:
+def _driver_remedy(cp: Any) -> str:
     """CUDA has one error for a driver that is too old and one that is not there; their versions tell them apart."""
     with suppress(Exception):
-        driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()  # 13020 stands for 13.2
+        driver, needed = (
+            cp.cuda.runtime.driverGetVersion(),
+            cp.cuda.runtime.runtimeGetVersion(),
+        )  # 13020 stands for 13.2
         if driver == 0:
             return (
                 "No NVIDIA driver is found: install one, and check that nvidia-smi lists a GPU (a container has to be "
