@@ -123,10 +123,8 @@ def _why_no_cuda() -> str | None:
 def _driver_remedy(cp: Any) -> str:
     """CUDA has one error for a driver that is too old and one that is not there; their versions tell them apart."""
     with suppress(Exception):
-        driver, needed = (
-            cp.cuda.runtime.driverGetVersion(),
-            cp.cuda.runtime.runtimeGetVersion(),
-        )  # 13020 stands for 13.2
+        # 13020 stands for 13.2.
+        driver, needed = cp.cuda.runtime.driverGetVersion(), cp.cuda.runtime.runtimeGetVersion()
         if driver == 0:
             return (
                 "No NVIDIA driver is found: install one, and check that nvidia-smi lists a GPU (a container has to be "

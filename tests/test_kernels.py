@@ -373,6 +373,29 @@ def test_an_iteration_moves_nothing_of_the_size_of_the_data(address):
     assert moved < 40 * k * (d + 1) + 200, moved
 
 
+def test_an_iteration_takes_no_memory_of_the_size_of_the_data(address):
+    """What is of that size is made once, by the second assignment at the latest."""
+    x = values("float32", 3000, 3)
+    points = CudaPoints(address, x)
+    lloyd.prepare(points, *points.extent())
+    centers = x[:30].astype(np.float64)
+    for step in range(2):
+        points.assign(centers + step)
+    address.peak_bytes = before = address.used_bytes
+    for step in range(2, 5):
+        points.assign(centers + step)
+    assert address.used_bytes == before
+    assert address.peak_bytes - before < 4 * len(x)
+
+
+def test_an_extent_waits_once(address, monkeypatch):
+    crossings = []
+    get = gpu.Gpu.get
+    monkeypatch.setattr(gpu.Gpu, "get", lambda *args: crossings.append("get") or get(*args))
+    CudaPoints(address, values("float32", 300, 3)).extent()
+    assert crossings == ["get"]
+
+
 @pytest.mark.parametrize("d", [3, 20])
 def test_an_iteration_waits_once_for_the_device(address, monkeypatch, d):
     x = values("float32", 300, d)

@@ -124,9 +124,11 @@ class CudaPoints:
     # ------------------------------------------------------------ preparation
 
     def extent(self) -> tuple[Floats, Floats]:
-        keys = np.zeros((2, self.d), np.uint64)
-        keys[0] = ~np.uint64(0)
-        device, nan = self._gpu.put(keys), self._gpu.zeros(1, np.int32)
+        # The keys of least and largest values, and whether one is NaN, which cross together.
+        keys = np.zeros(2 * self.d + 1, np.uint64)
+        keys[: self.d] = ~np.uint64(0)
+        device = self._gpu.put(keys)
+        nan = device[2 * self.d :].view(np.int32)
         size = 2 * self.d * 8
         folded = size <= SHARED
         shared = size if folded else 0
@@ -135,8 +137,9 @@ class CudaPoints:
             blocks = max(-(-self.d // BLOCK), min(self._gpu.blocks, -(-n * self.d // BLOCK)))
             part = (self._here[rows], np.int64(n), np.int32(self.d))
             self._gpu.run("extent", "extent", blocks, BLOCK, *part, np.int32(folded), device, nan, shared=shared)
-        low, high = _doubles(self._gpu.get(device))
-        if self._gpu.get(nan)[0]:
+        keys = self._gpu.get(device)
+        low, high = _doubles(keys[:-1].reshape(2, self.d))
+        if keys[-1]:
             low, high = np.full((2, self.d), np.nan)
         self._within(low, high)
         return low, high

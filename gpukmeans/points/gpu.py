@@ -7,6 +7,7 @@ come ahead of their turn on a stream of their own, see `Ahead`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from functools import cache
 from importlib.resources import files
@@ -178,8 +179,7 @@ class Gpu:
                 target.set(np.ascontiguousarray(source))
             yield slice(0, len(source))
             return
-        rows, slots = self._staging(source)
-        try:
+        with self._staging(source) as (rows, slots):
             for i, a in enumerate(range(0, len(source), rows)):
                 buffer, copied = slots[i % 2]
                 part = source[a : a + rows]
@@ -189,9 +189,6 @@ class Gpu:
                     target[a : a + rows].set(buffer[: len(part)], stream=self.cp.cuda.get_current_stream())
                     copied.record()
                 yield slice(a, a + len(part))
-        finally:
-            for _, copied in slots:
-                copied.synchronize()  # before anybody else is given the buffers
 
     def get(self, array: Any) -> NDArray[Any]:
         """The array on the host, once everything before it is done."""
@@ -207,22 +204,23 @@ class Gpu:
     def _get_pieces(self, array: Any) -> NDArray[Any]:
         """As `upload`: the host copies a piece from pinned memory while the next one crosses the bus."""
         result = np.empty(array.shape, array.dtype)
-        rows, slots = self._staging(array)
-        starts = range(0, len(array), rows)
-        for i in range(len(starts) + 1):
-            if i < len(starts):
-                buffer, copied = slots[i % 2]
-                part = array[starts[i] : starts[i] + rows]
-                part.get(out=buffer[: len(part)], blocking=False)
-                copied.record()
-            if i > 0:
-                buffer, copied = slots[(i - 1) % 2]
-                copied.synchronize()
-                part = result[starts[i - 1] : starts[i - 1] + rows]
-                _copy(part, buffer[: len(part)])
+        with self._staging(array) as (rows, slots):
+            starts = range(0, len(array), rows)
+            for i in range(len(starts) + 1):
+                if i < len(starts):
+                    buffer, copied = slots[i % 2]
+                    part = array[starts[i] : starts[i] + rows]
+                    part.get(out=buffer[: len(part)], blocking=False)
+                    copied.record()
+                if i > 0:
+                    buffer, copied = slots[(i - 1) % 2]
+                    copied.synchronize()
+                    part = result[starts[i - 1] : starts[i - 1] + rows]
+                    _copy(part, buffer[: len(part)])
         return result
 
-    def _staging(self, array: Any) -> tuple[int, list[tuple[NDArray[Any], Any]]]:
+    @contextmanager
+    def _staging(self, array: Any) -> Iterator[tuple[int, list[tuple[NDArray[Any], Any]]]]:
         """Rows of a piece, and two buffers for pieces in pinned memory, each with the event of its last copy."""
         rows = max(1, PIECE // (array.nbytes // len(array)))
         shape = (rows, *array.shape[1:])
@@ -233,7 +231,12 @@ class Gpu:
                 memory = self.cp.cuda.alloc_pinned_memory(size)
                 buffer = np.frombuffer(memory, array.dtype, size // array.dtype.itemsize).reshape(shape)
                 slots.append((buffer, self.cp.cuda.Event()))
-        return rows, slots
+        try:
+            yield rows, slots
+        finally:
+            with self:
+                for _, copied in slots:
+                    copied.synchronize()  # before anybody else is given the buffers
 
 
 class Ahead:

@@ -31,22 +31,22 @@ class Stream:
 
     def __init__(self, streams: Streams, number: int) -> None:
         self._streams, self.number = streams, number
-        self._waiting: deque[Callable[[], None]] = deque()
+        self.waiting: deque[Callable[[], None]] = deque()
         self.given = self._done = 0
 
     def give(self, what: str, action: Callable[[], None], later: bool = False) -> None:
         """action is to be done after all that was given before. later: no sooner than something else asks for it."""
         self._streams.record.append((what, self.number))
-        self._waiting.append(action)
+        self.waiting.append(action)
         self.given += 1
         if self.number == 0 and not later:
             self.synchronize()
 
     def do(self, given: int) -> None:
         """The first so many actions that were given."""
-        while self._waiting and self._done < given:
+        while self.waiting and self._done < given:
             self._done += 1
-            self._waiting.popleft()()
+            self.waiting.popleft()()
 
     def synchronize(self) -> None:
         self.do(self.given)
