@@ -99,6 +99,17 @@ def test_info_lists_the_gpus_by_cudas_numbers(driver, monkeypatch):
     assert [line[0] for line in cli._gpu_software()] == ["GPU", "GPU", "NVIDIA driver"]
 
 
+def test_info_names_the_gpus_that_only_cuda_knows(driver, monkeypatch):
+    def shut():
+        raise NVMLError("Driver/library version mismatch")
+
+    driver.nvmlInit = shut
+    runtime = SimpleNamespace(getDeviceCount=lambda: 1, deviceGetPCIBusId=lambda i: "0000:1a:00.0")
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
+    (line,) = cli._gpu_software()
+    assert line == ("cuda:0", "NVML does not tell more of it (NVMLError: Driver/library version mismatch)")
+
+
 @pytest.mark.parametrize("module", [None, SimpleNamespace(nvmlInit=lambda: 1 / 0)])
 def test_info_without_a_driver_says_nothing_of_it(module, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", module)
