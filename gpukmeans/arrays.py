@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.points.base import DeviceError
+from gpukmeans.points.base import DeviceError, said
 
 # What `output_type` may name, and the module whose from_dlpack makes such arrays.
 LIBRARIES = {"cupy": "cupy", "jax": "jax.numpy", "numpy": "numpy", "torch": "torch"}
@@ -110,7 +110,7 @@ def _cupy() -> Any:
         import cupy
     except Exception as error:  # a broken CuPy raises more than ImportError
         raise DeviceError(
-            f"An array on a GPU needs CuPy, which does not import ({type(error).__name__}: {error}). Install it for "
+            f"An array on a GPU needs CuPy, which does not import ({said(error)}). Install it for "
             "your CUDA version, pip install 'gpukmeans[cuda13]' or 'gpukmeans[cuda12]', or move the array to the host."
         ) from error
     return cupy

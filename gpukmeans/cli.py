@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_info
 from gpukmeans import DeviceError, KMeans, __version__, dispatch, nvml, threads, workloads
 from gpukmeans.files import atomic
 from gpukmeans.image import command as quantize
+from gpukmeans.points.base import said
 from gpukmeans.workloads import Labeled, Picture, Workload
 
 
@@ -264,8 +265,10 @@ def _gpu_software() -> list[tuple[str, str]]:
 
         count = cupy.cuda.runtime.getDeviceCount()
         names = {nvml.place(cupy.cuda.runtime.deviceGetPCIBusId(i)): f"cuda:{i}" for i in range(count)}
-    with suppress(Exception):
+    try:
         found += [(names.get(nvml.place(gpu.bus), "GPU"), str(gpu)) for gpu in nvml.gpus()]
+    except Exception as error:
+        found += [(name, f"NVML does not tell more of it ({said(error)})") for name in names.values()]
     with suppress(Exception):
         found.append(("NVIDIA driver", nvml.driver()))
     with suppress(Exception):
@@ -278,8 +281,8 @@ def _gpu_software() -> list[tuple[str, str]]:
 
 
 def _cuda_version(number: int) -> str:
-    """13020 stands for 13.2."""
-    return f"{number // 1000}.{number % 1000 // 10}"
+    """13020 stands for 13.2, and CUDA says 0 of a driver that is not there."""
+    return f"{number // 1000}.{number % 1000 // 10}" if number else "none"
 
 
 def _blas() -> list[str]:

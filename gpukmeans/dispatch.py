@@ -16,9 +16,10 @@ from gpukmeans import arrays, nvml
 from gpukmeans.exact import Floats, Ints, Weights
 from gpukmeans.image.cuda_pixels import CudaPixels, without_alpha
 from gpukmeans.image.pixels import NumPyPixels, Pixels
-from gpukmeans.points.base import DeviceError, Points
+from gpukmeans.points.base import DeviceError, Points, said
 from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
+from gpukmeans.points.gpu import Ahead
 from gpukmeans.points.numpy import NumPyPoints
 from gpukmeans.points.sparse import rows_of
 
@@ -45,37 +46,43 @@ def resolve(device: str, near: int | None = None) -> str:
         raise ValueError(f"{source} must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}.")
     if device == "cpu":
         return device
-    reason = why_no_gpu()
+    reason = _why_no_cuda()
     if reason is None:
-        return f"cuda:{near}" if near is not None and device in ("auto", "cuda") else _numbered(device, source)
+        gpu = near if near is not None and device in ("auto", "cuda") else _number(device, source)
+        reason = why_no_gpu(gpu)
+        if reason is None:
+            return f"cuda:{gpu}"
     if device != "auto":
         raise DeviceError(f"{source}={device!r} cannot be used: {reason}")
     _log_fallback(reason)
     return "cpu"
 
 
-def _numbered(device: str, source: str) -> str:
-    """ "cuda:N" of a machine with GPUs."""
+def _number(device: str, source: str) -> int:
+    """Of the GPU that is meant, on a machine with some."""
     import cupy
 
     count = cupy.cuda.runtime.getDeviceCount()
     if not device.startswith("cuda:"):
         # To ask for free memory takes longer than many a fit.
-        return f"cuda:{max(range(count), key=_free_memory) if count > 1 else 0}"
+        return max(range(count), key=_free_memory) if count > 1 else 0
     if int(device[5:]) >= count:
         names = ", ".join(f"'cuda:{i}'" for i in range(count))
         raise DeviceError(f"{source}={device!r} cannot be used: there is {names}. Use one of these, or 'cuda'.")
-    return f"cuda:{int(device[5:])}"
+    return int(device[5:])
 
 
 def _free_memory(gpu: int) -> int:
-    """Bytes; NVML's figure, or CUDA's where NVML cannot be asked."""
+    """Bytes; NVML's figure, or CUDA's where NVML has none, or none where CUDA cannot use the GPU."""
     import cupy
 
     with suppress(Exception):
-        return nvml.free_memory(cupy.cuda.runtime.deviceGetPCIBusId(gpu))
-    with cupy.cuda.Device(gpu):
+        free = nvml.free_memory(cupy.cuda.runtime.deviceGetPCIBusId(gpu))
+        if free is not None:
+            return free
+    with suppress(Exception), cupy.cuda.Device(gpu):
         return int(cupy.cuda.runtime.memGetInfo()[0])
+    return 0
 
 
 @cache
@@ -83,33 +90,70 @@ def _log_fallback(reason: str) -> None:
     logger.info("Running on NumPy: %s", reason)
 
 
+def why_no_gpu(gpu: int | None = None) -> str | None:
+    """Why a GPU cannot be used, and what to do about it; None if it can. By default the one that "auto" means."""
+    reason = _why_no_cuda()
+    if reason is not None:
+        return reason
+    gpu = _number("auto", "device") if gpu is None else gpu
+    try:
+        return _why_no_kernel(gpu)
+    except MemoryError as error:  # others may leave soon, so this is not remembered
+        return f"the memory of 'cuda:{gpu}' is full ({said(error)}). Free some of it, or use device='cpu'."
+
+
 @cache
-def why_no_gpu() -> str | None:
-    """Why no GPU can be used, and what to do about it; None if one can."""
+def _why_no_cuda() -> str | None:
     try:
         import cupy
     except Exception as error:  # a broken CuPy raises more than ImportError
         return (
-            f"CuPy does not import ({type(error).__name__}: {error}). Install it for your CUDA version, "
+            f"CuPy does not import ({said(error)}). Install it for your CUDA version, "
             "pip install 'gpukmeans[cuda13]' or 'gpukmeans[cuda12]', or use device='cpu'."
         )
     try:
-        count = cupy.cuda.runtime.getDeviceCount()
+        count, why = cupy.cuda.runtime.getDeviceCount(), "it counts none"
     except Exception as error:
-        count, said = 0, str(error)
-    else:
-        said = "it counts none"
-    if count == 0:
-        return (
-            f"CuPy finds no CUDA device ({said}). Check that nvidia-smi lists a GPU and that the "
-            "driver is recent enough for the installed CuPy, or use device='cpu'."
-        )
+        count, why = 0, said(error)
+    if count > 0:
+        return None
+    return f"CuPy finds no CUDA device ({why}). {_driver_remedy(cupy)}, or use device='cpu'."
+
+
+def _driver_remedy(cp: Any) -> str:
+    """CUDA has one error for a driver that is too old and one that is not there; their versions tell them apart."""
+    with suppress(Exception):
+        # 13020 stands for 13.2.
+        driver, needed = cp.cuda.runtime.driverGetVersion(), cp.cuda.runtime.runtimeGetVersion()
+        if driver == 0:
+            return (
+                "No NVIDIA driver is found: install one, and check that nvidia-smi lists a GPU (a container has to be "
+                "started with access to it)"
+            )
+        if driver // 1000 < needed // 1000:
+            other = ", or replace CuPy by pip install 'gpukmeans[cuda12]'" if driver // 1000 == 12 else ""
+            return (
+                f"The driver supports CUDA up to {driver // 1000}.{driver % 1000 // 10}, and the installed CuPy is for "
+                f"CUDA {needed // 1000}: update the driver{other}"
+            )
+    return "Check that nvidia-smi lists a GPU, and that CUDA_VISIBLE_DEVICES does not hide it"
+
+
+@cache
+def _why_no_kernel(gpu: int) -> str | None:
+    """Raises MemoryError if there is no memory for even the smallest."""
+    import cupy
+
     try:
-        CudaPoints(cupy, np.zeros((1, 1))).extent()
+        with cupy.cuda.Device(gpu):
+            CudaPoints(cupy, np.zeros((1, 1))).extent()
+    except MemoryError:
+        raise
     except Exception as error:
         return (
-            f"a first kernel does not run ({type(error).__name__}: {error}). Check that the installed CuPy is "
-            "for the CUDA version that the driver supports (see nvidia-smi), or use device='cpu'."
+            f"a first kernel does not run on 'cuda:{gpu}' ({said(error)}). Install CuPy with its compiler for a CUDA "
+            "version that driver and GPU support (see nvidia-smi), pip install 'gpukmeans[cuda13]' or, for older ones, "
+            "'gpukmeans[cuda12]', or use device='cpu'."
         )
     return None
 
@@ -157,11 +201,14 @@ def on_gpu(
     there = isinstance(x, cp.ndarray)
     whole = summary or Weights.of_rows(n)
 
-    def make(rows: slice) -> CudaPoints:
-        part = None if weights is None else weights[rows]
-        return CudaPoints(cp, x[rows], part, whole, lasting, stay=there and rows == slice(0, n), unit=unit)
+    beside = Ahead(cp)
 
-    return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray, unit=unit)
+    def make(rows: slice, ahead: bool) -> CudaPoints:
+        part = None if weights is None else weights[rows]
+        stay = there and rows == slice(0, n)
+        return CudaPoints(cp, x[rows], part, whole, lasting, stay, unit, beside if ahead else None)
+
+    return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray, unit=unit, lasting=lasting)
 
 
 def make_pixels(pixels: Any, *, device: str) -> Pixels:

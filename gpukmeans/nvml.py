@@ -65,13 +65,20 @@ def driver() -> str:
 def gpus() -> list[Gpu]:
     """All GPUs, in NVML's order; raises as `opened` does."""
     with opened() as nvml:
-        return [_gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(i)) for i in range(nvml.nvmlDeviceGetCount())]
+        # One that has fallen off the bus, or is another user's, has no handle.
+        handles = [_asked(nvml, nvml.nvmlDeviceGetHandleByIndex, i) for i in range(nvml.nvmlDeviceGetCount())]
+        return [_gpu(nvml, handle) for handle in handles if handle is not None]
 
 
-def free_memory(bus: str) -> int:
-    """Bytes free on the GPU at a place on the bus, as CUDA spells it; raises as `opened` does."""
+def free_memory(bus: str) -> int | None:
+    """Bytes free on the GPU at a place on the bus, as CUDA spells it; raises as `opened` does.
+
+    None for one in several parts (MIG): they are CUDA's devices then, all in that place, and NVML counts the whole.
+    """
     with opened() as nvml:
-        return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByPciBusId(bus)).free)
+        handle = nvml.nvmlDeviceGetHandleByPciBusId(bus)
+        parts = _asked(nvml, nvml.nvmlDeviceGetMigMode, handle)  # now, and after the next reset
+        return None if parts is not None and parts[0] else int(nvml.nvmlDeviceGetMemoryInfo(handle).free)
 
 
 def energy(bus: str) -> float | None:

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 from host_cuda.runtime import HostCuda, OutOfMemoryError
+from host_cuda.streams import Event
 
 from gpukmeans import DeviceError, KMeans, dispatch, lloyd
 from gpukmeans.exact import Inertia, Weights
@@ -185,6 +186,42 @@ def test_rows_that_come_in_pieces(on, monkeypatch, piece):
     monkeypatch.setattr(gpu, "PIECE", piece * 12)
     on(HostCuda(seed=1))
     assert [fit(x, k=1 if len(x) == 1 else 5) for x in views] == expected
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_pinned_memory_is_given_back_once_nothing_copies_there(monkeypatch, error):
+    """Whoever is given it next would find it overwritten."""
+
+    def interrupt(target, source):
+        raise error
+
+    for crossing in ("up", "down"):
+        cp = HostCuda(seed=1)
+        device = gpu.Gpu(cp, ())
+        array = device.put(X)
+        with monkeypatch.context() as patched:
+            copies = iter([gpu._copy, interrupt] if crossing == "up" else [interrupt])
+            patched.setattr(gpu, "_copy", lambda target, source, copies=copies: next(copies)(target, source))
+            patched.setattr(gpu, "PIECE", 1024)
+            with pytest.raises(error):
+                device.put(X) if crossing == "up" else device.get(array)
+        assert cp.streams.record[-2][0] == crossing, "it was on its way"
+        assert not cp.streams.current[0].waiting
+
+
+def test_an_error_that_shows_when_pinned_memory_is_waited_for_is_a_device_error(monkeypatch):
+    cp = HostCuda(seed=1)
+    device = gpu.Gpu(cp, ())
+    monkeypatch.setattr(gpu, "PIECE", 1024)
+    pieces = device.upload(device.empty(X.shape, X.dtype), X)
+    next(pieces)
+
+    def fail(event):
+        raise cp.cuda.runtime.CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Event, "synchronize", fail)
+    with pytest.raises(DeviceError, match="IllegalAddress"):
+        pieces.throw(KeyboardInterrupt)
 
 
 def test_an_error_names_the_kernel_and_leaves_the_estimator(on):

@@ -40,17 +40,47 @@ def broken(source):
     return install
 
 
-cupy_without_library = broken("raise OSError('libcudart.so.13: cannot open shared object file')")
-cupy_without_device = broken(
+# As CuPy 14 says it.
+cupy_without_library = broken(
     """
+try:
+    raise ImportError("libcudart.so.13: cannot open shared object file: No such file or directory")
+except ImportError as exc:
+    raise ImportError(f'''
+================================================================
+Failed to import CuPy.
+
+If you installed CuPy via wheels, make sure that the package matches with the version of CUDA or ROCm installed.
+
+Original error:
+  {type(exc).__name__}: {exc}
+================================================================
+''') from exc
+"""
+)
+
+
+def cupy_that_counts(error, driver, runtime=13020):
+    """A fixture: a CuPy whose count of devices is this error, with these versions of CUDA."""
+    return broken(f"""
+class CUDARuntimeError(RuntimeError):
+    pass
 class cuda:
     class runtime:
         def getDeviceCount():
-            raise RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
-    def is_available():
-        return False
-"""
-)
+            raise CUDARuntimeError({error!r})
+        def driverGetVersion():
+            return {driver}
+        def runtimeGetVersion():
+            return {runtime}
+""")
+
+
+INSUFFICIENT = "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version"
+cupy_without_driver = cupy_that_counts(INSUFFICIENT, 0)
+cupy_of_a_newer_cuda = cupy_that_counts(INSUFFICIENT, 12040)
+cupy_of_a_much_newer_cuda = cupy_that_counts(INSUFFICIENT, 11080)
+cupy_without_device = cupy_that_counts("cudaErrorNoDevice: no CUDA-capable device is detected", 13000)
 
 
 def fallbacks(caplog):
@@ -113,7 +143,23 @@ def test_cuda_without_a_device_names_cause_and_remedy(cupy_without_device):
     with pytest.raises(DeviceError, match="no CUDA-capable device") as caught:
         KMeans(2, device="cuda").fit(X)
     assert "nvidia-smi" in str(caught.value)
+    assert "CUDA_VISIBLE_DEVICES" in str(caught.value)
     assert "device='cpu'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("machine", "remedy"),
+    [
+        ("cupy_without_driver", r"No NVIDIA driver is found: install one, .* container .*, or use device='cpu'\."),
+        ("cupy_of_a_newer_cuda", r"up to 12\.4, .* CuPy is for CUDA 13: update the driver, or .*\[cuda12\]', or use"),
+        ("cupy_of_a_much_newer_cuda", r"up to 11\.8, .* CuPy is for CUDA 13: update the driver, or use device='cpu'\."),
+    ],
+)
+def test_no_driver_and_an_old_one_are_told_apart(request, machine, remedy):
+    """CUDA has the same error for both."""
+    request.getfixturevalue(machine)
+    with pytest.raises(DeviceError, match="cudaErrorInsufficientDriver.*" + remedy):
+        KMeans(2, device="cuda").fit(X)
 
 
 # ---------------------------------------------------------------- auto
@@ -123,7 +169,9 @@ def test_cuda_without_a_device_names_cause_and_remedy(cupy_without_device):
     ("machine", "reason"),
     [
         ("no_cupy", "CuPy does not import"),
-        ("cupy_without_library", "libcudart"),
+        ("cupy_without_library", "(ImportError: libcudart.so.13: cannot open"),
+        ("cupy_without_driver", "No NVIDIA driver"),
+        ("cupy_of_a_newer_cuda", "update the driver"),
         ("cupy_without_device", "no CUDA-capable device"),
     ],
 )

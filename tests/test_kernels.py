@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from host_cuda.machine import as_cupy
-from host_cuda.runtime import HostCuda
+from host_cuda.runtime import HostCuda, OutOfMemoryError
 
 from gpukmeans import DeviceError, KMeans, dispatch, lloyd
 from gpukmeans.exact import Frame, Inertia, Weights
@@ -373,6 +373,29 @@ def test_an_iteration_moves_nothing_of_the_size_of_the_data(address):
     assert moved < 40 * k * (d + 1) + 200, moved
 
 
+def test_an_iteration_takes_no_memory_of_the_size_of_the_data(address):
+    """What is of that size is made once, by the second assignment at the latest."""
+    x = values("float32", 3000, 3)
+    points = CudaPoints(address, x)
+    lloyd.prepare(points, *points.extent())
+    centers = x[:30].astype(np.float64)
+    for step in range(2):
+        points.assign(centers + step)
+    address.peak_bytes = before = address.used_bytes
+    for step in range(2, 5):
+        points.assign(centers + step)
+    assert address.used_bytes == before
+    assert address.peak_bytes - before < 4 * len(x)
+
+
+def test_an_extent_waits_once(address, monkeypatch):
+    crossings = []
+    get = gpu.Gpu.get
+    monkeypatch.setattr(gpu.Gpu, "get", lambda *args: crossings.append("get") or get(*args))
+    CudaPoints(address, values("float32", 300, 3)).extent()
+    assert crossings == ["get"]
+
+
 @pytest.mark.parametrize("d", [3, 20])
 def test_an_iteration_waits_once_for_the_device(address, monkeypatch, d):
     x = values("float32", 300, d)
@@ -422,8 +445,10 @@ def machine(monkeypatch, address, fresh_dispatch):
     cupy = as_cupy(address, gpus=2)
     free = {"bus 0": 1000, "bus 1": 2000}
     nvml = SimpleNamespace(
+        NVMLError=RuntimeError,
         nvmlInit=lambda: None,
         nvmlShutdown=lambda: None,
+        nvmlDeviceGetMigMode=lambda bus: [0, 0],
         nvmlDeviceGetHandleByPciBusId=lambda bus: bus,
         nvmlDeviceGetMemoryInfo=lambda bus: SimpleNamespace(free=free[bus]),
     )
@@ -436,9 +461,56 @@ def test_auto_takes_the_gpu_with_the_most_free_memory(machine, monkeypatch):
     assert dispatch.resolve("auto") == dispatch.resolve("cuda") == "cuda:1"
     machine.free["bus 0"] = 3000
     assert dispatch.resolve("auto") == "cuda:0"
-    monkeypatch.setitem(sys.modules, "pynvml", None)  # CuPy then says what is free
+    parts = SimpleNamespace(**{**vars(sys.modules["pynvml"]), "nvmlDeviceGetMigMode": lambda bus: [1, 1]})
     machine.cupy.cuda.runtime.memGetInfo = lambda: (1000 + machine.cupy.entered[-1], 4000)
-    assert dispatch.resolve("auto") == "cuda:1"
+    for pynvml in (None, parts):  # CUDA says what is free, where NVML cannot say it of CUDA's devices
+        monkeypatch.setitem(sys.modules, "pynvml", pynvml)
+        assert dispatch.resolve("auto") == "cuda:1"
+
+
+def test_a_gpu_that_cannot_be_asked_has_no_memory(machine, monkeypatch):
+    """One that another process has for itself, say."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+
+    def ask():
+        if machine.cupy.entered[-1] == 1:
+            raise machine.cupy.cuda.runtime.CUDARuntimeError("cudaErrorDevicesUnavailable: busy or unavailable")
+        return (1, 4000)
+
+    machine.cupy.cuda.runtime.memGetInfo = ask
+    assert dispatch.resolve("auto") == "cuda:0"
+
+
+def test_the_first_kernel_runs_on_the_gpu_that_is_meant(machine, caplog):
+    """And one that fails is no reason against another GPU."""
+    zeros = machine.cupy.zeros
+
+    def fail(shape, dtype):
+        if machine.cupy.entered[-1] == 1:
+            raise machine.cupy.cuda.runtime.CUDARuntimeError("cudaErrorDevicesUnavailable: busy or unavailable")
+        return zeros(shape, dtype)
+
+    machine.cupy.zeros = fail
+    with pytest.raises(DeviceError, match=r"device='cuda:1'.*'cuda:1' \(CUDARuntimeError: cudaErrorDevicesUnavailable"):
+        dispatch.resolve("cuda:1")
+    with caplog.at_level(logging.INFO, "gpukmeans"):
+        assert dispatch.resolve("auto") == "cpu", "which would take the one with the most memory"
+    assert "DevicesUnavailable" in caplog.text
+    assert dispatch.resolve("cuda:0") == "cuda:0"
+
+
+def test_a_full_gpu_is_asked_again(machine):
+    """Whoever has its memory may give it back; a kernel that does not compile never will."""
+    zeros = machine.cupy.zeros
+
+    def full(shape, dtype):
+        raise OutOfMemoryError("Out of memory allocating 512 bytes (allocated so far: 0 bytes).")
+
+    machine.cupy.zeros = full
+    with pytest.raises(DeviceError, match=r"the memory of 'cuda:1' is full.*512 bytes.*device='cpu'"):
+        KMeans(2, device="cuda").fit(np.arange(4.0)[:, None])
+    machine.cupy.zeros = zeros
+    assert dispatch.resolve("cuda") == "cuda:1"
 
 
 def test_fits_on_a_gpu_are_numpys(machine):
@@ -470,7 +542,10 @@ def test_a_gpu_that_is_not_there_is_named_beside_those_that_are(machine, monkeyp
 
 def test_a_kernel_that_does_not_compile_is_a_reason(machine, caplog):
     def refuse(**source):
-        raise RuntimeError("nvrtc: error: invalid value for --gpu-architecture (-arch)")
+        log = (
+            "nvrtc: error: invalid value for --gpu-architecture (-arch)\n\n/tmp/tmp1.cubin.cu(7): error: of many\n" * 40
+        )
+        raise machine.cupy.cuda.compiler.CompileException(log)
 
     machine.cupy.RawModule = refuse
     with pytest.raises(DeviceError, match=r"gpu-architecture.*nvidia-smi.*device='cpu'"):
@@ -479,3 +554,6 @@ def test_a_kernel_that_does_not_compile_is_a_reason(machine, caplog):
         assert KMeans(2, random_state=0).fit(np.arange(4.0)[:, None]).n_iter_ >= 1
     (record,) = [record for record in caplog.records if record.name.startswith("gpukmeans")]
     assert "gpu-architecture" in record.getMessage()
+    assert "kernels launched" not in record.getMessage()
+    assert len(record.getMessage().splitlines()) == 1
+    assert len(record.getMessage()) < 1000

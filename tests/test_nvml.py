@@ -50,6 +50,7 @@ def driver(monkeypatch):
         nvmlDeviceGetEnforcedPowerLimit=only_first(700_000),
         nvmlDeviceGetUtilizationRates=only_first(SimpleNamespace(gpu=3)),
         nvmlDeviceGetTotalEnergyConsumption=only_first(1500),
+        nvmlDeviceGetMigMode=only_first([0, 1]),
     )
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     yield fake
@@ -69,8 +70,15 @@ def test_gpus(driver):
     assert nvml.driver() == "580.1"
 
 
+def test_a_gpu_that_is_lost_hides_no_other(driver):
+    driver.nvmlDeviceGetHandleByIndex = lambda i: refuse(i) if i == 0 else i
+    assert [gpu.name for gpu in nvml.gpus()] == ["GRID"]
+
+
 def test_free_memory_and_energy(driver):
     assert nvml.free_memory("0000:1a:00.0") == 36 * 2**30
+    driver.nvmlDeviceGetMigMode = lambda handle: [1, 1]
+    assert nvml.free_memory("0000:1a:00.0") is None, "of a GPU in several parts"
     assert nvml.energy("0000:65:00.0") == 1.5
     assert nvml.energy("0000:1A:00.0") is None
 
@@ -89,6 +97,17 @@ def test_info_lists_the_gpus_by_cudas_numbers(driver, monkeypatch):
     ]
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert [line[0] for line in cli._gpu_software()] == ["GPU", "GPU", "NVIDIA driver"]
+
+
+def test_info_names_the_gpus_that_only_cuda_knows(driver, monkeypatch):
+    def shut():
+        raise NVMLError("Driver/library version mismatch")
+
+    driver.nvmlInit = shut
+    runtime = SimpleNamespace(getDeviceCount=lambda: 1, deviceGetPCIBusId=lambda i: "0000:1a:00.0")
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
+    (line,) = cli._gpu_software()
+    assert line == ("cuda:0", "NVML does not tell more of it (NVMLError: Driver/library version mismatch)")
 
 
 @pytest.mark.parametrize("module", [None, SimpleNamespace(nvmlInit=lambda: 1 / 0)])

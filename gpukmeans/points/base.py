@@ -17,6 +17,7 @@ A new device is one more class with these methods, and one more line in dispatch
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,13 @@ from gpukmeans.exact import Floats, Inertia, Ints, Scales, Weights
 
 class DeviceError(RuntimeError):
     """The device asked for cannot be used, or failed; the message names the cause and the remedy."""
+
+
+def said(error: BaseException) -> str:
+    """What first went wrong, in one line: CuPy frames its errors with banners, and compilers write logs."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {shorten(str(error), 500)}"
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,18 @@ Reductions are integer sums, minima and maxima, so a pass over all rows is a pas
 batch has to remember, its rows' labels and their D to the closest center, is kept on the host in between.
 At first all rows are one batch, which stays on the device; when the device runs out of memory, at any time,
 what the rows have to remember moves to the host, and work goes on from there with smaller batches.
+
+While the device works on a batch, the rows of the next one are sent ahead, from the moment when all that there is to do
+has been given to the device and its answer would be waited for. So a pass costs the longer of the two, and not
+both. Two batches have to fit the device then; where they do not, memory is short as in any other case, and batches of
+half as many rows take together what the one took.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -28,6 +34,10 @@ class Batch(Points, Protocol):
 
     k: int  # of the centers that the rows have labels of, zero if they have none
 
+    def begin(self, meanwhile: Callable[[], None] | None) -> None:
+        """Work on these rows begins; what they were sent ahead for is waited for. meanwhile: called once, when the
+        device has been given something to do and before its answer is waited for."""
+
     def resume(self, state: State) -> None:
         """Take over what is known of these rows; their sums begin at zero, whatever their labels."""
 
@@ -36,24 +46,27 @@ class Batch(Points, Protocol):
 
 
 class Batches:
-    """make(rows): Points of a slice of the n rows, which weigh what the summary of all says.
+    """make(rows, ahead): Points of a slice of the n rows, which weigh what the summary of all says; if ahead, their
+    rows are sent at once, while the device works on others. lasting: whether one pass follows another.
 
     Answers of size n are the only batch's, or, of several, `answer` of an array on the host.
     """
 
     def __init__(
         self,
-        make: Callable[[slice], Batch],
+        make: Callable[[slice, bool], Batch],
         n: int,
         d: int,
         weights: Weights,
         answer: Callable[[NDArray[Any]], Any] = lambda array: array,
         unit: bool = False,
+        lasting: bool = True,
     ) -> None:
         self.n, self.d, self.weights, self.unit = n, d, weights, unit
         self.rows = n  # of a batch
-        self._make, self._answer = make, answer
+        self._make, self._answer, self._lasting = make, answer, lasting
         self._held: Batch | None = None  # all rows, while they are one batch
+        self._next: tuple[slice, Batch] | None = None  # sent ahead
         self._decided = 0
         self._extent: tuple[Floats, Floats] | None = None
         self._scales: Scales | None = None
@@ -71,8 +84,8 @@ class Batches:
     # ------------------------------------------------------------ a pass over all rows
 
     def _each(self, work: Callable[[Batch, slice], Result], uses: str = "", changes: str = "") -> list[Result]:
-        """The results of work on one batch after another. uses: what it needs of "labels" and "closest"; changes:
-        which of them it changes."""
+        """The results of work on one batch after another. uses: what it needs of "rows", "labels" and "closest";
+        changes: which of the latter it changes."""
         results: list[Result] = []
         start = 0
         while start < self.n:
@@ -86,17 +99,23 @@ class Batches:
 
     def _try(
         self, work: Callable[[Batch, slice], Result], rows: slice, uses: str, changes: str, results: list[Result]
-    ) -> MemoryError | None:
+    ) -> str | None:
         try:
             results.append(self._on(rows, work, uses, changes))
         except MemoryError as error:
-            return error.with_traceback(None)  # which would keep alive what has to be given back
+            return str(error)  # and no more of it, as its frames would keep alive what has to be given back
+        except BaseException:
+            self._next = None
+            raise
         return None
 
     def _on(self, rows: slice, work: Callable[[Batch, slice], Result], uses: str, changes: str) -> Result:
         if self._held is not None:
             return work(self._held, rows)
-        batch = self._make(rows)
+        passing = "rows" in uses
+        batch = self._taken(rows) if passing else self._make(rows, False)
+        # Of single rows no smaller batches can be made, should two of them not fit.
+        batch.begin(partial(self._send, rows) if passing and 1 < self.rows < self.n else None)
         if self._extent is not None:
             labels = self._labels[rows] if "labels" in uses and self._labels is not None else None
             closest = self._closest[rows] if "closest" in uses and self._closest is not None and self._seeded else None
@@ -112,6 +131,28 @@ class Batches:
         self._decided += batch.uncertain
         return result
 
+    def _taken(self, rows: slice) -> Batch:
+        """The batch of these rows, sent ahead or now."""
+        sent, self._next = self._next, None
+        if sent is not None and sent[0] == rows:
+            return sent[1]
+        del sent  # its memory may be needed
+        return self._make(rows, self.rows < self.n)
+
+    def _send(self, rows: slice) -> None:
+        """Send ahead what comes after these rows; after the last, the first of a pass that is likely to follow."""
+        start = rows.stop if rows.stop < self.n else 0
+        if start == 0 and not self._lasting:
+            return
+        following = slice(start, min(start + self.rows, self.n))
+        failure = None
+        try:
+            self._next = following, self._make(following, True)
+        except MemoryError as error:
+            failure = str(error)
+        if failure is not None:
+            self._shrink(failure)
+
     def _keep_labels(self, batch: Batch, rows: slice) -> None:
         if self._labels is None:
             self._labels = np.full(self.n, -1, np.int32)
@@ -124,13 +165,14 @@ class Batches:
             self._closest = np.empty(self.n, np.float64)
         self._closest[rows] = batch.closest()
 
-    def _shrink(self, failure: MemoryError) -> None:
+    def _shrink(self, failure: str) -> None:
         """Let smaller batches follow; what the only one remembers comes to the host."""
+        self._next = None
         if self.rows == 1:
             raise DeviceError(
                 f"The device has not even memory for one row and {self._k} centers: {failure}. Free some of it, or use "
                 "device='cpu', which gives the same answer."
-            ) from failure
+            )
         if self._held is not None:
             everything = slice(0, self.n)
             if self._held.k == self._k > 0:  # they are not those of an earlier number of centers
@@ -146,7 +188,7 @@ class Batches:
     # ------------------------------------------------------------ Points
 
     def extent(self) -> tuple[Floats, Floats]:
-        lows, highs = zip(*self._each(lambda batch, rows: batch.extent()), strict=True)
+        lows, highs = zip(*self._each(lambda batch, rows: batch.extent(), "rows"), strict=True)
         # NaN in any of them stays.
         self._extent = np.minimum.reduce(lows), np.maximum.reduce(highs)
         return self._extent
@@ -159,7 +201,7 @@ class Batches:
     def assign(self, centers: Floats) -> int:
         if len(centers) != self._k:
             self._k, self._labels = len(centers), None
-        return sum(self._each(lambda batch, rows: batch.assign(centers), "labels", changes="labels"))
+        return sum(self._each(lambda batch, rows: batch.assign(centers), "rows, labels", changes="labels"))
 
     def sums(self) -> Ints:
         return self._held.sums() if self._held is not None else self._sums.copy()
@@ -169,7 +211,7 @@ class Batches:
 
         They are there: whatever comes before a location in the batch of its first row does so among all.
         """
-        parts = self._each(lambda batch, rows: batch.farthest(centers, m), "labels")
+        parts = self._each(lambda batch, rows: batch.farthest(centers, m), "rows, labels")
         distance, x, label = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("distance", "x", "label")
         )
@@ -179,10 +221,11 @@ class Batches:
         return Farthest(distance[kept], x[kept], label[kept])
 
     def terms_at(self, x: Floats) -> Ints:
-        return sum(self._each(lambda batch, rows: batch.terms_at(x)), np.zeros((len(x), self.d + 1), np.int64))
+        terms = self._each(lambda batch, rows: batch.terms_at(x), "rows")
+        return sum(terms, np.zeros((len(x), self.d + 1), np.int64))
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
-        uses = "labels" if len(centers) > 1 else ""
+        uses = "rows, labels" if len(centers) > 1 else "rows"
         coarse, fine = zip(*self._each(lambda batch, rows: batch.inertia(centers, split), uses), strict=True)
         return sum(coarse), sum(fine)
 
@@ -204,7 +247,7 @@ class Batches:
                 result = np.empty((self.n, len(centers)))
             result[rows] = distances
 
-        parts = self._each(measure)
+        parts = self._each(measure, "rows")
         return parts[0] if result is None else self._answer(result)
 
     # ------------------------------------------------------------ seeding
@@ -244,7 +287,7 @@ class Batches:
             batch.propose(self._candidates)
             return batch.potentials(exponent, exact=True)[0]
 
-        totals = [sum(parts) for parts in zip(*self._each(weigh, "closest"), strict=True)]
+        totals = [sum(parts) for parts in zip(*self._each(weigh, "rows, closest"), strict=True)]
         return totals, totals
 
     def accept(self, candidate: int) -> float:
@@ -252,10 +295,10 @@ class Batches:
             batch.propose(self._candidates)
             return batch.accept(candidate)
 
-        largest = max(self._each(lower, "closest", changes="closest"))
+        largest = max(self._each(lower, "rows, closest", changes="closest"))
         self._seeded = self._closest is not None
         return largest
 
     def accept_all(self, centers: Floats) -> float:
-        largest = self._each(lambda batch, rows: batch.accept_all(centers), "labels, closest", changes="closest")
-        return max(largest)
+        uses = "rows, labels, closest"
+        return max(self._each(lambda batch, rows: batch.accept_all(centers), uses, changes="closest"))

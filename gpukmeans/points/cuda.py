@@ -7,7 +7,8 @@ CPU too, with an object of the same few methods in CuPy's place, which is why Cu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights
 from gpukmeans.points import seeds
 from gpukmeans.points.base import Farthest, State
-from gpukmeans.points.gpu import BLOCK, SHARED, Gpu
+from gpukmeans.points.gpu import BLOCK, SHARED, Ahead, Gpu
 from gpukmeans.points.proposals import Proposals
 from gpukmeans.points.seeds import Seeds
 
@@ -37,7 +38,8 @@ class CudaPoints:
     place; see NumPyPoints for the rest.
 
     cp: CuPy, or what stands in its place. stay: whether answers of size n stay on the device. unit: whether to bring
-    the rows to length one; they are float64 then, and made on the device as they arrive.
+    the rows to length one; they are float64 then, and made on the device as they arrive. ahead: sends all rows now, on
+    its stream, to be there for whoever calls `begin` first; else they are sent when they are first asked for.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class CudaPoints:
         lasting: bool = True,
         stay: bool = False,
         unit: bool = False,
+        ahead: Ahead | None = None,
     ) -> None:
         self.n, self.d = x.shape
         self.unit = unit
@@ -59,10 +62,14 @@ class CudaPoints:
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
         weighed = (f"-DWEIGHT_KIND={kind}",)
         more = {"settle": weighed, "distance": weighed, "seed": (*weighed, f"-DRUN={seeds.RUN}")}
-        self._gpu = Gpu(cp, (f"-DX_KIND={X_KINDS[self._dtype.name]}",), more)
-        self._given, self._lasting, self._stay = x, lasting, stay
-        self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not unit else None
-        self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
+        options = (f"-DX_KIND={X_KINDS[self._dtype.name]}",)
+        self._gpu = Gpu(cp, options, more, ahead.launched if ahead else None)
+        self._given, self._lasting, self._stay, self._ahead = x, lasting, stay, ahead
+        with self._gpu, ahead or nullcontext():
+            self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not unit else None
+            self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
+            if ahead:
+                self._send()
         self.k = 0  # of the centers that there are labels of
         self._proposals: Proposals  # made by `_label`, as the labels are
         self._sums: NDArray[np.uint64] | None = None  # as they are on the device, if they have come down
@@ -70,6 +77,16 @@ class CudaPoints:
         self._spare: Any = None
         self._offset = self._scale = self._gpu.nothing  # until `prepare`
         self._unit = 2.0**self.weights.exponent
+
+    def begin(self, meanwhile: Callable[[], None] | None) -> None:
+        if self._ahead:
+            with self._gpu:
+                self._ahead.arrive()
+        self._gpu.meanwhile = meanwhile
+
+    def _send(self) -> None:
+        for _ in self._arriving():
+            pass
 
     def _arriving(self) -> Iterator[slice]:
         """The rows, as they come to be on the device; all at once if they are."""
@@ -95,8 +112,7 @@ class CudaPoints:
     @property
     def _x(self) -> Any:
         if self._here is None:
-            for _ in self._arriving():
-                pass
+            self._send()
         return self._here
 
     def _rows(self) -> tuple[Any, np.int64, np.int32]:
@@ -106,9 +122,11 @@ class CudaPoints:
     # ------------------------------------------------------------ preparation
 
     def extent(self) -> tuple[Floats, Floats]:
-        keys = np.zeros((2, self.d), np.uint64)
-        keys[0] = ~np.uint64(0)
-        device, nan = self._gpu.put(keys), self._gpu.zeros(1, np.int32)
+        # The keys of least and largest values, and whether one is NaN, which cross together.
+        keys = np.zeros(2 * self.d + 1, np.uint64)
+        keys[: self.d] = ~np.uint64(0)
+        device = self._gpu.put(keys)
+        nan = device[2 * self.d :].view(np.int32)
         size = 2 * self.d * 8
         folded = size <= SHARED
         shared = size if folded else 0
@@ -117,8 +135,9 @@ class CudaPoints:
             blocks = max(-(-self.d // BLOCK), min(self._gpu.blocks, -(-n * self.d // BLOCK)))
             part = (self._here[rows], np.int64(n), np.int32(self.d))
             self._gpu.run("extent", "extent", blocks, BLOCK, *part, np.int32(folded), device, nan, shared=shared)
-        low, high = _doubles(self._gpu.get(device))
-        if self._gpu.get(nan)[0]:
+        keys = self._gpu.get(device)
+        low, high = _doubles(keys[:-1].reshape(2, self.d))
+        if keys[-1]:
             low, high = np.full((2, self.d), np.nan)
         self._within(low, high)
         return low, high

@@ -1,11 +1,13 @@
 """A GPU as CudaPoints sees it: kernels by name, and arrays on their way up and down.
 
-Everything runs on CuPy's current stream, so nothing waits but the host, and the host only for answers.
+Everything runs on CuPy's current stream, so nothing waits but the host, and the host only for answers. Except that rows
+come ahead of their turn on a stream of their own, see `Ahead`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from functools import cache
 from importlib.resources import files
@@ -62,10 +64,17 @@ class Gpu:
     """The current device. As a context, it turns CUDA's errors into DeviceError and MemoryError.
 
     cp: CuPy, or what stands in its place. options: the compiler's, for all kernels. more: those of some families, so
-    that the others are compiled once for all of them.
+    that the others are compiled once for all of them. launched: a list that several of these share, so that the errors
+    of any name the kernels of all.
     """
 
-    def __init__(self, cp: Any, options: tuple[str, ...], more: dict[str, tuple[str, ...]] | None = None) -> None:
+    def __init__(
+        self,
+        cp: Any,
+        options: tuple[str, ...],
+        more: dict[str, tuple[str, ...]] | None = None,
+        launched: list[str] | None = None,
+    ) -> None:
         self.cp, self._options, self._more = cp, options, more or {}
         self.number = int(cp.cuda.Device().id)
         self.tensor_cores = _has_tensor_cores(cp, self.number)
@@ -76,7 +85,8 @@ class Gpu:
             cp.cuda.compiler.CompileException,
         )
         # A kernel's error shows at some later call: these have been launched since the last answer.
-        self._launched: list[str] = []
+        self._launched = [] if launched is None else launched
+        self.meanwhile: Callable[[], None] | None = None  # called once, before the next answer is waited for
         self.nothing = self.zeros(1, np.float64)  # for arguments that a kernel will not read
 
     def compiling(self, options: tuple[str, ...]) -> Gpu:
@@ -179,8 +189,7 @@ class Gpu:
                 target.set(np.ascontiguousarray(source))
             yield slice(0, len(source))
             return
-        rows, slots = self._staging(source)
-        try:
+        with self._staging(source) as (rows, slots):
             for i, a in enumerate(range(0, len(source), rows)):
                 buffer, copied = slots[i % 2]
                 part = source[a : a + rows]
@@ -190,36 +199,38 @@ class Gpu:
                     target[a : a + rows].set(buffer[: len(part)], stream=self.cp.cuda.get_current_stream())
                     copied.record()
                 yield slice(a, a + len(part))
-        finally:
-            for _, copied in slots:
-                copied.synchronize()  # before anybody else is given the buffers
 
     def get(self, array: Any) -> NDArray[Any]:
         """The array on the host, once everything before it is done."""
+        before = len(self._launched)
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
         with self:
             result = self.cp.asnumpy(array) if array.nbytes <= PIECE else self._get_pieces(array)
-        self._launched.clear()
+        del self._launched[:before]
         return result
 
     def _get_pieces(self, array: Any) -> NDArray[Any]:
         """As `upload`: the host copies a piece from pinned memory while the next one crosses the bus."""
         result = np.empty(array.shape, array.dtype)
-        rows, slots = self._staging(array)
-        starts = range(0, len(array), rows)
-        for i in range(len(starts) + 1):
-            if i < len(starts):
-                buffer, copied = slots[i % 2]
-                part = array[starts[i] : starts[i] + rows]
-                part.get(out=buffer[: len(part)], blocking=False)
-                copied.record()
-            if i > 0:
-                buffer, copied = slots[(i - 1) % 2]
-                copied.synchronize()
-                part = result[starts[i - 1] : starts[i - 1] + rows]
-                _copy(part, buffer[: len(part)])
+        with self._staging(array) as (rows, slots):
+            starts = range(0, len(array), rows)
+            for i in range(len(starts) + 1):
+                if i < len(starts):
+                    buffer, copied = slots[i % 2]
+                    part = array[starts[i] : starts[i] + rows]
+                    part.get(out=buffer[: len(part)], blocking=False)
+                    copied.record()
+                if i > 0:
+                    buffer, copied = slots[(i - 1) % 2]
+                    copied.synchronize()
+                    part = result[starts[i - 1] : starts[i - 1] + rows]
+                    _copy(part, buffer[: len(part)])
         return result
 
-    def _staging(self, array: Any) -> tuple[int, list[tuple[NDArray[Any], Any]]]:
+    @contextmanager
+    def _staging(self, array: Any) -> Iterator[tuple[int, list[tuple[NDArray[Any], Any]]]]:
         """Rows of a piece, and two buffers for pieces in pinned memory, each with the event of its last copy."""
         rows = max(1, PIECE // (array.nbytes // len(array)))
         shape = (rows, *array.shape[1:])
@@ -230,7 +241,46 @@ class Gpu:
                 memory = self.cp.cuda.alloc_pinned_memory(size)
                 buffer = np.frombuffer(memory, array.dtype, size // array.dtype.itemsize).reshape(shape)
                 slots.append((buffer, self.cp.cuda.Event()))
-        return rows, slots
+        try:
+            yield rows, slots
+        finally:
+            with self:
+                for _, copied in slots:
+                    copied.synchronize()  # before anybody else is given the buffers
+
+
+class Ahead:
+    """A stream beside the current one: what is done in this context comes to the device while kernels of the current
+    stream work on other things, and is there for what follows `arrive`.
+
+    CuPy's pool gives memory back to the stream that it was allocated on. So memory allocated here may have been that of
+    arrays which the current stream was given work on before the last `arrive`, but not after it: copies here wait for
+    the former, which is done by then if its answers were waited for, and overlap the latter.
+    """
+
+    def __init__(self, cp: Any) -> None:
+        self._cp = cp
+        self.launched: list[str] = []  # see Gpu
+        self._stream: Any = None
+
+    def __enter__(self) -> None:
+        if self._stream is None:
+            self._arrived, self._before = self._cp.cuda.Event(), self._cp.cuda.Event()
+            self._before.record()
+            # The default stream, usually the current one, waits for all others but those that do not block.
+            self._stream = self._cp.cuda.Stream(non_blocking=True)
+        self._stream.wait_event(self._before)
+        self._stream.__enter__()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stream.__exit__(kind, error, trace)
+        if error is None:
+            self._arrived.record(self._stream)
+
+    def arrive(self) -> None:
+        stream = self._cp.cuda.get_current_stream()
+        self._before.record(stream)
+        stream.wait_event(self._arrived)
 
 
 def _copy(target: NDArray[Any], source: NDArray[Any]) -> None:

@@ -15,6 +15,7 @@ starts a new worker, to which older arrays are unknown.
 from __future__ import annotations
 
 import math
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import build as building
+from .streams import Pinned, Streams, is_pinned
 from .worker import CUDARuntimeError, Worker
 
 # What a small device has, but for the few multiprocessors: a grid is a handful of blocks.
@@ -55,6 +57,8 @@ class Memory:
 
     def __init__(self, host: HostCuda, size: int, item: int) -> None:
         self.address, self.size, self.host = 0, 0, host
+        if host.used_bytes + size > host.total_bytes:
+            host.streams.synchronize()  # what is under way keeps memory that CuPy's pool would give to what comes after
         if host.used_bytes + size > host.total_bytes:
             raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (used so far: {host.used_bytes:,} bytes).")
         self.worker = host.worker()
@@ -107,32 +111,48 @@ class HostArray:
         return self._memory.host.asarray(self.get().astype(dtype))
 
     def fill(self, value: Any) -> None:
-        self._write(np.full(self.shape, value, self.dtype))
+        self._write("fill", np.full(self.shape, value, self.dtype))
 
     def set(self, array: NDArray[Any], stream: Any = None) -> None:
         if array.dtype != self.dtype or array.shape != self.shape or not array.flags.c_contiguous:
             raise ValueError(f"set takes a C-contiguous array of {self.dtype} {self.shape}")
         self._memory.host.bytes_uploaded += self.nbytes
-        self._write(array)
+        self._write("up", array, stream)
 
     def get(self, out: NDArray[Any] | None = None, blocking: bool = True) -> NDArray[Any]:
-        self._memory.host.bytes_downloaded += self.nbytes
-        data = self._memory.worker.read(self.address, self.nbytes) if self.nbytes else b""
-        result = np.frombuffer(data, self.dtype).reshape(self.shape)
-        if out is None:
-            return result
-        if out.dtype != self.dtype or out.shape != self.shape or not out.flags.c_contiguous:
+        host = self._memory.host
+        host.bytes_downloaded += self.nbytes
+        result = np.empty(self.shape, self.dtype) if out is None else out
+        if result.dtype != self.dtype or result.shape != self.shape or not result.flags.c_contiguous:
             raise ValueError(f"get takes a C-contiguous array of {self.dtype} {self.shape}")
-        out[...] = result
-        return out
+
+        def read() -> None:
+            if self.nbytes:
+                data = self._memory.worker.read(self.address, self.nbytes)
+                result[...] = np.frombuffer(data, self.dtype).reshape(self.shape)
+
+        host.streams.current[-1].give("down", read, later=is_pinned(result))
+        if blocking:
+            host.streams.current[-1].synchronize()
+        return result
 
     @property
     def address(self) -> int:
         return self._memory.address + self._offset if self.size else 0
 
-    def _write(self, array: NDArray[Any]) -> None:
-        if self.nbytes:
-            self._memory.worker.write(self.address, array.reshape(-1).view(np.uint8))
+    def _write(self, what: str, array: NDArray[Any], stream: Any = None) -> None:
+        if not self.nbytes:
+            return
+        later = is_pinned(array)
+        data = (array if later else array.copy()).reshape(-1).view(np.uint8)  # pinned memory is read when it is copied
+        address, held = self.address, weakref.ref(self._memory)
+
+        def write() -> None:
+            memory = held()
+            if memory is not None:  # else given back meanwhile
+                memory.worker.write(address, data)
+
+        (stream or self._memory.host.streams.current[-1]).give(what, write, later)
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise TypeError("arrays on the device are not computed with, compared or converted from Python")
@@ -182,10 +202,17 @@ class Function:
         # Another order for every launch, and none of them 0, which asks for the natural one.
         seed = np.random.SeedSequence((host.seed, host.launches.total())).generate_state(1, np.uint64)[0] | np.uint64(1)
         shape = [*grid, *[1] * (3 - len(grid)), *block, *[1] * (3 - len(block)), shared_mem]
-        try:
-            worker.launch(handle, number, np.array([*shape, seed if host.seed else 0], np.uint64).tobytes(), *numbers)
-        except CUDARuntimeError as error:
-            raise CUDARuntimeError(f"{where}:\n{error}") from None
+        numbers.insert(0, np.array([*shape, seed if host.seed else 0], np.uint64).tobytes())
+
+        def start() -> None:
+            try:
+                worker.launch(handle, number, *numbers)
+            except CUDARuntimeError as error:
+                raise CUDARuntimeError(f"{where}:\n{error}") from None
+            args_kept.clear()
+
+        args_kept = list(args)  # as memory that CuPy's pool gives to nobody whose work comes sooner
+        host.streams.current[-1].give(self._name, start)
 
     def _argument(self, i: int, argument: Any, parameter: str, worker: Worker) -> bytes:
         """The eight bytes of an argument that has exactly the type the kernel declares."""
@@ -239,7 +266,8 @@ class HostCuda:
     """build: "address" or "race", see build.py. seed: of the order in which threads and blocks run, 0 for the
     natural one. memory: bytes of device memory. timeout: seconds that a kernel may take. capability: which GPU to be.
 
-    Counted, for tests to read and to set back: bytes_uploaded, bytes_downloaded, launches (by kernel), peak_bytes.
+    Counted, for tests to read and to set back: bytes_uploaded, bytes_downloaded, launches (by kernel), peak_bytes;
+    streams.record says in which order.
     """
 
     ndarray = HostArray
@@ -258,14 +286,13 @@ class HostCuda:
         self._worker: Worker | None = None
         self.RawModule = partial(RawModule, self)
         device = SimpleNamespace(id=0, attributes=dict(ATTRIBUTES), compute_capability=capability)
-        # Nothing is ever left to wait for.
-        stream = SimpleNamespace(synchronize=lambda: None)
-        event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+        self.streams = Streams()
         self.cuda = SimpleNamespace(
             Device=lambda number=0: device,
-            Event=lambda: event,
-            get_current_stream=lambda: stream,
-            alloc_pinned_memory=bytearray,
+            Event=self.streams.event,
+            Stream=self.streams.stream,
+            get_current_stream=lambda: self.streams.current[-1],
+            alloc_pinned_memory=Pinned,
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError,
