@@ -123,10 +123,11 @@ gather_bins(const long long* __restrict__ table, int bins, const int* __restrict
         unsigned votes = __ballot_sync(0xffffffffu, row[D] != 0);
         if (threadIdx.x % 32 == 0) before[threadIdx.x / 32] = __popc(votes);
         __syncthreads();
-        int64 at = starts[part] + __popc(votes & ((1u << threadIdx.x % 32) - 1));
-        for (int w = 0; w < (int)threadIdx.x / 32; w++) at += before[w];
+        int place = starts[part] + __popc(votes & ((1u << threadIdx.x % 32) - 1));
+        for (int w = 0; w < (int)threadIdx.x / 32; w++) place += before[w];
         __syncthreads();
         if (!row[D]) continue;
+        int64 at = place;
         for (int j = 0; j < D; j++) x[at * D + j] = (float)rint(__ddiv_rn((double)row[j], (double)row[D]));
         for (int j = 0; j < ROW; j++) sums[at * ROW + j] = row[j];
         square += mean_square(row);
@@ -200,15 +201,12 @@ second_centers(const float* __restrict__ x, const long long* __restrict__ sums, 
         float least = __int_as_float(0x7f800000), next = least;
         int label = 0, other = 0;
         each_center(own, i < m, columns, (float*)dynamic_shared, k, tile, first == start, [&](float score, int c) {
-            if (score < least) {
-                next = least;
-                other = label;
-                least = score;
-                label = c;
-            } else if (score < next) {
-                next = score;
-                other = c;
-            }
+            bool first = score < least;
+            other = score < next ? c : other;
+            other = first ? label : other;
+            next = fminf(next, fmaxf(least, score));
+            label = first ? c : label;
+            least = fminf(least, score);
         });
         if (i >= m) continue;
         labels[i] = label;
