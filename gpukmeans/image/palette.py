@@ -97,8 +97,8 @@ def _on_levels(
     """Lloyd's iteration on palettes of levels, from the one that centers round to: (k, c), and whether it is a fixed
     point. The points are left labelled by it."""
     palette = to_colors(centers, space, dtype)
+    own = to_points(palette, space).astype(np.float64)
     for _ in range(_MOST):
-        own = to_points(palette, space).astype(np.float64)
         changed = held.assign(own)
         means = lloyd.update(held, scales, own)
         rounded = to_colors(means, space, dtype)
@@ -107,6 +107,6 @@ def _on_levels(
         history.append(Step(0, held.n, 1, None, int(changed), int(np.count_nonzero(moves))))
         if not moves.any():
             return palette, True
-        palette = np.where(moves[:, None], rounded, palette)
-    held.assign(to_points(palette, space).astype(np.float64))
+        palette, own = np.where(moves[:, None], rounded, palette), np.where(moves[:, None], new, own)
+    held.assign(own)
     return palette, False

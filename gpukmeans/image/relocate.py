@@ -26,18 +26,19 @@ def relocated(cells: Cells, centers: Floats, slack: float) -> Floats | None:
     found = cells.seconds(np.rint(centers))
     halves, gain = _split(cells, found.labels, found.clusters.means)
     cost, pairs = found.cost, found.pairs
-    # Where points of a cluster would go, for each.
-    heirs = np.split(pairs % k, np.searchsorted(pairs, np.arange(1, k) * k))
+    # Where points of cluster i would go: heirs[first[i] : first[i + 1]].
+    heirs, first = pairs % k, np.searchsorted(pairs, np.arange(k + 1) * k).tolist()
     moved, fixed = centers.copy(), np.zeros(k, bool)
     cheapest = iter(np.argsort(cost, kind="stable").tolist())
     for split in np.argsort(-gain, kind="stable").tolist():
         if fixed[split]:
             continue
         fixed[split] = True
-        dissolved = next((i for i in cheapest if not fixed[i] and not fixed[heirs[i]].any()), None)
+        free = (i for i in cheapest if not fixed[i] and not fixed[heirs[first[i] : first[i + 1]]].any())
+        dissolved = next(free, None)
         if dissolved is None or cost[dissolved] >= slack * gain[split]:
             break
-        fixed[heirs[dissolved]] = True
+        fixed[heirs[first[dissolved] : first[dissolved + 1]]] = True
         fixed[dissolved] = True
         moved[split], moved[dissolved] = halves[split], halves[k + split]
     return moved if not np.array_equal(moved, centers) else None
