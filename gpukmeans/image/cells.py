@@ -207,7 +207,13 @@ class NumPyCells:
         k = len(centers)
         off = [x - own.take(labels) for x, own in zip(self.columns, centers.T, strict=True)]
         mass = self.mass * fineness(self._total)
-        spread = np.stack([added(labels, np.rint(mass * x * x), k) for x in off])
+
+        def spread_of(x: Floats) -> Floats:
+            terms = mass * x
+            terms *= x
+            return added(labels, np.rint(terms, out=terms), k)
+
+        spread = np.stack([spread_of(x) for x in off])
         upper = np.choose(spread.argmax(axis=0)[labels], off) > 0
         return self._sums(labels + k * upper, 2 * k)
 
