@@ -1,4 +1,4 @@
-// Cells of a picture's colors, on whole numbers: adding points up in them, the nearest centers, seeding.
+// Cells of a picture's colors, on whole numbers: adding points up in them, and the nearest centers.
 //
 // The arithmetic of gpukmeans/image/cells.py and whole.py. x and centers are whole numbers within 2**10 of zero, so that
 // float32 scores are exact, and whatever is added up is an integer: no order shows. D is the number of features, 1, 3 or
@@ -252,90 +252,5 @@ half_sums(const float* __restrict__ x, const long long* __restrict__ sums, long 
         bool upper = (double)x[i * D + axis] > means[label * D + axis];
         uint64* row = answers + (upper ? label + k : label) * ROW;
         for (int j = 0; j < ROW; j++) add_global(&row[j], sums[i * ROW + j]);
-    }
-}
-
-// Greedy k-means++ by one block, which has no need to wait for others: centers (k, D), from draws (k, trials) in [0, 1),
-// trials being at most TRIALS. Mass is less `bits` bits, rounded up. A thread has `each` cells, of which it alone reads and writes
-// closest (m,), D to the closest center so far.
-#define TRIALS 16
-
-extern "C" __global__ void __launch_bounds__(1024, 1)
-seed_cells(const float* __restrict__ x, const long long* __restrict__ sums, long long m,
-           const double* __restrict__ draws, int k, int trials, int bits, int* __restrict__ closest,
-           float* __restrict__ centers) {
-    __shared__ uint64 of_warp[32], potentials[32][TRIALS];
-    __shared__ int64 candidates[TRIALS];
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    int64 each = (m + blockDim.x - 1) / blockDim.x;
-    int64 first = min(m, (int64)threadIdx.x * each), last = min(m, first + each);
-    int64 rounding = (1ll << bits) - 1;
-    for (int step = 0; step < k; step++) {
-        int count = step ? trials : 1;
-        uint64 own = 0;
-        for (int64 i = first; i < last; i++) {
-            own += (uint64)((sums[i * ROW + D] + rounding) >> bits) * (step ? closest[i] : 1);
-        }
-        uint64 end = own;
-        for (int by = 1; by < 32; by *= 2) {
-            uint64 other = __shfl_up_sync(0xffffffffu, end, by);
-            if (lane >= by) end += other;
-        }
-        if (lane == 31) of_warp[warp] = end;
-        if (threadIdx.x < count) candidates[threadIdx.x] = m - 1;
-        __syncthreads();
-        uint64 total = 0;
-        for (int w = 0; w < warps; w++) {
-            if (w == warp) end += total;
-            total += of_warp[w];
-        }
-        for (int t = 0; t < count; t++) {
-            uint64 rank = (uint64)floor(__dmul_rn(draws[step * trials + t], (double)total));
-            if (rank >= end || rank < end - own) continue;
-            uint64 before = end - own;
-            for (int64 i = first; i < last; i++) {
-                before += (uint64)((sums[i * ROW + D] + rounding) >> bits) * (step ? closest[i] : 1);
-                if (before > rank) {
-                    candidates[t] = i;
-                    break;
-                }
-            }
-        }
-        __syncthreads();
-        for (int t = 0; t < count && step; t++) {
-            uint64 sum = 0;
-            for (int64 i = first; i < last; i++) {
-                int distance = 0;
-                for (int j = 0; j < D; j++) {
-                    int off = (int)x[i * D + j] - (int)x[candidates[t] * D + j];
-                    distance += off * off;
-                }
-                sum += (uint64)((sums[i * ROW + D] + rounding) >> bits) * min(distance, closest[i]);
-            }
-            sum = warp_sum(sum);
-            if (lane == 0) potentials[warp][t] = sum;
-        }
-        __syncthreads();
-        int best = 0;
-        uint64 least = ~0ull;
-        for (int t = 0; t < count && step; t++) {
-            uint64 sum = 0;
-            for (int w = 0; w < warps; w++) sum += potentials[w][t];
-            if (sum < least) {
-                least = sum;
-                best = t;
-            }
-        }
-        int64 chosen = candidates[best];
-        for (int64 i = first; i < last; i++) {
-            int distance = 0;
-            for (int j = 0; j < D; j++) {
-                int off = (int)x[i * D + j] - (int)x[chosen * D + j];
-                distance += off * off;
-            }
-            closest[i] = step ? min(distance, closest[i]) : distance;
-        }
-        if (threadIdx.x < D) centers[step * D + threadIdx.x] = x[chosen * D + threadIdx.x];
-        __syncthreads();
     }
 }

@@ -185,7 +185,7 @@ BUDGETS = {
 
 KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 # What a family is specialised for beside types: a number of features, or centers of a tile.
-SIZES = {"assign_few": "D_FEW", "active": "D_FEW", "assign_many": "CENTERS", "cells": "D"}
+SIZES = {"assign_few": "D_FEW", "active": "D_FEW", "assign_many": "CENTERS", "cells": "D", "seed_cells": "D"}
 
 SPECIALISATIONS = [
     *[("extent", x, 0, None) for x in KINDS],
@@ -204,6 +204,7 @@ SPECIALISATIONS = [
     ("color", "uint8", 1, None),
     *[("cells", x, w, d) for x, w, d in (("uint8", 1, 1), ("uint8", 1, 3), ("float32", 1, 3), ("float32", 2, 4))],
     ("cells", "float64", 2, 4),
+    *[("seed_cells", "float32", 1, d) for d in (1, 3, 4)],
     *[("seed", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
 ]
 

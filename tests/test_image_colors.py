@@ -1,4 +1,4 @@
-"""kernels/color.cu and cells.cu, run on the CPU: NumPy's bits, for all that grows with a picture's distinct colors."""
+"""What grows with a picture's distinct colors (kernels color.cu, cells.cu, seed_cells.cu), on the CPU: NumPy's bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells on a GPU, through kernels/cells.cu: the numbers of cells.py and whole.py.
+"""Cells on a GPU, through kernels/cells.cu and seed_cells.cu: the numbers of cells.py and whole.py.
 
 What crosses the bus is what k centers say and are answered, and of a grid how many of each 256 of its bins are used.
 The tests run the kernels on a CPU, with an object in CuPy's place; see points/cuda.py.
@@ -137,7 +137,16 @@ class CudaCells:
         k, trials = draws.shape
         centers, closest = self._gpu.empty((k, self._d), np.float32), self._gpu.empty(self.m, np.int32)
         self._gpu.run(
-            *("cells", "seed_cells", 1, _SEEDING, *self._rows(), self._gpu.put(draws), np.int32(k), np.int32(trials)),
+            *(
+                "seed_cells",
+                "seed_cells",
+                1,
+                _SEEDING,
+                *self._rows(),
+                self._gpu.put(draws),
+                np.int32(k),
+                np.int32(trials),
+            ),
             *(np.int32(surplus(self._total)), closest, centers),
         )
         return self._gpu.get(centers).astype(np.float64)

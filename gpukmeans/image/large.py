@@ -93,21 +93,24 @@ def quantize_file(
         progress(row + len(band), total)
     codes, counts = tally.result()
     del tally
-    colors = dispatch.make_colors(codes, counts, bands.channels, bands.width * bands.height, device=device)
+    with dispatch.on(device):
+        colors = dispatch.make_colors(codes, counts, bands.channels, bands.width * bands.height, device=device)
     if colors.channels == 4 and (colors.levels()[:, 3] == 255).all():
         colors = NumPyColors(colors.levels()[:, :3], counts)
     if palette is None:
         found = cluster(colors, n_colors, space, random_state, device)
     else:
         given = np.asarray(palette, np.uint8)
-        found = Found(given, colors.nearest(given, space), True)
+        with dispatch.on(device):
+            found = Found(given, colors.nearest(given, space), True)
     _, table = with_alpha(np.empty((0, colors.channels), np.uint8), found.palette)
     if table.shape[1] == 4 and ((table[:, 3] != 255) & table.any(axis=1)).any():
         raise ImageError("a palette in a TIFF has no half-transparent colors: flatten the picture first.")
     shown = premultiplied(table)
     psnr = None
     if dither == "none":
-        error = colors.error(table, found.labels)
+        with dispatch.on(device):
+            error = colors.error(table, found.labels)
         values = bands.width * bands.height * table.shape[1]
         psnr = float(10 * np.log10(values * 255.0**2 / error)) if error else float("inf")
     offsets = None if dither == "none" else dithering.offsets(dither, shown)

@@ -39,8 +39,8 @@ def quantize(
     ----------
     image : path, binary file, bytes, PIL.Image.Image, or array-like of shape (h, w), (h, w, 3) or (h, w, 4)
         Arrays are uint8, uint16 or float in [0, 1], in sRGB. Files need Pillow. Opaque arrays of uint8 on a GPU
-        (CuPy's, torch's, or of anybody who speaks DLPack) are counted and mapped there, and only what grows with the
-        number of colors crosses the bus; weights and Floyd-Steinberg's dithering need the pixels on the host.
+        (CuPy's, torch's, or of anybody who speaks DLPack) stay there, as do their distinct colors, and only what grows
+        with n_colors crosses the bus; weights and Floyd-Steinberg's dithering need the pixels on the host.
     n_colors : int, default=256
         The most colors, 1 to 65,536; up to 256 fit the files' palettes and one byte a pixel.
     space : {"oklab", "rgb"}, default="oklab"
@@ -206,8 +206,8 @@ def _weighted(
         raise ValueError("weights must be finite, none negative and at least one above zero.")
     with dispatch.on(device):
         place = arrays.to_numpy(_places(counted))
+        colors = counted.colors.levels()
     # Pixels are added in their order, so that the sums have the same bits.
-    colors = counted.colors.levels()
     mass = np.bincount(place, given.reshape(-1), len(colors))
     kept = mass > 0
     if kept.all():
