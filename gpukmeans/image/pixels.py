@@ -1,8 +1,8 @@
 """Pixels: where a picture's pixels live, and the work that grows with their number.
 
-Everything else is done with the distinct colors and their counts, of which a photograph has far fewer. A color is
-known by its code: its bytes, in channel order, as one little-endian number. Codes order colors, the same everywhere.
-A new device is one more class with these methods, and one more line in dispatch.py.
+Everything else is done with the distinct colors and their counts (colors.py), of which a photograph has far fewer. A
+color is known by its code: its bytes, in channel order, as one little-endian number. Codes order colors, the same
+everywhere. A new device is one more class with these methods, and one more line in dispatch.py.
 """
 
 from __future__ import annotations
