@@ -1,4 +1,4 @@
-"""Which device a fit runs on; the only place that chooses a Points, or a picture's Pixels."""
+"""Which device a fit runs on; the only place that chooses a Points, or a picture's Pixels, Colors and Whole."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from scipy.sparse import issparse
 
 from gpukmeans import arrays, nvml
 from gpukmeans.exact import Floats, Ints, Weights
+from gpukmeans.image.colors import Colors, NumPyColors
+from gpukmeans.image.cuda_cells import CudaWhole
+from gpukmeans.image.cuda_colors import CudaColors
 from gpukmeans.image.cuda_pixels import CudaPixels, without_alpha
-from gpukmeans.image.pixels import NumPyPixels, Pixels
+from gpukmeans.image.pixels import NumPyPixels, Pixels, unpack
+from gpukmeans.image.whole import Frame, NumPyWhole, Whole
 from gpukmeans.points.base import DeviceError, Points, said
 from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
@@ -218,6 +222,25 @@ def make_pixels(pixels: Any, *, device: str) -> Pixels:
     import cupy
 
     return CudaPixels(cupy, pixels)
+
+
+def make_colors(codes: Any, counts: Any, channels: int, total: int, *, device: str) -> Colors:
+    """The Colors of such codes (m,), of which there are so many (m,), and in all, on a device that `resolve` returned;
+    NumPy's where no kernel serves them."""
+    if device == "cpu" or not CudaColors.serves(codes, channels, total):
+        return NumPyColors(unpack(arrays.to_numpy(codes), channels), arrays.to_numpy(counts))
+    import cupy
+
+    return CudaColors(cupy, codes, counts, total)
+
+
+def make_whole(points: Any, weights: Any, frame: Frame, *, device: str) -> Whole:
+    """Points (m, d) of weights (m,) as whole numbers, on a device that `resolve` returned."""
+    if device == "cpu":
+        return NumPyWhole(points, weights, frame)
+    import cupy
+
+    return CudaWhole(cupy, points, weights, frame)
 
 
 def opaque(levels: Any) -> Any:

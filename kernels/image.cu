@@ -80,26 +80,45 @@ histogram(const unsigned char* __restrict__ pixels, long long n, unsigned* __res
     }
 }
 
-// Of counts (bins,), a multiple of 64, how many of each 64 are not zero: found (bins / 64,).
+// Of counts (bins,), a multiple of 64, how many are not zero: a block looks at 256 times 64 at a time, and says of all of
+// them in found (parts / 256, rounded up), and in starts (parts = bins / 64,) how many of those lie before each 64.
 extern "C" __global__ void __launch_bounds__(256, 4)
-used(const unsigned* __restrict__ counts, int bins, int* __restrict__ found) {
-    for (int part = blockIdx.x * blockDim.x + threadIdx.x; part < bins / 64; part += gridDim.x * blockDim.x) {
-        int total = 0;
-        for (int j = 0; j < 16; j++) {
-            uint4 four = ((const uint4*)counts)[part * 16 + j];
-            total += (four.x != 0) + (four.y != 0) + (four.z != 0) + (four.w != 0);
+used(const unsigned* __restrict__ counts, int bins, int* __restrict__ starts, int* __restrict__ found) {
+    __shared__ int of_warp[8];
+    int parts = bins / 64, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int first = blockIdx.x * 256; first < parts; first += gridDim.x * 256) {
+        int part = first + threadIdx.x, own = 0;
+        if (part < parts) {
+            for (int j = 0; j < 16; j++) {
+                uint4 four = ((const uint4*)counts)[part * 16 + j];
+                own += (four.x != 0) + (four.y != 0) + (four.z != 0) + (four.w != 0);
+            }
         }
-        found[part] = total;
+        int end = own;
+        for (int by = 1; by < 32; by *= 2) {
+            int other = __shfl_up_sync(FULL, end, by);
+            if (lane >= by) end += other;
+        }
+        if (lane == 31) of_warp[warp] = end;
+        __syncthreads();
+        int before = 0, total = 0;
+        for (int w = 0; w < 8; w++) {
+            if (w == warp) before = total;
+            total += of_warp[w];
+        }
+        __syncthreads();
+        if (part < parts) starts[part] = before + end - own;
+        if (threadIdx.x == 0) found[first / 256] = total;
     }
 }
 
-// codes, times: (m,), the counts that are not zero, in the order of their codes. starts: (bins / 64,), how many of them
-// lie before each 64.
+// codes, times: (m,), the counts that are not zero, in the order of their codes. starts: as above. bases: how many lie
+// before each 256 of these.
 extern "C" __global__ void __launch_bounds__(256, 4)
 gather_used(const unsigned* __restrict__ counts, int bins, const int* __restrict__ starts,
-            unsigned* __restrict__ codes, unsigned* __restrict__ times) {
+            const int* __restrict__ bases, unsigned* __restrict__ codes, long long* __restrict__ times) {
     for (int part = blockIdx.x * blockDim.x + threadIdx.x; part < bins / 64; part += gridDim.x * blockDim.x) {
-        int at = starts[part];
+        int at = bases[part / 256] + starts[part];
         for (int j = 0; j < 16; j++) {
             uint4 four = ((const uint4*)counts)[part * 16 + j];
             const unsigned count[4] = {four.x, four.y, four.z, four.w};
@@ -115,9 +134,9 @@ gather_used(const unsigned* __restrict__ counts, int bins, const int* __restrict
 
 // table: (2**(8 * CHANNELS),), gets labels (m,) at codes (m,).
 extern "C" __global__ void __launch_bounds__(256, 4)
-fill_table(const unsigned* __restrict__ codes, const LABEL* __restrict__ labels, long long m, LABEL* __restrict__ table) {
+fill_table(const unsigned* __restrict__ codes, const int* __restrict__ labels, long long m, LABEL* __restrict__ table) {
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < m; i += (int64)gridDim.x * blockDim.x) {
-        table[codes[i]] = labels[i];
+        table[codes[i]] = (LABEL)labels[i];
     }
 }
 

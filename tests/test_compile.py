@@ -105,6 +105,18 @@ def many_shared(width: int) -> int:
     return 4 * (2 * 8 * (rows + 4 + width + 4) + rows + 256 * 3) + 8
 
 
+def center_of_cells(d: int, more: int) -> float:
+    """cells, four centers: of each d FFMA, the score's comparison, two selects and the center's index, and `more`;
+    d + 1 values in loads of 4; the loop's own 5."""
+    return (4 * (d + 4 + more) + (d + 1) + 5) / (4 * d)
+
+
+def added_points(d: int) -> float:
+    """cells, a point: of each feature a load, conversions between float64, float32 and integers, the frame's difference
+    and product, a place in the grid, a product and an addition of 64 bits; the weight, and the sums of all points."""
+    return (24 * d + 30) / (d + 1)
+
+
 BUDGETS = {
     # Bound by memory: half of all threads resident are enough to keep it busy, or a quarter with 16 bytes of small
     # values each. A value: least, largest, a test for NaN; conversion, eight of a float16; of float64 each of two
@@ -150,14 +162,40 @@ BUDGETS = {
     # of what came before. Or a look into the table.
     "histogram": Budget(FOUR_BLOCKS, Loop("LDG", 20)),
     "map_codes": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
-    # Four counts a load: a comparison each, and where there are any, two stores with 64-bit addresses.
-    "used": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
-    "gather_used": Budget(FOUR_BLOCKS, Loop("LDG", 44)),
+    # Four counts a load: a comparison each, and a share of the scan of a block's; shared: the counts of eight warps.
+    "used": Budget(FOUR_BLOCKS, Loop("LDG", 18), 8 * 4),
+    # Where there are any, two stores with 64-bit addresses, one of 64 bits.
+    "gather_used": Budget(FOUR_BLOCKS, Loop("LDG", 52)),
     "fill_table": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
     "squared_error": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
     "without_alpha": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
     # A color of the palette: of each channel a product, a difference, and a share of a load; a comparison, two selects.
     "dither": Budget(FOUR_BLOCKS, Loop("IMAD", 5)),
+    # Three bytes of a code, each stored by itself.
+    "rgb_points": Budget(FOUR_BLOCKS, Loop("STG", 5)),
+    # Of three roots six steps of two divisions, each of 7 DFMA, 2 DMUL and 7 operations that see to its range.
+    "oklab_points": Budget(FOUR_BLOCKS, Loop("DFMA", 4.5)),
+    # Of a color its code, its palette's levels, and their differences; a product of 64 bits.
+    "color_error": Budget(FOUR_BLOCKS, Loop("LDG", 6)),
+    "add_points": Budget(FOUR_BLOCKS, Loop("REDG", added_points)),
+    # A value of a cell with its 64-bit address, and of each feature its place in the grid.
+    "add_cells": Budget(FOUR_BLOCKS, Loop("REDG", 12)),
+    # As add_points, but stored; a division of 20.
+    "whole_points": Budget(FOUR_BLOCKS, Loop("DMUL", 17)),
+    # A bin's mass, a vote of the block, and the loop over parts.
+    "used_bins": Budget(FOUR_BLOCKS, Loop("LDG", 18)),
+    # The counts of eight warps, four to a load.
+    "gather_bins": Budget(FOUR_BLOCKS, Loop("LDS", 10), 8 * 4),
+    "nearest_centers": Budget(FOUR_BLOCKS, Loop("FFMA", lambda d: center_of_cells(d, 0))),
+    # Also the second-nearest: a comparison, three minima and maxima, a select.
+    "second_centers": Budget(FOUR_BLOCKS, Loop("FFMA", lambda d: center_of_cells(d, 5))),
+    # A feature: a load, the mean's, a difference, two products, rounding, conversion, address, addition; the cell's 20.
+    "spreads": Budget(FOUR_BLOCKS, Loop("REDG", lambda d: (9 * d + 20) / d)),
+    # A sum of a cell, and its share of finding the axis.
+    "half_sums": Budget(FOUR_BLOCKS, Loop("REDG", 15)),
+    # One block of 1,024 threads. A cell's mass and D: rounded, shifted, multiplied and added in 64 bits. Shared: a sum
+    # of each warp, one for each of 16 trials, and these trials.
+    "seed_cells": Budget(FOUR_BLOCKS, Loop("LDG", 7), 8 * (32 + 32 * 16 + 16)),
     # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.
     "assign_many": Budget(TWO_BLOCKS, Loop("FFMA", eight_features), many_shared),
     # 64 sums, 16 words of rows and 4 of centers, 8 values for the next 16 features. To split a value: half a conversion
@@ -172,7 +210,7 @@ BUDGETS = {
 
 KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 # What a family is specialised for beside types: a number of features, or centers of a tile.
-SIZES = {"assign_few": "D_FEW", "active": "D_FEW", "assign_many": "CENTERS"}
+SIZES = {"assign_few": "D_FEW", "active": "D_FEW", "assign_many": "CENTERS", "cells": "D", "seed_cells": "D"}
 
 SPECIALISATIONS = [
     *[("extent", x, 0, None) for x in KINDS],
@@ -190,6 +228,10 @@ SPECIALISATIONS = [
     *[("assign_many", x, 0, 64) for x in ("float32", "float64")],
     *[("settle", x, w, None) for x, w in (("uint8", 0), ("uint8", 1), ("float32", 0), ("float64", 2))],
     *[("distance", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
+    ("color", "uint8", 1, None),
+    *[("cells", x, w, d) for x, w, d in (("uint8", 1, 1), ("uint8", 1, 3), ("float32", 1, 3), ("float32", 2, 4))],
+    ("cells", "float64", 2, 4),
+    *[("seed_cells", "float32", 1, d) for d in (1, 3, 4)],
     *[("seed", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
 ]
 

@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans as Reference
 import gpukmeans
 from gpukmeans import ImageError, KMeans, quantize, remap
 from gpukmeans.image import coarse, color, palettes, pixels, read
+from gpukmeans.image.colors import NumPyColors
 from gpukmeans.image.palette import find
 
 SPACES = ["rgb", "oklab"]
@@ -61,7 +62,7 @@ def test_counting_is_numpys_unique(dtype, channels, monkeypatch):
     assert (colors[order] == found).all()
     assert (counts[order] == times).all()
     assert (np.diff(codes.astype(np.int64)) > 0).all()
-    place = held.map(codes, np.arange(len(codes), dtype=np.int32))
+    place = held.map(codes, np.arange(len(codes), dtype=np.int32), np.int32)
     assert (colors[place] == image.reshape(-1, channels)).all()
 
 
@@ -88,12 +89,12 @@ def test_counted_colors_are_clustered_as_all_pixels_are(small, monkeypatch):
     one = KMeans(12, init=init, tol=0, max_iter=1000, device="cpu").fit(colors, sample_weight=counts)
     other = KMeans(12, init=init, tol=0, max_iter=1000, device="cpu").fit(flat)
     assert one.cluster_centers_.tobytes() == other.cluster_centers_.tobytes()
-    assert (held.map(codes, one.labels_) == other.labels_).all()
+    assert (held.map(codes, one.labels_, np.int32) == other.labels_).all()
     options = {"space": "rgb", "random_state": 0, "device": "cpu", "init": init}
-    counted_first = find(colors, counts, 12, **options)
-    every_pixel = find(flat, np.ones(len(flat), np.int64), 12, **options)
+    counted_first = find(NumPyColors(colors, counts), 12, **options)
+    every_pixel = find(NumPyColors(flat, np.ones(len(flat), np.int64)), 12, **options)
     assert counted_first.palette.tobytes() == every_pixel.palette.tobytes()
-    assert (held.map(codes, counted_first.labels) == every_pixel.labels).all()
+    assert (held.map(codes, counted_first.labels, np.int32) == every_pixel.labels).all()
     assert len(counted_first.history) == len(every_pixel.history)
 
 
@@ -160,9 +161,9 @@ def test_pieces_and_threads_do_not_matter(small, monkeypatch):
 def test_relocation_never_costs(small, monkeypatch):
     """What centers far away gain is looked for among fits that end with less inertia."""
     _, _, counts, colors = counted(small)
-    found = find(colors, counts, 16, space="rgb", random_state=0, device="cpu")
+    found = find(NumPyColors(colors, counts), 16, space="rgb", random_state=0, device="cpu")
     monkeypatch.setattr(coarse, "relocated", lambda *_: None)
-    without = find(colors, counts, 16, space="rgb", random_state=0, device="cpu")
+    without = find(NumPyColors(colors, counts), 16, space="rgb", random_state=0, device="cpu")
     inertia = [
         ((colors - each.palette[each.labels].astype(float)) ** 2).sum(axis=1) @ counts for each in (found, without)
     ]

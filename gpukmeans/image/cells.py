@@ -4,37 +4,26 @@ Coarse palettes only begin finer ones, so their points and centers may be whole 
 `HALF` from zero. A score |z|^2 - 2 x.z, and any part of its sum, is at most 3 d HALF^2 and below 2**24, so that float32
 holds it in whatever order BLAS adds, fused or not. No bound on rounding is needed, no runner-up, and no second look:
 the nearest center is the least score. Masses are whole numbers too, and all sums are exact; so the same palette
-comes of every machine and device.
+comes of every machine and device. cuda_cells.py does the same on a GPU.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans import dispatch
 from gpukmeans.exact import Floats, ceil_log2
-from gpukmeans.points.base import Points
 from gpukmeans.threads import run, scratch, thread_count
+
+if TYPE_CHECKING:
+    from gpukmeans.image.grids import Grid
 
 # For four features at most: 3 * 4 * HALF**2 < 2**24.
 HALF = 2**10
-_BITS = 11
-
-# What all cells weigh at most: sums of mass times coordinate are then below 2**53, of mass times square below 2**63.
-_MASS_BITS = 38
-
-# A grid's table of sums has at most 2**18 entries, as 6 bits for each of three features; more takes longer than it
-# saves.
-_TABLE = 2**18
-
-# Points at a time that are held as whole numbers: 8 MB for each feature.
-_PIECE = 2**20
 
 # Scores at a time: 512 KB of float32, a part of a core's second-level cache.
 _SCORES = 2**17
@@ -48,25 +37,78 @@ _THREADED = 2**20
 Labels = NDArray[np.int64]
 
 
-class Second(NamedTuple):
-    """labels: (m,) nearest centers. second: (m,) those next to them. excess: (m,) how much larger their D is."""
+class Sums(NamedTuple):
+    """sums: (k, d), each cluster's sum of mass times x. mass: (k,), that of mass."""
 
-    labels: Labels
-    second: Labels
-    excess: Floats
+    sums: Floats
+    mass: Floats
+
+    @property
+    def means(self) -> Floats:
+        """(k, d); of a cluster without cells zero."""
+        return self.sums / np.maximum(self.mass, 1.0)[:, None]
 
 
-class Cells:
-    """x: (m, d) whole numbers within HALF of zero. mass: (m,) whole numbers, as float64. sums: d times (m,), what mass
-    times coordinate adds up to in each, which x rounds. grid: cells along the widest feature, 0 for colors that
-    were not merged."""
+class Seconds(NamedTuple):
+    """labels: (m,) nearest centers, where the cells are. clusters: their sums. cost: (k,), by how much the inertia
+    grows if a cluster's cells go to the centers next to theirs. pairs: k * label + next that occur, ascending."""
 
-    def __init__(self, x: Floats, mass: Floats, sums: list[Floats], *, grid: int = 0, device: str = "cpu") -> None:
-        self.x, self.mass, self.weighted, self.grid, self._device = x, mass, sums, grid, device
-        # The sum of mass |mean|^2, each term rounded so that the sum has no order: (m,) below 2**63 in all.
-        self.square = whole_sum(np.rint(_squares(sums) / mass))
+    labels: Any
+    clusters: Sums
+    cost: Floats
+    pairs: NDArray[Any]
+
+
+class Cells(Protocol):
+    """m cells of mass, whole numbers within HALF of zero, on one device. grid: cells along the widest feature, 0 for
+    colors that were not merged. square: the sum of mass |mean|^2, each term rounded so that the sum has no order.
+    lost: the inertia about the means of what was merged. Centers are whole numbers, of equally near ones the first
+    counts; what is returned is on the host, but labels."""
+
+    m: int
+    grid: int
+    square: int
+    lost: float
+
+    def clusters(self, centers: Floats) -> tuple[Any, Sums]:
+        """The labels (m,), where the cells are, of the nearest of the centers (k, d), and the clusters' sums."""
+
+    def seconds(self, centers: Floats) -> Seconds:
+        """The same, and what the next nearest of at least two centers say."""
+
+    def halves(self, labels: Any, centers: Floats) -> Sums:
+        """Of each cluster, which has that center (k, d) as its mean, the part below and, k further, that above the
+        center along the axis of the largest spread."""
+
+    def seeds(self, draws: Floats) -> Floats:
+        """Greedy k-means++: k of the cells, (k, d), from draws (k, trials) in [0, 1)."""
+
+    def merged(self, grid: Grid) -> Cells:
+        """The cells of a coarser grid."""
+
+
+def surplus(total: float) -> int:
+    """By how many bits a total mass passes 28. Masses that are less by these, or products of mass and D, at most 2**24,
+    add up to less than 2**53 in all, which float64 holds in whatever order."""
+    return max(0, ceil_log2(total) - 28)
+
+
+def fineness(total: float) -> float:
+    """A power of two: masses of that total times it, times squares of differences, each at most 2**22, add up to less
+    than 2**53, rounded one by one."""
+    return 2.0 ** (29 - ceil_log2(total))
+
+
+class NumPyCells:
+    """x: (m, d) whole numbers within HALF of zero. mass: (m,) whole numbers, as float64. weighted: d times (m,), what
+    mass times coordinate adds up to in each, which x rounds."""
+
+    def __init__(self, x: Floats, mass: Floats, weighted: list[Floats], *, grid: int = 0) -> None:
+        self.m = len(x)
+        self.x, self.mass, self.weighted, self.grid = x, mass, weighted, grid
+        self.square = whole_sum(np.rint(squares(weighted) / mass))
         self.columns = np.ascontiguousarray(x.T)
-        self.lost = 0.0  # the inertia about the means of what was merged
+        self.lost = 0.0
 
     @cached_property
     def _y(self) -> NDArray[np.float32]:
@@ -75,16 +117,18 @@ class Cells:
         return y
 
     @cached_property
-    def _held(self) -> Points:
-        held = dispatch.make_points(self._y[:, :-1].copy(), device=self._device, lasting=False)
-        held.extent()
-        return held
+    def _total(self) -> float:
+        return float(self.mass.sum())
+
+    def clusters(self, centers: Floats) -> tuple[Labels, Sums]:
+        labels = self.nearest(centers)
+        return labels, self._sums(labels, len(centers))
+
+    def _sums(self, labels: Labels, k: int) -> Sums:
+        return Sums(np.stack([added(labels, x, k) for x in self.weighted], axis=1), added(labels, self.mass, k))
 
     def nearest(self, centers: Floats) -> Labels:
-        """The labels (m,): the nearest of the centers (k, d), which are whole numbers; the first of equals."""
-        if self._device != "cpu":
-            self._held.assign(centers)
-            return self._held.labels().astype(np.int64)
+        """The labels (m,): the nearest of the centers (k, d)."""
         labels = np.empty(len(self.x), np.int64)
         if len(centers) <= _FEW:
             self._packed(centers, labels)
@@ -117,22 +161,30 @@ class Cells:
     def _columns(self) -> Floats:
         return np.concatenate([self.columns, np.ones((1, len(self.x)))])
 
-    def two_nearest(self, centers: Floats) -> Second:
-        """The same, and the next nearest of at least two centers."""
+    def two_nearest(self, centers: Floats) -> tuple[Labels, Labels, Floats]:
+        """The nearest, the next nearest, and how much larger their D is: (m,) each."""
         m, k = len(self.x), len(centers)
-        found = Second(np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m))
+        labels, second, excess = np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m)
 
         def part(rows: slice, scores: NDArray[np.float32]) -> None:
             flat, first = scores.reshape(-1), np.arange(0, scores.size, k)
             nearest = scores.argmin(axis=1)
             best = flat[first + nearest]
             flat[first + nearest] = np.inf
-            second = scores.argmin(axis=1)
-            found.labels[rows], found.second[rows] = nearest, second
-            found.excess[rows] = flat[first + second] - best
+            next_ = scores.argmin(axis=1)
+            labels[rows], second[rows] = nearest, next_
+            excess[rows] = flat[first + next_] - best
 
         self._scored(centers, part)
-        return found
+        return labels, second, excess
+
+    def seconds(self, centers: Floats) -> Seconds:
+        k = len(centers)
+        labels, second, excess = self.two_nearest(centers)
+        excess *= self.mass
+        bits = surplus(self._total)
+        cost = added(labels, np.rint(np.ldexp(excess, -bits)) if bits else excess, k)
+        return Seconds(labels, self._sums(labels, k), np.ldexp(cost, bits), np.unique(labels * k + second))
 
     def _scored(self, centers: Floats, part: Callable[[slice, NDArray[np.float32]], None]) -> None:
         """Calls part(rows, scores) for all rows, a piece at a time."""
@@ -151,19 +203,50 @@ class Cells:
     def _run(self, score: Callable[[int], None], pieces: range, k: int) -> None:
         run(score, pieces, thread_count() if len(self.x) * k >= _THREADED else 1)
 
-    def sums(self, labels: Labels, k: int) -> tuple[Floats, Floats]:
-        """Each cluster's sum of mass times x, (k, d), and of mass, (k,)."""
-        return np.stack([added(labels, x, k) for x in self.weighted], axis=1), added(labels, self.mass, k)
+    def halves(self, labels: Labels, centers: Floats) -> Sums:
+        k = len(centers)
+        off = [x - own.take(labels) for x, own in zip(self.columns, centers.T, strict=True)]
+        mass = self.mass * fineness(self._total)
+
+        def spread_of(x: Floats) -> Floats:
+            terms = mass * x
+            terms *= x
+            return added(labels, np.rint(terms, out=terms), k)
+
+        spread = np.stack([spread_of(x) for x in off])
+        upper = np.choose(spread.argmax(axis=0)[labels], off) > 0
+        return self._sums(labels + k * upper, 2 * k)
 
     def squares_to(self, centers: Floats) -> NDArray[np.float32]:
-        """D from each of the centers (k, d), whole numbers, to each cell: (k, m), below 2**24 and exact."""
-        squares = score_columns(centers).T @ self._y.T
-        squares += self._norms
-        return squares
+        """D from each of the centers (k, d) to each cell: (k, m), below 2**24 and exact."""
+        squares_ = score_columns(centers).T @ self._y.T
+        squares_ += self._norms
+        return squares_
 
     @cached_property
     def _norms(self) -> NDArray[np.float32]:
-        return _squares(list(self.columns)).astype(np.float32)
+        return squares(list(self.columns)).astype(np.float32)
+
+    def seeds(self, draws: Floats) -> Floats:
+        bits = surplus(self._total)
+        mass = np.ceil(np.ldexp(self.mass, -bits)) if bits else self.mass
+        centers = self.x[_drawn(mass, draws[0, :1])]
+        closest = self.squares_to(centers)[0]
+        for trials in draws[1:]:
+            candidates = self.x[_drawn(mass * closest, trials)]
+            proposed = np.minimum(self.squares_to(candidates), closest)
+            best = int((proposed @ mass).argmin())
+            centers, closest = np.concatenate([centers, candidates[best : best + 1]]), proposed[best]
+        return centers
+
+    def merged(self, grid: Grid) -> NumPyCells:
+        return grid.table().add(self.columns, self.mass, self.weighted).cells()
+
+
+def _drawn(mass: Floats, draws: Floats) -> Labels:
+    """Indices at ranks, draws of the way through the mass, or the last ones where there is none."""
+    ranks = np.cumsum(mass)
+    return np.minimum(np.searchsorted(ranks, np.floor(draws * ranks[-1]), side="right"), len(mass) - 1)
 
 
 def added(labels: Labels, x: Floats, k: int) -> Floats:
@@ -171,7 +254,7 @@ def added(labels: Labels, x: Floats, k: int) -> Floats:
     return np.bincount(labels, x, k)  # type: ignore[return-value]  # float64 like its weights
 
 
-def _squares(columns: list[Floats]) -> Floats:
+def squares(columns: list[Floats]) -> Floats:
     """The sum of squares, (m,), of d columns (m,)."""
     total = columns[0] * columns[0]
     for column in columns[1:]:
@@ -184,114 +267,6 @@ def score_columns(centers: Floats) -> NDArray[np.float32]:
     return np.concatenate([-2 * centers.T, (centers.T**2).sum(axis=0)[None]]).astype(np.float32)
 
 
-class Grids:
-    """Weighted points (m, d) on whole numbers, and their cells on grids from coarse to fine.
-
-    A point of the space is x / scale + middle. Of all points a piece at a time is held as whole numbers, unless they
-    take part as they are.
-    """
-
-    def __init__(self, points: NDArray[Any], weights: NDArray[Any], device: str) -> None:
-        low, high = (np.array([bound(x) for x in points.T], np.float64) for bound in (np.min, np.max))
-        span = float((high - low).max())
-        self.scale, self.middle = (2 * HALF - 2) / span if span > 0 else 1.0, low + (high - low) / 2
-        self._extent = np.rint((high - low) / 2 * self.scale)
-        self._points, self._weights, self._device = points, weights, device
-        self._unit = _unit(weights)
-
-    def centers(self, x: Floats) -> Floats:
-        """Centers (k, d) as points of the space."""
-        return x / self.scale + self.middle
-
-    def inertia(self, of_cells: float) -> float:
-        return of_cells / self.scale**2 / self._unit
-
-    def _piece(self, rows: slice) -> tuple[Floats, Floats]:
-        """x as columns (d, m), and mass (m,)."""
-        columns = np.empty((self._points.shape[1], len(self._points[rows])))
-        for x, column, middle in zip(self._points[rows].T, columns, self.middle, strict=True):
-            np.subtract(x, middle, out=column)
-        columns *= self.scale
-        return np.rint(columns, out=columns), mass_of(self._weights[rows], self._unit)
-
-    def merged(self, fewest: int, most: float) -> list[Cells]:
-        """The grids of at least and at most so many cells, from coarse to fine."""
-        return [cells for cells in self._merged(fewest) if len(cells.x) <= most][::-1]
-
-    def whole(self) -> Cells:
-        """All points as they are."""
-        columns, mass = self._piece(slice(None))
-        return Cells(columns.T, mass, [mass * column for column in columns], device=self._device)
-
-    def _merged(self, fewest: int) -> Iterator[Cells]:
-        """From fine to coarse, each from the last."""
-        finer: Cells | None = None
-        for shift in range(1, _BITS):
-            sizes = [(int(2 * extent) >> shift) + 1 for extent in self._extent]
-            if math.prod(sizes) > _TABLE:
-                continue
-            table = _Table(sizes, self._extent, shift)
-            if finer is None:
-                square = 0
-                for a in range(0, len(self._points), _PIECE):
-                    columns, mass = self._piece(slice(a, a + _PIECE))
-                    weighted = [mass * column for column in columns]
-                    table.add(columns, mass, weighted)
-                    square += whole_sum(sum(map(np.multiply, weighted, columns)))
-            else:
-                table.add(finer.columns, finer.mass, finer.weighted)
-            cells = table.cells(1 << (_BITS - shift), self._device)
-            cells.lost = float(square - cells.square)
-            if len(cells.x) < fewest:
-                return
-            yield cells
-            finer = cells
-
-
-class _Table:
-    """What adds up in each cell of a grid, 2**shift wide."""
-
-    def __init__(self, sizes: list[int], extent: Floats, shift: int) -> None:
-        self._sizes, self._extent, self._shift = sizes, extent, shift
-        self._mass: Floats | None = None
-        self._sums: list[Floats] = []
-
-    def add(self, columns: Floats, mass: Floats, weighted: list[Floats]) -> None:
-        code, count = np.zeros(columns.shape[1], np.int64), 1
-        for column, extent, size in zip(columns, self._extent, self._sizes, strict=True):
-            code *= size
-            code += (column + extent).astype(np.int64) >> self._shift
-            count *= size
-        sums = [added(code, column, count) for column in weighted]
-        if self._mass is None:
-            self._mass, self._sums = added(code, mass, count), sums
-            return
-        self._mass += added(code, mass, count)
-        for total, part in zip(self._sums, sums, strict=True):
-            total += part
-
-    def cells(self, grid: int, device: str) -> Cells:
-        assert self._mass is not None
-        kept = np.flatnonzero(self._mass)
-        mass, sums = self._mass[kept], [column[kept] for column in self._sums]
-        # A mean lies in its cell, and so does the nearest whole number: the next grid finds it where its points are.
-        x = np.rint(np.stack([column / mass for column in sums], axis=1))
-        return Cells(x, mass, sums, grid=grid, device=device)
-
-
 def whole_sum(x: Floats) -> int:
     """The sum of whole numbers, exactly, up to 2**63."""
     return int(x.astype(np.int64).sum())
-
-
-def _unit(weights: NDArray[Any]) -> float:
-    """What weight 1 becomes so that all weights (m,) are at most 2**_MASS_BITS: 1 for whole ones of no more."""
-    # Rounding and order move the last bits of this sum, but not the power of two above it, which has room to spare.
-    bits = ceil_log2(float(weights.sum()) * 1.01)
-    whole = weights.dtype.kind in "iu" or bool((weights == np.rint(weights)).all())
-    return 1.0 if whole and bits <= _MASS_BITS else 2.0 ** (_MASS_BITS - bits)
-
-
-def mass_of(weights: NDArray[Any], unit: float) -> Floats:
-    """Weights as whole numbers, none zero."""
-    return np.maximum(np.rint(weights * unit), 1.0)

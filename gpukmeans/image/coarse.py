@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpukmeans.draws import generator
-from gpukmeans.exact import Floats, ceil_log2
-from gpukmeans.image.cells import HALF, Cells, Grids, Labels
+from gpukmeans.exact import Floats
+from gpukmeans.image.cells import HALF, Cells
+from gpukmeans.image.grids import Grids
 from gpukmeans.image.relocate import relocated, split
 from gpukmeans.threads import one_blas_thread
 
@@ -53,30 +53,28 @@ _SLACK, _LESS = 3.0, 1.75
 
 @dataclass(frozen=True)
 class Stage:
-    """A fit to cells. centers: (k, d), the means, of inertia about them. labels: (m,)."""
+    """A fit to cells. centers: (k, d), the means, of inertia about them. labels: (m,), where the cells are."""
 
     cells: Cells
     centers: Floats
-    labels: Labels
+    labels: Any
     inertia: float
     iterations: int
 
 
 def coarse_to_fine(
-    points: NDArray[Any],
-    weights: NDArray[Any],
+    grids: Grids,
+    m: int,
     k: int,
     random_state: int | np.random.RandomState | None,
-    device: str,
     tell: Callable[[Stage, float], None],
 ) -> Floats:
-    """Centers (k, d) for points (m, d) of positive weights (m,), m above k.
+    """Centers (k, d) for the m points of the grids, m above k.
 
     tell: told of each fit, and its inertia in the points' space.
     """
     seeds = min(k, _SEEDS)
     draws = generator(random_state).uniform(size=(seeds, 2 + int(math.log(seeds))))
-    grids = Grids(points, weights, device)
 
     def fit(cells: Cells, centers: Floats, *, tol: float = _TOL, most: int = _MOST) -> Stage:
         stage = refined(cells, centers, tol, most)
@@ -85,11 +83,11 @@ def coarse_to_fine(
 
     def advance(cells: Cells, best: Stage | None) -> Stage | None:
         """The next grid's best fit, from the last one's; None while cells hide too much."""
-        found = fit(cells, seeded(cells, draws) if best is None else best.centers, tol=_TOL if best else rough)
+        found = fit(cells, cells.seeds(draws) if best is None else best.centers, tol=_TOL if best else rough)
         if best is None and _hidden(found):
             return None
         grown = best is None
-        while len(found.centers) < k and (cells.grid == 0 or len(cells.x) >= _CELLS_PER_COLOR * k):
+        while len(found.centers) < k and (cells.grid == 0 or cells.m >= _CELLS_PER_COLOR * k):
             more = split(cells, found.labels, found.centers, k)
             if len(more) == len(found.centers):
                 break
@@ -101,7 +99,7 @@ def coarse_to_fine(
     later = max(_LATER_RELOCATIONS, min(_RELOCATIONS // 2, k // _COLORS_PER_RELOCATION))
     best: Stage | None = None
     with one_blas_thread():
-        for cells in grids.merged(_CELLS_PER_SEED * seeds, _WORTH_MERGING * len(points)):
+        for cells in grids.merged(_CELLS_PER_SEED * seeds, _WORTH_MERGING * m):
             best = advance(cells, best)
         if best is None or len(best.centers) < k or _hidden(best):
             best = advance(grids.whole(), best)
@@ -117,13 +115,13 @@ def _hidden(stage: Stage) -> bool:
 
 def refined(cells: Cells, centers: Floats, tol: float, most: int) -> Stage:
     """Lloyd's iteration with long steps, until the inertia falls by no more than a share tol."""
-    k, before, iterations = len(centers), math.inf, 0
+    before, iterations = math.inf, 0
     while True:
         at = np.rint(centers)
-        labels = cells.nearest(at)
-        sums, mass = cells.sums(labels, k)
-        means = np.where(mass[:, None] > 0, sums / np.maximum(mass, 1.0)[:, None], at)
-        inertia = cells.square - math.fsum((mass[:, None] * means * means).ravel().tolist())
+        labels, found = cells.clusters(at)
+        mass = found.mass[:, None]
+        means = np.where(mass > 0, found.means, at)
+        inertia = cells.square - math.fsum((mass * means * means).ravel().tolist())
         iterations += 1
         if iterations == most or before - inertia <= tol * inertia:
             return Stage(cells, means, labels, inertia, iterations)
@@ -149,23 +147,3 @@ def _improved(best: Stage, most: int, fit: Callable[[Cells, Floats], Stage]) -> 
         else:
             slack = max(1.0, slack / _LESS)
     return best
-
-
-def seeded(cells: Cells, draws: Floats) -> Floats:
-    """Greedy k-means++: k of the cells, (k, d), from draws (k, trials) in [0, 1)."""
-    # Mass times D adds up to less than 2**53 in any order: D is below 2**24, and these to at most 2**29 in all.
-    mass = np.ceil(np.ldexp(cells.mass, min(0, 28 - ceil_log2(float(cells.mass.sum())))))
-    centers = cells.x[_drawn(mass, draws[0, :1])]
-    closest = cells.squares_to(centers)[0]
-    for trials in draws[1:]:
-        candidates = cells.x[_drawn(mass * closest, trials)]
-        proposed = np.minimum(cells.squares_to(candidates), closest)
-        best = int((proposed @ mass).argmin())
-        centers, closest = np.concatenate([centers, candidates[best : best + 1]]), proposed[best]
-    return centers
-
-
-def _drawn(mass: Floats, draws: Floats) -> Labels:
-    """Indices at ranks, draws of the way through the mass, or the last ones where there is none."""
-    ranks = np.cumsum(mass)
-    return np.minimum(np.searchsorted(ranks, np.floor(draws * ranks[-1]), side="right"), len(mass) - 1)

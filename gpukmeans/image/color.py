@@ -117,6 +117,13 @@ def _oklab(colors: Levels) -> list[Floats]:
     return [lightness, _CHROMA * a, _CHROMA * b]
 
 
+def oklab_tables(top: int) -> Floats:
+    """The numbers that L and twice a and b of levels up to top are made of, one after another: the linear light of each
+    level; of each cone the factors of red, green and blue; of L, a and b those of the cones' roots."""
+    lab = np.array(_TO_LAB) * np.array([[1.0], [_CHROMA], [_CHROMA]])
+    return np.concatenate([_linear_table(top), np.ravel(_TO_CONES), lab.ravel()])
+
+
 def _dot(row: tuple[float, ...], columns: Any) -> Floats:
     """The sum of products, each operation rounded on its own; BLAS would fuse some on some machines."""
     return row[0] * columns[0] + row[1] * columns[1] + row[2] * columns[2]

@@ -1,7 +1,7 @@
 """Pixels on a GPU: 8-bit pictures of one or three channels, through kernels/image.cu.
 
-What crosses the bus is as much as there are distinct colors, and the pixels themselves only where they, or the answer,
-belong on the host. The tests run the kernels on a CPU, with an object in CuPy's place; see points/cuda.py.
+The distinct colors and their counts stay on the device; the pixels cross the bus only where they, or the answer, belong
+on the host. The tests run the kernels on a CPU, with an object in CuPy's place; see points/cuda.py.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.image.color import Levels
-from gpukmeans.image.pixels import Codes, Ints, index_dtype
-from gpukmeans.points.gpu import SHARED, Gpu
+from gpukmeans.image.pixels import index_dtype
+from gpukmeans.points.gpu import BLOCK, SHARED, Gpu
 
 LABELS = {"uint8": "unsigned char", "uint16": "unsigned short", "int32": "int"}
 
@@ -43,30 +43,31 @@ class CudaPixels:
     def _answer(self, labels: Any) -> Any:
         return labels if self._stay else self._gpu.get(labels)
 
-    def count(self) -> tuple[Codes, Ints]:
+    def count(self) -> tuple[Any, Any]:
         bins = 2 ** (8 * self._channels)
         counts = self._gpu.zeros(bins, np.uint32)
         self._launch("histogram", -(-self.n // _RUN), self._pixels, np.int64(self.n), counts)
         return self._used(counts, bins)
 
-    def _used(self, counts: Any, bins: int) -> tuple[Codes, Ints]:
+    def _used(self, counts: Any, bins: int) -> tuple[Any, Any]:
         """The codes whose counts are not zero, and these."""
         parts = bins // _BINS
-        found = self._gpu.empty(parts, np.int32)
-        self._launch("used", parts, counts, np.int32(bins), found)
+        blocks = -(-parts // BLOCK)
+        starts, found = self._gpu.empty(parts, np.int32), self._gpu.empty(blocks, np.int32)
+        self._launch("used", parts, counts, np.int32(bins), starts, found)
         ends = np.cumsum(self._gpu.get(found), dtype=np.int32)
-        starts = self._gpu.put(np.concatenate([np.zeros(1, np.int32), ends[:-1]]))
-        codes, times = (self._gpu.empty(int(ends[-1]), np.uint32) for _ in range(2))
-        self._launch("gather_used", parts, counts, np.int32(bins), starts, codes, times)
-        return self._gpu.get(codes), self._gpu.get(times).astype(np.int64)
+        bases = self._gpu.put(np.concatenate([np.zeros(1, np.int32), ends[:-1]]))
+        codes, times = (self._gpu.empty(int(ends[-1]), dtype) for dtype in (np.uint32, np.int64))
+        self._launch("gather_used", parts, counts, np.int32(bins), starts, bases, codes, times)
+        return codes, times
 
-    def map(self, codes: Codes, labels: NDArray[Any]) -> Any:
-        table = self._gpu.zeros(2 ** (8 * self._channels), labels.dtype)
+    def map(self, codes: Any, labels: Any, dtype: Any) -> Any:
+        table = self._gpu.zeros(2 ** (8 * self._channels), dtype)
         known = self._gpu.put(codes), self._gpu.put(labels)
-        self._launch("fill_table", len(codes), *known, np.int64(len(codes)), table, label=labels.dtype)
-        result = self._gpu.empty(self.n, labels.dtype)
+        self._launch("fill_table", len(codes), *known, np.int64(len(codes)), table, label=dtype)
+        result = self._gpu.empty(self.n, dtype)
         pixels = self._pixels, np.int64(self.n)
-        self._launch("map_codes", -(-self.n // _RUN), *pixels, table, result, label=labels.dtype)
+        self._launch("map_codes", -(-self.n // _RUN), *pixels, table, result, label=dtype)
         return self._answer(result)
 
     def dither(self, offsets: NDArray[np.int32], width: int, palette: Levels) -> Any:

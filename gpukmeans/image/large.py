@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpukmeans import dispatch
+from gpukmeans import arrays, dispatch
 from gpukmeans.files import atomic
 from gpukmeans.image import dither as dithering
-from gpukmeans.image.color import Levels, to_points
+from gpukmeans.image.color import Levels
+from gpukmeans.image.colors import NumPyColors, with_alpha
 from gpukmeans.image.palette import Found
-from gpukmeans.image.pixels import Tally, nearest, unpack
-from gpukmeans.image.quantize import check, cluster, squared_error, with_alpha
+from gpukmeans.image.pixels import Tally
+from gpukmeans.image.quantize import check, cluster
 from gpukmeans.image.read import ORIENTATION, ImageError, Metadata, from_array, premultiplied
 
 # Rows of a band, and the side of a tile: a multiple of both patterns of ordered dithering.
@@ -88,29 +89,29 @@ def quantize_file(
     total = 2 * bands.height
     tally = Tally(4 if bands.channels == 4 else bands.channels)
     for row, band in bands.read():
-        tally.add(*_pixels(band, device).count())
+        tally.add(*map(arrays.to_numpy, _pixels(band, device).count()))
         progress(row + len(band), total)
     codes, counts = tally.result()
     del tally
-    colors = unpack(codes, bands.channels)
-    if bands.channels == 4 and (colors[:, 3] == 255).all():
-        colors = colors[:, :3]
+    with dispatch.on(device):
+        colors = dispatch.make_colors(codes, counts, bands.channels, bands.width * bands.height, device=device)
+    if colors.channels == 4 and (colors.levels()[:, 3] == 255).all():
+        colors = NumPyColors(colors.levels()[:, :3], counts)
     if palette is None:
-        found = cluster(colors, counts, n_colors, space, random_state, device)
+        found = cluster(colors, n_colors, space, random_state, device)
     else:
         given = np.asarray(palette, np.uint8)
-        own, given = with_alpha(colors, given)
-        labels = nearest(to_points(own, space), to_points(given, space)).astype(np.int32)
-        found = Found(given, labels, True)
-    colors, table = with_alpha(colors, found.palette)
+        with dispatch.on(device):
+            found = Found(given, colors.nearest(given, space), True)
+    _, table = with_alpha(np.empty((0, colors.channels), np.uint8), found.palette)
     if table.shape[1] == 4 and ((table[:, 3] != 255) & table.any(axis=1)).any():
         raise ImageError("a palette in a TIFF has no half-transparent colors: flatten the picture first.")
-    labels = found.labels.astype(np.uint8)
     shown = premultiplied(table)
     psnr = None
     if dither == "none":
-        error = squared_error(premultiplied(colors), shown, labels, counts)
-        values = bands.width * bands.height * colors.shape[1]
+        with dispatch.on(device):
+            error = colors.error(table, found.labels)
+        values = bands.width * bands.height * table.shape[1]
         psnr = float(10 * np.log10(values * 255.0**2 / error)) if error else float("inf")
     offsets = None if dither == "none" else dithering.offsets(dither, shown)
 
@@ -118,9 +119,9 @@ def quantize_file(
         for row, band in bands.read():
             progress(bands.height + row + len(band), total)
             if offsets is None:
-                yield _pixels(band, device).map(codes, labels).reshape(band.shape[:2])
+                yield _pixels(band, device).map(codes, found.labels, np.uint8).reshape(band.shape[:2])
             else:
-                own, _ = with_alpha(band.reshape(-1, band.shape[2])[:, : colors.shape[1]], shown)
+                own, _ = with_alpha(band.reshape(-1, band.shape[2])[:, : colors.channels], shown)
                 levels = premultiplied(own)
                 yield (
                     dispatch.make_pixels(levels, device=device)

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gpukmeans import dispatch, lloyd
-from gpukmeans.exact import Floats, Weights, squared_distance
+from gpukmeans import arrays, dispatch, lloyd
+from gpukmeans.exact import Floats, Scales, squared_distance
 from gpukmeans.image.coarse import Stage, coarse_to_fine
 from gpukmeans.image.color import Levels, to_colors, to_points
+from gpukmeans.image.colors import Colors
+from gpukmeans.image.grids import Grids
+from gpukmeans.points.base import Points
 from gpukmeans.threads import one_blas_thread
 
 # Iterations on levels; photographs take 2 to 20.
@@ -42,17 +44,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Found:
-    """palette: (k, c). labels: (m,) of the distinct colors. converged: whether the palette is a fixed point."""
+    """palette: (k, c). labels: (m,) int32 of the distinct colors, where these are. converged: whether the palette is a
+    fixed point."""
 
     palette: Levels
-    labels: NDArray[np.int32]
+    labels: Any
     converged: bool
     history: list[Step] = field(default_factory=list)
 
 
 def find(
-    colors: Levels,
-    weights: NDArray[Any],
+    colors: Colors,
     k: int,
     *,
     space: str,
@@ -60,55 +62,51 @@ def find(
     device: str,
     init: Floats | None = None,
 ) -> Found:
-    """At most k colors for colors (m, c) of positive weights (m,).
+    """At most k colors for the m colors.
 
     init: (k, c) centers to begin with, as points of the space; found as above unless given.
     """
     if len(colors) <= k:
-        return Found(colors, np.arange(len(colors), dtype=np.int32), True)
-    points = to_points(colors, space)
+        return Found(colors.levels(), np.arange(len(colors), dtype=np.int32), True)
     history: list[Step] = []
-    if init is None:
 
-        def tell(stage: Stage, inertia: float) -> None:
-            history.append(Step(stage.cells.grid, len(stage.cells.x), stage.iterations, inertia))
+    def tell(stage: Stage, inertia: float) -> None:
+        history.append(Step(stage.cells.grid, stage.cells.m, stage.iterations, inertia))
 
-        with dispatch.on(device):
-            init = coarse_to_fine(points, weights, k, random_state, device, tell)
-    palette, labels, converged = _on_levels(points, weights, init, space, colors.dtype, device, history)
-    used = np.bincount(labels, minlength=len(palette)) > 0  # equal colors leave all but the first without pixels
-    return Found(palette[used], (np.cumsum(used, dtype=np.int32) - 1)[labels], converged, history)
+    with one_blas_thread(), dispatch.on(device):
+        points = colors.points(space)
+        summary, weights = colors.weighed()
+        held = dispatch.make_points(points, weights, summary, device=device, distinct=True)
+        low, high = held.extent()
+        if init is None:
+            grids = Grids(points, colors.weights, low, high, colors.unit, device)
+            init = coarse_to_fine(grids, len(colors), k, random_state, tell)
+            del grids
+        scales = lloyd.prepare(held, low, high)
+        palette, converged = _on_levels(held, scales, init, space, colors.dtype, history)
+        labels = held.labels()
+        used = held.sums()[:, -1] > 0
+    if not used.all():  # equal colors leave all but the first without pixels
+        labels = (np.cumsum(used, dtype=np.int32) - 1)[arrays.to_numpy(labels)]
+    return Found(palette[used], labels, converged, history)
 
 
 def _on_levels(
-    points: NDArray[Any],
-    weights: NDArray[Any],
-    centers: Floats,
-    space: str,
-    dtype: Any,
-    device: str,
-    history: list[Step],
-) -> tuple[Levels, NDArray[np.int32], bool]:
-    """Lloyd's iteration on palettes of levels, from the one that centers round to."""
-    summary, used = Weights.of(weights.astype(np.float64))
-    used = weights if used.dtype == weights.dtype else used  # the same numbers, held once
-    with one_blas_thread(), dispatch.on(device):
-        held = dispatch.make_points(points, used, summary, device=device, distinct=True)
-        scales = lloyd.prepare(held, *held.extent())
-        palette = to_colors(centers, space, dtype)
-        converged = False
-        for _ in range(_MOST):
-            own = to_points(palette, space).astype(np.float64)
-            changed = held.assign(own)
-            means = lloyd.update(held, scales, own)
-            rounded = to_colors(means, space, dtype)
-            new = to_points(rounded, space).astype(np.float64)
-            moves = squared_distance(new.T, means.T) < squared_distance(own.T, means.T)
-            history.append(Step(0, len(points), 1, None, int(changed), int(np.count_nonzero(moves))))
-            if not moves.any():
-                converged = True
-                break
-            palette = np.where(moves[:, None], rounded, palette)
-        if not converged:
-            held.assign(to_points(palette, space).astype(np.float64))
-        return palette, held.labels(), converged
+    held: Points, scales: Scales, centers: Floats, space: str, dtype: Any, history: list[Step]
+) -> tuple[Levels, bool]:
+    """Lloyd's iteration on palettes of levels, from the one that centers round to: (k, c), and whether it is a fixed
+    point. The points are left labelled by it."""
+    palette = to_colors(centers, space, dtype)
+    own = to_points(palette, space).astype(np.float64)
+    for _ in range(_MOST):
+        changed = held.assign(own)
+        means = lloyd.update(held, scales, own)
+        rounded = to_colors(means, space, dtype)
+        new = to_points(rounded, space).astype(np.float64)
+        moves = squared_distance(new.T, means.T) < squared_distance(own.T, means.T)
+        history.append(Step(0, held.n, 1, None, int(changed), int(np.count_nonzero(moves))))
+        if not moves.any():
+            return palette, True
+        palette, own = np.where(moves[:, None], rounded, palette), np.where(moves[:, None], new, own)
+    held.assign(own)
+    return palette, False

@@ -1,8 +1,8 @@
 """Pixels: where a picture's pixels live, and the work that grows with their number.
 
-Everything else is done with the distinct colors and their counts, of which a photograph has far fewer. A color is
-known by its code: its bytes, in channel order, as one little-endian number. Codes order colors, the same everywhere.
-A new device is one more class with these methods, and one more line in dispatch.py.
+Everything else is done with the distinct colors and their counts (colors.py), of which a photograph has far fewer. A
+color is known by its code: its bytes, in channel order, as one little-endian number. Codes order colors, the same
+everywhere. A new device is one more class with these methods, and one more line in dispatch.py.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Pixels(Protocol):
 
     n: int
 
-    def count(self) -> tuple[Codes, Ints]:
-        """The distinct colors' codes (m,), ascending, and how many pixels have each."""
+    def count(self) -> tuple[Any, Any]:
+        """The distinct colors' codes (m,), ascending, and how many pixels have each, int64; on the device."""
 
-    def map(self, codes: Codes, labels: NDArray[Any]) -> NDArray[Any]:
-        """For each pixel the label of its color: (n,), in the dtype of labels. codes are what `count` says,
-        or more, ascending."""
+    def map(self, codes: Any, labels: Any, dtype: Any) -> Any:
+        """For each pixel the label of its color, labels (m,) being int32: (n,), in that dtype. codes are what `count`
+        says, or more, ascending, in either place."""
 
     def dither(self, offsets: NDArray[np.int32], width: int, palette: Levels) -> NDArray[Any]:
         """For each pixel the color of the palette (k, c) nearest to its levels plus an offset: (n,).
@@ -156,11 +156,13 @@ class NumPyPixels:
                 tally.add(codes, counts)
         return tally.result()
 
-    def map(self, codes: Codes, labels: NDArray[Any]) -> NDArray[Any]:
-        result = np.empty(self.n, labels.dtype)
+    def map(self, codes: Codes, labels: NDArray[np.int32], dtype: Any) -> NDArray[Any]:
+        result = np.empty(self.n, dtype)
         if self._bytes <= TABLE_BYTES:
-            table = np.empty(2 ** (8 * self._bytes), labels.dtype)
+            table = np.empty(2 ** (8 * self._bytes), dtype)
             table[codes] = labels
+        else:
+            labels = labels.astype(dtype)
 
         def part(rows: slice) -> None:
             own = pack(self._pixels[rows])
@@ -181,7 +183,7 @@ class NumPyPixels:
         run(part, self._pieces(), thread_count())
         pixels = NumPyPixels(moved)
         codes, _ = pixels.count()
-        return pixels.map(codes, nearest(unpack(codes, self._channels), palette))
+        return pixels.map(codes, nearest(unpack(codes, self._channels), palette), index_dtype(len(palette)))
 
     def error(self, palette: Levels, labels: NDArray[Any]) -> int:
         def part(rows: slice) -> int:
@@ -193,12 +195,12 @@ class NumPyPixels:
         return sum(run(part, self._pieces(), thread_count()))
 
 
-def nearest(points: NDArray[Any], palette: NDArray[Any]) -> NDArray[Any]:
-    """The index of the palette's color (k, d) nearest to each point (m, d), by D (Rule 1): (m,)."""
+def nearest(points: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.int32]:
+    """The index of the palette's color (k, d) nearest to each point (m, d), by D (Rule 1): (m,) int32."""
     from gpukmeans import dispatch  # which imports this module
 
     exact = points.astype(np.float32) if points.dtype == np.uint16 else points
     held = dispatch.make_points(exact, device="cpu", lasting=False)
     held.extent()
     held.assign(palette.astype(np.float64))
-    return held.labels().astype(index_dtype(len(palette)))
+    return held.labels()

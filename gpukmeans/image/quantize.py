@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,9 +13,10 @@ from gpukmeans import arrays, dispatch
 from gpukmeans.image import dither as dithering
 from gpukmeans.image import palette as palettes
 from gpukmeans.image import write
-from gpukmeans.image.color import SPACES, Levels, to_points
+from gpukmeans.image.color import SPACES, Levels
+from gpukmeans.image.colors import Colors, NumPyColors, with_alpha
 from gpukmeans.image.palette import Found
-from gpukmeans.image.pixels import Codes, NumPyPixels, Pixels, Tally, index_dtype, nearest, unpack
+from gpukmeans.image.pixels import NumPyPixels, Pixels, Tally, index_dtype, unpack
 from gpukmeans.image.quantized import Quantized
 from gpukmeans.image.read import ImageError, Picture, on_host, premultiplied, read
 
@@ -38,8 +39,8 @@ def quantize(
     ----------
     image : path, binary file, bytes, PIL.Image.Image, or array-like of shape (h, w), (h, w, 3) or (h, w, 4)
         Arrays are uint8, uint16 or float in [0, 1], in sRGB. Files need Pillow. Opaque arrays of uint8 on a GPU
-        (CuPy's, torch's, or of anybody who speaks DLPack) are counted and mapped there, and only what grows with the
-        number of colors crosses the bus; weights and Floyd-Steinberg's dithering need the pixels on the host.
+        (CuPy's, torch's, or of anybody who speaks DLPack) stay there, as do their distinct colors, and only what grows
+        with n_colors crosses the bus; weights and Floyd-Steinberg's dithering need the pixels on the host.
     n_colors : int, default=256
         The most colors, 1 to 65,536; up to 256 fit the files' palettes and one byte a pixel.
     space : {"oklab", "rgb"}, default="oklab"
@@ -79,10 +80,12 @@ def quantize(
     """
     check(n_colors, space, dither)
     picture, device = _opened(image, device)
-    pixels, codes, counts = _counted(picture, device)
-    mass = counts if weights is None else _weighed(weights, picture, pixels, codes)
-    found = _found(picture, codes, mass, n_colors, space, random_state, device)
-    return _returned(image, _mapped(picture, pixels, codes, counts, found, dither, device))
+    counted = _counted(picture, device)
+    if weights is None:
+        found = cluster(counted.colors, n_colors, space, random_state, device)
+    else:
+        found = _weighted(weights, picture, counted, n_colors, space, random_state, device)
+    return _returned(image, _mapped(picture, counted, found, dither, device))
 
 
 def remap(
@@ -117,11 +120,12 @@ def remap(
         )
     check(len(given), space, dither)
     picture, device = _opened(image, device)
-    pixels, codes, counts = _counted(picture, device)
-    colors = unpack(codes, picture.levels.shape[2])
-    own, like = with_alpha(colors, given if colors.dtype == np.uint8 else given.astype(np.uint16) * np.uint16(257))
-    labels = nearest(to_points(own, space), to_points(like, space)).astype(np.int32)
-    return _returned(image, _mapped(picture, pixels, codes, counts, Found(like, labels, True), dither, device))
+    counted = _counted(picture, device)
+    colors = counted.colors
+    like = given if colors.dtype == np.uint8 else given.astype(np.uint16) * np.uint16(257)
+    with dispatch.on(device):
+        found = Found(like, colors.nearest(like, space), True)
+    return _returned(image, _mapped(picture, counted, found, dither, device))
 
 
 def common_palette(
@@ -139,7 +143,8 @@ def common_palette(
     codes, counts = tally.result()
     colors = unpack(codes, 4)
     opaque = bool((colors[:, 3] == 255).all())
-    found = cluster(colors[:, :3] if opaque else colors, counts, n_colors, space, random_state, device)
+    held = NumPyColors(colors[:, :3] if opaque else colors, counts)
+    found = cluster(held, n_colors, space, random_state, device)
     return found.palette, found.converged
 
 
@@ -174,93 +179,88 @@ def _returned(image: Any, result: Quantized) -> Quantized:
     return replace(result, indices=arrays.like(image, result.indices)) if is_array else result
 
 
-def _counted(picture: Picture, device: str) -> tuple[Pixels, Codes, NDArray[np.int64]]:
+class _Counted(NamedTuple):
+    """A picture's pixels and colors, with the colors' codes."""
+
+    pixels: Pixels
+    codes: Any
+    colors: Colors
+
+
+def _counted(picture: Picture, device: str) -> _Counted:
     h, w, c = picture.levels.shape
     with dispatch.on(device):
         pixels = dispatch.make_pixels(picture.levels.reshape(h * w, c), device=device)
-        return pixels, *pixels.count()
+        codes, counts = pixels.count()
+        return _Counted(pixels, codes, dispatch.make_colors(codes, counts, c, h * w, device=device))
 
 
-def _weighed(weights: ArrayLike, picture: Picture, pixels: Pixels, codes: Codes) -> NDArray[Any]:
-    """The weight of each distinct color; pixels are added in their order, so that the sums have the same bits."""
+def _weighted(
+    weights: ArrayLike, picture: Picture, counted: _Counted, k: int, space: str, random_state: Any, device: str
+) -> Found:
+    """The palette, and the label of every distinct color, also of those that weigh nothing."""
     given = np.asarray(arrays.to_numpy(weights), np.float64)
     if given.shape != picture.levels.shape[:2]:
         raise ValueError(f"weights have the picture's shape {picture.levels.shape[:2]}, got {given.shape}.")
     if not (np.isfinite(given).all() and given.min() >= 0 and given.max() > 0):
         raise ValueError("weights must be finite, none negative and at least one above zero.")
-    place = arrays.to_numpy(pixels.map(codes, np.arange(len(codes), dtype=np.int32)))
-    return np.bincount(place, given.reshape(-1), len(codes))
+    with dispatch.on(device):
+        place = arrays.to_numpy(_places(counted))
+        colors = counted.colors.levels()
+    # Pixels are added in their order, so that the sums have the same bits.
+    mass = np.bincount(place, given.reshape(-1), len(colors))
+    kept = mass > 0
+    if kept.all():
+        return cluster(NumPyColors(colors, mass), k, space, random_state, device)
+    found = cluster(NumPyColors(colors[kept], mass[kept]), k, space, random_state, device)
+    with dispatch.on(device):
+        return replace(found, labels=counted.colors.nearest(found.palette, space))
 
 
-def _found(
-    picture: Picture, codes: Codes, mass: NDArray[Any], k: int, space: str, random_state: Any, device: str
-) -> Found:
-    """The palette, and the label of every distinct color, also of those that weigh nothing."""
-    colors = unpack(codes, picture.levels.shape[2])
-    counts = mass > 0
-    if counts.all():
-        return cluster(colors, mass, k, space, random_state, device)
-    found = cluster(colors[counts], mass[counts], k, space, random_state, device)
-    own, like = with_alpha(colors, found.palette)
-    labels = nearest(to_points(own, space), to_points(like, space)).astype(np.int32)
-    return Found(found.palette, labels, found.converged, found.history)
+def _places(counted: _Counted) -> Any:
+    """For each pixel the place of its color among the distinct ones, (n,) int32."""
+    return counted.pixels.map(counted.codes, np.arange(len(counted.colors), dtype=np.int32), np.int32)
 
 
-def cluster(colors: Levels, mass: NDArray[Any], k: int, space: str, random_state: Any, device: str) -> Found:
-    """The palette (j, 3) or (j, 4), j at most k, of distinct colors (m, c) of positive mass (m,)."""
+def cluster(colors: Colors, k: int, space: str, random_state: Any, device: str) -> Found:
+    """The palette (j, 3) or (j, 4), j at most k, of distinct colors."""
     k = int(k)
     options: dict[str, Any] = {"space": space, "random_state": random_state, "device": device}
-    if colors.shape[1] == 3 and (colors[:, :1] == colors).all():
-        colors = colors[:, :1]  # grey stays grey, and is one dimension
-    if colors.shape[1] == 1:
-        found = palettes.find(colors, mass, k, **options)
-        return Found(np.repeat(found.palette, 3, axis=1), found.labels, found.converged, found.history)
-    clear = colors.any(axis=1) if colors.shape[1] == 4 else np.ones(len(colors), bool)
-    if clear.all() or k == 1 or len(colors) == 1:
-        return palettes.find(colors, mass, k, **options)
+    greys = int(np.iinfo(colors.dtype).max) + 1
+    if colors.channels == 3 and len(colors) <= greys and _grey(colors.levels()):
+        # Grey stays grey, and is one dimension.
+        colors = NumPyColors(colors.levels()[:, :1], arrays.to_numpy(colors.weights))
+    if colors.channels == 1:
+        found = palettes.find(colors, k, **options)
+        return replace(found, palette=np.repeat(found.palette, 3, axis=1))
+    if colors.channels == 3 or k == 1 or len(colors) == 1:
+        return palettes.find(colors, k, **options)
+    levels = colors.levels()
+    clear = levels.any(axis=1)
+    if clear.all():
+        return palettes.find(colors, k, **options)
     # What is fully transparent has one code, all zeros, the least of all: it is color 0, and not clustered.
-    found = palettes.find(colors[clear], mass[clear], k - 1, **options)
-    palette = np.concatenate([np.zeros((1, 4), colors.dtype), found.palette])
-    labels = np.concatenate([np.zeros(1, np.int32), found.labels + np.int32(1)])
-    return Found(palette, labels, found.converged, found.history)
+    found = palettes.find(NumPyColors(levels[clear], colors.weights[clear]), k - 1, **options)
+    palette = np.concatenate([np.zeros((1, 4), levels.dtype), found.palette])
+    labels = np.concatenate([np.zeros(1, np.int32), arrays.to_numpy(found.labels) + np.int32(1)])
+    return replace(found, palette=palette, labels=labels)
 
 
-def with_alpha(colors: Levels, palette: Levels) -> tuple[Levels, Levels]:
-    """Both with as many channels, of those that either needs: 3, or 4 if one has alpha."""
-    if colors.shape[1] == 1:
-        colors = np.repeat(colors, 3, axis=1)
-    both = [colors, palette]
-    if colors.shape[1] != palette.shape[1]:
-        for i, levels in enumerate(both):
-            if levels.shape[1] == 3:
-                opaque = np.full((len(levels), 1), np.iinfo(levels.dtype).max, levels.dtype)
-                both[i] = np.concatenate([levels, opaque], axis=1)
-    return both[0], both[1]
-
-
-def _mapped(
-    picture: Picture,
-    pixels: Pixels,
-    codes: Codes,
-    counts: NDArray[np.int64],
-    found: Found,
-    dither: str,
-    device: str,
-) -> Quantized:
-    shape = picture.levels.shape[:2]
-    colors, palette = with_alpha(unpack(codes, picture.levels.shape[2]), found.palette)
-    colors, shown = premultiplied(colors), premultiplied(palette)
+def _mapped(picture: Picture, counted: _Counted, found: Found, dither: str, device: str) -> Quantized:
+    shape, own = picture.levels.shape[:2], np.empty((0, picture.levels.shape[2]), found.palette.dtype)
+    _, palette = with_alpha(own, found.palette)
+    seen = palette.shape[1]
     with dispatch.on(device):
         if dither == "none":
-            indices = pixels.map(codes, found.labels.astype(index_dtype(len(palette)))).reshape(shape)
-            error = squared_error(colors, shown, found.labels, counts)
+            indices = counted.pixels.map(counted.codes, found.labels, index_dtype(len(palette))).reshape(shape)
+            error = counted.colors.error(palette, found.labels)
         else:
-            indices, error = _dithered(picture, pixels, codes, colors, shown, dither)
+            indices, error = _dithered(picture, counted, premultiplied(palette), dither)
     top = int(np.iinfo(palette.dtype).max)
     channels = picture.channels
-    if (channels < 3 and not _grey(palette)) or colors.shape[1] == 4:
-        channels = colors.shape[1]  # a given palette may have what the picture had not
-    values = indices.size * (1 if channels < 3 else colors.shape[1])
+    if (channels < 3 and not _grey(palette)) or seen == 4:
+        channels = seen  # a given palette may have what the picture had not
+    values = indices.size * (1 if channels < 3 else seen)
     error = error // 3 if channels < 3 else error  # three equal channels stand for one
     psnr = float("inf") if error == 0 else float(10 * np.log10(values * top**2 / error))
     return Quantized(
@@ -275,20 +275,19 @@ def _mapped(
     )
 
 
-def _dithered(
-    picture: Picture, pixels: Pixels, codes: Codes, colors: Levels, shown: Levels, dither: str
-) -> tuple[NDArray[Any], int]:
-    """Indices (h, w), and the sum of squared errors. colors, shown: the distinct colors and the palette, as seen."""
+def _dithered(picture: Picture, counted: _Counted, shown: Levels, dither: str) -> tuple[NDArray[Any], int]:
+    """Indices (h, w), and the sum of squared errors. shown: the palette as it is seen."""
     h, w, c = picture.levels.shape
-    clear = np.flatnonzero(~shown.any(axis=1)) if colors.shape[1] == 4 else np.empty(0, np.int64)
+    clear = np.flatnonzero(~shown.any(axis=1)) if shown.shape[1] == 4 else np.empty(0, np.int64)
     still = np.asarray(picture.levels[..., 3] == 0) if c == 4 and len(clear) else None
-    held, entries = pixels, shown
-    if colors.shape[1] == c == 3:
+    held, entries = counted.pixels, shown
+    if shown.shape[1] == c == 3:
         own = picture.levels
     elif c == 1 and _grey(shown):
         own, entries = picture.levels, shown[:, :1]
     else:
-        own = colors[arrays.to_numpy(pixels.map(codes, np.arange(len(codes), dtype=np.int32)))].reshape(h, w, -1)
+        colors = premultiplied(with_alpha(counted.colors.levels(), shown)[0])
+        own = colors[arrays.to_numpy(_places(counted))].reshape(h, w, -1)
         held = NumPyPixels(own.reshape(h * w, -1))
     if dither == "floyd-steinberg":
         at = int(clear[0]) if len(clear) else 0
@@ -301,15 +300,5 @@ def _dithered(
     return indices.reshape(h, w), error
 
 
-def _grey(palette: Levels) -> bool:
-    return palette.shape[1] == 3 and bool((palette[:, :1] == palette).all())
-
-
-def squared_error(one: Levels, other: Levels, labels: NDArray[Any], counts: NDArray[np.int64]) -> int:
-    """The sum of counts * |one - other[labels]|^2, exactly: a piece at a time, added in Python's integers."""
-    total = 0
-    for a in range(0, len(one), 2**16):
-        piece = slice(a, a + 2**16)
-        squares = ((one[piece].astype(np.int64) - other[labels[piece]]) ** 2).sum(axis=1)
-        total += int(squares.astype(object) @ counts[piece]) if one.dtype == np.uint16 else int(squares @ counts[piece])
-    return total
+def _grey(levels: Levels) -> bool:
+    return levels.shape[1] == 3 and bool((levels[:, :1] == levels).all())

@@ -8,11 +8,12 @@ second-nearest centers, and a cluster is split at its mean along its widest axis
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, squared_distance
-from gpukmeans.image.cells import Cells, Labels
+from gpukmeans.image.cells import Cells
 
 
 def relocated(cells: Cells, centers: Floats, slack: float) -> Floats | None:
@@ -22,30 +23,30 @@ def relocated(cells: Cells, centers: Floats, slack: float) -> Floats | None:
     amounts are pessimistic, and more than 1 often leads further.
     """
     k = len(centers)
-    found = cells.two_nearest(np.rint(centers))
-    cost = np.bincount(found.labels, cells.mass * found.excess, k)
-    halves, gain = _split(cells, found.labels, k)
-    # The pairs of clusters of which points of one would go to the other, in order.
-    pairs = np.unique(found.labels * k + found.second)
-    heirs = np.split(pairs % k, np.searchsorted(pairs, np.arange(1, k) * k))
+    found = cells.seconds(np.rint(centers))
+    halves, gain = _split(cells, found.labels, found.clusters.means)
+    cost, pairs = found.cost, found.pairs
+    # Where points of cluster i would go: heirs[first[i] : first[i + 1]].
+    heirs, first = pairs % k, np.searchsorted(pairs, np.arange(k + 1) * k).tolist()
     moved, fixed = centers.copy(), np.zeros(k, bool)
     cheapest = iter(np.argsort(cost, kind="stable").tolist())
     for split in np.argsort(-gain, kind="stable").tolist():
         if fixed[split]:
             continue
         fixed[split] = True
-        dissolved = next((i for i in cheapest if not fixed[i] and not fixed[heirs[i]].any()), None)
+        free = (i for i in cheapest if not fixed[i] and not fixed[heirs[first[i] : first[i + 1]]].any())
+        dissolved = next(free, None)
         if dissolved is None or cost[dissolved] >= slack * gain[split]:
             break
-        fixed[heirs[dissolved]] = True
+        fixed[heirs[first[dissolved] : first[dissolved + 1]]] = True
         fixed[dissolved] = True
         moved[split], moved[dissolved] = halves[split], halves[k + split]
     return moved if not np.array_equal(moved, centers) else None
 
 
-def split(cells: Cells, labels: Labels, centers: Floats, k: int) -> Floats:
+def split(cells: Cells, labels: Any, centers: Floats, k: int) -> Floats:
     """Up to twice as many centers, at most k: those whose clusters gain most by it become two."""
-    halves, gain = _split(cells, labels, len(centers))
+    halves, gain = _split(cells, labels, centers)
     chosen = np.argsort(-gain, kind="stable")[: k - len(centers)]
     chosen = chosen[gain[chosen] > 0]
     lower = centers.copy()
@@ -53,18 +54,9 @@ def split(cells: Cells, labels: Labels, centers: Floats, k: int) -> Floats:
     return np.concatenate([lower, halves[len(centers) + chosen]])
 
 
-def _split(cells: Cells, labels: Labels, k: int) -> tuple[Floats, Floats]:
+def _split(cells: Cells, labels: Any, centers: Floats) -> tuple[Floats, Floats]:
     """The means (2 k, d) of each cluster's lower and upper half, and what the inertia loses by the split, (k,)."""
-
-    def means(label: NDArray[np.int64], count: int) -> tuple[Floats, Floats]:
-        sums, mass = cells.sums(label, count)
-        return sums / np.maximum(mass, 1.0)[:, None], mass
-
-    center, _ = means(labels, k)
-    off = [x - own.take(labels) for x, own in zip(cells.columns, center.T, strict=True)]
-    spread = np.stack([np.bincount(labels, cells.mass * x * x, k) for x in off])
-    upper = np.choose(spread.argmax(axis=0)[labels], off) > 0
-    halves, mass = means(labels + k * upper, 2 * k)
-    low, high = mass[:k], mass[k:]
-    apart = squared_distance(halves[:k].T, halves[k:].T)
-    return halves, np.where((low > 0) & (high > 0), low * high / np.maximum(low + high, 1.0) * apart, 0.0)
+    k, halves = len(centers), cells.halves(labels, centers)
+    means, low, high = halves.means, halves.mass[:k], halves.mass[k:]
+    apart = squared_distance(means[:k].T, means[k:].T)
+    return means, np.where((low > 0) & (high > 0), low * high / np.maximum(low + high, 1.0) * apart, 0.0)

@@ -1,0 +1,256 @@
+// Cells of a picture's colors, on whole numbers: adding points up in them, and the nearest centers.
+//
+// The arithmetic of gpukmeans/image/cells.py and whole.py. x and centers are whole numbers within 2**10 of zero, so that
+// float32 scores are exact, and whatever is added up is an integer: no order shows. D is the number of features, 1, 3 or
+// 4. Of a cell there are x, D float32 values; and sums, D + 1 of 64 bits: mass times coordinate, and mass.
+//
+// Traffic: a few MB, which stay in the second-level cache, so that a launch of some microseconds is most of the time of
+// each. The nearest of k centers take k * (D + 4) instructions of a thread, a thread a cell. Sums are atomic additions
+// to global memory, 64 bits each: D + 1 for a cell, to as many places as there are centers, or bins.
+
+#include "common.cuh"
+
+#define ROW (D + 1)
+
+// A frame and a grid, as cuda_cells.py sends them: middle, extent and sizes of D features each.
+__device__ __forceinline__ int64 bin_of(const float (&x)[D], const double* frame, int shift) {
+    int64 code = 0;
+    for (int j = 0; j < D; j++) {
+        code = code * (int64)frame[2 * D + j] + ((int64)((double)x[j] + frame[D + j]) >> shift);
+    }
+    return code;
+}
+
+// Point i as whole numbers, and its mass.
+__device__ __forceinline__ double whole(const X* points, const W* weights, int64 i, const double* frame, double scale,
+                                        double unit, float (&x)[D]) {
+    for (int j = 0; j < D; j++) x[j] = (float)rint(__dmul_rn(__dsub_rn(value(points[i * D + j]), frame[j]), scale));
+    return fmax(rint(__dmul_rn((double)weight_of(weights, i), unit)), 1.0);
+}
+
+// Mass times |x|^2, in the order of NumPy's operations.
+__device__ __forceinline__ int64 square_of(const float (&x)[D], double mass) {
+    double sum = 0.0;
+    for (int j = 0; j < D; j++) sum = __dadd_rn(sum, __dmul_rn(__dmul_rn(mass, x[j]), x[j]));
+    return (int64)sum;
+}
+
+// Mass times |mean|^2, rounded, of a cell's sums.
+__device__ __forceinline__ int64 mean_square(const int64 (&row)[ROW]) {
+    double sum = __dmul_rn((double)row[0], (double)row[0]);
+    for (int j = 1; j < D; j++) sum = __dadd_rn(sum, __dmul_rn((double)row[j], (double)row[j]));
+    return (int64)rint(__ddiv_rn(sum, (double)row[D]));
+}
+
+// table: (bins, ROW), zeros at first, gets the sums of points (n, D). totals: mass times |x|^2, and mass, of all.
+extern "C" __global__ void __launch_bounds__(256, 4)
+add_points(const X* __restrict__ points, const W* __restrict__ weights, long long n, const double* __restrict__ frame,
+           double scale, double unit, int shift, unsigned long long* __restrict__ table,
+           unsigned long long* __restrict__ totals) {
+    int64 square = 0, total = 0;
+#pragma unroll 1  // copies of the loop would need more registers than there are
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        float x[D];
+        double mass = whole(points, weights, i, frame, scale, unit, x);
+        uint64* row = table + bin_of(x, frame, shift) * ROW;
+        for (int j = 0; j < D; j++) add_global(&row[j], (int64)mass * (int64)x[j]);
+        add_global(&row[D], (int64)mass);
+        square += square_of(x, mass);
+        total += (int64)mass;
+    }
+    block_add(&totals[0], square);
+    block_add(&totals[1], total);
+}
+
+// The same of finer cells.
+extern "C" __global__ void __launch_bounds__(256, 4)
+add_cells(const float* __restrict__ x, const long long* __restrict__ sums, long long m, const double* __restrict__ frame,
+          int shift, unsigned long long* __restrict__ table) {
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < m; i += (int64)gridDim.x * blockDim.x) {
+        float own[D];
+        for (int j = 0; j < D; j++) own[j] = x[i * D + j];
+        uint64* row = table + bin_of(own, frame, shift) * ROW;
+        for (int j = 0; j < ROW; j++) add_global(&row[j], sums[i * ROW + j]);
+    }
+}
+
+// All points as cells of their own: x (n, D), sums (n, ROW); totals: mass times |mean|^2, and mass.
+extern "C" __global__ void __launch_bounds__(256, 4)
+whole_points(const X* __restrict__ points, const W* __restrict__ weights, long long n, const double* __restrict__ frame,
+             double scale, double unit, float* __restrict__ x, long long* __restrict__ sums,
+             unsigned long long* __restrict__ totals) {
+    int64 square = 0, total = 0;
+#pragma unroll 1  // copies of the loop would need more registers than there are
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        float own[D];
+        int64 row[ROW];
+        row[D] = (int64)whole(points, weights, i, frame, scale, unit, own);
+        for (int j = 0; j < D; j++) {
+            row[j] = row[D] * (int64)own[j];
+            x[i * D + j] = own[j];
+        }
+        for (int j = 0; j < ROW; j++) sums[i * ROW + j] = row[j];
+        square += mean_square(row);
+        total += row[D];
+    }
+    block_add(&totals[0], square);
+    block_add(&totals[1], total);
+}
+
+// How many of each 256 bins have mass: found (bins / 256, rounded up). A block takes 256 at a time.
+extern "C" __global__ void __launch_bounds__(256, 4)
+used_bins(const long long* __restrict__ table, int bins, int* __restrict__ found) {
+    for (int part = blockIdx.x; part * 256 < bins; part += gridDim.x) {
+        int bin = part * 256 + threadIdx.x;
+        int total = __syncthreads_count(bin < bins && table[(int64)bin * ROW + D]);
+        if (threadIdx.x == 0) found[part] = total;
+    }
+}
+
+// The bins that have mass, in order, as cells: x (m, D), sums (m, ROW). starts: (bins / 256,), how many lie before.
+// total: mass times |mean|^2.
+extern "C" __global__ void __launch_bounds__(256, 4)
+gather_bins(const long long* __restrict__ table, int bins, const int* __restrict__ starts, float* __restrict__ x,
+            long long* __restrict__ sums, unsigned long long* __restrict__ total) {
+    __shared__ int before[8];  // of each warp
+    int64 square = 0;
+    for (int part = blockIdx.x; part * 256 < bins; part += gridDim.x) {
+        int bin = part * 256 + threadIdx.x;
+        int64 row[ROW] = {};
+        if (bin < bins) {
+            for (int j = 0; j < ROW; j++) row[j] = table[(int64)bin * ROW + j];
+        }
+        unsigned votes = __ballot_sync(0xffffffffu, row[D] != 0);
+        if (threadIdx.x % 32 == 0) before[threadIdx.x / 32] = __popc(votes);
+        __syncthreads();
+        int place = starts[part] + __popc(votes & ((1u << threadIdx.x % 32) - 1));
+        for (int w = 0; w < (int)threadIdx.x / 32; w++) place += before[w];
+        __syncthreads();
+        if (!row[D]) continue;
+        int64 at = place;
+        for (int j = 0; j < D; j++) x[at * D + j] = (float)rint(__ddiv_rn((double)row[j], (double)row[D]));
+        for (int j = 0; j < ROW; j++) sums[at * ROW + j] = row[j];
+        square += mean_square(row);
+    }
+    block_add(total, square);
+}
+
+// What the two kernels below share: the loop over the centers, a tile of them held in shared memory at a time. columns:
+// (k, ROW), -2 times the center, and its square.
+template <class Look>
+__device__ __forceinline__ void each_center(const float (&x)[D], bool here, const float* columns, float* held, int k,
+                                            int tile, bool load, Look look) {
+    for (int base = 0; base < k; base += tile) {
+        int count = min(tile, k - base);
+        if (tile < k || load) {  // those that fit are loaded once
+            __syncthreads();
+            for (int e = threadIdx.x; e < count * ROW; e += blockDim.x) held[e] = columns[(int64)base * ROW + e];
+            __syncthreads();
+        }
+        if (!here) continue;
+        for (int c = 0; c < count; c++) {
+            float score = held[c * ROW + D];
+            for (int j = 0; j < D; j++) score = fmaf(held[c * ROW + j], x[j], score);
+            look(score, base + c);
+        }
+    }
+}
+
+// labels: (m,), the nearest of k centers. answers: (k, ROW), gets the clusters' sums.
+extern "C" __global__ void __launch_bounds__(256, 4)
+nearest_centers(const float* __restrict__ x, const long long* __restrict__ sums, long long m,
+                const float* __restrict__ columns, int k, int tile, int* __restrict__ labels,
+                unsigned long long* __restrict__ answers) {
+    extern __shared__ __align__(16) unsigned char dynamic_shared[];
+    int64 stride = (int64)gridDim.x * blockDim.x, start = (int64)blockIdx.x * blockDim.x;
+    for (int64 first = start; first < m; first += stride) {
+        int64 i = first + threadIdx.x;
+        float own[D] = {};
+        if (i < m) {
+            for (int j = 0; j < D; j++) own[j] = x[i * D + j];
+        }
+        float least = __int_as_float(0x7f800000);
+        int label = 0;
+        each_center(own, i < m, columns, (float*)dynamic_shared, k, tile, first == start, [&](float score, int c) {
+            if (score < least) {
+                least = score;
+                label = c;
+            }
+        });
+        if (i >= m) continue;
+        labels[i] = label;
+        for (int j = 0; j < ROW; j++) add_global(&answers[(int64)label * ROW + j], sums[i * ROW + j]);
+    }
+}
+
+// The same, and the next nearest: second (m,). cost: (k,), gets mass times how much larger the second's D is, times
+// `coarse`, rounded. pairs: a bit for each k * label + second, unless `pairing` is 0.
+extern "C" __global__ void __launch_bounds__(256, 4)
+second_centers(const float* __restrict__ x, const long long* __restrict__ sums, long long m,
+               const float* __restrict__ columns, int k, int tile, double coarse, int pairing, int* __restrict__ labels,
+               int* __restrict__ second, unsigned long long* __restrict__ answers,
+               unsigned long long* __restrict__ cost, unsigned* __restrict__ pairs) {
+    extern __shared__ __align__(16) unsigned char dynamic_shared[];
+    int64 stride = (int64)gridDim.x * blockDim.x, start = (int64)blockIdx.x * blockDim.x;
+    for (int64 first = start; first < m; first += stride) {
+        int64 i = first + threadIdx.x;
+        float own[D] = {};
+        if (i < m) {
+            for (int j = 0; j < D; j++) own[j] = x[i * D + j];
+        }
+        float least = __int_as_float(0x7f800000), next = least;
+        int label = 0, other = 0;
+        each_center(own, i < m, columns, (float*)dynamic_shared, k, tile, first == start, [&](float score, int c) {
+            bool first = score < least;
+            other = score < next ? c : other;
+            other = first ? label : other;
+            next = fminf(next, fmaxf(least, score));
+            label = first ? c : label;
+            least = fminf(least, score);
+        });
+        if (i >= m) continue;
+        labels[i] = label;
+        second[i] = other;
+        for (int j = 0; j < ROW; j++) add_global(&answers[(int64)label * ROW + j], sums[i * ROW + j]);
+        double more = __dmul_rn((double)(next - least), (double)sums[i * ROW + D]);
+        add_global(&cost[label], (int64)rint(__dmul_rn(more, coarse)));
+        if (pairing) {
+            int64 pair = (int64)label * k + other;
+            atomicOr(&pairs[pair / 32], 1u << pair % 32);
+        }
+    }
+}
+
+// spread: (k, D), gets the sum over each cluster's cells of mass times `fine` times the square of the distance from its
+// mean (k, D) in each feature; each term rounded.
+extern "C" __global__ void __launch_bounds__(256, 4)
+spreads(const float* __restrict__ x, const long long* __restrict__ sums, long long m, const int* __restrict__ labels,
+        const double* __restrict__ means, double fine, unsigned long long* __restrict__ spread) {
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < m; i += (int64)gridDim.x * blockDim.x) {
+        int64 label = labels[i];
+        double mass = __dmul_rn((double)sums[i * ROW + D], fine);
+        for (int j = 0; j < D; j++) {
+            double off = __dsub_rn((double)x[i * D + j], means[label * D + j]);
+            double term = __dmul_rn(__dmul_rn(mass, off), off);
+            add_global(&spread[label * D + j], (int64)rint(term));
+        }
+    }
+}
+
+// answers: (2 k, ROW), gets the sums of each cluster's cells up to its mean, and beyond, along the feature of the largest
+// spread, the first of equals.
+extern "C" __global__ void __launch_bounds__(256, 4)
+half_sums(const float* __restrict__ x, const long long* __restrict__ sums, long long m, const int* __restrict__ labels,
+          const double* __restrict__ means, const unsigned long long* __restrict__ spread, int k,
+          unsigned long long* __restrict__ answers) {
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < m; i += (int64)gridDim.x * blockDim.x) {
+        int64 label = labels[i];
+        int axis = 0;
+        for (int j = 1; j < D; j++) {
+            if (spread[label * D + j] > spread[label * D + axis]) axis = j;
+        }
+        bool upper = (double)x[i * D + axis] > means[label * D + axis];
+        uint64* row = answers + (upper ? label + k : label) * ROW;
+        for (int j = 0; j < ROW; j++) add_global(&row[j], sums[i * ROW + j]);
+    }
+}

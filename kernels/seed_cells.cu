@@ -1,0 +1,100 @@
+// Greedy k-means++ on the cells of cells.cu, all steps in one launch: what image/cells.py does, on the same integers.
+//
+// A block alone has no need to wait for others or for the host, which otherwise would have to say for each of 64 seeds
+// which candidate it takes. A thread has a run of cells, of which it alone keeps D to the closest center so far. In a
+// step the block scans mass times D, each draw becomes a candidate where the scan passes its rank, and the candidate
+// that leaves the least is taken. Traffic: x, the masses and the closest D, some 100 kB for thousands of cells, three
+// times in each step, from the caches.
+
+#include "common.cuh"
+
+#define ROW (D + 1)
+
+// The most candidates of a step.
+#define TRIALS 16
+
+// A cell's mass, less `bits` bits and rounded up.
+__device__ __forceinline__ uint64 mass_of(const long long* sums, int64 i, int bits) {
+    return (uint64)((sums[i * ROW + D] + ((1ll << bits) - 1)) >> bits);
+}
+
+__device__ __forceinline__ int squared(const float* one, const float* other) {
+    int distance = 0;
+    for (int j = 0; j < D; j++) {
+        int off = (int)one[j] - (int)other[j];
+        distance += off * off;
+    }
+    return distance;
+}
+
+// centers: (k, D), from draws (k, trials) in [0, 1), of which the first step takes one. closest: (m,), the kernel's own.
+extern "C" __global__ void __launch_bounds__(1024, 1)
+seed_cells(const float* __restrict__ x, const long long* __restrict__ sums, long long m,
+           const double* __restrict__ draws, int k, int trials, int bits, int* __restrict__ closest,
+           float* __restrict__ centers) {
+    __shared__ uint64 of_warp[32], potentials[32][TRIALS];
+    __shared__ int64 candidates[TRIALS];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    int64 each = (m + blockDim.x - 1) / blockDim.x;
+    int64 first = min(m, (int64)threadIdx.x * each), last = min(m, first + each);
+    for (int step = 0; step < k; step++) {
+        int count = step ? trials : 1;
+        uint64 own = 0;
+        for (int64 i = first; i < last; i++) {
+            own += mass_of(sums, i, bits) * (step ? closest[i] : 1);
+        }
+        uint64 end = own;
+        for (int by = 1; by < 32; by *= 2) {
+            uint64 other = __shfl_up_sync(0xffffffffu, end, by);
+            if (lane >= by) end += other;
+        }
+        if (lane == 31) of_warp[warp] = end;
+        if (threadIdx.x < count) candidates[threadIdx.x] = m - 1;
+        __syncthreads();
+        uint64 total = 0;
+        for (int w = 0; w < warps; w++) {
+            if (w == warp) end += total;
+            total += of_warp[w];
+        }
+        for (int t = 0; t < count; t++) {
+            uint64 rank = (uint64)floor(__dmul_rn(draws[step * trials + t], (double)total));
+            if (rank >= end || rank < end - own) continue;
+            uint64 before = end - own;
+            for (int64 i = first; i < last; i++) {
+                before += mass_of(sums, i, bits) * (step ? closest[i] : 1);
+                if (before > rank) {
+                    candidates[t] = i;
+                    break;
+                }
+            }
+        }
+        __syncthreads();
+        for (int t = 0; t < count && step; t++) {
+            uint64 sum = 0;
+            for (int64 i = first; i < last; i++) {
+                int distance = squared(x + i * D, x + candidates[t] * D);
+                sum += mass_of(sums, i, bits) * min(distance, closest[i]);
+            }
+            sum = warp_sum(sum);
+            if (lane == 0) potentials[warp][t] = sum;
+        }
+        __syncthreads();
+        int best = 0;
+        uint64 least = ~0ull;
+        for (int t = 0; t < count && step; t++) {
+            uint64 sum = 0;
+            for (int w = 0; w < warps; w++) sum += potentials[w][t];
+            if (sum < least) {
+                least = sum;
+                best = t;
+            }
+        }
+        int64 chosen = candidates[best];
+        for (int64 i = first; i < last; i++) {
+            int distance = squared(x + i * D, x + chosen * D);
+            closest[i] = step ? min(distance, closest[i]) : distance;
+        }
+        if (threadIdx.x < D) centers[step * D + threadIdx.x] = x[chosen * D + threadIdx.x];
+        __syncthreads();
+    }
+}

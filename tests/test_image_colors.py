@@ -1,0 +1,156 @@
+"""What grows with a picture's distinct colors (kernels color.cu, cells.cu, seed_cells.cu), on the CPU: NumPy's bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from host_cuda.runtime import HostCuda
+
+from gpukmeans.image import cuda_cells
+from gpukmeans.image.color import SPACES
+from gpukmeans.image.colors import NumPyColors
+from gpukmeans.image.cuda_cells import CudaWhole
+from gpukmeans.image.cuda_colors import CudaColors
+from gpukmeans.image.pixels import pack
+from gpukmeans.image.whole import Frame, Grid, NumPyWhole
+from gpukmeans.points import gpu
+
+
+@pytest.fixture(scope="module", params=["address", "race"])
+def cp(request):
+    return HostCuda(build=request.param, seed=1)
+
+
+# ---------------------------------------------------------------- colors
+
+
+def random_colors(cp, m):
+    rng = np.random.default_rng(0)
+    colors = np.unique(np.concatenate([rng.integers(0, 256, (m, 3)), [[0, 0, 0], [255, 255, 255], [0, 0, 1]]]), axis=0)
+    colors = colors.astype(np.uint8)
+    counts = rng.integers(1, 1000, len(colors))
+    return CudaColors(cp, pack(colors), counts, int(counts.sum())), NumPyColors(colors, counts)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_points_are_numpys(cp, space):
+    ours, theirs = random_colors(cp, 700)
+    assert len(ours) == len(theirs)
+    assert (ours.levels() == theirs.levels()).all()
+    found, expected = ours.points(space).get(), theirs.points(space)
+    assert found.dtype == expected.dtype
+    assert found.tobytes() == expected.tobytes()
+
+
+def test_every_root_is_numpys():
+    """All 2^16 colors of a plane, which have every level's light, and roots over their whole range."""
+    levels = np.stack(np.meshgrid(np.arange(256), np.arange(256), [0], indexing="ij"), axis=-1).reshape(-1, 3)
+    levels = levels.astype(np.uint8)
+    counts = np.ones(len(levels), np.int64)
+    ours = CudaColors(HostCuda(build="fast"), pack(levels), counts, len(counts))
+    assert ours.points("oklab").get().tobytes() == NumPyColors(levels, counts).points("oklab").tobytes()
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_nearest_and_the_error_are_numpys(cp, space):
+    ours, theirs = random_colors(cp, 400)
+    rng = np.random.default_rng(1)
+    for channels in (3, 4):
+        palette = rng.integers(0, 256, (30, channels)).astype(np.uint8)
+        palette[20] = palette[3]
+        found, labels = ours.nearest(palette, space), theirs.nearest(palette, space)
+        assert (cp.asarray(found).get() == labels).all()
+        assert ours.error(palette, labels) == ours.error(palette, cp.asarray(labels)) == theirs.error(palette, labels)
+
+
+def test_weights_are_numpys(cp):
+    ours, theirs = random_colors(cp, 400)
+    (summary, weights), (expected, given) = ours.weighed(), theirs.weighed()
+    assert summary == expected
+    assert (weights.get() == given).all()
+    assert ours.unit == theirs.unit
+
+
+# ---------------------------------------------------------------- cells
+
+
+def both(cp, points, weights):
+    colors = NumPyColors(np.zeros((len(points), 3), np.uint8), weights)
+    frame = Frame.of(points.min(axis=0).astype(float), points.max(axis=0).astype(float), colors.unit)
+    return CudaWhole(cp, points, weights, frame), NumPyWhole(points, weights, frame), frame
+
+
+def random_points(d, dtype, m=600):
+    rng = np.random.default_rng(d)
+    points = rng.normal(0, [40, 20, 60, 5][:d], (m, d)) + 128
+    return np.unique(np.clip(points, 0, 255).astype(dtype), axis=0)
+
+
+def agree(ours, theirs):
+    """Whether cells are the same: what they are, and what they answer."""
+    assert (ours.m, ours.grid, ours.square) == (theirs.m, theirs.grid, theirs.square)
+    rng = np.random.default_rng(0)
+    for k in (1, 2, 33):
+        centers = theirs.x[rng.integers(0, theirs.m, k)]  # some more than once
+        (found, sums), (expected, same) = ours.clusters(centers), theirs.clusters(centers)
+        assert (found.get() == expected).all()
+        assert_same(sums, same)
+        assert_same(ours.halves(found, same.means), theirs.halves(expected, same.means))
+        if k > 1:
+            second, other = ours.seconds(centers), theirs.seconds(centers)
+            assert (second.labels.get() == other.labels).all()
+            assert_same(second.clusters, other.clusters)
+            assert second.cost.tobytes() == other.cost.tobytes()
+            assert (second.pairs == other.pairs).all()
+    for size in ((1, 2), (9, 4)):
+        draws = rng.uniform(size=size)
+        assert ours.seeds(draws).tobytes() == theirs.seeds(draws).tobytes()
+
+
+def assert_same(found, expected):
+    assert (found.sums == expected.sums).all()
+    assert (found.mass == expected.mass).all()
+
+
+@pytest.mark.parametrize(("d", "dtype"), [(1, np.uint8), (3, np.uint8), (3, np.float32), (4, np.float32), (4, float)])
+@pytest.mark.parametrize("kind", ["counts", "few", "heavy", "fractions"])
+def test_cells_are_numpys(cp, d, dtype, kind):
+    points = random_points(d, dtype)
+    rng = np.random.default_rng(1)
+    weights = {
+        "counts": rng.integers(1, 1000, len(points)),
+        "few": np.ones(len(points), np.int64),
+        "heavy": rng.integers(1, 2**28, len(points)),
+        "fractions": rng.uniform(size=len(points)) * 1e-9,
+    }[kind]
+    ours, theirs, frame = both(cp, points, weights)
+    agree(ours.cells(), theirs.cells())
+    finer = None
+    for shift in (5, 8, 10):
+        grid = Grid(frame.extent, shift)
+        finer = (ours.merged(grid), theirs.merged(grid)) if finer is None else [cells.merged(grid) for cells in finer]
+        assert ours.square == theirs.square
+        agree(*finer)
+
+
+def test_all_bins_used_and_one_color(cp):
+    grid = np.stack(np.meshgrid(*[np.arange(8, dtype=np.uint8)] * 3), axis=-1).reshape(-1, 3)
+    ours, theirs, frame = both(cp, grid, np.arange(1, 513))
+    eighths = Grid(frame.extent, 8)
+    assert eighths.bins == 512
+    found, expected = ours.merged(eighths), theirs.merged(eighths)
+    assert found.m == 512
+    agree(found, expected)
+    ours, theirs, frame = both(cp, grid[:1], np.array([7]))
+    agree(ours.cells(), theirs.cells())
+    agree(ours.merged(Grid(frame.extent, 5)), theirs.merged(Grid(frame.extent, 5)))
+
+
+def test_tiles_pairs_and_strides_do_not_matter(cp, monkeypatch):
+    points = random_points(3, np.uint8)
+    ours, theirs, _ = both(cp, points, np.arange(1, len(points) + 1))
+    monkeypatch.setattr(cuda_cells, "SHARED", 16 * 10)  # ten centers at a time
+    monkeypatch.setattr(cuda_cells, "_PAIRED", 20)
+    monkeypatch.setattr(cuda_cells, "_SEEDING", 64)
+    monkeypatch.setattr(gpu, "RESIDENT", 1)  # more cells than threads
+    agree(ours.cells(), theirs.cells())
