@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.sparse import issparse
@@ -28,6 +29,8 @@ from gpukmeans.points.numpy import NumPyPoints
 from gpukmeans.points.sparse import rows_of
 
 logger = logging.getLogger("gpukmeans")
+
+Result = TypeVar("Result")
 
 # What stands for device="auto", so that a whole program can be moved without touching it.
 VARIABLE = "GPUKMEANS_DEVICE"
@@ -213,6 +216,23 @@ def on_gpu(
         return CudaPoints(cp, x[rows], part, whole, lasting, stay, unit, beside if ahead else None)
 
     return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray, unit=unit, lasting=lasting)
+
+
+def where_it_fits(make: Callable[[str], Result], device: str, random_state: Any = None) -> Result:
+    """make(device), a device that `resolve` returned; make("cpu"), which gives the same, should its memory be short.
+
+    For what has no batches. random_state: what make draws from, which then begins anew.
+    """
+    before = random_state.get_state() if isinstance(random_state, np.random.RandomState) else None
+    try:
+        return make(device)
+    except MemoryError as error:
+        if device == "cpu":
+            raise
+        logger.info("Running on NumPy: the memory of '%s' is short (%s)", device, said(error))
+    if before is not None:
+        random_state.set_state(before)
+    return make("cpu")
 
 
 def make_pixels(pixels: Any, *, device: str) -> Pixels:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import numpy as np
 import pytest
+from host_cuda import runtime
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 
@@ -210,6 +212,38 @@ def test_what_crosses_the_bus_does_not_grow_with_colors(monkeypatch, fresh_dispa
     found = quantize(held, 8, space=space)
     assert found.history[-1].points == 2**17
     assert host.bytes_uploaded + host.bytes_downloaded < 2**17
+
+
+def test_where_memory_is_short_the_host_goes_on(monkeypatch, fresh_dispatch, china, caplog):
+    """At any allocation; a generator's draws are those of one attempt."""
+    image = china[::9, ::9]
+    palette = np.random.default_rng(1).integers(0, 256, (20, 3)).astype(np.uint8)
+    want = quantize(image, 9, random_state=np.random.RandomState(3), device="cpu")
+    mapped = remap(image, palette, device="cpu")
+    host = on_a_fast_host(monkeypatch)
+    allocate, left = runtime.Memory.__init__, [10**9]
+
+    def counted(self, host, size, item):
+        left[0] -= 1
+        allocate(self, host, 2**40 if left[0] == -1 else size, item)
+
+    monkeypatch.setattr(runtime.Memory, "__init__", counted)
+    held = host.asarray(np.ascontiguousarray(image))
+    quantize(image, 9, device="cuda")
+    made = 10**9 - 1 - left[0]
+    for turn, attempt in enumerate(np.linspace(0, made - 1, 12).astype(int).tolist()):
+        left[0] = attempt
+        given = held if turn % 2 else image
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "gpukmeans"):
+            found = quantize(given, 9, random_state=np.random.RandomState(3), device="auto" if turn % 2 else "cuda")
+        assert found.palette.tobytes() == want.palette.tobytes()
+        assert (np.asarray(found.to_pil()) == want.indices).all()
+        assert "memory" in caplog.text
+        left[0] = attempt % 20
+        assert (remap(image, palette, device="cuda").indices == mapped.indices).all()
+    left[0] = 10**9
+    assert host.used_bytes == held.nbytes + found.indices.nbytes
 
 
 def test_what_crosses_the_bus_of_pixels(monkeypatch, fresh_dispatch):

@@ -22,7 +22,7 @@ from gpukmeans import arrays, dispatch
 from gpukmeans.files import atomic
 from gpukmeans.image import dither as dithering
 from gpukmeans.image.color import Levels
-from gpukmeans.image.colors import NumPyColors, with_alpha
+from gpukmeans.image.colors import Colors, NumPyColors, with_alpha
 from gpukmeans.image.palette import Found
 from gpukmeans.image.pixels import Tally
 from gpukmeans.image.quantize import check, cluster
@@ -93,16 +93,20 @@ def quantize_file(
         progress(row + len(band), total)
     codes, counts = tally.result()
     del tally
-    with dispatch.on(device):
-        colors = dispatch.make_colors(codes, counts, bands.channels, bands.width * bands.height, device=device)
-    if colors.channels == 4 and (colors.levels()[:, 3] == 255).all():
-        colors = NumPyColors(colors.levels()[:, :3], counts)
-    if palette is None:
-        found = cluster(colors, n_colors, space, random_state, device)
-    else:
+
+    def reduce(device: str) -> tuple[Colors, Found, str]:
+        pixels = bands.width * bands.height
+        with dispatch.on(device):
+            colors = dispatch.make_colors(codes, counts, bands.channels, pixels, device=device)
+        if colors.channels == 4 and (colors.levels()[:, 3] == 255).all():
+            colors = NumPyColors(colors.levels()[:, :3], counts)
+        if palette is None:
+            return colors, cluster(colors, n_colors, space, random_state, device), device
         given = np.asarray(palette, np.uint8)
         with dispatch.on(device):
-            found = Found(given, colors.nearest(given, space), True)
+            return colors, Found(given, colors.nearest(given, space), True), device
+
+    colors, found, device = dispatch.where_it_fits(reduce, device, random_state)
     _, table = with_alpha(np.empty((0, colors.channels), np.uint8), found.palette)
     if table.shape[1] == 4 and ((table[:, 3] != 255) & table.any(axis=1)).any():
         raise ImageError("a palette in a TIFF has no half-transparent colors: flatten the picture first.")

@@ -80,12 +80,17 @@ def quantize(
     """
     check(n_colors, space, dither)
     picture, device = _opened(image, device)
-    counted = _counted(picture, device)
-    if weights is None:
-        found = cluster(counted.colors, n_colors, space, random_state, device)
-    else:
-        found = _weighted(weights, picture, counted, n_colors, space, random_state, device)
-    return _returned(image, _mapped(picture, counted, found, dither, device))
+
+    def reduce(device: str) -> Quantized:
+        held = _held(picture, device)
+        counted = _counted(held, device)
+        if weights is None:
+            found = cluster(counted.colors, n_colors, space, random_state, device)
+        else:
+            found = _weighted(weights, held, counted, n_colors, space, random_state, device)
+        return _mapped(held, counted, found, dither, device)
+
+    return _returned(image, dispatch.where_it_fits(reduce, device, random_state))
 
 
 def remap(
@@ -120,12 +125,17 @@ def remap(
         )
     check(len(given), space, dither)
     picture, device = _opened(image, device)
-    counted = _counted(picture, device)
-    colors = counted.colors
-    like = given if colors.dtype == np.uint8 else given.astype(np.uint16) * np.uint16(257)
-    with dispatch.on(device):
-        found = Found(like, colors.nearest(like, space), True)
-    return _returned(image, _mapped(picture, counted, found, dither, device))
+
+    def map_onto(device: str) -> Quantized:
+        held = _held(picture, device)
+        counted = _counted(held, device)
+        colors = counted.colors
+        like = given if colors.dtype == np.uint8 else given.astype(np.uint16) * np.uint16(257)
+        with dispatch.on(device):
+            found = Found(like, colors.nearest(like, space), True)
+        return _mapped(held, counted, found, dither, device)
+
+    return _returned(image, dispatch.where_it_fits(map_onto, device))
 
 
 def common_palette(
@@ -144,7 +154,9 @@ def common_palette(
     colors = unpack(codes, 4)
     opaque = bool((colors[:, 3] == 255).all())
     held = NumPyColors(colors[:, :3] if opaque else colors, counts)
-    found = cluster(held, n_colors, space, random_state, device)
+    found = dispatch.where_it_fits(
+        lambda device: cluster(held, n_colors, space, random_state, device), dispatch.resolve(device), random_state
+    )
     return found.palette, found.converged
 
 
@@ -171,6 +183,11 @@ def _opened(image: Any, device: str) -> tuple[Picture, str]:
         levels = dispatch.opaque(picture.levels)
         return on_host(picture) if levels is None else replace(picture, levels=levels), device
     return picture, device
+
+
+def _held(picture: Picture, device: str) -> Picture:
+    """The picture for work on the device."""
+    return on_host(picture) if device == "cpu" else picture
 
 
 def _returned(image: Any, result: Quantized) -> Quantized:
