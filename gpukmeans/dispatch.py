@@ -8,10 +8,12 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
+from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn.utils import check_random_state
 
 from gpukmeans import arrays, nvml
 from gpukmeans.exact import Floats, Ints, Weights
@@ -212,8 +214,8 @@ def on_gpu(
 
     def make(rows: slice, ahead: bool) -> CudaPoints:
         part = None if weights is None else weights[rows]
-        stay = there and rows == slice(0, n)
-        return CudaPoints(cp, x[rows], part, whole, lasting, stay, unit, beside if ahead else None)
+        alone = rows == slice(0, n)
+        return CudaPoints(cp, x[rows], part, whole, lasting, there and alone, unit, beside if ahead else None, alone)
 
     return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray, unit=unit, lasting=lasting)
 
@@ -223,15 +225,16 @@ def where_it_fits(make: Callable[[str], Result], device: str, random_state: Any 
 
     For what has no batches. random_state: what make draws from, which then begins anew.
     """
-    before = random_state.get_state() if isinstance(random_state, np.random.RandomState) else None
+    generator = None if isinstance(random_state, Integral) else check_random_state(random_state)
+    before = None if generator is None else generator.get_state()
     try:
         return make(device)
     except MemoryError as error:
         if device == "cpu":
             raise
         logger.info("Running on NumPy: the memory of '%s' is short (%s)", device, said(error))
-    if before is not None:
-        random_state.set_state(before)
+    if generator is not None and before is not None:
+        generator.set_state(before)
     return make("cpu")
 
 

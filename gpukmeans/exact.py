@@ -418,14 +418,17 @@ class Frame:
         PTX promises that sums keep at least the precision of float32, in any order and with any rounding. Known devices
         add 4, 8 or 16 products at a time, cut to 24 or more bits of the largest of them and the sum so far, and cut
         the result to 24 (Fasi, Higham, Mikaitis and Pranesh, 2021; Khattak and Mikaitis, 2025). Taken for each product
-        by itself, its own bits, the sum's and the result's may each lose 2 u of what is largest, 2 |y| Z: of three
-        products for each of d' features, d rounded up to a multiple of 16, 3 * 3 * 2 * d' u 2 |y| Z, less than
-        18.4 d' u (|y|^2 + Z^2) with 2 % for what lost bits add themselves, while 18 d' u <= 0.01.
+        by itself, its own bits, the sum's and the result's may each lose 2 u of what is largest. 16 features at a time,
+        of norms y' and z', begin with zero and their small products, at most 2**-10 of 2 |y'| |z'|; the large ones then
+        lose 16 * 3 * 2 u * 2 |y'| |z'|, and all features by Cauchy-Schwarz 96 u * 2 |y| Z, or less than
+        98 u (|y|^2 + Z^2) with what is small. Adding up d' / 16 such sums, d' being d rounded up to a multiple of 16,
+        rounds each time by u of at most 2 |y| Z: 0.064 d' u (|y|^2 + Z^2).
 
         Together with what does not change, rounding y and z, adding |z|^2 and D's own error, a score is off by at most
-        u [(18.41 d' + 17.4) |y|^2 + (18.41 d' + 19.4) Z^2 + d / 8]; the rest is as for `margin`.
+        u [(0.066 d' + 115.4) |y|^2 + (0.066 d' + 117.4) Z^2 + d / 8]; the rest is as for `margin`. |y|^2 is summed in
+        the same way, by fours, with d' / 16 + 6 roundings, so that half the margin covers them too.
         """
         d = len(self.offset)
         whole = d + -d % 16
-        constant = 1.07 * U32 * ((36.9 * whole + 40.8) * largest_z + d / 4) + (d + 4) * 2.0**-118
-        return np.float32(1.07 * U32 * (36.9 * whole + 35.8)), np.float32(constant)
+        constant = 1.07 * U32 * ((0.132 * whole + 236.8) * largest_z + d / 4) + (d + 4) * 2.0**-118
+        return np.float32(1.07 * U32 * (0.132 * whole + 231.8)), np.float32(constant)

@@ -1,5 +1,5 @@
-// What the kernels of the assignment step share: rows in the frame, the best center so far, what is certain, and what is
-// kept for the next time.
+// What the kernels of the assignment step share: rows in the frame, the best center so far, what is certain, and what
+// is kept for the next time.
 //
 // A score is |z|^2 - 2 y.z, with y the row and z the center in the frame (exact.Frame, which also bounds its error):
 // y = float((x - offset) * scale). columns holds the centers, |z|^2 and -2 z, a column a center; where their number or

@@ -4,7 +4,9 @@
 // Rows and centers in the frame are float32 numbers, 24 bits; a float16 has 11. So each is the sum of two float16, and
 // of the four products of such sums three are needed: high high, high low, low high; the fourth is below the last bit.
 // Rows of uint8 are exact in one float16, and take two products. Values are multiplied by 2^14 first, so that parts
-// that matter stay clear of float16's subnormal numbers, of which PTX promises nothing.
+// that matter stay clear of float16's subnormal numbers, of which PTX promises nothing. Tensor cores may cut off what
+// they add at the last bit of the sum so far; so 16 features are summed by themselves, the small products first, and
+// then added to those before by an addition that rounds.
 //
 // A block compares 128 rows with 128 centers at a time, 16 features at a time, each of its eight warps 32 rows with 64
 // centers. Shared memory holds operands as lanes hold them, so that one load of 16 bytes brings a lane its share of 16
@@ -25,8 +27,9 @@
 #define SQUARES_DOWN 3.725290298461914e-9f   // 2^-28, and of products with centers times 2^13: 2^-27
 #define PRODUCTS_DOWN 7.450580596923828e-9f
 
-// depth: d rounded up to a multiple of 16. offset: (depth,), 0 beyond d. scale: the frame's, times 2^14. centers: (tiles, depth / 16, 16, 32) of 16
-// bytes: for each lane of 8 centers the high parts of four features of its center, and the low ones; times -2 * 2^13.
+// depth: d rounded up to a multiple of 16. offset: (depth,), 0 beyond d. scale: the frame's, times 2^14. centers: (tiles,
+// depth / 16, 16, 32) of 16 bytes: for each lane of 8 centers the high parts of four features of its center, and the low
+// ones; times -2 * 2^13.
 // squares: (tiles * 128,) |z|^2. The rest as assign_few has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
@@ -35,7 +38,7 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
               const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ drift, int k,
               float* __restrict__ room, float* __restrict__ reach) {
     __shared__ uint4 ys[2][ROWS / 16][PARTS][32], zs[2][CENTERS / 8][32];
-    __shared__ Nearest kept[4][256];  // each thread's own, of its rows; in the end of all rows, by halves of the centers
+    __shared__ Nearest kept[4][256];  // each thread's own, of its rows; in the end all rows', by halves of the centers
     __shared__ int64 starts[ROWS];  // of the rows, in values of x
     __shared__ float norms[ROWS];
     __shared__ int64 base, count;  // the tile's first row, and how many rows there are
@@ -58,7 +61,9 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
         int step = 0;  // of 16 features and a tile of centers; they alternate between the halves of shared memory
         auto fetch = [&](int from) {
 #pragma unroll
-            for (int h = 0; h < 2; h++) fetch_features(raw[h], x + starts[row + 8 * h] + from + part, d - part - from, wide);
+            for (int h = 0; h < 2; h++) {
+                fetch_features(raw[h], x + starts[row + 8 * h] + from + part, d - part - from, wide);
+            }
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 copy_to_shared(&zs[step % 2][8 * h + warp][lane], centers + 512 * step + 256 * h + threadIdx.x);
@@ -80,12 +85,13 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
                 uint2 high[2], low[2];
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
-                    float y[4];
+                    float y[4], square = 0.0f;
 #pragma unroll
                     for (int e = 0; e < 4; e++) {
                         y[e] = in_frame(raw[h][e], offsets.x[e], scale);
-                        norm[h] = fmaf(y[e], y[e], norm[h]);
+                        square = fmaf(y[e], y[e], square);
                     }
+                    norm[h] = __fadd_rn(norm[h], square);
                     high[h] = make_uint2(to_halves(y[0], y[1]), to_halves(y[2], y[3]));
                     low[h] = make_uint2(to_halves(y[0] - low_half(high[h].x), y[1] - high_half(high[h].x)),
                                         to_halves(y[2] - low_half(high[h].y), y[3] - high_half(high[h].y)));
@@ -106,13 +112,19 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
 #pragma unroll
                 for (int c = 0; c < 8; c++) {
                     uint4 z = z_now[8 * along + c][lane];
-#pragma unroll
-                    for (int m = 0; m < 2; m++) multiply_matrices(sum[m][c], y[m][0], z.x, z.y);
-#pragma unroll
-                    for (int m = 0; m < 2; m++) multiply_matrices(sum[m][c], y[m][0], z.z, z.w);
+                    float step_sum[2][4] = {};
                     if (PARTS == 2) {
 #pragma unroll
-                        for (int m = 0; m < 2; m++) multiply_matrices(sum[m][c], y[m][PARTS - 1], z.x, z.y);
+                        for (int m = 0; m < 2; m++) multiply_matrices(step_sum[m], y[m][PARTS - 1], z.x, z.y);
+                    }
+#pragma unroll
+                    for (int m = 0; m < 2; m++) multiply_matrices(step_sum[m], y[m][0], z.z, z.w);
+#pragma unroll
+                    for (int m = 0; m < 2; m++) multiply_matrices(step_sum[m], y[m][0], z.x, z.y);
+#pragma unroll
+                    for (int e = 0; e < 8; e++) {
+                        float& total = sum[e / 4][c][e % 4];
+                        total = __fadd_rn(total, step_sum[e / 4][e % 4]);
                     }
                 }
             }

@@ -2,9 +2,9 @@
 // that changed cluster move their terms from one cluster's integer sums to the other's (Rule 3).
 //
 // A thread takes one row, and the warp together those of its rows that D has to decide; of more than FEW features also
-// those that move, so that neighboring lanes read neighboring values and add to neighboring sums. Sums gather in a block's shared
-// memory where k * (d + 1) of them fit, so that global memory sees one addition a block and sum; otherwise they go to
-// global memory, whose 64-bit add needs no loop.
+// those that move, so that neighboring lanes read neighboring values and add to neighboring sums. Sums gather in a
+// block's shared memory where k * (d + 1) of them fit, so that global memory sees one addition a block and sum;
+// otherwise they go to global memory, whose 64-bit add needs no loop.
 // Traffic: 8 bytes a row read, 4 written; the row itself only if it is uncertain or changed.
 
 #include "common.cuh"
@@ -13,11 +13,13 @@
 
 // The label by D, found by the whole warp, which calls it with one row: D of one pair is a chain of 2 d dependent
 // operations of float64, and one thread alone would take k of them after another, longer than all else in an iteration.
+// centers: (d, k), so that lanes read neighbors.
 __device__ __forceinline__ int decide(const X* x, const double* centers, int k, int d) {
     double least = 0.0;
     int label = k;  // of no center yet
     for (int c = threadIdx.x % 32; c < k; c += 32) {
-        double distance = squared_distance(x, centers + (int64)c * d, d);
+        double distance = 0.0;
+        for (int j = 0; j < d; j++) distance = add_square(distance, value(x[j]), centers[(int64)j * k + c]);
         if (label == k || distance < least) {
             least = distance;
             label = c;
@@ -35,8 +37,8 @@ __device__ __forceinline__ int decide(const X* x, const double* centers, int k, 
     return label;
 }
 
-// next: (n,) what assign proposed. labels: (n,), UNCERTAIN where a row has none yet. sums: (k, d + 1). summing:
-// 0 if only labels are wanted, 1 for sums in global memory, 2 through the dynamic shared memory. counts: rows that
+// centers: (d, k). next: (n,) what assign proposed. labels: (n,), UNCERTAIN where a row has none yet. sums: (k, d + 1).
+// summing: 0 if only labels are wanted, 1 for sums in global memory, 2 through the dynamic shared memory. counts: rows that
 // changed label, rows that D decided, rows on the list. unit: see weight_mass. listed, list: as assign_few has them;
 // counts[2] is then the list's length, and next is in its order.
 extern "C" __global__ void __launch_bounds__(256, 4)

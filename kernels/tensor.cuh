@@ -1,5 +1,6 @@
-// What PTX has from compute capability 8.0 on: products of small matrices by a warp's tensor cores, float16 in pairs, and
-// copies to shared memory that take no registers on their way. Where no CUDA compiler reads this, whoever runs the kernels defines them (tests/host_cuda).
+// What PTX has from compute capability 8.0 on: products of small matrices by a warp's tensor cores, float16 in pairs,
+// and copies to shared memory that take no registers on their way. Where no CUDA compiler reads this, whoever runs the
+// kernels defines them (tests/host_cuda).
 #pragma once
 
 #ifdef __CUDACC__
@@ -36,8 +37,8 @@ __device__ __forceinline__ float high_half(unsigned halves) {
 
 // 16 bytes of global memory, to be in shared memory after the thread's next `wait_for_copies`.
 __device__ __forceinline__ void copy_to_shared(uint4* shared, const uint4* global) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global)
-                 : "memory");
+    unsigned address = (unsigned)__cvta_generic_to_shared(shared);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
 }
 
 __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }

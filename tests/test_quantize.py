@@ -601,3 +601,15 @@ def test_public_names():
     """Listed in test_dispatch.py."""
     assert issubclass(ImageError, ValueError)
     assert isinstance(quantize(np.zeros((1, 1), np.uint8)), gpukmeans.Quantized)
+
+
+@pytest.mark.parametrize("scale", [1e7, 1e12, 1e40, 1e300, 1e-30, 1e-40, 1e-300])
+def test_only_ratios_of_weights_matter(china, scale):
+    """Fractions of any size; whole numbers and their multiples may round otherwise."""
+    image = china[::8, ::8]
+    weights = np.random.default_rng(0).uniform(0.5, 1.5, image.shape[:2])
+    want = quantize(image, 16, weights=weights, device="cpu")
+    found = quantize(image, 16, weights=weights * scale, device="cpu")
+    assert len(found.palette) == 16
+    assert found.converged
+    assert found.psnr == pytest.approx(want.psnr, abs=0.05)

@@ -181,7 +181,7 @@ def test_no_certain_label_is_wrong(address, brute_labels, dtype, d, k):
     assert address.launches["assign_tensor"] >= before + 4  # the rest is of scales that they do not serve
 
 
-@pytest.mark.parametrize(("dtype", "d", "k"), [("uint8", 200, 60), ("float64", 130, 60), ("float16", 300, 60)])
+@pytest.mark.parametrize(("dtype", "d", "k"), [("float64", 130, 60), ("float16", 300, 60), ("float32", 600, 60)])
 def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeypatch, dtype, d, k):
     """The bound is a worst case of any order and of all roundings going one way; a thousandth of it is too little."""
     honest = Frame.tensor_margin_factors
@@ -195,6 +195,20 @@ def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeyp
         x, centers = along_rays(np.random.default_rng(seed), dtype, d, k)
         wrong += np.count_nonzero(labels_of(address, x, centers)[0] != brute_labels(x, centers))
     assert wrong > 0
+
+
+@pytest.mark.parametrize("capability", ["86", "90"])
+def test_few_rows_are_left_to_d(capability):
+    """Of noise in many features, in any iteration: tensor cores no more than float32's multiply-adds."""
+    x = np.random.default_rng(1).normal(size=(1000, 512)).astype(np.float32)
+    points = CudaPoints(HostCuda(build="fast", seed=1, capability=capability), x)
+    scales = lloyd.prepare(points, *points.extent())
+    centers = x[:60].astype(np.float64)
+    for _ in range(4):
+        before = points.uncertain
+        points.assign(centers)
+        assert points.uncertain - before <= 0.01 * len(x)
+        centers = lloyd.update(points, scales, centers)
 
 
 # ---------------------------------------------------------------- fits
@@ -244,15 +258,13 @@ def frame_and_columns(d, k, scale=1.0, reach=1.0):
     [
         (True, frame_and_columns(17, 33)),
         (False, frame_and_columns(17, 32)),
-        (True, frame_and_columns(8192, 33)),
-        (False, frame_and_columns(8193, 33)),
         (True, frame_and_columns(20, 40, reach=3)),
         (False, frame_and_columns(20, 40, reach=4.5)),
         (True, frame_and_columns(20, 40, scale=2.0**-110)),
         (False, frame_and_columns(20, 40, scale=2.0**-114)),
         (True, frame_and_columns(20, 40, scale=2.0**300)),
     ],
-    ids=["fewest centers", "too few", "most features", "too many", "far", "too far", "small", "too small", "large"],
+    ids=["fewest centers", "too few", "far", "too far", "small", "too small", "large"],
 )
 def test_they_serve_where_their_bound_holds(serves, problem):
     assert (searches.tensor(*problem) is not None) == serves

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans import arrays
 from gpukmeans.exact import Weights, ceil_log2
 from gpukmeans.image.color import Levels, to_points
 from gpukmeans.image.pixels import nearest
@@ -20,6 +21,9 @@ from gpukmeans.image.read import premultiplied
 # What all colors weigh at most where they become whole numbers: sums of mass times coordinate are then below 2**53, of
 # mass times square below 2**63 (cells.py).
 MASS_BITS = 38
+
+# Up to so many pixels counts are masses.
+MOST_COUNTED = 2**MASS_BITS / 1.01
 
 
 class Colors(Protocol):
@@ -62,10 +66,12 @@ class NumPyColors:
 
     @cached_property
     def unit(self) -> float:
-        # Rounding and order move the last bits of this sum, but not the power of two above it, which has room to spare.
-        bits = ceil_log2(float(self.weights.sum()) * 1.01)
+        total = float(self.weights.sum())
         whole = self.weights.dtype.kind in "iu" or bool((self.weights == np.rint(self.weights)).all())
-        return 1.0 if whole and bits <= MASS_BITS else 2.0 ** (MASS_BITS - bits)
+        if whole and total <= MOST_COUNTED:
+            return 1.0
+        # Rounding and order move the last bits of this sum, but not the power of two above it, which has room to spare.
+        return 2.0 ** (MASS_BITS - ceil_log2(total * 1.01))
 
     def __len__(self) -> int:
         return len(self._levels)
@@ -73,23 +79,21 @@ class NumPyColors:
     def levels(self) -> Levels:
         return self._levels
 
-    def taken(self, kept: NDArray[np.bool_]) -> NumPyColors:
-        return NumPyColors(self._levels[kept], self.weights[kept])
-
     def points(self, space: str) -> NDArray[Any]:
         return to_points(self._levels, space)
 
     def weighed(self) -> tuple[Weights, NDArray[Any]]:
         summary, used = Weights.of(self.weights.astype(np.float64))
-        return summary, self.weights if used.dtype == self.weights.dtype else used  # the same numbers, held once
+        same = summary.shift == 0 and used.dtype == self.weights.dtype
+        return summary, self.weights if same else used  # the same numbers are held once
 
     def nearest(self, palette: Levels, space: str) -> NDArray[np.int32]:
         own, like = with_alpha(self._levels, palette)
         return nearest(to_points(own, space), to_points(like, space))
 
-    def error(self, palette: Levels, labels: NDArray[Any]) -> int:
+    def error(self, palette: Levels, labels: Any) -> int:
         own, shown = (premultiplied(levels) for levels in with_alpha(self._levels, palette))
-        total = 0
+        labels, total = arrays.to_numpy(labels), 0
         for a in range(0, len(own), 2**16):  # a piece at a time, added in Python's integers
             piece = slice(a, a + 2**16)
             squares = ((own[piece].astype(np.int64) - shown[labels[piece]]) ** 2).sum(axis=1)

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpukmeans.exact import Weights
 from gpukmeans.image.color import Levels, oklab_tables, to_points
-from gpukmeans.image.colors import MASS_BITS, NumPyColors
+from gpukmeans.image.colors import MOST_COUNTED, NumPyColors
 from gpukmeans.image.pixels import unpack
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.gpu import Gpu
@@ -33,7 +33,7 @@ class CudaColors:
     @staticmethod
     def serves(codes: Any, channels: int, total: int) -> bool:
         """Whether the kernels take such colors."""
-        return codes.dtype == np.uint32 and channels == 3 and len(codes) > _FEWEST and total <= 2**MASS_BITS
+        return codes.dtype == np.uint32 and channels == 3 and len(codes) > _FEWEST and total <= MOST_COUNTED
 
     def __len__(self) -> int:
         return len(self._codes)

@@ -22,7 +22,7 @@ from gpukmeans import arrays, dispatch
 from gpukmeans.files import atomic
 from gpukmeans.image import dither as dithering
 from gpukmeans.image.color import Levels
-from gpukmeans.image.colors import Colors, NumPyColors, with_alpha
+from gpukmeans.image.colors import NumPyColors, with_alpha
 from gpukmeans.image.palette import Found
 from gpukmeans.image.pixels import Tally
 from gpukmeans.image.quantize import check, cluster
@@ -84,57 +84,56 @@ def quantize_file(
         raise ImageError(f"in bands only .tif files of at most 256 colors are written, not {n_colors} to {target}.")
     if dither == "floyd-steinberg":
         raise ImageError("floyd-steinberg cannot be done in bands: choose bayer or blue-noise.")
-    device = dispatch.resolve(device)
-    bands = _opened(source)
-    total = 2 * bands.height
-    tally = Tally(4 if bands.channels == 4 else bands.channels)
-    for row, band in bands.read():
-        tally.add(*map(arrays.to_numpy, _pixels(band, device).count()))
-        progress(row + len(band), total)
-    codes, counts = tally.result()
-    del tally
 
-    def reduce(device: str) -> tuple[Colors, Found, str]:
-        pixels = bands.width * bands.height
+    def reduce(device: str) -> Written:
+        bands = _opened(source)
+        total = 2 * bands.height
+        tally = Tally(4 if bands.channels == 4 else bands.channels)
+        for row, band in bands.read():
+            tally.add(*map(arrays.to_numpy, _pixels(band, device).count()))
+            progress(row + len(band), total)
+        codes, counts = tally.result()
+        del tally
         with dispatch.on(device):
-            colors = dispatch.make_colors(codes, counts, bands.channels, pixels, device=device)
+            colors = dispatch.make_colors(codes, counts, bands.channels, bands.width * bands.height, device=device)
         if colors.channels == 4 and (colors.levels()[:, 3] == 255).all():
             colors = NumPyColors(colors.levels()[:, :3], counts)
         if palette is None:
-            return colors, cluster(colors, n_colors, space, random_state, device), device
-        given = np.asarray(palette, np.uint8)
-        with dispatch.on(device):
-            return colors, Found(given, colors.nearest(given, space), True), device
+            found = cluster(colors, n_colors, space, random_state, device)
+        else:
+            given = np.asarray(palette, np.uint8)
+            with dispatch.on(device):
+                found = Found(given, colors.nearest(given, space), True)
+        _, table = with_alpha(np.empty((0, colors.channels), np.uint8), found.palette)
+        if table.shape[1] == 4 and ((table[:, 3] != 255) & table.any(axis=1)).any():
+            raise ImageError("a palette in a TIFF has no half-transparent colors: flatten the picture first.")
+        shown = premultiplied(table)
+        psnr = None
+        if dither == "none":
+            with dispatch.on(device):
+                error = colors.error(table, found.labels)
+            values = bands.width * bands.height * table.shape[1]
+            psnr = float(10 * np.log10(values * 255.0**2 / error)) if error else float("inf")
+        offsets = None if dither == "none" else dithering.offsets(dither, shown)
 
-    colors, found, device = dispatch.where_it_fits(reduce, device, random_state)
-    _, table = with_alpha(np.empty((0, colors.channels), np.uint8), found.palette)
-    if table.shape[1] == 4 and ((table[:, 3] != 255) & table.any(axis=1)).any():
-        raise ImageError("a palette in a TIFF has no half-transparent colors: flatten the picture first.")
-    shown = premultiplied(table)
-    psnr = None
-    if dither == "none":
-        with dispatch.on(device):
-            error = colors.error(table, found.labels)
-        values = bands.width * bands.height * table.shape[1]
-        psnr = float(10 * np.log10(values * 255.0**2 / error)) if error else float("inf")
-    offsets = None if dither == "none" else dithering.offsets(dither, shown)
+        def indices() -> Iterator[NDArray[Any]]:
+            for row, band in bands.read():
+                progress(bands.height + row + len(band), total)
+                if offsets is None:
+                    yield _pixels(band, device).map(codes, found.labels, np.uint8).reshape(band.shape[:2])
+                else:
+                    own, _ = with_alpha(band.reshape(-1, band.shape[2])[:, : colors.channels], shown)
+                    levels = premultiplied(own)
+                    yield (
+                        dispatch.make_pixels(levels, device=device)
+                        .dither(offsets, bands.width, shown)
+                        .reshape(band.shape[:2])
+                    )
 
-    def indices() -> Iterator[NDArray[Any]]:
-        for row, band in bands.read():
-            progress(bands.height + row + len(band), total)
-            if offsets is None:
-                yield _pixels(band, device).map(codes, found.labels, np.uint8).reshape(band.shape[:2])
-            else:
-                own, _ = with_alpha(band.reshape(-1, band.shape[2])[:, : colors.channels], shown)
-                levels = premultiplied(own)
-                yield (
-                    dispatch.make_pixels(levels, device=device)
-                    .dither(offsets, bands.width, shown)
-                    .reshape(band.shape[:2])
-                )
+        _write(Path(target), indices(), bands, table)
+        return Written(found.palette, bands.width, bands.height, psnr, found.converged)
 
-    _write(Path(target), indices(), bands, table)
-    return Written(found.palette, bands.width, bands.height, psnr, found.converged)
+    return dispatch.where_it_fits(reduce, dispatch.resolve(device), random_state)
 
 
 def _pixels(band: Levels, device: str) -> Any:

@@ -67,7 +67,8 @@ def find(
     init: (k, c) centers to begin with, as points of the space; found as above unless given.
     """
     if len(colors) <= k:
-        return Found(colors.levels(), np.arange(len(colors), dtype=np.int32), True)
+        with dispatch.on(device):
+            return Found(colors.levels(), np.arange(len(colors), dtype=np.int32), True)
     history: list[Step] = []
 
     def tell(stage: Stage, inertia: float) -> None:

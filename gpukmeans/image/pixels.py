@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans import arrays
 from gpukmeans.image.color import Levels
 from gpukmeans.threads import run, thread_count
 
@@ -114,7 +115,7 @@ class Tally:
 
 
 def _merged(parts: list[tuple[Codes, Ints]]) -> tuple[Codes, Ints]:
-    codes, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    codes, counts = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
     order = np.argsort(codes, kind="stable")
     codes = codes[order]
     starts = _starts(codes)
@@ -156,8 +157,8 @@ class NumPyPixels:
                 tally.add(codes, counts)
         return tally.result()
 
-    def map(self, codes: Codes, labels: NDArray[np.int32], dtype: Any) -> NDArray[Any]:
-        result = np.empty(self.n, dtype)
+    def map(self, codes: Any, labels: Any, dtype: Any) -> NDArray[Any]:
+        codes, labels, result = arrays.to_numpy(codes), arrays.to_numpy(labels), np.empty(self.n, dtype)
         if self._bytes <= TABLE_BYTES:
             table = np.empty(2 ** (8 * self._bytes), dtype)
             table[codes] = labels

@@ -180,7 +180,10 @@ def _opened(image: Any, device: str) -> tuple[Picture, str]:
     if there is None or device != f"cuda:{there}":
         return on_host(picture), device
     if picture.levels.shape[2] == 4:
-        levels = dispatch.opaque(picture.levels)
+        try:
+            levels = dispatch.opaque(picture.levels)
+        except MemoryError:  # then there is none for the picture either
+            levels = None
         return on_host(picture) if levels is None else replace(picture, levels=levels), device
     return picture, device
 
@@ -224,6 +227,10 @@ def _weighted(
     with dispatch.on(device):
         place = arrays.to_numpy(_places(counted))
         colors = counted.colors.levels()
+    # No sum of these overflows, and none is lost; what weights mean is their ratios.
+    exponent = int(np.frexp(given.max())[1])
+    if not -100 < exponent < 100:
+        given = np.ldexp(given, -exponent)
     # Pixels are added in their order, so that the sums have the same bits.
     mass = np.bincount(place, given.reshape(-1), len(colors))
     kept = mass > 0

@@ -41,6 +41,9 @@ class Batch(Points, Protocol):
     def resume(self, state: State) -> None:
         """Take over what is known of these rows; their sums begin at zero, whatever their labels."""
 
+    def labels_on_host(self) -> NDArray[np.int32]:
+        """As `labels`, wherever the rows were given."""
+
     def closest(self) -> Floats | None:
         """D to the closest center so far, (n,); None after `restart`."""
 
@@ -157,7 +160,7 @@ class Batches:
         if self._labels is None:
             self._labels = np.full(self.n, -1, np.int32)
             self._sums = np.zeros((self._k, self.d + 1), np.int64)
-        self._labels[rows] = batch.labels()
+        self._labels[rows] = batch.labels_on_host()
         self._sums += batch.sums()
 
     def _keep_closest(self, batch: Batch, rows: slice) -> None:

@@ -39,7 +39,8 @@ class CudaPoints:
 
     cp: CuPy, or what stands in its place. stay: whether answers of size n stay on the device. unit: whether to bring
     the rows to length one; they are float64 then, and made on the device as they arrive. ahead: sends all rows now, on
-    its stream, to be there for whoever calls `begin` first; else they are sent when they are first asked for.
+    its stream, to be there for whoever calls `begin` first; else they are sent when they are first asked for. alone:
+    whether these are all rows; a batch of several is made anew for each pass, and keeps no bounds for the next.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class CudaPoints:
         stay: bool = False,
         unit: bool = False,
         ahead: Ahead | None = None,
+        alone: bool = True,
     ) -> None:
         self.n, self.d = x.shape
         self.unit = unit
@@ -64,7 +66,7 @@ class CudaPoints:
         more = {"settle": weighed, "distance": weighed, "seed": (*weighed, f"-DRUN={seeds.RUN}")}
         options = (f"-DX_KIND={X_KINDS[self._dtype.name]}",)
         self._gpu = Gpu(cp, options, more, ahead.launched if ahead else None)
-        self._given, self._lasting, self._stay, self._ahead = x, lasting, stay, ahead
+        self._given, self._lasting, self._stay, self._ahead, self._alone = x, lasting, stay, ahead, alone
         with self._gpu, ahead or nullcontext():
             self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not unit else None
             self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
@@ -168,7 +170,7 @@ class CudaPoints:
         if k != self.k:
             self._label(k)
         # Bounds for the next time take the memory that seeding took.
-        bounds = self._scratch if self._lasting and self._seeds.closest is None else None
+        bounds = self._scratch if self._lasting and self._alone and self._seeds.closest is None else None
         counts, sums = self._answers[:COUNTS], self._answers[COUNTS:]
         with self._gpu:
             counts.fill(0)
@@ -212,7 +214,10 @@ class CudaPoints:
         return self._sums.view(np.int64).reshape(self.k, self.d + 1).copy()
 
     def labels(self) -> Any:
-        return self._labels if self._stay else self._gpu.get(self._labels)
+        return self._labels if self._stay else self.labels_on_host()
+
+    def labels_on_host(self) -> NDArray[np.int32]:
+        return self._gpu.get(self._labels)
 
     # ------------------------------------------------------------ distances
 

@@ -7,7 +7,7 @@ come ahead of their turn on a stream of their own, see `Ahead`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from functools import cache
 from importlib.resources import files
@@ -206,8 +206,14 @@ class Gpu:
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
-        with self:
-            result = self.cp.asnumpy(array) if array.nbytes <= PIECE else self._get_pieces(array)
+        result = None
+        if array.nbytes > PIECE:
+            # An answer must not be lost for want of pinned memory: what was changed to find it cannot be changed again.
+            with suppress(MemoryError), self:
+                result = self._get_pieces(array)
+        if result is None:
+            with self:
+                result = self.cp.asnumpy(array)
         del self._launched[:before]
         return result
 

@@ -48,9 +48,10 @@ class Proposals:
         self._movement: Movement | None = None
 
     def propose(self, x: Any, labels: Any, centers: Floats, counts: Any, bounds: Callable[[], Any] | None) -> Any:
-        """Set `next` and the list; returns the centers on the device. counts: of which the third becomes the list's
-        length. bounds(): (n,) float64 of memory that is this object's until `forget`; None if no later call will
-        profit from it.
+        """Set `next` and the list; returns the centers on the device, (d, k).
+
+        counts: of which the third becomes the list's length. bounds(): (n,) float64 of memory that is this object's
+        until `forget`; None if no later call will profit from it.
         """
         self.listed = False
         scores = self._frame.centers(centers) if self._frame is not None else None
@@ -58,14 +59,14 @@ class Proposals:
             self.forget()
             with self._gpu:
                 self.next.fill(-1)
-            return self._gpu.put(centers)
+            return self._gpu.put(centers.T)
         columns, largest_z = scores
         gpu, k, n = self._gpu, np.int32(len(centers)), np.int64(self.n)
         search = self._search(columns, largest_z)
         if len(centers) < FEWEST_CENTERS or self.n > MOST_LISTED:
             bounds = None
         room = reach = drift = gpu.nothing.view(np.float32)
-        given = [*search.tables, centers]
+        given = [*search.tables, centers.T]
         if bounds is not None:
             self.listed = self._follow(centers)
             assert self._movement is not None

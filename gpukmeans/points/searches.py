@@ -28,10 +28,9 @@ TILES = {16: 256, 32: 256, 64: 256, 128: 128}
 TENSOR_DEPTH, TENSOR_TILE = 16, 128
 
 # Up to 32 centers, a tile of assign_many that is no wider costs no more than one of assign_tensor, three quarters of
-# which are nobody's (by count, benchmarks/NOTES.md); for more features its bound does not hold; a part of a center
-# beyond this would overflow float16, and a larger scale float32.
+# which are nobody's (by count, benchmarks/NOTES.md). A part of a center beyond this would overflow float16, and a
+# larger scale float32.
 FEWEST_TENSOR_CENTERS = 33
-MOST_TENSOR_FEATURES = 8192
 LARGEST_TENSOR_CENTER = 3.9
 LARGEST_TENSOR_EXPONENT = 112
 
@@ -98,7 +97,7 @@ def many(frame: Frame, columns: F32, largest_z: float) -> Search:
 def tensor(frame: Frame, columns: F32, largest_z: float) -> Search | None:
     """As `many`, or None where the kernel or its bound does not serve."""
     d = len(columns) - 1
-    if columns.shape[1] < FEWEST_TENSOR_CENTERS or d > MOST_TENSOR_FEATURES:
+    if columns.shape[1] < FEWEST_TENSOR_CENTERS:
         return None
     if frame.exponent > LARGEST_TENSOR_EXPONENT or np.abs(columns[:d]).max() > 2 * LARGEST_TENSOR_CENTER:
         return None

@@ -18,7 +18,7 @@ from gpukmeans.points.gpu import BLOCK, Gpu
 # in 100 steps.
 RUN = 4 * BLOCK
 
-# So many rows are taken for candidates of k-means++, which has 2 + log(k): sixteen for a million clusters.
+# So many rows are taken for candidates of k-means++, which has 2 + log(k): fifteen for a million clusters.
 MOST_CANDIDATES = 16
 
 
@@ -51,7 +51,7 @@ class Seeds:
         ahead, self._ahead = self._ahead, None
         if ahead is not None and power == self._power:
             return ahead
-        self._power = power
+        self._power, self._potentials = power, []
         answer = self._gpu.zeros(1, np.uint64)
         self._add_up(n, answer)
         return int(self._gpu.get(answer)[0])

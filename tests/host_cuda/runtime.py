@@ -263,7 +263,7 @@ class RawModule:
 
 
 class HostCuda:
-    """build: "address" or "race", see build.py. seed: of the order in which threads and blocks run, 0 for the
+    """build: "address", "race" or "fast", see build.py. seed: of the order in which threads and blocks run, 0 for the
     natural one. memory: bytes of device memory. timeout: seconds that a kernel may take. capability: which GPU to be.
 
     Counted, for tests to read and to set back: bytes_uploaded, bytes_downloaded, launches (by kernel), peak_bytes;
