@@ -27,9 +27,29 @@
 #define SQUARES_DOWN 3.725290298461914e-9f   // 2^-28, and of products with centers times 2^13: 2^-27
 #define PRODUCTS_DOWN 7.450580596923828e-9f
 
-// depth: d rounded up to a multiple of 16. offset: (depth,), 0 beyond d. scale: the frame's, times 2^14. centers: (tiles,
-// depth / 16, 16, 32) of 16 bytes: for each lane of 8 centers the high parts of four features of its center, and the low
-// ones; times -2 * 2^13.
+// The centers (k, d) in the frame, as lanes hold them: (tiles, depth / 16, 16, 32) of 16 bytes, a thread each. Lane
+// 4 g + t of 8 centers has four features of center g, from 4 t on, times -2 * 2^13: the high parts and the low ones.
+extern "C" __global__ void __launch_bounds__(256)
+tensor_table(const float* __restrict__ centers, int k, int d, int depth, int tiles, uint4* __restrict__ table) {
+    unsigned stages = depth / DEPTH;
+    int64 size = (int64)tiles * stages * 512;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += (int64)gridDim.x * blockDim.x) {
+        unsigned part = i / 512, stage = part % stages, lane = i % 32;
+        int center = part / stages * CENTERS + i / 32 % 16 * 8 + lane / 4;
+        float z[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int j = stage * DEPTH + lane % 4 * 4 + e;
+            z[e] = center < k && j < d ? centers[(int64)center * d + j] * -16384.0f : 0.0f;
+        }
+        uint2 high = make_uint2(to_halves(z[0], z[1]), to_halves(z[2], z[3]));
+        table[i] = make_uint4(high.x, high.y, to_halves(z[0] - low_half(high.x), z[1] - high_half(high.x)),
+                              to_halves(z[2] - low_half(high.y), z[3] - high_half(high.y)));
+    }
+}
+
+// depth: d rounded up to a multiple of 16. offset: (depth,), 0 beyond d. scale: the frame's, times 2^14. centers: what
+// tensor_table wrote.
 // squares: (tiles * 128,) |z|^2. The rest as assign_few has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,

@@ -204,6 +204,9 @@ BUDGETS = {
     "assign_tensor of float16": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 13)), tensor_shared(2)),
     "assign_tensor of float64": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 2)), tensor_shared(2)),
     "assign_tensor of uint8": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(1 + 5, parts=1)), tensor_shared(1)),
+    # Four values: each a load and its address, two tests, a product, a difference and two conversions; a store, a
+    # division for the place, and the loop's own: 40. Four F2FP.
+    "tensor_table": Budget(FOUR_BLOCKS, Loop("F2FP", (4 * 10 + 40) / 4)),
     # Twice the registers for the next values: one block, where need be.
     "assign_many of float64": Budget(ONE_BLOCK, Loop("FFMA", eight_features), many_shared),
 }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact import U32, Floats, squared_distance
+from gpukmeans.exact import U32, Floats
 from gpukmeans.points.nearest import Nearest, Target, least_distance
 from gpukmeans.points.rows import Features
 
@@ -44,9 +44,14 @@ def distance_bounds(d: int, largest_z: float) -> tuple[np.float32, np.float32]:
     return np.float32(1 + (d + 12) * U32), np.float32(absolute)
 
 
-def moved(old: Floats, new: Floats, scale: float) -> tuple[Floats, Floats]:
-    """How far each of the centers (d, k) moved, and the most that any other did: (k,), from above, times scale."""
-    own = np.sqrt(squared_distance(new, old)) * (scale * (1 + 2.0**-30))
+def moved(old: Floats, new: Floats, scale: float, features: int) -> tuple[Floats, Floats]:
+    """How far each of k centers moved, and the most that any other did: (k,), from above, times scale.
+
+    features: the axis of the arrays that they are along. 2**-30 is more than the roundings of up to 2**17 squares.
+    """
+    step = new - old
+    step *= step
+    own = np.sqrt(step.sum(axis=features)) * (scale * (1 + 2.0**-30))
     others = np.full(len(own), own.max())
     if len(own) > 1:
         first = int(own.argmax())
@@ -68,7 +73,7 @@ class Drift:
     @staticmethod
     def between(old: Target, new: Target) -> Drift:
         assert new.frame is not None
-        own, others = moved(old.centers, new.centers, new.frame.scale)
+        own, others = moved(old.centers, new.centers, new.frame.scale, features=0)
         steps = np.flatnonzero((new.centers != old.centers).any(axis=0))
         few = steps if 0 < len(steps) <= _FEW_MOVED * len(own) else None
         return Drift(_round_up(own), _round_up(others), Drift._half_gap(new), few)

@@ -66,21 +66,28 @@ class Proposals:
         if len(centers) < FEWEST_CENTERS or self.n > MOST_LISTED:
             bounds = None
         room = reach = drift = gpu.nothing.view(np.float32)
-        given = [*search.tables, centers.T]
+        given = [centers.T, *search.tables]
+        if bounds is not None or search.table:
+            given.append(columns[:-1].T * np.float32(-0.5))  # exact: the centers in the frame
         if bounds is not None:
             self.listed = self._follow(centers)
             assert self._movement is not None
             halves = bounds().view(np.float32)
             room, reach = halves[: self.n], halves[self.n :]
-            given += [self._movement.table(), columns[:-1].T * np.float32(-0.5)]
+            given.append(self._movement.table())
         device = gpu.put_together(*given)
-        tables, rest = device[: len(search.tables)], device[len(search.tables) :]
+        tables, in_frame = device[1 : 1 + len(search.tables)], device[-1]
         if bounds is not None:
-            drift = rest[1]
+            in_frame, drift = device[-2:]
+        if search.table:
+            made = gpu.empty(search.table, np.uint32)
+            shape = (k, *search.shape, *search.numbers)
+            gpu.launch("assign_tensor", "tensor_table", search.table // 4, in_frame, *shape, made)
+            tables = [made, *tables]
         if self.listed:
             gpu.run(
                 *("active", "active", min(gpu.blocks, -(-self.n // (BLOCK * EACH))), BLOCK, x, n, np.int32(self.d)),
-                *(self._offset, self._type(self._frame.scale), rest[2]),
+                *(self._offset, self._type(self._frame.scale), in_frame),
                 *(labels, room, reach, drift, k, *distance_bounds(self.d, largest_z), self.list, counts[2:]),
                 options=self._few,
             )
@@ -93,7 +100,7 @@ class Proposals:
         )
         # Only now: had memory run out before, the bounds would be those of earlier centers.
         self._centers = centers.copy() if bounds else None
-        return rest[0]
+        return device[0]
 
     def _search(self, columns: searches.F32, largest_z: float) -> searches.Search:
         assert self._frame is not None

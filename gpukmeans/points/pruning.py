@@ -29,7 +29,7 @@ class Movement:
 
     def follow(self, old: Floats, new: Floats, scale: float) -> bool:
         """Add what centers (k, d) moved; returns whether bounds written before are still worth keeping."""
-        own, others = moved(np.ascontiguousarray(old.T), np.ascontiguousarray(new.T), scale)
+        own, others = moved(old, new, scale, features=1)
         self._own += own
         self._others += others
         return bool((self._own + self._others).max() < LONGEST)

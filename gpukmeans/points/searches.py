@@ -44,6 +44,8 @@ class Search:
 
     shape: numbers that follow n. scale: brings rows into the frame. tables: arrays to be sent; numbers: what follows
     them. margin: of the scores, as Frame.margin_factors has it. shared: bytes of dynamic shared memory.
+    table: words of 4 bytes that kernels/assign_tensor.cu makes on the device of the centers, in front of the tables;
+    splitting and arranging them takes the host longer than all else in an iteration.
     """
 
     kernel: str
@@ -55,6 +57,7 @@ class Search:
     numbers: tuple[np.int32, ...]
     margin: tuple[np.float32, np.float32]
     shared: int = 0
+    table: int = 0
 
 
 def few(frame: Frame, columns: F32, largest_z: float) -> Search:
@@ -101,23 +104,20 @@ def tensor(frame: Frame, columns: F32, largest_z: float) -> Search | None:
         return None
     if frame.exponent > LARGEST_TENSOR_EXPONENT or np.abs(columns[:d]).max() > 2 * LARGEST_TENSOR_CENTER:
         return None
-    padded = _padded(columns, TENSOR_DEPTH, TENSOR_TILE)
-    tiles = padded.shape[1] // TENSOR_TILE
-    values = padded[1:] * np.float32(2.0**13)
-    high = values.astype(np.float16)
-    parts = np.stack([high, (values - high).astype(np.float16)])
-    # Features are stages of four lanes with four each, centers tiles of groups of eight: of a group, lane 4 g + t has
-    # features 4 t to 4 t + 3 of center g, first the high parts.
-    parts = parts.reshape(2, -1, 4, 4, tiles, TENSOR_TILE // 8, 8).transpose(4, 1, 5, 6, 2, 0, 3)
+    k = columns.shape[1]
+    tiles, depth = -(-k // TENSOR_TILE), d + -d % TENSOR_DEPTH
+    squares = np.full(tiles * TENSOR_TILE, NEVER, np.float32)
+    squares[:k] = columns[d]
     return Search(
         "assign_tensor",
         options=(),
         rows=128,
-        shape=(np.int32(d), np.int32(len(values))),
+        shape=(np.int32(d), np.int32(depth)),
         scale=frame.scale * 2.0**14,
-        tables=(np.ascontiguousarray(parts).view(np.uint32), padded[0].copy()),
+        tables=(squares,),
         numbers=(np.int32(tiles),),
         margin=frame.tensor_margin_factors(largest_z),
+        table=tiles * depth * TENSOR_TILE,
     )
 
 
