@@ -24,8 +24,8 @@
 #define ROWS 128
 #define CENTERS 128
 #define PARTS (X_KIND == 0 ? 1 : 2)  // float16 numbers to a row's value
-#define SQUARES_DOWN 3.725290298461914e-9f   // 2^-28, and of products with centers times 2^13: 2^-27
-#define PRODUCTS_DOWN 7.450580596923828e-9f
+#define SQUARES_DOWN 3.725290298461914e-9f   // 2^-28, back from rows times 2^14
+#define PRODUCTS_DOWN 7.450580596923828e-9f  // 2^-27, back from their products with -2 z times 2^13
 
 // The centers (k, d) in the frame, as lanes hold them: (tiles, depth / 16, 16, 32) of 16 bytes, a thread each. Lane
 // 4 g + t of 8 centers has four features of center g, from 4 t on, times -2 * 2^13: the high parts and the low ones.
@@ -49,8 +49,7 @@ tensor_table(const float* __restrict__ centers, int k, int d, int depth, int til
 }
 
 // depth: d rounded up to a multiple of 16. offset: (depth,), 0 beyond d. scale: the frame's, times 2^14. centers: what
-// tensor_table wrote.
-// squares: (tiles * 128,) |z|^2. The rest as assign_few has it. Blocks of 256 threads.
+// tensor_table wrote. squares: (tiles * 128,) |z|^2. The rest as assign_few has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
               const uint4* __restrict__ centers, const float* __restrict__ squares, int tiles, float margin_norm,
