@@ -6,6 +6,8 @@ from typing import Any
 
 from tables import row, short
 
+from gpukmeans import nvml
+
 NOTES = """\
 Medians over {repeats} turns, from the same rows as initial centers. An iteration: a fit of ten less a fit of two,
 over eight, data on the device. Converged: by default arguments, data on the device; flash-kmeans, whose end is
@@ -59,7 +61,7 @@ def _where(report: dict[str, Any]) -> str:
     runtime = report["cuda"]["runtime"]
     driver = report["driver"] or "unknown"
     return (
-        f"{report['device']['name']}, driver {driver}, CUDA {runtime // 1000}.{runtime % 1000 // 10}, "
+        f"{report['device']['name']}, driver {driver}, CUDA {nvml.cuda_version(runtime)}, "
         f"{report['machine']['cpu']}, {report['machine']['cores']} cores, {report['date']}; {software}."
     )
 

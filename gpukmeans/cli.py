@@ -275,14 +275,9 @@ def _gpu_software() -> list[tuple[str, str]]:
         import cupy
 
         found.append(("CuPy", str(cupy.__version__)))
-        found.append(("CUDA runtime", _cuda_version(cupy.cuda.runtime.runtimeGetVersion())))
-        found.append(("CUDA driver", _cuda_version(cupy.cuda.runtime.driverGetVersion())))
+        found.append(("CUDA runtime", nvml.cuda_version(cupy.cuda.runtime.runtimeGetVersion())))
+        found.append(("CUDA driver", nvml.cuda_version(cupy.cuda.runtime.driverGetVersion())))
     return found
-
-
-def _cuda_version(number: int) -> str:
-    """13020 stands for 13.2, and CUDA says 0 of a driver that is not there."""
-    return f"{number // 1000}.{number % 1000 // 10}" if number else "none"
 
 
 def _blas() -> list[str]:

@@ -132,7 +132,6 @@ def _why_no_cuda() -> str | None:
 def _driver_remedy(cp: Any) -> str:
     """CUDA has one error for a driver that is too old and one that is not there; their versions tell them apart."""
     with suppress(Exception):
-        # 13020 stands for 13.2.
         driver, needed = cp.cuda.runtime.driverGetVersion(), cp.cuda.runtime.runtimeGetVersion()
         if driver == 0:
             return (
@@ -142,7 +141,7 @@ def _driver_remedy(cp: Any) -> str:
         if driver // 1000 < needed // 1000:
             other = ", or replace CuPy by pip install 'gpukmeans[cuda12]'" if driver // 1000 == 12 else ""
             return (
-                f"The driver supports CUDA up to {driver // 1000}.{driver % 1000 // 10}, and the installed CuPy is for "
+                f"The driver supports CUDA up to {nvml.cuda_version(driver)}, and the installed CuPy is for "
                 f"CUDA {needed // 1000}: update the driver{other}"
             )
     return "Check that nvidia-smi lists a GPU, and that CUDA_VISIBLE_DEVICES does not hide it"
@@ -225,16 +224,15 @@ def where_it_fits(make: Callable[[str], Result], device: str, random_state: Any 
 
     For what has no batches. random_state: what make draws from, which then begins anew.
     """
-    generator = None if isinstance(random_state, Integral) else check_random_state(random_state)
-    before = None if generator is None else generator.get_state()
+    before = None if isinstance(random_state, Integral) else check_random_state(random_state).get_state()
     try:
         return make(device)
     except MemoryError as error:
         if device == "cpu":
             raise
         logger.info("Running on NumPy: the memory of '%s' is short (%s)", device, said(error))
-    if generator is not None and before is not None:
-        generator.set_state(before)
+    if before is not None:
+        check_random_state(random_state).set_state(before)
     return make("cpu")
 
 

@@ -56,6 +56,11 @@ def place(bus: str) -> str:
     return bus[-12:].lower()
 
 
+def cuda_version(number: int) -> str:
+    """As CUDA counts them: 13020 stands for 13.2, and 0 is said of a driver that is not there."""
+    return f"{number // 1000}.{number % 1000 // 10}" if number else "none"
+
+
 def driver() -> str:
     """The driver's version; raises as `opened` does."""
     with opened() as nvml:

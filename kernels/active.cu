@@ -94,11 +94,7 @@ active(const X* __restrict__ x, long long n, int d, const F* __restrict__ offset
             }
         }
         // Places in the list: of the thread within its warp, of the warp within the block, of the block within all.
-        unsigned count = __popc(mine), before = count;
-        for (int step = 1; step < 32; step *= 2) {
-            unsigned other = __shfl_up_sync(0xffffffffu, before, step);
-            if (lane >= step) before += other;
-        }
+        unsigned count = __popc(mine), before = warp_scan(count);
         if (lane == 31) warps[warp] = before;
         __syncthreads();
         if (threadIdx.x == 0) {

@@ -21,6 +21,10 @@ __device__ __forceinline__ int64 bin_of(const float (&x)[D], const double* frame
     return code;
 }
 
+__device__ __forceinline__ void take_cell(const float* x, int64 i, float (&own)[D]) {
+    for (int j = 0; j < D; j++) own[j] = x[i * D + j];
+}
+
 // Point i as whole numbers, and its mass.
 __device__ __forceinline__ double whole(const X* points, const W* weights, int64 i, const double* frame, double scale,
                                         double unit, float (&x)[D]) {
@@ -68,7 +72,7 @@ add_cells(const float* __restrict__ x, const long long* __restrict__ sums, long 
           int shift, unsigned long long* __restrict__ table) {
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < m; i += (int64)gridDim.x * blockDim.x) {
         float own[D];
-        for (int j = 0; j < D; j++) own[j] = x[i * D + j];
+        take_cell(x, i, own);
         uint64* row = table + bin_of(own, frame, shift) * ROW;
         for (int j = 0; j < ROW; j++) add_global(&row[j], sums[i * ROW + j]);
     }
@@ -166,9 +170,7 @@ nearest_centers(const float* __restrict__ x, const long long* __restrict__ sums,
     for (int64 first = start; first < m; first += stride) {
         int64 i = first + threadIdx.x;
         float own[D] = {};
-        if (i < m) {
-            for (int j = 0; j < D; j++) own[j] = x[i * D + j];
-        }
+        if (i < m) take_cell(x, i, own);
         float least = __int_as_float(0x7f800000);
         int label = 0;
         each_center(own, i < m, columns, (float*)dynamic_shared, k, tile, first == start, [&](float score, int c) {
@@ -195,9 +197,7 @@ second_centers(const float* __restrict__ x, const long long* __restrict__ sums, 
     for (int64 first = start; first < m; first += stride) {
         int64 i = first + threadIdx.x;
         float own[D] = {};
-        if (i < m) {
-            for (int j = 0; j < D; j++) own[j] = x[i * D + j];
-        }
+        if (i < m) take_cell(x, i, own);
         float least = __int_as_float(0x7f800000), next = least;
         int label = 0, other = 0;
         each_center(own, i < m, columns, (float*)dynamic_shared, k, tile, first == start, [&](float score, int c) {

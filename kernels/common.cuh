@@ -118,6 +118,16 @@ __device__ __forceinline__ uint64 warp_sum(uint64 amount) {
     return amount;
 }
 
+// What the lanes of a full warp up to this one have together.
+template <class T>
+__device__ __forceinline__ T warp_scan(T amount) {
+    for (int step = 1; step < 32; step *= 2) {
+        T other = __shfl_up_sync(0xffffffffu, amount, step);
+        if (threadIdx.x % 32 >= step) amount += other;
+    }
+    return amount;
+}
+
 // Adds every thread's amount to a sum in global memory. All threads of a block of full warps call it.
 __device__ __forceinline__ void block_add(uint64* sum, int64 amount) {
     uint64 total = warp_sum((uint64)amount);

@@ -94,11 +94,7 @@ used(const unsigned* __restrict__ counts, int bins, int* __restrict__ starts, in
                 own += (four.x != 0) + (four.y != 0) + (four.z != 0) + (four.w != 0);
             }
         }
-        int end = own;
-        for (int by = 1; by < 32; by *= 2) {
-            int other = __shfl_up_sync(FULL, end, by);
-            if (lane >= by) end += other;
-        }
+        int end = warp_scan(own);
         if (lane == 31) of_warp[warp] = end;
         __syncthreads();
         int before = 0, total = 0;

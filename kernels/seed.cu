@@ -96,11 +96,7 @@ run_sums(long long n, const W* __restrict__ weights, const double* __restrict__ 
 
 // What the block's threads before this one have together; all: what all of them have. warps: one for each warp.
 __device__ __forceinline__ int64 before_in_block(int64 amount, int64 (&warps)[SCAN / 32], int64& all) {
-    int64 scan = amount;
-    for (int step = 1; step < 32; step *= 2) {
-        int64 other = __shfl_up_sync(0xffffffffu, scan, step);
-        if (threadIdx.x % 32 >= step) scan += other;
-    }
+    int64 scan = warp_scan(amount);
     __syncthreads();  // nobody reads the sums before any more
     if (threadIdx.x % 32 == 31) warps[threadIdx.x / 32] = scan;
     __syncthreads();

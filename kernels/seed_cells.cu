@@ -43,11 +43,7 @@ seed_cells(const float* __restrict__ x, const long long* __restrict__ sums, long
         for (int64 i = first; i < last; i++) {
             own += mass_of(sums, i, bits) * (step ? closest[i] : 1);
         }
-        uint64 end = own;
-        for (int by = 1; by < 32; by *= 2) {
-            uint64 other = __shfl_up_sync(0xffffffffu, end, by);
-            if (lane >= by) end += other;
-        }
+        uint64 end = warp_scan(own);
         if (lane == 31) of_warp[warp] = end;
         if (threadIdx.x < count) candidates[threadIdx.x] = m - 1;
         __syncthreads();

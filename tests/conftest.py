@@ -13,11 +13,13 @@ import pytest
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 from hypothesis import settings
+from scipy.sparse import issparse
 from sklearn.datasets import load_digits, load_sample_image, make_blobs
 
 from gpukmeans import KMeans, dispatch, lloyd
 from gpukmeans.exact import Scales, Weights
 from gpukmeans.points.base import Points
+from gpukmeans.points.sparse import SparseRows
 
 # One example may have to start a pool of threads; the failing example is printed, not stored.
 settings.register_profile("contract", deadline=None, database=None, print_blob=True)
@@ -151,6 +153,22 @@ def ways(device: str) -> dict[str, dict[str, Any]]:
         "2 threads": {"threads": 2},
         "4 threads": {"threads": 4, "chunk_rows": 100, "scores": True, "bounds": True, "arrange": True},
     }
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """on(cp, rows): from here on, fits run on the kernels of cp, in batches of some rows, at first of all."""
+
+    def switch(cp: HostCuda, rows: int | None = None) -> None:
+        def make_points(x: Any, weights: Any = None, summary: Any = None, *, device: str, **how: Any) -> Points:
+            x = SparseRows(x) if issparse(x) else x
+            points = dispatch.on_gpu(cp, x, weights, summary, **how)
+            points.rows = rows or len(x)  # type: ignore[attr-defined]
+            return points
+
+        monkeypatch.setattr(dispatch, "make_points", make_points)
+
+    return switch
 
 
 # ---------------------------------------------------------------- brute force

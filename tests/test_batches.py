@@ -26,21 +26,6 @@ rng = np.random.default_rng(0)
 X = rng.normal(50, 20, (700, 3)).astype(np.float32)
 
 
-@pytest.fixture
-def on(monkeypatch):
-    """on(cp): from here on, fits run on the kernels, in batches of some rows, at first of all."""
-
-    def switch(cp, rows=None):
-        def make_points(x, weights=None, summary=None, *, device, **how):
-            points = dispatch.on_gpu(cp, x, weights, summary, **how)
-            points.rows = rows or len(x)
-            return points
-
-        monkeypatch.setattr(dispatch, "make_points", make_points)
-
-    return switch
-
-
 def said(model, x):
     arrays = [model.cluster_centers_, model.labels_, model.predict(x[::-1]), model.transform(x[:50])]
     return [array.tobytes() for array in arrays], model.inertia_, model.n_iter_, model.score(x)

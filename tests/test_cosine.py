@@ -19,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import cosine_distances
 
 import gpukmeans
-from gpukmeans import KMeans, MiniBatchKMeans, dispatch
+from gpukmeans import KMeans, MiniBatchKMeans
 from gpukmeans.points import cuda, sparse
 from gpukmeans.points.numpy import NumPyPoints, tuned
 from gpukmeans.points.unit import UnitRows
@@ -343,22 +343,6 @@ def test_sparse_rows_are_their_dense_form(monkeypatch, spherical, densely):
 
 
 # ---------------------------------------------------------------- on a device
-
-
-@pytest.fixture
-def on(monkeypatch):
-    """on(cp, rows): from here on, fits run on the kernels, in batches of some rows, at first of all."""
-
-    def switch(cp, rows=None):
-        def make_points(x, weights=None, summary=None, *, device, **how):
-            x = sparse.SparseRows(x) if scipy.sparse.issparse(x) else x
-            points = dispatch.on_gpu(cp, x, weights, summary, **how)
-            points.rows = rows or len(x)
-            return points
-
-        monkeypatch.setattr(dispatch, "make_points", make_points)
-
-    return switch
 
 
 def everything(kind, x, **settings):

@@ -39,19 +39,6 @@ def race():
     return HostCuda(build="race", seed=2)
 
 
-@pytest.fixture
-def on(monkeypatch):
-    """on(cp): from here on, fits run on the kernels."""
-
-    def switch(cp):
-        def make_points(x, weights=None, summary=None, *, device, **how):
-            return dispatch.on_gpu(cp, x, weights, summary, **how)
-
-        monkeypatch.setattr(dispatch, "make_points", make_points)
-
-    return switch
-
-
 def everything(x, k, weights=None, **parameters):
     """All that a model says, as bytes."""
     model = KMeans(k, device="cpu", **{"random_state": 0, "max_iter": 6, **parameters}).fit(x, sample_weight=weights)

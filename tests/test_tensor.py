@@ -11,7 +11,7 @@ import pytest
 from host_cuda.runtime import HostCuda
 from test_kernels import mirrored, same, values
 
-from gpukmeans import KMeans, dispatch, lloyd
+from gpukmeans import KMeans, lloyd
 from gpukmeans.exact import U32, Frame
 from gpukmeans.points import gpu, searches
 from gpukmeans.points.cuda import CudaPoints
@@ -212,19 +212,6 @@ def test_few_rows_are_left_to_d(capability):
 
 
 # ---------------------------------------------------------------- fits
-
-
-@pytest.fixture
-def on(monkeypatch):
-    """on(cp): from here on, fits run on the kernels."""
-
-    def switch(cp):
-        def make_points(x, weights=None, summary=None, *, device, **how):
-            return dispatch.on_gpu(cp, x, weights, summary, **how)
-
-        monkeypatch.setattr(dispatch, "make_points", make_points)
-
-    return switch
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

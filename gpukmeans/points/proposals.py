@@ -67,18 +67,18 @@ class Proposals:
             bounds = None
         room = reach = drift = gpu.nothing.view(np.float32)
         given = [centers.T, *search.tables]
-        if bounds is not None or search.table:
-            given.append(columns[:-1].T * np.float32(-0.5))  # exact: the centers in the frame
         if bounds is not None:
             self.listed = self._follow(centers)
             assert self._movement is not None
             halves = bounds().view(np.float32)
             room, reach = halves[: self.n], halves[self.n :]
             given.append(self._movement.table())
+        if bounds is not None or search.table:
+            given.append(columns[:-1].T * np.float32(-0.5))  # exact: the centers in the frame
         device = gpu.put_together(*given)
         tables, in_frame = device[1 : 1 + len(search.tables)], device[-1]
         if bounds is not None:
-            in_frame, drift = device[-2:]
+            drift = device[-2]
         if search.table:
             made = gpu.empty(search.table, np.uint32)
             shape = (k, *search.shape, *search.numbers)

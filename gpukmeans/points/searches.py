@@ -69,8 +69,7 @@ def few(frame: Frame, columns: F32, largest_z: float) -> Search:
     return Search(
         "assign_few",
         options=(f"-DD_FEW={d}",),
-        rows=BLOCK
-        * (4 if d <= 8 else 2),  # 16 or fewer values of a row fit the registers four or, beyond, two at a time
+        rows=BLOCK * (4 if d <= 8 else 2),  # as many as fit a thread's registers
         shape=(),
         scale=frame.scale,
         tables=(padded,),

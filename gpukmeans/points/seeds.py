@@ -116,23 +116,21 @@ class Seeds:
         answers = self._gpu.zeros(2, np.uint64)
         center = self._rows[place : place + 1]
         self._gpu.launch("seed", "accept_center", int(n), x, n, d, center, np.int32(first), closest, answers[:1])
-        self.closest, self._ahead, self._potentials = closest, None, []
-        if self._power > 0:
-            self._add_up(int(n), answers[1:])
-        return self._largest(answers)
+        self.closest = closest
+        return self._left(int(n), answers)
 
     def accept_all(self, x: Any, n: np.int64, d: np.int32, centers: Floats, labels: Any) -> float:
         answers = self._gpu.zeros(2, np.uint64)
-        self._ahead, self._potentials = None, []
         self._gpu.launch(
             "seed", "accept_all", int(n), x, n, d, self._gpu.put(centers), labels, self.closest, answers[:1]
         )
-        if self._power > 0:
-            self._add_up(int(n), answers[1:])
-        return self._largest(answers)
+        return self._left(int(n), answers)
 
-    def _largest(self, answers: Any) -> float:
-        """The largest D that remains; the total is kept for whoever asks next."""
+    def _left(self, n: int, answers: Any) -> float:
+        """The largest D that remains, the first of the answers; the total comes with it, for whoever asks next."""
+        self._ahead, self._potentials = None, []  # they were of what was left before
+        if self._power > 0:
+            self._add_up(n, answers[1:])
         host = self._gpu.get(answers)
         self._ahead = int(host[1]) if self._power > 0 else None
         return float(host[:1].view(np.float64)[0])
