@@ -1,4 +1,5 @@
-// A picture's pixels: how often each color occurs, looking colors up, ordered dithering, and what it errs by.
+// A picture's pixels: how often each color occurs, looking colors up, the patterns of ordered dithering, and what it errs
+// by.
 //
 // Pixels are 8-bit levels, CHANNELS of them one after another: pixels[i * CHANNELS + c], CHANNELS being 1 or 3. A code
 // is a color's bytes as one little-endian number, so that there are 2**8 or 2**24 of them.
@@ -6,8 +7,8 @@
 // Traffic: a pixel's bytes once, 16 pixels a thread in loads of 16 bytes. histogram adds to 32-bit counts in the
 // second-level cache, where all colors' take 64 MB. Pictures are uneven: a sky's pixels would wait for one count, one
 // after another. So a thread adds equal neighbours as one, and a warp whose 512 pixels are equal adds once. map_codes
-// gathers from a table of 2**24 labels. dither compares with the whole palette, which a block holds in shared memory:
-// integers, so that neither rounding nor order can show.
+// gathers from a table of 2**24 labels. add_offsets reads and writes a pixel's bytes; what it writes is counted and
+// looked up as a picture is.
 
 #include "common.cuh"  // its sums; X and W are of rows
 
@@ -186,45 +187,16 @@ without_alpha(const unsigned char* __restrict__ pixels, long long n, unsigned ch
     if (!opaque) atomicOr(clear, 1);
 }
 
-// labels: (n,), the nearest color of palette (k, CHANNELS) to each pixel's levels plus offsets (t, t, CHANNELS), which
-// repeat over a picture of that width. tile: how many colors the dynamic shared memory holds at a time.
+// moved: (n, CHANNELS), the pixels' levels plus offsets (t, t, CHANNELS), which repeat over a picture of that width, cut
+// to 0 to 255. n is below 2**32.
 extern "C" __global__ void __launch_bounds__(256, 4)
-dither(const unsigned char* __restrict__ pixels, long long n, long long width, const int* __restrict__ offsets, int t,
-       const int* __restrict__ palette, int k, int tile, LABEL* __restrict__ labels) {
-    extern __shared__ __align__(16) unsigned char dynamic_shared[];
-    int* colors = (int*)dynamic_shared;
-    int64 stride = (int64)gridDim.x * blockDim.x;
-    for (int64 first = (int64)blockIdx.x * blockDim.x; first < n; first += stride) {
-        int64 i = first + threadIdx.x;
-        int levels[CHANNELS];
-        if (i < n) {
-            const int* offset = offsets + ((i / width) % t * t + i % width % t) * CHANNELS;
-            for (int c = 0; c < CHANNELS; c++) {
-                levels[c] = min(max(pixels[i * CHANNELS + c] + offset[c], 0), 255);
-            }
+add_offsets(const unsigned char* __restrict__ pixels, long long n, int width, const int* __restrict__ offsets, int t,
+            unsigned char* __restrict__ moved) {
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        unsigned row = (unsigned)i / (unsigned)width, column = (unsigned)i - row * (unsigned)width;
+        const int* offset = offsets + (row % (unsigned)t * (unsigned)t + column % (unsigned)t) * CHANNELS;
+        for (int c = 0; c < CHANNELS; c++) {
+            moved[i * CHANNELS + c] = (unsigned char)min(max(pixels[i * CHANNELS + c] + offset[c], 0), 255);
         }
-        int least = 0x7fffffff, label = 0;
-        for (int base = 0; base < k; base += tile) {
-            int held = min(tile, k - base);
-            // A palette that fits is loaded once.
-            if (tile < k || first == (int64)blockIdx.x * blockDim.x) {
-                __syncthreads();
-                for (int e = threadIdx.x; e < held * CHANNELS; e += blockDim.x) colors[e] = palette[base * CHANNELS + e];
-                __syncthreads();
-            }
-            if (i >= n) continue;
-            for (int j = 0; j < held; j++) {
-                int distance = 0;
-                for (int c = 0; c < CHANNELS; c++) {
-                    int step = levels[c] - colors[j * CHANNELS + c];
-                    distance += step * step;
-                }
-                if (distance < least) {
-                    least = distance;
-                    label = base + j;
-                }
-            }
-        }
-        if (i < n) labels[i] = (LABEL)label;
     }
 }

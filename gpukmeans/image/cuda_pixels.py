@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.image.color import Levels
-from gpukmeans.image.pixels import index_dtype
-from gpukmeans.points.gpu import BLOCK, SHARED, Gpu
+from gpukmeans.image.cuda_colors import CudaColors
+from gpukmeans.image.pixels import index_dtype, nearest, unpack
+from gpukmeans.points.gpu import BLOCK, Gpu
 
 LABELS = {"uint8": "unsigned char", "uint16": "unsigned short", "int32": "int"}
 
@@ -36,9 +37,9 @@ class CudaPixels:
         """Whether the kernels take such pixels."""
         return pixels.dtype == np.uint8 and pixels.shape[1] in (1, 3) and len(pixels) < 2**32
 
-    def _launch(self, name: str, threads: int, *args: Any, label: Any = np.uint8, shared: int = 0) -> None:
+    def _launch(self, name: str, threads: int, *args: Any, label: Any = np.uint8) -> None:
         options = (f"-DLABEL={LABELS[np.dtype(label).name]}",)
-        self._gpu.launch("image", name, threads, *args, options=options, shared=shared)
+        self._gpu.launch("image", name, threads, *args, options=options)
 
     def _answer(self, labels: Any) -> Any:
         return labels if self._stay else self._gpu.get(labels)
@@ -71,18 +72,16 @@ class CudaPixels:
         return self._answer(result)
 
     def dither(self, offsets: NDArray[np.int32], width: int, palette: Levels) -> Any:
-        k = len(palette)
-        dtype = index_dtype(k)
-        tile = min(k, SHARED // (4 * self._channels))
-        result = self._gpu.empty(self.n, dtype)
-        self._launch(
-            *("dither", self.n, self._pixels, np.int64(self.n)),
-            *(np.int64(width), self._gpu.put(offsets), np.int32(len(offsets))),
-            *(self._gpu.put(palette.astype(np.int32)), np.int32(k), np.int32(tile), result),
-            label=dtype,
-            shared=4 * self._channels * tile,
-        )
-        return self._answer(result)
+        cp, moved = self._gpu.cp, self._gpu.empty((self.n, self._channels), np.uint8)
+        pattern = self._gpu.put(offsets), np.int32(len(offsets))
+        self._launch("add_offsets", self.n, self._pixels, np.int64(self.n), np.int32(width), *pattern, moved)
+        held = CudaPixels(cp, moved)
+        codes, counts = held.count()
+        if CudaColors.serves(codes, self._channels, self.n):
+            labels = CudaColors(cp, codes, counts, self.n).nearest(palette, "rgb")
+        else:
+            labels = nearest(unpack(self._gpu.get(codes), self._channels), palette)
+        return self._answer(held.map(codes, labels, index_dtype(len(palette))))
 
     def error(self, palette: Levels, labels: Any) -> int:
         total = self._gpu.zeros(1, np.uint64)

@@ -35,7 +35,11 @@ class Frame:
         """For points within [low, high], (d,) each."""
         span = float((high - low).max())
         scale = (2 * HALF - 2) / span if span > 0 else 1.0
-        return Frame(scale, low + (high - low) / 2, np.rint((high - low) / 2 * scale), unit)
+        middle = low + (high - low) / 2
+        # By the operations that make points whole: as none of these passes over another in rounding, no point lies
+        # outside.
+        extent = np.rint(np.maximum(high - middle, middle - low) * scale)
+        return Frame(scale, middle, extent, unit)
 
 
 @dataclass(frozen=True)
