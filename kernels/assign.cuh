@@ -72,33 +72,6 @@ __device__ __forceinline__ Nearest from_lane(const Nearest& found, int step) {
             __shfl_xor_sync(0xffffffffu, found.label, step)};
 }
 
-// Four features of a row of x, as they lie in memory.
-struct alignas(sizeof(X) < 4 ? 4 * sizeof(X) : 16) Four {
-    X x[4];
-};
-
 struct alignas(16) FourF {
     F x[4];
 };
-
-// `values` features of a row, from one on of which `left` are there; zeros beyond. wide: whether fours are aligned.
-template <int values>
-__device__ __forceinline__ void fetch_features(X (&raw)[values], const X* row, int left, bool wide) {
-#pragma unroll
-    for (int e = 0; e < values; e++) raw[e] = 0;
-    if (wide) {
-#pragma unroll
-        for (int f = 0; f < values; f += 4) {
-            if (left > f) {
-                Four word = *(const Four*)(row + f);
-#pragma unroll
-                for (int e = 0; e < 4; e++) raw[f + e] = word.x[e];
-            }
-        }
-    } else {
-#pragma unroll
-        for (int e = 0; e < values; e++) {
-            if (e < left) raw[e] = row[e];
-        }
-    }
-}

@@ -66,6 +66,37 @@ __device__ __forceinline__ double squared_distance(const X* x, const double* c, 
     return total;
 }
 
+// ---------------------------------------------------------------- rows, four features at a time
+
+// Four features of a row of x, as they lie in memory.
+struct alignas(sizeof(X) < 4 ? 4 * sizeof(X) : 16) Four {
+    X x[4];
+};
+
+// `values` features of a row, from one on of which `left` are there; zeros beyond. wide: whether fours are aligned.
+template <int values>
+__device__ __forceinline__ void fetch_features(X (&raw)[values], const X* row, int left, bool wide) {
+#pragma unroll
+    for (int e = 0; e < values; e++) raw[e] = 0;
+    if (wide) {
+#pragma unroll
+        for (int f = 0; f < values; f += 4) {
+            if (left > f) {
+                Four word = *(const Four*)(row + f);
+#pragma unroll
+                for (int e = 0; e < 4; e++) raw[f + e] = word.x[e];
+            }
+        }
+    } else {
+#pragma unroll
+        for (int e = 0; e < values; e++) {
+            if (e < left) raw[e] = row[e];
+        }
+    }
+}
+
+// ---------------------------------------------------------------- weights and terms
+
 __device__ __forceinline__ W weight_of(const W* weights, int64 i) {
 #if WEIGHT_KIND == 0
     return 1;

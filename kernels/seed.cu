@@ -16,49 +16,132 @@ __device__ __forceinline__ int64 mass(double closest, W weight, double power, do
     return power == 0.0 ? weight_mass(weight, unit) : weigh(rint(__dmul_rn(closest, power)), weight);
 }
 
-// sums: (m,), what each candidate would leave. Traffic: the rows, their weights and `closest` once for every AT_ONCE
-// candidates.
-#define AT_ONCE 4
+// The triangle inequality leaves rows out: where D(c, z) from a candidate to a row's closest center so far is four times
+// D(x, z), the candidate is not closer, since |x - c| >= |c - z| - |x - z| >= |x - z|. A computed D errs by (d + 2) 2^-53
+// of itself at most, or 2^-22 for d below 2^31. For the comparison of D(x, c) and D(x, z) that comes to 6 * 2^-22; that
+// the limit on D(x, z) is lower by 2^-20 counts twice there. Below 2^-900, where squares may have underflowed, nothing
+// is left out.
+__device__ __forceinline__ double limit_of(double between) {
+    return between < 1.1830521861667747e-271 ? -1.0 : between * 0.25 * (1 - 9.5367431640625e-07);
+}
 
+#define AT_ONCE 4  // candidates of a lane
+#define MOST 16    // of a warp
+
+template <int count>
+struct alignas(count % 2 ? 8 : 16) Doubles {
+    double x[count];
+};
+
+// distance: D of a row to neighboring candidates, columns of (d, padded) doubles. wide: see fetch_features. Lanes have rows
+// of their own, so each load touches as many lines: four features at a time mean a quarter of the loads.
+template <int count>
+__device__ __forceinline__ void measure(double (&distance)[count], const X* row, const double* columns, int padded,
+                                        int d, bool wide) {
+    auto add = [&](X x, int j) {
+        double v = value(x);
+        Doubles<count> c = *(const Doubles<count>*)(columns + (int64)j * padded);
+#pragma unroll
+        for (int e = 0; e < count; e++) distance[e] = add_square(distance[e], v, c.x[e]);
+    };
+    int j = 0;
+#pragma unroll 1
+    for (; j + 4 <= d; j += 4) {
+        X raw[4];
+        fetch_features(raw, row + j, 4, wide);
+#pragma unroll
+        for (int f = 0; f < 4; f++) add(raw[f], j + f);
+    }
+#pragma unroll 1
+    for (; j < d; j++) add(row[j], j);
+}
+
+// sums: (m + 1,), how each candidate would change the sum of all masses, and that sum. candidates: (d, padded), columns,
+// padded being 4, 8 or a multiple of 16. limited: whether rows with an owner, their closest center so far, are left out
+// by limits (owners so far, padded). Blocks of 256 threads.
+//
+// A warp gathers rows that are not left out until they occupy its lanes, which are a row and four candidates each.
+// Traffic: `closest`, owners and weights once, and the rows that are not left out.
 extern "C" __global__ void __launch_bounds__(256, 3)
 potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
-           const double* __restrict__ closest, const double* __restrict__ candidates, int m, double power,
+           const double* __restrict__ closest, const double* __restrict__ candidates, int m, int padded, int limited,
+           const int* __restrict__ owners, const double* __restrict__ limits, double power,
            unsigned long long* __restrict__ sums) {
-    for (int first = 0; first < m; first += AT_ONCE) {
-        const double* c = candidates + (int64)first * d;
-        int64 sum[AT_ONCE] = {};
-        for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-            const X* row = x + i * d;
-            double distance[AT_ONCE] = {};
-            for (int j = 0; j < d; j++) {
-                double v = value(row[j]);
-#pragma unroll
-                for (int e = 0; e < AT_ONCE; e++) {
-                    if (first + e < m) distance[e] = add_square(distance[e], v, c[(int64)e * d + j]);
+    __shared__ int64 waiting[8][64];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int64* rows = waiting[warp];
+    int groups = min(padded, MOST) / AT_ONCE, places = 32 / groups, place = lane / groups;
+    bool wide = d % 4 == 0 && (size_t)x % sizeof(Four) == 0;
+    int64 stride = (int64)gridDim.x * blockDim.x;
+    for (int first = 0; first < m; first += MOST) {
+        const double* columns = candidates + first + lane % groups * AT_ONCE;
+        uint64 all = 0, change[AT_ONCE] = {};
+        int held = 0;
+        for (int64 start = (int64)blockIdx.x * blockDim.x + warp * 32; start < n; start += stride) {
+            int64 i = start + lane;
+            bool doubt = i < n;
+            if (doubt) {
+                double so_far = closest[i];
+                all += (uint64)mass(so_far, weight_of(weights, i), power, 0.0);
+                if (limited) {
+                    const double* limit = limits + (int64)owners[i] * padded + first;
+                    doubt = false;
+                    for (int e = 0; e < min(m - first, MOST); e++) doubt |= so_far > limit[e];
                 }
             }
-            double so_far = closest[i];
-            W weight = weight_of(weights, i);
+            unsigned doubts = __ballot_sync(0xffffffffu, doubt);
+            if (doubt) rows[held + __popc(doubts & ((1u << lane) - 1))] = i;
+            held += __popc(doubts);
+            __syncwarp();
+            // Fewer than `places` are held over, so that the next 32 find room.
+            while (held >= places || (held && start + stride >= n)) {
+                int count = min(held, places);
+                held -= count;
+                int64 theirs = place < count ? rows[held + place] : 0;
+                __syncwarp();
+                if (place >= count) continue;
+                double distance[AT_ONCE] = {};
+                measure(distance, x + theirs * d, columns, padded, d, wide);
+                double so_far = closest[theirs];
+                W weight = weight_of(weights, theirs);
+                int64 now = mass(so_far, weight, power, 0.0);
 #pragma unroll
-            for (int e = 0; e < AT_ONCE; e++) sum[e] += mass(fmin(distance[e], so_far), weight, power, 0.0);
+                for (int e = 0; e < AT_ONCE; e++) {
+                    change[e] += (uint64)(mass(fmin(distance[e], so_far), weight, power, 0.0) - now);
+                }
+            }
         }
 #pragma unroll
         for (int e = 0; e < AT_ONCE; e++) {
-            if (first + e < m) block_add(&sums[first + e], sum[e]);
+            for (int step = 16; step >= groups; step >>= 1) {
+                change[e] += __shfl_down_sync(0xffffffffu, change[e], step);
+            }
+            int candidate = first + lane * AT_ONCE + e;
+            if (lane < groups && candidate < m && change[e]) atomicAdd(&sums[candidate], change[e]);
         }
+        if (first == 0) block_add(&sums[m], (int64)all);
     }
 }
 
-// closest: lowered to D to the center. largest: the bits of the largest that remains, 0 before.
+// closest: lowered to D to the candidate of that place. owners: (n,), the number of the center that closest is of, unless
+// that is negative. largest: the bits of the largest that remains, 0 before. The rest as potentials has it.
 extern "C" __global__ void __launch_bounds__(256, 4)
-accept_center(const X* __restrict__ x, long long n, int d, const double* __restrict__ center, int first,
-              double* __restrict__ closest, unsigned long long* __restrict__ largest) {
+accept_center(const X* __restrict__ x, long long n, int d, const double* __restrict__ candidates, int place, int padded,
+              int first, int limited, const double* __restrict__ limits, int number, double* __restrict__ closest,
+              int* __restrict__ owners, unsigned long long* __restrict__ largest) {
     uint64 most = 0;
+    bool wide = d % 4 == 0 && (size_t)x % sizeof(Four) == 0;
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        double distance = squared_distance(x + i * d, center, d);
-        if (!first) distance = fmin(distance, closest[i]);
-        closest[i] = distance;
-        uint64 bits = (uint64)__double_as_longlong(distance);
+        double so_far = first ? 0.0 : closest[i];
+        if (!limited || so_far > limits[(int64)owners[i] * padded + place]) {
+            double distance[1] = {};
+            measure(distance, x + i * d, candidates + place, padded, d, wide);
+            if (first || distance[0] < so_far) {
+                closest[i] = so_far = distance[0];
+                if (number >= 0) owners[i] = number;
+            }
+        }
+        uint64 bits = (uint64)__double_as_longlong(so_far);
         most = bits > most ? bits : most;
     }
     block_max(largest, most);
@@ -69,10 +152,12 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 accept_all(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers,
            const int* __restrict__ labels, double* __restrict__ closest, unsigned long long* __restrict__ largest) {
     uint64 most = 0;
+    bool wide = d % 4 == 0 && (size_t)x % sizeof(Four) == 0;
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        double distance = fmin(squared_distance(x + i * d, centers + (int64)labels[i] * d, d), closest[i]);
-        closest[i] = distance;
-        uint64 bits = (uint64)__double_as_longlong(distance);
+        double distance[1] = {};
+        measure(distance, x + i * d, centers + (int64)labels[i] * d, 1, d, wide);
+        double remains = closest[i] = fmin(distance[0], closest[i]);
+        uint64 bits = (uint64)__double_as_longlong(remains);
         most = bits > most ? bits : most;
     }
     block_max(largest, most);
@@ -133,13 +218,16 @@ prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned lon
     if (threadIdx.x == 0) *answer = (uint64)total;
 }
 
-// The first row whose prefix sum exceeds ranks[blockIdx.x], and its coordinates, (m, d). A block of SCAN threads to a
-// rank.
+// Of each of m ranks the first row whose prefix sum exceeds it: its number, and its coordinates as a column of
+// candidates (d, padded). ranks: (m + owners,), the ranks, and the rows that are centers so far; limits as potentials has
+// them. A block of SCAN threads to a rank.
 extern "C" __global__ void __launch_bounds__(SCAN)
 find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights, const double* __restrict__ closest,
      double power, double unit, const unsigned long long* __restrict__ prefix, long long count,
-     const long long* __restrict__ ranks, double* __restrict__ rows) {
+     const long long* __restrict__ ranks, int owners, int padded, double* __restrict__ candidates,
+     long long* __restrict__ numbers, double* __restrict__ limits) {
     __shared__ int64 warps[SCAN / 32];
+    __shared__ int64 found;
     int64 rank = ranks[blockIdx.x];
     int64 run = 0;  // how many runs end at or before the rank
     for (int64 size = count; size > 0;) {
@@ -158,12 +246,21 @@ find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
         own[e] = i < n ? mass(power == 0.0 ? 0.0 : closest[i], weight_of(weights, i), power, unit) : 0;
         sum += own[e];
     }
-    int64 end = (run ? (int64)prefix[run - 1] : 0) + before_in_block(sum, warps, all), row = -1;
+    int64 end = (run ? (int64)prefix[run - 1] : 0) + before_in_block(sum, warps, all);
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         end += own[e];
-        if (end > rank && end - own[e] <= rank) row = first + e;
+        if (end > rank && end - own[e] <= rank) found = first + e;  // of one thread
     }
-    if (row < 0) return;
-    for (int j = 0; j < d; j++) rows[(int64)blockIdx.x * d + j] = value(x[row * d + j]);
+    __syncthreads();
+    const X* row = x + found * d;
+    for (int j = threadIdx.x; j < d; j += SCAN) candidates[(int64)j * padded + blockIdx.x] = value(row[j]);
+    if (threadIdx.x == 0) numbers[blockIdx.x] = found;
+    for (int o = threadIdx.x; o < owners; o += SCAN) {
+        const X* center = x + ranks[gridDim.x + o] * d;
+        double between = 0.0;
+#pragma unroll 4
+        for (int j = 0; j < d; j++) between = add_square(between, value(row[j]), value(center[j]));
+        limits[(int64)o * padded + blockIdx.x] = limit_of(between);
+    }
 }

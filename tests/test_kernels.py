@@ -292,6 +292,67 @@ def test_every_step_of_seeding_is_numpys(address, weighing):
     assert found[1] == found[0]
 
 
+class Noted:
+    """Points, and what they answer to seeding, all of which is integers or D."""
+
+    def __init__(self, points):
+        self._points, self.answers = points, []
+
+    def __getattr__(self, name):
+        method = getattr(self._points, name)
+        if name not in ("total", "find", "accept"):
+            return method
+
+        def noted(*args):
+            answer = method(*args)
+            self.answers.append(np.asarray(answer).tolist())
+            return answer
+
+        return noted
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-540, 2.0**470])
+@pytest.mark.parametrize(("d", "sides"), [(1, 300), (3, 9), (18, 2)])
+def test_seeding_leaves_out_no_row_that_a_candidate_takes(address, d, sides, scale):
+    """On a lattice, where rows lie just at the limits and a little beside them; and where squares underflow."""
+    rng = np.random.default_rng(d)
+    x = rng.integers(0, sides, (700, d)) + rng.integers(-1, 2, (700, d)) * 2.0 ** -rng.integers(22, 45, (700, d))
+    x *= scale
+    for k in (3, 12, 60, 200):  # 3 to 7 candidates at a time
+        found = []
+        for points in (Noted(NumPyPoints(x)), Noted(CudaPoints(address, x))):
+            lloyd.prepare(points, *points.extent())
+            kmeans_plusplus(points, k, np.random.RandomState(k))
+            found.append(points.answers)
+        assert found[1] == found[0], k
+
+
+@pytest.mark.parametrize("d", [3, 20])
+def test_seeding_reads_only_rows_that_a_candidate_may_take(address, d):
+    """Three of four blobs, all but their centers, become the candidate itself, and nobody sees it."""
+    blob = np.repeat(np.arange(4), 100)
+    x = np.random.default_rng(0).normal(0, 1, (400, d)).astype(np.float32)
+    x[:, 0] += 100 * blob
+    own, found = address.asarray(x), []
+    for points in (NumPyPoints(x), CudaPoints(address, own)):
+        lloyd.prepare(points, *points.extent())
+        points.restart()
+        points.total(None)
+        for row in range(7, 400, 100):
+            points.propose(points.find([row]))
+            points.accept(0)
+        if found:
+            for row in np.flatnonzero((blob > 0) & (np.arange(400) % 100 != 7)):
+                own[row : row + 1].set(x[:1])
+        said = [points.total(20)]
+        candidates = points.find([0])
+        points.propose(candidates)
+        said += [candidates.tolist(), points.potentials(20, exact=True), points.accept(0), points.total(20)]
+        found.append(said)
+    assert np.array_equal(found[0][1][0], x[0])
+    assert found[1] == found[0]
+
+
 def test_many_runs_and_turns_of_the_grid_are_numpys(on, address, monkeypatch):
     monkeypatch.setattr(gpu, "RESIDENT", 1)
     for module in (cuda, searches):

@@ -369,17 +369,18 @@ def test_centers_accepted_at_once_are_those_accepted_one_by_one(make_points, way
         assert found[0] == found[1], name
 
 
-def test_kmeans_parallel_is_as_good_as_kmeans_plusplus(kmeans, digits):
+def test_kmeans_parallel_is_as_good_as_kmeans_plusplus(kmeans, digits, slow):
     """On average over seeds, after one iteration and at the end; random points begin far worse on blobs."""
+    seeds, most = (1, 1.1) if slow else (8, 1.03)
     blobs, _ = make_blobs(3000, centers=60, n_features=4, cluster_std=0.5, random_state=0)
 
     def inertia(x, init, max_iter):
         settings = {"n_clusters": 60, "init": init, "n_init": 1, "max_iter": max_iter}
-        return np.mean([kmeans(**settings, random_state=seed).fit(x).inertia_ for seed in range(8)])
+        return np.mean([kmeans(**settings, random_state=seed).fit(x).inertia_ for seed in range(seeds)])
 
     for x in (digits[0], blobs):
         for max_iter in (1, 300):
-            assert inertia(x, "k-means||", max_iter) <= 1.03 * inertia(x, "k-means++", max_iter)
+            assert inertia(x, "k-means||", max_iter) <= most * inertia(x, "k-means++", max_iter)
     assert inertia(blobs, "k-means||", 1) < 0.7 * inertia(blobs, "random", 1)
 
 

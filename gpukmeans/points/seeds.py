@@ -3,6 +3,9 @@
 Launches kernels/seed.cu. The host decides twice for each center of k-means++, which rows its draws are and which of
 them it keeps, and has to wait for what it decides by. What is needed next in all likelihood is launched with that: the
 candidates' potentials behind their rows, and behind a center the next total, at the scale of the last.
+
+Each row has an owner, the number of its closest center so far. Once candidates are found, so is how far they are from
+these centers, and most rows need not be read.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Weights
 from gpukmeans.points.gpu import BLOCK, Gpu
@@ -20,6 +24,13 @@ RUN = 4 * BLOCK
 
 # So many rows are taken for candidates of k-means++, which has 2 + log(k): fifteen for a million clusters.
 MOST_CANDIDATES = 16
+
+NO_CENTERS = np.zeros(0, np.int64)
+
+
+def padded(m: int) -> int:
+    """Columns of so many candidates in memory, as seed.cu shares them out among lanes."""
+    return 4 if m <= 4 else 8 if m <= 8 else -(-m // 16) * 16
 
 
 class Seeds:
@@ -38,13 +49,18 @@ class Seeds:
         self.closest: Any = None
         self._power = 0.0  # of the masses that prefix sums are of; 0 for weights
         self._ahead: int | None = None  # the total of masses as they are, if it is known
+        # The rows that are centers so far, and whose closest each row has; none if only D to them is known.
+        self._centers, self._owners = NO_CENTERS, self._gpu.nothing.view(np.int32)
         self._forget_found()
 
     def _forget_found(self) -> None:
-        """The rows last found, on the device and by their bytes, and their potentials."""
-        self._rows: Any = None
+        """The rows last found: on the device as columns, by their bytes, their numbers, and their potentials."""
+        self._columns: Any = None
+        self._count = 0
         self._places: dict[bytes, int] = {}
+        self._numbers = NO_CENTERS
         self._potentials: list[int] = []
+        self._limits: Any = None  # on D, by owner and candidate, of rows that need a look
 
     def total(self, n: int, exponent: int | None) -> int:
         power = 0.0 if exponent is None else 2.0**exponent
@@ -70,42 +86,58 @@ class Seeds:
         self._gpu.run("seed", "prefix_sums", 1, min(RUN, BLOCK), self._prefix, np.int64(count), answer)
 
     def find(self, x: Any, n: np.int64, d: np.int32, ranks: list[int]) -> Floats:
-        m = len(ranks)
-        answers = self._gpu.zeros(m * (int(d) + 1), np.float64)
-        rows = answers[: m * int(d)].reshape(m, int(d))
-        tail = (self._prefix, np.int64(len(self._prefix)), self._gpu.put(np.array(ranks, np.int64)), rows)
-        self._gpu.run("seed", "find", m, min(RUN, BLOCK), x, n, d, *self._mass(), *tail)
+        m, width = len(ranks), padded(len(ranks))
         weigh = self.closest is not None and self._power > 0 and m <= MOST_CANDIDATES
+        owners = len(self._centers) if weigh else 0
+        limits = self._gpu.empty(owners * width, np.float64) if owners else None
+        size = int(d) * width
+        # The columns, their rows' numbers, and what `potentials` tells of each and of all.
+        answers = self._gpu.zeros(size + m + m + 1, np.float64)
+        columns, numbers = answers[:size], answers[size : size + m].view(np.int64)
+        sent = self._gpu.put(np.concatenate([np.array(ranks, np.int64), self._centers[:owners]]))
+        tail = (self._prefix, np.int64(len(self._prefix)), sent, np.int32(owners), np.int32(width), columns, numbers)
+        given = self._gpu.nothing if limits is None else limits
+        self._gpu.run("seed", "find", m, min(RUN, BLOCK), x, n, d, *self._mass(), *tail, given)
         if weigh:
-            self._weigh(x, n, d, rows, self._power, answers[m * int(d) :].view(np.uint64))
+            self._weigh(x, n, d, columns, m, limits, self._power, answers[size + m :].view(np.uint64))
         host = self._gpu.get(answers)
-        found = host[: m * int(d)].reshape(m, int(d))
+        found = np.ascontiguousarray(host[:size].reshape(int(d), width)[:, :m].T)
         self._forget_found()
-        if weigh:
-            self._rows, self._potentials = rows, host[m * int(d) :].view(np.int64).tolist()
+        if m <= MOST_CANDIDATES:
+            self._columns, self._limits, self._count = columns, limits, m
             self._places = {row.tobytes(): i for i, row in enumerate(found)}
+            self._numbers = host[size : size + m].view(np.int64)
+            self._potentials = _totals(host[size + m :]) if weigh else []
         return found
 
-    def _weigh(self, x: Any, n: np.int64, d: np.int32, candidates: Any, power: float, sums: Any) -> None:
-        """Launch what each candidate would leave."""
+    def _weigh(
+        self, x: Any, n: np.int64, d: np.int32, columns: Any, m: int, limits: Any, power: float, sums: Any
+    ) -> None:
+        """Launch what each of m candidates would leave: sums (m + 1,), as `_totals` takes them."""
         self._gpu.launch(
-            *("seed", "potentials", int(n), x, n, d, self._w, self.closest, candidates, np.int32(len(candidates))),
-            *(np.float64(power), sums),
+            *("seed", "potentials", int(n), x, n, d, self._w, self.closest, columns, np.int32(m), np.int32(padded(m))),
+            *(*self._limited(limits), np.float64(power), sums),
         )
+
+    def _limited(self, limits: Any) -> tuple[np.int32, Any, Any]:
+        """The arguments that say which rows need a look."""
+        return np.int32(limits is not None), self._owners, self._gpu.nothing if limits is None else limits
 
     def propose(self, candidates: Floats) -> None:
         keys = [candidate.tobytes() for candidate in candidates]
         if not all(key in self._places for key in keys):
             self._forget_found()
-            self._rows = self._gpu.put(candidates)
+            columns = np.zeros((candidates.shape[1], padded(len(keys))))
+            columns[:, : len(keys)] = candidates.T
+            self._columns, self._count = self._gpu.put(columns.reshape(-1)), len(keys)
             self._places = {key: i for i, key in enumerate(keys)}
         self._proposed = [self._places[key] for key in keys]
 
     def potentials(self, x: Any, n: np.int64, d: np.int32, exponent: int) -> list[int]:
         if not self._potentials:
-            sums = self._gpu.zeros(len(self._rows), np.uint64)
-            self._weigh(x, n, d, self._rows, 2.0**exponent, sums)
-            self._potentials = self._gpu.get(sums).tolist()
+            sums = self._gpu.zeros(self._count + 1, np.uint64)
+            self._weigh(x, n, d, self._columns, self._count, self._limits, 2.0**exponent, sums)
+            self._potentials = _totals(self._gpu.get(sums))
         return [self._potentials[i] for i in self._proposed]
 
     def accept(self, x: Any, n: np.int64, d: np.int32, candidate: int, memory: Any) -> float:
@@ -114,13 +146,23 @@ class Seeds:
         closest = memory if first else self.closest
         place = self._proposed[candidate]
         answers = self._gpu.zeros(2, np.uint64)
-        center = self._rows[place : place + 1]
-        self._gpu.launch("seed", "accept_center", int(n), x, n, d, center, np.int32(first), closest, answers[:1])
-        self.closest = closest
+        # Owners are known from the first center on, or never.
+        known = len(self._numbers) > 0 and (first or len(self._centers) > 0)
+        owners = self._gpu.empty(int(n), np.int32) if known and first else self._owners
+        number = len(self._centers) if known else -1
+        width = len(self._columns) // int(d)
+        self._gpu.launch(
+            *("seed", "accept_center", int(n), x, n, d, self._columns, np.int32(place), np.int32(width)),
+            *(np.int32(first), *self._limited(self._limits)[::2], np.int32(number), closest, owners, answers[:1]),
+        )
+        self.closest, self._owners = closest, owners
+        self._centers = np.append(self._centers, self._numbers[place]) if known else NO_CENTERS
+        self._limits = None  # they were for the owners before
         return self._left(int(n), answers)
 
     def accept_all(self, x: Any, n: np.int64, d: np.int32, centers: Floats, labels: Any) -> float:
         answers = self._gpu.zeros(2, np.uint64)
+        self._centers, self._limits = NO_CENTERS, None
         self._gpu.launch(
             "seed", "accept_all", int(n), x, n, d, self._gpu.put(centers), labels, self.closest, answers[:1]
         )
@@ -134,3 +176,9 @@ class Seeds:
         host = self._gpu.get(answers)
         self._ahead = int(host[1]) if self._power > 0 else None
         return float(host[:1].view(np.float64)[0])
+
+
+def _totals(sums: NDArray[Any]) -> list[int]:
+    """What each candidate would leave, of how each would change the sum of all masses, and that sum last."""
+    whole = sums.view(np.int64)
+    return (whole[:-1] + whole[-1]).tolist()
