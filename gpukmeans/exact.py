@@ -314,6 +314,8 @@ def mass(closest: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:
 
 U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one rounding
 
+_TOO_FAR = 2.0**120  # |z|^2 from which on scores near the largest float32
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -382,17 +384,31 @@ class Frame:
     def centers(self, centers: Floats) -> tuple[NDArray[np.float32], float] | None:
         """centers (k, d) as the columns (d + 1, k) to multiply features by, and Z^2.
 
-        None for centers so far from the data, 2**60 times its range, that float32 cannot tell.
+        None for centers too far for float32, see `reach`.
         """
         z = (centers - self.offset) * self.scale
         norms = np.einsum("ij,ij->i", z, z)
         largest = float(norms.max())
-        if not largest < 2.0**120:
+        if not largest < _TOO_FAR:
             return None
         columns = np.empty((centers.shape[1] + 1, len(centers)), np.float32)
         np.multiply(z.T, -2.0, out=columns[:-1], casting="same_kind")
         columns[-1] = norms
         return columns, largest
+
+    def reach(self, centers: Floats) -> tuple[float, float] | None:
+        """Z^2 of centers (k, d), and the largest coordinate of any z.
+
+        None for centers so far from the data, 2**60 times its range, that float32 cannot tell.
+        """
+        rows = max(1, _PIECE // centers.shape[1])
+        square = coordinate = 0.0
+        for a in range(0, len(centers), rows):
+            z = centers[a : a + rows] - self.offset
+            z *= self.scale
+            square = max(square, float(np.einsum("ij,ij->i", z, z).max()))
+            coordinate = max(coordinate, float(z.max()), -float(z.min()))
+        return (square, coordinate) if square < _TOO_FAR else None
 
     def margin(self, y_norms: NDArray[np.float32], largest_z: float) -> NDArray[np.float32]:
         """The gap between two scores above which their order is certain; y_norms: |y|^2 (m,)."""

@@ -63,6 +63,19 @@ __device__ __forceinline__ float4 four(const float* shared, int size, int each, 
     return *(const float4*)(shared + within(size, each, place, i % each));
 }
 
+// The centers (k, d) in the frame, and their |z|^2 (tiles * CENTERS,), as assign_many reads them.
+extern "C" __global__ void __launch_bounds__(256, 4)
+many_table(const float* __restrict__ centers, const float* __restrict__ squares, int k, int d, int depth, int tiles,
+           float* __restrict__ columns) {
+    int64 size = (int64)tiles * (depth + 1) * CENTERS;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += (int64)gridDim.x * blockDim.x) {
+        unsigned row = i / CENTERS;
+        int j = row % (unsigned)(depth + 1), center = row / (unsigned)(depth + 1) * CENTERS + i % CENTERS;
+        float z = j && j <= d && center < k ? centers[(int64)center * d + j - 1] : 0.0f;
+        columns[i] = j ? -2.0f * z : squares[center];
+    }
+}
+
 // depth: d rounded up to a multiple of DEPTH. offset: (depth,), 0 beyond d. columns: (tiles, 1 + depth, CENTERS), the
 // centers of each tile by themselves, |z|^2 first. The rest as assign_few has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS)

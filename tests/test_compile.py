@@ -210,6 +210,10 @@ BUDGETS = {
     "assign_tensor of float16": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 13)), tensor_shared(2)),
     "assign_tensor of float64": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 2)), tensor_shared(2)),
     "assign_tensor of uint8": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(1 + 5, parts=1)), tensor_shared(1)),
+    # A value: a load and two stores with their addresses, the offset's, conversions, a difference and two products.
+    "center_forms": Budget(FOUR_BLOCKS, Loop("DMUL", 24 / 2)),
+    # A value with its place by two divisions, a load, a store.
+    "many_table": Budget(FOUR_BLOCKS, Loop("FMUL", 45)),
     # Four values: each a load and its address, two tests, a product, a difference and two conversions; a store, a
     # division for the place, and the loop's own: 40. Four F2FP.
     "tensor_table": Budget(FOUR_BLOCKS, Loop("F2FP", (4 * 10 + 40) / 4)),
@@ -230,6 +234,7 @@ SPECIALISATIONS = [
     *[("assign_few", x, 0, d) for x, d in (("uint8", 8), ("float64", 8), ("uint8", 16), ("float64", 16))],
     *[("active", x, 0, d) for x, d in (("uint8", 3), ("float16", 3), ("float32", 16), ("float64", 16))],
     *[("active", x, 0, None) for x in KINDS],
+    *[("centers", x, 0, None) for x in ("float32", "float64")],
     *[("assign_tensor", x, 0, None) for x in KINDS],
     *[("assign_many", x, 0, 128) for x in KINDS],
     *[("assign_many", x, 0, 16) for x in ("uint8", "float64")],

@@ -166,7 +166,10 @@ class Gpu:
         return target
 
     def put_together(self, *arrays: NDArray[Any]) -> list[Any]:
-        """As `put` of NumPy's arrays, which cross the bus at once: small ones take as long to start as to travel."""
+        """As `put` of NumPy's arrays, which cross the bus at once: small ones take as long to start as to travel, and
+        only large ones longer than to be copied."""
+        if sum(array.nbytes for array in arrays) > PIECE:
+            return [self.put(array) for array in arrays]
         starts = np.cumsum([0, *(-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays)]).tolist()
         host = np.empty(starts[-1], np.uint8)
         for a, array in zip(starts, arrays, strict=False):

@@ -7,9 +7,10 @@ that the kernels of searches.py write.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame
 from gpukmeans.points import searches
@@ -22,6 +23,16 @@ EACH = 4
 
 # Rows on a list are known by int32.
 MOST_LISTED = 2**31 - 1
+
+
+class Forms(NamedTuple):
+    """Centers on the device: columns (d, k) float64, and tables, what a search reads of them; for bounds, what is in
+    the frame (k, d) float32, and their movement."""
+
+    columns: Any
+    tables: list[Any]
+    framed: Any
+    drift: Any
 
 
 class Proposals:
@@ -38,6 +49,9 @@ class Proposals:
         padding = (0, -d % searches.TENSOR_DEPTH)
         self._offset = None if frame is None else gpu.put(np.pad(frame.offset, padding).astype(self._type))
         self.next = gpu.empty(n, np.int32)
+        self._scale = np.float64(0.0 if frame is None else frame.scale)
+        self._largest_z = 0.0  # |z|^2 of the farthest center
+        self._is_few = d <= searches.FEW_FEATURES
         self._none = gpu.nothing.view(np.int32)
         self.listed, self.list = False, self._none
         self.forget()
@@ -54,73 +68,86 @@ class Proposals:
         until `forget`; None if no later call will profit from it.
         """
         self.listed = False
-        scores = self._frame.centers(centers) if self._frame is not None else None
-        if self._frame is None or scores is None:
+        search = self._few(centers) if self._is_few else self._wide(centers)
+        if search is None:
             self.forget()
             with self._gpu:
                 self.next.fill(-1)
             return self._gpu.put(centers.T)
-        columns, largest_z = scores
         gpu, k, n = self._gpu, np.int32(len(centers)), np.int64(self.n)
-        search = self._search(columns, largest_z)
         if len(centers) < FEWEST_CENTERS or self.n > MOST_LISTED:
             bounds = None
-        room = reach = drift = gpu.nothing.view(np.float32)
-        given = [centers.T, *search.tables]
+        room = reach = gpu.nothing.view(np.float32)
+        movement = None
         if bounds is not None:
-            self.listed = self._follow(centers)
-            assert self._movement is not None
+            self.listed, movement = self._follow(centers)
             halves = bounds().view(np.float32)
             room, reach = halves[: self.n], halves[self.n :]
-            given.append(self._movement.table())
-        if bounds is not None or search.table:
-            given.append(columns[:-1].T * np.float32(-0.5))  # exact: the centers in the frame
-        device = gpu.put_together(*given)
-        tables, in_frame = device[1 : 1 + len(search.tables)], device[-1]
-        if bounds is not None:
-            drift = device[-2]
-        if search.table:
-            made = gpu.empty(search.table, np.uint32)
-            shape = (k, *search.shape, *search.numbers)
-            gpu.launch("assign_tensor", "tensor_table", search.table // 4, in_frame, *shape, made)
-            tables = [made, *tables]
+        forms = self._forms(search, centers, movement)
         if self.listed:
             gpu.run(
                 *("active", "active", min(gpu.blocks, -(-self.n // (BLOCK * EACH))), BLOCK, x, n, np.int32(self.d)),
-                *(self._offset, self._type(self._frame.scale), in_frame),
-                *(labels, room, reach, drift, k, *distance_bounds(self.d, largest_z), self.list, counts[2:]),
-                options=self._few,
+                *(self._offset, self._type(self._scale), forms.framed, labels, room, reach, forms.drift, k),
+                *(*distance_bounds(self.d, self._largest_z), self.list, counts[2:]),
+                options=(f"-DD_FEW={self.d}",) if self._is_few else (),
             )
         gpu.run(
             *(search.kernel, search.kernel, min(gpu.blocks, -(-self.n // search.rows)), BLOCK, x, n, *search.shape),
-            *(self._offset, self._type(search.scale), *tables, *search.numbers, *search.margin, self.next),
-            *(np.int32(self.listed), self.list, counts[2:], np.int32(bounds is not None), drift, k, room, reach),
+            *(self._offset, self._type(search.scale), *forms.tables, *search.numbers, *search.margin, self.next),
+            *(np.int32(self.listed), self.list, counts[2:], np.int32(bounds is not None), forms.drift, k, room, reach),
             options=search.options,
             shared=search.shared,
         )
         # Only now: had memory run out before, the bounds would be those of earlier centers.
         self._centers = centers.copy() if bounds else None
-        return device[0]
+        return forms.columns
 
-    def _search(self, columns: searches.F32, largest_z: float) -> searches.Search:
-        assert self._frame is not None
-        if self._few:
-            return searches.few(self._frame, columns, largest_z)
-        found = searches.tensor(self._frame, columns, largest_z) if self._gpu.tensor_cores else None
-        return found or searches.many(self._frame, columns, largest_z)
+    def _few(self, centers: Floats) -> searches.Few | None:
+        """How rows of few features are compared with the centers; None if scores do not serve."""
+        scores = None if self._frame is None else self._frame.centers(centers)
+        if self._frame is None or scores is None:
+            return None
+        columns, self._largest_z = scores
+        return searches.few(self._frame, columns, self._largest_z)
 
-    @property
-    def _few(self) -> tuple[str, ...]:
-        """How kernels are told that features are few; empty if they are not."""
-        return (f"-DD_FEW={self.d}",) if self.d <= searches.FEW_FEATURES else ()
+    def _wide(self, centers: Floats) -> searches.Wide | None:
+        """The same of many."""
+        reach = None if self._frame is None else self._frame.reach(centers)
+        if self._frame is None or reach is None:
+            return None
+        self._largest_z = reach[0]
+        found = searches.tensor(self._frame, len(centers), reach) if self._gpu.tensor_cores else None
+        return found or searches.many(self._frame, len(centers), self._largest_z)
 
-    def _follow(self, centers: Floats) -> bool:
-        """Account for the centers' movement; whether there are bounds that it leaves of use."""
-        assert self._frame is not None
-        old, scale = self._centers, self._frame.scale
+    def _forms(
+        self, search: searches.Few | searches.Wide, centers: Floats, movement: NDArray[np.float32] | None
+    ) -> Forms:
+        """movement: what bounds need to know of it, None if there are none."""
+        gpu, (k, d) = self._gpu, centers.shape
+        none = gpu.nothing.view(np.float32)
+        if isinstance(search, searches.Few):
+            more = () if movement is None else (search.table[1:, :k].T * np.float32(-0.5), movement)  # exact
+            columns, table, *bounds = gpu.put_together(centers.T, search.table, *more)
+            return Forms(columns, [table], *(bounds or (none, none)))
+        sent, *moved = gpu.put_together(centers, *(() if movement is None else (movement,)))
+        framed, squares = gpu.empty((k, d), np.float32), gpu.empty(search.padded, np.float32)
+        columns, table = gpu.empty((d, k), np.float64), gpu.empty(search.words, search.type)
+        made = np.int32(search.padded), framed, squares, columns
+        shape = np.int32(k), np.int32(d), self._offset, self._scale
+        gpu.launch("centers", "center_forms", 32 * search.padded, sent, *shape, *made)
+        sources = (framed,) if search.apart else (framed, squares)
+        sizes = (np.int32(k), *search.shape, *search.numbers)
+        threads = search.words // search.step
+        gpu.launch(search.kernel, search.maker, threads, *sources, *sizes, table, options=search.options)
+        return Forms(columns, [table, squares] if search.apart else [table], framed, moved[0] if moved else none)
+
+    def _follow(self, centers: Floats) -> tuple[bool, NDArray[np.float32]]:
+        """Account for the centers' movement; whether there are bounds that it leaves of use, and what they need to
+        know of it."""
+        old, scale = self._centers, float(self._scale)
         if old is not None and self._movement is not None and self._movement.follow(old, centers, scale):
-            return True
+            return True, self._movement.table()
         if self.list is self._none:
             self.list = self._gpu.empty(self.n, np.int32)
         self._movement = Movement(len(centers))
-        return False
+        return False, self._movement.table()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +37,12 @@ LARGEST_TENSOR_EXPONENT = 112
 NEVER = np.finfo(np.float32).max
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Search:
     """A launch of `kernel` with blocks of 256 threads, each for so many rows at a time.
 
-    shape: numbers that follow n. scale: brings rows into the frame. tables: arrays to be sent; numbers: what follows
-    them. margin: of the scores, as Frame.margin_factors has it. shared: bytes of dynamic shared memory.
-    table: words of 4 bytes that kernels/assign_tensor.cu makes on the device of the centers, in front of the tables;
-    splitting and arranging them takes the host longer than all else in an iteration.
+    shape: numbers that follow n. scale: brings rows into the frame. numbers: what follows the tables. margin: of the
+    scores, as Frame.margin_factors has it. shared: bytes of dynamic shared memory.
     """
 
     kernel: str
@@ -53,78 +50,103 @@ class Search:
     rows: int
     shape: tuple[np.int32, ...]
     scale: float
-    tables: tuple[NDArray[Any], ...]
     numbers: tuple[np.int32, ...]
     margin: tuple[np.float32, np.float32]
     shared: int = 0
-    table: int = 0
 
 
-def few(frame: Frame, columns: F32, largest_z: float) -> Search:
+@dataclass(frozen=True, kw_only=True)
+class Few(Search):
+    """table: what the kernel reads of the centers."""
+
+    table: F32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wide(Search):
+    """What the kernel reads of the centers is made on the device, by its family's `maker`, as so many words of 4 bytes
+    and this type, `step` to a thread.
+
+    padded: as many |z|^2 are needed. apart: whether the kernel reads these, or else the maker.
+    """
+
+    maker: str
+    words: int
+    type: type[np.generic] = np.float32
+    step: int = 1
+    padded: int
+    apart: bool = False
+
+
+def few(frame: Frame, columns: F32, largest_z: float) -> Few:
     """columns, largest_z: see Frame.centers."""
     d = len(columns) - 1
-    padded = _padded(columns, 1, GROUP)
+    padded = _padded(columns, GROUP)
     size = 4 * (padded.shape[0] * GROUP + GROUP_PADDING)
     tile = min(padded.shape[1] // GROUP, SHARED // size)
-    return Search(
-        "assign_few",
+    return Few(
+        kernel="assign_few",
         options=(f"-DD_FEW={d}",),
         rows=BLOCK * (4 if d <= 8 else 2),  # as many as fit a thread's registers
         shape=(),
         scale=frame.scale,
-        tables=(padded,),
         numbers=(np.int32(padded.shape[1]), np.int32(tile)),
         margin=frame.margin_factors(largest_z),
         shared=tile * size,
+        table=padded,
     )
 
 
-def many(frame: Frame, columns: F32, largest_z: float) -> Search:
-    """columns, largest_z: see Frame.centers."""
-    width = next((width for width in TILES if columns.shape[1] <= width), max(TILES))
-    padded = _padded(columns, DEPTH, width)
-    depth, tiles = len(padded) - 1, padded.shape[1] // width
-    return Search(
-        "assign_many",
+def many(frame: Frame, k: int, largest_z: float) -> Wide:
+    """For k centers; largest_z: see Frame.centers."""
+    d = len(frame.offset)
+    width = next((width for width in TILES if k <= width), max(TILES))
+    tiles, depth = -(-k // width), d + -d % DEPTH
+    return Wide(
+        kernel="assign_many",
         options=(f"-DCENTERS={width}",),
         rows=TILES[width],
-        shape=(np.int32(len(columns) - 1), np.int32(depth)),
+        shape=(np.int32(d), np.int32(depth)),
         scale=frame.scale,
-        tables=(padded.reshape(depth + 1, tiles, width).swapaxes(0, 1),),
         numbers=(np.int32(tiles),),
         margin=frame.margin_factors(largest_z),
+        maker="many_table",
+        words=tiles * (depth + 1) * width,
+        padded=tiles * width,
     )
 
 
-def tensor(frame: Frame, columns: F32, largest_z: float) -> Search | None:
-    """As `many`, or None where the kernel or its bound does not serve."""
-    d = len(columns) - 1
-    if columns.shape[1] < FEWEST_TENSOR_CENTERS:
+def tensor(frame: Frame, k: int, reach: tuple[float, float]) -> Wide | None:
+    """As `many`, or None where the kernel or its bound does not serve; reach: see Frame.reach."""
+    largest_z, coordinate = reach
+    if k < FEWEST_TENSOR_CENTERS:
         return None
-    if frame.exponent > LARGEST_TENSOR_EXPONENT or np.abs(columns[:d]).max() > 2 * LARGEST_TENSOR_CENTER:
+    if frame.exponent > LARGEST_TENSOR_EXPONENT or coordinate > LARGEST_TENSOR_CENTER:
         return None
-    k = columns.shape[1]
+    d = len(frame.offset)
     tiles, depth = -(-k // TENSOR_TILE), d + -d % TENSOR_DEPTH
-    squares = np.full(tiles * TENSOR_TILE, NEVER, np.float32)
-    squares[:k] = columns[d]
-    return Search(
-        "assign_tensor",
+    return Wide(
+        kernel="assign_tensor",
         options=(),
         rows=128,
         shape=(np.int32(d), np.int32(depth)),
         scale=frame.scale * 2.0**14,
-        tables=(squares,),
         numbers=(np.int32(tiles),),
         margin=frame.tensor_margin_factors(largest_z),
-        table=tiles * depth * TENSOR_TILE,
+        maker="tensor_table",
+        words=tiles * depth * TENSOR_TILE,
+        type=np.uint32,
+        step=4,
+        padded=tiles * TENSOR_TILE,
+        apart=True,
     )
 
 
-def _padded(columns: F32, depth: int, width: int) -> F32:
-    """Frame.centers' columns (d + 1, k) with |z|^2 first, d and k rounded up to multiples of depth and width."""
+def _padded(columns: F32, width: int) -> F32:
+    """Frame.centers' columns (d + 1, k) with |z|^2 first, k rounded up to a multiple of width."""
     d, k = columns.shape[0] - 1, columns.shape[1]
-    result = np.zeros((1 + d + -d % depth, k + -k % width), np.float32)
+    result = np.zeros((1 + d, k + -k % width), np.float32)
     result[0, k:] = NEVER
     result[0, :k] = columns[d]
-    result[1 : d + 1, :k] = columns[:d]
+    result[1:, :k] = columns[:d]
     return result
