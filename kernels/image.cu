@@ -190,10 +190,10 @@ without_alpha(const unsigned char* __restrict__ pixels, long long n, unsigned ch
 // moved: (n, CHANNELS), the pixels' levels plus offsets (t, t, CHANNELS), which repeat over a picture of that width, cut
 // to 0 to 255. n is below 2**32.
 extern "C" __global__ void __launch_bounds__(256, 4)
-add_offsets(const unsigned char* __restrict__ pixels, long long n, int width, const int* __restrict__ offsets, int t,
+add_offsets(const unsigned char* __restrict__ pixels, long long n, unsigned width, const int* __restrict__ offsets, int t,
             unsigned char* __restrict__ moved) {
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        unsigned row = (unsigned)i / (unsigned)width, column = (unsigned)i - row * (unsigned)width;
+        unsigned row = (unsigned)i / width, column = (unsigned)i - row * width;
         const int* offset = offsets + (row % (unsigned)t * (unsigned)t + column % (unsigned)t) * CHANNELS;
         for (int c = 0; c < CHANNELS; c++) {
             moved[i * CHANNELS + c] = (unsigned char)min(max(pixels[i * CHANNELS + c] + offset[c], 0), 255);

@@ -19,11 +19,13 @@ __device__ __forceinline__ int64 mass(double closest, W weight, double power, do
 // The triangle inequality leaves rows out: where D(c, z) from a candidate to a row's closest center so far is four times
 // D(x, z), the candidate is not closer, since |x - c| >= |c - z| - |x - z| >= |x - z|. A computed D errs by (d + 2) 2^-53
 // of itself at most, or 2^-22 for d below 2^31. For the comparison of D(x, c) and D(x, z) that comes to 6 * 2^-22; that
-// the limit on D(x, z) is lower by 2^-20 counts twice there. Below 2^-900, where squares may have underflowed, nothing
-// is left out.
-__device__ __forceinline__ double limit_of(double between) {
-    return between < 1.1830521861667747e-271 ? -1.0 : between * 0.25 * (1 - 9.5367431640625e-07);
-}
+// the limit on D(x, z) is lower by 2^-20 counts twice there. What underflows does not count: candidates are drawn by
+// their mass, which is not zero, so that D(c, z) is 2^-1000 or more.
+__device__ __forceinline__ double limit_of(double between) { return between * 0.25 * (1 - 9.5367431640625e-07); }
+
+// No limit is negative, so that their bits are in their order, and the least has the largest complement. Zero is none.
+__device__ __forceinline__ uint64 least_key(double limit) { return ~(uint64)__double_as_longlong(limit); }
+__device__ __forceinline__ double least_of(uint64 key) { return __longlong_as_double((int64)~key); }
 
 #define AT_ONCE 4  // candidates of a lane
 #define MOST 16    // of a warp
@@ -33,45 +35,52 @@ struct alignas(count % 2 ? 8 : 16) Doubles {
     double x[count];
 };
 
-// distance: D of a row to neighboring candidates, columns of (d, padded) doubles. wide: see fetch_features. Lanes have rows
-// of their own, so each load touches as many lines: four features at a time mean a quarter of the loads.
-template <int count>
-__device__ __forceinline__ void measure(double (&distance)[count], const X* row, const double* columns, int padded,
-                                        int d, bool wide) {
-    auto add = [&](X x, int j) {
-        double v = value(x);
-        Doubles<count> c = *(const Doubles<count>*)(columns + (int64)j * padded);
-#pragma unroll
-        for (int e = 0; e < count; e++) distance[e] = add_square(distance[e], v, c.x[e]);
-    };
+// each(x, j) for all features of a row, in order. wide: see fetch_features. Lanes have rows of their own, so each load
+// touches as many lines: four features at a time mean a quarter of the loads.
+template <class Each>
+__device__ __forceinline__ void for_features(const X* row, int d, bool wide, Each each) {
     int j = 0;
 #pragma unroll 1
     for (; j + 4 <= d; j += 4) {
         X raw[4];
         fetch_features(raw, row + j, 4, wide);
 #pragma unroll
-        for (int f = 0; f < 4; f++) add(raw[f], j + f);
+        for (int f = 0; f < 4; f++) each(raw[f], j + f);
     }
 #pragma unroll 1
-    for (; j < d; j++) add(row[j], j);
+    for (; j < d; j++) each(row[j], j);
 }
 
+// distance: D of a row to neighboring candidates, columns of (d, padded) doubles.
+template <int count>
+__device__ __forceinline__ void measure(double (&distance)[count], const X* row, const double* columns, int padded,
+                                        int d, bool wide) {
+    for_features(row, d, wide, [&](X x, int j) {
+        double v = value(x);
+        Doubles<count> c = *(const Doubles<count>*)(columns + (int64)j * padded);
+#pragma unroll
+        for (int e = 0; e < count; e++) distance[e] = add_square(distance[e], v, c.x[e]);
+    });
+}
+
+__device__ __forceinline__ bool is_wide(const X* x, int d) { return d % 4 == 0 && (size_t)x % sizeof(Four) == 0; }
+
 // sums: (m + 1,), how each candidate would change the sum of all masses, and that sum. candidates: (d, padded), columns,
-// padded being 4, 8 or a multiple of 16. limited: whether rows with an owner, their closest center so far, are left out
-// by limits (owners so far, padded). Blocks of 256 threads.
+// padded being 4, 8 or a multiple of 16. limited: whether rows with an owner, the number of their closest center so far,
+// are left out by the least limit of that (owners so far,). Blocks of 256 threads, three to a multiprocessor.
 //
 // A warp gathers rows that are not left out until they occupy its lanes, which are a row and four candidates each.
-// Traffic: `closest`, owners and weights once, and the rows that are not left out.
+// Traffic: `closest`, owners and weights for every 16 candidates, and the rows that are not left out with theirs again.
 extern "C" __global__ void __launch_bounds__(256, 3)
 potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
            const double* __restrict__ closest, const double* __restrict__ candidates, int m, int padded, int limited,
-           const int* __restrict__ owners, const double* __restrict__ limits, double power,
+           const int* __restrict__ owners, const unsigned long long* __restrict__ least, double power,
            unsigned long long* __restrict__ sums) {
     __shared__ int64 waiting[8][64];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int64* rows = waiting[warp];
     int groups = min(padded, MOST) / AT_ONCE, places = 32 / groups, place = lane / groups;
-    bool wide = d % 4 == 0 && (size_t)x % sizeof(Four) == 0;
+    bool wide = is_wide(x, d);
     int64 stride = (int64)gridDim.x * blockDim.x;
     for (int first = 0; first < m; first += MOST) {
         const double* columns = candidates + first + lane % groups * AT_ONCE;
@@ -83,11 +92,7 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
             if (doubt) {
                 double so_far = closest[i];
                 all += (uint64)mass(so_far, weight_of(weights, i), power, 0.0);
-                if (limited) {
-                    const double* limit = limits + (int64)owners[i] * padded + first;
-                    doubt = false;
-                    for (int e = 0; e < min(m - first, MOST); e++) doubt |= so_far > limit[e];
-                }
+                doubt = !limited || so_far > least_of(least[owners[i]]);
             }
             unsigned doubts = __ballot_sync(0xffffffffu, doubt);
             if (doubt) rows[held + __popc(doubts & ((1u << lane) - 1))] = i;
@@ -123,14 +128,18 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
     }
 }
 
-// closest: lowered to D to the candidate of that place. owners: (n,), the number of the center that closest is of, unless
-// that is negative. largest: the bits of the largest that remains, 0 before. The rest as potentials has it.
+// closest: lowered to D to the candidate of that place, whose row has that number. owners: (n,), which of the centers
+// closest is of, `owner` being the new one; negative if owners are not known. centers: gets the new one's number. limits:
+// (owners so far, padded), for each candidate. largest: the bits of the largest that remains, 0 before. The rest as
+// potentials has it.
 extern "C" __global__ void __launch_bounds__(256, 4)
 accept_center(const X* __restrict__ x, long long n, int d, const double* __restrict__ candidates, int place, int padded,
-              int first, int limited, const double* __restrict__ limits, int number, double* __restrict__ closest,
-              int* __restrict__ owners, unsigned long long* __restrict__ largest) {
+              const long long* __restrict__ numbers, int first, int limited, const double* __restrict__ limits,
+              int owner, double* __restrict__ closest, int* __restrict__ owners, long long* __restrict__ centers,
+              unsigned long long* __restrict__ largest) {
+    if (owner >= 0 && blockIdx.x == 0 && threadIdx.x == 0) centers[owner] = numbers[place];
     uint64 most = 0;
-    bool wide = d % 4 == 0 && (size_t)x % sizeof(Four) == 0;
+    bool wide = is_wide(x, d);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         double so_far = first ? 0.0 : closest[i];
         if (!limited || so_far > limits[(int64)owners[i] * padded + place]) {
@@ -138,7 +147,7 @@ accept_center(const X* __restrict__ x, long long n, int d, const double* __restr
             measure(distance, x + i * d, candidates + place, padded, d, wide);
             if (first || distance[0] < so_far) {
                 closest[i] = so_far = distance[0];
-                if (number >= 0) owners[i] = number;
+                if (owner >= 0) owners[i] = owner;
             }
         }
         uint64 bits = (uint64)__double_as_longlong(so_far);
@@ -152,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 accept_all(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers,
            const int* __restrict__ labels, double* __restrict__ closest, unsigned long long* __restrict__ largest) {
     uint64 most = 0;
-    bool wide = d % 4 == 0 && (size_t)x % sizeof(Four) == 0;
+    bool wide = is_wide(x, d);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         double distance[1] = {};
         measure(distance, x + i * d, centers + (int64)labels[i] * d, 1, d, wide);
@@ -218,17 +227,19 @@ prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned lon
     if (threadIdx.x == 0) *answer = (uint64)total;
 }
 
-// Of each of m ranks the first row whose prefix sum exceeds it: its number, and its coordinates as a column of
-// candidates (d, padded). ranks: (m + owners,), the ranks, and the rows that are centers so far; limits as potentials has
-// them. A block of SCAN threads to a rank.
+// Of each of m ranks, below the total, the first row whose prefix sum exceeds it: its number, and its coordinates as a
+// column of candidates (d, padded). centers: the numbers of the rows that own others so far. limits: (owners, padded),
+// and their least, 0 before; see potentials. Blocks of SCAN threads, as many to each rank as share the owners.
 extern "C" __global__ void __launch_bounds__(SCAN)
 find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights, const double* __restrict__ closest,
      double power, double unit, const unsigned long long* __restrict__ prefix, long long count,
-     const long long* __restrict__ ranks, int owners, int padded, double* __restrict__ candidates,
-     long long* __restrict__ numbers, double* __restrict__ limits) {
+     const long long* __restrict__ ranks, int m, int padded, double* __restrict__ candidates,
+     long long* __restrict__ numbers, const long long* __restrict__ centers, int owners, double* __restrict__ limits,
+     unsigned long long* __restrict__ least) {
     __shared__ int64 warps[SCAN / 32];
     __shared__ int64 found;
-    int64 rank = ranks[blockIdx.x];
+    int candidate = blockIdx.x % m, part = blockIdx.x / m;
+    int64 rank = ranks[candidate];
     int64 run = 0;  // how many runs end at or before the rank
     for (int64 size = count; size > 0;) {
         int64 half = size / 2;
@@ -254,13 +265,16 @@ find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
     }
     __syncthreads();
     const X* row = x + found * d;
-    for (int j = threadIdx.x; j < d; j += SCAN) candidates[(int64)j * padded + blockIdx.x] = value(row[j]);
-    if (threadIdx.x == 0) numbers[blockIdx.x] = found;
-    for (int o = threadIdx.x; o < owners; o += SCAN) {
-        const X* center = x + ranks[gridDim.x + o] * d;
+    if (part == 0) {
+        for (int j = threadIdx.x; j < d; j += SCAN) candidates[(int64)j * padded + candidate] = value(row[j]);
+        if (threadIdx.x == 0) numbers[candidate] = found;
+    }
+    bool wide = is_wide(x, d);
+    for (int o = part * SCAN + threadIdx.x; o < owners; o += gridDim.x / m * SCAN) {
         double between = 0.0;
-#pragma unroll 4
-        for (int j = 0; j < d; j++) between = add_square(between, value(row[j]), value(center[j]));
-        limits[(int64)o * padded + blockIdx.x] = limit_of(between);
+        for_features(x + centers[o] * d, d, wide,
+                     [&](X z, int j) { between = add_square(between, value(row[j]), value(z)); });
+        double limit = limits[(int64)o * padded + candidate] = limit_of(between);
+        atomicMax(&least[o], least_key(limit));
     }
 }

@@ -53,6 +53,14 @@ def test_threads_and_pieces_do_not_matter(monkeypatch):
         assert (held.nearest(held.x[:k]) == want).all()
 
 
+def test_no_point_lies_outside_its_frame():
+    """Where the middle is rounded to one end, the other is twice as far from it."""
+    points = np.array([[1.0], [1 + 2.0**-52]])
+    frame = whole.Frame.of(points[0], points[1], 1.0)
+    held = whole.NumPyWhole(points, np.ones(2), frame).cells()
+    assert (np.abs(held.x) <= frame.extent).all()
+
+
 @pytest.mark.parametrize("d", [1, 3, 4])
 def test_grids_lose_nothing_but_places(d, monkeypatch):
     monkeypatch.setattr(whole, "_PIECE", 1000)

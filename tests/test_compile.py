@@ -146,21 +146,25 @@ BUDGETS = {
     "terms_at": Budget(FOUR_BLOCKS, Loop("DADD", 25)),
     # A square: a load, a conversion, which takes ten for a float16, two products, a sum; the loop's own, unrolled.
     "unit": Budget(FOUR_BLOCKS, Loop("DADD", 1 + 10 + 3 + 2)),
-    # Four features: of each its load, unless they are aligned, its conversion, the center's load and 3; and 7 for
-    # addresses and the loop.
-    "accept_center": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 6 + 7 + 4) / 8)),
-    "accept_all": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 6 + 7 + 4) / 8)),
+    # Four features: of each its load, unless they are aligned, its conversion, the center's load and 3; and 11 for
+    # addresses and the loop. A float16 is converted by ten.
+    "accept_center": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 6 + 11) / 8)),
+    "accept_center of float16": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 16 + 11) / 8)),
+    "accept_all": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 6 + 11) / 8)),
+    "accept_all of float16": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 16 + 11) / 8)),
     # A row's mass: distance and weight, a product, rounding, a sum of 64 bits.
     "run_sums": Budget(FOUR_BLOCKS, Loop("LDG", 17)),
     # Four features and candidates: of each feature its load, its conversion, two loads of the candidates' and 12; and
-    # 13 for addresses and the loop. Shared: 64 rows' numbers for each of eight warps.
-    "potentials": Budget(THREE_BLOCKS, Loop("DADD", (4 * 16 + 13) / 32), 8 * 64 * 8),
+    # 15 for addresses and the loop. Shared: 64 rows' numbers for each of eight warps.
+    "potentials": Budget(THREE_BLOCKS, Loop("DADD", (4 * 16 + 15) / 32), 8 * 64 * 8),
+    "potentials of float16": Budget(THREE_BLOCKS, Loop("DADD", (4 * 26 + 15) / 32), 8 * 64 * 8),
     # Shared: the sums of eight warps. 1,024 masses in 10 SHFL: five steps over the warp of 7, eight sums of warps of 6
     # and four masses of 12, all of 64 bits; the loop's own 20.
     "prefix_sums": Budget(FOUR_BLOCKS, Loop("SHFL", (5 * 7 + 8 * 6 + 4 * 12 + 20) / 10), 8 * 8),
-    # Four features of a row and of a center: two loads, two conversions and 3 of each; and 13. Shared: the sums of
+    # Four features of a row and of a center: two loads, two conversions and 3 of each; and 9. Shared: the sums of
     # eight warps, and the row.
-    "find": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 7 + 13) / 8), 8 * 8 + 8),
+    "find": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 7 + 9) / 8), 8 * 8 + 8),
+    "find of float16": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 27 + 9) / 8), 8 * 8 + 8),
     # Rows: 4 x 8 or 2 x 16 values, with best, second and label each; 32 scores at a time, 8 operands.
     "assign_few": Budget(TWO_BLOCKS, Loop("FFMA", group_of_centers)),
     # Bound by memory as long as most rows are done with a comparison; the loop is that over blocks of rows.
@@ -246,7 +250,7 @@ SPECIALISATIONS = [
     *[("cells", x, w, d) for x, w, d in (("uint8", 1, 1), ("uint8", 1, 3), ("float32", 1, 3), ("float32", 2, 4))],
     ("cells", "float64", 2, 4),
     *[("seed_cells", "float32", 1, d) for d in (1, 3, 4)],
-    *[("seed", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
+    *[("seed", x, w, None) for x, w in (("uint8", 1), ("float16", 1), ("float32", 0), ("float64", 2))],
 ]
 
 

@@ -253,13 +253,21 @@ def test_the_largest_float32_are_labelled(address, brute_labels, d):
 @pytest.mark.parametrize("d", [3, 17, 20])
 def test_rows_may_begin_at_any_address(address, brute_labels, dtype, d):
     """Wide loads need aligned rows; a part of a larger array is not always."""
-    whole = values(dtype, 83, d)
-    centers = whole[5:40:5].astype(np.float64)
+    n, whole = 82, values(dtype, 83, d).reshape(-1)
     for first in range(4):
-        points = CudaPoints(address, address.asarray(whole)[first:])
+        part = slice(first, first + n * d)
+        x = whole[part].reshape(n, d)
+        centers = x[5:40:5].astype(np.float64)
+        points = CudaPoints(address, address.asarray(whole)[part].reshape(n, d))
         lloyd.prepare(points, *points.extent())
         points.assign(centers)
-        np.testing.assert_array_equal(points.labels(), brute_labels(whole[first:], centers))
+        np.testing.assert_array_equal(points.labels(), brute_labels(x, centers))
+        there = NumPyPoints(x)
+        lloyd.prepare(there, *there.extent())
+        for held in (points, there):
+            held.restart()
+        chosen = [kmeans_plusplus(held, 9, np.random.RandomState(first)).tolist() for held in (points, there)]
+        assert chosen[0] == chosen[1]
 
 
 # ---------------------------------------------------------------- step by step
@@ -284,6 +292,11 @@ def test_every_step_of_seeding_is_numpys(address, weighing):
             said.append(points.accept(len(center) - 1))
             said.append(points.total(20))
             said.append(points.find([0, said[-1] // 3, said[-1] - 1]).tolist())
+        for m in (4, 9, 16, 17, 33):  # more than a lane, a part of a warp, a warp take at once
+            total = points.total(20)
+            candidates = points.find([total * i // m for i in range(m)])
+            points.propose(candidates)
+            said += [candidates.tolist(), points.potentials(20, exact=True), points.accept(m // 2)]
         many = x[200:230].astype(np.float64)
         said += [points.assign(many) > 0, points.accept_all(many), points.total(20)]
         said.append(points.find([0, said[-1] // 3, said[-1] - 1]).tolist())
@@ -311,20 +324,44 @@ class Noted:
         return noted
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.0**-540, 2.0**470])
 @pytest.mark.parametrize(("d", "sides"), [(1, 300), (3, 9), (18, 2)])
-def test_seeding_leaves_out_no_row_that_a_candidate_takes(address, d, sides, scale):
-    """On a lattice, where rows lie just at the limits and a little beside them; and where squares underflow."""
+def test_seeding_leaves_out_no_row_that_a_candidate_takes(address, monkeypatch, d, sides):
+    """On a lattice, where rows lie just at the limits and a little beside them."""
+    monkeypatch.setattr(seeds, "RUN", 32)
+    monkeypatch.setattr(seeds, "OWNERS", 128)  # several blocks of 32 threads, each in several turns, find limits
     rng = np.random.default_rng(d)
     x = rng.integers(0, sides, (700, d)) + rng.integers(-1, 2, (700, d)) * 2.0 ** -rng.integers(22, 45, (700, d))
-    x *= scale
-    for k in (3, 12, 60, 200):  # 3 to 7 candidates at a time
+    for k in (3, 12, 60, 300):  # 3 to 7 candidates at a time
         found = []
         for points in (Noted(NumPyPoints(x)), Noted(CudaPoints(address, x))):
             lloyd.prepare(points, *points.extent())
             kmeans_plusplus(points, k, np.random.RandomState(k))
             found.append(points.answers)
         assert found[1] == found[0], k
+
+
+def test_limits_of_seeding_bear_rounding(address):
+    """Rows so near the middle of a center and a candidate that the D to either are in the wrong order, or below a
+    quarter of that between the two."""
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        center, candidate = rng.random((2, 18))
+        x = np.repeat([center, *[(center + candidate) / 2] * 60, candidate], [1] * 62, axis=0)
+        for i in range(1, 61):
+            for j in rng.integers(0, 18, 2):
+                x[i, j] = np.nextafter(x[i, j], candidate[j])
+        found = []
+        for points in (NumPyPoints(x), CudaPoints(address, x)):
+            lloyd.prepare(points, *points.extent())
+            points.restart()
+            points.total(None)
+            points.propose(points.find([0]))
+            said = [points.accept(0), points.total(54)]
+            candidates = points.find([said[-1] - 1])
+            points.propose(candidates)
+            said += [candidates.tolist(), points.potentials(54, exact=True), points.accept(0), points.total(54)]
+            found.append(said)
+        assert found[1] == found[0]
 
 
 @pytest.mark.parametrize("d", [3, 20])

@@ -24,11 +24,12 @@ _RUN, _BINS = 16, 64
 
 class CudaPixels:
     """pixels: (n, 1) or (n, 3), uint8, in host memory or on the current GPU, where labels then stay. cp: CuPy, or what
-    stands in its place."""
+    stands in its place. launched: see Gpu."""
 
-    def __init__(self, cp: Any, pixels: Any) -> None:
+    def __init__(self, cp: Any, pixels: Any, launched: list[str] | None = None) -> None:
         self.n, self._channels = pixels.shape
-        self._gpu = Gpu(cp, (f"-DCHANNELS={self._channels}",))
+        self._launched = [] if launched is None else launched
+        self._gpu = Gpu(cp, (f"-DCHANNELS={self._channels}",), launched=self._launched)
         self._stay = self._gpu.holds(pixels)
         self._pixels = self._gpu.put(pixels)
 
@@ -74,8 +75,8 @@ class CudaPixels:
     def dither(self, offsets: NDArray[np.int32], width: int, palette: Levels) -> Any:
         cp, moved = self._gpu.cp, self._gpu.empty((self.n, self._channels), np.uint8)
         pattern = self._gpu.put(offsets), np.int32(len(offsets))
-        self._launch("add_offsets", self.n, self._pixels, np.int64(self.n), np.int32(width), *pattern, moved)
-        held = CudaPixels(cp, moved)
+        self._launch("add_offsets", self.n, self._pixels, np.int64(self.n), np.uint32(width), *pattern, moved)
+        held = CudaPixels(cp, moved, self._launched)
         codes, counts = held.count()
         if CudaColors.serves(codes, self._channels, self.n):
             labels = CudaColors(cp, codes, counts, self.n).nearest(palette, "rgb")

@@ -4,8 +4,8 @@ Launches kernels/seed.cu. The host decides twice for each center of k-means++, w
 them it keeps, and has to wait for what it decides by. What is needed next in all likelihood is launched with that: the
 candidates' potentials behind their rows, and behind a center the next total, at the scale of the last.
 
-Each row has an owner, the number of its closest center so far. Once candidates are found, so is how far they are from
-these centers, and most rows need not be read.
+Each row has an owner, its closest center so far. When candidates are found, so is how far they are from these centers,
+and no row is read whose owner is nearer to it than it could be to any of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Weights
-from gpukmeans.points.gpu import BLOCK, Gpu
+from gpukmeans.points.gpu import BLOCK, RESIDENT, Gpu
 
 # Rows of a run in seed.cu: the four that each thread of a block scans. 10^8 rows have 10^5 runs, which one block scans
 # in 100 steps.
@@ -25,7 +25,11 @@ RUN = 4 * BLOCK
 # So many rows are taken for candidates of k-means++, which has 2 + log(k): fifteen for a million clusters.
 MOST_CANDIDATES = 16
 
-NO_CENTERS = np.zeros(0, np.int64)
+# Of the eight blocks to a multiprocessor that Gpu.launch begins, those that potentials has registers for.
+POTENTIALS = 3
+
+# Owners to a block that finds a candidate: a thread takes four at most.
+OWNERS = 4 * BLOCK
 
 
 def padded(m: int) -> int:
@@ -49,18 +53,25 @@ class Seeds:
         self.closest: Any = None
         self._power = 0.0  # of the masses that prefix sums are of; 0 for weights
         self._ahead: int | None = None  # the total of masses as they are, if it is known
-        # The rows that are centers so far, and whose closest each row has; none if only D to them is known.
-        self._centers, self._owners = NO_CENTERS, self._gpu.nothing.view(np.int32)
+        self._forget_owners()
         self._forget_found()
+
+    def _forget_owners(self) -> None:
+        """Which center is the closest to each row, if that is known of all: centers by their numbers as rows, on the
+        host and the device, and owners (n,) by their place among these."""
+        self._centers: list[int] = []
+        self._on_device, self._owners = self._gpu.nothing.view(np.int64), self._gpu.nothing.view(np.int32)
+        self._limits: Any = None  # on D, by owner and candidate found last, of rows that need a look
 
     def _forget_found(self) -> None:
         """The rows last found: on the device as columns, by their bytes, their numbers, and their potentials."""
         self._columns: Any = None
         self._count = 0
         self._places: dict[bytes, int] = {}
-        self._numbers = NO_CENTERS
+        self._numbers: list[int] = []
+        self._numbered = self._gpu.nothing.view(np.int64)
         self._potentials: list[int] = []
-        self._limits: Any = None  # on D, by owner and candidate, of rows that need a look
+        self._limits = None
 
     def total(self, n: int, exponent: int | None) -> int:
         power = 0.0 if exponent is None else 2.0**exponent
@@ -89,39 +100,55 @@ class Seeds:
         m, width = len(ranks), padded(len(ranks))
         weigh = self.closest is not None and self._power > 0 and m <= MOST_CANDIDATES
         owners = len(self._centers) if weigh else 0
-        limits = self._gpu.empty(owners * width, np.float64) if owners else None
         size = int(d) * width
-        # The columns, their rows' numbers, and what `potentials` tells of each and of all.
-        answers = self._gpu.zeros(size + m + m + 1, np.float64)
+        # The columns, their rows' numbers, and what `potentials` tells of each and of all; these come down. The least
+        # limits of owners begin as zeros too.
+        answered = size + m + m + 1
+        answers = self._gpu.zeros(answered + owners, np.float64)
         columns, numbers = answers[:size], answers[size : size + m].view(np.int64)
-        sent = self._gpu.put(np.concatenate([np.array(ranks, np.int64), self._centers[:owners]]))
-        tail = (self._prefix, np.int64(len(self._prefix)), sent, np.int32(owners), np.int32(width), columns, numbers)
-        given = self._gpu.nothing if limits is None else limits
-        self._gpu.run("seed", "find", m, min(RUN, BLOCK), x, n, d, *self._mass(), *tail, given)
+        limits = None
+        if owners:
+            limits = self._gpu.empty(owners * width, np.float64), answers[answered:].view(np.uint64)
+        blocks = m * max(1, -(-owners // OWNERS))
+        place = self._gpu.put(np.array(ranks, np.int64)), np.int32(m), np.int32(width), columns, numbers
+        among = self._on_device, np.int32(owners), *self._known(limits)
+        prefix = self._prefix, np.int64(len(self._prefix))
+        self._gpu.run("seed", "find", blocks, min(RUN, BLOCK), x, n, d, *self._mass(), *prefix, *place, *among)
         if weigh:
-            self._weigh(x, n, d, columns, m, limits, self._power, answers[size + m :].view(np.uint64))
-        host = self._gpu.get(answers)
+            self._weigh(x, n, d, columns, m, limits, self._power, answers[size + m : answered].view(np.uint64))
+        host = self._gpu.get(answers[:answered])
         found = np.ascontiguousarray(host[:size].reshape(int(d), width)[:, :m].T)
         self._forget_found()
         if m <= MOST_CANDIDATES:
             self._columns, self._limits, self._count = columns, limits, m
             self._places = {row.tobytes(): i for i, row in enumerate(found)}
-            self._numbers = host[size : size + m].view(np.int64)
+            self._numbers, self._numbered = host[size : size + m].view(np.int64).tolist(), numbers
             self._potentials = _totals(host[size + m :]) if weigh else []
         return found
 
+    def _known(self, limits: tuple[Any, Any] | None) -> tuple[Any, Any]:
+        """Limits for each candidate and the least of them, or what kernels will not read."""
+        return limits or (self._gpu.nothing, self._gpu.nothing.view(np.uint64))
+
     def _weigh(
-        self, x: Any, n: np.int64, d: np.int32, columns: Any, m: int, limits: Any, power: float, sums: Any
+        self,
+        x: Any,
+        n: np.int64,
+        d: np.int32,
+        columns: Any,
+        m: int,
+        limits: tuple[Any, Any] | None,
+        power: float,
+        sums: Any,
     ) -> None:
         """Launch what each of m candidates would leave: sums (m + 1,), as `_totals` takes them."""
-        self._gpu.launch(
-            *("seed", "potentials", int(n), x, n, d, self._w, self.closest, columns, np.int32(m), np.int32(padded(m))),
-            *(*self._limited(limits), np.float64(power), sums),
+        _, least = self._known(limits)
+        blocks = max(1, min(self._gpu.blocks * POTENTIALS // RESIDENT, -(-int(n) // BLOCK)))
+        self._gpu.run(
+            *("seed", "potentials", blocks, BLOCK, x, n, d, self._w, self.closest),
+            *(columns, np.int32(m), np.int32(padded(m)), np.int32(limits is not None), self._owners, least),
+            *(np.float64(power), sums),
         )
-
-    def _limited(self, limits: Any) -> tuple[np.int32, Any, Any]:
-        """The arguments that say which rows need a look."""
-        return np.int32(limits is not None), self._owners, self._gpu.nothing if limits is None else limits
 
     def propose(self, candidates: Floats) -> None:
         keys = [candidate.tobytes() for candidate in candidates]
@@ -149,20 +176,46 @@ class Seeds:
         # Owners are known from the first center on, or never.
         known = len(self._numbers) > 0 and (first or len(self._centers) > 0)
         owners = self._gpu.empty(int(n), np.int32) if known and first else self._owners
-        number = len(self._centers) if known else -1
+        centers = self._roomy() if known else self._on_device
+        limits, _ = self._known(self._limits)
         width = len(self._columns) // int(d)
         self._gpu.launch(
-            *("seed", "accept_center", int(n), x, n, d, self._columns, np.int32(place), np.int32(width)),
-            *(np.int32(first), *self._limited(self._limits)[::2], np.int32(number), closest, owners, answers[:1]),
+            *(
+                "seed",
+                "accept_center",
+                int(n),
+                x,
+                n,
+                d,
+                self._columns,
+                np.int32(place),
+                np.int32(width),
+                self._numbered,
+            ),
+            *(np.int32(first), np.int32(self._limits is not None), limits),
+            *(np.int32(len(self._centers) if known else -1), closest, owners, centers, answers[:1]),
         )
-        self.closest, self._owners = closest, owners
-        self._centers = np.append(self._centers, self._numbers[place]) if known else NO_CENTERS
+        self.closest = closest
+        if known:
+            self._owners, self._on_device = owners, centers
+            self._centers.append(self._numbers[place])
+        else:
+            self._forget_owners()
         self._limits = None  # they were for the owners before
         return self._left(int(n), answers)
 
+    def _roomy(self) -> Any:
+        """The centers' numbers on the device, and room for one more."""
+        count = len(self._centers)
+        if count < len(self._on_device) and count > 0:
+            return self._on_device
+        numbers = np.zeros(max(2 * count, BLOCK), np.int64)
+        numbers[:count] = self._centers
+        return self._gpu.put(numbers)
+
     def accept_all(self, x: Any, n: np.int64, d: np.int32, centers: Floats, labels: Any) -> float:
         answers = self._gpu.zeros(2, np.uint64)
-        self._centers, self._limits = NO_CENTERS, None
+        self._forget_owners()
         self._gpu.launch(
             "seed", "accept_all", int(n), x, n, d, self._gpu.put(centers), labels, self.closest, answers[:1]
         )
