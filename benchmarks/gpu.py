@@ -9,8 +9,8 @@ For each workload, from the same initial centers, rows of the data:
 - seconds of an iteration: a fit of 10 less a fit of 2 iterations, tol=0, over 8; data on the device;
 - seconds to convergence by default arguments, from the device and from the host; flash-kmeans, whose rule for the end
   is another, makes as many iterations as ours did;
-- for gpukmeans, the seconds of each kernel and how many times its floor that is (floors.py), the peak of device memory,
-  and the joules of a fit by NVML's counter.
+- for gpukmeans, also seconds from the host with k-means++ before, the seconds of each kernel and how many times its
+  floor that is (floors.py), the peak of device memory, and the joules of a fit by NVML's counter.
 
 Libraries take turns, repetition by repetition, and medians count. The first fit of each is not timed: it compiles.
 scikit-learn takes part where an iteration is at most 2e10 multiply-adds.
@@ -160,15 +160,21 @@ def measure(name: str, case: Case, found: dict[str, Any], device: floors.Device,
             result["whole"].append(seconds)
             result["iterations"] = whole.iterations
             result["centers"] = whole.centers
-    from_host = [timed(cp, lambda: found["gpukmeans"].fit(host, init, None))[1] for _ in range(repeats)]
-    libraries["gpukmeans"]["from_host"] = from_host
+    ours = libraries["gpukmeans"]
+    ours["from_host"] = [timed(cp, lambda: found["gpukmeans"].fit(host, init, None))[1] for _ in range(repeats)]
+    seeded(k).fit(host)  # compiles
+    ours["seeded"] = [timed(cp, lambda: seeded(k).fit(host))[1] for _ in range(repeats)]
     for result in libraries.values():
         summarise(result, host, n * k)
-    ours = libraries["gpukmeans"]
     ours["kernels"] = kernels(cp, found, X, init, device, case, (n, d, k))
     ours["joules"] = joules(cp, found, X, init)
     facts = {"name": name, "n": n, "d": d, "k": k, "dtype": str(host.dtype), "input_bytes": host.nbytes}
     return {**facts, "libraries": libraries}
+
+
+def seeded(k: int, **rule: Any) -> KMeans:
+    """From k-means++, whose centers are k rows of the data."""
+    return KMeans(k, n_init=1, random_state=0, device="cuda", **rule)
 
 
 def summarise(result: dict[str, Any], host: np.ndarray, pairs: int) -> None:
@@ -185,19 +191,23 @@ def summarise(result: dict[str, Any], host: np.ndarray, pairs: int) -> None:
         "whole_seconds": median(result["whole"]),
         "inertia": -model.score(host),
     }
-    if "from_host" in result:
-        result["summary"]["from_host_seconds"] = median(result["from_host"])
+    for start in ("from_host", "seeded"):
+        if start in result:
+            result["summary"][f"{start}_seconds"] = median(result[start])
 
 
 def kernels(
     cp: Any, found: Any, X: Any, init: Any, device: floors.Device, case: Case, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """For each kernel of a fit of ten iterations: launches, median milliseconds, and, where it is known, the floor of a
-    launch that looks at all rows, and how many times that is taken: by the longest of an assignment's, since later
-    ones look at fewer."""
+    """For each kernel of a fit of ten iterations, and of k-means++: launches, median milliseconds, and, where known,
+    the floor of a launch that looks at all rows, and how many times that is taken: by the longest of an assignment's,
+    since later ones look at fewer."""
     n, d, k = shape
     with kernels_timed(cp) as taken:
         found["gpukmeans"].fit(X, init, MANY)
+    with kernels_timed(cp) as of_seeding:
+        seeded(k, max_iter=1).fit(X)
+    taken = {**of_seeding, **taken}
     known = {
         "extent": floors.extent_seconds(device, n, d, case.itemsize),
         "assign_few": floors.assign_seconds(device, n, d, k, case.itemsize),

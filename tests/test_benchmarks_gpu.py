@@ -71,9 +71,9 @@ def test_a_report(machine, monkeypatch, tmp_path, capsys):
     assert (workload["n"], workload["d"], workload["k"], workload["input_bytes"]) == (600, 3, 4, 7200)
     ours, theirs = (workload["libraries"][name] for name in ("gpukmeans", "scikit-learn (CPU)"))
     np.testing.assert_allclose(ours["summary"]["inertia"], theirs["summary"]["inertia"], rtol=1e-6)
-    assert len(ours["iteration"]) == len(ours["whole"]) == len(ours["from_host"]) == 2
+    assert len(ours["iteration"]) == len(ours["whole"]) == len(ours["from_host"]) == len(ours["seeded"]) == 2
     assert ours["iterations"] == theirs["iterations"]
-    assert {"assign_few", "settle", "inertia", "extent"} <= set(ours["kernels"])
+    assert {"assign_few", "settle", "inertia", "extent", "potentials", "find"} <= set(ours["kernels"])
     assert ours["kernels"]["settle"]["milliseconds"] == 2.0
     assert ours["kernels"]["settle"]["times_its_floor"] == 2.0 / ours["kernels"]["settle"]["floor_milliseconds"]
     assert "| small 600x3, k=4, float32 | gpukmeans |" in printed
