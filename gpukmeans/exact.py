@@ -402,13 +402,13 @@ class Frame:
         None for centers so far from the data, 2**60 times its range, that float32 cannot tell.
         """
         rows = max(1, _PIECE // centers.shape[1])
-        square = coordinate = 0.0
+        found = []
         for a in range(0, len(centers), rows):
             z = centers[a : a + rows] - self.offset
             z *= self.scale
-            square = max(square, float(np.einsum("ij,ij->i", z, z).max()))
-            coordinate = max(coordinate, float(z.max()), -float(z.min()))
-        return (square, coordinate) if square < _TOO_FAR else None
+            found.append((np.einsum("ij,ij->i", z, z).max(), z.max(), -z.min()))
+        square, above, below = np.max(found, axis=0).tolist()  # of NaN it is NaN, which Python's max may not be
+        return (square, max(above, below)) if square < _TOO_FAR else None
 
     def margin(self, y_norms: NDArray[np.float32], largest_z: float) -> NDArray[np.float32]:
         """The gap between two scores above which their order is certain; y_norms: |y|^2 (m,)."""

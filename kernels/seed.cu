@@ -20,7 +20,7 @@ __device__ __forceinline__ int64 mass(double closest, W weight, double power, do
 // D(x, z), the candidate is not closer, since |x - c| >= |c - z| - |x - z| >= |x - z|. A computed D errs by (d + 2) 2^-53
 // of itself at most, or 2^-22 for d below 2^31. For the comparison of D(x, c) and D(x, z) that comes to 6 * 2^-22; that
 // the limit on D(x, z) is lower by 2^-20 counts twice there. What underflows does not count: candidates are drawn by
-// their mass, which is not zero, so that D(c, z) is 2^-1000 or more.
+// their mass, which is not zero, so that D(c, z) is 2^-1001 or more.
 __device__ __forceinline__ double limit_of(double between) { return between * 0.25 * (1 - 9.5367431640625e-07); }
 
 // No limit is negative, so that their bits are in their order, and the least has the largest complement. Zero is none.

@@ -207,6 +207,21 @@ def test_memory_may_run_out_anywhere(on, caplog, k, init, fewest):
     assert at > fewest, "all allocations were reached"
 
 
+def test_memory_may_run_out_beside_many_centers_of_many_features(on):
+    """Whose forms are made on the device."""
+    x = np.random.default_rng(0).normal(size=(50, 20))
+    expected = KMeans(34, init=x[:34], max_iter=3, tol=0, device="cpu").fit(x)
+    for at in count(0, 3):
+        cp = Failing(at)
+        on(cp)
+        found = KMeans(34, init=x[:34], max_iter=3, tol=0, device="cpu").fit(x)
+        assert found.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes(), at
+        assert found.labels_.tobytes() == expected.labels_.tobytes(), at
+        if cp.left is not None:
+            break
+    assert at > 20, "all allocations were reached"
+
+
 def test_too_little_for_a_single_row_is_said(on):
     on(HostCuda(seed=1, memory=60))
     model = KMeans(2, device="cpu")

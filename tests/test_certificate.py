@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings, target
 from hypothesis import strategies as st
 
+from gpukmeans import exact
 from gpukmeans.exact import Frame, squared_distance
 from gpukmeans.points.bounds import Bounds
 from gpukmeans.points.closest import Whole
@@ -187,8 +188,27 @@ def test_a_frame_is_refused_where_its_bound_would_not_hold():
     assert Frame.of(np.array([0.0]), np.array([1e-115])) is None
     assert Frame.of(np.zeros(2**17), np.ones(2**17)) is None
     frame = Frame.of(np.array([0.0]), np.array([1.0]))
-    assert frame.centers(np.array([[2.0**61]])) is None
-    assert frame.centers(np.array([[2.0**58]])) is not None
+    for of in (frame.centers, frame.reach):
+        assert of(np.array([[2.0**61]])) is None
+        assert of(np.array([[np.nan]])) is None
+        assert of(np.array([[2.0**58]])) is not None
+
+
+@pytest.mark.parametrize("piece", [1, 8, 2**16])
+def test_the_reach_of_centers_is_that_of_the_farthest(monkeypatch, piece):
+    """In whatever piece it is, and on whatever side."""
+    monkeypatch.setattr(exact, "_PIECE", piece)
+    rng = np.random.default_rng(0)
+    frame = Frame.of(np.full(4, -2.0), np.full(4, 1.0))
+    for far in range(6):
+        centers = rng.uniform(-2, 1, (6, 4))
+        centers[far] *= rng.choice([-5, 5], 4)
+        centers[2, far % 4] = np.nan if far == 5 else centers[2, far % 4]
+        z = (centers - frame.offset) * frame.scale
+        if far == 5:
+            assert frame.reach(centers) is None
+        else:
+            assert frame.reach(centers) == (frame.centers(centers)[1], np.abs(z).max())
 
 
 # ---------------------------------------------------------------- what the points do with it

@@ -248,11 +248,12 @@ def frame_and_centers(d, k, scale=1.0, reach=1.0):
         (False, frame_and_centers(17, 32)),
         (True, frame_and_centers(20, 40, reach=3)),
         (False, frame_and_centers(20, 40, reach=4.5)),
+        (False, frame_and_centers(20, 40, reach=-4.5)),
         (True, frame_and_centers(20, 40, scale=2.0**-110)),
         (False, frame_and_centers(20, 40, scale=2.0**-114)),
         (True, frame_and_centers(20, 40, scale=2.0**300)),
     ],
-    ids=["fewest centers", "too few", "far", "too far", "small", "too small", "large"],
+    ids=["fewest centers", "too few", "far", "too far", "too far below", "small", "too small", "large"],
 )
 def test_they_serve_where_their_bound_holds(serves, problem):
     assert (searches.tensor(*problem) is not None) == serves

@@ -32,7 +32,7 @@ class Frame:
 
     @staticmethod
     def of(low: Floats, high: Floats, unit: float) -> Frame:
-        """For points within [low, high], (d,) each: levels or float32 numbers, as whose extent none passes HALF."""
+        """For points within [low, high], (d,) each. Of levels and of float32 numbers extents are at most HALF."""
         span = float((high - low).max())
         scale = (2 * HALF - 2) / span if span > 0 else 1.0
         middle = low + (high - low) / 2

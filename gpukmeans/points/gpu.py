@@ -115,10 +115,20 @@ class Gpu:
     # ------------------------------------------------------------ kernels
 
     def launch(
-        self, family: str, name: str, threads: int, *args: Any, options: tuple[str, ...] = (), shared: int = 0
+        self,
+        family: str,
+        name: str,
+        threads: int,
+        *args: Any,
+        options: tuple[str, ...] = (),
+        shared: int = 0,
+        resident: int = RESIDENT,
     ) -> None:
-        """Run a kernel over as many threads as given, or as many as fit at once: it strides over the rest."""
-        blocks = max(1, min(self.blocks, -(-threads // BLOCK)))
+        """Run a kernel over as many threads as given, or as many as fit at once: it strides over the rest.
+
+        resident: blocks to a multiprocessor.
+        """
+        blocks = max(1, min(self.blocks * resident // RESIDENT, -(-threads // BLOCK)))
         self.run(family, name, blocks, BLOCK, *args, options=options, shared=shared)
 
     def run(
@@ -166,8 +176,8 @@ class Gpu:
         return target
 
     def put_together(self, *arrays: NDArray[Any]) -> list[Any]:
-        """As `put` of NumPy's arrays, which cross the bus at once: small ones take as long to start as to travel, and
-        only large ones longer than to be copied."""
+        """As `put` of NumPy's arrays; up to a piece, they cross the bus at once, since starting each would take as long
+        as it travels. Beyond, to copy them into one array would take longer."""
         if sum(array.nbytes for array in arrays) > PIECE:
             return [self.put(array) for array in arrays]
         starts = np.cumsum([0, *(-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays)]).tolist()

@@ -98,7 +98,6 @@ class Proposals:
             options=search.options,
             shared=search.shared,
         )
-        # Only now: had memory run out before, the bounds would be those of earlier centers.
         self._centers = centers.copy() if bounds else None
         return forms.columns
 
@@ -131,20 +130,24 @@ class Proposals:
             return Forms(columns, [table], *(bounds or (none, none)))
         sent, *moved = gpu.put_together(centers, *(() if movement is None else (movement,)))
         framed, squares = gpu.empty((k, d), np.float32), gpu.empty(search.padded, np.float32)
-        columns, table = gpu.empty((d, k), np.float64), gpu.empty(search.words, search.type)
+        columns = gpu.empty((d, k), np.float64)
         made = np.int32(search.padded), framed, squares, columns
         shape = np.int32(k), np.int32(d), self._offset, self._scale
         gpu.launch("centers", "center_forms", 32 * search.padded, sent, *shape, *made)
+        del sent  # its memory may serve the table, which is made after it was read
+        table = gpu.empty(search.words, search.dtype)
         sources = (framed,) if search.apart else (framed, squares)
         sizes = (np.int32(k), *search.shape, *search.numbers)
         threads = search.words // search.step
         gpu.launch(search.kernel, search.maker, threads, *sources, *sizes, table, options=search.options)
-        return Forms(columns, [table, squares] if search.apart else [table], framed, moved[0] if moved else none)
+        tables = [table, squares] if search.apart else [table]
+        return Forms(columns, tables, framed, moved[0]) if moved else Forms(columns, tables, none, none)
 
     def _follow(self, centers: Floats) -> tuple[bool, NDArray[np.float32]]:
         """Account for the centers' movement; whether there are bounds that it leaves of use, and what they need to
         know of it."""
-        old, scale = self._centers, float(self._scale)
+        # Should memory run out before bounds are written, there are none of these centers' movement.
+        old, self._centers, scale = self._centers, None, float(self._scale)
         if old is not None and self._movement is not None and self._movement.follow(old, centers, scale):
             return True, self._movement.table()
         if self.list is self._none:

@@ -65,14 +65,14 @@ class Few(Search):
 @dataclass(frozen=True, kw_only=True)
 class Wide(Search):
     """What the kernel reads of the centers is made on the device, by its family's `maker`, as so many words of 4 bytes
-    and this type, `step` to a thread.
+    and this dtype, `step` to a thread.
 
     padded: as many |z|^2 are needed. apart: whether the kernel reads these, or else the maker.
     """
 
     maker: str
     words: int
-    type: type[np.generic] = np.float32
+    dtype: type[np.generic] = np.float32
     step: int = 1
     padded: int
     apart: bool = False
@@ -135,7 +135,7 @@ def tensor(frame: Frame, k: int, reach: tuple[float, float]) -> Wide | None:
         margin=frame.tensor_margin_factors(largest_z),
         maker="tensor_table",
         words=tiles * depth * TENSOR_TILE,
-        type=np.uint32,
+        dtype=np.uint32,
         step=4,
         padded=tiles * TENSOR_TILE,
         apart=True,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Weights
-from gpukmeans.points.gpu import BLOCK, RESIDENT, Gpu
+from gpukmeans.points.gpu import BLOCK, Gpu
 
 # Rows of a run in seed.cu: the four that each thread of a block scans. 10^8 rows have 10^5 runs, which one block scans
 # in 100 steps.
@@ -25,8 +25,8 @@ RUN = 4 * BLOCK
 # So many rows are taken for candidates of k-means++, which has 2 + log(k): fifteen for a million clusters.
 MOST_CANDIDATES = 16
 
-# Of the eight blocks to a multiprocessor that Gpu.launch begins, those that potentials has registers for.
-POTENTIALS = 3
+# Blocks to a multiprocessor that potentials has registers for.
+RESIDENT = 3
 
 # Owners to a block that finds a candidate: a thread takes four at most.
 OWNERS = 4 * BLOCK
@@ -61,7 +61,8 @@ class Seeds:
         host and the device, and owners (n,) by their place among these."""
         self._centers: list[int] = []
         self._on_device, self._owners = self._gpu.nothing.view(np.int64), self._gpu.nothing.view(np.int32)
-        self._limits: Any = None  # on D, by owner and candidate found last, of rows that need a look
+        # On D, of rows that need a look: by owner and candidate found last, and each owner's least as kernels keep it.
+        self._limits: tuple[Any, Any] | None = None
 
     def _forget_found(self) -> None:
         """The rows last found: on the device as columns, by their bytes, their numbers, and their potentials."""
@@ -111,7 +112,7 @@ class Seeds:
             limits = self._gpu.empty(owners * width, np.float64), answers[answered:].view(np.uint64)
         blocks = m * max(1, -(-owners // OWNERS))
         place = self._gpu.put(np.array(ranks, np.int64)), np.int32(m), np.int32(width), columns, numbers
-        among = self._on_device, np.int32(owners), *self._known(limits)
+        among = self._on_device, np.int32(owners), *self._or_nothing(limits)
         prefix = self._prefix, np.int64(len(self._prefix))
         self._gpu.run("seed", "find", blocks, min(RUN, BLOCK), x, n, d, *self._mass(), *prefix, *place, *among)
         if weigh:
@@ -126,7 +127,7 @@ class Seeds:
             self._potentials = _totals(host[size + m :]) if weigh else []
         return found
 
-    def _known(self, limits: tuple[Any, Any] | None) -> tuple[Any, Any]:
+    def _or_nothing(self, limits: tuple[Any, Any] | None) -> tuple[Any, Any]:
         """Limits for each candidate and the least of them, or what kernels will not read."""
         return limits or (self._gpu.nothing, self._gpu.nothing.view(np.uint64))
 
@@ -142,12 +143,12 @@ class Seeds:
         sums: Any,
     ) -> None:
         """Launch what each of m candidates would leave: sums (m + 1,), as `_totals` takes them."""
-        _, least = self._known(limits)
-        blocks = max(1, min(self._gpu.blocks * POTENTIALS // RESIDENT, -(-int(n) // BLOCK)))
-        self._gpu.run(
-            *("seed", "potentials", blocks, BLOCK, x, n, d, self._w, self.closest),
+        _, least = self._or_nothing(limits)
+        self._gpu.launch(
+            *("seed", "potentials", int(n), x, n, d, self._w, self.closest),
             *(columns, np.int32(m), np.int32(padded(m)), np.int32(limits is not None), self._owners, least),
             *(np.float64(power), sums),
+            resident=RESIDENT,
         )
 
     def propose(self, candidates: Floats) -> None:
@@ -177,21 +178,10 @@ class Seeds:
         known = len(self._numbers) > 0 and (first or len(self._centers) > 0)
         owners = self._gpu.empty(int(n), np.int32) if known and first else self._owners
         centers = self._roomy() if known else self._on_device
-        limits, _ = self._known(self._limits)
-        width = len(self._columns) // int(d)
+        limits, _ = self._or_nothing(self._limits)
         self._gpu.launch(
-            *(
-                "seed",
-                "accept_center",
-                int(n),
-                x,
-                n,
-                d,
-                self._columns,
-                np.int32(place),
-                np.int32(width),
-                self._numbered,
-            ),
+            *("seed", "accept_center", int(n), x, n, d),
+            *(self._columns, np.int32(place), np.int32(len(self._columns) // int(d)), self._numbered),
             *(np.int32(first), np.int32(self._limits is not None), limits),
             *(np.int32(len(self._centers) if known else -1), closest, owners, centers, answers[:1]),
         )
