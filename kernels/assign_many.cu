@@ -87,7 +87,7 @@ assign_many(const X* __restrict__ x, long long n, int d, int depth, const F* __r
     __shared__ float norms[ROWS];
     __shared__ int64 count;  // of rows; two registers fewer
     __shared__ Nearest kept[256];  // each thread's own: in registers there is no room beside the scores
-    bool wide = d % 4 == 0 && (size_t)x % sizeof(Four) == 0;
+    bool wide = is_wide(x, d);
     int along = threadIdx.x % ALONG, down = threadIdx.x / ALONG;
     int row = threadIdx.x / (DEPTH / PART), part = threadIdx.x % (DEPTH / PART) * PART;  // what of x it brings
     bool brings_z = CENTERS == 128 || threadIdx.x < DEPTH * CENTERS / 4;

@@ -64,7 +64,7 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int down = warp % 4, along = warp / 4;          // the warp's 32 rows and 64 centers
     int row = 16 * warp + lane / 4, part = lane % 4 * 4;  // it brings four features of this row and the eighth after it
-    bool wide = d % 4 == 0 && (size_t)x % sizeof(Four) == 0;
+    bool wide = is_wide(x, d);
     if (threadIdx.x == 0) {
         count = listed ? (int64)*length : n;
         base = (int64)blockIdx.x * ROWS;

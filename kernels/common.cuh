@@ -73,7 +73,10 @@ struct alignas(sizeof(X) < 4 ? 4 * sizeof(X) : 16) Four {
     X x[4];
 };
 
-// `values` features of a row, from one on of which `left` are there; zeros beyond. wide: whether fours are aligned.
+// Whether fours are aligned in all rows of d features.
+__device__ __forceinline__ bool is_wide(const X* x, int d) { return d % 4 == 0 && (size_t)x % sizeof(Four) == 0; }
+
+// `values` features of a row, from one on of which `left` are there; zeros beyond. wide: see is_wide.
 template <int values>
 __device__ __forceinline__ void fetch_features(X (&raw)[values], const X* row, int left, bool wide) {
 #pragma unroll

@@ -35,7 +35,7 @@ struct alignas(count % 2 ? 8 : 16) Doubles {
     double x[count];
 };
 
-// each(x, j) for all features of a row, in order. wide: see fetch_features. Lanes have rows of their own, so each load
+// each(x, j) for all features of a row, in order. wide: see is_wide. Lanes have rows of their own, so each load
 // touches as many lines: four features at a time mean a quarter of the loads.
 template <class Each>
 __device__ __forceinline__ void for_features(const X* row, int d, bool wide, Each each) {
@@ -62,8 +62,6 @@ __device__ __forceinline__ void measure(double (&distance)[count], const X* row,
         for (int e = 0; e < count; e++) distance[e] = add_square(distance[e], v, c.x[e]);
     });
 }
-
-__device__ __forceinline__ bool is_wide(const X* x, int d) { return d % 4 == 0 && (size_t)x % sizeof(Four) == 0; }
 
 // sums: (m + 1,), how each candidate would change the sum of all masses, and that sum. candidates: (d, padded), columns,
 // padded being 4, 8 or a multiple of 16. limited: whether rows with an owner, the number of their closest center so far,

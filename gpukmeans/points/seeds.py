@@ -181,7 +181,7 @@ class Seeds:
         limits, _ = self._or_nothing(self._limits)
         self._gpu.launch(
             *("seed", "accept_center", int(n), x, n, d),
-            *(self._columns, np.int32(place), np.int32(len(self._columns) // int(d)), self._numbered),
+            *(self._columns, np.int32(place), np.int32(padded(self._count)), self._numbered),
             *(np.int32(first), np.int32(self._limits is not None), limits),
             *(np.int32(len(self._centers) if known else -1), closest, owners, centers, answers[:1]),
         )
