@@ -4,18 +4,20 @@
     python benchmarks/compile_time.py --arch 86 --json PATH
 
 What a fit compiles is recorded by making one on the kernels run on the CPU (tests/host_cuda), so it is what a GPU is
-asked for. CuPy calls NVRTC with these sources and options, and keeps what comes of it on disk.
+asked for. There NVRTC gets these sources and options, and what comes of it is kept on disk.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -39,16 +41,17 @@ def compiled_by_a_fit(architecture: int, dtype: str, d: int, k: int) -> list[Sou
     """Source and options of each module that a fit of such rows compiles, and a prediction by it."""
     host = HostCuda(build="fast", capability=str(architecture))
     asked: dict[Source, None] = {}
-    load = host.RawModule
 
-    def record(code: str, options: Sequence[str] = ()) -> Any:
-        asked[code, tuple(options)] = None
-        return load(code, options)
+    def record(code: str, options: tuple[str, ...], filename: str) -> Any:
+        asked[code, options] = None
+        return host.compile(code, options)
 
-    host.RawModule = record  # type: ignore[assignment]
+    host.cuda.compiler.compile_using_nvrtc = record
     sys.modules["cupy"] = as_cupy(host)  # type: ignore[assignment]
     x = np.random.default_rng(0).integers(0, 256, (2 * k, d)).astype(dtype)
-    KMeans(k, device="cuda", random_state=0, max_iter=2, tol=0).fit(x).predict(x)
+    with TemporaryDirectory() as empty:
+        os.environ["CUPY_CACHE_DIR"] = empty
+        KMeans(k, device="cuda", random_state=0, max_iter=2, tol=0).fit(x).predict(x)
     return list(asked)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from host_cuda.build import CACHE
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 from hypothesis import settings
@@ -40,6 +42,8 @@ _shares = pytest.StashKey[dict[str, str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_shares] = {}
+    if not config.getoption("--device").startswith("cuda"):
+        os.environ["CUPY_CACHE_DIR"] = str(CACHE)  # what is compiled for the CPU is in nobody's way
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

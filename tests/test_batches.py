@@ -281,7 +281,7 @@ def test_an_error_that_shows_when_pinned_memory_is_waited_for_is_a_device_error(
 def test_an_error_names_the_kernel_and_leaves_the_estimator(on):
     cp = HostCuda(seed=1)
 
-    class Broken(cp.RawModule.func):
+    class Broken(cp.cuda.Module.func):
         def get_function(self, name):
             if name == "settle":
                 raise cp.cuda.driver.CUDADriverError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access")
@@ -290,7 +290,7 @@ def test_an_error_names_the_kernel_and_leaves_the_estimator(on):
     model = KMeans(3, random_state=0, device="cpu").fit(X[:100])
     before = {name: np.copy(value) for name, value in vars(model).items()}
     on(cp)
-    cp.RawModule = lambda **source: Broken(cp, **source)
+    cp.cuda.Module = partial(Broken, cp)
     with pytest.raises(DeviceError, match=r"'cuda:0'.* settle.*ILLEGAL_ADDRESS") as caught:
         model.set_params(n_clusters=4).fit(X)
     assert "find" not in str(caught.value), "only kernels since the last answer"

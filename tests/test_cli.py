@@ -231,7 +231,7 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     found = {name: value.strip() for name, value in lines}
     assert found["device"] == found["GPUKMEANS_DEVICE"] == "cpu"
-    assert found["GPU"] == f"not used: {dispatch.why_no_gpu()}"
+    assert found["GPU"] == f"not used: {dispatch.why_no_gpu() or 'GPUKMEANS_DEVICE says so'}"
     assert found["threads"] == "1"
     assert found["NumPy"] == np.__version__
     assert found["scikit-learn"] == sklearn.__version__

@@ -73,6 +73,18 @@ def subnormals(rng, n, d, k):
     return x, pick(rng, x, k)
 
 
+def subnormals_of_float32(rng, n, d, k):
+    x = rng.integers(-9, 9, (n, d)).astype(np.float32) * np.finfo(np.float32).smallest_subnormal
+    return x, pick(rng, x, k)
+
+
+def subnormals_of_float16(rng, n, d, k):
+    """Some beside larger numbers: all count in one frame."""
+    steps = rng.integers(-99, 99, (n, d)) * np.where(rng.random((n, 1)) < 0.1, 256, 1)
+    x = steps.astype(np.float16) * np.finfo(np.float16).smallest_subnormal
+    return x, pick(rng, x, k)
+
+
 def barely_normal_squares(rng, n, d, k):
     """Differences about 1e-160: their squares lose bits, so many D tie that exact distances would not."""
     x = rng.normal(size=(n, d)) * 1e-160
@@ -103,6 +115,8 @@ KINDS = [
     offset,
     signed_zeros,
     subnormals,
+    subnormals_of_float32,
+    subnormals_of_float16,
     barely_normal_squares,
     tiny_differences,
     huge,
@@ -178,7 +192,7 @@ def test_fit_is_brute_force_on_hard_data(kmeans, ways, brute_labels, kind, shape
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("kind", [lattice, wide, subnormals, huge])
+@pytest.mark.parametrize("kind", [lattice, wide, subnormals, subnormals_of_float32, huge])
 def test_fit_is_brute_force_at_sizes_that_sort_and_merge(kmeans, brute_labels, kind):
     """Nothing is forced here: 5000 rows of 2 features are sorted and merged by default."""
     x, centers = kind(np.random.default_rng(1), 5000, 2, 20)

@@ -665,14 +665,15 @@ def test_a_gpu_that_is_not_there_is_named_beside_those_that_are(machine, monkeyp
         KMeans(2).fit(np.zeros((4, 1)))
 
 
-def test_a_kernel_that_does_not_compile_is_a_reason(machine, caplog):
-    def refuse(**source):
+def test_a_kernel_that_does_not_compile_is_a_reason(machine, caplog, monkeypatch, tmp_path):
+    def refuse(*source, **name):
         log = (
             "nvrtc: error: invalid value for --gpu-architecture (-arch)\n\n/tmp/tmp1.cubin.cu(7): error: of many\n" * 40
         )
         raise machine.cupy.cuda.compiler.CompileException(log)
 
-    machine.cupy.RawModule = refuse
+    monkeypatch.setattr(machine.cupy.cuda.compiler, "compile_using_nvrtc", refuse)
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
     with pytest.raises(DeviceError, match=r"gpu-architecture.*nvidia-smi.*device='cpu'"):
         KMeans(2, device="cuda").fit(np.arange(4.0)[:, None])
     with caplog.at_level(logging.INFO, "gpukmeans"):

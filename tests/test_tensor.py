@@ -66,7 +66,9 @@ def cp(device):
 def functions(cp):
     from importlib.resources import files
 
-    module = cp.RawModule(code=SOURCE, options=("--std=c++17", f"-I{files('gpukmeans.kernels')}"))
+    options = ("--std=c++17", f"-I{files('gpukmeans.kernels')}")
+    module = cp.cuda.Module()
+    module.load(cp.cuda.compiler.compile_using_nvrtc(SOURCE, options, filename="products.cu")[0])
     return {name: module.get_function(name) for name in ("multiply", "split")}
 
 

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from functools import cache
-from importlib.resources import files
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans.points import modules
 from gpukmeans.points.base import DeviceError
 from gpukmeans.threads import run, thread_count
 
@@ -40,14 +39,6 @@ _ALIGNED = 16
 # Bytes of a transfer's pieces. A piece crosses the bus while the host copies the next: 4 MB take 0.1 ms at
 # the 50 GB/s of PCIe 5, a hundred times what starting one takes, and lie in the host's cache meanwhile.
 PIECE = 2**22
-
-
-@cache
-def _function(cp: Any, family: str, name: str, options: tuple[str, ...]) -> Any:
-    """The kernel, compiled when first launched. CuPy keeps the binaries on disk, and one for each device."""
-    folder = Path(str(files("gpukmeans.kernels")))
-    code = (folder / f"{family}.cu").read_text()
-    return cp.RawModule(code=code, options=("--std=c++17", f"-I{folder}", *options)).get_function(name)
 
 
 @cache
@@ -143,7 +134,8 @@ class Gpu:
     ) -> None:
         self._launched.append(name)
         with self:
-            function = _function(self.cp, family, name, (*self._options, *self._more.get(family, ()), *options))
+            words = (*self._options, *self._more.get(family, ()), *options)
+            function = modules.function(self.cp, self.number, family, name, words)
             function((blocks,), (block,), args, shared_mem=shared)
 
     # ------------------------------------------------------------ arrays

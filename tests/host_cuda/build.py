@@ -83,8 +83,13 @@ def _own_sources() -> str:
     return "".join(path.read_text() for path in (*sorted(HERE.glob("*.[hc]*")), Path(__file__)))
 
 
+def identity() -> str:
+    """What any compiled file depends on, beside what it is compiled from."""
+    return repr((compiler(), _fused(), _own_sources()))
+
+
 def _path(suffix: str, *key: object) -> Path:
-    text = repr((compiler(), _fused(), _own_sources(), *key))
+    text = identity() + repr(key)
     return CACHE / (hashlib.sha256(text.encode()).hexdigest()[:32] + suffix)
 
 

@@ -37,7 +37,17 @@ def as_cupy(host: HostCuda, gpus: int = 1) -> Module:
     )
     methods: dict[str, Any] = {
         name: getattr(host, name)
-        for name in ("ndarray", "empty", "zeros", "asarray", "ascontiguousarray", "asnumpy", "from_dlpack", "RawModule")
+        for name in (
+            "ndarray",
+            "empty",
+            "zeros",
+            "asarray",
+            "ascontiguousarray",
+            "asnumpy",
+            "from_dlpack",
+            "RawModule",
+            "__version__",
+        )
     }
     cuda = SimpleNamespace(**{**vars(host.cuda), "runtime": runtime, "Device": Device})
     return Module(**methods, cuda=cuda, entered=entered)

@@ -168,7 +168,7 @@ class HostArray:
 class Function:
     """A kernel: function((grid,), (block,), (arguments,), shared_mem=0)."""
 
-    def __init__(self, module: RawModule, name: str) -> None:
+    def __init__(self, module: Module, name: str) -> None:
         self._module, self._name = module, name
         self.max_dynamic_shared_size_bytes = ATTRIBUTES["MaxSharedMemoryPerBlock"]
 
@@ -234,14 +234,15 @@ class Function:
         return data.ljust(8, b"\0")
 
 
-class RawModule:
-    """cupy.RawModule: compiled when a function is first asked for."""
+class Module:
+    """cupy.cuda.Module. Its machine code is the name of a shared library."""
 
-    def __init__(
-        self, host: HostCuda, code: str, options: Sequence[str] = (), name_expressions: Sequence[str] | None = None
-    ) -> None:
-        self.host, self._source = host, (code, tuple(options), tuple(name_expressions or ()))
+    def __init__(self, host: HostCuda) -> None:
+        self.host = host
         self._worker: Worker | None = None
+
+    def load(self, binary: bytes) -> None:
+        self._path = binary.decode()
 
     def get_function(self, name: str) -> Function:
         _, kernels = self.loaded(self.host.worker())
@@ -252,11 +253,26 @@ class RawModule:
     def loaded(self, worker: Worker) -> tuple[int, dict[str, tuple[int, int, list[str]]]]:
         """The handle that this worker knows, and each kernel's number, most threads, and parameters."""
         if self._worker is not worker:
-            self._handle, text = worker.load(str(building.module(self.host.build, *self._source)))
+            self._handle, text = worker.load(self._path)
             rows = [line.split("\t") for line in text.splitlines()]
             self._kernels = {row[0]: (i, int(row[1]), row[2:]) for i, row in enumerate(rows)}
             self._worker = worker
         return self._handle, self._kernels
+
+
+class RawModule(Module):
+    """cupy.RawModule: compiled when a function is first asked for, unlike CuPy's with the given options alone."""
+
+    def __init__(
+        self, host: HostCuda, code: str, options: Sequence[str] = (), name_expressions: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(host)
+        self._source = code, tuple(options), "code.cu", name_expressions
+
+    def get_function(self, name: str) -> Function:
+        binary, _ = self.host.compile(*self._source)
+        self.load(binary)
+        return super().get_function(name)
 
 
 # ---------------------------------------------------------------- the object in CuPy's place
@@ -271,6 +287,7 @@ class HostCuda:
     """
 
     ndarray = HostArray
+    __version__ = "0"
 
     def __init__(
         self,
@@ -299,8 +316,16 @@ class HostCuda:
                 memGetInfo=lambda: (self.total_bytes - self.used_bytes, self.total_bytes),
             ),
             driver=SimpleNamespace(CUDADriverError=CUDADriverError),
-            compiler=SimpleNamespace(CompileException=building.CompileException),
+            compiler=SimpleNamespace(CompileException=building.CompileException, compile_using_nvrtc=self.compile),
+            nvrtc=SimpleNamespace(getVersion=lambda: (self.build, building.identity())),
+            Module=partial(Module, self),
         )
+
+    def compile(
+        self, source: str, options: Sequence[str] = (), filename: str = "", names: Sequence[str] | None = None
+    ) -> tuple[bytes, None]:
+        """cupy.cuda.compiler.compile_using_nvrtc, see Module."""
+        return str(building.module(self.build, source, tuple(options), tuple(names or ()))).encode(), None
 
     def worker(self) -> Worker:
         if self._worker is None or not self._worker.alive:

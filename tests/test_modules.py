@@ -1,0 +1,76 @@
+"""Compiled kernels: kept on disk, for what they were compiled from and by."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from host_cuda.runtime import HostCuda
+
+from gpukmeans.points import modules
+from gpukmeans.points.cuda import CudaPoints
+
+
+class Compiled(HostCuda):
+    """The CPU in a GPU's place, as a process begins: with nothing in memory. compiled: the files that it compiled."""
+
+    def __init__(self, **how):
+        self.compiled = []
+        super().__init__(build="fast", **how)
+
+    def compile(self, source, options, filename):
+        self.compiled.append(filename)
+        return super().compile(source, options, filename)
+
+
+def extent(cp):
+    low, high = CudaPoints(cp, np.array([[3.0], [-1.0], [7.0]])).extent()
+    assert (low[0], high[0]) == (-1.0, 7.0)
+    return cp.compiled
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """Where they are kept; not there yet."""
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "kept" / "here"))
+    return tmp_path / "kept" / "here"
+
+
+def test_another_process_compiles_nothing(folder):
+    assert extent(Compiled()) == ["extent.cu"]
+    assert extent(Compiled()) == []
+    (kept,) = folder.iterdir()
+    assert kept.name.startswith("gpukmeans-")
+
+
+def test_another_gpu_or_type_is_compiled_for(folder):
+    extent(Compiled())
+    assert extent(Compiled(capability="80")) == ["extent.cu"]
+    other = Compiled()
+    CudaPoints(other, np.array([[3], [7]], np.uint8)).extent()
+    assert other.compiled == ["extent.cu"]
+
+
+def test_a_changed_include_is_compiled(folder, monkeypatch, tmp_path):
+    extent(Compiled())
+    copy = tmp_path / "kernels"
+    shutil.copytree(Path(str(files("gpukmeans.kernels"))), copy)
+    monkeypatch.setattr(modules, "files", lambda package: copy)
+    assert extent(Compiled()) == []
+    with (copy / "common.cuh").open("a") as file:
+        file.write("// of another version\n")
+    assert extent(Compiled()) == ["extent.cu"]
+
+
+def test_a_folder_that_cannot_be_written_costs_only_time(folder):
+    folder.parent.write_text("a file where the folder would be")
+    assert extent(Compiled()) == ["extent.cu"]
+    assert extent(Compiled()) == ["extent.cu"]
+
+
+def test_the_folder_is_cupys(monkeypatch):
+    monkeypatch.delenv("CUPY_CACHE_DIR")
+    assert modules._folder() == Path.home() / ".cupy" / "kernel_cache"
