@@ -50,10 +50,13 @@ def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.Ran
     """
     trials = 2 + int(math.log(n_clusters))
     first = random_state.random_sample()
-    draws = random_state.random_sample((n_clusters - 1, trials)).tolist()
+    draws = random_state.random_sample((n_clusters - 1, trials))
+    begun, weight, farthest = _begin(points, first)
+    added, farthest = points.accept_drawn(draws, farthest)
     centers = np.empty((n_clusters, points.d))
-    centers[:1], weight, farthest = _begin(points, first)
-    for i, uniforms in enumerate(draws, start=1):
+    made = 1 + len(added)
+    centers[:made] = np.concatenate([begun, added])
+    for i, uniforms in enumerate(draws[made - 1 :].tolist(), start=made):
         exponent, total = _potential(points, farthest)
         if total == 0:
             points.total(None)

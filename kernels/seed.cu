@@ -1,6 +1,10 @@
 // Seeding: every row keeps D to its closest center so far; candidates are weighed by what would remain, and rows are
 // picked by rank in the prefix sum of integer masses, in row order (Rule 4).
 //
+// Steps of k-means++ follow each other without the host: what it would decide by answers that it has to wait for (the
+// masses' scale, ranks, which candidate is kept; gpukmeans/seeding.py) is found here, by the same integers. Then `power`
+// is negative, and what the steps before left is in arrays of an element for each step.
+//
 // Masses are summed over runs of RUN rows, a block each, and one block makes prefix sums of those: to pick a row is
 // then a search among the runs' sums and a scan of one run. A scan takes few barriers: threads add up neighboring
 // masses, lanes scan those by shuffles, and only the warps' sums go through shared memory.
@@ -14,6 +18,22 @@
 // A row's mass: weight times `closest` at the scale `power`, or, for power 0, the weight alone.
 __device__ __forceinline__ int64 mass(double closest, W weight, double power, double unit) {
     return power == 0.0 ? weight_mass(weight, unit) : weigh(rint(__dmul_rn(closest, power)), weight);
+}
+
+// `power`, or, if that is negative, exact.power_for the largest D left. room: what is left of the sums' bits when those
+// of the total weight are taken off.
+__device__ __forceinline__ double power_of(double power, const uint64* largest, int room) {
+    double left = __longlong_as_double((int64)*largest);
+    if (power >= 0.0 || left == 0.0) return fabs(power);
+    int exponent;
+    double mantissa = frexp(left, &exponent);
+    return ldexp(1.0, min(1000, room - (exponent - (mantissa == 0.5))));
+}
+
+// seeding.rank: floor(uniform * total) for 53 bits of a uniform draw.
+__device__ __forceinline__ int64 rank_of(double uniform, uint64 total) {
+    uint64 steps = (uint64)__dmul_rn(uniform, 9007199254740992.0);
+    return (int64)(__umul64hi(steps, total) << 11 | steps * total >> 53);
 }
 
 // The triangle inequality leaves rows out: where D(c, z) from a candidate to a row's closest center so far is four times
@@ -73,8 +93,9 @@ extern "C" __global__ void __launch_bounds__(256, 3)
 potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
            const double* __restrict__ closest, const double* __restrict__ candidates, int m, int padded, int limited,
            const int* __restrict__ owners, const unsigned long long* __restrict__ least, double power,
-           unsigned long long* __restrict__ sums) {
+           const unsigned long long* __restrict__ largest, int room, int step, unsigned long long* __restrict__ sums) {
     __shared__ int64 waiting[8][64];
+    power = power_of(power, largest + step, room);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int64* rows = waiting[warp];
     int groups = min(padded, MOST) / AT_ONCE, places = 32 / groups, place = lane / groups;
@@ -116,8 +137,8 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
         }
 #pragma unroll
         for (int e = 0; e < AT_ONCE; e++) {
-            for (int step = 16; step >= groups; step >>= 1) {
-                change[e] += __shfl_down_sync(0xffffffffu, change[e], step);
+            for (int other = 16; other >= groups; other >>= 1) {
+                change[e] += __shfl_down_sync(0xffffffffu, change[e], other);
             }
             int candidate = first + lane * AT_ONCE + e;
             if (lane < groups && candidate < m && change[e]) atomicAdd(&sums[candidate], change[e]);
@@ -126,16 +147,27 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
     }
 }
 
-// closest: lowered to D to the candidate of that place, whose row has that number. owners: (n,), which of the centers
-// closest is of, `owner` being the new one; negative if owners are not known. centers: gets the new one's number. limits:
-// (owners so far, padded), for each candidate. largest: the bits of the largest that remains, 0 before. The rest as
-// potentials has it.
+// closest: lowered to D to the candidate of that place, or, if that is negative, to the first of those m that leave the
+// least sums, unless the total of the step is zero; then centers (steps, d) gets its coordinates. owners: (n,), which of
+// the centers closest is of, `owner` being the new one; negative if owners are not known. numbers: of the candidates'
+// rows, and rows: of the owners', to which the new one's is added. limits: (owners so far, padded), for each candidate.
+// largest: at step + 1, the bits of the largest that remains, 0 before. The rest as potentials has it.
 extern "C" __global__ void __launch_bounds__(256, 4)
 accept_center(const X* __restrict__ x, long long n, int d, const double* __restrict__ candidates, int place, int padded,
-              const long long* __restrict__ numbers, int first, int limited, const double* __restrict__ limits,
-              int owner, double* __restrict__ closest, int* __restrict__ owners, long long* __restrict__ centers,
-              unsigned long long* __restrict__ largest) {
-    if (owner >= 0 && blockIdx.x == 0 && threadIdx.x == 0) centers[owner] = numbers[place];
+              const unsigned long long* __restrict__ sums, int m, const unsigned long long* __restrict__ totals,
+              int step, const long long* __restrict__ numbers, int first, int limited,
+              const double* __restrict__ limits, int owner, double* __restrict__ closest, int* __restrict__ owners,
+              long long* __restrict__ rows, double* __restrict__ centers, unsigned long long* __restrict__ largest) {
+    int thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (place < 0) {
+        if (totals[step] == 0) return;
+        place = 0;
+        for (int c = 1; c < m; c++) place = (int64)sums[c] < (int64)sums[place] ? c : place;
+        for (int j = thread; j < d; j += gridDim.x * blockDim.x) {
+            centers[(int64)step * d + j] = candidates[(int64)j * padded + place];
+        }
+    }
+    if (owner >= 0 && thread == 0) rows[owner] = numbers[place];
     uint64 most = 0;
     bool wide = is_wide(x, d);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
@@ -151,7 +183,7 @@ accept_center(const X* __restrict__ x, long long n, int d, const double* __restr
         uint64 bits = (uint64)__double_as_longlong(so_far);
         most = bits > most ? bits : most;
     }
-    block_max(largest, most);
+    block_max(largest + step + 1, most);
 }
 
 // closest: lowered to D to the row's own center, of those (m, d) that labels were given by. largest: as above.
@@ -168,19 +200,6 @@ accept_all(const X* __restrict__ x, long long n, int d, const double* __restrict
         most = bits > most ? bits : most;
     }
     block_max(largest, most);
-}
-
-// runs: (ceil(n / RUN),), 0 before; the sum of each run's masses. A block to a run, blocks of 256 threads.
-extern "C" __global__ void __launch_bounds__(256, 4)
-run_sums(long long n, const W* __restrict__ weights, const double* __restrict__ closest, double power, double unit,
-         unsigned long long* __restrict__ runs) {
-    for (int64 run = blockIdx.x; run * RUN < n; run += gridDim.x) {
-        int64 sum = 0;
-        for (int64 i = run * RUN + threadIdx.x; i < n && i < (run + 1) * RUN; i += blockDim.x) {
-            sum += mass(power == 0.0 ? 0.0 : closest[i], weight_of(weights, i), power, unit);
-        }
-        block_add(&runs[run], sum);
-    }
 }
 
 #define SCAN (RUN < 256 ? RUN : 256)  // threads of a block that scans a run
@@ -202,9 +221,29 @@ __device__ __forceinline__ int64 before_in_block(int64 amount, int64 (&warps)[SC
     return before;
 }
 
-// runs: (count,), from sums to inclusive prefix sums, in place. answer: the total. One block of SCAN threads.
+// runs: (ceil(n / RUN),), the sum of each run's masses. A block of SCAN threads to a run.
 extern "C" __global__ void __launch_bounds__(SCAN)
-prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned long long* __restrict__ answer) {
+run_sums(long long n, const W* __restrict__ weights, const double* __restrict__ closest, double power, double unit,
+         const unsigned long long* __restrict__ largest, int room, int step, unsigned long long* __restrict__ runs) {
+    __shared__ int64 warps[SCAN / 32];
+    power = power_of(power, largest + step, room);
+    for (int64 run = blockIdx.x; run * RUN < n; run += gridDim.x) {
+        int64 sum = 0, all;
+        for (int64 i = run * RUN + threadIdx.x; i < n && i < (run + 1) * RUN; i += SCAN) {
+            sum += mass(power == 0.0 ? 0.0 : closest[i], weight_of(weights, i), power, unit);
+        }
+        before_in_block(sum, warps, all);
+        if (threadIdx.x == 0) runs[run] = (uint64)all;
+    }
+}
+
+// runs: (count,), from sums to inclusive prefix sums, in place. totals: at step, their total; once it was zero it stays
+// that. draws: (steps, m), by which ranks (m,) are found, -1 if the total is zero; m is 0 if the host will. clear:
+// (clears,), set to zero for kernels to come. One block of SCAN threads.
+extern "C" __global__ void __launch_bounds__(SCAN)
+prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned long long* totals, int step,
+            const double* __restrict__ draws, int m, long long* __restrict__ ranks,
+            unsigned long long* __restrict__ clear, int clears) {
     __shared__ int64 warps[SCAN / 32];
     int64 total = 0;
     for (int64 base = 0; base < count; base += RUN) {
@@ -222,22 +261,29 @@ prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned lon
         }
         total += all;
     }
-    if (threadIdx.x == 0) *answer = (uint64)total;
+    if (step > 0 && totals[step - 1] == 0) total = 0;
+    if (threadIdx.x == 0) totals[step] = (uint64)total;
+    for (int i = threadIdx.x; i < m; i += SCAN) {
+        ranks[i] = total ? rank_of(draws[(int64)step * m + i], (uint64)total) : -1;
+    }
+    for (int i = threadIdx.x; i < clears; i += SCAN) clear[i] = 0;
 }
 
 // Of each of m ranks, below the total, the first row whose prefix sum exceeds it: its number, and its coordinates as a
-// column of candidates (d, padded). centers: the numbers of the rows that own others so far. limits: (owners, padded),
+// column of candidates (d, padded); nothing of those below zero. centers: the numbers of the rows that own others so far. limits: (owners, padded),
 // and their least, 0 before; see potentials. Blocks of SCAN threads, as many to each rank as share the owners.
 extern "C" __global__ void __launch_bounds__(SCAN)
 find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights, const double* __restrict__ closest,
-     double power, double unit, const unsigned long long* __restrict__ prefix, long long count,
-     const long long* __restrict__ ranks, int m, int padded, double* __restrict__ candidates,
-     long long* __restrict__ numbers, const long long* __restrict__ centers, int owners, double* __restrict__ limits,
-     unsigned long long* __restrict__ least) {
+     double power, double unit, const unsigned long long* __restrict__ largest, int room, int step,
+     const unsigned long long* __restrict__ prefix, long long count, const long long* __restrict__ ranks, int m,
+     int padded, double* __restrict__ candidates, long long* __restrict__ numbers, const long long* __restrict__ centers,
+     int owners, double* __restrict__ limits, unsigned long long* __restrict__ least) {
     __shared__ int64 warps[SCAN / 32];
     __shared__ int64 found;
     int candidate = blockIdx.x % m, part = blockIdx.x / m;
     int64 rank = ranks[candidate];
+    if (rank < 0) return;
+    power = power_of(power, largest + step, room);
     int64 run = 0;  // how many runs end at or before the rank
     for (int64 size = count; size > 0;) {
         int64 half = size / 2;

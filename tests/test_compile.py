@@ -152,8 +152,8 @@ BUDGETS = {
     "accept_center of float16": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 16 + 11) / 8)),
     "accept_all": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 6 + 11) / 8)),
     "accept_all of float16": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 16 + 11) / 8)),
-    # A row's mass: distance and weight, a product, rounding, a sum of 64 bits.
-    "run_sums": Budget(FOUR_BLOCKS, Loop("LDG", 17)),
+    # A row's mass: distance and weight, a product, rounding, a sum of 64 bits. Shared: the sums of eight warps.
+    "run_sums": Budget(FOUR_BLOCKS, Loop("LDG", 17), 8 * 8),
     # Four features and candidates: of each feature its load, its conversion, two loads of the candidates' and 12; and
     # 15 for addresses and the loop. Shared: 64 rows' numbers for each of eight warps.
     "potentials": Budget(THREE_BLOCKS, Loop("DADD", (4 * 16 + 15) / 32), 8 * 64 * 8),

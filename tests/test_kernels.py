@@ -311,23 +311,41 @@ def test_every_step_of_seeding_is_numpys(address, weighing):
     assert found[1] == found[0]
 
 
-class Noted:
-    """Points, and what they answer to seeding, all of which is integers or D."""
+def steps_of(monkeypatch, points, k, draws):
+    """k-means++ on the points, prepared: the total mass of each step, the largest D after each, and the centers."""
+    masses, left = [], []
 
-    def __init__(self, points):
-        self._points, self.answers = points, []
-
-    def __getattr__(self, name):
-        method = getattr(self._points, name)
-        if name not in ("total", "find", "accept"):
-            return method
-
-        def noted(*args):
+    def noted(method):
+        def call(*args):
             answer = method(*args)
-            self.answers.append(np.asarray(answer).tolist())
+            if method.__name__ == "accept_drawn":
+                masses.extend(answer[1].tolist())
+                left.extend(answer[2].tolist())
+            elif method.__name__ == "accept":
+                left.append(answer)
+            elif args[0] is not None:
+                masses.append(answer)
             return answer
 
-        return noted
+        return call
+
+    lloyd.prepare(points, *points.extent())
+    if isinstance(points, CudaPoints):
+        monkeypatch.setattr(points._seeds, "accept_drawn", noted(points._seeds.accept_drawn))
+    else:
+        points.total, points.accept = noted(points.total), noted(points.accept)
+    centers = kmeans_plusplus(points, k, draws)
+    return masses, left, centers.tolist()
+
+
+class Drawn:
+    """In a generator's place: the first row with a mass is drawn first, and then by these."""
+
+    def __init__(self, *draws):
+        self.draws = draws
+
+    def random_sample(self, shape=None):
+        return 0.0 if shape is None else np.repeat(self.draws, shape[1]).reshape(shape)
 
 
 @pytest.mark.parametrize(("d", "sides", "scale"), [(1, 300, 1), (3, 9, 2.0**470), (18, 2, 1), (3, 9, 2.0**-498)])
@@ -339,15 +357,16 @@ def test_seeding_leaves_out_no_row_that_a_candidate_takes(address, monkeypatch, 
     x = rng.integers(0, sides, (700, d)) + rng.integers(-1, 2, (700, d)) * 2.0 ** -rng.integers(22, 45, (700, d))
     x *= scale
     for k in (3, 12, 60, 300):  # 3 to 7 candidates at a time
-        found = []
-        for points in (Noted(NumPyPoints(x)), Noted(CudaPoints(address, x))):
-            lloyd.prepare(points, *points.extent())
-            kmeans_plusplus(points, k, np.random.RandomState(k))
-            found.append(points.answers)
-        assert found[1] == found[0], k
+        expected, found = (
+            steps_of(monkeypatch, points, k, np.random.RandomState(k))
+            for points in (NumPyPoints(x), CudaPoints(address, x))
+        )
+        assert len(found[0]) == k - 1
+        assert len(found[1]) == k
+        assert found == expected, k
 
 
-def test_limits_of_seeding_bear_rounding(address):
+def test_limits_of_seeding_bear_rounding(address, monkeypatch):
     """Rows so near the middle of a center and a candidate that the D to either are in the wrong order, or below a
     quarter of that between the two."""
     rng = np.random.default_rng(0)
@@ -357,44 +376,70 @@ def test_limits_of_seeding_bear_rounding(address):
         for i in range(1, 61):
             for j in rng.integers(0, 18, 2):
                 x[i, j] = np.nextafter(x[i, j], candidate[j])
-        found = []
-        for points in (NumPyPoints(x), CudaPoints(address, x)):
-            lloyd.prepare(points, *points.extent())
-            points.restart()
-            points.total(None)
-            points.propose(points.find([0]))
-            said = [points.accept(0), points.total(54)]
-            candidates = points.find([said[-1] - 1])
-            points.propose(candidates)
-            said += [candidates.tolist(), points.potentials(54, exact=True), points.accept(0), points.total(54)]
-            found.append(said)
-        assert found[1] == found[0]
+        draws = Drawn(1 - 2.0**-53, 0.5)
+        expected, found = (
+            steps_of(monkeypatch, points, 3, draws) for points in (NumPyPoints(x), CudaPoints(address, x))
+        )
+        assert found[2][1] == candidate.tolist()
+        assert found == expected
 
 
 @pytest.mark.parametrize("d", [3, 20])
-def test_seeding_reads_only_rows_that_a_candidate_may_take(address, d):
+def test_seeding_reads_only_rows_that_a_candidate_may_take(address, monkeypatch, d):
     """Three of four blobs, all but their centers, become the candidate itself, and nobody sees it."""
     blob = np.repeat(np.arange(4), 100)
     x = np.random.default_rng(0).normal(0, 1, (400, d)).astype(np.float32)
     x[:, 0] += 100 * blob
-    own, found = address.asarray(x), []
-    for points in (NumPyPoints(x), CudaPoints(address, own)):
-        lloyd.prepare(points, *points.extent())
-        points.restart()
-        points.total(None)
-        for row in range(7, 400, 100):
-            points.propose(points.find([row]))
-            points.accept(0)
-        if found:
-            for row in np.flatnonzero((blob > 0) & (np.arange(400) % 100 != 7)):
-                own[row : row + 1].set(x[:1])
-        said = [points.total(20)]
-        candidates = points.find([0])
-        points.propose(candidates)
-        said += [candidates.tolist(), points.potentials(20, exact=True), points.accept(0), points.total(20)]
-        found.append(said)
-    assert np.array_equal(found[0][1][0], x[0])
-    assert found[1] == found[0]
+    own = address.asarray(x)
+    draws = Drawn(0.9, 0.5, 0.5, 0.0)  # each blob has a center then; the last are in the first blob
+    expected = steps_of(monkeypatch, NumPyPoints(x), 5, draws)
+    others = [row for row in np.flatnonzero(blob > 0) if x[row].astype(float).tolist() not in expected[2]]
+    assert len(others) == 297
+    run, drawn = gpu.Gpu.run, []
+
+    def change(self, family, name, *args, **how):
+        run(self, family, name, *args, **how)
+        drawn.append(name)
+        if name == "find" and drawn.count("find") == 5:  # one of them for the first center
+            for row in others:
+                own[row : row + 1].set(np.array(expected[2][4:], np.float32))
+
+    monkeypatch.setattr(gpu.Gpu, "run", change)
+    points = CudaPoints(address, own)
+    assert steps_of(monkeypatch, points, 5, draws) == expected
+    assert drawn.count("accept_center") == 5
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+def test_where_no_mass_is_left_the_host_goes_on(address, monkeypatch, weighing):
+    """Six locations, and ten centers: the last four repeat points, drawn by weight."""
+    x = values("float32", 6, 2)[np.arange(200) % 6]
+    weights = WEIGHTS[weighing](np.random.default_rng(2), len(x))
+    summary, used = (None, None) if weights is None else Weights.of(weights + 1.0)
+    expected, found = (
+        steps_of(monkeypatch, points, 10, np.random.RandomState(1))
+        for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary))
+    )
+    assert found[2] == expected[2]
+    assert found[0][:6] == [*expected[0][:5], 0]
+    assert found[1][:6] == expected[1][:6]
+
+
+def test_a_row_whose_mass_is_nothing_is_left(address, monkeypatch):
+    """It weighs 2**-80 of all, and is the only one off its center when eight are asked for: the steps end there, though
+    its D is larger than one."""
+    x = values("float64", 6, 2)[np.arange(60) % 5]
+    x[59] = values("float64", 6, 2)[5]
+    x *= 2.0**60
+    weights = np.where(np.arange(60) < 59, 1.0, 2.0**-74)
+    summary, used = Weights.of(weights)
+    expected, found = (
+        steps_of(monkeypatch, points, 8, np.random.RandomState(1))
+        for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary))
+    )
+    assert found[2] == expected[2]
+    assert found[0][:5] == [*expected[0][:4], 0]
+    assert found[1][4] == expected[1][4] > 1
 
 
 def test_many_runs_and_turns_of_the_grid_are_numpys(on, address, monkeypatch):
@@ -537,9 +582,7 @@ def test_an_iteration_waits_once_for_the_device(address, monkeypatch, d):
 
 
 @pytest.mark.parametrize("weighing", ["none", "copies"])
-def test_seeding_waits_twice_for_each_center(address, monkeypatch, weighing):
-    """For the rows drawn and their potentials, and for the distances left and their total; once more where the scale
-    of masses changes."""
+def test_seeding_waits_for_no_center(address, monkeypatch, weighing):
     x = values("float32", 2000, 3)
     weights = WEIGHTS[weighing](np.random.default_rng(2), len(x))
     summary, used = (None, None) if weights is None else Weights.of(weights + 1.0)
@@ -548,7 +591,7 @@ def test_seeding_waits_twice_for_each_center(address, monkeypatch, weighing):
     waits, get = [], gpu.Gpu.get
     monkeypatch.setattr(gpu.Gpu, "get", lambda self, array: waits.append(array) or get(self, array))
     kmeans_plusplus(points, 40, np.random.RandomState(0))
-    assert len(waits) < 2 * 40 + 15, len(waits)
+    assert len(waits) == 5  # the weight, the first center, the D it leaves; then all others, and the masses
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

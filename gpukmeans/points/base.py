@@ -155,6 +155,14 @@ class Points(Protocol):
         The first call after `restart` takes the candidate as the only center.
         """
 
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        """Make steps of k-means++ after its first center, as `seeding.kmeans_plusplus` would by the methods above.
+
+        draws: (steps, trials) in [0, 1). farthest: the largest D that remains. Returns the centers added, (m, d), and
+        the largest D that then remains. m may be less than the steps: none where the driver has to decide, fewer where
+        the total mass is zero.
+        """
+
     def accept_all(self, centers: Floats) -> float:
         """Add centers (m, d), those that labels were last given by; returns the largest D that remains.
 

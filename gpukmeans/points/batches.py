@@ -302,6 +302,13 @@ class Batches:
         self._seeded = self._closest is not None
         return largest
 
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        nothing = np.empty((0, self.d)), farthest
+        if self._held is None:
+            return nothing
+        made = self._each(lambda batch, rows: batch.accept_drawn(draws, farthest) if batch is self._held else nothing)
+        return made[0]
+
     def accept_all(self, centers: Floats) -> float:
         uses = "rows, labels, closest"
         return max(self._each(lambda batch, rows: batch.accept_all(centers), uses, changes="closest"))

@@ -289,7 +289,7 @@ class CudaPoints:
         self._seeds.restart()
 
     def total(self, exponent: int | None) -> int:
-        return self._seeds.total(self.n, exponent)
+        return self._seeds.total(np.int64(self.n), exponent)
 
     def find(self, ranks: list[int]) -> Floats:
         return self._seeds.find(*self._rows(), ranks)
@@ -305,6 +305,10 @@ class CudaPoints:
         if self._seeds.closest is None and self.k:
             self._proposals.forget()  # its bounds are in the same memory
         return self._seeds.accept(*self._rows(), candidate, self._scratch())
+
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        centers, _, largest = self._seeds.accept_drawn(*self._rows(), draws, farthest)
+        return centers, float(largest[-1])
 
     def accept_all(self, centers: Floats) -> float:
         return self._seeds.accept_all(*self._rows(), centers, self._labels)

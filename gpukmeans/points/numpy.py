@@ -340,6 +340,9 @@ class NumPyPoints:
         self._ranks.follow(self._closest.accept(candidate, self._ranks.most))
         return self._closest.largest()
 
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        return np.empty((0, self.d)), farthest
+
     def accept_all(self, centers: Floats) -> float:
         assert self._closest is not None
         self._closest.lower(self._all_own_distances(centers))

@@ -1,11 +1,9 @@
 """The GPU's side of seeding: D to the closest center so far, masses of it, and rows by rank in their sums.
 
-Launches kernels/seed.cu. The host decides twice for each center of k-means++, which rows its draws are and which of
-them it keeps, and has to wait for what it decides by. What is needed next in all likelihood is launched with that: the
-candidates' potentials behind their rows, and behind a center the next total, at the scale of the last.
-
-Each row has an owner, its closest center so far. When candidates are found, so is how far they are from these centers,
-and no row is read whose owner is nearer to it than it could be to any of them.
+Launches kernels/seed.cu. In k-means++ each step's decisions need sums over all rows; the device makes them too, by the
+same integers as gpukmeans/seeding.py, so that steps follow each other and nobody waits (`accept_drawn`). Each row has
+an owner then, its closest center so far. When candidates are found, so is how far they are from these centers, and no
+row is read whose owner is nearer to it than it could be to any of them.
 """
 
 from __future__ import annotations
@@ -15,15 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact import Floats, Weights
+from gpukmeans.exact import SUM_BITS, Floats, Weights, ceil_log2
 from gpukmeans.points.gpu import BLOCK, Gpu
 
 # Rows of a run in seed.cu: the four that each thread of a block scans. 10^8 rows have 10^5 runs, which one block scans
 # in 100 steps.
 RUN = 4 * BLOCK
-
-# So many rows are taken for candidates of k-means++, which has 2 + log(k): fifteen for a million clusters.
-MOST_CANDIDATES = 16
 
 # Blocks to a multiprocessor that potentials has registers for.
 RESIDENT = 3
@@ -47,181 +42,138 @@ class Seeds:
     def __init__(self, gpu: Gpu, w: Any, weights: Weights) -> None:
         self._gpu, self._w = gpu, w
         self._unit = np.float64(2.0**weights.exponent)
+        self._room = np.int32(SUM_BITS - ceil_log2(weights.total))
+        self._none = gpu.nothing.view(np.uint64)
         self.restart()
 
     def restart(self) -> None:
         self.closest: Any = None
-        self._power = 0.0  # of the masses that prefix sums are of; 0 for weights
-        self._ahead: int | None = None  # the total of masses as they are, if it is known
-        self._forget_owners()
-        self._forget_found()
+        self._power = np.float64(0.0)  # of the masses that prefix sums are of; 0 for weights
+        self._found: dict[bytes, int] = {}  # the rows found last, and their numbers
+        self._first: int | None = None  # the row that is the only center, if it was found
 
-    def _forget_owners(self) -> None:
-        """Which center is the closest to each row, if that is known of all: centers by their numbers as rows, on the
-        host and the device, and owners (n,) by their place among these."""
-        self._centers: list[int] = []
-        self._on_device, self._owners = self._gpu.nothing.view(np.int64), self._gpu.nothing.view(np.int32)
-        # On D, of rows that need a look: by owner and candidate found last, and each owner's least as kernels keep it.
-        self._limits: tuple[Any, Any] | None = None
-
-    def _forget_found(self) -> None:
-        """The rows last found: on the device as columns, by their bytes, their numbers, and their potentials."""
-        self._columns: Any = None
-        self._count = 0
-        self._places: dict[bytes, int] = {}
-        self._numbers: list[int] = []
-        self._numbered = self._gpu.nothing.view(np.int64)
-        self._potentials: list[int] = []
-        self._limits = None
-
-    def total(self, n: int, exponent: int | None) -> int:
-        power = 0.0 if exponent is None else 2.0**exponent
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and power == self._power:
-            return ahead
-        self._power, self._potentials = power, []
-        answer = self._gpu.zeros(1, np.uint64)
-        self._add_up(n, answer)
+    def total(self, n: np.int64, exponent: int | None) -> int:
+        self._power = np.float64(0.0 if exponent is None else 2.0**exponent)
+        count = -(-int(n) // RUN)
+        answer, self._prefix = self._gpu.empty(1, np.uint64), self._gpu.empty(count, np.uint64)
+        by_host = self._none, self._room, np.int32(0)
+        blocks, block = min(self._gpu.blocks, count), min(RUN, BLOCK)
+        self._gpu.run("seed", "run_sums", blocks, block, n, *self._mass(), *by_host, self._prefix)
+        nobody = self._gpu.nothing, np.int32(0), self._none.view(np.int64), self._none, np.int32(0)
+        self._gpu.run("seed", "prefix_sums", 1, block, self._prefix, np.int64(count), answer, np.int32(0), *nobody)
         return int(self._gpu.get(answer)[0])
 
     def _mass(self) -> tuple[Any, Any, np.float64, np.float64]:
         """The arguments that say what a row's mass is."""
         closest = self._gpu.nothing if self.closest is None else self.closest
-        return self._w, closest, np.float64(self._power), self._unit
-
-    def _add_up(self, n: int, answer: Any) -> None:
-        """Launch prefix sums of runs, and their total for the answer."""
-        count = -(-n // RUN)
-        self._prefix = self._gpu.zeros(count, np.uint64)
-        blocks = min(self._gpu.blocks, count)
-        self._gpu.run("seed", "run_sums", blocks, BLOCK, np.int64(n), *self._mass(), self._prefix)
-        self._gpu.run("seed", "prefix_sums", 1, min(RUN, BLOCK), self._prefix, np.int64(count), answer)
+        return self._w, closest, self._power, self._unit
 
     def find(self, x: Any, n: np.int64, d: np.int32, ranks: list[int]) -> Floats:
         m, width = len(ranks), padded(len(ranks))
-        weigh = self.closest is not None and self._power > 0 and m <= MOST_CANDIDATES
-        owners = len(self._centers) if weigh else 0
         size = int(d) * width
-        # The columns, their rows' numbers, and what `potentials` tells of each and of all; these come down. The least
-        # limits of owners begin as zeros too.
-        answered = size + m + m + 1
-        answers = self._gpu.zeros(answered + owners, np.float64)
-        columns, numbers = answers[:size], answers[size : size + m].view(np.int64)
-        limits = None
-        if owners:
-            limits = self._gpu.empty(owners * width, np.float64), answers[answered:].view(np.uint64)
-        blocks = m * max(1, -(-owners // OWNERS))
-        place = self._gpu.put(np.array(ranks, np.int64)), np.int32(m), np.int32(width), columns, numbers
-        among = self._on_device, np.int32(owners), *self._or_nothing(limits)
-        prefix = self._prefix, np.int64(len(self._prefix))
-        self._gpu.run("seed", "find", blocks, min(RUN, BLOCK), x, n, d, *self._mass(), *prefix, *place, *among)
-        if weigh:
-            self._weigh(x, n, d, columns, m, limits, self._power, answers[size + m : answered].view(np.uint64))
-        host = self._gpu.get(answers[:answered])
+        answers = self._gpu.empty(size + m, np.float64)
+        columns, numbers, none = answers[:size], answers[size:].view(np.int64), self._none.view(np.int64)
+        self._gpu.run(
+            *("seed", "find", m, min(RUN, BLOCK), x, n, d, *self._mass(), self._none, self._room, np.int32(0)),
+            *(self._prefix, np.int64(len(self._prefix)), self._gpu.put(np.array(ranks, np.int64)), np.int32(m)),
+            *(np.int32(width), columns, numbers, none, np.int32(0), self._gpu.nothing, self._none),
+        )
+        host = self._gpu.get(answers)
         found = np.ascontiguousarray(host[:size].reshape(int(d), width)[:, :m].T)
-        self._forget_found()
-        if m <= MOST_CANDIDATES:
-            self._columns, self._limits, self._count = columns, limits, m
-            self._places = {row.tobytes(): i for i, row in enumerate(found)}
-            self._numbers, self._numbered = host[size : size + m].view(np.int64).tolist(), numbers
-            self._potentials = _totals(host[size + m :]) if weigh else []
+        self._found = {row.tobytes(): number for row, number in zip(found, host[size:].view(np.int64), strict=True)}
         return found
 
-    def _or_nothing(self, limits: tuple[Any, Any] | None) -> tuple[Any, Any]:
-        """Limits for each candidate and the least of them, or what kernels will not read."""
-        return limits or (self._gpu.nothing, self._gpu.nothing.view(np.uint64))
-
-    def _weigh(
-        self,
-        x: Any,
-        n: np.int64,
-        d: np.int32,
-        columns: Any,
-        m: int,
-        limits: tuple[Any, Any] | None,
-        power: float,
-        sums: Any,
-    ) -> None:
-        """Launch what each of m candidates would leave: sums (m + 1,), as `_totals` takes them."""
-        _, least = self._or_nothing(limits)
-        self._gpu.launch(
-            *("seed", "potentials", int(n), x, n, d, self._w, self.closest),
-            *(columns, np.int32(m), np.int32(padded(m)), np.int32(limits is not None), self._owners, least),
-            *(np.float64(power), sums),
-            resident=RESIDENT,
-        )
-
     def propose(self, candidates: Floats) -> None:
-        keys = [candidate.tobytes() for candidate in candidates]
-        if not all(key in self._places for key in keys):
-            self._forget_found()
-            columns = np.zeros((candidates.shape[1], padded(len(keys))))
-            columns[:, : len(keys)] = candidates.T
-            self._columns, self._count = self._gpu.put(columns.reshape(-1)), len(keys)
-            self._places = {key: i for i, key in enumerate(keys)}
-        self._proposed = [self._places[key] for key in keys]
+        self._count, self._candidates = len(candidates), candidates
+        columns = np.zeros((candidates.shape[1], padded(self._count)))
+        columns[:, : self._count] = candidates.T
+        self._columns = self._gpu.put(columns.reshape(-1))
 
     def potentials(self, x: Any, n: np.int64, d: np.int32, exponent: int) -> list[int]:
-        if not self._potentials:
-            sums = self._gpu.zeros(self._count + 1, np.uint64)
-            self._weigh(x, n, d, self._columns, self._count, self._limits, 2.0**exponent, sums)
-            self._potentials = _totals(self._gpu.get(sums))
-        return [self._potentials[i] for i in self._proposed]
+        """What each candidate would leave."""
+        sums = self._gpu.zeros(self._count + 1, np.uint64)
+        self._gpu.launch(
+            *("seed", "potentials", int(n), x, n, d, self._w, self.closest, self._columns, np.int32(self._count)),
+            *(np.int32(padded(self._count)), np.int32(False), self._gpu.nothing.view(np.int32), self._none),
+            *(np.float64(2.0**exponent), self._none, self._room, np.int32(0), sums),
+            resident=RESIDENT,
+        )
+        whole = self._gpu.get(sums).view(np.int64)
+        return (whole[:-1] + whole[-1]).tolist()
 
     def accept(self, x: Any, n: np.int64, d: np.int32, candidate: int, memory: Any) -> float:
         """memory: (n,) float64 for `closest`, should this be the first."""
         first = self.closest is None
         closest = memory if first else self.closest
-        place = self._proposed[candidate]
-        answers = self._gpu.zeros(2, np.uint64)
-        # Owners are known from the first center on, or never.
-        known = len(self._numbers) > 0 and (first or len(self._centers) > 0)
-        owners = self._gpu.empty(int(n), np.int32) if known and first else self._owners
-        centers = self._roomy() if known else self._on_device
-        limits, _ = self._or_nothing(self._limits)
+        largest, nothing = self._gpu.zeros(1, np.uint64), self._gpu.nothing
         self._gpu.launch(
-            *("seed", "accept_center", int(n), x, n, d),
-            *(self._columns, np.int32(place), np.int32(padded(self._count)), self._numbered),
-            *(np.int32(first), np.int32(self._limits is not None), limits),
-            *(np.int32(len(self._centers) if known else -1), closest, owners, centers, answers[:1]),
+            *("seed", "accept_center", int(n), x, n, d, self._columns, np.int32(candidate)),
+            *(np.int32(padded(self._count)), self._none, np.int32(0), self._none, np.int32(-1)),
+            *(nothing.view(np.int64), np.int32(first), np.int32(False), nothing, np.int32(-1), closest),
+            *(nothing.view(np.int32), nothing.view(np.int64), nothing, largest),
         )
         self.closest = closest
-        if known:
-            self._owners, self._on_device = owners, centers
-            self._centers.append(self._numbers[place])
-        else:
-            self._forget_owners()
-        self._limits = None  # they were for the owners before
-        return self._left(int(n), answers)
-
-    def _roomy(self) -> Any:
-        """The centers' numbers on the device, and room for one more."""
-        count = len(self._centers)
-        if count < len(self._on_device) and count > 0:
-            return self._on_device
-        numbers = np.zeros(max(2 * count, BLOCK), np.int64)
-        numbers[:count] = self._centers
-        return self._gpu.put(numbers)
+        self._first = self._found.get(self._candidates[candidate].tobytes()) if first else None
+        return self._largest(largest)
 
     def accept_all(self, x: Any, n: np.int64, d: np.int32, centers: Floats, labels: Any) -> float:
-        answers = self._gpu.zeros(2, np.uint64)
-        self._forget_owners()
-        self._gpu.launch(
-            "seed", "accept_all", int(n), x, n, d, self._gpu.put(centers), labels, self.closest, answers[:1]
-        )
-        return self._left(int(n), answers)
+        largest = self._gpu.zeros(1, np.uint64)
+        self._gpu.launch("seed", "accept_all", int(n), x, n, d, self._gpu.put(centers), labels, self.closest, largest)
+        return self._largest(largest)
 
-    def _left(self, n: int, answers: Any) -> float:
-        """The largest D that remains, the first of the answers; the total comes with it, for whoever asks next."""
-        self._ahead, self._potentials = None, []  # they were of what was left before
-        if self._power > 0:
-            self._add_up(n, answers[1:])
-        host = self._gpu.get(answers)
-        self._ahead = int(host[1]) if self._power > 0 else None
-        return float(host[:1].view(np.float64)[0])
+    def _largest(self, answer: Any) -> float:
+        return float(self._gpu.get(answer).view(np.float64)[0])
 
+    def accept_drawn(
+        self, x: Any, n: np.int64, d: np.int32, draws: Floats, farthest: float
+    ) -> tuple[Floats, NDArray[np.uint64], Floats]:
+        """draws (steps, m) of k-means++ after its first center; farthest: the largest D to that.
 
-def _totals(sums: NDArray[Any]) -> list[int]:
-    """What each candidate would leave, of how each would change the sum of all masses, and that sum last."""
-    whole = sums.view(np.int64)
-    return (whole[:-1] + whole[-1]).tolist()
+        Returns, for the steps made, centers (made, d), and for these and the next the total mass and the largest D
+        that remain: (made + 1,), or (steps,) and (steps + 1,). A step whose total is zero, and all after it, are not
+        made. If memory runs out, none was.
+        """
+        gpu, features = self._gpu, int(d)
+        steps, m = draws.shape
+        if self._first is None or steps == 0:
+            return np.empty((0, features)), np.empty(0, np.uint64), np.array([farthest])
+        width, count = padded(m), -(-int(n) // RUN)
+        centers_rows, left = np.zeros(steps + 1, np.int64), np.zeros(2 * steps + 1)
+        centers_rows[0], left[steps] = self._first, farthest
+        uniforms, rows, left = gpu.put_together(draws, centers_rows, left)
+        totals, largest = left[:steps].view(np.uint64), left[steps:].view(np.uint64)
+        centers, owners = gpu.empty(steps * features, np.float64), gpu.zeros(int(n), np.int32)
+        columns, limits = gpu.zeros(features * width, np.float64), gpu.empty(steps * width, np.float64)
+        prefix, ranks, numbers = gpu.empty(count, np.uint64), gpu.empty(m, np.int64), gpu.empty(m, np.int64)
+        cleared = gpu.empty(m + 1 + steps, np.uint64)  # for every step: sums, and the least limits of owners
+        sums, least = cleared[: m + 1], cleared[m + 1 :]
+
+        blocks, block = min(gpu.blocks, count), min(RUN, BLOCK)
+        # As kernels take them: numbers, and arguments that stand together.
+        m_, width_, yes, no, by_device = np.int32(m), np.int32(width), np.int32(1), np.int32(0), np.float64(-1.0)
+        mass, runs = (self._w, self.closest, by_device, self._unit), (prefix, np.int64(count))
+        for i in range(steps):
+            step, owned = np.int32(i), np.int32(i + 1)
+            scale, find_blocks = (largest, self._room, step), m * -(-(i + 1) // OWNERS)
+            gpu.run("seed", "run_sums", blocks, block, n, *mass, *scale, prefix)
+            clears = np.int32(m + 1 + i + 1)
+            gpu.run("seed", "prefix_sums", 1, block, *runs, totals, step, uniforms, m_, ranks, cleared, clears)
+            gpu.run(
+                *("seed", "find", find_blocks, block, x, n, d, *mass, *scale, *runs, ranks, m_, width_, columns),
+                *(numbers, rows, owned, limits, least),
+            )
+            gpu.launch(
+                *("seed", "potentials", int(n), x, n, d, self._w, self.closest, columns, m_, width_, yes, owners),
+                *(least, by_device, *scale, sums),
+                resident=RESIDENT,
+            )
+            gpu.launch(
+                *("seed", "accept_center", int(n), x, n, d, columns, np.int32(-1), width_, sums, m_, totals, step),
+                *(numbers, no, yes, limits, owned, self.closest, owners, rows, centers, largest),
+            )
+        self._first = None
+        host = gpu.get(left)
+        masses = host[:steps].view(np.uint64)
+        made = int(np.count_nonzero(masses))  # zero stays zero
+        added = gpu.get(centers).reshape(steps, features)[:made]
+        return added, masses[: made + 1], host[steps : steps + made + 1]
