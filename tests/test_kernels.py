@@ -574,11 +574,11 @@ def test_an_iteration_waits_once_for_the_device(address, monkeypatch, d):
     centers = x[:30].astype(np.float64)
     points.assign(centers)
     crossings = []
-    for name in ("get", "upload"):
-        crossing = getattr(gpu.Gpu, name)
-        monkeypatch.setattr(gpu.Gpu, name, lambda *args, name=name, to=crossing: crossings.append(name) or to(*args))
+    for owner, name in ((gpu.Gpu, "get"), (gpu.Gpu, "upload"), (gpu.Parcel, "send")):
+        crossing = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, name=name, to=crossing: crossings.append(name) or to(*args))
     points.assign(lloyd.update(points, scales, centers))
-    assert crossings == ["upload", "get"]
+    assert crossings == ["send", "get"]
 
 
 @pytest.mark.parametrize("weighing", ["none", "copies"])

@@ -52,10 +52,10 @@ def moved(old: Floats, new: Floats, scale: float, features: int) -> tuple[Floats
     step = new - old
     step *= step
     own = np.sqrt(step.sum(axis=features)) * (scale * (1 + 2.0**-30))
-    others = np.full(len(own), own.max())
+    first = int(own.argmax())
+    others = np.full(len(own), own[first])
     if len(own) > 1:
-        first = int(own.argmax())
-        others[first] = np.delete(own, first).max()
+        others[first] = max(own[:first].max(initial=0.0), own[first + 1 :].max(initial=0.0))
     return own, others
 
 

@@ -172,16 +172,7 @@ class Gpu:
         as it travels. Beyond, to copy them into one array would take longer."""
         if sum(array.nbytes for array in arrays) > PIECE:
             return [self.put(array) for array in arrays]
-        starts = np.cumsum([0, *(-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays)]).tolist()
-        host = np.empty(starts[-1], np.uint8)
-        for a, array in zip(starts, arrays, strict=False):
-            host[a : a + array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
-        device = self.put(host)
-        with self:
-            return [
-                device[a : a + array.nbytes].view(array.dtype).reshape(array.shape)
-                for a, array in zip(starts, arrays, strict=False)
-            ]
+        return Parcel(self, *arrays).send(*arrays)
 
     def upload(self, target: Any, source: NDArray[Any]) -> Iterator[slice]:
         """Copy source into target of the same shape and dtype; yields the rows that are on their way.
@@ -258,6 +249,28 @@ class Gpu:
             with self:
                 for _, copied in slots:
                     copied.synchronize()  # before anybody else is given the buffers
+
+
+class Parcel:
+    """Device memory for arrays of the shapes and dtypes of these, which cross the bus together, again and again."""
+
+    def __init__(self, gpu: Gpu, *arrays: NDArray[Any]) -> None:
+        self._gpu = gpu
+        starts = np.cumsum([0, *(-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays)]).tolist()
+        self._host = np.empty(starts[-1], np.uint8)
+        self._device = gpu.empty(starts[-1], np.uint8)
+        places = [(slice(a, a + array.nbytes), array) for a, array in zip(starts, arrays, strict=False)]
+        self._theirs = [self._host[place].view(array.dtype).reshape(array.shape) for place, array in places]
+        with gpu:
+            self.arrays = [self._device[place].view(array.dtype).reshape(array.shape) for place, array in places]
+
+    def send(self, *arrays: NDArray[Any]) -> list[Any]:
+        """Copy these there, once what was launched before is done with those of last time; returns where they are."""
+        for place, array in zip(self._theirs, arrays, strict=True):
+            place[...] = array
+        with self._gpu:
+            self._device.set(self._host)
+        return self.arrays
 
 
 class Ahead:

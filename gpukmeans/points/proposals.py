@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpukmeans.exact import Floats, Frame
 from gpukmeans.points import searches
 from gpukmeans.points.bounds import distance_bounds
-from gpukmeans.points.gpu import BLOCK, Gpu
+from gpukmeans.points.gpu import BLOCK, PIECE, Gpu, Parcel
 from gpukmeans.points.pruning import FEWEST_CENTERS, Movement
 
 # Rows of a thread of active.
@@ -54,6 +54,7 @@ class Proposals:
         self._is_few = d <= searches.FEW_FEATURES
         self._none = gpu.nothing.view(np.int32)
         self.listed, self.list = False, self._none
+        self._parcels: dict[tuple[tuple[int, ...], ...], Parcel] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -126,15 +127,14 @@ class Proposals:
         none = gpu.nothing.view(np.float32)
         if isinstance(search, searches.Few):
             more = () if movement is None else (search.table[1:, :k].T * np.float32(-0.5), movement)  # exact
-            columns, table, *bounds = gpu.put_together(centers.T, search.table, *more)
+            columns, table, *bounds = self._send(centers.T, search.table, *more)
             return Forms(columns, [table], *(bounds or (none, none)))
-        sent, *moved = gpu.put_together(centers, *(() if movement is None else (movement,)))
+        sent, *moved = self._send(centers, *(() if movement is None else (movement,)))
         framed, squares = gpu.empty((k, d), np.float32), gpu.empty(search.padded, np.float32)
         columns = gpu.empty((d, k), np.float64)
         made = np.int32(search.padded), framed, squares, columns
         shape = np.int32(k), np.int32(d), self._offset, self._scale
         gpu.launch("centers", "center_forms", 32 * search.padded, sent, *shape, *made)
-        del sent  # its memory may serve the table, which is made after it was read
         table = gpu.empty(search.words, search.dtype)
         sources = (framed,) if search.apart else (framed, squares)
         sizes = (np.int32(k), *search.shape, *search.numbers)
@@ -142,6 +142,15 @@ class Proposals:
         gpu.launch(search.kernel, search.maker, threads, *sources, *sizes, table, options=search.options)
         tables = [table, squares] if search.apart else [table]
         return Forms(columns, tables, framed, moved[0]) if moved else Forms(columns, tables, none, none)
+
+    def _send(self, *arrays: NDArray[Any]) -> list[Any]:
+        """As `put_together`, in the memory that the last of the same shapes were in."""
+        if sum(array.nbytes for array in arrays) > PIECE:
+            return self._gpu.put_together(*arrays)
+        shapes = tuple(array.shape for array in arrays)
+        if shapes not in self._parcels:
+            self._parcels = {shapes: Parcel(self._gpu, *arrays)}
+        return self._parcels[shapes].send(*arrays)
 
     def _follow(self, centers: Floats) -> tuple[bool, NDArray[np.float32]]:
         """Account for the centers' movement; whether there are bounds that it leaves of use, and what they need to

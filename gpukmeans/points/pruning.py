@@ -25,24 +25,20 @@ class Movement:
     """
 
     def __init__(self, k: int) -> None:
-        self._own, self._others = np.zeros(k), np.zeros(k)
+        self._sums = np.zeros((2, k))  # own and others together, and others
 
     def follow(self, old: Floats, new: Floats, scale: float) -> bool:
         """Add what centers (k, d) moved; returns whether bounds written before are still worth keeping."""
         own, others = moved(old, new, scale, features=1)
-        self._own += own
-        self._others += others
-        return bool((self._own + self._others).max() < LONGEST)
+        own += others
+        self._sums[0] += own
+        self._sums[1] += others
+        return float(self._sums[0].max()) < LONGEST
 
     def table(self) -> NDArray[np.float32]:
         """(4, k): own and others together from above and from below, others from above and from below."""
-        both = self._own + self._others
-        return np.stack([_above(both), _below(both), _above(self._others), _below(self._others)])
+        return (self._sums[:, None] * _AROUND).reshape(4, -1).astype(np.float32)
 
 
-def _above(values: Floats) -> NDArray[np.float32]:
-    return np.nextafter(values.astype(np.float32), np.float32(np.inf))
-
-
-def _below(values: Floats) -> NDArray[np.float32]:
-    return np.nextafter(values.astype(np.float32), np.float32(-np.inf))
+# Twice what rounding to float32 may take away or add.
+_AROUND = np.array([[1 + 2.0**-23], [1 - 2.0**-23]])
