@@ -412,18 +412,17 @@ class Frame:
 
     def margin(self, y_norms: NDArray[np.float32], largest_z: float) -> NDArray[np.float32]:
         """The gap between two scores above which their order is certain; y_norms: |y|^2 (m,)."""
-        per_norm, constant = self.margin_factors(largest_z)
-        margin = y_norms * per_norm
-        margin += constant
+        per_norm, per_center, rest = self.margin_factors()
+        margin = y_norms * np.float32(per_norm)
+        margin += np.float32(per_center * largest_z + rest)
         return margin
 
-    def margin_factors(self, largest_z: float) -> tuple[np.float32, np.float32]:
-        """The margin is the first times |y|^2 plus the second."""
+    def margin_factors(self) -> tuple[float, float, float]:
+        """The margin is the first times |y|^2, plus the second times Z^2, plus the third."""
         d = len(self.offset)
-        constant = 1.07 * U32 * (4.06 * d + 16.2) * largest_z + (d + 4) * 2.0**-118
-        return np.float32(1.07 * U32 * (2.04 * d + 11.2)), np.float32(constant)
+        return 1.07 * U32 * (2.04 * d + 11.2), 1.07 * U32 * (4.06 * d + 16.2), (d + 4) * 2.0**-118
 
-    def tensor_margin_factors(self, largest_z: float) -> tuple[np.float32, np.float32]:
+    def tensor_margin_factors(self) -> tuple[float, float, float]:
         """As margin_factors, for scores whose products 2 y.z are made by tensor cores (kernels/assign_tensor.cu).
 
         y and z are there sums of two float16 each, after a factor of 2**14, and three of the four products are added up
@@ -446,5 +445,5 @@ class Frame:
         """
         d = len(self.offset)
         whole = d + -d % 16
-        constant = 1.07 * U32 * ((0.132 * whole + 236.8) * largest_z + d / 4) + (d + 4) * 2.0**-118
-        return np.float32(1.07 * U32 * (0.132 * whole + 231.8)), np.float32(constant)
+        rest = 1.07 * U32 * d / 4 + (d + 4) * 2.0**-118
+        return 1.07 * U32 * (0.132 * whole + 231.8), 1.07 * U32 * (0.132 * whole + 236.8), rest

@@ -50,13 +50,13 @@ __device__ __forceinline__ float norm_between(const X* x, int d, const F* offset
 }
 
 // centers: (k, d), in the frame. labels, room: aligned to 16 bytes. room, reach: (n,). drift: (4, k), A + M from above
-// and from below, M from above and from below. relative, absolute: make a computed distance a bound from above.
+// and from below, M from above and from below. margins: see centers.cu.
 // rows: (n,), the list; listed: its length, 0 before. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 4)
 active(const X* __restrict__ x, long long n, int d, const F* __restrict__ offset, F scale,
        const float* __restrict__ centers, const int* __restrict__ labels, float* __restrict__ room,
-       const float* __restrict__ reach, const float* __restrict__ drift, int k, float relative, float absolute,
-       int* __restrict__ rows, unsigned long long* __restrict__ listed) {
+       const float* __restrict__ reach, const float* __restrict__ drift, int k,
+       const float* __restrict__ margins, int* __restrict__ rows, unsigned long long* __restrict__ listed) {
     __shared__ unsigned warps[8];
     __shared__ uint64 start;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -85,7 +85,7 @@ active(const X* __restrict__ x, long long n, int d, const F* __restrict__ offset
             bool doubt = !(drift[label] < room_of[e]);
             float norm = norm_between(x, d, offset, scale, centers, i, label, doubt);
             if (!doubt) continue;
-            float distance = fmaf(__fsqrt_rn(norm), relative, absolute);
+            float distance = fmaf(__fsqrt_rn(norm), margins[2], margins[3]);
             float bound = __fsub_rd(reach[i], drift[2 * k + label]);
             if (distance < bound) {
                 room[i] = __fadd_rd(__fsub_rd(bound, distance), drift[k + label]);

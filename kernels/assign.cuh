@@ -41,18 +41,24 @@ __device__ __forceinline__ void look_at(Nearest& found, float score, int label) 
     found.best = fminf(found.best, score);
 }
 
-__device__ __forceinline__ int certain_label(const Nearest& found, float norm, float margin_norm, float margin) {
-    return found.second - found.best > __fadd_rn(__fmul_rn(norm, margin_norm), margin) ? found.label : UNCERTAIN;
+// The gap above which the order of two scores is certain. margins: see centers.cu.
+__device__ __forceinline__ float margin_of(float norm, const float* margins) {
+    return __fadd_rn(__fmul_rn(norm, margins[0]), margins[1]);
+}
+
+__device__ __forceinline__ int certain_label(const Nearest& found, float norm, const float* margins) {
+    return found.second - found.best > margin_of(norm, margins) ? found.label : UNCERTAIN;
 }
 
 // What active.cu keeps of a row. Its label stands while D tells the two distances apart, which it does if they differ
 // by 2^-20 (bounds.py): hence a little less than the distance to others. An uncertain row has no bounds.
-__device__ __forceinline__ void write_bounds(const Nearest& found, int label, float norm, float margin,
+__device__ __forceinline__ void write_bounds(const Nearest& found, int label, float norm, const float* margins,
                                              const float* drift, int k, float& room, float& reach) {
     if (label == UNCERTAIN) {
         room = reach = -NEVER;
         return;
     }
+    float margin = margin_of(norm, margins);
     float own = sqrtf(fmaxf(found.best + norm + margin, 0.0f)) * (1 + 4 * 5.9604645e-8f);
     float others = sqrtf(fmaxf(found.second + norm - margin, 0.0f)) * (1 - 4 * 5.9604645e-8f - 1.9073486e-6f);
     reach = __fadd_rd(others, drift[3 * k + label]);

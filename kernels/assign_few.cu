@@ -42,12 +42,25 @@ __device__ __forceinline__ void score_four(float (&score)[4], const float4* quad
     }
 }
 
+// The centers (k, D_FEW) in the frame, and their |z|^2 (stride,), as assign_few reads them.
+extern "C" __global__ void __launch_bounds__(256, 4)
+few_table(const float* __restrict__ centers, const float* __restrict__ squares, int k, int stride,
+          float* __restrict__ columns) {
+    for (int c = blockIdx.x * blockDim.x + threadIdx.x; c < stride; c += gridDim.x * blockDim.x) {
+        columns[c] = squares[c];
+#pragma unroll
+        for (int j = 0; j < D_FEW; j++) {
+            columns[(int64)(1 + j) * stride + c] = c < k ? -2.0f * centers[(int64)c * D_FEW + j] : 0.0f;
+        }
+    }
+}
+
 // columns: (1 + D_FEW, stride), |z|^2 first, stride a multiple of GROUP. tile: how many groups the dynamic shared
 // memory holds. rows: if `listed` is, the list, and *length its length; next is then in its order. room, reach, drift
 // (4, k): see active.cu, written and read if `bounded`.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_few(const X* __restrict__ x, long long n, const F* __restrict__ offset, F scale,
-           const float* __restrict__ columns, int stride, int tile, float margin_norm, float margin,
+           const float* __restrict__ columns, int stride, int tile, const float* __restrict__ margins,
            int* __restrict__ next, int listed, const int* __restrict__ list,
            const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ drift, int k,
            float* __restrict__ room, float* __restrict__ reach) {
@@ -134,11 +147,10 @@ assign_few(const X* __restrict__ x, long long n, const F* __restrict__ offset, F
             float norm = 0.0f;
 #pragma unroll
             for (int j = 0; j < D_FEW; j++) norm = fmaf(y[r][j], y[r][j], norm);
-            label[r] = certain_label(found[r], norm, margin_norm, margin);
+            label[r] = certain_label(found[r], norm, margins);
             if (bounded && i + r < n) {
                 int64 row = listed ? list[i + r] : i + r;
-                write_bounds(found[r], label[r], norm, __fadd_rn(__fmul_rn(norm, margin_norm), margin), drift, k,
-                             room[row], reach[row]);
+                write_bounds(found[r], label[r], norm, margins, drift, k, room[row], reach[row]);
             }
         }
         if ((size_t)next % sizeof(label) == 0 && i + ROWS <= n) {

@@ -80,7 +80,7 @@ many_table(const float* __restrict__ centers, const float* __restrict__ squares,
 // centers of each tile by themselves, |z|^2 first. The rest as assign_few has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS)
 assign_many(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
-            const float* __restrict__ columns, int tiles, float margin_norm, float margin, int* __restrict__ next,
+            const float* __restrict__ columns, int tiles, const float* __restrict__ margins, int* __restrict__ next,
             int listed, const int* __restrict__ list, const unsigned long long* __restrict__ length, int bounded,
             const float* __restrict__ drift, int k, float* __restrict__ room, float* __restrict__ reach) {
     __shared__ __align__(16) float ys[2][DEPTH][ROWS + PADDING], zs[2][DEPTH][CENTERS + PADDING];
@@ -173,11 +173,10 @@ assign_many(const X* __restrict__ x, long long n, int d, int depth, const F* __r
         int64 place = (int64)tile * ROWS + own_row;
         Nearest best = kept[threadIdx.x];
         if (along % SHARING == 0 && place < count) {
-            int label = next[place] = certain_label(best, norms[own_row], margin_norm, margin);
+            int label = next[place] = certain_label(best, norms[own_row], margins);
             if (bounded) {
                 int64 i = listed ? list[place] : place;
-                write_bounds(best, label, norms[own_row], __fadd_rn(__fmul_rn(norms[own_row], margin_norm), margin),
-                             drift, k, room[i], reach[i]);
+                write_bounds(best, label, norms[own_row], margins, drift, k, room[i], reach[i]);
             }
         }
     }

@@ -52,8 +52,8 @@ tensor_table(const float* __restrict__ centers, int k, int d, int depth, int til
 // tensor_table wrote. squares: (tiles * 128,) |z|^2. The rest as assign_few has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
-              const uint4* __restrict__ centers, const float* __restrict__ squares, int tiles, float margin_norm,
-              float margin, int* __restrict__ next, int listed, const int* __restrict__ list,
+              const uint4* __restrict__ centers, const float* __restrict__ squares, int tiles,
+              const float* __restrict__ margins, int* __restrict__ next, int listed, const int* __restrict__ list,
               const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ drift, int k,
               float* __restrict__ room, float* __restrict__ reach) {
     __shared__ uint4 ys[2][ROWS / 16][PARTS][32], zs[2][CENTERS / 8][32];
@@ -184,11 +184,10 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
         if (threadIdx.x < ROWS && place < count) {
             Nearest best = merge(kept[0][threadIdx.x], kept[1][threadIdx.x]);
             float square = __fmul_rn(norms[threadIdx.x], SQUARES_DOWN);
-            int label = next[place] = certain_label(best, square, margin_norm, margin);
+            int label = next[place] = certain_label(best, square, margins);
             if (bounded) {
                 int64 i = listed ? list[place] : place;
-                write_bounds(best, label, square, __fadd_rn(__fmul_rn(square, margin_norm), margin), drift, k,
-                             room[i], reach[i]);
+                write_bounds(best, label, square, margins, drift, k, room[i], reach[i]);
             }
         }
         __syncthreads();  // all of that is written again

@@ -1,28 +1,119 @@
-// Centers of many features in the forms that kernels read, made on the device of the one form that crosses the bus:
-// float32 numbers in the frame (assign.cuh), their |z|^2, and columns for D. The host would take longer to split and
-// transpose them than the device takes for all else in an iteration.
+// Centers in the forms that kernels read, made on the device of the one form that crosses the bus, or of sums, where the
+// host will come to the same: float32 numbers in the frame (assign.cuh), their |z|^2, and columns for D. And what is
+// known of all of them: how far they have moved, for bounds, and what scores and distances may err by. The host would
+// take longer for that than the device takes for all else in an iteration.
 //
-// Traffic: 8 bytes a value read, 12 written, in the second-level cache.
+// Traffic: 8 bytes a value read, 20 written, in the second-level cache.
 
 #include "assign.cuh"
 
-// centers: (k, d). scale: the frame's. framed: (k, d). squares: (padded,), NEVER from k on. columns: (d, k). A warp to
-// a center, blocks of 256 threads.
+// centers: (k, d), given, or set to what Scales.centers makes of sums (k, d + 1) if `summed`; one without weight stays
+// as columns have it. middle, steps: (d,) the scales' offset and scale. inverse: 2**-exponent of weights. scale: the
+// frame's. framed: (k, d). squares: (padded,), NEVER from k on. columns: (d, k), those of before until then. moved: (k,),
+// how far from those, in the frame and from above. A warp to a center, blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 4)
-center_forms(const double* __restrict__ centers, int k, int d, const F* __restrict__ offset, double scale, int padded,
-             float* __restrict__ framed, float* __restrict__ squares, double* __restrict__ columns) {
+center_forms(const unsigned long long* __restrict__ sums, const double* __restrict__ middle,
+             const double* __restrict__ steps, double inverse, int summed, double* __restrict__ centers, int k, int d,
+             const F* __restrict__ offset, double scale, int padded, float* __restrict__ framed,
+             float* __restrict__ squares, double* __restrict__ columns, double* __restrict__ moved) {
     int lane = threadIdx.x % 32;
     for (int center = (blockIdx.x * blockDim.x + threadIdx.x) / 32; center < padded;
          center += gridDim.x * blockDim.x / 32) {
-        double sum = 0.0;
+        double square = 0.0, way = 0.0, weight = 0.0;
+        if (summed && center < k) weight = __dmul_rn((double)(int64)sums[(int64)center * (d + 1) + d], inverse);
         for (int j = lane; center < k && j < d; j += 32) {
             int64 at = (int64)center * d + j;
-            double value = centers[at], z = __dmul_rn(__dsub_rn(value, (double)offset[j]), scale);
-            sum = __dadd_rn(sum, __dmul_rn(z, z));
+            double before = columns[(int64)j * k + center], value = before;
+            if (!summed) {
+                value = centers[at];
+            } else if (weight != 0.0) {
+                double mean = __ddiv_rn((double)(int64)sums[(int64)center * (d + 1) + j], weight);
+                value = __dadd_rn(__ddiv_rn(mean, steps[j]), middle[j]);
+            }
+            if (summed) centers[at] = value;
+            double z = __dmul_rn(__dsub_rn(value, (double)offset[j]), scale), step = __dsub_rn(value, before);
+            square = __dadd_rn(square, __dmul_rn(z, z));
+            way = __dadd_rn(way, __dmul_rn(step, step));
             framed[at] = (float)z;
             columns[(int64)j * k + center] = value;
         }
-        for (int step = 16; step; step >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-        if (lane == 0) squares[center] = center < k ? (float)sum : NEVER;
+        for (int other = 16; other; other >>= 1) {
+            square += __shfl_xor_sync(0xffffffffu, square, other);
+            way += __shfl_xor_sync(0xffffffffu, way, other);
+        }
+        if (lane == 0) {
+            squares[center] = center < k ? (float)square : NEVER;
+            // 2^-30 is more than the roundings of up to 2^17 squares (bounds.moved).
+            if (center < k) moved[center] = sqrt(way) * scale * (1 + 9.3132257e-10);
+        }
+    }
+}
+
+// The two largest of the threads' pairs, in shared memory for each warp, then in `top` for all.
+struct Two {
+    double first, second;
+    int which;
+};
+
+__device__ __forceinline__ Two two_largest(const Two& a, const Two& b) {
+    bool mine = a.first > b.first || (a.first == b.first && a.which < b.which);
+    const Two &more = mine ? a : b, &less = mine ? b : a;
+    return {more.first, fmax(more.second, less.first), more.which};
+}
+
+// What k centers moved, added to what they moved before; see active.cu. If these are the first, or the sums came to be
+// `longest`, they begin anew. moved: (k,).
+// squares: their |z|^2. way: (2, k), each center's own movement and the most of any other, in sums: both, and the latter
+// alone. drift: (4, k), the same from above and from below, both first. margins: the factor of |y|^2 and the rest of the
+// bound on scores (exact.Frame.margin), the factor and the rest of the bound on distances (bounds.distance_bounds), of
+// which the rests depend on the farthest center. One block of 256 threads.
+extern "C" __global__ void __launch_bounds__(256)
+movement(const double* __restrict__ moved, const float* __restrict__ squares, int k, int first, double longest,
+         double per_norm, double per_center, double margin, double relative, double per_reach, double absolute,
+         double* __restrict__ way, float* __restrict__ drift, float* __restrict__ margins) {
+    __shared__ Two tops[8];
+    __shared__ float largest[8];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    Two top = {-1.0, -1.0, k};
+    float square = 0.0f;
+    for (int c = threadIdx.x; c < k; c += blockDim.x) {
+        top = two_largest(top, {first ? 0.0 : moved[c], -1.0, c});
+        square = fmaxf(square, squares[c]);
+    }
+    for (int other = 16; other; other >>= 1) {
+        top = two_largest(top, {__shfl_xor_sync(0xffffffffu, top.first, other),
+                                __shfl_xor_sync(0xffffffffu, top.second, other),
+                                __shfl_xor_sync(0xffffffffu, top.which, other)});
+        square = fmaxf(square, __shfl_xor_sync(0xffffffffu, square, other));
+    }
+    if (lane == 0) tops[warp] = top, largest[warp] = square;
+    __syncthreads();
+    top = tops[0];
+    for (int w = 0; w < 8; w++) {
+        if (w) top = two_largest(top, tops[w]);
+        square = fmaxf(square, largest[w]);
+    }
+    if (threadIdx.x == 0) {
+        margins[0] = (float)per_norm;
+        margins[1] = (float)(per_center * square + margin);
+        margins[2] = (float)relative;
+        margins[3] = (float)(per_reach * sqrt((double)square) + absolute);
+    }
+    bool anew = first;
+    for (int c = threadIdx.x; !first && c < k; c += blockDim.x) {
+        double others = c == top.which ? fmax(top.second, 0.0) : top.first;
+        way[c] += moved[c] + others;
+        way[k + c] += others;
+        anew |= way[c] >= longest;
+    }
+    anew = __syncthreads_or(anew);
+    for (int c = threadIdx.x; c < k; c += blockDim.x) {
+        if (anew) way[c] = way[k + c] = 0.0;
+        for (int e = 0; e < 2; e++) {
+            // Twice what rounding to float32 may take away or add. Begun anew, no row stands by what was: beyond any
+            // distance, but not what active has where there is no row.
+            drift[2 * e * k + c] = anew ? NEVER / 4 : (float)(way[e * k + c] * (1 + 1.1920929e-07));
+            drift[(2 * e + 1) * k + c] = (float)(way[e * k + c] * (1 - 1.1920929e-07));
+        }
     }
 }

@@ -95,16 +95,16 @@ def test_no_location_is_far_where_all_are_on_centers():
 # ---------------------------------------------------------------- running out
 
 
-@pytest.mark.parametrize("kib", [4, 8, 16, 20])
+@pytest.mark.parametrize("kib", [4, 8, 16, 22])
 def test_a_small_device_gives_the_same_answer(on, caplog, kib):
-    """The rows take 8.2 KiB, and what a fit remembers of them 10.9 KiB more: 16 bytes a row."""
+    """The rows take 8.2 KiB, and what a fit remembers of them 10.9 KiB more, 16 bytes a row; centers take the rest."""
     expected = fit()
     cp = HostCuda(seed=1, memory=kib * 1024)
     on(cp)
     with caplog.at_level(logging.INFO, "gpukmeans"):
         assert fit() == expected
     assert cp.peak_bytes <= kib * 1024
-    assert bool(caplog.records) == (kib < 20), "batches were used where they were needed, and only there"
+    assert bool(caplog.records) == (kib < 22), "batches were used where they were needed, and only there"
 
 
 class Failing(HostCuda):

@@ -214,8 +214,12 @@ BUDGETS = {
     "assign_tensor of float16": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 13)), tensor_shared(2)),
     "assign_tensor of float64": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 2)), tensor_shared(2)),
     "assign_tensor of uint8": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(1 + 5, parts=1)), tensor_shared(1)),
-    # A value: a load and two stores with their addresses, the offset's, conversions, a difference and two products.
-    "center_forms": Budget(FOUR_BLOCKS, Loop("DMUL", 24 / 2)),
+    # A value of sums: two divisions of 14 with what they need on the side, four loads, three stores, and addresses.
+    "center_forms": Budget(FOUR_BLOCKS, Loop("LDG.64", 92 / 4)),
+    # Of each center two sums, and what it moved. Shared: of eight warps two largest and which, and a |z|^2.
+    "movement": Budget(FOUR_BLOCKS, Loop("LDG.64", 24 / 4), 8 * 24 + 8 * 4),
+    # Of each center d + 1 numbers: a load, a product and a store, with addresses.
+    "few_table": Budget(FOUR_BLOCKS, Loop("LDG", lambda d: (5 * (d + 1) + 8) / (d + 1))),
     # A value with its place by two divisions, a load, a store.
     "many_table": Budget(FOUR_BLOCKS, Loop("FMUL", 45)),
     # Four values: each a load and its address, two tests, a product, a difference and two conversions; a store, a

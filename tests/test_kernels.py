@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -235,7 +236,7 @@ def test_no_certain_label_is_wrong(address, brute_labels, dtype, d, k):
 )
 def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeypatch, dtype, d, k):
     """The same rows refute kernels whose scores were believed."""
-    monkeypatch.setattr(Frame, "margin_factors", lambda frame, largest_z: (np.float32(0), np.float32(0)))
+    monkeypatch.setattr(Frame, "margin_factors", lambda frame: (0.0, 0.0, 0.0))
     wrong = 0
     for seed in range(12):
         x, centers = mirrored(np.random.default_rng(seed), dtype, d, k)
@@ -530,32 +531,35 @@ def test_an_iteration_takes_no_memory_of_the_size_of_the_data(address, d):
     )  # what tiles and features are padded to
 
 
-@pytest.mark.parametrize("last", range(3, 9))
-def test_memory_that_runs_out_leaves_no_bounds(address, monkeypatch, brute_labels, last):
-    """Asked again, the same points do not take what they know of earlier centers for what they know of these. By one of
-    these assignments centers have moved so far in all that bounds are begun anew."""
+def test_memory_that_runs_out_leaves_no_bounds(address, monkeypatch, brute_labels):
+    """Asked again, the same points do not take for bounds what was not written. Once there are bounds, an assignment
+    takes no memory at all."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (200, 20))
-    points = CudaPoints(address, x)
-    lloyd.prepare(points, *points.extent())
-    path = x[:30] / 2 + rng.normal(0, 0.3, (last + 2, 30, 20)).cumsum(axis=0)
-    for centers in path[:last]:
-        points.assign(centers)
-    left, empty = [3], gpu.Gpu.empty
+    path = x[:30] / 2 + rng.normal(0, 0.3, (4, 30, 20)).cumsum(axis=0)
+    empty = gpu.Gpu.empty
+    for there in count():
+        points, left = CudaPoints(address, x), [there]
+        lloyd.prepare(points, *points.extent())
 
-    def failing(*args):
-        left[0] -= 1
-        if left[0] < 0:
-            raise MemoryError("full")
-        return empty(*args)
+        def failing(*args, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                raise MemoryError("full")
+            return empty(*args)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(gpu.Gpu, "empty", failing)
-        with pytest.raises(MemoryError):
-            points.assign(path[last])
-    for centers in path[last:]:
-        points.assign(centers)
-        np.testing.assert_array_equal(points.labels(), brute_labels(x, centers))
+        with monkeypatch.context() as patched:
+            patched.setattr(gpu.Gpu, "empty", failing)
+            try:
+                points.assign(path[0])
+                points.assign(path[1])
+                break
+            except MemoryError:
+                pass
+        for centers in path:
+            points.assign(centers)
+            np.testing.assert_array_equal(points.labels(), brute_labels(x, centers))
+    assert there > 8
 
 
 def test_an_extent_waits_once(address, monkeypatch):
@@ -574,11 +578,11 @@ def test_an_iteration_waits_once_for_the_device(address, monkeypatch, d):
     centers = x[:30].astype(np.float64)
     points.assign(centers)
     crossings = []
-    for owner, name in ((gpu.Gpu, "get"), (gpu.Gpu, "upload"), (gpu.Parcel, "send")):
-        crossing = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *args, name=name, to=crossing: crossings.append(name) or to(*args))
+    for name in ("get", "upload", "write"):
+        crossing = getattr(gpu.Gpu, name)
+        monkeypatch.setattr(gpu.Gpu, name, lambda *args, name=name, to=crossing: crossings.append(name) or to(*args))
     points.assign(lloyd.update(points, scales, centers))
-    assert crossings == ["send", "get"]
+    assert crossings == ["write", "get"]
 
 
 @pytest.mark.parametrize("weighing", ["none", "copies"])

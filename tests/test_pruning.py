@@ -7,7 +7,7 @@ import pytest
 from host_cuda.runtime import HostCuda
 
 from gpukmeans import lloyd
-from gpukmeans.points import gpu, proposals, pruning
+from gpukmeans.points import gpu, proposals
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints, tuned
 
@@ -132,7 +132,7 @@ def test_rows_just_past_the_middle_change_sides(address):
 
 
 def test_long_ways_are_begun_anew(address, monkeypatch):
-    monkeypatch.setattr(pruning, "LONGEST", 0.05)
+    monkeypatch.setattr(proposals, "LONGEST", np.float64(0.05))
     x = blobs(300, 2, 5)
     found, (expected, scales) = both(address, x)
     centers = x[:5]
@@ -186,15 +186,21 @@ def test_no_race_and_no_order_of_threads(monkeypatch, seed, n, d, k):
         centers = lloyd.update(expected, scales, centers)
 
 
-def test_movement_adds_up_from_above():
-    movement = pruning.Movement(3)
+def test_movement_adds_up_from_above(address, monkeypatch):
+    x = np.array([[-1.0, -1.0], [1.0, 1.0], [0.0, 0.5]])  # the frame's unit is one, its middle zero
+    points, _ = both(address, x)
     old = np.zeros((3, 2))
-    new = np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]])
-    assert movement.follow(old, new, 1.0)
-    assert movement.follow(new, old, 1.0)
-    both_up, both_down, others_up, others_down = movement.table().astype(np.float64)
-    for up, down, true in ((both_up, both_down, [12, 12, 10]), (others_up, others_down, [2, 10, 10])):
+    new = np.array([[0.3, 0.4], [0.0, 0.1], [0.0, 0.0]])
+    for centers in (old, new, old):
+        points.assign(centers)
+    drift = points._proposals._drift.get().reshape(4, 3).astype(np.float64)
+    both_up, both_down, others_up, others_down = drift
+    for up, down, true in ((both_up, both_down, [1.2, 1.2, 1.0]), (others_up, others_down, [0.2, 1.0, 1.0])):
         assert (down < true).all()
         assert (up > true).all()
         np.testing.assert_allclose(up, down, rtol=1e-6)
-    assert not movement.follow(old, new, 4.0), "too far to be worth keeping"
+    monkeypatch.setattr(proposals, "LONGEST", np.float64(1.7))
+    points.assign(new)
+    drift = points._proposals._drift.get().reshape(4, 3)
+    assert (drift[::2] > 1e37).all(), "too far for any row to be left out"
+    assert not drift[1::2].any()

@@ -190,7 +190,7 @@ def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeyp
     monkeypatch.setattr(
         Frame,
         "tensor_margin_factors",
-        lambda frame, largest_z: tuple(np.float32(factor / 1000) for factor in honest(frame, largest_z)),
+        lambda frame: tuple(factor / 1000 for factor in honest(frame)),
     )
 
     def wrong(seed):
@@ -237,28 +237,35 @@ def test_no_race_and_no_order_of_threads(on, monkeypatch, seed):
 # ---------------------------------------------------------------- when they serve
 
 
-def frame_and_centers(d, k, scale=1.0, reach=1.0):
+@pytest.mark.parametrize(
+    ("serves", "d", "k", "scale"),
+    [
+        (True, 17, 33, 1.0),
+        (False, 17, 32, 1.0),
+        (True, 20, 40, 2.0**-110),
+        (False, 20, 40, 2.0**-114),
+        (True, 20, 40, 2.0**300),
+    ],
+    ids=["fewest centers", "too few", "small", "too small", "large"],
+)
+def test_they_serve_where_their_bound_holds(serves, d, k, scale):
     x = np.random.default_rng(0).uniform(-1, 1, (50, d)) * scale
     frame = Frame.of(x.min(axis=0), x.max(axis=0))
-    return frame, k, frame.reach(x[np.arange(k) % 50] * reach)
+    assert (searches.tensor(frame, k) is not None) == serves
 
 
-@pytest.mark.parametrize(
-    ("serves", "problem"),
-    [
-        (True, frame_and_centers(17, 33)),
-        (False, frame_and_centers(17, 32)),
-        (True, frame_and_centers(20, 40, reach=3)),
-        (False, frame_and_centers(20, 40, reach=4.5)),
-        (False, frame_and_centers(20, 40, reach=-4.5)),
-        (True, frame_and_centers(20, 40, scale=2.0**-110)),
-        (False, frame_and_centers(20, 40, scale=2.0**-114)),
-        (True, frame_and_centers(20, 40, scale=2.0**300)),
-    ],
-    ids=["fewest centers", "too few", "far", "too far", "too far below", "small", "too small", "large"],
-)
-def test_they_serve_where_their_bound_holds(serves, problem):
-    assert (searches.tensor(*problem) is not None) == serves
+@pytest.mark.parametrize(("reach", "used"), [(3.0, True), (4.5, False), (-4.5, False)])
+def test_centers_that_overflow_float16_are_compared_otherwise(brute_labels, reach, used):
+    """And the next ones again on tensor cores."""
+    cp = HostCuda(build="fast", capability="90")
+    x = np.random.default_rng(0).uniform(-1, 1, (50, 20))
+    points = CudaPoints(cp, x)
+    lloyd.prepare(points, *points.extent())
+    for centers in (x[:40], x[:40] * reach, x[:40] / 2):
+        cp.launches.clear()
+        points.assign(centers)
+        assert points.labels().tolist() == brute_labels(x, centers).tolist()
+        assert cp.launches["assign_tensor" if used or abs(centers).max() < 2 else "assign_many"] == 1
 
 
 @pytest.mark.parametrize(("capability", "used"), [("80", True), ("86", False), ("90", True), ("120", False)])

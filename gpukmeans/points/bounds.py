@@ -35,13 +35,12 @@ def _round_up(values: NDArray[np.float64]) -> F32:
     return np.nextafter(values.astype(np.float32), np.float32(np.inf))
 
 
-def distance_bounds(d: int, largest_z: float) -> tuple[np.float32, np.float32]:
-    """What a float32 distance between a row and a center in the frame is multiplied by, and what is added, to bound the
-    true one from above: the norm's own roundings, relatively; those of y and z, whose norms are at most sqrt(d) and Z,
-    and what may have underflowed, absolutely. The product and the sum round too.
+def distance_bounds(d: int) -> tuple[float, float, float]:
+    """What a float32 distance between a row and a center in the frame is multiplied by, what is added for each unit of
+    Z, and what besides, to bound the true one from above: the norm's own roundings, relatively; those of y and z, whose
+    norms are at most sqrt(d) and Z, and what may have underflowed, absolutely. The product and the sum round too.
     """
-    absolute = 1.11 * U32 * (math.sqrt(d) + math.sqrt(largest_z)) + math.sqrt(d) * 2.0**-60
-    return np.float32(1 + (d + 12) * U32), np.float32(absolute)
+    return 1 + (d + 12) * U32, 1.11 * U32, math.sqrt(d) * (1.11 * U32 + 2.0**-60)
 
 
 def moved(old: Floats, new: Floats, scale: float, features: int) -> tuple[Floats, Floats]:
@@ -136,8 +135,9 @@ class Bounds:
         What was no closer than a bound, and did not move, still is no closer.
         """
         step = features.y[:, :-1] - target.z.take(labels, axis=0)
-        relative, absolute = distance_bounds(target.z.shape[1], target.largest_z)
-        upper = np.sqrt(np.einsum("ij,ij->i", step, step)) * relative + absolute
+        relative, per_center, rest = distance_bounds(target.z.shape[1])
+        upper = np.sqrt(np.einsum("ij,ij->i", step, step)) * np.float32(relative)
+        upper += np.float32(per_center * math.sqrt(target.largest_z) + rest)
         self.upper[rows] = upper
         if drift.few is None or before is None:
             lower = self.lower[rows]

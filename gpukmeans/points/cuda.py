@@ -174,11 +174,11 @@ class CudaPoints:
         counts, sums = self._answers[:COUNTS], self._answers[COUNTS:]
         with self._gpu:
             counts.fill(0)
-        device = self._proposals.propose(self._x, self._labels, centers, counts, bounds)
+        self._proposals.propose(self._x, self._labels, centers, counts, bounds)
         size = 8 * k * (self.d + 1)
         summing = 0 if not self._lasting else 2 if size <= SHARED else 1
         self._gpu.launch(
-            *("settle", "settle", self.n, *self._rows(), device, np.int32(k)),
+            *("settle", "settle", self.n, *self._rows(), self._proposals.columns, np.int32(k)),
             *(self._w, self._offset, self._scale, np.float64(self._unit), np.int32(summing)),
             *(self._proposals.next, self._labels, sums, counts),
             *(np.int32(self._proposals.listed), self._proposals.list),
@@ -197,7 +197,8 @@ class CudaPoints:
     def _label(self, k: int) -> None:
         """Forget all labels: k centers are to come."""
         labels = self._gpu.full(self.n, -1, np.int32)
-        proposals = Proposals(self._gpu, self.n, self.d, self._dtype, self._frame)
+        centers = self._gpu.empty(k * self.d, np.float64)
+        proposals = Proposals(self._gpu, self.n, self.d, self._dtype, self._frame, centers)
         self._answers = self._gpu.zeros(COUNTS + k * (self.d + 1), np.uint64)
         self._sums = None
         self._labels, self._proposals, self.k = labels, proposals, k  # once nothing can fail any more

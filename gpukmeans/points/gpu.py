@@ -33,9 +33,6 @@ SHARED = 48 * 1024
 # that three products for one pay: A100, H100 and H200, B200 and B300. (Of other GPUs it is four times, or less.)
 _TENSOR_CORES = ("80", "90", "100", "103")
 
-# Where arrays that travel together begin: as aligned as any word that a kernel reads.
-_ALIGNED = 16
-
 # Bytes of a transfer's pieces. A piece crosses the bus while the host copies the next: 4 MB take 0.1 ms at
 # the 50 GB/s of PCIe 5, a hundred times what starting one takes, and lie in the host's cache meanwhile.
 PIECE = 2**22
@@ -167,12 +164,10 @@ class Gpu:
             pass
         return target
 
-    def put_together(self, *arrays: NDArray[Any]) -> list[Any]:
-        """As `put` of NumPy's arrays; up to a piece, they cross the bus at once, since starting each would take as long
-        as it travels. Beyond, to copy them into one array would take longer."""
-        if sum(array.nbytes for array in arrays) > PIECE:
-            return [self.put(array) for array in arrays]
-        return Parcel(self, *arrays).send(*arrays)
+    def write(self, target: Any, array: NDArray[Any]) -> None:
+        """Copy the array to the device, over a target of its size and dtype."""
+        with self:
+            target.set(np.ascontiguousarray(array).reshape(target.shape))
 
     def upload(self, target: Any, source: NDArray[Any]) -> Iterator[slice]:
         """Copy source into target of the same shape and dtype; yields the rows that are on their way.
@@ -249,28 +244,6 @@ class Gpu:
             with self:
                 for _, copied in slots:
                     copied.synchronize()  # before anybody else is given the buffers
-
-
-class Parcel:
-    """Device memory for arrays of the shapes and dtypes of these, which cross the bus together, again and again."""
-
-    def __init__(self, gpu: Gpu, *arrays: NDArray[Any]) -> None:
-        self._gpu = gpu
-        starts = np.cumsum([0, *(-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays)]).tolist()
-        self._host = np.empty(starts[-1], np.uint8)
-        self._device = gpu.empty(starts[-1], np.uint8)
-        places = [(slice(a, a + array.nbytes), array) for a, array in zip(starts, arrays, strict=False)]
-        self._theirs = [self._host[place].view(array.dtype).reshape(array.shape) for place, array in places]
-        with gpu:
-            self.arrays = [self._device[place].view(array.dtype).reshape(array.shape) for place, array in places]
-
-    def send(self, *arrays: NDArray[Any]) -> list[Any]:
-        """Copy these there, once what was launched before is done with those of last time; returns where they are."""
-        for place, array in zip(self._theirs, arrays, strict=True):
-            place[...] = array
-        with self._gpu:
-            self._device.set(self._host)
-        return self.arrays
 
 
 class Ahead:

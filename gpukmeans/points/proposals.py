@@ -10,13 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame
 from gpukmeans.points import searches
 from gpukmeans.points.bounds import distance_bounds
-from gpukmeans.points.gpu import BLOCK, PIECE, Gpu, Parcel
-from gpukmeans.points.pruning import FEWEST_CENTERS, Movement
+from gpukmeans.points.gpu import BLOCK, Gpu
 
 # Rows of a thread of active.
 EACH = 4
@@ -24,142 +22,134 @@ EACH = 4
 # Rows on a list are known by int32.
 MOST_LISTED = 2**31 - 1
 
+# Bounds are kept from so many centers on: below, comparing a row with all of them takes no longer than reading what
+# tells whether that is needed. Reading 8 bytes takes 1.9 ps at 4.3 TB/s, and writing 12 in the passes before as much
+# again; a pair of few features takes 0.1 to 0.3 ps on 132 multiprocessors (benchmarks/floors.py).
+FEWEST_CENTERS = 24
 
-class Forms(NamedTuple):
-    """Centers on the device: columns (d, k) float64, and tables, what a search reads of them; for bounds, what is in
-    the frame (k, d) float32, and their movement."""
+# Sums of movement beyond this are begun anew, all rows being looked at: as float32 they keep steps of 2**-19, a
+# thousandth of an 8-bit color's.
+LONGEST = np.float64(16)
 
-    columns: Any
-    tables: list[Any]
-    framed: Any
-    drift: Any
+
+class Means(NamedTuple):
+    """What centers are made of on the device, see center_forms in kernels/centers.cu."""
+
+    sums: Any
+    offset: Any
+    scale: Any
+    inverse: np.float64
 
 
 class Proposals:
-    """Labels proposed for n rows of d features: `next`, UNCERTAIN where D has to decide.
+    """Labels proposed for n rows of d features and k centers: `next`, UNCERTAIN where D has to decide.
 
-    If `listed`, only for the rows of `list`, in its order; the others keep theirs.
+    If `listed`, only for the rows of `list`, in its order; the others keep theirs. centers: (k * d,) float64 on the
+    device, which are compared with; columns: the same as (d, k).
     """
 
-    def __init__(self, gpu: Gpu, n: int, d: int, dtype: np.dtype, frame: Frame | None) -> None:
-        self._gpu, self.n, self.d, self._frame = gpu, n, d, frame
+    def __init__(self, gpu: Gpu, n: int, d: int, dtype: np.dtype, frame: Frame | None, centers: Any) -> None:
+        k = len(centers) // d
+        self._gpu, self.n, self.d, self.k, self._frame = gpu, n, d, k, frame
+        self.centers, self.columns = centers, gpu.empty(k * d, np.float64)
+        self.next = gpu.empty(n, np.int32)
+        self._none = gpu.nothing.view(np.int32)
+        self.listed, self.list = False, self._none
+        self._kept = False  # whether there are bounds, which are of the labels
+        if frame is None:
+            return
         # The type that rows are brought into the frame with (kernels/assign.cuh).
         self._type = np.float64 if dtype == np.float64 else np.float32
         # A multiple of what any kernel reads at a time.
         padding = (0, -d % searches.TENSOR_DEPTH)
-        self._offset = None if frame is None else gpu.put(np.pad(frame.offset, padding).astype(self._type))
-        self.next = gpu.empty(n, np.int32)
-        self._scale = np.float64(0.0 if frame is None else frame.scale)
-        self._largest_z = 0.0  # |z|^2 of the farthest center
+        self._offset = gpu.put(np.pad(frame.offset, padding).astype(self._type))
+        self._scale = np.float64(frame.scale)
         self._is_few = d <= searches.FEW_FEATURES
-        self._none = gpu.nothing.view(np.int32)
-        self.listed, self.list = False, self._none
-        self._parcels: dict[tuple[tuple[int, ...], ...], Parcel] = {}
-        self.forget()
+        on_tensor_cores = searches.tensor(frame, k) if gpu.tensor_cores and not self._is_few else None
+        self._search = searches.few(frame, k) if self._is_few else on_tensor_cores or searches.many(frame, k)
+        self._framed, self._squares = gpu.empty(k * d, np.float32), gpu.empty(self._search.padded, np.float32)
+        self._table = gpu.empty(self._search.words, self._search.dtype)
+        self._moved, self._way = gpu.empty(k, np.float64), gpu.empty(2 * k, np.float64)
+        self._drift, self._margins = gpu.empty(4 * k, np.float32), gpu.empty(4, np.float32)
 
     def forget(self) -> None:
         """The bounds are no longer there, or not of the labels."""
-        self._centers: Floats | None = None
-        self._movement: Movement | None = None
+        self._kept = False
 
-    def propose(self, x: Any, labels: Any, centers: Floats, counts: Any, bounds: Callable[[], Any] | None) -> Any:
-        """Set `next` and the list; returns the centers on the device, (d, k).
+    def propose(
+        self, x: Any, labels: Any, given: Floats | Means, counts: Any, bounds: Callable[[], Any] | None
+    ) -> None:
+        """Set `next`, the list, and the centers, which are given (k, d) or are means of what is on the device.
 
         counts: of which the third becomes the list's length. bounds(): (n,) float64 of memory that is this object's
         until `forget`; None if no later call will profit from it.
         """
-        self.listed = False
-        search = self._few(centers) if self._is_few else self._wide(centers)
+        search = self._given(given) if isinstance(given, np.ndarray) else self._search
+        kept, self._kept = self._kept, False  # should anything fail
         if search is None:
-            self.forget()
+            self.listed = False
             with self._gpu:
                 self.next.fill(-1)
-            return self._gpu.put(centers.T)
-        gpu, k, n = self._gpu, np.int32(len(centers)), np.int64(self.n)
-        if len(centers) < FEWEST_CENTERS or self.n > MOST_LISTED:
+            return
+        gpu, k, n = self._gpu, np.int32(self.k), np.int64(self.n)
+        if self.k < FEWEST_CENTERS or self.n > MOST_LISTED:
             bounds = None
-        room = reach = gpu.nothing.view(np.float32)
-        movement = None
+        room = reach = self._drift
         if bounds is not None:
-            self.listed, movement = self._follow(centers)
             halves = bounds().view(np.float32)
             room, reach = halves[: self.n], halves[self.n :]
-        forms = self._forms(search, centers, movement)
+            if self.list is self._none:
+                self.list = gpu.empty(self.n, np.int32)
+        self.listed = kept and bounds is not None
+        table, squares = self._forms(search, given)
         if self.listed:
             gpu.run(
                 *("active", "active", min(gpu.blocks, -(-self.n // (BLOCK * EACH))), BLOCK, x, n, np.int32(self.d)),
-                *(self._offset, self._type(self._scale), forms.framed, labels, room, reach, forms.drift, k),
-                *(*distance_bounds(self.d, self._largest_z), self.list, counts[2:]),
+                *(self._offset, self._type(self._scale), self._framed, labels, room, reach, self._drift),
+                *(k, self._margins, self.list, counts[2:]),
                 options=(f"-DD_FEW={self.d}",) if self._is_few else (),
             )
+        tables = (table, squares) if search.apart else (table,)
         gpu.run(
             *(search.kernel, search.kernel, min(gpu.blocks, -(-self.n // search.rows)), BLOCK, x, n, *search.shape),
-            *(self._offset, self._type(search.scale), *forms.tables, *search.numbers, *search.margin, self.next),
-            *(np.int32(self.listed), self.list, counts[2:], np.int32(bounds is not None), forms.drift, k, room, reach),
+            *(self._offset, self._type(search.scale), *tables, *search.numbers, self._margins, self.next),
+            *(np.int32(self.listed), self.list, counts[2:], np.int32(bounds is not None), self._drift, k, room, reach),
             options=search.options,
             shared=search.shared,
         )
-        self._centers = centers.copy() if bounds else None
-        return forms.columns
+        self._kept = bounds is not None
 
-    def _few(self, centers: Floats) -> searches.Few | None:
-        """How rows of few features are compared with the centers; None if scores do not serve."""
-        scores = None if self._frame is None else self._frame.centers(centers)
-        if self._frame is None or scores is None:
-            return None
-        columns, self._largest_z = scores
-        return searches.few(self._frame, columns, self._largest_z)
-
-    def _wide(self, centers: Floats) -> searches.Wide | None:
-        """The same of many."""
+    def _given(self, centers: Floats) -> searches.Search | None:
+        """Send the centers; returns how rows are compared with them, None if scores do not serve."""
         reach = None if self._frame is None else self._frame.reach(centers)
+        self._gpu.write(self.centers, centers)
         if self._frame is None or reach is None:
+            self._gpu.write(self.columns, centers.T)
             return None
-        self._largest_z = reach[0]
-        found = searches.tensor(self._frame, len(centers), reach) if self._gpu.tensor_cores else None
-        return found or searches.many(self._frame, len(centers), self._largest_z)
+        if self._search.kernel == "assign_tensor" and reach[1] > searches.LARGEST_TENSOR_CENTER:
+            return searches.many(self._frame, self.k)
+        return self._search
 
-    def _forms(
-        self, search: searches.Few | searches.Wide, centers: Floats, movement: NDArray[np.float32] | None
-    ) -> Forms:
-        """movement: what bounds need to know of it, None if there are none."""
-        gpu, (k, d) = self._gpu, centers.shape
-        none = gpu.nothing.view(np.float32)
-        if isinstance(search, searches.Few):
-            more = () if movement is None else (search.table[1:, :k].T * np.float32(-0.5), movement)  # exact
-            columns, table, *bounds = self._send(centers.T, search.table, *more)
-            return Forms(columns, [table], *(bounds or (none, none)))
-        sent, *moved = self._send(centers, *(() if movement is None else (movement,)))
-        framed, squares = gpu.empty((k, d), np.float32), gpu.empty(search.padded, np.float32)
-        columns = gpu.empty((d, k), np.float64)
-        made = np.int32(search.padded), framed, squares, columns
-        shape = np.int32(k), np.int32(d), self._offset, self._scale
-        gpu.launch("centers", "center_forms", 32 * search.padded, sent, *shape, *made)
-        table = gpu.empty(search.words, search.dtype)
-        sources = (framed,) if search.apart else (framed, squares)
-        sizes = (np.int32(k), *search.shape, *search.numbers)
+    def _forms(self, search: searches.Search, given: Floats | Means) -> tuple[Any, Any]:
+        """Make the centers' forms, and account for how far they have moved; returns what the search reads."""
+        gpu, k, d = self._gpu, np.int32(self.k), np.int32(self.d)
+        table, squares = self._table, self._squares
+        if search is not self._search:
+            table, squares = gpu.empty(search.words, search.dtype), gpu.empty(search.padded, np.float32)
+        nothing = gpu.nothing
+        means = given if isinstance(given, Means) else Means(nothing.view(np.uint64), nothing, nothing, np.float64(0))
+        summed = np.int32(isinstance(given, Means))
+        gpu.launch(
+            *("centers", "center_forms", 32 * search.padded, *means, summed, self.centers, k, d, self._offset),
+            *(self._scale, np.int32(search.padded), self._framed, squares, self.columns, self._moved),
+        )
+        relative, per_reach, rest = (np.float64(factor) for factor in distance_bounds(self.d))
+        gpu.run(
+            *("centers", "movement", 1, BLOCK, self._moved, squares, k, np.int32(not self.listed), LONGEST),
+            *(np.float64(factor) for factor in search.margin),
+            *(relative, per_reach, rest, self._way, self._drift, self._margins),
+        )
+        sources = (self._framed,) if search.apart else (self._framed, squares)
         threads = search.words // search.step
-        gpu.launch(search.kernel, search.maker, threads, *sources, *sizes, table, options=search.options)
-        tables = [table, squares] if search.apart else [table]
-        return Forms(columns, tables, framed, moved[0]) if moved else Forms(columns, tables, none, none)
-
-    def _send(self, *arrays: NDArray[Any]) -> list[Any]:
-        """As `put_together`, in the memory that the last of the same shapes were in."""
-        if sum(array.nbytes for array in arrays) > PIECE:
-            return self._gpu.put_together(*arrays)
-        shapes = tuple(array.shape for array in arrays)
-        if shapes not in self._parcels:
-            self._parcels = {shapes: Parcel(self._gpu, *arrays)}
-        return self._parcels[shapes].send(*arrays)
-
-    def _follow(self, centers: Floats) -> tuple[bool, NDArray[np.float32]]:
-        """Account for the centers' movement; whether there are bounds that it leaves of use, and what they need to
-        know of it."""
-        # Should memory run out before bounds are written, there are none of these centers' movement.
-        old, self._centers, scale = self._centers, None, float(self._scale)
-        if old is not None and self._movement is not None and self._movement.follow(old, centers, scale):
-            return True, self._movement.table()
-        if self.list is self._none:
-            self.list = self._gpu.empty(self.n, np.int32)
-        self._movement = Movement(len(centers))
-        return False, self._movement.table()
+        gpu.launch(search.kernel, search.maker, threads, *sources, k, *search.made, table, options=search.options)
+        return table, squares

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpukmeans.exact import Frame
 from gpukmeans.points.gpu import BLOCK, SHARED
-
-F32 = NDArray[np.float32]
 
 # Up to this many features a thread holds whole rows in registers.
 FEW_FEATURES = 16
@@ -33,9 +30,6 @@ FEWEST_TENSOR_CENTERS = 33
 LARGEST_TENSOR_CENTER = 3.9
 LARGEST_TENSOR_EXPONENT = 112
 
-# |z|^2 of centers that are nobody's, above all scores.
-NEVER = np.finfo(np.float32).max
-
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
@@ -43,6 +37,10 @@ class Search:
 
     shape: numbers that follow n. scale: brings rows into the frame. numbers: what follows the tables. margin: of the
     scores, as Frame.margin_factors has it. shared: bytes of dynamic shared memory.
+
+    What the kernel reads of the centers is made by its family's `maker`, which takes k and the numbers `made`, as so
+    many words of 4 bytes and this dtype, `step` to a thread. padded: as many |z|^2 are needed. apart: whether the
+    kernel reads these, or else the maker.
     """
 
     kernel: str
@@ -51,26 +49,10 @@ class Search:
     shape: tuple[np.int32, ...]
     scale: float
     numbers: tuple[np.int32, ...]
-    margin: tuple[np.float32, np.float32]
+    margin: tuple[float, float, float]
     shared: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Few(Search):
-    """table: what the kernel reads of the centers."""
-
-    table: F32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wide(Search):
-    """What the kernel reads of the centers is made on the device, by its family's `maker`, as so many words of 4 bytes
-    and this dtype, `step` to a thread.
-
-    padded: as many |z|^2 are needed. apart: whether the kernel reads these, or else the maker.
-    """
-
     maker: str
+    made: tuple[np.int32, ...]
     words: int
     dtype: type[np.generic] = np.float32
     step: int = 1
@@ -78,75 +60,68 @@ class Wide(Search):
     apart: bool = False
 
 
-def few(frame: Frame, columns: F32, largest_z: float) -> Few:
-    """columns, largest_z: see Frame.centers."""
-    d = len(columns) - 1
-    padded = _padded(columns, GROUP)
-    size = 4 * (padded.shape[0] * GROUP + GROUP_PADDING)
-    tile = min(padded.shape[1] // GROUP, SHARED // size)
-    return Few(
+def few(frame: Frame, k: int) -> Search:
+    """For k centers and up to FEW_FEATURES."""
+    d = len(frame.offset)
+    padded = k + -k % GROUP
+    size = 4 * ((d + 1) * GROUP + GROUP_PADDING)
+    tile = min(padded // GROUP, SHARED // size)
+    return Search(
         kernel="assign_few",
         options=(f"-DD_FEW={d}",),
         rows=BLOCK * (4 if d <= 8 else 2),  # as many as fit a thread's registers
         shape=(),
         scale=frame.scale,
-        numbers=(np.int32(padded.shape[1]), np.int32(tile)),
-        margin=frame.margin_factors(largest_z),
+        numbers=(np.int32(padded), np.int32(tile)),
+        margin=frame.margin_factors(),
         shared=tile * size,
-        table=padded,
+        maker="few_table",
+        made=(np.int32(padded),),
+        words=(d + 1) * padded,
+        padded=padded,
     )
 
 
-def many(frame: Frame, k: int, largest_z: float) -> Wide:
-    """For k centers; largest_z: see Frame.centers."""
+def many(frame: Frame, k: int) -> Search:
+    """For k centers and any number of features."""
     d = len(frame.offset)
     width = next((width for width in TILES if k <= width), max(TILES))
     tiles, depth = -(-k // width), d + -d % DEPTH
-    return Wide(
+    return Search(
         kernel="assign_many",
         options=(f"-DCENTERS={width}",),
         rows=TILES[width],
         shape=(np.int32(d), np.int32(depth)),
         scale=frame.scale,
         numbers=(np.int32(tiles),),
-        margin=frame.margin_factors(largest_z),
+        margin=frame.margin_factors(),
         maker="many_table",
+        made=(np.int32(d), np.int32(depth), np.int32(tiles)),
         words=tiles * (depth + 1) * width,
         padded=tiles * width,
     )
 
 
-def tensor(frame: Frame, k: int, reach: tuple[float, float]) -> Wide | None:
-    """As `many`, or None where the kernel or its bound does not serve; reach: see Frame.reach."""
-    largest_z, coordinate = reach
-    if k < FEWEST_TENSOR_CENTERS:
-        return None
-    if frame.exponent > LARGEST_TENSOR_EXPONENT or coordinate > LARGEST_TENSOR_CENTER:
+def tensor(frame: Frame, k: int) -> Search | None:
+    """As `many`, or None where the kernel or its bound does not serve. Coordinates of centers in the frame may be up to
+    LARGEST_TENSOR_CENTER."""
+    if k < FEWEST_TENSOR_CENTERS or frame.exponent > LARGEST_TENSOR_EXPONENT:
         return None
     d = len(frame.offset)
     tiles, depth = -(-k // TENSOR_TILE), d + -d % TENSOR_DEPTH
-    return Wide(
+    return Search(
         kernel="assign_tensor",
         options=(),
         rows=128,
         shape=(np.int32(d), np.int32(depth)),
         scale=frame.scale * 2.0**14,
         numbers=(np.int32(tiles),),
-        margin=frame.tensor_margin_factors(largest_z),
+        margin=frame.tensor_margin_factors(),
         maker="tensor_table",
+        made=(np.int32(d), np.int32(depth), np.int32(tiles)),
         words=tiles * depth * TENSOR_TILE,
         dtype=np.uint32,
         step=4,
         padded=tiles * TENSOR_TILE,
         apart=True,
     )
-
-
-def _padded(columns: F32, width: int) -> F32:
-    """Frame.centers' columns (d + 1, k) with |z|^2 first, k rounded up to a multiple of width."""
-    d, k = columns.shape[0] - 1, columns.shape[1]
-    result = np.zeros((1 + d, k + -k % width), np.float32)
-    result[0, k:] = NEVER
-    result[0, :k] = columns[d]
-    result[1:, :k] = columns[:d]
-    return result

@@ -140,7 +140,7 @@ class Seeds:
         width, count = padded(m), -(-int(n) // RUN)
         centers_rows, left = np.zeros(steps + 1, np.int64), np.zeros(2 * steps + 1)
         centers_rows[0], left[steps] = self._first, farthest
-        uniforms, rows, left = gpu.put_together(draws, centers_rows, left)
+        uniforms, rows, left = gpu.put(draws), gpu.put(centers_rows), gpu.put(left)
         totals, largest = left[:steps].view(np.uint64), left[steps:].view(np.uint64)
         centers, owners = gpu.empty(steps * features, np.float64), gpu.zeros(int(n), np.int32)
         columns, limits = gpu.zeros(features * width, np.float64), gpu.empty(steps * width, np.float64)
