@@ -174,7 +174,7 @@ def test_pinned_memory_may_run_out_anywhere(on, monkeypatch):
         assert found.labels_.tobytes() == expected.labels_.tobytes()
         if left[0] >= 0:  # it did not run out any more
             break
-    assert at > 2 * expected.n_iter_
+    assert at > 10
 
 
 START = np.concatenate([X[:1], X[1:2], X[:1] + 1e3])  # the third center has no point

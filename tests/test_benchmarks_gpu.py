@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from host_cuda import streams
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostArray, HostCuda
 from PIL import Image
@@ -25,13 +26,14 @@ def machine(monkeypatch, fresh_dispatch):
     cupy = as_cupy(host)
     clock = SimpleNamespace(now=0.0)
 
-    class Event:
-        def record(self):
+    class Event(streams.Event):
+        def __init__(self):
+            super().__init__(host.streams)
+
+        def record(self, stream=None):
             clock.now += 1
             self.time = clock.now
-
-        def synchronize(self):
-            pass
+            super().record(stream)
 
     cupy.__version__ = "14.2.0"
     cupy.cuda.Event = Event

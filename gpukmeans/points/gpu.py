@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from copy import copy
 from functools import cache
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,14 +73,15 @@ class Gpu:
             cp.cuda.compiler.CompileException,
         )
         # A kernel's error shows at some later call: these have been launched since the last answer.
-        self._launched = [] if launched is None else launched
+        self.launched = [] if launched is None else launched
         self.meanwhile: Callable[[], None] | None = None  # called once, before the next answer is waited for
+        self._functions: dict[tuple[str, str, tuple[str, ...]], Any] = {}  # by family, name and options of their own
         self.nothing = self.zeros(1, np.float64)  # for arguments that a kernel will not read
 
     def compiling(self, options: tuple[str, ...]) -> Gpu:
         """The same with other options for the compiler; what either launches, the errors of both name."""
         other = copy(self)
-        other._options = options
+        other._options, other._functions = options, {}
         return other
 
     # ------------------------------------------------------------ errors
@@ -89,11 +90,13 @@ class Gpu:
         pass
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not isinstance(error, self._failures):
-            return
+        if isinstance(error, self._failures):
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> NoReturn:
         if "MemoryAllocation" in str(error) or "OUT_OF_MEMORY" in str(error):
             raise MemoryError(str(error)) from error
-        launched = ", ".join(dict.fromkeys(self._launched)) or "none"
+        launched = ", ".join(dict.fromkeys(self.launched)) or "none"
         raise DeviceError(
             f"CUDA failed on device 'cuda:{self.number}'; kernels launched since it last answered: {launched}. "
             f"It says: {error}\nNothing was changed by what was asked for. A process in which a kernel failed may "
@@ -129,11 +132,17 @@ class Gpu:
         options: tuple[str, ...] = (),
         shared: int = 0,
     ) -> None:
-        self._launched.append(name)
-        with self:
+        self.launched.append(name)
+        key = family, name, options
+        function = self._functions.get(key)
+        if function is None:
             words = (*self._options, *self._more.get(family, ()), *options)
-            function = modules.function(self.cp, self.number, family, name, words)
-            function((blocks,), (block,), args, shared_mem=shared)
+            with self:
+                function = self._functions[key] = modules.function(self.cp, self.number, family, name, words)
+        try:
+            function((blocks,), (block,), args, shared)
+        except self._failures as error:
+            self._fail(error)
 
     # ------------------------------------------------------------ arrays
 
@@ -169,6 +178,11 @@ class Gpu:
         with self:
             target.set(np.ascontiguousarray(array).reshape(target.shape))
 
+    def pinned(self, size: int) -> NDArray[np.uint64]:
+        """Host memory (size,) that copies read and write while the host goes on."""
+        with self:
+            return np.frombuffer(self.cp.cuda.alloc_pinned_memory(8 * size), np.uint64, size)
+
     def upload(self, target: Any, source: NDArray[Any]) -> Iterator[slice]:
         """Copy source into target of the same shape and dtype; yields the rows that are on their way.
 
@@ -193,7 +207,7 @@ class Gpu:
 
     def get(self, array: Any) -> NDArray[Any]:
         """The array on the host, once everything before it is done."""
-        before = len(self._launched)
+        before = len(self.launched)
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
@@ -205,7 +219,7 @@ class Gpu:
         if result is None:
             with self:
                 result = self.cp.asnumpy(array)
-        del self._launched[:before]
+        del self.launched[:before]
         return result
 
     def _get_pieces(self, array: Any) -> NDArray[Any]:
@@ -244,6 +258,30 @@ class Gpu:
             with self:
                 for _, copied in slots:
                     copied.synchronize()  # before anybody else is given the buffers
+
+
+class Answer:
+    """An array of uint64 on its way to the host, to a buffer of pinned memory; what follows need not wait for it."""
+
+    def __init__(self, gpu: Gpu, array: Any, buffer: NDArray[np.uint64]) -> None:
+        self._gpu, self._buffer, self._launched = gpu, buffer, list(gpu.launched)
+        with gpu:
+            self._arrived = gpu.cp.cuda.Event()
+            array.get(out=buffer, blocking=False)
+            self._arrived.record()
+
+    def wait(self) -> NDArray[np.uint64]:
+        """What arrived."""
+        with self._gpu:
+            self._arrived.synchronize()
+        if self._gpu.launched[: len(self._launched)] == self._launched:
+            del self._gpu.launched[: len(self._launched)]
+        return self._buffer
+
+    def __del__(self) -> None:
+        # The buffer must not be given to anybody else before. What fails here is told where it matters.
+        with suppress(Exception):
+            self._arrived.synchronize()
 
 
 class Ahead:

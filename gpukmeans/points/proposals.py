@@ -13,7 +13,6 @@ import numpy as np
 
 from gpukmeans.exact import Floats, Frame
 from gpukmeans.points import searches
-from gpukmeans.points.bounds import distance_bounds
 from gpukmeans.points.gpu import BLOCK, Gpu
 
 # Rows of a thread of active.
@@ -69,6 +68,8 @@ class Proposals:
         self._search = searches.few(frame, k) if self._is_few else on_tensor_cores or searches.many(frame, k)
         self._framed, self._squares = gpu.empty(k * d, np.float32), gpu.empty(self._search.padded, np.float32)
         self._table = gpu.empty(self._search.words, self._search.dtype)
+        nothing = gpu.nothing
+        self._no_means = Means(nothing.view(np.uint64), nothing, nothing, np.float64(0))
         self._moved, self._way = gpu.empty(k, np.float64), gpu.empty(2 * k, np.float64)
         self._drift, self._margins = gpu.empty(4 * k, np.float32), gpu.empty(4, np.float32)
 
@@ -136,18 +137,15 @@ class Proposals:
         table, squares = self._table, self._squares
         if search is not self._search:
             table, squares = gpu.empty(search.words, search.dtype), gpu.empty(search.padded, np.float32)
-        nothing = gpu.nothing
-        means = given if isinstance(given, Means) else Means(nothing.view(np.uint64), nothing, nothing, np.float64(0))
-        summed = np.int32(isinstance(given, Means))
+        summed = isinstance(given, Means)
         gpu.launch(
-            *("centers", "center_forms", 32 * search.padded, *means, summed, self.centers, k, d, self._offset),
-            *(self._scale, np.int32(search.padded), self._framed, squares, self.columns, self._moved),
+            *("centers", "center_forms", 32 * search.padded, *(given if summed else self._no_means), np.int32(summed)),
+            *(self.centers, k, d, self._offset, self._scale, np.int32(search.padded), self._framed, squares),
+            *(self.columns, self._moved),
         )
-        relative, per_reach, rest = (np.float64(factor) for factor in distance_bounds(self.d))
         gpu.run(
             *("centers", "movement", 1, BLOCK, self._moved, squares, k, np.int32(not self.listed), LONGEST),
-            *(np.float64(factor) for factor in search.margin),
-            *(relative, per_reach, rest, self._way, self._drift, self._margins),
+            *(*search.factors, self._way, self._drift, self._margins),
         )
         sources = (self._framed,) if search.apart else (self._framed, squares)
         threads = search.words // search.step

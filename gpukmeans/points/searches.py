@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpukmeans.exact import Frame
+from gpukmeans.points.bounds import distance_bounds
 from gpukmeans.points.gpu import BLOCK, SHARED
 
 # Up to this many features a thread holds whole rows in registers.
@@ -35,8 +36,9 @@ LARGEST_TENSOR_EXPONENT = 112
 class Search:
     """A launch of `kernel` with blocks of 256 threads, each for so many rows at a time.
 
-    shape: numbers that follow n. scale: brings rows into the frame. numbers: what follows the tables. margin: of the
-    scores, as Frame.margin_factors has it. shared: bytes of dynamic shared memory.
+    shape: numbers that follow n. scale: brings rows into the frame. numbers: what follows the tables. factors: of
+    the bounds on scores and on distances, Frame.margin_factors and bounds.distance_bounds. shared: bytes of dynamic
+    shared memory.
 
     What the kernel reads of the centers is made by its family's `maker`, which takes k and the numbers `made`, as so
     many words of 4 bytes and this dtype, `step` to a thread. padded: as many |z|^2 are needed. apart: whether the
@@ -49,7 +51,7 @@ class Search:
     shape: tuple[np.int32, ...]
     scale: float
     numbers: tuple[np.int32, ...]
-    margin: tuple[float, float, float]
+    factors: tuple[np.float64, ...]
     shared: int = 0
     maker: str
     made: tuple[np.int32, ...]
@@ -73,7 +75,7 @@ def few(frame: Frame, k: int) -> Search:
         shape=(),
         scale=frame.scale,
         numbers=(np.int32(padded), np.int32(tile)),
-        margin=frame.margin_factors(),
+        factors=_factors(frame.margin_factors(), d),
         shared=tile * size,
         maker="few_table",
         made=(np.int32(padded),),
@@ -94,7 +96,7 @@ def many(frame: Frame, k: int) -> Search:
         shape=(np.int32(d), np.int32(depth)),
         scale=frame.scale,
         numbers=(np.int32(tiles),),
-        margin=frame.margin_factors(),
+        factors=_factors(frame.margin_factors(), d),
         maker="many_table",
         made=(np.int32(d), np.int32(depth), np.int32(tiles)),
         words=tiles * (depth + 1) * width,
@@ -116,7 +118,7 @@ def tensor(frame: Frame, k: int) -> Search | None:
         shape=(np.int32(d), np.int32(depth)),
         scale=frame.scale * 2.0**14,
         numbers=(np.int32(tiles),),
-        margin=frame.tensor_margin_factors(),
+        factors=_factors(frame.tensor_margin_factors(), d),
         maker="tensor_table",
         made=(np.int32(d), np.int32(depth), np.int32(tiles)),
         words=tiles * depth * TENSOR_TILE,
@@ -125,3 +127,7 @@ def tensor(frame: Frame, k: int) -> Search | None:
         padded=tiles * TENSOR_TILE,
         apart=True,
     )
+
+
+def _factors(margin: tuple[float, float, float], d: int) -> tuple[np.float64, ...]:
+    return tuple(np.float64(factor) for factor in (*margin, *distance_bounds(d)))

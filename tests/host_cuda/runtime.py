@@ -172,7 +172,7 @@ class Function:
         self._module, self._name = module, name
         self.max_dynamic_shared_size_bytes = ATTRIBUTES["MaxSharedMemoryPerBlock"]
 
-    def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
+    def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared_mem: int = 0) -> None:
         host = self._module.host
         worker = host.worker()
         handle, kernels = self._module.loaded(worker)

@@ -1,0 +1,179 @@
+"""The CUDA points begin an assignment before it is asked for; nobody sees it. On a CPU, see test_kernels.py."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+from host_cuda.runtime import CUDARuntimeError, HostCuda
+from host_cuda.streams import Event
+
+from gpukmeans import DeviceError, KMeans, lloyd
+from gpukmeans.exact import Inertia, Weights
+from gpukmeans.points import cuda, gpu, proposals
+from gpukmeans.points.cuda import CudaPoints
+from gpukmeans.points.numpy import NumPyPoints
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture
+def fast():
+    return HostCuda(build="fast", seed=1)
+
+
+def blobs(n, d, k, seed=0, spread=3.0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 4, (k, d))[rng.integers(0, k, n)] + rng.normal(0, spread, (n, d))
+
+
+def both(cp, x, weights=None):
+    summary, used = (None, None) if weights is None else Weights.of(weights)
+    for points in (NumPyPoints(x, used, summary), CudaPoints(cp, x, used, summary)):
+        yield points, lloyd.prepare(points, *points.extent())
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize(("d", "k"), [(2, 5), (3, 30), (20, 6), (20, 40)])
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_asked_next_is_answered(fast, seed, d, k, weighed):
+    """What fits ask, in any order: guesses come true, do not, and are overtaken."""
+    rng = np.random.default_rng(seed)
+    x = blobs(150, d, 7, seed)
+    weights = rng.integers(0, 2, len(x)) + 0.5 if weighed else None
+    (numpy, scales), (found, _) = both(fast, x, weights)
+    centers = x[:k]
+    heeded = 0
+    for step in range(90):
+        asked = rng.choice(["means", "other", "sums", "inertia", "labels", "farthest", "seed", "k"], p=_SHARES)
+        said = []
+        guess = found._guess
+        if asked == "other":
+            centers = centers + rng.normal(0, 1, centers.shape)
+        if asked == "k":
+            centers = x[rng.choice(len(x), int(rng.choice([k, k + 1])), replace=False)]
+        for points in (numpy, found):
+            if asked in ("means", "other", "k"):
+                if asked == "means" and points is numpy and step:
+                    centers = lloyd.update(numpy, scales, centers)
+                said.append(points.assign(centers))
+            elif step and asked == "sums":
+                said.append(points.sums().tolist())
+            elif step and asked == "inertia":
+                said.append(points.inertia(centers, Inertia.of(scales, centers)))
+            elif step and asked == "labels":
+                said.append(points.labels().tolist())
+            elif step and asked == "farthest":
+                far = points.farthest(centers, 3)
+                said.append((far.distance.tolist(), far.x.tolist(), far.label.tolist()))
+            elif asked == "seed":
+                points.restart()
+                points.propose(x[:1].astype(np.float64))
+                said.append(points.accept(0))
+                points.restart()
+        assert not said or said[0] == said[1], (step, asked)
+        heeded += guess is not None and asked == "means" and found._unheeded == 0
+    assert heeded > 0
+
+
+_SHARES = [0.7, 0.05, 0.05, 0.03, 0.03, 0.02, 0.1, 0.02]
+
+
+@pytest.mark.parametrize(("dtype", "d"), [("uint8", 3), ("float32", 3), ("float64", 20)])
+def test_a_fit_sends_no_centers_and_waits_for_nothing_else(on, fast, monkeypatch, dtype, d):
+    """But for the first two assignments, and that by the centers as they are published."""
+    x = (blobs(700, d, 8, spread=6) * 5 + 100).clip(0, 255).astype(dtype)
+    parameters = {"init": x[:8].astype(float), "tol": 0, "max_iter": 12, "device": "cpu"}
+    expected = KMeans(8, **parameters).fit(x)
+    assert expected.n_iter_ > 8
+    on(fast)
+    crossings = []
+    for owner, name in ((gpu.Gpu, "write"), (gpu.Answer, "wait")):
+        crossing = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, name=name, to=crossing: crossings.append(name) or to(*args))
+    found = KMeans(8, **parameters).fit(x)
+    assert found.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
+    assert found.labels_.tobytes() == expected.labels_.tobytes()
+    assert found.n_iter_ == expected.n_iter_
+    assert crossings.count("write") <= 4
+    assert crossings.count("wait") >= expected.n_iter_ - 2
+    assert fast.launches["settle"] <= expected.n_iter_ + 4
+
+
+def test_whoever_looks_at_each_iteration_pays_for_two_guesses(on, fast):
+    x = blobs(300, 3, 6)
+    seen = []
+    on(fast)
+    model = KMeans(6, init=x[:6], tol=0, device="cpu", callback=lambda record: seen.append(record.inertia))
+    model.fit(x)
+    assert model.n_iter_ > 8
+    # Each guess in vain costs itself, and the labels of before once more.
+    assert fast.launches["settle"] <= model.n_iter_ + 2 * 2 + 2
+    assert seen[-1] == pytest.approx(model.inertia_, rel=1e-6)
+
+
+def test_nothing_is_guessed_of_empty_clusters_of_large_data_or_of_batches(on, fast, monkeypatch):
+    x = blobs(300, 3, 4)
+    init = np.concatenate([x[:3], np.full((2, 3), 1e3)])
+    on(fast)
+    KMeans(5, init=init, max_iter=1, device="cpu").fit(x)
+    assert fast.launches["settle"] == 2
+    monkeypatch.setattr(cuda, "MOST_GUESSED", 0)
+    monkeypatch.setattr(cuda, "GUESSED_VALUES", 299 * 15)
+    fast.launches.clear()
+    model = KMeans(5, init=x[:5], tol=0, max_iter=5, device="cpu").fit(x)
+    assert fast.launches["settle"] == model.n_iter_ + 1
+    monkeypatch.setattr(cuda, "MOST_GUESSED", 1e6)
+    fast.launches.clear()
+    on(fast, 150)
+    model = KMeans(5, init=x[:5], tol=0, max_iter=5, device="cpu").fit(x)
+    assert fast.launches["settle"] == 2 * (model.n_iter_ + 1)
+
+
+def guessing(cp, monkeypatch=None):
+    x = blobs(200, 3, 6)
+    points = CudaPoints(cp, x)
+    scales = lloyd.prepare(points, *points.extent())
+    centers = x[:6]
+    for _ in range(3):
+        points.assign(centers)
+        centers = lloyd.update(points, scales, centers)
+    assert points._guess is not None
+    return points, centers
+
+
+def test_pinned_memory_is_kept_while_an_answer_is_on_its_way(fast, monkeypatch):
+    points, _ = guessing(fast)
+    waited, synchronize = [], Event.synchronize
+    monkeypatch.setattr(Event, "synchronize", lambda self: waited.append(self) or synchronize(self))
+    arrived = points._guess._arrived
+    del points
+    gc.collect()
+    assert arrived in waited
+
+
+def test_an_error_of_a_guess_names_its_kernels(fast, monkeypatch):
+    points, centers = guessing(fast)
+
+    def fail(self):
+        raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Event, "synchronize", fail)
+        with pytest.raises(DeviceError, match=r"since it last answered: center_forms.*settle\. .*IllegalAddress"):
+            points.assign(centers)
+        points._guess = None
+
+
+@pytest.mark.parametrize("build", ["address", "race"])
+@pytest.mark.parametrize(("d", "k"), [(3, 6), (20, 34)])
+def test_no_race_and_nothing_out_of_bounds(monkeypatch, build, d, k):
+    monkeypatch.setattr(proposals, "FEWEST_CENTERS", 1)
+    x = blobs(300, d, 6).astype(np.float32)
+    (numpy, scales), (found, _) = both(HostCuda(build=build, seed=3), x)
+    centers = x[:k].astype(np.float64)
+    for _ in range(5):
+        assert found.assign(centers) == numpy.assign(centers)
+        centers = lloyd.update(numpy, scales, centers)
+    assert found.labels().tolist() == numpy.labels().tolist()
