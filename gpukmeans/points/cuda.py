@@ -294,8 +294,10 @@ class CudaPoints:
         return self._sums.view(np.int64).reshape(self.k, self.d + 1).copy()
 
     def labels(self) -> Any:
+        if not self._stay:
+            return self.labels_on_host()
         self._catch_up()
-        return self._labels if self._stay else self.labels_on_host()
+        return self._labels
 
     def labels_on_host(self) -> NDArray[np.int32]:
         self._catch_up()
