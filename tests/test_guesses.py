@@ -11,7 +11,7 @@ from host_cuda.streams import Event
 
 from gpukmeans import DeviceError, KMeans, lloyd
 from gpukmeans.exact import Inertia, Weights
-from gpukmeans.points import cuda, gpu, proposals
+from gpukmeans.points import gpu, labels, proposals
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.numpy import NumPyPoints
 
@@ -50,7 +50,7 @@ def test_whatever_is_asked_next_is_answered(fast, seed, d, k, weighed):
     for step in range(120):
         asked = rng.choice(["means", "other", "sums", "inertia", "labels", "farthest", "seed", "all", "k"], p=_SHARES)
         said = []
-        guess = found._guess
+        guess = found._by and found._by._guess
         if asked == "other":
             centers = centers + rng.normal(0, 1, centers.shape)
         if asked == "k":
@@ -65,8 +65,8 @@ def test_whatever_is_asked_next_is_answered(fast, seed, d, k, weighed):
             elif step and asked == "inertia":
                 said.append(points.inertia(centers, Inertia.of(scales, centers)))
             elif step and asked == "labels":
-                labels = points.labels()
-                said.append((labels.get() if fast.ndarray is type(labels) else labels).tolist())
+                there = points.labels()
+                said.append((there.get() if isinstance(there, fast.ndarray) else there).tolist())
             elif step and asked == "farthest":
                 far = points.farthest(centers, 3)
                 said.append((far.distance.tolist(), far.x.tolist(), far.label.tolist()))
@@ -76,7 +76,7 @@ def test_whatever_is_asked_next_is_answered(fast, seed, d, k, weighed):
                 said.append(points.accept(0) if asked == "seed" else points.accept(0) + points.accept_all(centers))
                 points.restart()
         assert not said or said[0] == said[1], (step, asked)
-        heeded += guess is not None and asked == "means" and found._unheeded == 0
+        heeded += guess is not None and asked == "means" and found._by._unheeded == 0
     assert heeded > 0
 
 
@@ -122,12 +122,12 @@ def test_nothing_is_guessed_of_empty_clusters_of_large_data_or_of_batches(on, fa
     on(fast)
     KMeans(5, init=init, max_iter=1, device="cpu").fit(x)
     assert fast.launches["settle"] == 2
-    monkeypatch.setattr(cuda, "MOST_GUESSED", 0)
-    monkeypatch.setattr(cuda, "GUESSED_VALUES", 299 * 15)
+    monkeypatch.setattr(labels, "MOST_GUESSED", 0)
+    monkeypatch.setattr(labels, "GUESSED_VALUES", 299 * 15)
     fast.launches.clear()
     model = KMeans(5, init=x[:5], tol=0, max_iter=5, device="cpu").fit(x)
     assert fast.launches["settle"] == model.n_iter_ + 1
-    monkeypatch.setattr(cuda, "MOST_GUESSED", 1e6)
+    monkeypatch.setattr(labels, "MOST_GUESSED", 1e6)
     fast.launches.clear()
     on(fast, 150)
     model = KMeans(5, init=x[:5], tol=0, max_iter=5, device="cpu").fit(x)
@@ -142,7 +142,7 @@ def guessing(cp, monkeypatch=None):
     for _ in range(3):
         points.assign(centers)
         centers = lloyd.update(points, scales, centers)
-    assert points._guess is not None
+    assert points._by._guess is not None
     return points, centers
 
 
@@ -150,7 +150,7 @@ def test_pinned_memory_is_kept_while_an_answer_is_on_its_way(fast, monkeypatch):
     points, _ = guessing(fast)
     waited, synchronize = [], Event.synchronize
     monkeypatch.setattr(Event, "synchronize", lambda self: waited.append(self) or synchronize(self))
-    arrived = points._guess._arrived
+    arrived = points._by._guess._arrived
     del points
     gc.collect()
     assert arrived in waited
@@ -166,7 +166,7 @@ def test_an_error_of_a_guess_names_its_kernels(fast, monkeypatch):
         patched.setattr(Event, "synchronize", fail)
         with pytest.raises(DeviceError, match=r"since it last answered: center_forms.*settle\. .*IllegalAddress"):
             points.assign(centers)
-        points._guess = None
+        points._by._guess = None
 
 
 @pytest.mark.parametrize("build", ["address", "race"])

@@ -193,7 +193,7 @@ def test_movement_adds_up_from_above(address, monkeypatch):
     new = np.array([[0.3, 0.4], [0.0, 0.1], [0.0, 0.0]])
     for centers in (old, new, old):
         points.assign(centers)
-    drift = points._proposals._drift.get().reshape(4, 3).astype(np.float64)
+    drift = points._by.proposals._drift.get().reshape(4, 3).astype(np.float64)
     both_up, both_down, others_up, others_down = drift
     for up, down, true in ((both_up, both_down, [1.2, 1.2, 1.0]), (others_up, others_down, [0.2, 1.0, 1.0])):
         assert (down < true).all()
@@ -201,6 +201,6 @@ def test_movement_adds_up_from_above(address, monkeypatch):
         np.testing.assert_allclose(up, down, rtol=1e-6)
     monkeypatch.setattr(proposals, "LONGEST", np.float64(1.7))
     points.assign(new)
-    drift = points._proposals._drift.get().reshape(4, 3)
+    drift = points._by.proposals._drift.get().reshape(4, 3)
     assert (drift[::2] > 1e37).all(), "too far for any row to be left out"
     assert not drift[1::2].any()

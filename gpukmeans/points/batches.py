@@ -32,7 +32,9 @@ Result = TypeVar("Result")
 class Batch(Points, Protocol):
     """Points that can be made anew where earlier ones left off. Running out of memory must change nothing."""
 
-    k: int  # of the centers that the rows have labels of, zero if they have none
+    @property
+    def k(self) -> int:
+        """Of the centers that the rows have labels of, zero if they have none."""
 
     def begin(self, meanwhile: Callable[[], None] | None) -> None:
         """Work on these rows begins; what they were sent ahead for is waited for. meanwhile: called once, when the

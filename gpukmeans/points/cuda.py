@@ -8,7 +8,7 @@ CPU too, with an object of the same few methods in CuPy's place, which is why Cu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,34 +17,17 @@ from numpy.typing import NDArray
 from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights
 from gpukmeans.points import seeds
 from gpukmeans.points.base import Farthest, State
-from gpukmeans.points.gpu import BLOCK, SHARED, Ahead, Answer, Gpu
-from gpukmeans.points.proposals import Means, Proposals
+from gpukmeans.points.gpu import BLOCK, SHARED, Ahead, Gpu
+from gpukmeans.points.labels import Bounds, Labels, Rows
 from gpukmeans.points.seeds import Seeds
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
-
-# What settle.cu counts, in front of the sums.
-COUNTS = 3
 
 # Values of a table of distances at a time: 64 MB.
 TABLE = 2**23
 
 # Values to bring to length one at a time, at most 64 MB as they are given.
 UNITS = 2**23
-
-# A fit makes some thirty iterations, and ends with up to two more on the device than it needed. To gain, these must
-# take less than what the host takes in between for all others: by count 60 us, and 10 ns for each value of the centers.
-# Up to so many rows, at 1.2 10^13 pairs and features a second: 15 * (60 us + k d * 10 ns) * 1.2e13 / (k d).
-MOST_GUESSED = 1.8e6
-GUESSED_VALUES = 1.08e10
-
-
-class Guess(Answer):
-    """The answers to an assignment that was not asked for. listed: whether it left rows out."""
-
-    def __init__(self, gpu: Gpu, array: Any, buffer: NDArray[np.uint64], listed: bool) -> None:
-        self.listed = listed
-        super().__init__(gpu, array, buffer)
 
 
 class CudaPoints:
@@ -73,8 +56,6 @@ class CudaPoints:
         self.unit = unit
         self._dtype = np.dtype(np.float64) if unit else x.dtype
         self.weights = summary or Weights.of_rows(self.n)
-        # Over all assignments: rows that scores left to D, and that were compared with all centers.
-        self.uncertain = self.compared = 0
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
         weighed = (f"-DWEIGHT_KIND={kind}",)
         more = {"settle": weighed, "distance": weighed, "seed": (*weighed, f"-DRUN={seeds.RUN}")}
@@ -86,16 +67,13 @@ class CudaPoints:
             self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
             if ahead:
                 self._send()
-        self.k = 0  # of the centers that there are labels of
-        self._proposals: Proposals  # made by `_label`, as the labels are
-        self._sums: NDArray[np.uint64] | None = None  # as they are on the device, if they have come down
+        self._by: Labels | None = None  # by the centers last assigned to
+        self._before = (0, 0)  # rows that assignments to other numbers of centers left to D, and compared with all
         self._seeds = Seeds(self._gpu, self._w, self.weights)
         self._spare: Any = None
         self._offset = self._scale = self._gpu.nothing  # until `prepare`
         self._scales: Scales | None = None
-        self._guess: Guess | None = None
-        self._unheeded = 0  # guesses one after another that were in vain
-        self._unit = 2.0**self.weights.exponent
+        self._unit = np.float64(2.0**self.weights.exponent)
 
     def begin(self, meanwhile: Callable[[], None] | None) -> None:
         if self._ahead:
@@ -173,8 +151,7 @@ class CudaPoints:
         if state.scales is not None:
             self.prepare(state.scales)
         if state.labels is not None:
-            self._label(state.k)
-            self._labels = self._gpu.put(state.labels)
+            self._label(state.k).there = self._gpu.put(state.labels)
         if state.closest is not None:
             self._seeds.closest = self._spare = self._gpu.put(state.closest)
 
@@ -183,104 +160,47 @@ class CudaPoints:
 
     # ------------------------------------------------------------ assignment and update
 
+    @property
+    def k(self) -> int:
+        """Of the centers that there are labels of."""
+        return 0 if self._by is None else self._by.k
+
+    @property
+    def uncertain(self) -> int:
+        return self._before[0] + (self._by.uncertain if self._by else 0)
+
+    @property
+    def compared(self) -> int:
+        """Rows that were compared with all centers, over all assignments."""
+        return self._before[1] + (self._by.compared if self._by else 0)
+
     def assign(self, centers: Floats) -> int:
-        if len(centers) != self.k:
-            self._label(len(centers))
-        guess = self._guess
-        if guess is not None:
-            answers = guess.wait()
-            if (answers[self._end :] == np.ascontiguousarray(centers).view(np.uint64).reshape(-1)).all():
-                self._unheeded = 0
-                self._guess_next(answers)
-                self._now = answers[self._end :].view(np.float64).reshape(centers.shape)
-                return self._heed(answers, guess.listed)
-            self._catch_up()  # how many labels change is counted from those asked for before
-        expected = self._expected()
-        self._now = centers.copy()
-        self._label_by(centers)
-        self._sums = None  # should their way up fail
-        # They come with the counts, so that the host waits once.
-        answers = self._gpu.get(self._answers[: self._end if self._lasting else COUNTS])
-        if expected is not None and np.array_equal(expected, centers):
-            self._guess_next(answers)
-        return self._heed(answers, self._proposals.listed)
+        by = self._by if self._by is not None and self._by.k == len(centers) else self._label(len(centers))
+        return by.assign(self._weighed_rows(), self._memory_for_bounds(), centers)
 
-    def _heed(self, answers: NDArray[np.uint64], listed: bool) -> int:
-        if self._lasting:
-            self._sums = answers[COUNTS : self._end]
-        changed, decided, length = answers[:COUNTS].tolist()
-        self.uncertain += decided
-        self.compared += length if listed else self.n
-        return changed
+    def _weighed_rows(self) -> Rows:
+        return Rows(*self._rows(), self._w)
 
-    def _label_by(self, given: Floats | Means) -> None:
-        """Launch what gives all rows the labels of these centers."""
-        # Bounds for the next time take the memory that seeding took.
-        bounds = self._scratch if self._lasting and self._alone and self._seeds.closest is None else None
-        with self._gpu:
-            self._counts.fill(0)
-        self._proposals.propose(self._x, self._labels, given, self._counts, bounds)
-        size = 8 * self.k * (self.d + 1)
-        summing = 0 if not self._lasting else 2 if size <= SHARED else 1
-        self._gpu.launch(
-            *("settle", "settle", self.n, *self._rows(), self._proposals.columns, np.int32(self.k)),
-            *(self._w, self._offset, self._scale, np.float64(self._unit), np.int32(summing)),
-            *(self._proposals.next, self._labels, self._means.sums, self._counts),
-            *(np.int32(self._proposals.listed), self._proposals.list),
-            shared=size if summing == 2 else 0,
-        )
-
-    def _label(self, k: int) -> None:
+    def _label(self, k: int) -> Labels:
         """Forget all labels: k centers are to come."""
-        labels = self._gpu.full(self.n, -1, np.int32)
-        # Counts, sums, and the centers that they are of.
-        sizes = COUNTS, k * (self.d + 1), k * self.d
-        answers = self._gpu.zeros(sum(sizes), np.uint64)
-        centers = answers[sum(sizes[:2]) :].view(np.float64)
-        proposals = Proposals(self._gpu, self.n, self.d, self._dtype, self._frame, centers)
-        self._answers, self._counts, self._end = answers, answers[:COUNTS], sum(sizes[:2])
-        inverse = np.float64(2.0**-self.weights.exponent)
-        self._means = Means(answers[COUNTS : self._end], self._offset, self._scale, inverse)
-        self._sums = None
-        self._guess = None
-        self._pinned: list[NDArray[np.uint64]] = []
-        self._labels, self._proposals, self.k = labels, proposals, k  # once nothing can fail any more
+        by = Labels(
+            *(self._gpu, self.n, self.d, k, self._dtype, self._frame),
+            *(self._scales, self._offset, self._scale, self._unit),
+            summing=self._lasting,
+            guessing=self._lasting and self._alone and not self.unit,
+        )
+        self._before, self._by = (self.uncertain, self.compared), by  # once nothing can fail any more
+        return by
 
-    # What the driver of a fit asks next are the means of what it was answered. So the next assignment is under way
-    # while the host makes its centers, and answers come with the centers that they are of. Should others be asked for,
-    # or the labels by those before, labels and sums change to these as to any.
+    def _memory_for_bounds(self) -> Bounds:
+        """That of seeding; none while seeding needs it, or where no later assignment would profit."""
+        return self._scratch if self._lasting and self._alone and self._seeds.closest is None else None
 
-    def _expected(self) -> Floats | None:
-        """The centers that are asked for next if this is a fit; None if not, or if a guess is not worth it."""
-        few = self.n < MOST_GUESSED + GUESSED_VALUES / (self.k * self.d)
-        able = self._lasting and self._alone and not self.unit and self._frame is not None and self._scales is not None
-        if not (few and able) or self._sums is None or self._unheeded > 1:
-            return None
-        sums = self._sums.view(np.int64).reshape(self.k, self.d + 1)
-        assert self._scales is not None
-        return self._scales.centers(sums) if sums[:, -1].all() else None
-
-    def _guess_next(self, answers: NDArray[np.uint64]) -> None:
-        """Label by the means of what was answered, unless the host will have something else in mind."""
-        self._guess = None
-        sums = answers[COUNTS : self._end].reshape(self.k, self.d + 1)
-        if answers[0] == 0 or not sums[:, -1].all():
-            return
-        if not self._pinned:
-            with suppress(MemoryError):
-                self._pinned = [self._gpu.pinned(len(self._answers)) for _ in range(2)]
-        if self._pinned:
-            self._pinned.reverse()  # the other one holds the answers
-            self._label_by(self._means)
-            self._guess = Guess(self._gpu, self._answers, self._pinned[0], self._proposals.listed)
-
-    def _catch_up(self) -> None:
-        """Make the labels those of the centers that were last asked for."""
-        guess, self._guess = self._guess, None
-        if guess is not None:
-            self._unheeded += 1
-            if guess.wait()[0] > 0:
-                self._label_by(self._now)
+    def _labelled(self) -> Labels:
+        """The labels as they were last asked for."""
+        assert self._by is not None, "no centers were assigned to"
+        self._by.catch_up(self._weighed_rows(), self._memory_for_bounds())
+        return self._by
 
     def _scratch(self) -> Any:
         """(n,) float64 of memory, which serves the closest distances of seeding, then bounds, then far distances."""
@@ -289,27 +209,20 @@ class CudaPoints:
         return self._spare
 
     def sums(self) -> Ints:
-        if self._sums is None:
-            self._sums = self._gpu.get(self._answers[COUNTS : self._end])
-        return self._sums.view(np.int64).reshape(self.k, self.d + 1).copy()
+        assert self._by is not None, "no centers were assigned to"
+        return self._by.sums()
 
     def labels(self) -> Any:
-        if not self._stay:
-            return self.labels_on_host()
-        self._catch_up()
-        return self._labels
+        return self._labelled().there if self._stay else self.labels_on_host()
 
     def labels_on_host(self) -> NDArray[np.int32]:
-        self._catch_up()
-        return self._gpu.get(self._labels)
+        return self._gpu.get(self._labelled().there)
 
     # ------------------------------------------------------------ distances
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
-        if len(centers) > 1:
-            self._catch_up()
         sums = self._gpu.zeros(2, np.uint64)
-        labels = self._labels if len(centers) > 1 else self._gpu.zeros(1, np.int32)
+        labels = self._labelled().there if len(centers) > 1 else self._gpu.nothing.view(np.int32)
         self._gpu.launch(
             *("distance", "inertia", self.n, *self._rows(), self._gpu.put(centers), labels),
             *(
@@ -324,11 +237,11 @@ class CudaPoints:
         return coarse, fine
 
     def farthest(self, centers: Floats, m: int) -> Farthest:
-        self._catch_up()
-        self._proposals.forget()
-        distance = self._scratch()
+        by = self._labelled()
+        by.proposals.forget()
+        labels, distance = by.there, self._scratch()
         device = self._gpu.put(centers)
-        self._gpu.launch("distance", "own_distances", self.n, *self._rows(), device, self._labels, distance)
+        self._gpu.launch("distance", "own_distances", self.n, *self._rows(), device, labels, distance)
         n = np.int64(self.n)
         locations = []
         for _ in range(m):
@@ -339,9 +252,7 @@ class CudaPoints:
                 break
             self._gpu.launch("distance", "first_farthest", self.n, distance, n, found)
             x, label = self._gpu.empty(self.d, np.float64), self._gpu.empty(1, np.int32)
-            self._gpu.launch(
-                "distance", "take_farthest", self.n, *self._rows(), self._labels, found, distance, x, label
-            )
+            self._gpu.launch("distance", "take_farthest", self.n, *self._rows(), labels, found, distance, x, label)
             locations.append((largest, self._gpu.get(x), int(self._gpu.get(label)[0])))
         return Farthest.of(locations, self.d)
 
@@ -373,7 +284,8 @@ class CudaPoints:
     # ------------------------------------------------------------ seeding
 
     def restart(self) -> None:
-        self._unheeded = 0
+        if self._by is not None:
+            self._by.restart()
         self._seeds.restart()
 
     def total(self, exponent: int | None) -> int:
@@ -390,8 +302,8 @@ class CudaPoints:
         return totals, totals
 
     def accept(self, candidate: int) -> float:
-        if self._seeds.closest is None and self.k:
-            self._proposals.forget()  # its bounds are in the same memory
+        if self._seeds.closest is None and self._by is not None:
+            self._by.proposals.forget()  # its bounds are in the same memory
         return self._seeds.accept(*self._rows(), candidate, self._scratch())
 
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
@@ -399,8 +311,7 @@ class CudaPoints:
         return centers, float(largest[-1])
 
     def accept_all(self, centers: Floats) -> float:
-        self._catch_up()
-        return self._seeds.accept_all(*self._rows(), centers, self._labels)
+        return self._seeds.accept_all(*self._rows(), centers, self._labelled().there)
 
 
 def _doubles(keys: NDArray[np.uint64]) -> Floats:
