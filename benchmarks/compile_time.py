@@ -42,7 +42,7 @@ def compiled_by_a_fit(architecture: int, dtype: str, d: int, k: int) -> list[Sou
     host = HostCuda(build="fast", capability=str(architecture))
     asked: dict[Source, None] = {}
 
-    def record(code: str, options: tuple[str, ...], filename: str) -> Any:
+    def record(code: str, options: tuple[str, ...], cache_in_memory: bool) -> Any:
         asked[code, options] = None
         return host.compile(code, options)
 

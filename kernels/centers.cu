@@ -7,8 +7,8 @@
 
 #include "assign.cuh"
 
-// centers: (k, d), given, or set to what Scales.centers makes of sums (k, d + 1) if `summed`; one without weight stays
-// as columns have it. middle, steps: (d,) the scales' offset and scale. inverse: 2**-exponent of weights. scale: the
+// centers: (k, d), given, or set to what Scales.centers makes of sums (k, d + 1) if `summed`, none of which is of an
+// empty cluster. middle, steps: (d,) the scales' offset and scale. inverse: 2**-exponent of weights. scale: the
 // frame's. framed: (k, d). squares: (padded,), NEVER from k on. columns: (d, k), those of before until then. moved: (k,),
 // how far from those, in the frame and from above. A warp to a center, blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 4)
@@ -26,7 +26,7 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
             double before = columns[(int64)j * k + center], value = before;
             if (!summed) {
                 value = centers[at];
-            } else if (weight != 0.0) {
+            } else {
                 double mean = __ddiv_rn((double)(int64)sums[(int64)center * (d + 1) + j], weight);
                 value = __dadd_rn(__ddiv_rn(mean, steps[j]), middle[j]);
             }
@@ -61,12 +61,11 @@ __device__ __forceinline__ Two two_largest(const Two& a, const Two& b) {
     return {more.first, fmax(more.second, less.first), more.which};
 }
 
-// What k centers moved, added to what they moved before; see active.cu. If these are the first, or the sums came to be
-// `longest`, they begin anew. moved: (k,).
-// squares: their |z|^2. way: (2, k), each center's own movement and the most of any other, in sums: both, and the latter
-// alone. drift: (4, k), the same from above and from below, both first. margins: the factor of |y|^2 and the rest of the
-// bound on scores (exact.Frame.margin), the factor and the rest of the bound on distances (bounds.distance_bounds), of
-// which the rests depend on the farthest center. One block of 256 threads.
+// What k centers moved, added to what they moved before; if these are the first, or the sums came to be `longest`, they
+// begin anew. moved: (k,). squares: their |z|^2. way: (2, k), A + M and M in double, and drift: (4, k), the same from
+// above and from below, as active.cu has them. margins: the factor of |y|^2 and the rest of the bound on scores
+// (exact.Frame.margin), the factor and the rest of the bound on distances (bounds.distance_bounds), of which the rests
+// depend on the farthest center. One block of 256 threads.
 extern "C" __global__ void __launch_bounds__(256)
 movement(const double* __restrict__ moved, const float* __restrict__ squares, int k, int first, double longest,
          double per_norm, double per_center, double margin, double relative, double per_reach, double absolute,

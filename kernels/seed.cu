@@ -20,11 +20,12 @@ __device__ __forceinline__ int64 mass(double closest, W weight, double power, do
     return power == 0.0 ? weight_mass(weight, unit) : weigh(rint(__dmul_rn(closest, power)), weight);
 }
 
-// `power`, or, if that is negative, exact.power_for the largest D left. room: what is left of the sums' bits when those
-// of the total weight are taken off.
+// `power`, or, if that is negative, exact.power_for the largest D left; any if none is. room: what is left of the sums'
+// bits when those of the total weight are taken off.
 __device__ __forceinline__ double power_of(double power, const uint64* largest, int room) {
+    if (power >= 0.0) return power;
     double left = __longlong_as_double((int64)*largest);
-    if (power >= 0.0 || left == 0.0) return fabs(power);
+    if (left == 0.0) return 1.0;
     int exponent;
     double mantissa = frexp(left, &exponent);
     return ldexp(1.0, min(1000, room - (exponent - (mantissa == 0.5))));
@@ -147,41 +148,71 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
     }
 }
 
-// closest: lowered to D to the candidate of that place, or, if that is negative, to the first of those m that leave the
-// least sums, unless the total of the step is zero; then centers (steps, d) gets its coordinates. owners: (n,), which of
-// the centers closest is of, `owner` being the new one; negative if owners are not known. numbers: of the candidates'
-// rows, and rows: of the owners', to which the new one's is added. limits: (owners so far, padded), for each candidate.
-// largest: at step + 1, the bits of the largest that remains, 0 before. The rest as potentials has it.
+// What remains of D of row i to its closest center once the candidate of that place is one, and whether it is closer.
+__device__ __forceinline__ double remaining(const X* x, int64 i, int d, const double* candidates, int place, int padded,
+                                            bool wide, double so_far, bool first, bool& closer) {
+    double distance[1] = {};
+    measure(distance, x + i * d, candidates + place, padded, d, wide);
+    closer = first || distance[0] < so_far;
+    return closer ? distance[0] : so_far;
+}
+
+__device__ __forceinline__ uint64 larger(uint64 most, double distance) {
+    uint64 bits = (uint64)__double_as_longlong(distance);
+    return bits > most ? bits : most;
+}
+
+// closest: lowered to D to the candidate of that place, or set to it if that is the first center. largest: the bits of
+// the largest that remains, 0 before. The rest as potentials has it.
 extern "C" __global__ void __launch_bounds__(256, 4)
 accept_center(const X* __restrict__ x, long long n, int d, const double* __restrict__ candidates, int place, int padded,
-              const unsigned long long* __restrict__ sums, int m, const unsigned long long* __restrict__ totals,
-              int step, const long long* __restrict__ numbers, int first, int limited,
-              const double* __restrict__ limits, int owner, double* __restrict__ closest, int* __restrict__ owners,
-              long long* __restrict__ rows, double* __restrict__ centers, unsigned long long* __restrict__ largest) {
-    int thread = blockIdx.x * blockDim.x + threadIdx.x;
-    if (place < 0) {
-        if (totals[step] == 0) return;
-        place = 0;
-        for (int c = 1; c < m; c++) place = (int64)sums[c] < (int64)sums[place] ? c : place;
-        for (int j = thread; j < d; j += gridDim.x * blockDim.x) {
-            centers[(int64)step * d + j] = candidates[(int64)j * padded + place];
-        }
-    }
-    if (owner >= 0 && thread == 0) rows[owner] = numbers[place];
+              int first, double* __restrict__ closest, unsigned long long* __restrict__ largest) {
     uint64 most = 0;
     bool wide = is_wide(x, d);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        bool closer;
         double so_far = first ? 0.0 : closest[i];
-        if (!limited || so_far > limits[(int64)owners[i] * padded + place]) {
-            double distance[1] = {};
-            measure(distance, x + i * d, candidates + place, padded, d, wide);
-            if (first || distance[0] < so_far) {
-                closest[i] = so_far = distance[0];
-                if (owner >= 0) owners[i] = owner;
+        so_far = remaining(x, i, d, candidates, place, padded, wide, so_far, first, closer);
+        if (closer) closest[i] = so_far;
+        most = larger(most, so_far);
+    }
+    block_max(largest, most);
+}
+
+// The same of the first of m candidates that leave the least sums, as center number step + 1, unless the total of the
+// step is zero. owners: (n,), which of the centers closest is of. numbers: of the candidates' rows, and rows: of the
+// centers', to which that of this one is added, as its coordinates are to centers (steps, d). limits: (step + 1, padded),
+// for each candidate. largest: at step, and at step + 1, 0 before.
+extern "C" __global__ void __launch_bounds__(256, 4)
+accept_least(const X* __restrict__ x, long long n, int d, const double* __restrict__ candidates, int padded,
+             const unsigned long long* __restrict__ sums, int m, const unsigned long long* __restrict__ totals, int step,
+             const long long* __restrict__ numbers, const double* __restrict__ limits, double* __restrict__ closest,
+             int* __restrict__ owners, long long* __restrict__ rows, double* __restrict__ centers,
+             unsigned long long* __restrict__ largest) {
+    int thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (totals[step] == 0) {  // nor is that of the next, whose masses are the same
+        if (thread == 0) largest[step + 1] = largest[step];
+        return;
+    }
+    int place = 0;
+    for (int c = 1; c < m; c++) place = (int64)sums[c] < (int64)sums[place] ? c : place;
+    for (int j = thread; j < d; j += gridDim.x * blockDim.x) {
+        centers[(int64)step * d + j] = candidates[(int64)j * padded + place];
+    }
+    if (thread == 0) rows[step + 1] = numbers[place];
+    uint64 most = 0;
+    bool wide = is_wide(x, d);
+    for (int64 i = thread; i < n; i += (int64)gridDim.x * blockDim.x) {
+        double so_far = closest[i];
+        if (so_far > limits[(int64)owners[i] * padded + place]) {
+            bool closer;
+            so_far = remaining(x, i, d, candidates, place, padded, wide, so_far, false, closer);
+            if (closer) {
+                closest[i] = so_far;
+                owners[i] = step + 1;
             }
         }
-        uint64 bits = (uint64)__double_as_longlong(so_far);
-        most = bits > most ? bits : most;
+        most = larger(most, so_far);
     }
     block_max(largest + step + 1, most);
 }
@@ -195,9 +226,7 @@ accept_all(const X* __restrict__ x, long long n, int d, const double* __restrict
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         double distance[1] = {};
         measure(distance, x + i * d, centers + (int64)labels[i] * d, 1, d, wide);
-        double remains = closest[i] = fmin(distance[0], closest[i]);
-        uint64 bits = (uint64)__double_as_longlong(remains);
-        most = bits > most ? bits : most;
+        most = larger(most, closest[i] = fmin(distance[0], closest[i]));
     }
     block_max(largest, most);
 }
@@ -237,8 +266,7 @@ run_sums(long long n, const W* __restrict__ weights, const double* __restrict__ 
     }
 }
 
-// runs: (count,), from sums to inclusive prefix sums, in place. totals: at step, their total; once it was zero it stays
-// that. draws: (steps, m), by which ranks (m,) are found, -1 if the total is zero; m is 0 if the host will. clear:
+// runs: (count,), from sums to inclusive prefix sums, in place. totals: at step, their total. draws: (steps, m), by which ranks (m,) are found, -1 if the total is zero; m is 0 if the host will. clear:
 // (clears,), set to zero for kernels to come. One block of SCAN threads.
 extern "C" __global__ void __launch_bounds__(SCAN)
 prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned long long* totals, int step,
@@ -261,7 +289,6 @@ prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned lon
         }
         total += all;
     }
-    if (step > 0 && totals[step - 1] == 0) total = 0;
     if (threadIdx.x == 0) totals[step] = (uint64)total;
     for (int i = threadIdx.x; i < m; i += SCAN) {
         ranks[i] = total ? rank_of(draws[(int64)step * m + i], (uint64)total) : -1;
@@ -270,13 +297,13 @@ prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned lon
 }
 
 // Of each of m ranks, below the total, the first row whose prefix sum exceeds it: its number, and its coordinates as a
-// column of candidates (d, padded); nothing of those below zero. centers: the numbers of the rows that own others so far. limits: (owners, padded),
+// column of candidates (d, padded); nothing of those below zero. rows: the numbers of those that own others so far. limits: (owners, padded),
 // and their least, 0 before; see potentials. Blocks of SCAN threads, as many to each rank as share the owners.
 extern "C" __global__ void __launch_bounds__(SCAN)
 find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights, const double* __restrict__ closest,
      double power, double unit, const unsigned long long* __restrict__ largest, int room, int step,
      const unsigned long long* __restrict__ prefix, long long count, const long long* __restrict__ ranks, int m,
-     int padded, double* __restrict__ candidates, long long* __restrict__ numbers, const long long* __restrict__ centers,
+     int padded, double* __restrict__ candidates, long long* __restrict__ numbers, const long long* __restrict__ rows,
      int owners, double* __restrict__ limits, unsigned long long* __restrict__ least) {
     __shared__ int64 warps[SCAN / 32];
     __shared__ int64 found;
@@ -316,7 +343,7 @@ find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
     bool wide = is_wide(x, d);
     for (int o = part * SCAN + threadIdx.x; o < owners; o += gridDim.x / m * SCAN) {
         double between = 0.0;
-        for_features(x + centers[o] * d, d, wide,
+        for_features(x + rows[o] * d, d, wide,
                      [&](X z, int j) { between = add_square(between, value(row[j]), value(z)); });
         double limit = limits[(int64)o * padded + candidate] = limit_of(between);
         atomicMax(&least[o], least_key(limit));

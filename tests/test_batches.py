@@ -150,6 +150,30 @@ def test_memory_may_run_out_beside_rows_on_the_device():
     assert ran_out > 10
 
 
+def test_memory_may_run_out_in_the_middle_of_seeding(on, monkeypatch):
+    """When some centers are chosen already, and when they come down."""
+    expected = KMeans(12, random_state=0, max_iter=2, device="cpu").fit(X)
+    on(HostCuda(build="fast", seed=1))
+    for name, method in (("run", gpu.Gpu.run), ("get", gpu.Gpu.get)):
+        for at in count(0, 7 if name == "run" else 1):
+            left = [at]
+
+            def failing(*args, left=left, method=method, **how):
+                left[0] -= 1
+                if left[0] == -1:
+                    raise MemoryError("full")
+                return method(*args, **how)
+
+            monkeypatch.setattr(gpu.Gpu, name, failing)
+            found = KMeans(12, random_state=0, max_iter=2, device="cpu").fit(X)
+            assert found.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes(), (name, at)
+            assert found.labels_.tobytes() == expected.labels_.tobytes()
+            if left[0] >= 0:
+                break
+        assert at > 6
+        monkeypatch.setattr(gpu.Gpu, name, method)
+
+
 def test_pinned_memory_may_run_out_anywhere(on, monkeypatch):
     """On the way down, too: an answer that is lost could not be asked for again, since labels have changed by then."""
     monkeypatch.setattr(gpu, "PIECE", 128)  # less than the sums of five clusters

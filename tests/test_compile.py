@@ -150,6 +150,8 @@ BUDGETS = {
     # addresses and the loop. A float16 is converted by ten.
     "accept_center": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 6 + 12) / 8)),
     "accept_center of float16": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 16 + 12) / 8)),
+    "accept_least": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 6 + 12) / 8)),
+    "accept_least of float16": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 16 + 12) / 8)),
     "accept_all": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 6 + 11) / 8)),
     "accept_all of float16": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 16 + 11) / 8)),
     # A row's mass: distance and weight, a product, rounding, a sum of 64 bits. Shared: the sums of eight warps.

@@ -15,15 +15,15 @@ from gpukmeans.points.cuda import CudaPoints
 
 
 class Compiled(HostCuda):
-    """The CPU in a GPU's place, as a process begins: with nothing in memory. compiled: the files that it compiled."""
+    """The CPU in a GPU's place, as a process begins: with nothing in memory. compiled: the kernels that it compiled."""
 
     def __init__(self, **how):
         self.compiled = []
         super().__init__(build="fast", **how)
 
-    def compile(self, source, options, filename):
-        self.compiled.append(filename)
-        return super().compile(source, options, filename)
+    def compile(self, source, *more, **how):
+        self.compiled.append(next(name for name in ("extent", "assign_few") if f"\n{name}(" in source))
+        return super().compile(source, *more, **how)
 
 
 def extent(cp):
@@ -40,7 +40,7 @@ def folder(monkeypatch, tmp_path):
 
 
 def test_another_process_compiles_nothing(folder):
-    assert extent(Compiled()) == ["extent.cu"]
+    assert extent(Compiled()) == ["extent"]
     assert extent(Compiled()) == []
     (kept,) = folder.iterdir()
     assert kept.name.startswith("gpukmeans-")
@@ -48,10 +48,10 @@ def test_another_process_compiles_nothing(folder):
 
 def test_another_gpu_or_type_is_compiled_for(folder):
     extent(Compiled())
-    assert extent(Compiled(capability="80")) == ["extent.cu"]
+    assert extent(Compiled(capability="80")) == ["extent"]
     other = Compiled()
     CudaPoints(other, np.array([[3], [7]], np.uint8)).extent()
-    assert other.compiled == ["extent.cu"]
+    assert other.compiled == ["extent"]
 
 
 def test_a_changed_include_is_compiled(folder, monkeypatch, tmp_path):
@@ -62,13 +62,33 @@ def test_a_changed_include_is_compiled(folder, monkeypatch, tmp_path):
     assert extent(Compiled()) == []
     with (copy / "common.cuh").open("a") as file:
         file.write("// of another version\n")
-    assert extent(Compiled()) == ["extent.cu"]
+    assert extent(Compiled()) == ["extent"]
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(folder):
     folder.parent.write_text("a file where the folder would be")
-    assert extent(Compiled()) == ["extent.cu"]
-    assert extent(Compiled()) == ["extent.cu"]
+    assert extent(Compiled()) == ["extent"]
+    assert extent(Compiled()) == ["extent"]
+
+
+@pytest.mark.parametrize("left", [0, 50, 100])
+def test_what_was_damaged_is_compiled_again(folder, left):
+    extent(Compiled())
+    (kept,) = folder.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:left])
+    assert extent(Compiled()) == ["extent"]
+    assert kept.read_bytes() == whole
+
+
+def test_cupys_variables_are_heeded(folder, monkeypatch):
+    monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "1")
+    assert extent(Compiled()) == ["extent"]
+    assert not folder.exists()
+    monkeypatch.delenv("CUPY_CACHE_IN_MEMORY")
+    extent(Compiled())
+    monkeypatch.setenv("CUPY_COMPILE_WITH_PTX", "1")
+    assert extent(Compiled()) == ["extent"]
 
 
 def test_the_folder_is_cupys(monkeypatch):

@@ -68,7 +68,7 @@ def functions(cp):
 
     options = ("--std=c++17", f"-I{files('gpukmeans.kernels')}")
     module = cp.cuda.Module()
-    module.load(cp.cuda.compiler.compile_using_nvrtc(SOURCE, options, filename="products.cu")[0])
+    module.load(cp.cuda.compiler.compile_using_nvrtc(SOURCE, options, cache_in_memory=True)[0])
     return {name: module.get_function(name) for name in ("multiply", "split")}
 
 

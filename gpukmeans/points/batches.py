@@ -136,6 +136,18 @@ class Batches:
         self._decided += batch.uncertain
         return result
 
+    def _of_held(self, work: Callable[[Batch], Result]) -> Result | None:
+        """The result of work on all rows; None if they are not one batch, or are no more, since memory ran out."""
+        failure = None
+        if self._held is not None:
+            try:
+                return work(self._held)
+            except MemoryError as error:
+                failure = str(error)  # see `_try`
+        if failure is not None:
+            self._shrink(failure)
+        return None
+
     def _taken(self, rows: slice) -> Batch:
         """The batch of these rows, sent ahead or now."""
         sent, self._next = self._next, None
@@ -235,8 +247,9 @@ class Batches:
         return sum(coarse), sum(fine)
 
     def labels(self) -> Any:
-        if self._held is not None:
-            return self._each(lambda batch, rows: batch.labels())[0]
+        held = self._of_held(lambda batch: batch.labels())
+        if held is not None:
+            return held
         assert self._labels is not None
         return self._answer(self._labels.copy())
 
@@ -305,11 +318,14 @@ class Batches:
         return largest
 
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        nothing = np.empty((0, self.d)), farthest
-        if self._held is None:
-            return nothing
-        made = self._each(lambda batch, rows: batch.accept_drawn(draws, farthest) if batch is self._held else nothing)
-        return made[0]
+        alone = self._held is not None
+        made = self._of_held(lambda batch: batch.accept_drawn(draws, farthest))
+        if made is not None:
+            return made
+        if alone:  # some steps were made, perhaps: back to the first center, which is proposed still
+            self.restart()
+            self.accept(0)
+        return np.empty((0, self.d)), farthest
 
     def accept_all(self, centers: Floats) -> float:
         uses = "rows, labels, closest"

@@ -1,7 +1,7 @@
 """Points on a GPU: the rows stay in device memory, the kernels of `kernels/` do the work.
 
-Everything of size n lives on the device from the first call on; what crosses the bus in an iteration is
-centers one way and sums the other. The kernels compute what exact.py defines; the tests run them on a
+Everything of size n lives on the device from the first call on; what crosses the bus in an iteration is of size
+k d. The kernels compute what exact.py defines; the tests run them on a
 CPU too, with an object of the same few methods in CuPy's place, which is why CuPy is an argument here.
 """
 
@@ -210,7 +210,7 @@ class CudaPoints:
 
     def sums(self) -> Ints:
         assert self._by is not None, "no centers were assigned to"
-        return self._by.sums()
+        return self._by.sums(self._weighed_rows(), self._memory_for_bounds())
 
     def labels(self) -> Any:
         return self._labelled().there if self._stay else self.labels_on_host()
@@ -239,7 +239,9 @@ class CudaPoints:
     def farthest(self, centers: Floats, m: int) -> Farthest:
         by = self._labelled()
         by.proposals.forget()
-        labels, distance = by.there, self._scratch()
+        labels = by.there
+        # Seeding may be under way, and need that memory itself.
+        distance = self._scratch() if self._seeds.closest is None else self._gpu.empty(self.n, np.float64)
         device = self._gpu.put(centers)
         self._gpu.launch("distance", "own_distances", self.n, *self._rows(), device, labels, distance)
         n = np.int64(self.n)

@@ -178,11 +178,6 @@ class Gpu:
         with self:
             target.set(np.ascontiguousarray(array).reshape(target.shape))
 
-    def pinned(self, size: int) -> NDArray[np.uint64]:
-        """Host memory (size,) that copies read and write while the host goes on."""
-        with self:
-            return np.frombuffer(self.cp.cuda.alloc_pinned_memory(8 * size), np.uint64, size)
-
     def upload(self, target: Any, source: NDArray[Any]) -> Iterator[slice]:
         """Copy source into target of the same shape and dtype; yields the rows that are on their way.
 
@@ -261,17 +256,23 @@ class Gpu:
 
 
 class Answer:
-    """An array of uint64 on its way to the host, to a buffer of pinned memory; what follows need not wait for it."""
+    """An array of uint64 (size,) on its way to the host, again and again; what follows need not wait for it."""
 
-    def __init__(self, gpu: Gpu, array: Any, buffer: NDArray[np.uint64]) -> None:
-        self._gpu, self._buffer, self._launched = gpu, buffer, list(gpu.launched)
+    def __init__(self, gpu: Gpu, size: int) -> None:
+        self._gpu = gpu
+        self._launched: list[str] = []  # before the last one was sent for
         with gpu:
+            self._buffer = np.frombuffer(gpu.cp.cuda.alloc_pinned_memory(8 * size), np.uint64, size)
             self._arrived = gpu.cp.cuda.Event()
-            array.get(out=buffer, blocking=False)
+
+    def send_for(self, array: Any) -> None:
+        self._launched = list(self._gpu.launched)
+        with self._gpu:
+            array.get(out=self._buffer, blocking=False)
             self._arrived.record()
 
     def wait(self) -> NDArray[np.uint64]:
-        """What arrived."""
+        """What arrived, there until the next is sent for."""
         with self._gpu:
             self._arrived.synchronize()
         if self._gpu.launched[: len(self._launched)] == self._launched:

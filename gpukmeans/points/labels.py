@@ -22,10 +22,10 @@ from gpukmeans.points.proposals import Means, Proposals
 COUNTS = 3
 
 # A fit makes some thirty iterations, and ends with up to two more on the device than it needed. To gain, these must
-# take less than what the host takes in between for all others: by count 60 us, and 10 ns for each value of the centers.
-# Up to so many rows, at 1.2 10^13 pairs and features a second: 15 * (60 us + k d * 10 ns) * 1.2e13 / (k d).
-MOST_GUESSED = 1.8e6
-GUESSED_VALUES = 1.08e10
+# take less than what the host takes in between for all others: by count HOST seconds, and HOST_VALUE for each value of
+# the centers. The device takes PAIR for each feature of a row and a center.
+ITERATIONS, IN_VAIN = 30, 2
+HOST, HOST_VALUE, PAIR = 60e-6, 10e-9, 1 / 1.2e13
 
 Bounds = Callable[[], Any] | None
 
@@ -37,14 +37,6 @@ class Rows(NamedTuple):
     n: np.int64
     d: np.int32
     w: Any
-
-
-class Guess(Answer):
-    """The answers to an assignment that was not asked for. listed: whether it left rows out."""
-
-    def __init__(self, gpu: Gpu, array: Any, buffer: NDArray[np.uint64], listed: bool) -> None:
-        self.listed = listed
-        super().__init__(gpu, array, buffer)
 
 
 class Labels:
@@ -76,7 +68,8 @@ class Labels:
     ) -> None:
         self._gpu, self.k, self._n, self._d = gpu, k, n, d
         self._scales, self._unit, self._summing = scales, unit, summing
-        self._guessing = guessing and frame is not None and n < MOST_GUESSED + GUESSED_VALUES / (k * d)
+        gain, price = ITERATIONS * (HOST + k * d * HOST_VALUE), IN_VAIN * n * k * d * PAIR
+        self._guessing = guessing and frame is not None and price < gain
         self.there = gpu.full(n, -1, np.int32)
         # Counts, sums, and the centers that they are of.
         self._end = COUNTS + k * (d + 1)
@@ -84,11 +77,16 @@ class Labels:
         self._counts = self._answers[:COUNTS]
         self._means = Means(self._answers[COUNTS : self._end], offset, scale, np.float64(1 / unit))
         self.proposals = Proposals(gpu, n, d, dtype, frame, self._answers[self._end :].view(np.float64))
-        self._sums: NDArray[np.uint64] | None = None  # as they were answered
-        self._centers: Floats = np.empty((k, d))  # those last asked for
-        self._guess: Guess | None = None
+        # The centers last asked for, and their sums if these came; both may lie in what `_heeded` received.
+        self._asked: Floats | None = None
+        self._sums: NDArray[np.uint64] | None = None
+        self._heeded: Answer | None = None
+        # Whether labels and sums on the device may be those of other centers: a guess's, whose answer may be coming.
+        self._astray = False
+        self._guess: Answer | None = None
+        self._guess_listed = False  # whether it left rows out
         self._unheeded = 0  # guesses one after another that were in vain
-        self._pinned: list[NDArray[np.uint64]] = []
+        self._two: list[Answer] = []
         self.uncertain = self.compared = 0
 
     def restart(self) -> None:
@@ -99,24 +97,30 @@ class Labels:
         guess = self._guess
         if guess is not None:
             answers = guess.wait()
-            if (answers[self._end :] == np.ascontiguousarray(centers).view(np.uint64).reshape(-1)).all():
+            found = answers[self._end :]
+            if (found == np.ascontiguousarray(centers).view(np.uint64).reshape(-1)).all():
+                changed = self._take(answers, self._guess_listed, found.view(np.float64).reshape(centers.shape), guess)
                 self._unheeded = 0
                 self._guess_next(rows, bounds, answers)
-                self._centers = answers[self._end :].view(np.float64).reshape(centers.shape)
-                return self._heed(answers, guess.listed)
-            self.catch_up(rows, bounds)  # how many labels change is counted from those asked for before
-        expected, self._sums = self._expected(), None
-        self._centers = centers.copy()
+                return changed
+        self.catch_up(rows, bounds)  # how many labels change is counted from those asked for before
+        expected = self._expected()
+        self._astray = True
         self._label_by(rows, bounds, centers)
         # The sums come with the counts, so that the host waits once.
         answers = self._gpu.get(self._answers[: self._end if self._summing else COUNTS])
+        changed = self._take(answers, self.proposals.listed, centers.copy(), None)
         if expected is not None and np.array_equal(expected, centers):
             self._guess_next(rows, bounds, answers)
-        return self._heed(answers, self.proposals.listed)
+        return changed
 
-    def _heed(self, answers: NDArray[np.uint64], listed: bool) -> int:
+    def _take(self, answers: NDArray[np.uint64], listed: bool, centers: Floats, heeded: Answer | None) -> int:
+        """What was answered is of these centers, which were asked for; returns how many labels changed."""
+        self._sums = None
+        self._asked, self._heeded = centers, heeded
         if self._summing:
             self._sums = answers[COUNTS : self._end]
+        self._guess, self._astray = None, False
         changed, decided, length = answers[:COUNTS].tolist()
         self.uncertain += decided
         self.compared += length if listed else self._n
@@ -136,9 +140,12 @@ class Labels:
             *(self._means.sums, self._counts, np.int32(self.proposals.listed), self.proposals.list),
             shared=size if summing == 2 else 0,
         )
+        self.proposals.settled()
 
-    def sums(self) -> Ints:
+    def sums(self, rows: Rows, bounds: Bounds) -> Ints:
+        """Of the centers last asked for, (k, d + 1)."""
         if self._sums is None:
+            self.catch_up(rows, bounds)
             self._sums = self._gpu.get(self._means.sums)
         return self._clusters(self._sums).copy()
 
@@ -155,22 +162,29 @@ class Labels:
         return self._scales.centers(sums) if sums[:, -1].all() else None
 
     def _guess_next(self, rows: Rows, bounds: Bounds, answers: NDArray[np.uint64]) -> None:
-        """Label by the means of what was answered, unless the host will have something else in mind."""
-        self._guess = None
+        """Label by the means of what was answered, unless the host will have something else in mind. Nobody asked for
+        it, so that nobody is told should memory run out."""
         if answers[0] == 0 or not self._clusters(answers[COUNTS : self._end])[:, -1].all():
             return
-        if not self._pinned:
-            with suppress(MemoryError):
-                self._pinned = [self._gpu.pinned(len(self._answers)) for _ in range(2)]
-        if self._pinned:
-            self._pinned.reverse()  # the other one holds the answers
-            self._label_by(rows, bounds, self._means)
-            self._guess = Guess(self._gpu, self._answers, self._pinned[0], self.proposals.listed)
+        with suppress(MemoryError):
+            if not self._two:
+                self._two = [Answer(self._gpu, len(self._answers)) for _ in range(2)]
+            answer = self._two[self._two[0] is self._heeded]
+            self._astray = True
+            self._label_by(rows, self.proposals.within(bounds), self._means)
+            answer.send_for(self._answers)
+            self._guess, self._guess_listed = answer, self.proposals.listed
 
     def catch_up(self, rows: Rows, bounds: Bounds) -> None:
-        """Should the device be ahead, go back to the labels and sums of the centers last asked for."""
-        guess, self._guess = self._guess, None
-        if guess is not None:
-            self._unheeded += 1
-            if guess.wait()[0] > 0:
-                self._label_by(rows, bounds, self._centers)
+        """Should the device be astray, go back to the labels and sums of the centers last asked for."""
+        if not self._astray:
+            return
+        if self._guess is None or self._guess.wait()[0] > 0:
+            if self._asked is None:
+                with self._gpu:
+                    self.there.fill(-1)
+                    self._answers.fill(0)
+            else:
+                self._label_by(rows, self.proposals.within(bounds), self._asked)
+        self._unheeded += self._guess is not None
+        self._guess, self._astray = None, False

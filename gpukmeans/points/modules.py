@@ -35,18 +35,29 @@ def _binary(cp: Any, family: str, options: tuple[str, ...]) -> bytes:
     """Machine code for the current device."""
     folder = Path(str(files("gpukmeans.kernels")))
     sources = {path.name: path.read_text() for path in sorted(folder.glob("*.cu*"))}
-    compiler = cp.__version__, cp.cuda.nvrtc.getVersion(), cp.cuda.Device().compute_capability
-    key = hashlib.sha256(repr((sources, family, options, compiler)).encode()).hexdigest()
+    compiler = cp.__version__, cp.cuda.nvrtc.getVersion(), os.environ.get("CUPY_COMPILE_WITH_PTX")
+    key = _digest(repr((sources, family, options, compiler, cp.cuda.Device().compute_capability)).encode())
     path = _folder() / f"gpukmeans-{key}.cubin"
     with suppress(OSError):
-        return path.read_bytes()
+        kept = path.read_bytes()
+        if kept[:_DIGITS] == _digest(kept[_DIGITS:]).encode():
+            return kept[_DIGITS:]
     words = ("--std=c++17", f"-I{folder}", *options)
-    binary, _ = cp.cuda.compiler.compile_using_nvrtc(sources[f"{family}.cu"], words, filename=f"{family}.cu")
-    with suppress(OSError):  # then it is compiled again in the next process
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as file:
-            file.write(binary)
-    return bytes(binary)
+    binary, _ = cp.cuda.compiler.compile_using_nvrtc(sources[f"{family}.cu"], words, cache_in_memory=True)
+    binary = bytes(binary)
+    if os.environ.get("CUPY_CACHE_IN_MEMORY") != "1":
+        with suppress(OSError):  # then it is compiled again in the next process
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(path) as file:
+                file.write(_digest(binary).encode() + binary)
+    return binary
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+_DIGITS = len(_digest(b""))  # in front of what is kept: to load what was damaged may end the process
 
 
 def _folder() -> Path:

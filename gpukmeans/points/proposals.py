@@ -54,7 +54,7 @@ class Proposals:
         self.next = gpu.empty(n, np.int32)
         self._none = gpu.nothing.view(np.int32)
         self.listed, self.list = False, self._none
-        self._kept = False  # whether there are bounds, which are of the labels
+        self._kept = self._written = False  # whether there are bounds, which are of the labels, or will be
         if frame is None:
             return
         # The type that rows are brought into the frame with (kernels/assign.cuh).
@@ -77,6 +77,14 @@ class Proposals:
         """The bounds are no longer there, or not of the labels."""
         self._kept = False
 
+    def settled(self) -> None:
+        """What was proposed is what the rows have."""
+        self._kept = self._written
+
+    def within(self, bounds: Callable[[], Any] | None) -> Callable[[], Any] | None:
+        """For `propose`, if it shall not need more memory than before."""
+        return None if self.list is self._none else bounds
+
     def propose(
         self, x: Any, labels: Any, given: Floats | Means, counts: Any, bounds: Callable[[], Any] | None
     ) -> None:
@@ -85,8 +93,8 @@ class Proposals:
         counts: of which the third becomes the list's length. bounds(): (n,) float64 of memory that is this object's
         until `forget`; None if no later call will profit from it.
         """
-        search = self._given(given) if isinstance(given, np.ndarray) else self._search
-        kept, self._kept = self._kept, False  # should anything fail
+        search, means = (self._search, given) if isinstance(given, Means) else (self._given(given), None)
+        kept, self._kept, self._written = self._kept, False, False
         if search is None:
             self.listed = False
             with self._gpu:
@@ -102,7 +110,7 @@ class Proposals:
             if self.list is self._none:
                 self.list = gpu.empty(self.n, np.int32)
         self.listed = kept and bounds is not None
-        table, squares = self._forms(search, given)
+        table, squares = self._forms(search, means)
         if self.listed:
             gpu.run(
                 *("active", "active", min(gpu.blocks, -(-self.n // (BLOCK * EACH))), BLOCK, x, n, np.int32(self.d)),
@@ -118,7 +126,7 @@ class Proposals:
             options=search.options,
             shared=search.shared,
         )
-        self._kept = bounds is not None
+        self._written = bounds is not None
 
     def _given(self, centers: Floats) -> searches.Search | None:
         """Send the centers; returns how rows are compared with them, None if scores do not serve."""
@@ -131,15 +139,14 @@ class Proposals:
             return searches.many(self._frame, self.k)
         return self._search
 
-    def _forms(self, search: searches.Search, given: Floats | Means) -> tuple[Any, Any]:
+    def _forms(self, search: searches.Search, means: Means | None) -> tuple[Any, Any]:
         """Make the centers' forms, and account for how far they have moved; returns what the search reads."""
         gpu, k, d = self._gpu, np.int32(self.k), np.int32(self.d)
         table, squares = self._table, self._squares
         if search is not self._search:
             table, squares = gpu.empty(search.words, search.dtype), gpu.empty(search.padded, np.float32)
-        summed = isinstance(given, Means)
         gpu.launch(
-            *("centers", "center_forms", 32 * search.padded, *(given if summed else self._no_means), np.int32(summed)),
+            *("centers", "center_forms", 32 * search.padded, *(means or self._no_means), np.int32(means is not None)),
             *(self.centers, k, d, self._offset, self._scale, np.int32(search.padded), self._framed, squares),
             *(self.columns, self._moved),
         )

@@ -49,7 +49,7 @@ class Seeds:
     def restart(self) -> None:
         self.closest: Any = None
         self._power = np.float64(0.0)  # of the masses that prefix sums are of; 0 for weights
-        self._found: dict[bytes, int] = {}  # the rows found last, and their numbers
+        self._found: tuple[bytes, int] | None = None  # the row found last, if it was one, and its number
         self._first: int | None = None  # the row that is the only center, if it was found
 
     def total(self, n: np.int64, exponent: int | None) -> int:
@@ -80,7 +80,7 @@ class Seeds:
         )
         host = self._gpu.get(answers)
         found = np.ascontiguousarray(host[:size].reshape(int(d), width)[:, :m].T)
-        self._found = {row.tobytes(): number for row, number in zip(found, host[size:].view(np.int64), strict=True)}
+        self._found = (found.tobytes(), int(host[size:].view(np.int64)[0])) if m == 1 else None
         return found
 
     def propose(self, candidates: Floats) -> None:
@@ -105,15 +105,14 @@ class Seeds:
         """memory: (n,) float64 for `closest`, should this be the first."""
         first = self.closest is None
         closest = memory if first else self.closest
-        largest, nothing = self._gpu.zeros(1, np.uint64), self._gpu.nothing
+        largest = self._gpu.zeros(1, np.uint64)
         self._gpu.launch(
             *("seed", "accept_center", int(n), x, n, d, self._columns, np.int32(candidate)),
-            *(np.int32(padded(self._count)), self._none, np.int32(0), self._none, np.int32(-1)),
-            *(nothing.view(np.int64), np.int32(first), np.int32(False), nothing, np.int32(-1), closest),
-            *(nothing.view(np.int32), nothing.view(np.int64), nothing, largest),
+            *(np.int32(padded(self._count)), np.int32(first), closest, largest),
         )
         self.closest = closest
-        self._first = self._found.get(self._candidates[candidate].tobytes()) if first else None
+        found = self._found if first else None
+        self._first = found[1] if found and found[0] == self._candidates[candidate].tobytes() else None
         return self._largest(largest)
 
     def accept_all(self, x: Any, n: np.int64, d: np.int32, centers: Floats, labels: Any) -> float:
@@ -131,7 +130,7 @@ class Seeds:
 
         Returns, for the steps made, centers (made, d), and for these and the next the total mass and the largest D
         that remain: (made + 1,), or (steps,) and (steps + 1,). A step whose total is zero, and all after it, are not
-        made. If memory runs out, none was.
+        made. Should memory run out, steps may have been made.
         """
         gpu, features = self._gpu, int(d)
         steps, m = draws.shape
@@ -150,7 +149,7 @@ class Seeds:
 
         blocks, block = min(gpu.blocks, count), min(RUN, BLOCK)
         # As kernels take them: numbers, and arguments that stand together.
-        m_, width_, yes, no, by_device = np.int32(m), np.int32(width), np.int32(1), np.int32(0), np.float64(-1.0)
+        m_, width_, limited, by_device = np.int32(m), np.int32(width), np.int32(True), np.float64(-1.0)
         mass, runs = (self._w, self.closest, by_device, self._unit), (prefix, np.int64(count))
         for i in range(steps):
             step, owned = np.int32(i), np.int32(i + 1)
@@ -163,13 +162,13 @@ class Seeds:
                 *(numbers, rows, owned, limits, least),
             )
             gpu.launch(
-                *("seed", "potentials", int(n), x, n, d, self._w, self.closest, columns, m_, width_, yes, owners),
+                *("seed", "potentials", int(n), x, n, d, self._w, self.closest, columns, m_, width_, limited, owners),
                 *(least, by_device, *scale, sums),
                 resident=RESIDENT,
             )
             gpu.launch(
-                *("seed", "accept_center", int(n), x, n, d, columns, np.int32(-1), width_, sums, m_, totals, step),
-                *(numbers, no, yes, limits, owned, self.closest, owners, rows, centers, largest),
+                *("seed", "accept_least", int(n), x, n, d, columns, width_, sums, m_, totals, step, numbers, limits),
+                *(self.closest, owners, rows, centers, largest),
             )
         self._first = None
         host = gpu.get(left)

@@ -131,7 +131,10 @@ class HostArray:
                 data = self._memory.worker.read(self.address, self.nbytes)
                 result[...] = np.frombuffer(data, self.dtype).reshape(self.shape)
 
-        host.streams.current[-1].give("down", read, later=is_pinned(result))
+        later = is_pinned(result)
+        if later:
+            result.reshape(-1).view(np.uint8).fill(0xA5)  # what whoever does not wait finds
+        host.streams.current[-1].give("down", read, later=later)
         if blocking:
             host.streams.current[-1].synchronize()
         return result
@@ -166,11 +169,13 @@ class HostArray:
 
 
 class Function:
-    """A kernel: function((grid,), (block,), (arguments,), shared_mem=0)."""
+    """cupy.cuda.Function, a kernel: function((grid,), (block,), (arguments,), shared_mem=0)."""
 
     def __init__(self, module: Module, name: str) -> None:
         self._module, self._name = module, name
-        self.max_dynamic_shared_size_bytes = ATTRIBUTES["MaxSharedMemoryPerBlock"]
+
+    def _most_shared(self) -> int:
+        return ATTRIBUTES["MaxSharedMemoryPerBlock"]
 
     def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared_mem: int = 0) -> None:
         host = self._module.host
@@ -186,12 +191,11 @@ class Function:
             raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: invalid argument: {where}")
         if math.prod(block) > max_threads:
             raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: __launch_bounds__({max_threads}) is exceeded: {where}")
-        if not 0 <= self.max_dynamic_shared_size_bytes <= ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]:
-            raise CUDADriverError(
-                f"CUDA_ERROR_INVALID_VALUE: max_dynamic_shared_size_bytes={self.max_dynamic_shared_size_bytes}: {where}"
-            )
-        if not 0 <= shared_mem <= self.max_dynamic_shared_size_bytes:
-            raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: {self.max_dynamic_shared_size_bytes} allowed: {where}")
+        most_shared = self._most_shared()
+        if not 0 <= most_shared <= ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]:
+            raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: max_dynamic_shared_size_bytes={most_shared}: {where}")
+        if not 0 <= shared_mem <= most_shared:
+            raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: {most_shared} allowed: {where}")
         if len(args) != len(parameters):
             raise TypeError(f"kernel {self._name} takes {len(parameters)} arguments, not {len(args)}")
         numbers = [
@@ -234,8 +238,21 @@ class Function:
         return data.ljust(8, b"\0")
 
 
+class RawKernel(Function):
+    """cupy.RawKernel, of which more shared memory may be asked for."""
+
+    def __init__(self, module: Module, name: str) -> None:
+        super().__init__(module, name)
+        self.max_dynamic_shared_size_bytes = ATTRIBUTES["MaxSharedMemoryPerBlock"]
+
+    def _most_shared(self) -> int:
+        return self.max_dynamic_shared_size_bytes
+
+
 class Module:
     """cupy.cuda.Module. Its machine code is the name of a shared library."""
+
+    _kernel = Function
 
     def __init__(self, host: HostCuda) -> None:
         self.host = host
@@ -248,7 +265,7 @@ class Module:
         _, kernels = self.loaded(self.host.worker())
         if name not in kernels:
             raise CUDADriverError(f"CUDA_ERROR_NOT_FOUND: no kernel {name}, but {', '.join(kernels)}")
-        return Function(self, name)
+        return self._kernel(self, name)
 
     def loaded(self, worker: Worker) -> tuple[int, dict[str, tuple[int, int, list[str]]]]:
         """The handle that this worker knows, and each kernel's number, most threads, and parameters."""
@@ -263,11 +280,13 @@ class Module:
 class RawModule(Module):
     """cupy.RawModule: compiled when a function is first asked for, unlike CuPy's with the given options alone."""
 
+    _kernel = RawKernel
+
     def __init__(
         self, host: HostCuda, code: str, options: Sequence[str] = (), name_expressions: Sequence[str] | None = None
     ) -> None:
         super().__init__(host)
-        self._source = code, tuple(options), "code.cu", name_expressions
+        self._source = code, tuple(options), name_expressions
 
     def get_function(self, name: str) -> Function:
         binary, _ = self.host.compile(*self._source)
@@ -322,7 +341,11 @@ class HostCuda:
         )
 
     def compile(
-        self, source: str, options: Sequence[str] = (), filename: str = "", names: Sequence[str] | None = None
+        self,
+        source: str,
+        options: Sequence[str] = (),
+        names: Sequence[str] | None = None,
+        cache_in_memory: bool = True,
     ) -> tuple[bytes, None]:
         """cupy.cuda.compiler.compile_using_nvrtc, see Module."""
         return str(building.module(self.build, source, tuple(options), tuple(names or ()))).encode(), None
