@@ -1,0 +1,196 @@
+"""Seeding by the CUDA kernels, on a CPU: k-means++ as the device decides it, held to NumPy's; see test_kernels.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from host_cuda.runtime import HostCuda
+from test_kernels import WEIGHTS, values
+
+from gpukmeans import lloyd
+from gpukmeans.exact import Weights
+from gpukmeans.points import gpu, seeds
+from gpukmeans.points.cuda import CudaPoints
+from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans.seeding import kmeans_plusplus
+
+
+@pytest.fixture(scope="module")
+def address():
+    return HostCuda(build="address", seed=1)
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+def test_every_step_of_seeding_is_numpys(address, weighing):
+    """More rows than a run has, so that ranks are looked up in runs first."""
+    x = values("float32", 2500, 2)
+    weights = WEIGHTS[weighing](np.random.default_rng(2), len(x))
+    summary, used = (None, None) if weights is None else Weights.of(np.maximum(weights, 0.25).astype(np.float64))
+    found = []
+    for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary)):
+        lloyd.prepare(points, *points.extent())
+        said = [points.total(None)]
+        said.append(points.find([0, said[0] // 2, said[0] - 1]).tolist())
+        points.restart()
+        for center in (x[:1], x[7:9], x[100:103]):
+            points.propose(center.astype(np.float64))
+            if len(said) > 2:
+                said.append(points.potentials(20, exact=True))
+            said.append(points.accept(len(center) - 1))
+            said.append(points.total(20))
+            said.append(points.find([0, said[-1] // 3, said[-1] - 1]).tolist())
+        for m in (4, 9, 16, 17, 33):  # more than a lane, a part of a warp, a warp take at once
+            total = points.total(20)
+            candidates = points.find([total * i // m for i in range(m)])
+            points.propose(candidates)
+            said += [candidates.tolist(), points.potentials(20, exact=True), points.accept(m // 2)]
+        many = x[200:230].astype(np.float64)
+        said += [points.assign(many) > 0, points.accept_all(many), points.total(20)]
+        said.append(points.find([0, said[-1] // 3, said[-1] - 1]).tolist())
+        said.append(kmeans_plusplus(points, 9, np.random.RandomState(3)).tolist())
+        found.append(said)
+    assert found[1] == found[0]
+
+
+def steps_of(monkeypatch, points, k, draws):
+    """k-means++ on the points, prepared: the total mass of each step, the largest D after each, and the centers."""
+    masses, left = [], []
+
+    def noted(method):
+        def call(*args):
+            answer = method(*args)
+            if method.__name__ == "accept_drawn":
+                masses.extend(answer[1].tolist())
+                left.extend(answer[2].tolist())
+            elif method.__name__ == "accept":
+                left.append(answer)
+            elif args[0] is not None:
+                masses.append(answer)
+            return answer
+
+        return call
+
+    lloyd.prepare(points, *points.extent())
+    if isinstance(points, CudaPoints):
+        monkeypatch.setattr(points._seeds, "accept_drawn", noted(points._seeds.accept_drawn))
+    else:
+        points.total, points.accept = noted(points.total), noted(points.accept)
+    centers = kmeans_plusplus(points, k, draws)
+    return masses, left, centers.tolist()
+
+
+class Drawn:
+    """In a generator's place: the first row with a mass is drawn first, and then by these."""
+
+    def __init__(self, *draws):
+        self.draws = draws
+
+    def random_sample(self, shape=None):
+        return 0.0 if shape is None else np.repeat(self.draws, shape[1]).reshape(shape)
+
+
+@pytest.mark.parametrize(("d", "sides", "scale"), [(1, 300, 1), (3, 9, 2.0**470), (18, 2, 1), (3, 9, 2.0**-498)])
+def test_seeding_leaves_out_no_row_that_a_candidate_takes(address, monkeypatch, d, sides, scale):
+    """On a lattice, where rows lie just at the limits and a little beside them; also where masses are of few bits."""
+    monkeypatch.setattr(seeds, "RUN", 32)
+    monkeypatch.setattr(seeds, "OWNERS", 128)  # several blocks of 32 threads, each in several turns, find limits
+    rng = np.random.default_rng(d)
+    x = rng.integers(0, sides, (700, d)) + rng.integers(-1, 2, (700, d)) * 2.0 ** -rng.integers(22, 45, (700, d))
+    x *= scale
+    for k in (3, 12, 60, 300):  # 3 to 7 candidates at a time
+        expected, found = (
+            steps_of(monkeypatch, points, k, np.random.RandomState(k))
+            for points in (NumPyPoints(x), CudaPoints(address, x))
+        )
+        assert len(found[0]) == k - 1
+        assert len(found[1]) == k
+        assert found == expected, k
+
+
+def test_limits_of_seeding_bear_rounding(address, monkeypatch):
+    """Rows so near the middle of a center and a candidate that the D to either are in the wrong order, or below a
+    quarter of that between the two."""
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        center, candidate = rng.random((2, 18))
+        x = np.repeat([center, *[(center + candidate) / 2] * 60, candidate], [1] * 62, axis=0)
+        for i in range(1, 61):
+            for j in rng.integers(0, 18, 2):
+                x[i, j] = np.nextafter(x[i, j], candidate[j])
+        draws = Drawn(1 - 2.0**-53, 0.5)
+        expected, found = (
+            steps_of(monkeypatch, points, 3, draws) for points in (NumPyPoints(x), CudaPoints(address, x))
+        )
+        assert found[2][1] == candidate.tolist()
+        assert found == expected
+
+
+@pytest.mark.parametrize("d", [3, 20])
+def test_seeding_reads_only_rows_that_a_candidate_may_take(address, monkeypatch, d):
+    """Three of four blobs, all but their centers, become the candidate itself, and nobody sees it."""
+    blob = np.repeat(np.arange(4), 100)
+    x = np.random.default_rng(0).normal(0, 1, (400, d)).astype(np.float32)
+    x[:, 0] += 100 * blob
+    own = address.asarray(x)
+    draws = Drawn(0.9, 0.5, 0.5, 0.0)  # each blob has a center then; the last are in the first blob
+    expected = steps_of(monkeypatch, NumPyPoints(x), 5, draws)
+    others = [row for row in np.flatnonzero(blob > 0) if x[row].astype(float).tolist() not in expected[2]]
+    assert len(others) == 297
+    run, drawn = gpu.Gpu.run, []
+
+    def change(self, family, name, *args, **how):
+        run(self, family, name, *args, **how)
+        drawn.append(name)
+        if name == "find" and drawn.count("find") == 5:  # one of them for the first center
+            for row in others:
+                own[row : row + 1].set(np.array(expected[2][4:], np.float32))
+
+    monkeypatch.setattr(gpu.Gpu, "run", change)
+    points = CudaPoints(address, own)
+    assert steps_of(monkeypatch, points, 5, draws) == expected
+    assert drawn.count("accept_least") == 4
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+def test_where_no_mass_is_left_the_host_goes_on(address, monkeypatch, weighing):
+    """Six locations, and ten centers: the last four repeat points, drawn by weight."""
+    x = values("float32", 6, 2)[np.arange(200) % 6]
+    weights = WEIGHTS[weighing](np.random.default_rng(2), len(x))
+    summary, used = (None, None) if weights is None else Weights.of(weights + 1.0)
+    expected, found = (
+        steps_of(monkeypatch, points, 10, np.random.RandomState(1))
+        for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary))
+    )
+    assert found[2] == expected[2]
+    assert found[0][:6] == [*expected[0][:5], 0]
+    assert found[1][:6] == expected[1][:6]
+
+
+@pytest.mark.parametrize(("near", "far", "weight"), [(2.0**60, 2.0**60, 2.0**-74), (2.0**40, 2.0**103, 2.0**-190)])
+def test_a_row_whose_mass_is_nothing_is_left(address, monkeypatch, near, far, weight):
+    """It weighs less than 2**-62 of all, and is off its center when eight are asked for. The steps end with a total of
+    zero, though its D is larger than one, or than any integer."""
+    x = values("float64", 6, 2)[np.arange(60) % 5] * near
+    x[59] = values("float64", 6, 2)[5] * far
+    summary, used = Weights.of(np.where(np.arange(60) < 59, 1.0, weight))
+    expected, found = (
+        steps_of(monkeypatch, points, 8, np.random.RandomState(1))
+        for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary))
+    )
+    assert found[2] == expected[2]
+    made = found[0].index(0)
+    assert found[0][:made] == expected[0][:made]
+    assert found[1][made] == expected[1][made] > 1
+
+
+@pytest.mark.parametrize("weighing", ["none", "copies"])
+def test_seeding_waits_for_no_center(address, monkeypatch, weighing):
+    x = values("float32", 2000, 3)
+    weights = WEIGHTS[weighing](np.random.default_rng(2), len(x))
+    summary, used = (None, None) if weights is None else Weights.of(weights + 1.0)
+    points = CudaPoints(address, x, used, summary)
+    lloyd.prepare(points, *points.extent())
+    waits, get = [], gpu.Gpu.get
+    monkeypatch.setattr(gpu.Gpu, "get", lambda self, array: waits.append(array) or get(self, array))
+    kmeans_plusplus(points, 40, np.random.RandomState(0))
+    assert len(waits) == 5  # the weight, the first center, the D it leaves; then all others, and the masses
