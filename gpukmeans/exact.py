@@ -365,6 +365,14 @@ class Frame:
             exponent = min(exponent, 126)
         return Frame(offset, exponent) if abs(exponent) <= 380 and len(low) < 2**17 else None
 
+    def at_zero(self, low: Floats, high: Floats) -> Frame:
+        """The same of data within [low, high] with an offset of zero, if its scale can be the same: y is then x times a
+        power of two. Else as it is."""
+        largest = magnitude(low, high)
+        if largest > 0 and ceil_log2(largest) == -self.exponent:
+            return Frame(np.zeros(len(low)), self.exponent)
+        return self
+
     @property
     def scale(self) -> float:
         return 2.0**self.exponent

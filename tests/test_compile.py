@@ -216,6 +216,9 @@ BUDGETS = {
     "assign_tensor of float16": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 13)), tensor_shared(2)),
     "assign_tensor of float64": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3 + 2)), tensor_shared(2)),
     "assign_tensor of uint8": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(1 + 5, parts=1)), tensor_shared(1)),
+    "assign_tensor of float16 at zero": Budget(
+        TWO_BLOCKS, Loop("HMMA", sixteen_features(1 + 13, parts=1)), tensor_shared(1)
+    ),
     # A value of sums: two divisions of 14 with what they need on the side, four loads, three stores, and addresses.
     "center_forms": Budget(FOUR_BLOCKS, Loop("LDG.64", 92 / 4)),
     # Of each center two sums, and what it moved. Shared: of eight warps two largest and which, and a |z|^2.
@@ -307,6 +310,10 @@ def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, in
     family, x, weights, size = specialisation
     options = [f"-DX_KIND={KINDS[x]}", f"-DWEIGHT_KIND={weights}", *([f"-D{SIZES[family]}={size}"] if size else [])]
     check(family, options, tmp_path, x, size)
+
+
+def test_two_products_of_float16_compile_within_their_budget(tmp_path: Path) -> None:
+    check("assign_tensor", ["-DX_KIND=1", "-DAT_ZERO"], tmp_path, "float16 at zero", None)
 
 
 @pytest.mark.parametrize(("channels", "label"), [(1, "unsigned char"), (3, "unsigned short"), (3, "int")])

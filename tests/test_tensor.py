@@ -13,7 +13,7 @@ from test_kernels import mirrored, same, values
 
 from gpukmeans import KMeans, lloyd
 from gpukmeans.exact import U32, Frame
-from gpukmeans.points import gpu, searches
+from gpukmeans.points import gpu, modules, searches
 from gpukmeans.points.cuda import CudaPoints
 
 DTYPES = ["uint8", "float16", "float32", "float64"]
@@ -224,6 +224,23 @@ def test_fits_are_numpys(on, address, dtype):
     assert address.launches["assign_tensor"] > before + 3
 
 
+def test_float16_about_zero_takes_two_products(on, address, monkeypatch):
+    """Some of it too small for the float16 that are multiplied."""
+    x = values("float16", 300, 19) - np.float16(100)
+    x[:, ::4] *= np.float16(2.0**-16)
+    compiled = []
+    binary = modules._binary
+    monkeypatch.setattr(
+        modules, "_binary", lambda cp, family, words: compiled.append(words) or binary(cp, family, words)
+    )
+    cp = HostCuda(build="address", seed=1)
+    same(on, cp, x, 40)
+    assert [words for words in compiled if "-DAT_ZERO" in words]
+    compiled.clear()
+    same(on, HostCuda(build="fast", seed=1), x + np.float16(100), 40)
+    assert not [words for words in compiled if "-DAT_ZERO" in words]
+
+
 @pytest.mark.parametrize("seed", [2, 3])
 def test_no_race_and_no_order_of_threads(on, monkeypatch, seed):
     """More tiles of rows than blocks at once, more tiles of centers than one."""
@@ -231,6 +248,7 @@ def test_no_race_and_no_order_of_threads(on, monkeypatch, seed):
     cp = HostCuda(build="race" if seed == 2 else "address", seed=seed)
     same(on, cp, values("float32", 700, 20), 140, max_iter=2)
     same(on, cp, values("uint8", 300, 33), 40, max_iter=2)
+    same(on, cp, values("float16", 300, 33) - np.float16(100), 40, max_iter=2)
     assert cp.launches["assign_tensor"] > 4
 
 
@@ -251,7 +269,7 @@ def test_no_race_and_no_order_of_threads(on, monkeypatch, seed):
 def test_they_serve_where_their_bound_holds(serves, d, k, scale):
     x = np.random.default_rng(0).uniform(-1, 1, (50, d)) * scale
     frame = Frame.of(x.min(axis=0), x.max(axis=0))
-    assert (searches.tensor(frame, k) is not None) == serves
+    assert (searches.tensor(frame, k, x.dtype) is not None) == serves
 
 
 @pytest.mark.parametrize(("reach", "used"), [(3.0, True), (4.5, False), (-4.5, False)])

@@ -141,6 +141,8 @@ class CudaPoints:
 
     def _within(self, low: Floats, high: Floats) -> None:
         self._frame = Frame.of(low, high)
+        if self._frame is not None and self._dtype == np.float16:
+            self._frame = self._frame.at_zero(low, high)  # for tensor cores, see searches.tensor
 
     def prepare(self, scales: Scales) -> None:
         self._scales = scales

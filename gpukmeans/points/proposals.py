@@ -64,7 +64,7 @@ class Proposals:
         self._offset = gpu.put(np.pad(frame.offset, padding).astype(self._type))
         self._scale = np.float64(frame.scale)
         self._is_few = d <= searches.FEW_FEATURES
-        on_tensor_cores = searches.tensor(frame, k) if gpu.tensor_cores and not self._is_few else None
+        on_tensor_cores = searches.tensor(frame, k, dtype) if gpu.tensor_cores and not self._is_few else None
         self._search = searches.few(frame, k) if self._is_few else on_tensor_cores or searches.many(frame, k)
         self._framed, self._squares = gpu.empty(k * d, np.float32), gpu.empty(self._search.padded, np.float32)
         self._table = gpu.empty(self._search.words, self._search.dtype)

@@ -104,16 +104,16 @@ def many(frame: Frame, k: int) -> Search:
     )
 
 
-def tensor(frame: Frame, k: int) -> Search | None:
+def tensor(frame: Frame, k: int, dtype: np.dtype) -> Search | None:
     """As `many`, or None where the kernel or its bound does not serve. Coordinates of centers in the frame may be up to
-    LARGEST_TENSOR_CENTER."""
+    LARGEST_TENSOR_CENTER. Rows of float16 are that in the frame too if its offset is zero, and take two products."""
     if k < FEWEST_TENSOR_CENTERS or frame.exponent > LARGEST_TENSOR_EXPONENT:
         return None
     d = len(frame.offset)
     tiles, depth = -(-k // TENSOR_TILE), d + -d % TENSOR_DEPTH
     return Search(
         kernel="assign_tensor",
-        options=(),
+        options=("-DAT_ZERO",) if dtype == np.float16 and not frame.offset.any() else (),
         rows=128,
         shape=(np.int32(d), np.int32(depth)),
         scale=frame.scale * 2.0**14,
