@@ -50,8 +50,8 @@ __device__ __forceinline__ float norm_between(const X* x, int d, const F* offset
 }
 
 // centers: (k, d), in the frame. labels, room: aligned to 16 bytes. room, reach: (n,). drift: (4, k), A + M from above
-// and from below, M from above and from below. margins: see centers.cu.
-// rows: (n,), the list; listed: its length, 0 before. Blocks of 256 threads.
+// and from below, M from above and from below. margins: see centers.cu. rows: (n,), the list; listed: its
+// length, 0 before. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 4)
 active(const X* __restrict__ x, long long n, int d, const F* __restrict__ offset, F scale,
        const float* __restrict__ centers, const int* __restrict__ labels, float* __restrict__ room,

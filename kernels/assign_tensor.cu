@@ -3,11 +3,10 @@
 //
 // Rows and centers in the frame are float32 numbers, 24 bits; a float16 has 11. So each is the sum of two float16, and
 // of the four products of such sums three are needed: high high, high low, low high; the fourth is below the last bit.
-// Rows of uint8 are exact in one float16, as rows of float16 are where the frame's offset is zero (AT_ZERO), and take two
-// products. Values are multiplied by 2^14 first, so that parts
-// that matter stay clear of float16's subnormal numbers, of which PTX promises nothing. Tensor cores may cut off what
-// they add at the last bit of the sum so far; so 16 features are summed by themselves, the small products first, and
-// then added to those before by an addition that rounds.
+// Rows of uint8 are exact in one float16, as those of float16 are where the frame's offset is zero (AT_ZERO), and take
+// two products. Values are multiplied by 2^14 first, so that parts that matter stay clear of float16's subnormal numbers,
+// of which PTX promises nothing. Tensor cores may cut off what they add at the last bit of the sum so far; so 16 features
+// are summed by themselves, the small products first, and then added to those before by an addition that rounds.
 //
 // A block compares 128 rows with 128 centers at a time, 16 features at a time, each of its eight warps 32 rows with 64
 // centers. Shared memory holds operands as lanes hold them, so that one load of 16 bytes brings a lane its share of 16
@@ -24,11 +23,10 @@
 #define DEPTH 16
 #define ROWS 128
 #define CENTERS 128
-#ifdef AT_ZERO
-#define PARTS 1  // float16 numbers to a row's value
-#else
-#define PARTS (X_KIND == 0 ? 1 : 2)
+#ifndef AT_ZERO
+#define AT_ZERO 0
 #endif
+#define PARTS (X_KIND == 0 || AT_ZERO ? 1 : 2)  // float16 numbers to a row's value
 #define SQUARES_DOWN 3.725290298461914e-9f   // 2^-28, back from rows times 2^14
 #define PRODUCTS_DOWN 7.450580596923828e-9f  // 2^-27, back from their products with -2 z times 2^13
 

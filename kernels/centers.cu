@@ -23,15 +23,12 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
         if (summed && center < k) weight = __dmul_rn((double)(int64)sums[(int64)center * (d + 1) + d], inverse);
         for (int j = lane; center < k && j < d; j += 32) {
             int64 at = (int64)center * d + j;
-            double before = columns[(int64)j * k + center], value = before;
-            if (!summed) {
-                value = centers[at];
-            } else {
+            if (summed) {
                 double mean = __ddiv_rn((double)(int64)sums[(int64)center * (d + 1) + j], weight);
-                value = __dadd_rn(__ddiv_rn(mean, steps[j]), middle[j]);
+                centers[at] = __dadd_rn(__ddiv_rn(mean, steps[j]), middle[j]);
             }
-            if (summed) centers[at] = value;
-            double z = __dmul_rn(__dsub_rn(value, (double)offset[j]), scale), step = __dsub_rn(value, before);
+            double value = centers[at], z = __dmul_rn(__dsub_rn(value, (double)offset[j]), scale);
+            double step = __dsub_rn(value, columns[(int64)j * k + center]);
             square = __dadd_rn(square, __dmul_rn(z, z));
             way = __dadd_rn(way, __dmul_rn(step, step));
             framed[at] = (float)z;
@@ -49,7 +46,7 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
     }
 }
 
-// The two largest of the threads' pairs, in shared memory for each warp, then in `top` for all.
+// The two largest of some numbers, and whose the largest is.
 struct Two {
     double first, second;
     int which;
@@ -73,7 +70,8 @@ movement(const double* __restrict__ moved, const float* __restrict__ squares, in
     __shared__ Two tops[8];
     __shared__ float largest[8];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    Two top = {-1.0, -1.0, k};
+    const Two nobody = {-1.0, -1.0, k};
+    Two top = nobody;
     float square = 0.0f;
     for (int c = threadIdx.x; c < k; c += blockDim.x) {
         top = two_largest(top, {first ? 0.0 : moved[c], -1.0, c});
@@ -87,9 +85,9 @@ movement(const double* __restrict__ moved, const float* __restrict__ squares, in
     }
     if (lane == 0) tops[warp] = top, largest[warp] = square;
     __syncthreads();
-    top = tops[0];
+    top = nobody;  // its own warp is among them
     for (int w = 0; w < 8; w++) {
-        if (w) top = two_largest(top, tops[w]);
+        top = two_largest(top, tops[w]);
         square = fmaxf(square, largest[w]);
     }
     if (threadIdx.x == 0) {

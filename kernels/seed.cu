@@ -148,13 +148,11 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
     }
 }
 
-// What remains of D of row i to its closest center once the candidate of that place is one, and whether it is closer.
-__device__ __forceinline__ double remaining(const X* x, int64 i, int d, const double* candidates, int place, int padded,
-                                            bool wide, double so_far, bool first, bool& closer) {
+// D of a row to a single column.
+__device__ __forceinline__ double measure_one(const X* row, const double* column, int padded, int d, bool wide) {
     double distance[1] = {};
-    measure(distance, x + i * d, candidates + place, padded, d, wide);
-    closer = first || distance[0] < so_far;
-    return closer ? distance[0] : so_far;
+    measure(distance, row, column, padded, d, wide);
+    return distance[0];
 }
 
 __device__ __forceinline__ uint64 larger(uint64 most, double distance) {
@@ -170,10 +168,9 @@ accept_center(const X* __restrict__ x, long long n, int d, const double* __restr
     uint64 most = 0;
     bool wide = is_wide(x, d);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        bool closer;
         double so_far = first ? 0.0 : closest[i];
-        so_far = remaining(x, i, d, candidates, place, padded, wide, so_far, first, closer);
-        if (closer) closest[i] = so_far;
+        double distance = measure_one(x + i * d, candidates + place, padded, d, wide);
+        if (first || distance < so_far) closest[i] = so_far = distance;
         most = larger(most, so_far);
     }
     block_max(largest, most);
@@ -205,10 +202,9 @@ accept_least(const X* __restrict__ x, long long n, int d, const double* __restri
     for (int64 i = thread; i < n; i += (int64)gridDim.x * blockDim.x) {
         double so_far = closest[i];
         if (so_far > limits[(int64)owners[i] * padded + place]) {
-            bool closer;
-            so_far = remaining(x, i, d, candidates, place, padded, wide, so_far, false, closer);
-            if (closer) {
-                closest[i] = so_far;
+            double distance = measure_one(x + i * d, candidates + place, padded, d, wide);
+            if (distance < so_far) {
+                closest[i] = so_far = distance;
                 owners[i] = step + 1;
             }
         }
@@ -224,9 +220,8 @@ accept_all(const X* __restrict__ x, long long n, int d, const double* __restrict
     uint64 most = 0;
     bool wide = is_wide(x, d);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        double distance[1] = {};
-        measure(distance, x + i * d, centers + (int64)labels[i] * d, 1, d, wide);
-        most = larger(most, closest[i] = fmin(distance[0], closest[i]));
+        double distance = measure_one(x + i * d, centers + (int64)labels[i] * d, 1, d, wide);
+        most = larger(most, closest[i] = fmin(distance, closest[i]));
     }
     block_max(largest, most);
 }
@@ -266,8 +261,9 @@ run_sums(long long n, const W* __restrict__ weights, const double* __restrict__ 
     }
 }
 
-// runs: (count,), from sums to inclusive prefix sums, in place. totals: at step, their total. draws: (steps, m), by which ranks (m,) are found, -1 if the total is zero; m is 0 if the host will. clear:
-// (clears,), set to zero for kernels to come. One block of SCAN threads.
+// runs: (count,), from sums to inclusive prefix sums, in place. totals: at step, their total. draws: (steps, m), by
+// which ranks (m,) are found, -1 if the total is zero; m is 0 if the host will. clear: (clears,), set to zero for kernels
+// to come. One block of SCAN threads.
 extern "C" __global__ void __launch_bounds__(SCAN)
 prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned long long* totals, int step,
             const double* __restrict__ draws, int m, long long* __restrict__ ranks,
@@ -297,8 +293,9 @@ prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned lon
 }
 
 // Of each of m ranks, below the total, the first row whose prefix sum exceeds it: its number, and its coordinates as a
-// column of candidates (d, padded); nothing of those below zero. rows: the numbers of those that own others so far. limits: (owners, padded),
-// and their least, 0 before; see potentials. Blocks of SCAN threads, as many to each rank as share the owners.
+// column of candidates (d, padded); nothing of those below zero. rows: the numbers of those that own others so far.
+// limits: (owners, padded), and their least, 0 before; see potentials. Blocks of SCAN threads, as many to each rank as
+// share the owners.
 extern "C" __global__ void __launch_bounds__(SCAN)
 find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights, const double* __restrict__ closest,
      double power, double unit, const unsigned long long* __restrict__ largest, int room, int step,

@@ -313,7 +313,7 @@ def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, in
 
 
 def test_two_products_of_float16_compile_within_their_budget(tmp_path: Path) -> None:
-    check("assign_tensor", ["-DX_KIND=1", "-DAT_ZERO"], tmp_path, "float16 at zero", None)
+    check("assign_tensor", ["-DX_KIND=1", "-DAT_ZERO=1"], tmp_path, "float16 at zero", None)
 
 
 @pytest.mark.parametrize(("channels", "label"), [(1, "unsigned char"), (3, "unsigned short"), (3, "int")])

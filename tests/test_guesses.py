@@ -134,7 +134,7 @@ def test_nothing_is_guessed_of_empty_clusters_of_large_data_or_of_batches(on, fa
     assert fast.launches["settle"] == 2 * (model.n_iter_ + 1)
 
 
-def guessing(cp, monkeypatch=None):
+def guessing(cp):
     x = blobs(200, 3, 6)
     points = CudaPoints(cp, x)
     scales = lloyd.prepare(points, *points.extent())

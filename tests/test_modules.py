@@ -19,6 +19,7 @@ class Compiled(HostCuda):
 
     def __init__(self, **how):
         self.compiled = []
+        modules._sources.cache_clear()
         super().__init__(build="fast", **how)
 
     def compile(self, source, *more, **how):

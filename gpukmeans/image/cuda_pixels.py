@@ -28,8 +28,7 @@ class CudaPixels:
 
     def __init__(self, cp: Any, pixels: Any, launched: list[str] | None = None) -> None:
         self.n, self._channels = pixels.shape
-        self._launched = [] if launched is None else launched
-        self._gpu = Gpu(cp, (f"-DCHANNELS={self._channels}",), launched=self._launched)
+        self._gpu = Gpu(cp, (f"-DCHANNELS={self._channels}",), launched=launched)
         self._stay = self._gpu.holds(pixels)
         self._pixels = self._gpu.put(pixels)
 
@@ -76,7 +75,7 @@ class CudaPixels:
         cp, moved = self._gpu.cp, self._gpu.empty((self.n, self._channels), np.uint8)
         pattern = self._gpu.put(offsets), np.int32(len(offsets))
         self._launch("add_offsets", self.n, self._pixels, np.int64(self.n), np.uint32(width), *pattern, moved)
-        held = CudaPixels(cp, moved, self._launched)
+        held = CudaPixels(cp, moved, self._gpu.launched)
         codes, counts = held.count()
         if CudaColors.serves(codes, self._channels, self.n):
             labels = CudaColors(cp, codes, counts, self.n).nearest(palette, "rgb")

@@ -43,14 +43,14 @@ def distance_bounds(d: int) -> tuple[float, float, float]:
     return 1 + (d + 12) * U32, 1.11 * U32, math.sqrt(d) * (1.11 * U32 + 2.0**-60)
 
 
-def moved(old: Floats, new: Floats, scale: float, features: int) -> tuple[Floats, Floats]:
-    """How far each of k centers moved, and the most that any other did: (k,), from above, times scale.
+def moved(old: Floats, new: Floats, scale: float) -> tuple[Floats, Floats]:
+    """How far each of k centers (d, k) moved, and the most that any other did: (k,), from above, times scale.
 
-    features: the axis of the arrays that they are along. 2**-30 is more than the roundings of up to 2**17 squares.
+    2**-30 is more than the roundings of up to 2**17 squares.
     """
     step = new - old
     step *= step
-    own = np.sqrt(step.sum(axis=features)) * (scale * (1 + 2.0**-30))
+    own = np.sqrt(step.sum(axis=0)) * (scale * (1 + 2.0**-30))
     first = int(own.argmax())
     others = np.full(len(own), own[first])
     if len(own) > 1:
@@ -72,7 +72,7 @@ class Drift:
     @staticmethod
     def between(old: Target, new: Target) -> Drift:
         assert new.frame is not None
-        own, others = moved(old.centers, new.centers, new.frame.scale, features=0)
+        own, others = moved(old.centers, new.centers, new.frame.scale)
         steps = np.flatnonzero((new.centers != old.centers).any(axis=0))
         few = steps if 0 < len(steps) <= _FEW_MOVED * len(own) else None
         return Drift(_round_up(own), _round_up(others), Drift._half_gap(new), few)

@@ -1,8 +1,8 @@
 """Points on a GPU: the rows stay in device memory, the kernels of `kernels/` do the work.
 
-Everything of size n lives on the device from the first call on; what crosses the bus in an iteration is of size
-k d. The kernels compute what exact.py defines; the tests run them on a
-CPU too, with an object of the same few methods in CuPy's place, which is why CuPy is an argument here.
+Everything of size n lives on the device from the first call on; what crosses the bus in an iteration is of size k d.
+The kernels compute what exact.py defines; the tests run them on a CPU too, with an object of the same few methods in
+CuPy's place, which is why CuPy is an argument here.
 """
 
 from __future__ import annotations

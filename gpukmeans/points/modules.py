@@ -34,7 +34,7 @@ def _module(cp: Any, device: int, family: str, options: tuple[str, ...]) -> Any:
 def _binary(cp: Any, family: str, options: tuple[str, ...]) -> bytes:
     """Machine code for the current device."""
     folder = Path(str(files("gpukmeans.kernels")))
-    sources = {path.name: path.read_text() for path in sorted(folder.glob("*.cu*"))}
+    sources = _sources(folder)
     compiler = cp.__version__, cp.cuda.nvrtc.getVersion(), os.environ.get("CUPY_COMPILE_WITH_PTX")
     key = _digest(repr((sources, family, options, compiler, cp.cuda.Device().compute_capability)).encode())
     path = _folder() / f"gpukmeans-{key}.cubin"
@@ -51,6 +51,11 @@ def _binary(cp: Any, family: str, options: tuple[str, ...]) -> bytes:
             with atomic(path) as file:
                 file.write(_digest(binary).encode() + binary)
     return binary
+
+
+@cache
+def _sources(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(folder.glob("*.cu*"))}
 
 
 def _digest(content: bytes) -> str:

@@ -113,7 +113,7 @@ def tensor(frame: Frame, k: int, dtype: np.dtype) -> Search | None:
     tiles, depth = -(-k // TENSOR_TILE), d + -d % TENSOR_DEPTH
     return Search(
         kernel="assign_tensor",
-        options=("-DAT_ZERO",) if dtype == np.float16 and not frame.offset.any() else (),
+        options=("-DAT_ZERO=1",) if dtype == np.float16 and not frame.offset.any() else (),
         rows=128,
         shape=(np.int32(d), np.int32(depth)),
         scale=frame.scale * 2.0**14,
