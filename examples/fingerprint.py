@@ -18,7 +18,7 @@ from gpukmeans import KMeans, workloads
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or cuda:all (default: auto)")
     args = parser.parse_args()
     row = "{:<8} {:<12}  {:<12}  {:<12}  {}"
     print(row.format("workload", "data", "centers", "labels", "inertia"))

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     demo = commands.add_parser("demo", help="cluster three data sets, beside scikit-learn, and draw the results")
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: ./demo)")
-    demo.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    demo.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or cuda:all (default: auto)")
     demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="random_state of every fit (default: 0)")
     demo.set_defaults(run=_demo)
     info = commands.add_parser("info", help="print the device, libraries and threads in use")

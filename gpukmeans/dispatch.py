@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
+from itertools import pairwise
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -28,22 +29,27 @@ from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
 from gpukmeans.points.gpu import Ahead
 from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans.points.parallel import Parallel
 from gpukmeans.points.sparse import rows_of
 
 logger = logging.getLogger("gpukmeans")
 
 Result = TypeVar("Result")
 
+# Values of a part of the data, at least: one GPU has done with a million pixels before another could be asked.
+PART = 2**22
+
 # What stands for device="auto", so that a whole program can be moved without touching it.
 VARIABLE = "GPUKMEANS_DEVICE"
 
 
 def resolve(device: str, near: int | None = None) -> str:
-    """The device to use: "cpu" or "cuda:N".
+    """The device to use: "cpu", "cuda:N", or for several GPUs "cuda:N,M".
 
     device: "auto" takes the environment variable GPUKMEANS_DEVICE if it is set, else a GPU if one can
-    be used, else NumPy. "cpu" is NumPy. "cuda:N" is CUDA's GPU N, "cuda" the one with the most free memory.
-    near: the GPU that holds the data, if any; it is then the one that "auto" and "cuda" mean.
+    be used, else NumPy. "cpu" is NumPy. "cuda:N" is CUDA's GPU N, "cuda:N,M" are both, "cuda:all" all there are, and
+    "cuda" is the one with the most free memory.
+    near: the GPU that holds the data, if any; it is then the one that "auto" and "cuda" mean, and the first of several.
 
     Raises ValueError for any other name, and DeviceError for a GPU that cannot be used.
     """
@@ -51,34 +57,44 @@ def resolve(device: str, near: int | None = None) -> str:
     if device == "auto":
         device = os.environ.get(VARIABLE) or "auto"
         source = f"the environment variable {VARIABLE}"
-    if device != "auto" and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise ValueError(f"{source} must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}.")
+    if device != "auto" and not re.fullmatch(r"cpu|cuda(:all|:\d+(,\d+)*)?", device):
+        raise ValueError(f"{source} must be 'auto', 'cpu', 'cuda', 'cuda:N', 'cuda:N,M' or 'cuda:all', got {device!r}.")
     if device == "cpu":
         return device
     reason = _why_no_cuda()
     if reason is None:
-        gpu = near if near is not None and device in ("auto", "cuda") else _number(device, source)
-        reason = why_no_gpu(gpu)
+        numbers = [near] if near is not None and device in ("auto", "cuda") else _numbers(device, source)
+        reason = next(filter(None, map(why_no_gpu, numbers)), None)
         if reason is None:
-            return f"cuda:{gpu}"
+            return "cuda:" + ",".join(map(str, sorted(numbers, key=lambda number: number != near)))
     if device != "auto":
         raise DeviceError(f"{source}={device!r} cannot be used: {reason}")
     _log_fallback(reason)
     return "cpu"
 
 
-def _number(device: str, source: str) -> int:
-    """Of the GPU that is meant, on a machine with some."""
+def _numbers(device: str, source: str) -> list[int]:
+    """Of the GPUs that are meant, on a machine with some."""
     import cupy
 
     count = cupy.cuda.runtime.getDeviceCount()
+    if device == "cuda:all":
+        return list(range(count))
     if not device.startswith("cuda:"):
         # To ask for free memory takes longer than many a fit.
-        return max(range(count), key=_free_memory) if count > 1 else 0
-    if int(device[5:]) >= count:
+        return [max(range(count), key=_free_memory) if count > 1 else 0]
+    numbers = gpus(device)
+    if max(numbers) >= count:
         names = ", ".join(f"'cuda:{i}'" for i in range(count))
         raise DeviceError(f"{source}={device!r} cannot be used: there is {names}. Use one of these, or 'cuda'.")
-    return int(device[5:])
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{source}={device!r} names a GPU twice. Name each once, or take 'cuda:all'.")
+    return numbers
+
+
+def gpus(device: str) -> list[int]:
+    """The numbers of a device that `resolve` returned; none of "cpu"."""
+    return [int(number) for number in device.removeprefix("cuda:").split(",")] if device != "cpu" else []
 
 
 def _free_memory(gpu: int) -> int:
@@ -104,7 +120,7 @@ def why_no_gpu(gpu: int | None = None) -> str | None:
     reason = _why_no_cuda()
     if reason is not None:
         return reason
-    gpu = _number("auto", "device") if gpu is None else gpu
+    (gpu,) = _numbers("auto", "device") if gpu is None else (gpu,)
     try:
         return _why_no_kernel(gpu)
     except MemoryError as error:  # others may leave soon, so this is not remembered
@@ -167,12 +183,12 @@ def _why_no_kernel(gpu: int) -> str | None:
 
 
 def on(device: str) -> AbstractContextManager:
-    """The context in which Points on a device that `resolve` returned are made and used."""
+    """The context in which Points on a device that `resolve` returned are made and used: its first GPU is current."""
     if device == "cpu":
         return nullcontext()
     import cupy
 
-    return cupy.cuda.Device(int(device[5:]))
+    return cupy.cuda.Device(gpus(device)[0])
 
 
 def make_points(
@@ -193,7 +209,10 @@ def make_points(
         return NumPyPoints(x, weights, summary, lasting, unit, distinct)
     import cupy
 
-    return on_gpu(cupy, x, weights, summary, lasting, unit)
+    numbers = gpus(device)[: max(1, min(len(x), x.size // PART))]
+    if len(numbers) == 1:
+        return on_gpu(cupy, x, weights, summary, lasting, unit)
+    return on_gpus(cupy, numbers, x, weights, summary, lasting, unit)
 
 
 def on_gpu(
@@ -203,20 +222,62 @@ def on_gpu(
     summary: Weights | None = None,
     lasting: bool = True,
     unit: bool = False,
-) -> Points:
-    """CudaPoints for x (n, d), of all rows or, where memory is short, of batches; cp: CuPy."""
-    n, d = x.shape
-    there = isinstance(x, cp.ndarray)
-    whole = summary or Weights.of_rows(n)
+    part: slice | None = None,
+) -> Batches:
+    """CudaPoints for x (n, d) on the current GPU, of all rows or, where memory is short, of batches; cp: CuPy.
+
+    part: of which rows, all unless told; the others are somewhere else.
+    """
+    whole = summary or Weights.of_rows(len(x))
+    there = isinstance(x, cp.ndarray) and part is None
+    first, end = (0, len(x)) if part is None else (part.start, part.stop)
+    answer = cp.asarray if there else np.asarray
 
     beside = Ahead(cp)
 
     def make(rows: slice, ahead: bool) -> CudaPoints:
-        part = None if weights is None else weights[rows]
-        alone = rows == slice(0, n)
-        return CudaPoints(cp, x[rows], part, whole, lasting, there and alone, unit, beside if ahead else None, alone)
+        rows = slice(first + rows.start, first + rows.stop)
+        alone = rows == slice(first, end)
+        w = None if weights is None else weights[rows]
+        return CudaPoints(cp, x[rows], w, whole, lasting, there and alone, unit, beside if ahead else None, alone)
 
-    return Batches(make, n, d, whole, answer=cp.asarray if there else np.asarray, unit=unit, lasting=lasting)
+    return Batches(make, end - first, x.shape[1], whole, answer=answer, unit=unit, lasting=lasting)
+
+
+def on_gpus(
+    cp: Any,
+    numbers: list[int],
+    x: Any,
+    weights: Floats | Ints | None = None,
+    summary: Weights | None = None,
+    lasting: bool = True,
+    unit: bool = False,
+) -> Points:
+    """The same on several GPUs, each with as many rows. If x is on one, that is the current one."""
+    n, d = x.shape
+    whole = summary or Weights.of_rows(n)
+    there = isinstance(x, cp.ndarray)
+    if there:
+        # Other GPUs' streams do not wait for what makes x, nor for what CuPy would make of it to copy it.
+        x = cp.ascontiguousarray(x)
+        cp.cuda.get_current_stream().synchronize()
+    streams: dict[int, Any] = {}
+
+    @contextmanager
+    def enter(i: int) -> Iterator[None]:
+        # A stream for each, since threads may have streams of their own, and any thread may be the one that enters.
+        with cp.cuda.Device(numbers[i]):
+            if i not in streams:
+                streams[i] = cp.cuda.Stream(non_blocking=True)
+            with streams[i]:
+                yield
+
+    bounds = [n * i // len(numbers) for i in range(len(numbers) + 1)]
+    return Parallel(
+        lambda rows: on_gpu(cp, x, weights, whole, lasting, unit, rows),
+        [slice(a, b) for a, b in pairwise(bounds)],
+        *(d, whole, unit, enter, cp.asarray if there else np.asarray),
+    )
 
 
 def where_it_fits(make: Callable[[str], Result], device: str, random_state: Any = None) -> Result:

@@ -42,7 +42,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     """k-means clustering with one answer.
 
     The result of `fit` is a function of the data, the weights, the parameters and the seed alone: the
-    same bits with any number of threads, in any batch size, on any device. Labels are exact in float64
+    same bits with any number of threads, in any batch size, on any device or several. Labels are exact in float64
     whatever arithmetic proposed them.
 
     Parameters
@@ -79,9 +79,9 @@ default="k-means++"
         gives cosine distances. A sample that is zero has no direction: it stays zero, at a squared distance of one
         from every unit vector.
     device : str, default="auto"
-        "cpu" computes on NumPy; "cuda" or "cuda:N" on a GPU; "auto" on a GPU if one can be used. The
-        environment variable GPUKMEANS_DEVICE takes the place of "auto". Under "auto" and "cuda", an array
-        that is on a GPU stays there.
+        "cpu" computes on NumPy; "cuda" or "cuda:N" on a GPU; "cuda:N,M" on those GPUs together, and "cuda:all" on
+        all there are; "auto" on a GPU if one can be used. The environment variable GPUKMEANS_DEVICE takes the
+        place of "auto". Under "auto" and "cuda", an array that is on a GPU stays there.
     output_type : {"input", "numpy", "cupy", "torch", "jax"}, default="input"
         The kind of arrays that come back: "input" for the kind of X, where X is, if X is an array of one
         of these libraries or on a GPU, and NumPy's for anything else.
@@ -509,7 +509,7 @@ default="k-means++"
             x = x if issparse(x) else np.asarray(x)
         else:
             self._validated(arrays.stand_in(x), reset)
-            if device != f"cuda:{gpu}":
+            if gpu not in dispatch.gpus(device):
                 x = arrays.to_numpy(x)
         with dispatch.on(device):
             yield x if x.dtype in DTYPES else x.astype(np.float64), device

@@ -52,7 +52,7 @@ def torch(monkeypatch):
 def cupy(monkeypatch, fresh_dispatch):
     """CuPy on a machine with two GPUs; its arrays are on the first."""
     host = HostCuda(seed=1)
-    module = as_cupy(host, gpus=2)
+    module = as_cupy(host, HostCuda(seed=1))
     module.host = host
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module

@@ -15,10 +15,9 @@ from host_cuda.runtime import CUDARuntimeError, HostCuda, OutOfMemoryError
 from host_cuda.streams import Event
 
 from gpukmeans import DeviceError, KMeans, dispatch, lloyd
-from gpukmeans.exact import Inertia, Weights
 from gpukmeans.points import gpu
 from gpukmeans.points.numpy import NumPyPoints
-from gpukmeans.seeding import kmeans_parallel, kmeans_plusplus
+from gpukmeans.seeding import kmeans_plusplus
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -54,42 +53,6 @@ def test_batches_of_wide_and_whole_numbers(on, init):
     expected = fit(x, init=init, n_init=2 if isinstance(init, str) else 1)
     on(HostCuda(seed=1), 40)
     assert fit(x, init=init, n_init=2 if isinstance(init, str) else 1) == expected
-
-
-def test_every_step_is_that_of_all_rows_at_once():
-    """Locations that stand in several batches, at distances that tie: the first row leads, all rows leave."""
-    x = np.tile(rng.integers(0, 4, (30, 2)), (4, 1)).astype(np.float64)
-    weights = np.arange(1.0, 121.0)
-    summary, used = Weights.of(weights)
-    centers = np.array([[1.0, 1.0], [2.0, 2.0], [99.0, 99.0]])
-    cp, found = HostCuda(seed=1), []
-    for rows in (None, 120, 50, 11):
-        points = NumPyPoints(x, used, summary) if rows is None else dispatch.on_gpu(cp, x, used, summary)
-        if rows is not None:
-            points.rows = rows
-        scales = lloyd.prepare(points, *points.extent())
-        steps = [points.assign(centers), points.labels().tolist(), points.sums().tolist()]
-        for m in (1, 3, 40):
-            far = points.farthest(centers, m)
-            steps += [far.distance.tolist(), far.x.tolist(), far.label.tolist(), points.terms_at(far.x).tolist()]
-        steps += [points.inertia(centers, Inertia.of(scales, centers)), points.distances(centers).tolist()]
-        steps += [kmeans_plusplus(points, 6, np.random.RandomState(3)).tolist()]
-        steps += [
-            kmeans_parallel(points, 6, np.random.RandomState(3), partial(dispatch.make_points, device="cpu")).tolist()
-        ]
-        steps += [points.assign(centers[:2] + 0.25), points.sums().tolist(), points.labels().tolist()]
-        found.append(steps[1:])  # how many changed, equal rows may count as one
-    for steps in found[1:]:
-        assert steps == found[0]
-
-
-def test_no_location_is_far_where_all_are_on_centers():
-    points = dispatch.on_gpu(HostCuda(seed=1), np.repeat(np.eye(2), 5, axis=0))
-    points.rows = 3
-    lloyd.prepare(points, *points.extent())
-    points.assign(np.eye(2))
-    far = points.farthest(np.eye(2), 2)
-    assert (far.distance.shape, far.x.shape, points.terms_at(far.x).shape) == ((0,), (0, 2), (0, 3))
 
 
 # ---------------------------------------------------------------- running out

@@ -396,7 +396,7 @@ def test_memory_may_run_out(on, caplog):
 
 @pytest.fixture
 def cupy(monkeypatch, fresh_dispatch):
-    module = as_cupy(HostCuda(seed=1), gpus=1)
+    module = as_cupy(HostCuda(seed=1))
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module
 

@@ -96,10 +96,14 @@ def test_cpu(no_cupy):
 
 
 @pytest.mark.parametrize(
-    "name", ["gpu", "CPU", "Auto", "cuda:", "cuda:x", "cuda:-1", "cuda0", "cpu:0", " cpu", "", "cpu\n"]
+    "name",
+    [
+        *("gpu", "CPU", "Auto", "cuda:", "cuda:x", "cuda:-1", "cuda0", "cpu:0", " cpu", "", "cpu\n"),
+        *("cuda:0,", "cuda:,1", "cuda:0, 1", "cuda:0,cuda:1", "cuda:all,0", "all"),
+    ],
 )
 def test_other_names_are_refused(no_cupy, name):
-    with pytest.raises(ValueError, match="'auto', 'cpu', 'cuda' or 'cuda:N'") as caught:
+    with pytest.raises(ValueError, match="'auto', 'cpu', 'cuda', 'cuda:N', 'cuda:N,M' or 'cuda:all'") as caught:
         KMeans(2, device=name).fit(X)
     assert repr(name) in str(caught.value)
 

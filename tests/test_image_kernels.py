@@ -121,7 +121,7 @@ def test_an_array_on_a_gpu_stays_there(monkeypatch, fresh_dispatch, china, shape
     alpha[3, 4] = 0 if shape == "clear" else 255
     image = image[..., 1] if shape == "grey" else image if shape == "rgb" else np.dstack([image, alpha])
     host = HostCuda(build="address", seed=1)
-    cupy = as_cupy(host, gpus=2)
+    cupy = as_cupy(host, HostCuda(seed=1))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     for each in [{}, {"dither": "bayer", "space": "rgb"}, {"dither": "floyd-steinberg"}, {"device": "cpu"}]:
         want = quantize(image, 6, **{**each, "device": "cpu"})

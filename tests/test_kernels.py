@@ -438,7 +438,7 @@ def test_values_that_are_not_finite_are_found(on, address, dtype, bad):
 @pytest.fixture
 def machine(monkeypatch, address, fresh_dispatch):
     """A machine with two GPUs, as far as CuPy and NVML say; returns what can be changed about it."""
-    cupy = as_cupy(address, gpus=2)
+    cupy = as_cupy(address, HostCuda(build="address", seed=1))
     free = {"bus 0": 1000, "bus 1": 2000}
     nvml = SimpleNamespace(
         NVMLError=RuntimeError,

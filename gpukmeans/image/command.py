@@ -63,7 +63,7 @@ def add(commands: Any, seed: Any) -> None:
     )
     parser.add_argument("--bands", action="store_true", help="read in bands, as is done for what does not fit memory")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of k-means++ (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or cuda:all (default: auto)")
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each file")
     parser.set_defaults(run=lambda args: run(args, parser))
 

@@ -93,6 +93,12 @@ class Points(Protocol):
         also says that a value is infinite.
         """
 
+    def within(self, low: Floats, high: Floats) -> None:
+        """These rows are some of those with this extent, (d,) float64 each; called once theirs was asked for, or not.
+
+        Centers lie there, and rows are better compared with them for knowing it.
+        """
+
     def prepare(self, scales: Scales) -> None:
         """Set the scales of every sum; comes before all that adds up or seeds."""
 

@@ -16,17 +16,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact import Floats, Inertia, Ints, Scales, Weights
-from gpukmeans.points.base import DeviceError, Farthest, Points, State
+from gpukmeans.exact import Floats, Ints, Scales, Weights
+from gpukmeans.points.base import DeviceError, Points, State
+from gpukmeans.points.sharded import Result, Sharded
 
 logger = logging.getLogger("gpukmeans")
-
-Result = TypeVar("Result")
 
 
 class Batch(Points, Protocol):
@@ -50,7 +49,7 @@ class Batch(Points, Protocol):
         """D to the closest center so far, (n,); None after `restart`."""
 
 
-class Batches:
+class Batches(Sharded):
     """make(rows, ahead): Points of a slice of the n rows, which weigh what the summary of all says; if ahead, their
     rows are sent at once, while the device works on others. lasting: whether one pass follows another.
 
@@ -67,7 +66,7 @@ class Batches:
         unit: bool = False,
         lasting: bool = True,
     ) -> None:
-        self.n, self.d, self.weights, self.unit = n, d, weights, unit
+        super().__init__(n, d, weights, unit)
         self.rows = n  # of a batch
         self._make, self._answer, self._lasting = make, answer, lasting
         self._held: Batch | None = None  # all rows, while they are one batch
@@ -89,8 +88,7 @@ class Batches:
     # ------------------------------------------------------------ a pass over all rows
 
     def _each(self, work: Callable[[Batch, slice], Result], uses: str = "", changes: str = "") -> list[Result]:
-        """The results of work on one batch after another. uses: what it needs of "rows", "labels" and "closest";
-        changes: which of the latter it changes."""
+        """Of one batch after another."""
         results: list[Result] = []
         start = 0
         while start < self.n:
@@ -205,10 +203,13 @@ class Batches:
     # ------------------------------------------------------------ Points
 
     def extent(self) -> tuple[Floats, Floats]:
-        lows, highs = zip(*self._each(lambda batch, rows: batch.extent(), "rows"), strict=True)
-        # NaN in any of them stays.
-        self._extent = np.minimum.reduce(lows), np.maximum.reduce(highs)
+        self._extent = super().extent()
         return self._extent
+
+    def within(self, low: Floats, high: Floats) -> None:
+        self._extent = low, high
+        if self._held is not None:
+            self._held.within(low, high)
 
     def prepare(self, scales: Scales) -> None:
         self._scales = scales
@@ -218,33 +219,10 @@ class Batches:
     def assign(self, centers: Floats) -> int:
         if len(centers) != self._k:
             self._k, self._labels = len(centers), None
-        return sum(self._each(lambda batch, rows: batch.assign(centers), "rows, labels", changes="labels"))
+        return super().assign(centers)
 
     def sums(self) -> Ints:
         return self._held.sums() if self._held is not None else self._sums.copy()
-
-    def farthest(self, centers: Floats, m: int) -> Farthest:
-        """Of the m first of each batch, which are in the order of distance and row, the m first of all.
-
-        They are there: whatever comes before a location in the batch of its first row does so among all.
-        """
-        parts = self._each(lambda batch, rows: batch.farthest(centers, m), "rows, labels")
-        distance, x, label = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("distance", "x", "label")
-        )
-        order = np.argsort(-distance, kind="stable")
-        _, first = np.unique(x[order] + 0.0, axis=0, return_index=True)  # adding makes one zero of the two
-        kept = order[np.sort(first)][:m]
-        return Farthest(distance[kept], x[kept], label[kept])
-
-    def terms_at(self, x: Floats) -> Ints:
-        terms = self._each(lambda batch, rows: batch.terms_at(x), "rows")
-        return sum(terms, np.zeros((len(x), self.d + 1), np.int64))
-
-    def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
-        uses = "rows, labels" if len(centers) > 1 else "rows"
-        coarse, fine = zip(*self._each(lambda batch, rows: batch.inertia(centers, split), uses), strict=True)
-        return sum(coarse), sum(fine)
 
     def labels(self) -> Any:
         held = self._of_held(lambda batch: batch.labels())
@@ -297,23 +275,8 @@ class Batches:
         self._each(look, "closest")
         return found
 
-    def propose(self, candidates: Floats) -> None:
-        self._candidates = candidates
-
-    def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
-        def weigh(batch: Batch, rows: slice) -> Any:
-            batch.propose(self._candidates)
-            return batch.potentials(exponent, exact=True)[0]
-
-        totals = [sum(parts) for parts in zip(*self._each(weigh, "rows, closest"), strict=True)]
-        return totals, totals
-
     def accept(self, candidate: int) -> float:
-        def lower(batch: Batch, rows: slice) -> float:
-            batch.propose(self._candidates)
-            return batch.accept(candidate)
-
-        largest = max(self._each(lower, "rows, closest", changes="closest"))
+        largest = super().accept(candidate)
         self._seeded = self._closest is not None
         return largest
 
@@ -326,7 +289,3 @@ class Batches:
             self.restart()
             self.accept(0)
         return np.empty((0, self.d)), farthest
-
-    def accept_all(self, centers: Floats) -> float:
-        uses = "rows, labels, closest"
-        return max(self._each(lambda batch, rows: batch.accept_all(centers), uses, changes="closest"))

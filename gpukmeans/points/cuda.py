@@ -37,7 +37,8 @@ class CudaPoints:
     cp: CuPy, or what stands in its place. stay: whether answers of size n stay on the device. unit: whether to bring
     the rows to length one; they are float64 then, and made on the device as they arrive. ahead: sends all rows now, on
     its stream, to be there for whoever calls `begin` first; else they are sent when they are first asked for. alone:
-    whether these are all rows; a batch of several is made anew for each pass, and keeps no bounds for the next.
+    whether these are all rows of this device; a batch of several is made anew for each pass, and keeps no bounds for
+    the next.
     """
 
     def __init__(
@@ -136,10 +137,10 @@ class CudaPoints:
         low, high = _doubles(keys[:-1].reshape(2, self.d))
         if keys[-1]:
             low, high = np.full((2, self.d), np.nan)
-        self._within(low, high)
+        self.within(low, high)
         return low, high
 
-    def _within(self, low: Floats, high: Floats) -> None:
+    def within(self, low: Floats, high: Floats) -> None:
         self._frame = Frame.of(low, high)
         if self._frame is not None and self._dtype == np.float16:
             self._frame = self._frame.at_zero(low, high)  # for tensor cores, see searches.tensor
@@ -149,7 +150,7 @@ class CudaPoints:
         self._offset, self._scale = self._gpu.put(scales.offset), self._gpu.put(scales.scale)
 
     def resume(self, state: State) -> None:
-        self._within(state.low, state.high)
+        self.within(state.low, state.high)
         if state.scales is not None:
             self.prepare(state.scales)
         if state.labels is not None:

@@ -164,10 +164,10 @@ class Gpu:
         return isinstance(array, self.cp.ndarray)
 
     def put(self, array: Any) -> Any:
-        """The array (NumPy's or CuPy's) on the device, in C order."""
+        """The array (NumPy's or CuPy's, of this device or of another) on the device, in C order."""
         if self.holds(array):
             with self:
-                return self.cp.ascontiguousarray(array)
+                return self.cp.ascontiguousarray(array) if array.device.id == self.number else array.copy()
         target = self.empty(array.shape, array.dtype)
         for _ in self.upload(target, array):
             pass

@@ -129,6 +129,9 @@ class NumPyPoints:
             run(widen, others, self._threads)
         return self._low, self._high
 
+    def within(self, low: Floats, high: Floats) -> None:
+        self._low, self._high = low, high
+
     @cached_property
     def _frame(self) -> Frame | None:
         return Frame.of(self._low, self._high)

@@ -110,6 +110,11 @@ class HostArray:
             return self
         return self._memory.host.asarray(self.get().astype(dtype))
 
+    def copy(self) -> HostArray:
+        """On the current device, whose streams do not wait for this one's."""
+        data = self._memory.worker.read(self.address, self.nbytes) if self.nbytes else b""
+        return self._memory.host.current().asarray(np.frombuffer(data, self.dtype).reshape(self.shape))
+
     def fill(self, value: Any) -> None:
         self._write("fill", np.full(self.shape, value, self.dtype))
 
@@ -222,7 +227,9 @@ class Function:
         """The eight bytes of an argument that has exactly the type the kernel declares."""
         if isinstance(argument, HostArray):
             if argument._memory.worker is not worker:
-                raise CUDARuntimeError(f"argument {i} of {self._name}: the worker that held the array has ended")
+                raise CUDARuntimeError(
+                    f"argument {i} of {self._name}: the array is on another device, or its worker has ended"
+                )
             # A float16 is declared by its bits, so that no header of CUDA's is needed.
             names = {"*" + argument.dtype.str[1:], "*V0"} | ({"*u2"} if argument.dtype == np.float16 else set())
             found, data = f"an array of {argument.dtype}", np.uint64(argument.address).tobytes()
@@ -322,6 +329,7 @@ class HostCuda:
         self._worker: Worker | None = None
         self.RawModule = partial(RawModule, self)
         device = SimpleNamespace(id=0, attributes=dict(ATTRIBUTES), compute_capability=capability)
+        self.current = lambda: self  # the current device, see machine.py
         self.streams = Streams()
         self.cuda = SimpleNamespace(
             Device=lambda number=0: device,
