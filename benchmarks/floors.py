@@ -16,7 +16,7 @@ FMA, ALU, DOUBLE = 128, 64, 64
 # Products of float16 that tensor cores add in a clock of a multiprocessor, by compute capability: the rates of NVIDIA's
 # datasheets (312, 989, 2,250 and 2,250 TFLOP/s, dense) over multiprocessors and clocks. On 9.0 and newer those are of
 # instructions that kernels here do not use; mma.sync is said to reach some 60 % there.
-TENSOR = {"80": 1024, "90": 2048, "100": 4096, "103": 4096}
+TENSOR = {"80": 1024, "90": 2048, "100": 4096}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ A library is imported only when one of its arrays was given, or asked for by nam
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -31,7 +32,7 @@ def opened(X: Any) -> Any:
         return X
     where = getattr(X, "__dlpack_device__", None)
     if where is None:
-        return _cupy().asarray(X) if hasattr(X, "__cuda_array_interface__") else X
+        return _by_its_interface(X) if hasattr(X, "__cuda_array_interface__") else X
     library = _cupy() if where()[0] in CUDA else np
     try:
         return library.from_dlpack(X)
@@ -40,6 +41,17 @@ def opened(X: Any) -> Any:
             f"An array of type {type(X).__module__}.{type(X).__name__} cannot be read: {error}. It must be an array of "
             "plain numbers, of a dtype that NumPy has, and outside the recording of gradients."
         ) from error
+
+
+def _by_its_interface(X: Any) -> Any:
+    interface, cupy = X.__cuda_array_interface__, _cupy()
+    empty = 0 in interface["shape"]  # and nowhere
+    with _on(None if empty else cupy.cuda.runtime.pointerGetAttributes(interface["data"][0]).device):
+        return cupy.asarray(X)  # which would move it to the current device
+
+
+def _on(gpu: int | None) -> AbstractContextManager:
+    return nullcontext() if gpu is None else _cupy().cuda.Device(gpu)
 
 
 def gpu_of(x: Any) -> int | None:
@@ -67,7 +79,7 @@ def looked_up(table: NDArray[Any], indices: Any) -> Any:
     there = gpu_of(opened(indices))
     if there is None:
         return like(indices, table[to_numpy(indices)])
-    with _cupy().cuda.Device(there):
+    with _on(there):
         return like(indices, _cupy().asarray(table)[opened(indices)])
 
 
@@ -84,12 +96,10 @@ def like(X: Any, answer: Any, output_type: str = "input") -> Any:
     if library == "numpy":
         return to_numpy(answer)
     there = gpu_of(opened(X))
-    if there is not None and not _is_cupy(answer):
-        with _cupy().cuda.Device(there):
+    with _on(there):  # to which CuPy would move whatever it is asked for as an array
+        if there is not None or library == "cupy":
             answer = _cupy().asarray(answer)
-    if library == "cupy":
-        return _cupy().asarray(answer)
-    return import_module(LIBRARIES[library]).from_dlpack(answer)
+        return answer if library == "cupy" else import_module(LIBRARIES[library]).from_dlpack(answer)
 
 
 def _library(X: Any) -> str:

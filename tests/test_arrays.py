@@ -206,7 +206,7 @@ def test_dlpack_on_a_gpu(cupy, torch, expected):
 def test_the_cuda_array_interface(cupy, expected):
     class Foreign:
         def __init__(self, array):
-            self.__cuda_array_interface__ = array
+            self.__cuda_array_interface__ = {"data": (array, False), "shape": array.shape}
 
     x = Foreign(cupy.asarray(X))
     same(fitted(x), expected, x, HostArray)

@@ -12,7 +12,7 @@ from itertools import count
 import numpy as np
 import pytest
 from host_cuda.runtime import CUDARuntimeError, HostCuda, OutOfMemoryError
-from host_cuda.streams import Event
+from host_cuda.streams import Stream
 
 from gpukmeans import DeviceError, KMeans, dispatch, lloyd
 from gpukmeans.points import gpu
@@ -260,7 +260,7 @@ def test_an_error_that_shows_when_pinned_memory_is_waited_for_is_a_device_error(
     def fail(event):
         raise cp.cuda.runtime.CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
-    monkeypatch.setattr(Event, "synchronize", fail)
+    monkeypatch.setattr(Stream, "synchronize", fail)
     with pytest.raises(DeviceError, match="IllegalAddress"):
         pieces.throw(KeyboardInterrupt)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from host_cuda import streams
 from host_cuda.machine import as_cupy
-from host_cuda.runtime import HostArray, HostCuda
+from host_cuda.runtime import HostCuda, MemoryPointer
 from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -45,8 +45,7 @@ def machine(monkeypatch, fresh_dispatch):
         runtimeGetVersion=lambda: 13020,
         driverGetVersion=lambda: 13020,
     )
-    copies = SimpleNamespace(copy_from_device_async=lambda source, size: None)
-    monkeypatch.setattr(HostArray, "data", copies, raising=False)
+    monkeypatch.setattr(MemoryPointer, "copy_from_device_async", lambda self, source, size: None, raising=False)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     for name in ("torch", "flash_kmeans"):
         monkeypatch.setitem(sys.modules, name, None)

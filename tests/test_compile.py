@@ -18,8 +18,8 @@ from sass import disassembled, inner_loops
 # 30), Ada, Hopper, Blackwell (B200, then RTX 50).
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
-# Tensor cores serve where they are worth it alone (points/gpu.py): A100, H100 and H200, B200, B300.
-ONLY = {"assign_tensor": (80, 90, 100, 103)}
+# Tensor cores serve where they are worth it alone (points/gpu.py): A100, H100 and H200, B200.
+ONLY = {"assign_tensor": (80, 90, 100)}
 
 # Instructions are counted for the GPU that NOTES.md computes its floors for. (For sm_120, waits of float64 arithmetic
 # stand in the code as NOPs.)

@@ -546,8 +546,9 @@ def test_arrays(cp):
     assert (a.shape, a.dtype, a.ndim, a.size, a.nbytes, len(a)) == ((4, 3), np.int16, 2, 12, 24, 4)
     part = a[1:3]
     np.testing.assert_array_equal(part.get(), x[1:3])
-    part.fill(7)
-    a[3:].set(-x[3:])
+    sevens, negative = np.full((2, 3), 7, np.int16), -x[3:]
+    part.set(sevens)
+    a[3:].set(negative)
     np.testing.assert_array_equal(a.reshape(-1).get(), [0, 1, 2, 7, 7, 7, 7, 7, 7, -9, -10, -11])
     np.testing.assert_array_equal(a.reshape(2, 6)[:1].get(), [[0, 1, 2, 7, 7, 7]])
     assert cp.empty((0, 3), np.float64).get().shape == (0, 3)
@@ -566,12 +567,22 @@ def test_arrays(cp):
     assert not hasattr(cp, "arange")
 
 
+def test_what_is_copied_must_live_until_it_is(cp):
+    """On machines where the GPU reads the host's memory by itself, nothing else keeps it."""
+    a = cp.asarray(np.zeros(4, np.uint8))
+    a.set(np.arange(4, dtype=np.uint8))
+    assert a.get().tolist() == [0xA5] * 4
+    x = np.arange(4, dtype=np.uint8)
+    a.set(x)
+    assert a.get().tolist() == [0, 1, 2, 3]
+
+
 def test_transfers_and_launches_are_counted():
     host = HostCuda()
     a = host.asarray(np.zeros(100, np.float32))
     assert (host.bytes_uploaded, host.bytes_downloaded, host.launches.total()) == (400, 0, 0)
     a[:10].get()
-    host.zeros(5, np.int64).fill(1)
+    host.zeros(5, np.int64).data.memset_async(1, 40)
     host.RawModule(code=WORKING).get_function("add")((1,), (32,), (a, a, a, np.int64(3)))
     assert (host.bytes_uploaded, host.bytes_downloaded, host.launches) == (400, 40, {"add": 1})
 

@@ -30,8 +30,9 @@ RESIDENT = 8
 SHARED = 48 * 1024
 
 # Compute capabilities whose tensor cores multiply float16 at more than twelve times the rate of float32 arithmetic, so
-# that three products for one pay: A100, H100 and H200, B200 and B300. (Of other GPUs it is four times, or less.)
-_TENSOR_CORES = ("80", "90", "100", "103")
+# that three products for one pay: A100, H100 and H200, B200. (Of other GPUs it is four times, or less. How B300's, 103,
+# round has not been published.)
+_TENSOR_CORES = ("80", "90", "100")
 
 # Bytes of a transfer's pieces. A piece crosses the bus while the host copies the next: 4 MB take 0.1 ms at
 # the 50 GB/s of PCIe 5, a hundred times what starting one takes, and lie in the host's cache meanwhile.
@@ -76,6 +77,7 @@ class Gpu:
         self.launched = [] if launched is None else launched
         self.meanwhile: Callable[[], None] | None = None  # called once, before the next answer is waited for
         self._functions: dict[tuple[str, str, tuple[str, ...]], Any] = {}  # by family, name and options of their own
+        self._sent = Sent(cp, self.number)
         self.nothing = self.zeros(1, np.float64)  # for arguments that a kernel will not read
 
     def compiling(self, options: tuple[str, ...]) -> Gpu:
@@ -154,11 +156,10 @@ class Gpu:
         with self:
             return self.cp.zeros(shape, dtype)
 
-    def full(self, shape: int, value: int, dtype: Any) -> Any:
+    def fill(self, array: Any, byte: int) -> None:
+        """With that byte. CuPy's `fill` would compile a kernel, for which it needs CUDA's headers."""
         with self:
-            array = self.cp.empty(shape, dtype)
-            array.fill(value)
-            return array
+            array.data.memset_async(byte, array.nbytes)
 
     def holds(self, array: Any) -> bool:
         return isinstance(array, self.cp.ndarray)
@@ -175,8 +176,12 @@ class Gpu:
 
     def write(self, target: Any, array: NDArray[Any]) -> None:
         """Copy the array to the device, over a target of its size and dtype."""
+        self._set(target, np.ascontiguousarray(array).reshape(target.shape))
+
+    def _set(self, target: Any, source: NDArray[Any]) -> None:
+        self._sent.keep(source)
         with self:
-            target.set(np.ascontiguousarray(array).reshape(target.shape))
+            target.set(source)
 
     def upload(self, target: Any, source: NDArray[Any]) -> Iterator[slice]:
         """Copy source into target of the same shape and dtype; yields the rows that are on their way.
@@ -185,8 +190,7 @@ class Gpu:
         copied to pinned memory. A whole copy of the source is never made on the host.
         """
         if source.nbytes <= PIECE:
-            with self:
-                target.set(np.ascontiguousarray(source))
+            self._set(target, np.ascontiguousarray(source))
             yield slice(0, len(source))
             return
         with self._staging(source) as (rows, slots):
@@ -212,9 +216,11 @@ class Gpu:
             with suppress(MemoryError), self:
                 result = self._get_pieces(array)
         if result is None:
+            result = np.empty(array.shape, array.dtype)
             with self:
-                result = self.cp.asnumpy(array)
+                array.get(out=result)  # without out it might be no copy, and of what is not there yet
         del self.launched[:before]
+        self._sent.forget()
         return result
 
     def _get_pieces(self, array: Any) -> NDArray[Any]:
@@ -249,10 +255,39 @@ class Gpu:
                 slots.append((buffer, self.cp.cuda.Event()))
         try:
             yield rows, slots
-        finally:
+        except BaseException:  # between a copy and its event, perhaps
+            with self:
+                self.cp.cuda.get_current_stream().synchronize()
+            raise
+        else:
             with self:
                 for _, copied in slots:
                     copied.synchronize()  # before anybody else is given the buffers
+
+
+class Sent:
+    """Arrays of the host that are being copied to the device, kept until they are.
+
+    Copying from memory that is not pinned, too, may go on when CUDA has returned: where a GPU reads the host's memory
+    by itself, as beside NVIDIA's own processors.
+    """
+
+    def __init__(self, cp: Any, device: int) -> None:
+        self._cp, self._device = cp, device
+        self._arrays: list[NDArray[Any]] = []
+
+    def keep(self, array: NDArray[Any]) -> None:
+        self._stream = self._cp.cuda.get_current_stream()
+        self._arrays.append(array)
+
+    def forget(self) -> None:
+        """Something that comes after them is done."""
+        self._arrays.clear()
+
+    def __del__(self) -> None:
+        if self._arrays:
+            with suppress(Exception), self._cp.cuda.Device(self._device):
+                self._stream.synchronize()
 
 
 class Answer:
@@ -267,6 +302,7 @@ class Answer:
 
     def send_for(self, array: Any) -> None:
         self._launched = list(self._gpu.launched)
+        self._stream = self._gpu.cp.cuda.get_current_stream()
         with self._gpu:
             array.get(out=self._buffer, blocking=False)
             self._arrived.record()
@@ -280,9 +316,10 @@ class Answer:
         return self._buffer
 
     def __del__(self) -> None:
-        # The buffer must not be given to anybody else before. What fails here is told where it matters.
+        # The buffer must not be given to anybody else before. An event may be missing after Ctrl-C. What fails here is
+        # told where it matters.
         with suppress(Exception):
-            self._arrived.synchronize()
+            self._stream.synchronize()
 
 
 class Ahead:

@@ -70,7 +70,8 @@ class Labels:
         self._scales, self._unit, self._summing = scales, unit, summing
         gain, price = ITERATIONS * (HOST + k * d * HOST_VALUE), IN_VAIN * n * k * d * PAIR
         self._guessing = guessing and frame is not None and price < gain
-        self.there = gpu.full(n, -1, np.int32)
+        self.there = gpu.empty(n, np.int32)
+        gpu.fill(self.there, 0xFF)
         # Counts, sums, and the centers that they are of.
         self._end = COUNTS + k * (d + 1)
         self._answers = gpu.zeros(self._end + k * d, np.uint64)
@@ -129,8 +130,7 @@ class Labels:
     def _label_by(self, rows: Rows, bounds: Bounds, given: Floats | Means) -> None:
         """Launch what gives all rows the labels of these centers."""
         x, n, d, w = rows
-        with self._gpu:
-            self._counts.fill(0)
+        self._gpu.fill(self._counts, 0)
         self.proposals.propose(x, self.there, given, self._counts, bounds)
         size = 8 * self.k * (self._d + 1)
         summing = 0 if not self._summing else 2 if size <= SHARED else 1
@@ -181,9 +181,8 @@ class Labels:
             return
         if self._guess is None or self._guess.wait()[0] > 0:
             if self._asked is None:
-                with self._gpu:
-                    self.there.fill(-1)
-                    self._answers.fill(0)
+                self._gpu.fill(self.there, 0xFF)
+                self._gpu.fill(self._answers, 0)
             else:
                 self._label_by(rows, self.proposals.within(bounds), self._asked)
         self._unheeded += self._guess is not None

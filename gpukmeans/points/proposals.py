@@ -97,8 +97,7 @@ class Proposals:
         kept, self._kept, self._written = self._kept, False, False
         if search is None:
             self.listed = False
-            with self._gpu:
-                self.next.fill(-1)
+            self._gpu.fill(self.next, 0xFF)  # UNCERTAIN
             return
         gpu, k, n = self._gpu, np.int32(self.k), np.int64(self.n)
         if self.k < FEWEST_CENTERS or self.n > MOST_LISTED:

@@ -58,6 +58,7 @@ def as_cupy(*hosts: HostCuda) -> Module:
         getDeviceCount=lambda: len(hosts),
         deviceGetPCIBusId=lambda gpu: f"bus {gpu}",
         memGetInfo=asked("cuda", "runtime", "memGetInfo"),
+        pointerGetAttributes=asked("cuda", "runtime", "pointerGetAttributes"),
     )
     own = ("Event", "Stream", "get_current_stream", "alloc_pinned_memory", "Module")
     cuda = SimpleNamespace(

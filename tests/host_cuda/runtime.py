@@ -41,6 +41,19 @@ ATTRIBUTES = {
 MAX_BLOCK, MAX_GRID = (1024, 1024, 64), (2**31 - 1, 65535, 65535)
 
 
+class Device:
+    """cupy.cuda.Device, the only one; see machine.py for several."""
+
+    def __init__(self, capability: str) -> None:
+        self.id, self.attributes, self.compute_capability = 0, dict(ATTRIBUTES), capability
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
 class OutOfMemoryError(MemoryError):
     """cupy.cuda.memory.OutOfMemoryError"""
 
@@ -82,6 +95,10 @@ class HostArray:
         self.device = memory.host.cuda.Device()
         self.nbytes = self.size * dtype.itemsize
 
+    @property
+    def data(self) -> MemoryPointer:
+        return MemoryPointer(self)
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -115,14 +132,11 @@ class HostArray:
         data = self._memory.worker.read(self.address, self.nbytes) if self.nbytes else b""
         return self._memory.host.current().asarray(np.frombuffer(data, self.dtype).reshape(self.shape))
 
-    def fill(self, value: Any) -> None:
-        self._write("fill", np.full(self.shape, value, self.dtype))
-
     def set(self, array: NDArray[Any], stream: Any = None) -> None:
         if array.dtype != self.dtype or array.shape != self.shape or not array.flags.c_contiguous:
             raise ValueError(f"set takes a C-contiguous array of {self.dtype} {self.shape}")
         self._memory.host.bytes_uploaded += self.nbytes
-        self._write("up", array, stream)
+        self._write("up", array, stream, later=True)
 
     def get(self, out: NDArray[Any] | None = None, blocking: bool = True) -> NDArray[Any]:
         host = self._memory.host
@@ -148,15 +162,17 @@ class HostArray:
     def address(self) -> int:
         return self._memory.address + self._offset if self.size else 0
 
-    def _write(self, what: str, array: NDArray[Any], stream: Any = None) -> None:
+    def _write(self, what: str, array: NDArray[Any], stream: Any = None, later: bool = False) -> None:
+        """later: whether the array's memory is read when it is copied, whoever may have it by then."""
         if not self.nbytes:
             return
-        later = is_pinned(array)
-        data = (array if later else array.copy()).reshape(-1).view(np.uint8)  # pinned memory is read when it is copied
-        address, held = self.address, weakref.ref(self._memory)
+        # Whoever gives pinned memory back too early gives it to the next.
+        source = (lambda: array) if is_pinned(array) else weakref.ref(array) if later else array.copy
+        address, size, held = self.address, self.nbytes, weakref.ref(self._memory)
 
         def write() -> None:
-            memory = held()
+            memory, found = held(), source()
+            data = np.full(size, 0xA5, np.uint8) if found is None else found.reshape(-1).view(np.uint8)
             if memory is not None:  # else given back meanwhile
                 memory.worker.write(address, data)
 
@@ -168,6 +184,19 @@ class HostArray:
     # Python and NumPy would find some answer of their own.
     __array__ = __bool__ = __iter__ = __eq__ = __array_ufunc__ = __array_function__ = _refuse  # type: ignore[assignment]
     __hash__ = None  # type: ignore[assignment]
+
+
+class MemoryPointer:
+    """cupy.cuda.MemoryPointer"""
+
+    def __init__(self, array: HostArray) -> None:
+        self._array = array
+
+    def memset_async(self, value: int, size: int) -> None:
+        array = self._array
+        if size != array.nbytes:
+            raise ValueError(f"an array of {array.nbytes} bytes is filled as a whole here, not {size}")
+        array._write("fill", np.full(size, value, np.uint8))
 
 
 # ---------------------------------------------------------------- kernels
@@ -328,7 +357,7 @@ class HostCuda:
         self.launches: Counter[str] = Counter()
         self._worker: Worker | None = None
         self.RawModule = partial(RawModule, self)
-        device = SimpleNamespace(id=0, attributes=dict(ATTRIBUTES), compute_capability=capability)
+        device = Device(capability)
         self.current = lambda: self  # the current device, see machine.py
         self.streams = Streams()
         self.cuda = SimpleNamespace(
@@ -341,6 +370,7 @@ class HostCuda:
             runtime=SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError,
                 memGetInfo=lambda: (self.total_bytes - self.used_bytes, self.total_bytes),
+                pointerGetAttributes=lambda array: SimpleNamespace(device=array.device.id),
             ),
             driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             compiler=SimpleNamespace(CompileException=building.CompileException, compile_using_nvrtc=self.compile),
@@ -369,17 +399,19 @@ class HostCuda:
 
     def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> HostArray:
         array = self.empty(shape, dtype)
-        array.fill(0)
+        array.data.memset_async(0, array.nbytes)
         return array
 
     def asarray(self, array: Any) -> HostArray:
-        array = getattr(array, "__cuda_array_interface__", array)  # stands for the memory that it would point to
+        if hasattr(array, "__cuda_array_interface__"):
+            array = array.__cuda_array_interface__["data"][0]  # its address, for which an array stands here
         if isinstance(array, HostArray):
-            return array
+            return array if array._memory.host is self else array.copy()
         if not isinstance(array, np.ndarray):
             raise TypeError(f"asarray takes NumPy arrays, not {type(array).__name__}")
         result = self.empty(array.shape, array.dtype)
-        result.set(array)
+        self.bytes_uploaded += result.nbytes
+        result._write("up", np.array(array, order="C"))  # CuPy copies by way of pinned memory of its own
         return result
 
     def ascontiguousarray(self, array: HostArray) -> HostArray:
