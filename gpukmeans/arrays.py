@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans.lazy import is_lazy, rows_of
 from gpukmeans.points.base import DeviceError, said
 
 # What `output_type` may name, and the module whose from_dlpack makes such arrays.
@@ -23,13 +24,16 @@ CUDA = (2, 13)
 
 
 def opened(X: Any) -> Any:
-    """X as CuPy's array if it is on a GPU, as NumPy's if it is an array of another library, else X itself.
+    """X as CuPy's array if it is on a GPU, as NumPy's if it is an array of another library, as a Dask array if it is a
+    collection of Dask's, else X itself.
 
     On a GPU is what has ``__cuda_array_interface__``, or says so by DLPack. Nothing is copied. Raises TypeError for
     an array of another library that gives no access to its memory, and DeviceError for one on a GPU without CuPy.
     """
     if isinstance(X, np.ndarray) or _is_cupy(X):
         return X
+    if is_lazy(X):
+        return rows_of(X)
     where = getattr(X, "__dlpack_device__", None)
     if where is None:
         return _by_its_interface(X) if hasattr(X, "__cuda_array_interface__") else X
@@ -64,8 +68,8 @@ def on_a_gpu(X: Any) -> bool:
 
 
 def to_numpy(X: Any) -> Any:
-    """`opened` X on the host; what is no array stays what it is."""
-    x = opened(X)
+    """`opened` X on the host, and computed; what is no array stays what it is."""
+    x = X.compute() if is_lazy(X) else opened(X)
     return _cupy().asnumpy(x) if _is_cupy(x) else x
 
 
@@ -91,7 +95,14 @@ def stand_in(x: Any) -> NDArray[Any]:
 
 
 def like(X: Any, answer: Any, output_type: str = "input") -> Any:
-    """answer, an array of NumPy's or CuPy's, as the kind of array that X is, or as one of LIBRARIES."""
+    """answer, an array of NumPy's or CuPy's, as the kind of array that X is, or as one of LIBRARIES.
+
+    For a collection of Dask's that is what it is, NumPy's or Dask's.
+    """
+    if is_lazy(X):
+        if output_type == "input":
+            return answer
+        X, answer = None, to_numpy(answer)
     library = _library(X) if output_type == "input" else output_type
     if library == "numpy":
         return to_numpy(answer)

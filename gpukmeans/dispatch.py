@@ -24,6 +24,7 @@ from gpukmeans.image.cuda_colors import CudaColors
 from gpukmeans.image.cuda_pixels import CudaPixels, without_alpha
 from gpukmeans.image.pixels import NumPyPixels, Pixels, unpack
 from gpukmeans.image.whole import Frame, NumPyWhole, Whole
+from gpukmeans.lazy import is_lazy
 from gpukmeans.points.base import DeviceError, Points, said
 from gpukmeans.points.batches import Batches
 from gpukmeans.points.cuda import CudaPoints
@@ -202,7 +203,11 @@ def make_points(
     distinct: bool = False,
 ) -> Points:
     """The Points for x (n, d), an array or a CSR matrix, on a device that `resolve` returned; see NumPyPoints
-    for the other arguments."""
+    for the other arguments. For a Dask array device is what each of its workers is to `resolve`."""
+    if is_lazy(x):
+        from gpukmeans import workers  # which use this module where they are
+
+        return workers.make_points(x, weights, summary, device, lasting, unit)
     if issparse(x):
         x = rows_of(x)
     if device == "cpu":

@@ -24,6 +24,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from gpukmeans import arrays, dispatch, draws, lloyd, saving, seeding
 from gpukmeans.exact import Floats, Ints, Weights, magnitude, unit
+from gpukmeans.lazy import bad_value, is_lazy, map_rows, stand_in
 from gpukmeans.points.base import Points
 from gpukmeans.progress import Record, Watch
 from gpukmeans.threads import one_blas_thread
@@ -123,6 +124,10 @@ default="k-means++"
     and float64 is read as it is, anything else as float64. A sparse matrix is read as CSR, a bounded number
     of rows at a time made dense; the answer is that of its dense form.
 
+    A Dask array or frame is fitted on the workers of the current client's cluster, each with a part of the rows, or, if
+    there is no client, in the memory of this process. Its ``labels_``, and what `predict` and `transform` return, are
+    Dask arrays of as many chunks, not computed yet.
+
     metric="cosine" is the spherical k-means of Dhillon and Modha (2001): after an assignment each center becomes the
     direction of its samples' mean, or stays where it is if that mean is zero. Samples are brought to length one in
     float64, whatever their dtype: by a power of two for their largest value, then by the root of the sum of squares, in
@@ -211,7 +216,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix, or Dask array or frame, of shape (n_samples, n_features)
             The samples; never written to.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
@@ -240,9 +245,9 @@ default="k-means++"
                     stacklevel=2,
                 )
             points, kept = self._points(x, sample_weight, device)
-            best, labels = self._best_of_starts(points, x, device)
-            if kept is not None:  # samples of weight zero had no part in the fit
-                labels = self._label(x, best.centers, device)
+            best = self._best_of_starts(points, x, device)
+            # Samples of weight zero had no part in the fit.
+            labels = points.labels() if kept is None and not is_lazy(x) else self._label(x, best.centers, device)
             found = int(np.count_nonzero(points.sums()[:, -1]))
             if found < self.n_clusters:
                 warnings.warn(
@@ -305,8 +310,8 @@ default="k-means++"
             raise ValueError("Sample weights must contain at least one non-zero number.")
         return (given, None) if kept.all() else (given[kept], kept)
 
-    def _best_of_starts(self, points: Points, x: NDArray[Any], device: str) -> tuple[lloyd.Fit, NDArray[np.int32]]:
-        """The start of least inertia, and the labels of its points."""
+    def _best_of_starts(self, points: Points, x: NDArray[Any], device: str) -> lloyd.Fit:
+        """The start of least inertia, by whose centers the points are left labelled."""
         scales = lloyd.prepare(points, *self._finite(points, x))
         dtype = _float_dtype(x)
         random_state = draws.generator(self.random_state)
@@ -338,7 +343,7 @@ default="k-means++"
         assert best is not None
         if best is not last:
             points.assign(best.centers)
-        return best, points.labels()
+        return best
 
     def _starts(self, init: Floats | None) -> int:
         if self.n_init == "auto":
@@ -361,7 +366,7 @@ default="k-means++"
 
     def _seed(self, points: Points, x: NDArray[Any], random_state: np.random.RandomState, device: str) -> Floats:
         if self.init == "k-means||":
-            make = partial(dispatch.make_points, device=device)
+            make = partial(dispatch.make_points, device="cpu" if is_lazy(x) else device)  # candidates are on the host
             return seeding.kmeans_parallel(points, self.n_clusters, random_state, make)
         if isinstance(self.init, str):
             choose = seeding.random if self.init == "random" else seeding.kmeans_plusplus
@@ -395,7 +400,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix, or Dask array or frame, of shape (n_samples, n_features)
 
         Returns
         -------
@@ -409,7 +414,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix, or Dask array or frame, of shape (n_samples, n_features)
 
         Returns
         -------
@@ -419,10 +424,13 @@ default="k-means++"
             length one. A sample that is zero is half of one away from all.
         """
         with self._placed(X) as (x, device):
+            dtype = np.float32 if x.dtype == np.float32 else np.float64
+            if is_lazy(x):
+                model = self._for_chunks(self._centers())
+                return self._like(X, map_rows(model.transform, x, dtype, self._n_features_out))
             points = self._made(x, device=device, lasting=False)
             self._finite(points, x)
             distances = points.distances(self._centers())
-            dtype = np.float32 if x.dtype == np.float32 else np.float64
             return self._like(X, distances.astype(dtype, copy=False))
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
@@ -430,7 +438,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix, or Dask array or frame, of shape (n_samples, n_features)
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
 
@@ -453,10 +461,18 @@ default="k-means++"
         return points, kept, _unshifted(lloyd.inertia(points, scales, centers), points)
 
     def _label(self, x: Any, centers: Floats, device: str) -> Any:
+        if is_lazy(x):
+            return map_rows(self._for_chunks(centers).predict, x, np.int32)
         points = self._made(x, device=device, lasting=False)
         self._finite(points, x)
         points.assign(centers)
         return points.labels()
+
+    def _for_chunks(self, centers: Floats) -> KMeans:
+        """What is to go to others, who are to ask it of chunks of rows."""
+        model = KMeans(len(centers), metric=self.metric, device=self.device)
+        model.cluster_centers_, model.n_features_in_ = centers, centers.shape[1]
+        return model
 
     def _centers(self) -> Floats:
         return arrays.to_numpy(self.cluster_centers_).astype(np.float64)
@@ -493,15 +509,19 @@ default="k-means++"
     # ------------------------------------------------------------ validation
 
     @contextmanager
-    def _placed(self, X: Any, *, reset: bool = False) -> Iterator[tuple[Any, str]]:
+    def _placed(self, X: Any, *, reset: bool = False, gather: bool = False) -> Iterator[tuple[Any, str]]:
         """X as an array or a CSR matrix of one of DTYPES and of the right width, where the device can read it, and
         the device's name; whether X is finite shows in its extent. The device is the current one in this context.
 
-        reset: whether this is a fit, which sets the width.
+        reset: whether this is a fit, which sets the width. gather: whether a Dask array shall come here as a whole.
         """
         if not reset:
             check_is_fitted(self)
-        x = arrays.opened(X)
+        x = arrays.to_numpy(X) if gather and is_lazy(X) else arrays.opened(X)
+        if is_lazy(x):
+            self._validated(stand_in(X, x), reset)
+            yield x if x.dtype in DTYPES else x.astype(np.float64), self.device
+            return
         gpu = arrays.gpu_of(x)
         device = dispatch.resolve(self.device, gpu)
         if gpu is None:
@@ -522,7 +542,7 @@ default="k-means++"
         low, high = points.extent()
         if not math.isfinite(magnitude(low, high)):
             if points.unit:  # infinity, too, is NaN by now
-                shown = arrays.to_numpy(x.data if issparse(x) else x)
+                shown = bad_value(x) if is_lazy(x) else arrays.to_numpy(x.data if issparse(x) else x)
             else:
                 shown = np.stack([low, high]).astype(x.dtype)
             assert_all_finite(shown, estimator_name=type(self).__name__, input_name="X")

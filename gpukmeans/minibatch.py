@@ -163,7 +163,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix, or Dask array or frame, of shape (n_samples, n_features)
             The samples; never written to.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
@@ -181,7 +181,7 @@ default="k-means++"
         DeviceError
             If the device asked for cannot be used.
         """
-        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=True) as (x, device):
+        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=True, gather=True) as (x, device):
             n = x.shape[0]
             batch_size = self._sizes(n)
             points, _ = self._points(x, sample_weight, device, lasting=self.tol > 0)
@@ -214,7 +214,7 @@ default="k-means++"
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix, or Dask array or frame, of shape (n_samples, n_features)
             The batch; never written to. The first needs at least ``n_clusters`` rows.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
@@ -232,7 +232,7 @@ default="k-means++"
             If the device asked for cannot be used.
         """
         first = not hasattr(self, "cluster_centers_")
-        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=first) as (x, device):
+        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=first, gather=True) as (x, device):
             points, _ = self._points(x, sample_weight, device)
             extent = self._finite(points, x)
             if first:

@@ -45,7 +45,7 @@ def test_the_code_runs_in_order(
 ) -> None:
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)  # for the files
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), names)
         expected = re.findall(r"^ *print\(.*\)  # (.*)$", block, re.MULTILINE)

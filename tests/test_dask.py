@@ -1,0 +1,275 @@
+"""Dask's arrays and frames: NumPy's bits wherever the rows are, on the workers of a cluster or not computed yet."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import sys
+import time
+from functools import partial
+
+import dask.array as da
+import dask.bag
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+from host_cuda.machine import as_cupy
+from host_cuda.runtime import HostCuda
+
+from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, load, workers
+
+# Of a thread each; with any port for the pages on which a cluster says what it does.
+local = partial(LocalCluster, threads_per_worker=1, dashboard_address=":0")
+
+rng = np.random.default_rng(0)
+X = rng.normal(50, 20, (1201, 3)).astype(np.float32)
+WEIGHTS = np.arange(len(X)) % 4 / 2
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A client of three workers, each a process."""
+    with local(n_workers=3) as cluster, Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture(params=["workers", "here"])
+def anywhere(request, monkeypatch):
+    """With a cluster, and without."""
+    if request.param == "workers":
+        return request.getfixturevalue("cluster")
+    monkeypatch.setattr(workers, "_client", lambda: None)
+
+
+def said(x, weights=None, model=KMeans, **parameters):
+    """All answers of a fit, of the same rows."""
+    parameters = {"n_clusters": 5, "random_state": 0, "max_iter": 4, **parameters}
+    fitted = model(**parameters).fit(x, sample_weight=weights)
+    answers = [fitted.cluster_centers_, fitted.labels_, fitted.predict(x), fitted.transform(x)]
+    arrays = [np.asarray(answer) for answer in answers]
+    found = [(array.dtype, array.tobytes()) for array in arrays]
+    return found, fitted.inertia_, fitted.n_iter_, fitted.score(x, sample_weight=weights)
+
+
+# ---------------------------------------------------------------- one answer
+
+WIDE = rng.integers(0, 255, (90, 20)).astype(np.uint8)
+FITS = {
+    "float32": {"x": X},
+    "float16": {"x": X.astype(np.float16)},
+    "integers": {"x": WIDE.astype(np.int32)},
+    "wide": {"x": WIDE, "n_clusters": 7},
+    "in order": {"x": np.sort(X.astype(np.float64), axis=0)},
+    "weighed": {"x": X, "weights": WEIGHTS + 0.5},
+    "some weigh nothing": {"x": X, "weights": WEIGHTS},
+    "k-means||": {"x": X, "init": "k-means||", "weights": WEIGHTS},
+    "random": {"x": X, "init": "random", "n_init": 3},
+    "given": {"x": X, "init": X[:5], "n_init": 1},
+    "an empty cluster": {"x": X, "init": X[:5] + np.float32([[0], [0], [0], [1e4], [1e4]]), "n_init": 1},
+    "cosine": {"x": X - 50, "metric": "cosine"},
+    "in batches": {"x": X, "model": MiniBatchKMeans, "batch_size": 100},
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_fit_is_that_of_numpy(anywhere, name):
+    how = FITS[name]
+    rows = da.from_array(how["x"], chunks=(len(how["x"]) // 5, 2))
+    assert said(**{**how, "x": rows}) == said(**how)
+
+
+@pytest.mark.parametrize("chunks", [1201, 1200, 601, 400, 97, (1, 1000, 0, 200)], ids=str)
+def test_any_chunks_give_the_same_answer(cluster, chunks):
+    assert said(da.from_array(X, chunks=(chunks, 3)), weights=WEIGHTS) == said(X, weights=WEIGHTS)
+
+
+def test_weights_may_be_lazy_too(cluster):
+    rows, weights = da.from_array(X, chunks=(500, 3)), da.from_array(WEIGHTS, chunks=100)
+    assert said(rows, weights=weights) == said(X, weights=WEIGHTS)
+
+
+def test_rows_whose_number_is_not_known(anywhere):
+    rows = da.from_array(X, chunks=(300, 3))
+    some = rows[rows[:, 0] > 45]
+    assert np.isnan(some.shape[0])
+    assert said(some) == said(X[X[:, 0] > 45])
+
+
+def test_a_frame_has_names(anywhere):
+    frame = pd.DataFrame(X, columns=list("abc"))
+    model = KMeans(5, random_state=0, max_iter=4).fit(dd.from_pandas(frame, npartitions=4))
+    expected = KMeans(5, random_state=0, max_iter=4).fit(frame)
+    assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    assert model.labels_.compute().tobytes() == expected.labels_.tobytes()
+    assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
+    other = dd.from_pandas(frame.rename(columns={"a": "z"}), npartitions=2)
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(other)
+
+
+# ---------------------------------------------------------------- what is computed, and where
+
+
+def test_answers_of_the_rows_are_lazy_and_others_are_not(anywhere):
+    rows = da.from_array(X, chunks=(500, 3))
+    model = KMeans(5, random_state=0, max_iter=4).fit(rows)
+    assert isinstance(model.cluster_centers_, np.ndarray)
+    for answer, width in ((model.labels_, ()), (model.predict(rows), ()), (model.transform(rows), (5,))):
+        assert isinstance(answer, da.Array)
+        assert answer.shape == (len(X), *width)
+        assert answer.chunks[0] == (500, 500, 201)
+        assert answer.compute().dtype == answer.dtype
+    assert model.labels_.dtype == np.int32
+    assert model.transform(rows).dtype == np.float32
+    gathered = KMeans(5, random_state=0, max_iter=4, output_type="numpy").fit(rows)
+    for answer in (gathered.labels_, gathered.predict(rows), gathered.transform(rows)):
+        assert isinstance(answer, np.ndarray)
+
+
+def test_predict_computes_nothing_until_it_is_asked_to():
+    computed = []
+
+    def rows(block):
+        computed.append(len(block))
+        return block
+
+    model = KMeans(5, random_state=0, max_iter=4).fit(X)
+    labels = model.predict(da.from_array(X, chunks=(700, 3)).map_blocks(rows, dtype=X.dtype, meta=X[:0]))
+    assert computed == []
+    assert labels[:700].compute(scheduler="sync").tolist() == model.labels_[:700].tolist()
+    assert computed == [700]
+
+
+def test_what_goes_to_the_workers_is_not_the_model_s_history(cluster):
+    """Nor a callback, which may not be one that can go anywhere."""
+    rows = da.from_array(X, chunks=(500, 3))
+    told = []
+    model = KMeans(5, init=lambda X, k, random_state: np.asarray(X[:k]), n_init=1, max_iter=4, callback=told.append)
+    model.fit(rows)
+    assert len(told) == model.n_iter_
+    expected = KMeans(5, init=X[:5], n_init=1, max_iter=4).fit(X)
+    assert model.predict(rows).compute().tobytes() == expected.labels_.tobytes()
+
+
+def test_rows_stay_with_the_workers(cluster, peak):
+    """Those of 24 MB do not come to the client, and each worker has a part."""
+    rows = da.random.default_rng(0).random((10**6, 3), chunks=(10**5, 3))
+    model = KMeans(3, init=np.eye(3), max_iter=2)
+    assert peak(lambda: model.fit(rows)) < 4_000_000
+    assert cluster.run(lambda: 0).keys() == set(cluster.scheduler_info(n_workers=-1)["workers"])
+    assert model.inertia_ == KMeans(3, init=np.eye(3), max_iter=2).fit(rows.compute()).inertia_
+
+
+def test_each_worker_has_one_part_while_there_is_a_fit_and_none_after(cluster):
+    """Whether or not garbage was collected here."""
+
+    def held(dask_worker):
+        return sum(hasattr(part, "_points") for part in dask_worker.state.actors.values())
+
+    parts = []
+    gc.disable()
+
+    def look(record):
+        parts.append(cluster.run(held))
+
+    KMeans(5, random_state=0, max_iter=3, callback=look).fit(da.from_array(X, chunks=(100, 3)))
+    assert len(parts) == 3
+    assert all(set(found.values()) == {1} for found in parts)
+    for _ in range(100):
+        if not any(cluster.run(held).values()):
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("a part is still there")
+    gc.enable()
+
+
+def test_the_device_is_that_of_the_machine_where_the_rows_are(monkeypatch, fresh_dispatch):
+    """Which is this one, without a cluster."""
+    monkeypatch.setattr(workers, "_client", lambda: None)
+    cupy = as_cupy(HostCuda(build="fast", seed=1), HostCuda(build="fast", seed=2))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    expected = KMeans(5, random_state=0, max_iter=4, device="cpu").fit(X)
+    model = KMeans(5, random_state=0, max_iter=4, device="cuda:1").fit(da.from_array(X, chunks=(400, 3)))
+    assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
+    assert model.labels_.compute(scheduler="sync").tobytes() == expected.labels_.tobytes()
+    assert not cupy.hosts[0].launches
+    assert cupy.hosts[1].launches["settle"] >= 4
+
+
+def test_a_model_of_lazy_labels_is_kept_with_them(anywhere, tmp_path):
+    model = KMeans(5, random_state=0, max_iter=4).fit(da.from_array(X, chunks=(500, 3)))
+    expected = KMeans(5, random_state=0, max_iter=4).fit(X)
+    assert pickle.loads(pickle.dumps(model)).labels_.tobytes() == expected.labels_.tobytes()
+    model.save(tmp_path / "model.npz")
+    assert load(tmp_path / "model.npz").labels_.tobytes() == expected.labels_.tobytes()
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_values_that_are_not_finite(anywhere, bad, metric):
+    x = X.copy()
+    x[700, 1] = bad
+    rows = da.from_array(x, chunks=(500, 3))
+    with pytest.raises(ValueError, match=r"^Input X contains " + ("NaN" if np.isnan(bad) else "infinity")):
+        KMeans(2, metric=metric).fit(rows)
+    labels = KMeans(2, metric=metric, max_iter=2).fit(X).predict(rows)
+    with pytest.raises(ValueError, match=r"^Input X contains " + ("NaN" if np.isnan(bad) else "infinity")):
+        labels.compute()
+
+
+@pytest.mark.parametrize("method", ["fit", "predict", "transform", "score"])
+def test_another_number_of_features(anywhere, method):
+    model = KMeans(2, max_iter=2).fit(X)
+    rows = da.from_array(X, chunks=(500, 3))
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
+        getattr(model, method)(rows[:, 0])
+    if method != "fit":
+        with pytest.raises(ValueError, match="2 features, but KMeans is expecting 3"):
+            getattr(model, method)(rows[:, :2])
+
+
+def test_too_few_rows(anywhere):
+    with pytest.raises(ValueError, match="n_samples=3 should be >= n_clusters=5"):
+        KMeans(5).fit(da.from_array(X[:3], chunks=(2, 3)))
+    with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+        KMeans(5).fit(da.from_array(X[:0], chunks=(2, 3)))
+
+
+def test_what_is_neither_array_nor_frame(anywhere):
+    with pytest.raises(TypeError, match="arrays and frames can be clustered, not Bag"):
+        KMeans(2).fit(dask.bag.from_sequence([1, 2]))
+
+
+def test_a_device_that_workers_do_not_have(cluster):
+    model = KMeans(2, random_state=0, max_iter=2).fit(X)
+    before = {name: np.copy(value).tolist() for name, value in vars(model).items()}
+    with pytest.raises(DeviceError, match=r"device='cuda' cannot be used"):
+        model.set_params(device="cuda").fit(da.from_array(X, chunks=(500, 3)))
+    model.set_params(device="auto")
+    assert {name: np.copy(value).tolist() for name, value in vars(model).items()} == before
+    with pytest.raises(ValueError, match="device must be 'auto'"):
+        KMeans(2, device="gpu").fit(da.from_array(X, chunks=(500, 3)))
+
+
+def test_a_worker_that_is_lost(monkeypatch):
+    """In the middle of a fit: an error, and the model as it was."""
+    model = KMeans(5, random_state=0, max_iter=2).fit(X)
+    centers = model.cluster_centers_
+    with local(n_workers=2) as cluster, Client(cluster) as client:
+
+        def lose(record):
+            if record.iteration == 2:
+                (address, *_) = client.scheduler_info(n_workers=-1)["workers"]
+                client.retire_workers([address], close_workers=True)
+                cluster.scale(1)
+
+        model.set_params(max_iter=50, tol=0, callback=lose)
+        with pytest.raises(DeviceError, match=r"A worker of the Dask cluster was lost.*Fit again"):
+            model.fit(da.from_array(X, chunks=(300, 3)))
+    assert model.cluster_centers_ is centers
