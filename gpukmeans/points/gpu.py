@@ -318,7 +318,7 @@ class Answer:
     def __del__(self) -> None:
         # The buffer must not be given to anybody else before. An event may be missing after Ctrl-C. What fails here is
         # told where it matters.
-        with suppress(Exception):
+        with suppress(Exception), self._gpu.cp.cuda.Device(self._gpu.number):  # default streams are the current one's
             self._stream.synchronize()
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .worker import kept
+
 
 class Pinned(bytearray):
     """cupy.cuda.PinnedMemoryPointer: memory that copies read and write while the host goes on."""
@@ -44,9 +46,10 @@ class Stream:
 
     def do(self, given: int) -> None:
         """The first so many actions that were given."""
-        while self.waiting and self._done < given:
-            self._done += 1
-            self.waiting.popleft()()
+        with kept:
+            while self.waiting and self._done < given:
+                self._done += 1
+                self.waiting.popleft()()
 
     def synchronize(self) -> None:
         self.do(self.given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import socket
@@ -15,6 +16,30 @@ from typing import Any
 from . import build as building
 
 REQUEST, ANSWER = struct.Struct("=4Q"), struct.Struct("=2Q")
+
+
+class _Kept:
+    """A context in which no garbage is collected: some of it waits for the device, and would do so in the middle of
+    something that is being done there."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._was_enabled = threading.RLock(), 0, False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._was_enabled = gc.isenabled()
+                gc.disable()
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._was_enabled:
+                gc.enable()
+
+
+kept = _Kept()
 
 
 class CUDARuntimeError(RuntimeError):
@@ -70,7 +95,7 @@ class Worker:
         self._ask("L", module, kernel, b"".join(numbers))
 
     def _ask(self, what: str, a: int = 0, b: int = 0, payload: Any = b"") -> tuple[int, bytearray]:
-        with self._lock:
+        with kept, self._lock:
             if not self.alive:
                 raise CUDARuntimeError("the worker that held the array has ended")
             try:
