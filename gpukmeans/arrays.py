@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.lazy import is_lazy, rows_of
+from gpukmeans.lazy import is_lazy
 from gpukmeans.points.base import DeviceError, said
 
 # What `output_type` may name, and the module whose from_dlpack makes such arrays.
@@ -24,16 +24,13 @@ CUDA = (2, 13)
 
 
 def opened(X: Any) -> Any:
-    """X as CuPy's array if it is on a GPU, as NumPy's if it is an array of another library, as a Dask array if it is a
-    collection of Dask's, else X itself.
+    """X as CuPy's array if it is on a GPU, as NumPy's if it is an array of another library, else X itself.
 
     On a GPU is what has ``__cuda_array_interface__``, or says so by DLPack. Nothing is copied. Raises TypeError for
     an array of another library that gives no access to its memory, and DeviceError for one on a GPU without CuPy.
     """
     if isinstance(X, np.ndarray) or _is_cupy(X):
         return X
-    if is_lazy(X):
-        return rows_of(X)
     where = getattr(X, "__dlpack_device__", None)
     if where is None:
         return _by_its_interface(X) if hasattr(X, "__cuda_array_interface__") else X

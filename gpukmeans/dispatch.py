@@ -278,11 +278,9 @@ def on_gpus(
                 yield
 
     bounds = [n * i // len(numbers) for i in range(len(numbers) + 1)]
-    return Parallel(
-        lambda rows: on_gpu(cp, x, weights, whole, lasting, unit, rows),
-        [slice(a, b) for a, b in pairwise(bounds)],
-        *(d, whole, unit, enter, cp.asarray if there else np.asarray),
-    )
+    slices = [slice(a, b) for a, b in pairwise(bounds)]
+    parts = [on_gpu(cp, x, weights, whole, lasting, unit, rows) for rows in slices]
+    return Parallel(parts, slices, d, whole, unit, enter, cp.asarray if there else np.asarray)
 
 
 def where_it_fits(make: Callable[[str], Result], device: str, random_state: Any = None) -> Result:

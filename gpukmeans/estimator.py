@@ -24,7 +24,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from gpukmeans import arrays, dispatch, draws, lloyd, saving, seeding
 from gpukmeans.exact import Floats, Ints, Weights, magnitude, unit
-from gpukmeans.lazy import bad_value, is_lazy, map_rows, stand_in
+from gpukmeans.lazy import bad_value, is_lazy, map_rows, rows_of, stand_in
 from gpukmeans.points.base import Points
 from gpukmeans.progress import Record, Watch
 from gpukmeans.threads import one_blas_thread
@@ -406,7 +406,7 @@ default="k-means++"
         -------
         labels : ndarray of shape (n_samples,), int32
         """
-        with self._placed(X) as (x, device):
+        with self._placed(X, counted=False) as (x, device):
             return self._like(X, self._label(x, self._centers(), device))
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
@@ -423,7 +423,7 @@ default="k-means++"
             cosine: half of the squared distance of the unit vectors, as near as the centers' dtype lets them be of
             length one. A sample that is zero is half of one away from all.
         """
-        with self._placed(X) as (x, device):
+        with self._placed(X, counted=False) as (x, device):
             dtype = np.float32 if x.dtype == np.float32 else np.float64
             if is_lazy(x):
                 model = self._for_chunks(self._centers())
@@ -470,7 +470,8 @@ default="k-means++"
 
     def _for_chunks(self, centers: Floats) -> KMeans:
         """What is to go to others, who are to ask it of chunks of rows."""
-        model = KMeans(len(centers), metric=self.metric, device=self.device)
+        kind = type(self) if type(self).__module__.startswith("gpukmeans.") else KMeans
+        model = kind(len(centers), metric=self.metric, device=self.device)
         model.cluster_centers_, model.n_features_in_ = centers, centers.shape[1]
         return model
 
@@ -483,7 +484,8 @@ default="k-means++"
     def __getstate__(self) -> dict[str, Any]:
         """Arrays are saved on the host, so that a model fitted on a GPU loads where there is none."""
         state = super().__getstate__()
-        return {**state, **{name: arrays.to_numpy(state[name]) for name in FITTED_ARRAYS & state.keys()}}
+        here = {name for name in FITTED_ARRAYS & state.keys() if not is_lazy(state[name])}
+        return {**state, **{name: arrays.to_numpy(state[name]) for name in here}}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the estimator to a file, fitted or not, for `gpukmeans.load`.
@@ -509,19 +511,21 @@ default="k-means++"
     # ------------------------------------------------------------ validation
 
     @contextmanager
-    def _placed(self, X: Any, *, reset: bool = False, gather: bool = False) -> Iterator[tuple[Any, str]]:
+    def _placed(
+        self, X: Any, *, reset: bool = False, gather: bool = False, counted: bool = True
+    ) -> Iterator[tuple[Any, str]]:
         """X as an array or a CSR matrix of one of DTYPES and of the right width, where the device can read it, and
         the device's name; whether X is finite shows in its extent. The device is the current one in this context.
 
         reset: whether this is a fit, which sets the width. gather: whether a Dask array shall come here as a whole.
+        counted: whether it has to be known how many rows it has.
         """
         if not reset:
             check_is_fitted(self)
-        x = arrays.to_numpy(X) if gather and is_lazy(X) else arrays.opened(X)
-        if is_lazy(x):
-            self._validated(stand_in(X, x), reset)
-            yield x if x.dtype in DTYPES else x.astype(np.float64), self.device
+        if is_lazy(X) and not gather:
+            yield rows_of(X, self._validated(stand_in(X), reset).dtype, counted), self.device
             return
+        x = arrays.to_numpy(X) if is_lazy(X) else arrays.opened(X)
         gpu = arrays.gpu_of(x)
         device = dispatch.resolve(self.device, gpu)
         if gpu is None:

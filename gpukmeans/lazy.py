@@ -5,39 +5,62 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from math import isnan
 from typing import Any
 
 import numpy as np
 
 
 def is_lazy(X: Any) -> bool:
-    """Whether X is a collection of Dask's."""
+    """Whether X is a collection of Dask's own; those of others that hold some, as xarray's, are arrays like any."""
     dask = sys.modules.get("dask")
-    return dask is not None and dask.is_dask_collection(X)
+    owner = type(X).__module__.partition(".")[0]
+    return dask is not None and owner in ("dask", "dask_expr") and dask.is_dask_collection(X)
 
 
-def rows_of(X: Any) -> Any:
-    """A collection as an array whose chunks hold whole rows, of which it is known how many; it may compute for that.
+def stand_in(X: Any) -> Any:
+    """A row to be validated in the place of all, of the same types; a frame's has its names.
 
     Raises TypeError for a collection that is neither an array nor a frame.
     """
     if hasattr(X, "to_dask_array"):
-        X = X.to_dask_array(lengths=True)
+        return _row_of_frame(X)
     if not hasattr(X, "rechunk"):
         raise TypeError(f"Of Dask's collections, arrays and frames can be clustered, not {type(X).__name__}.")
-    if any(np.isnan(size) for size in X.shape):
-        X = X.compute_chunk_sizes()
-    return X.rechunk({1: -1}) if X.ndim == 2 else X
+    if any(map(isnan, X.shape[1:])):
+        X = X.copy().compute_chunk_sizes()
+    shape = tuple(1 if i == 0 and size != 0 else size for i, size in enumerate(X.shape))
+    return np.full(shape, "0" if X.dtype.kind in "SU" else 0, X.dtype)
 
 
-def stand_in(X: Any, x: Any) -> Any:
-    """A row to be validated in the place of all of x, which is `rows_of` X; a frame's has its names."""
-    row = np.zeros((min(1, x.shape[0]), *x.shape[1:]), x.dtype)
-    if not hasattr(X, "columns"):
-        return row
+def _row_of_frame(X: Any) -> Any:
     import pandas as pd
 
-    return pd.DataFrame(row, columns=X.columns)
+    def one(dtype: Any) -> Any:
+        try:
+            return pd.Series([0]).astype(dtype)
+        except (TypeError, ValueError):  # whatever it is
+            return pd.Series([0], dtype=object)
+
+    if X.ndim == 1:
+        return one(X.dtype)
+    row = pd.DataFrame({i: one(dtype) for i, dtype in enumerate(X.dtypes)})
+    row.columns = X.columns
+    return row
+
+
+def rows_of(X: Any, dtype: np.dtype, counted: bool) -> Any:
+    """A collection as an array (n, d) of that dtype, whose chunks hold whole rows.
+
+    counted: whether it has to be known how many, which may have to be computed.
+    """
+    if hasattr(X, "to_dask_array"):
+        x = X.astype(dtype).to_dask_array(lengths=True if counted else None)
+    else:
+        x = X if X.dtype == dtype else X.astype(dtype)
+        if counted and isnan(x.shape[0]):
+            x = x.copy().compute_chunk_sizes()  # which writes to what it is called of
+    return x.rechunk({1: -1}) if x.numblocks[1] > 1 else x
 
 
 def map_rows(call: Callable[[Any], Any], x: Any, dtype: Any, width: int | None = None) -> Any:
@@ -48,7 +71,7 @@ def map_rows(call: Callable[[Any], Any], x: Any, dtype: Any, width: int | None =
 
 
 def _of_rows(call: Callable[[Any], Any], empty: Any, rows: Any) -> Any:
-    return call(rows) if len(rows) else empty
+    return call(rows) if rows.shape[0] else empty
 
 
 def bad_value(x: Any) -> Any:

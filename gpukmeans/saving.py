@@ -31,6 +31,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 import gpukmeans
 from gpukmeans import arrays
 from gpukmeans.files import atomic
+from gpukmeans.lazy import is_lazy
 
 FORMAT = "gpukmeans estimator"
 # Of the format, not of the package. A change that this module could not read needs the next number.
@@ -45,7 +46,8 @@ def save(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
         raise TypeError(f"{type(model).__qualname__} is not an estimator of gpukmeans, and only those can be saved.")
     members: dict[str, NDArray[Any]] = {}
     # What pickling keeps, so that there is one rule for what belongs to an estimator.
-    state = {key: _encoded(value, key, members) for key, value in sorted(model.__getstate__().items())}
+    kept = {key: arrays.to_numpy(value) if is_lazy(value) else value for key, value in model.__getstate__().items()}
+    state = {key: _encoded(value, key, members) for key, value in sorted(kept.items())}
     parameters = {key: state.pop(key) for key in type(model)._get_param_names()}
     metadata = {
         "format": FORMAT,

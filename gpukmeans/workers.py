@@ -7,10 +7,11 @@ to all of them and integers of size k * d come back, as with several GPUs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, cast
+from uuid import uuid4
 
 from gpukmeans import arrays, dispatch
 from gpukmeans.exact import Floats, Ints, Weights
@@ -27,46 +28,77 @@ def make_points(
     device: as the user said it; what it means, every worker finds for itself. See NumPyPoints for the others.
     """
     whole = summary or Weights.of_rows(len(x))
+    how: dict[str, Any] = {"summary": whole, "device": device, "lasting": lasting, "unit": unit}
     client = _client()
+    calls: list[Callable[..., Any]]
     if client is None:
-        x = x.rechunk(x.shape)
-        chunks = [x.compute()]
+        slices = [slice(0, len(x))]
+        calls = [Part(x.compute(), weights, **how).call]
     else:
         x = _shared_out(x, len(client.scheduler_info(n_workers=-1)["workers"]))
-        # Chunks first: an actor is then made where its chunk is.
-        chunks = client.compute(x.to_delayed().ravel().tolist())
-    slices = [slice(a, b) for a, b in pairwise(accumulate(x.chunks[0], initial=0))]
-    given = dict(zip([rows.start for rows in slices], chunks, strict=True))
-
-    def make(rows: slice) -> Points:
-        chunk, w = given.pop(rows.start), None if weights is None else weights[rows]
-        if client is None:
-            return cast(Points, ByName(Part(chunk, w, whole, device, lasting, unit).call))
-        with _workers_lost():
-            w = w if w is None else client.scatter(w, hash=False)
-            actor = client.submit(Part, chunk, w, whole, device, lasting, unit, actor=True, pure=False).result()
-        return cast(Points, ByName(Away(actor)))
-
-    return Parallel(make, slices, x.shape[1], whole, unit, lambda i: nullcontext())
+        slices = [slice(a, b) for a, b in pairwise(accumulate(x.chunks[0], initial=0))]
+        calls = _on_workers(client, x, [None if weights is None else weights[rows] for rows in slices], how)
+    return Parallel([cast(Points, ByName(call)) for call in calls], slices, x.shape[1], whole, unit)
 
 
 def _client() -> Any:
     """The current one, or that of the worker that this runs on; None if there is none."""
     try:
         from distributed import get_client
-    except ImportError:
+
+        client = get_client()
+    except (ImportError, ValueError):
         return None
-    try:
-        return get_client()
-    except ValueError:
-        return None
+    if client.asynchronous:
+        raise RuntimeError(
+            "A fit waits for the workers, which it cannot with an asynchronous client. Make one with "
+            "Client(asynchronous=False), or fit in another thread, by asyncio.to_thread."
+        )
+    return client
 
 
 def _shared_out(x: Any, workers: int) -> Any:
     """In no more chunks than there are workers, none of them empty: each costs a call in every step."""
-    if x.numblocks[0] <= workers and 0 not in x.chunks[0]:
-        return x
-    return x.rechunk({0: -(-len(x) // max(1, workers))})
+    if x.numblocks[0] > workers or 0 in x.chunks[0]:
+        x = x.rechunk({0: -(-len(x) // max(1, workers))})
+    # Under names of their own: the scheduler keeps them for the actors, and the caller's may mean something else in the
+    # next graph, in which Dask joins other tasks into one.
+    return x.map_blocks(_itself, dtype=x.dtype, meta=x._meta, name=f"gpukmeans-rows-{uuid4().hex}")
+
+
+def _itself(rows: Any) -> Any:
+    return rows
+
+
+def _on_workers(client: Any, x: Any, ws: list[Any], how: dict[str, Any]) -> list[Callable[..., Any]]:
+    """The `call` of a `Part` of each chunk of x, with its weights, on the worker where the chunk is made."""
+    chunks = client.compute(x.to_delayed().ravel().tolist())
+    ws = [w if w is None else client.scatter(w, hash=False) for w in ws]
+    parts = [client.submit(Part, chunk, w, **how, actor=True, pure=False) for chunk, w in zip(chunks, ws, strict=True)]
+    try:
+        with _workers_lost(), _making_room():
+            return [Away(actor) for actor in client.gather(parts)]
+    finally:
+        # An exception that a worker raised would keep all of this: the client has it, and it has this frame.
+        for future in (*chunks, *ws, *parts):
+            if future is not None:
+                future.release()
+
+
+@contextmanager
+def _making_room() -> Iterator[None]:
+    """For others to work, if this is a task on a worker, which might have no other thread for them."""
+    from distributed import rejoin, secede
+
+    try:
+        secede()
+    except (AttributeError, KeyError, ValueError):  # it is none
+        yield
+        return
+    try:
+        yield
+    finally:
+        rejoin()
 
 
 class Part:
@@ -132,15 +164,22 @@ class Away:
     def __del__(self) -> None:
         with suppress(Exception):  # as of a worker that is lost
             self._actor.close()
+            self._actor._future.release()  # what the scheduler knows of it, and of what it was made of
+
+
+# What Dask says of actors whose worker is no more.
+_LOST = ("Worker holding Actor was lost", "Unable to contact Actor's worker")
 
 
 @contextmanager
 def _workers_lost() -> Iterator[None]:
+    from distributed import CancelledError, KilledWorker
+
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, DeviceError) or "ctor" not in str(error):
-            raise
+    except (CancelledError, KilledWorker, OSError, RuntimeError) as error:
+        if not isinstance(error, CancelledError | KilledWorker) and not str(error).startswith(_LOST):
+            raise  # by what is done there
         raise DeviceError(
             f"A worker of the Dask cluster was lost, and what it knew of its rows with it ({said(error)}). Fit again, "
             "with workers that stay."

@@ -7,6 +7,7 @@ import pickle
 import sys
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import dask.array as da
 import dask.bag
@@ -17,6 +18,7 @@ import pytest
 from distributed import Client, LocalCluster
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
+from scipy.sparse import csr_matrix
 
 from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, load, workers
 
@@ -162,12 +164,12 @@ def test_rows_stay_with_the_workers(cluster, peak):
     assert model.inertia_ == KMeans(3, init=np.eye(3), max_iter=2).fit(rows.compute()).inertia_
 
 
+def held(dask_worker):
+    return sum(hasattr(part, "_points") for part in dask_worker.state.actors.values())
+
+
 def test_each_worker_has_one_part_while_there_is_a_fit_and_none_after(cluster):
     """Whether or not garbage was collected here."""
-
-    def held(dask_worker):
-        return sum(hasattr(part, "_points") for part in dask_worker.state.actors.values())
-
     parts = []
     gc.disable()
 
@@ -199,12 +201,46 @@ def test_the_device_is_that_of_the_machine_where_the_rows_are(monkeypatch, fresh
     assert cupy.hosts[1].launches["settle"] >= 4
 
 
-def test_a_model_of_lazy_labels_is_kept_with_them(anywhere, tmp_path):
-    model = KMeans(5, random_state=0, max_iter=4).fit(da.from_array(X, chunks=(500, 3)))
+def test_a_model_of_lazy_labels_goes_where_it_is_used(cluster):
+    """By Dask, which pickles where nobody may wait for an answer."""
+    rows = da.from_array(X, chunks=(500, 3))
+    model = KMeans(5, random_state=0, max_iter=4).fit(rows)
     expected = KMeans(5, random_state=0, max_iter=4).fit(X)
-    assert pickle.loads(pickle.dumps(model)).labels_.tobytes() == expected.labels_.tobytes()
+    assert pickle.loads(pickle.dumps(model)).labels_.compute().tobytes() == expected.labels_.tobytes()
+    assert cluster.submit(model.predict, X).result(60).tobytes() == expected.labels_.tobytes()
+    mapped = rows.map_blocks(model.predict, drop_axis=1, dtype=np.int32, meta=np.empty(0, np.int32))
+    assert mapped.compute().tobytes() == expected.labels_.tobytes()
+    assert cluster.scatter(model).result(60).n_iter_ == expected.n_iter_
+
+
+def test_a_model_of_lazy_labels_is_saved_with_them(anywhere, tmp_path):
+    model = KMeans(5, random_state=0, max_iter=4).fit(da.from_array(X, chunks=(500, 3)))
     model.save(tmp_path / "model.npz")
+    expected = KMeans(5, random_state=0, max_iter=4).fit(X)
     assert load(tmp_path / "model.npz").labels_.tobytes() == expected.labels_.tobytes()
+
+
+def fitted_there(x):
+    return KMeans(5, random_state=0, max_iter=4).fit(da.from_array(x, chunks=(400, 3))).cluster_centers_.tobytes()
+
+
+def test_fits_in_tasks_of_all_workers(cluster):
+    """Each of which has a single thread, and needs others to make parts."""
+    expected = KMeans(5, random_state=0, max_iter=4).fit(X).cluster_centers_.tobytes()
+    futures = [cluster.submit(fitted_there, X, pure=False) for _ in range(3)]
+    assert [future.result(60) for future in futures] == [expected] * 3
+
+
+def test_the_scheduler_finds_nothing_strange(cluster, caplog):
+    rows = da.from_array(X, chunks=(300, 3)).map_blocks(lambda block: block + 1)
+    for weights in (None, WEIGHTS, None):
+        KMeans(5, random_state=0, max_iter=2).fit(rows, sample_weight=weights).labels_.compute()
+    assert [record.message for record in caplog.records if record.name.startswith("distributed")] == []
+
+
+def test_sparse_chunks(anywhere):
+    rows = da.from_array(WIDE, chunks=(30, 20)).map_blocks(csr_matrix)
+    assert said(rows) == said(WIDE)
 
 
 # ---------------------------------------------------------------- errors
@@ -244,6 +280,116 @@ def test_too_few_rows(anywhere):
 def test_what_is_neither_array_nor_frame(anywhere):
     with pytest.raises(TypeError, match="arrays and frames can be clustered, not Bag"):
         KMeans(2).fit(dask.bag.from_sequence([1, 2]))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.float32(3),
+        X[:, 0],
+        X[None],
+        X.astype("complex64"),
+        X[:20].astype("U8"),
+        pd.Series(X[:, 0]),
+        pd.DataFrame(X, columns=list("abc")).assign(b=pd.array([1, 2, None] * 400 + [7], dtype="Int64")),
+        pd.DataFrame({"a": X[:, 0], "b": X[:, 1] > 50}),
+        pd.DataFrame({"a": X[:, 0], "b": X[:, 1].astype(int).astype(str)}),
+        pd.DataFrame(X[:, :0]),
+    ],
+    ids=["scalar", "1-D", "3-D", "complex", "text", "Series", "missing", "bool", "strings", "no columns"],
+)
+def test_what_is_odd_is_as_odd_as_in_memory(anywhere, given):
+    """The same answer, or an error of the same type that begins with the same words."""
+    tables = isinstance(given, pd.DataFrame | pd.Series)
+    rows = dd.from_pandas(given, npartitions=3) if tables else da.from_array(given, chunks=-1)
+
+    def outcome(x):
+        try:
+            model = KMeans(3, random_state=0, max_iter=3).fit(x)
+        except Exception as error:
+            return type(error), str(error)[:25]
+        return model.cluster_centers_.dtype, model.cluster_centers_.tobytes(), np.asarray(model.labels_).tobytes()
+
+    assert outcome(rows) == outcome(given)
+
+
+def test_who_refuses_a_value(anywhere):
+    model = MiniBatchKMeans(2, random_state=0).fit(X)
+    with pytest.raises(ValueError, match="MiniBatchKMeans does not accept missing values"):
+        model.predict(da.from_array(np.full((3, 3), np.nan), chunks=2)).compute()
+
+
+class Labelled:
+    """An array of another library, that may hold one of Dask's."""
+
+    def __init__(self, rows):
+        self.data, self.shape, self.dtype, self.ndim = rows, rows.shape, rows.dtype, rows.ndim
+
+    def __len__(self):
+        return len(self.data)
+
+    def __dask_graph__(self):
+        return self.data.__dask_graph__()
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.data)
+
+
+def test_what_holds_a_dask_array_is_an_array():
+    found = KMeans(5, random_state=0, max_iter=4).fit(Labelled(da.from_array(X, chunks=(500, 3))))
+    assert isinstance(found.labels_, np.ndarray)
+    assert found.labels_.tobytes() == KMeans(5, random_state=0, max_iter=4).fit(X).labels_.tobytes()
+
+
+def test_the_caller_s_array_stays_as_it_was(anywhere):
+    rows = da.from_array(X, chunks=(300, 3))
+    some = rows[rows[:, 0] > 45]
+    KMeans(5, random_state=0, max_iter=2).fit(some)
+    assert np.isnan(some.shape[0])
+    assert np.isnan(some.chunks[0]).all()
+
+
+def failing(block, block_info=None):
+    if block_info and block_info[0]["chunk-location"][0] == 2:
+        raise FileNotFoundError("No such file or directory: 'rows.npy'")
+    return block
+
+
+def test_what_fails_in_a_chunk_is_what_is_raised_and_leaves_nothing(anywhere):
+    rows = da.from_array(X, chunks=(401, 3)).map_blocks(failing, dtype=X.dtype, meta=X[:0])
+    gc.disable()
+    with pytest.raises(FileNotFoundError, match=r"rows\.npy"):
+        KMeans(5).fit(rows)
+    for _ in range(200):
+        if not anywhere or not (anywhere.futures or any(anywhere.run(held).values())):
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("rows are still there")
+    gc.enable()
+
+
+def test_an_interruption_leaves_nothing_either(cluster, monkeypatch):
+    def interrupt(futures):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster, "gather", interrupt)
+    model = KMeans(5)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(da.from_array(X, chunks=(401, 3)))
+    assert not hasattr(model, "n_features_in_")
+    for _ in range(200):
+        if not cluster.futures:
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("something is still being made")
+
+
+def test_an_asynchronous_client(monkeypatch):
+    monkeypatch.setattr("distributed.get_client", lambda: SimpleNamespace(asynchronous=True))
+    with pytest.raises(RuntimeError, match=r"cannot with an asynchronous client.*asyncio\.to_thread"):
+        KMeans(5).fit(da.from_array(X, chunks=(401, 3)))
 
 
 def test_a_device_that_workers_do_not_have(cluster):

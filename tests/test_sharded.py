@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 
@@ -29,11 +28,9 @@ def numpy_parts(rows, x, weights=None, summary=None):
     """Parts of so many rows, each NumPy's."""
     bounds = [*range(0, len(x), rows), len(x)]
     summary = summary or Weights.of_rows(len(x))
-    return Parallel(
-        lambda part: NumPyPoints(x[part], None if weights is None else weights[part], summary),
-        [slice(a, b) for a, b in pairwise(bounds)],
-        *(x.shape[1], summary, False, lambda i: nullcontext()),
-    )
+    slices = [slice(a, b) for a, b in pairwise(bounds)]
+    parts = [NumPyPoints(x[part], None if weights is None else weights[part], summary) for part in slices]
+    return Parallel(parts, slices, x.shape[1], summary, False)
 
 
 def in_batches(rows, gpus, x, *weighed):

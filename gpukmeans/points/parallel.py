@@ -6,8 +6,8 @@ sums, which are integers, are added up. Nothing goes from one to another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate
 from typing import Any
 
@@ -21,23 +21,22 @@ from gpukmeans.threads import run
 
 class Parallel(Sharded):
     """parts: Points of the slices of the rows, one after another, which know the weights of all and not of each other.
-    enter(i): the context that part i is made and used in, by any thread, one at a time. answer: where an array of the
-    host belongs, if it is an answer of size n.
+    enter(i): the context that part i is used in, by any thread, one at a time. answer: where an array of the host
+    belongs, if it is an answer of size n.
     """
 
     def __init__(
         self,
-        make: Callable[[slice], Points],
+        parts: Sequence[Points],
         slices: list[slice],
         d: int,
         weights: Weights,
         unit: bool,
-        enter: Callable[[int], AbstractContextManager],
+        enter: Callable[[int], AbstractContextManager] = nullcontext,
         answer: Callable[[Any], Any] = lambda array: array,
     ) -> None:
         super().__init__(slices[-1].stop, d, weights, unit)
-        self._slices, self._enter, self._answer = slices, enter, answer
-        self._parts: list[Points] = self._on_each(lambda i: make(slices[i]))
+        self._parts, self._slices, self._enter, self._answer = parts, slices, enter, answer
         self._totals: list[int] = []
 
     def _on_each(self, work: Callable[[int], Result]) -> list[Result]:
@@ -47,7 +46,7 @@ class Parallel(Sharded):
             with self._enter(i):
                 return work(i)
 
-        return run(here, range(len(self._slices)), len(self._slices))
+        return run(here, range(len(self._parts)), len(self._parts))
 
     def _each(self, work: Callable[[Any, slice], Result], uses: str = "", changes: str = "") -> list[Result]:
         return self._on_each(lambda i: work(self._parts[i], self._slices[i]))

@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import subprocess
+import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -93,12 +94,15 @@ def _path(suffix: str, *key: object) -> Path:
     return CACHE / (hashlib.sha256(text.encode()).hexdigest()[:32] + suffix)
 
 
+_thread = threading.Lock()
+
+
 def _compile(target: Path, *arguments: str, code: str | None = None) -> Path:
     """Under another name first, so that whoever looks finds a whole file. Of several processes that want the same,
     one compiles and the others wait."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}")
-    with (CACHE / "lock").open("w") as lock:
+    with _thread, (CACHE / "lock").open("w") as lock:  # which tells processes apart, and no threads
         # One byte of it, since a lock for each target would leave as many files.
         place = int.from_bytes(hashlib.sha256(target.name.encode()).digest()[:4], "big")
         fcntl.lockf(lock, fcntl.LOCK_EX, 1, place)
