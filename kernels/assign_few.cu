@@ -42,20 +42,7 @@ __device__ __forceinline__ void score_four(float (&score)[4], const float4* quad
     }
 }
 
-// The centers (k, D_FEW) in the frame, and their |z|^2 (stride,), as assign_few reads them.
-extern "C" __global__ void __launch_bounds__(256, 4)
-few_table(const float* __restrict__ centers, const float* __restrict__ squares, int k, int stride,
-          float* __restrict__ columns) {
-    for (int c = blockIdx.x * blockDim.x + threadIdx.x; c < stride; c += gridDim.x * blockDim.x) {
-        columns[c] = squares[c];
-#pragma unroll
-        for (int j = 0; j < D_FEW; j++) {
-            columns[(int64)(1 + j) * stride + c] = c < k ? -2.0f * centers[(int64)c * D_FEW + j] : 0.0f;
-        }
-    }
-}
-
-// columns: (1 + D_FEW, stride), |z|^2 first, stride a multiple of GROUP. tile: how many groups the dynamic shared
+// columns: (1 + D_FEW, stride), |z|^2 first, then -2 z, stride a multiple of GROUP (centers.cu). tile: how many groups the dynamic shared
 // memory holds. rows: if `listed` is, the list, and *length its length; next is then in its order. room, reach, drift
 // (4, k): see active.cu, written and read if `bounded`.
 extern "C" __global__ void __launch_bounds__(256, 2)

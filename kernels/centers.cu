@@ -3,25 +3,31 @@
 // known of all of them: how far they have moved, for bounds, and what scores and distances may err by. The host would
 // take longer for that than the device takes for all else in an iteration.
 //
-// Traffic: 8 bytes a value read, 20 written, in the second-level cache.
+// Traffic: 8 bytes a value read, 20 or 24 written, in the second-level cache.
 
 #include "assign.cuh"
 
 // centers: (k, d), given, or set to what Scales.centers makes of sums (k, d + 1) if `summed`, none of which is of an
 // empty cluster. middle, steps: (d,) the scales' offset and scale. inverse: 2**-exponent of weights. scale: the
-// frame's. framed: (k, d). squares: (padded,), NEVER from k on. columns: (d, k), those of before until then. moved: (k,),
-// how far from those, in the frame and from above. A warp to a center, blocks of 256 threads.
+// frame's. framed: (k, d). squares: (padded,), NEVER from k on. table: if `tabled`, (1 + d, padded), as assign_few reads
+// them. columns: (d, k), those of before until then. moved: (k,), how far from those, in the frame and from above. A warp
+// to a center, blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 4)
 center_forms(const unsigned long long* __restrict__ sums, const double* __restrict__ middle,
              const double* __restrict__ steps, double inverse, int summed, double* __restrict__ centers, int k, int d,
              const F* __restrict__ offset, double scale, int padded, float* __restrict__ framed,
-             float* __restrict__ squares, double* __restrict__ columns, double* __restrict__ moved) {
+             float* __restrict__ squares, float* __restrict__ table, int tabled, double* __restrict__ columns,
+             double* __restrict__ moved) {
     int lane = threadIdx.x % 32;
     for (int center = (blockIdx.x * blockDim.x + threadIdx.x) / 32; center < padded;
          center += gridDim.x * blockDim.x / 32) {
         double square = 0.0, way = 0.0, weight = 0.0;
         if (summed && center < k) weight = __dmul_rn((double)(int64)sums[(int64)center * (d + 1) + d], inverse);
-        for (int j = lane; center < k && j < d; j += 32) {
+        for (int j = lane; j < d; j += 32) {
+            if (center >= k) {
+                if (tabled) table[(int64)(1 + j) * padded + center] = 0.0f;
+                continue;
+            }
             int64 at = (int64)center * d + j;
             if (summed) {
                 double mean = __ddiv_rn((double)(int64)sums[(int64)center * (d + 1) + j], weight);
@@ -32,6 +38,7 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
             square = __dadd_rn(square, __dmul_rn(z, z));
             way = __dadd_rn(way, __dmul_rn(step, step));
             framed[at] = (float)z;
+            if (tabled) table[(int64)(1 + j) * padded + center] = -2.0f * (float)z;
             columns[(int64)j * k + center] = value;
         }
         for (int other = 16; other; other >>= 1) {
@@ -40,6 +47,7 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
         }
         if (lane == 0) {
             squares[center] = center < k ? (float)square : NEVER;
+            if (tabled) table[center] = squares[center];
             // 2^-30 is more than the roundings of up to 2^17 squares (bounds.moved).
             if (center < k) moved[center] = sqrt(way) * scale * (1 + 9.3132257e-10);
         }
@@ -62,11 +70,12 @@ __device__ __forceinline__ Two two_largest(const Two& a, const Two& b) {
 // begin anew. moved: (k,). squares: their |z|^2. way: (2, k), A + M and M in double, and drift: (4, k), the same from
 // above and from below, as active.cu has them. margins: the factor of |y|^2 and the rest of the bound on scores
 // (exact.Frame.margin), the factor and the rest of the bound on distances (bounds.distance_bounds), of which the rests
-// depend on the farthest center. One block of 256 threads.
+// depend on the farthest center. counts: (3,), of the assignment that follows. One block of 256 threads.
 extern "C" __global__ void __launch_bounds__(256)
 movement(const double* __restrict__ moved, const float* __restrict__ squares, int k, int first, double longest,
          double per_norm, double per_center, double margin, double relative, double per_reach, double absolute,
-         double* __restrict__ way, float* __restrict__ drift, float* __restrict__ margins) {
+         double* __restrict__ way, float* __restrict__ drift, float* __restrict__ margins,
+         unsigned long long* __restrict__ counts) {
     __shared__ Two tops[8];
     __shared__ float largest[8];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -90,6 +99,7 @@ movement(const double* __restrict__ moved, const float* __restrict__ squares, in
         top = two_largest(top, tops[w]);
         square = fmaxf(square, largest[w]);
     }
+    if (threadIdx.x < 3) counts[threadIdx.x] = 0;
     if (threadIdx.x == 0) {
         margins[0] = (float)per_norm;
         margins[1] = (float)(per_center * square + margin);

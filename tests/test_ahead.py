@@ -247,7 +247,7 @@ def test_an_error_that_shows_while_rows_are_sent_names_the_kernels_at_work(monke
     monkeypatch.setattr(HostArray, "set", fail)
     with pytest.raises(
         DeviceError,
-        match=r"since it last answered: center_forms, movement, few_table, assign_few, settle\. .*IllegalAddress",
+        match=r"since it last answered: center_forms, movement, assign_few, settle\. .*IllegalAddress",
     ):
         points.assign(CENTERS)
     assert len(cp.streams.current) == 1

@@ -223,8 +223,6 @@ BUDGETS = {
     "center_forms": Budget(FOUR_BLOCKS, Loop("LDG.64", 92 / 4)),
     # Of each center two sums, and what it moved. Shared: of eight warps two largest and which, and a |z|^2.
     "movement": Budget(FOUR_BLOCKS, Loop("LDG.64", 24 / 4), 8 * 24 + 8 * 4),
-    # Of each center d + 1 numbers: a load, a product and a store, with addresses.
-    "few_table": Budget(FOUR_BLOCKS, Loop("LDG", lambda d: (5 * (d + 1) + 8) / (d + 1))),
     # A value with its place by two divisions, a load, a store.
     "many_table": Budget(FOUR_BLOCKS, Loop("FMUL", 45)),
     # Four values: each a load and its address, two tests, a product, a difference and two conversions; a store, a

@@ -130,7 +130,6 @@ class Labels:
     def _label_by(self, rows: Rows, bounds: Bounds, given: Floats | Means) -> None:
         """Launch what gives all rows the labels of these centers."""
         x, n, d, w = rows
-        self._gpu.fill(self._counts, 0)
         self.proposals.propose(x, self.there, given, self._counts, bounds)
         size = 8 * self.k * (self._d + 1)
         summing = 0 if not self._summing else 2 if size <= SHARED else 1

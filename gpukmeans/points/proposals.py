@@ -90,14 +90,15 @@ class Proposals:
     ) -> None:
         """Set `next`, the list, and the centers, which are given (k, d) or are means of what is on the device.
 
-        counts: of which the third becomes the list's length. bounds(): (n,) float64 of memory that is this object's
-        until `forget`; None if no later call will profit from it.
+        counts: (3,), which become zero, and the third then the list's length. bounds(): (n,) float64 of memory that is
+        this object's until `forget`; None if no later call will profit from it.
         """
         search, means = (self._search, given) if isinstance(given, Means) else (self._given(given), None)
         kept, self._kept, self._written = self._kept, False, False
         if search is None:
             self.listed = False
             self._gpu.fill(self.next, 0xFF)  # UNCERTAIN
+            self._gpu.fill(counts, 0)
             return
         gpu, k, n = self._gpu, np.int32(self.k), np.int64(self.n)
         if self.k < FEWEST_CENTERS or self.n > MOST_LISTED:
@@ -109,7 +110,7 @@ class Proposals:
             if self.list is self._none:
                 self.list = gpu.empty(self.n, np.int32)
         self.listed = kept and bounds is not None
-        table, squares = self._forms(search, means)
+        table, squares = self._forms(search, means, counts)
         if self.listed:
             gpu.run(
                 *("active", "active", min(gpu.blocks, -(-self.n // (BLOCK * EACH))), BLOCK, x, n, np.int32(self.d)),
@@ -138,7 +139,7 @@ class Proposals:
             return searches.many(self._frame, self.k)
         return self._search
 
-    def _forms(self, search: searches.Search, means: Means | None) -> tuple[Any, Any]:
+    def _forms(self, search: searches.Search, means: Means | None, counts: Any) -> tuple[Any, Any]:
         """Make the centers' forms, and account for how far they have moved; returns what the search reads."""
         gpu, k, d = self._gpu, np.int32(self.k), np.int32(self.d)
         table, squares = self._table, self._squares
@@ -147,13 +148,14 @@ class Proposals:
         gpu.launch(
             *("centers", "center_forms", 32 * search.padded, *(means or self._no_means), np.int32(means is not None)),
             *(self.centers, k, d, self._offset, self._scale, np.int32(search.padded), self._framed, squares),
-            *(self.columns, self._moved),
+            *(table.view(np.float32), np.int32(not search.maker), self.columns, self._moved),
         )
         gpu.run(
             *("centers", "movement", 1, BLOCK, self._moved, squares, k, np.int32(not self.listed), LONGEST),
-            *(*search.factors, self._way, self._drift, self._margins),
+            *(*search.factors, self._way, self._drift, self._margins, counts),
         )
-        sources = (self._framed,) if search.apart else (self._framed, squares)
-        threads = search.words // search.step
-        gpu.launch(search.kernel, search.maker, threads, *sources, k, *search.made, table, options=search.options)
+        if search.maker:
+            sources = (self._framed,) if search.apart else (self._framed, squares)
+            threads = search.words // search.step
+            gpu.launch(search.kernel, search.maker, threads, *sources, k, *search.made, table, options=search.options)
         return table, squares

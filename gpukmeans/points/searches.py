@@ -41,8 +41,8 @@ class Search:
     shared memory.
 
     What the kernel reads of the centers is made by its family's `maker`, which takes k and the numbers `made`, as so
-    many words of 4 bytes and this dtype, `step` to a thread. padded: as many |z|^2 are needed. apart: whether the
-    kernel reads these, or else the maker.
+    many words of 4 bytes and this dtype, `step` to a thread; or, if there is none, by center_forms. padded: as many
+    |z|^2 are needed. apart: whether the kernel reads these, or else the maker.
     """
 
     kernel: str
@@ -53,8 +53,8 @@ class Search:
     numbers: tuple[np.int32, ...]
     factors: tuple[np.float64, ...]
     shared: int = 0
-    maker: str
-    made: tuple[np.int32, ...]
+    maker: str = ""
+    made: tuple[np.int32, ...] = ()
     words: int
     dtype: type[np.generic] = np.float32
     step: int = 1
@@ -77,8 +77,6 @@ def few(frame: Frame, k: int) -> Search:
         numbers=(np.int32(padded), np.int32(tile)),
         factors=_factors(frame.margin_factors(), d),
         shared=tile * size,
-        maker="few_table",
-        made=(np.int32(padded),),
         words=(d + 1) * padded,
         padded=padded,
     )
