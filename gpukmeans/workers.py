@@ -117,10 +117,6 @@ class Part:
             found = getattr(self._points, name)
             return arrays.to_numpy(found(*args, **how) if callable(found) else found)
 
-    def close(self) -> None:
-        """No more is asked of it."""
-        del self._points
-
 
 @contextmanager
 def _threads_of_worker() -> Iterator[None]:
@@ -151,8 +147,8 @@ class ByName:
 
 
 class Away:
-    """The `call` of a `Part` on a worker, by its actor. The rows go with it: Dask would keep them until Python happens
-    to collect garbage here, since its actors' calls are part of a cycle."""
+    """The `call` of a `Part` on a worker, by its actor, which goes with it. Dask would keep it, and the rows, until
+    Python happens to collect garbage here, since an actor's calls are part of a cycle."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -163,8 +159,7 @@ class Away:
 
     def __del__(self) -> None:
         with suppress(Exception):  # as of a worker that is lost
-            self._actor.close()
-            self._actor._future.release()  # what the scheduler knows of it, and of what it was made of
+            self._actor._future.release()
 
 
 # What Dask says of actors whose worker is no more.
@@ -177,7 +172,7 @@ def _workers_lost() -> Iterator[None]:
 
     try:
         yield
-    except (CancelledError, KilledWorker, OSError, RuntimeError) as error:
+    except (CancelledError, KilledWorker, OSError, RuntimeError, ValueError) as error:
         if not isinstance(error, CancelledError | KilledWorker) and not str(error).startswith(_LOST):
             raise  # by what is done there
         raise DeviceError(

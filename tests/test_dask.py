@@ -130,6 +130,7 @@ def test_answers_of_the_rows_are_lazy_and_others_are_not(anywhere):
         assert isinstance(answer, np.ndarray)
 
 
+@pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler when a distributed client:UserWarning")
 def test_predict_computes_nothing_until_it_is_asked_to():
     computed = []
 
@@ -165,7 +166,7 @@ def test_rows_stay_with_the_workers(cluster, peak):
 
 
 def held(dask_worker):
-    return sum(hasattr(part, "_points") for part in dask_worker.state.actors.values())
+    return len(dask_worker.state.actors)
 
 
 def test_each_worker_has_one_part_while_there_is_a_fit_and_none_after(cluster):
@@ -188,6 +189,7 @@ def test_each_worker_has_one_part_while_there_is_a_fit_and_none_after(cluster):
     gc.enable()
 
 
+@pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler when a distributed client:UserWarning")
 def test_the_device_is_that_of_the_machine_where_the_rows_are(monkeypatch, fresh_dispatch):
     """Which is this one, without a cluster."""
     monkeypatch.setattr(workers, "_client", lambda: None)
