@@ -65,9 +65,7 @@ FITS = {
     "float32": {"x": X},
     "float16": {"x": X.astype(np.float16)},
     "integers": {"x": WIDE.astype(np.int32)},
-    "wide": {"x": WIDE, "n_clusters": 7},
     "in order": {"x": np.sort(X.astype(np.float64), axis=0)},
-    "weighed": {"x": X, "weights": WEIGHTS + 0.5},
     "some weigh nothing": {"x": X, "weights": WEIGHTS},
     "k-means||": {"x": X, "init": "k-means||", "weights": WEIGHTS},
     "random": {"x": X, "init": "random", "n_init": 3},
@@ -78,14 +76,22 @@ FITS = {
 }
 
 
+def chunked(how):
+    return {**how, "x": da.from_array(how["x"], chunks=(len(how["x"]) // 5, 2))}
+
+
 @pytest.mark.parametrize("name", FITS)
-def test_a_fit_is_that_of_numpy(anywhere, name):
-    how = FITS[name]
-    rows = da.from_array(how["x"], chunks=(len(how["x"]) // 5, 2))
-    assert said(**{**how, "x": rows}) == said(**how)
+def test_a_fit_is_that_of_numpy(cluster, name):
+    assert said(**chunked(FITS[name])) == said(**FITS[name])
 
 
-@pytest.mark.parametrize("chunks", [1201, 1200, 601, 400, 97, (1, 1000, 0, 200)], ids=str)
+@pytest.mark.parametrize("name", ["integers", "some weigh nothing", "k-means||", "in batches"])
+def test_a_fit_is_that_of_numpy_without_a_cluster(monkeypatch, name):
+    monkeypatch.setattr(workers, "_client", lambda: None)
+    assert said(**chunked(FITS[name])) == said(**FITS[name])
+
+
+@pytest.mark.parametrize("chunks", [1201, 601, 97, (1, 1000, 0, 200)], ids=str)
 def test_any_chunks_give_the_same_answer(cluster, chunks):
     assert said(da.from_array(X, chunks=(chunks, 3)), weights=WEIGHTS) == said(X, weights=WEIGHTS)
 
