@@ -131,20 +131,29 @@ def make_points(device: str) -> Callable[..., tuple[Points, Scales]]:
     return make
 
 
-class Untuned(dict[str, dict[str, Any]]):
+class Ways(dict[str, dict[str, Any]]):
+    def some(self, *names: str) -> list[str]:
+        """These, of NumPy's."""
+        return list(names)
+
+
+class Untuned(Ways):
     """The ways of a device that has none of NumPy's: whichever is asked for, it does what it does."""
 
     def __missing__(self, name: str) -> dict[str, Any]:
         return {}
 
+    def some(self, *names: str) -> list[str]:
+        return list(self)[: len(names)]
+
 
 @pytest.fixture(scope="session")
-def ways(device: str) -> dict[str, dict[str, Any]]:
+def ways(device: str) -> Ways:
     """Ways to the same answer, as arguments of points.numpy.tuned; the first uses none of the tricks. On another
     device twice the one way there is."""
     if device != "cpu":
         return Untuned({"first": {}, "again": {}})
-    return {
+    ways: dict[str, dict[str, Any]] = {
         "plain": {"merge": False, "arrange": False, "scores": False, "bounds": False, "threads": 1},
         "scores": {"merge": False, "arrange": False, "scores": True, "bounds": False, "threads": 1},
         "bounds": {"merge": False, "arrange": False, "scores": True, "bounds": True, "threads": 1},
@@ -157,6 +166,7 @@ def ways(device: str) -> dict[str, dict[str, Any]]:
         "2 threads": {"threads": 2},
         "4 threads": {"threads": 4, "chunk_rows": 100, "scores": True, "bounds": True, "arrange": True},
     }
+    return Ways(ways)
 
 
 @pytest.fixture

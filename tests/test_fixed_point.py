@@ -542,7 +542,7 @@ def test_an_integer_weight_is_as_many_rows(kmeans, ways, kind, seeding):
         rng = np.random.default_rng(seed)
         x, weights = data(rng, kind, 80, 3), rng.integers(1, 5, 80)
         settings = {"n_clusters": 7, "init": start(seeding, x, 7), "n_init": 1, "random_state": seed}
-        for way in ("plain", "bounds", "merge"):
+        for way in ways.some("plain", "bounds", "merge"):
             with tuned(**ways[way]):
                 weighted = quietly(kmeans(**settings).fit, x, sample_weight=weights)
                 repeated = quietly(kmeans(**settings).fit, np.repeat(x, weights, axis=0))

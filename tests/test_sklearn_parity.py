@@ -69,18 +69,16 @@ def accuracy(labels, digit):
     return sum(np.bincount(digit[labels == c]).max() for c in np.unique(labels)) / len(digit)
 
 
-def test_digits_are_told_apart(kmeans, digits):
+def test_digits_are_told_apart(kmeans, digits, slow):
     """The best of ten starts reaches 0.78. Of single starts, theirs average 0.775 over these seeds and
     over two hundred (standard error 0.003): ours are held to theirs."""
     x, digit = digits
 
-    def average(model, n_init):
-        seeds = range(10)
-        return np.mean(
-            [accuracy(model(n_clusters=10, n_init=n_init, random_state=s).fit_predict(x), digit) for s in seeds]
-        )
+    def average(model, n_init, seeds=10):
+        fits = [model(n_clusters=10, n_init=n_init, random_state=seed).fit(x) for seed in range(seeds)]
+        return np.mean([accuracy(fit.labels_, digit) for fit in fits])
 
-    assert average(kmeans, 10) >= 0.78
+    assert average(kmeans, 10, 1 if slow else 10) >= 0.78
     assert average(kmeans, 1) >= average(Theirs, 1) - 0.005
 
 
@@ -184,9 +182,9 @@ def test_dtypes_of_attributes(kmeans, digits, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("max_iter", [1, 2, 300])
-def test_predict_is_labels(kmeans, digits, dtype, max_iter):
+def test_predict_is_labels(kmeans, digits, slow, dtype, max_iter):
     for x in (digits[0].astype(dtype), (digits[0] / 7).astype(dtype)):
-        for seed in range(3):
+        for seed in range(1 if slow else 3):
             model = kmeans(n_clusters=12, random_state=seed, max_iter=max_iter).fit(x)
             np.testing.assert_array_equal(model.predict(x), model.labels_)
 

@@ -37,17 +37,20 @@ def densely(request, monkeypatch):
         monkeypatch.setattr(sparse, "DENSE_BYTES", 0)
 
 
-# (rows, features): few of both, sorted and merged where dense, many features, and more than scores serve
-SHAPES = [(40, 5), (5000, 3), (3000, 70), (60, 1500)]
+# (rows, features): few of both, sorted and merged where dense, many features, and more than scores serve; rows where
+# a pass takes long
+SHAPES = [(40, 5, 40), (5000, 3, 600), (3000, 70, 300), (60, 1500, 60)]
 
 
 @pytest.mark.usefixtures("densely")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("init", ["k-means++", "random"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8, np.int64])
-def test_a_sparse_fit_is_the_dense_one(kmeans, shape, init, dtype):
-    x = matrix(*shape, dtype=dtype, whole=np.issubdtype(dtype, np.integer))
-    weights = np.random.default_rng(1).integers(0, 4, shape[0])
+def test_a_sparse_fit_is_the_dense_one(kmeans, slow, shape, init, dtype):
+    n, d, fewer = shape
+    n = fewer if slow else n
+    x = matrix(n, d, dtype=dtype, whole=np.issubdtype(dtype, np.integer))
+    weights = np.random.default_rng(1).integers(0, 4, n)
     for sample_weight in (None, weights, weights / 3):
         model = kmeans(n_clusters=7, init=init, n_init=2, max_iter=8, random_state=0)
         dense = model.fit(x.toarray(), sample_weight=sample_weight)
