@@ -33,12 +33,12 @@ def make_points(
     calls: list[Callable[..., Any]]
     if client is None:
         slices = [slice(0, len(x))]
-        calls = [Part(x.compute(), weights, **how).call]
+        calls = [partial(_of, Part(x.compute(), weights, **how))]
     else:
         x = _shared_out(x, len(client.scheduler_info(n_workers=-1)["workers"]))
         slices = [slice(a, b) for a, b in pairwise(accumulate(x.chunks[0], initial=0))]
         calls = _on_workers(client, x, [None if weights is None else weights[rows] for rows in slices], how)
-    return Parallel([cast(Points, ByName(call)) for call in calls], slices, x.shape[1], whole, unit)
+    return Parallel([cast(Points, Remote(call)) for call in calls], slices, x.shape[1], whole, unit)
 
 
 def _client() -> Any:
@@ -71,7 +71,7 @@ def _itself(rows: Any) -> Any:
 
 
 def _on_workers(client: Any, x: Any, ws: list[Any], how: dict[str, Any]) -> list[Callable[..., Any]]:
-    """The `call` of a `Part` of each chunk of x, with its weights, on the worker where the chunk is made."""
+    """What calls the `Part` of each chunk of x, with its weights, on the worker where the chunk is made."""
     chunks = client.compute(x.to_delayed().ravel().tolist())
     ws = [w if w is None else client.scatter(w, hash=False) for w in ws]
     parts = [client.submit(Part, chunk, w, **how, actor=True, pure=False) for chunk, w in zip(chunks, ws, strict=True)]
@@ -107,15 +107,26 @@ class Part:
     def __init__(
         self, x: Any, weights: Floats | Ints | None, summary: Weights, device: str, lasting: bool, unit: bool
     ) -> None:
-        self._device = dispatch.resolve(device, arrays.gpu_of(x))
+        self._device, self._lasting = dispatch.resolve(device, arrays.gpu_of(x)), lasting
         with dispatch.on(self._device), _threads_of_worker():
             self._points = dispatch.make_points(x, weights, summary, device=self._device, lasting=lasting, unit=unit)
 
-    def call(self, name: str, *args: Any, **how: Any) -> Any:
-        """What a method of the Points answers, or an attribute says."""
+    def call(self, name: str, *args: Any, proposed: Floats | None = None, **how: Any) -> Any:
+        """What a method of the Points answers, once these candidates are proposed, if any; or an attribute says."""
         with dispatch.on(self._device):
+            if proposed is not None:
+                self._points.propose(proposed)
             found = getattr(self._points, name)
             return arrays.to_numpy(found(*args, **how) if callable(found) else found)
+
+    def assign(self, centers: Floats) -> tuple[int, Ints | None]:
+        """How many labels changed, and the sums, if anybody will ask for them."""
+        with dispatch.on(self._device):
+            return self._points.assign(centers), self._points.sums() if self._lasting else None
+
+
+def _of(part: Part, name: str, *args: Any, **how: Any) -> Any:
+    return getattr(part, name)(*args, **how)
 
 
 @contextmanager
@@ -132,30 +143,47 @@ def _threads_of_worker() -> Iterator[None]:
             yield
 
 
-class ByName:
-    """A Points whose methods are called by name, as call(name, ...)."""
+class Remote:
+    """A `Part` as a Points, in as few calls as may be. call(name, ...): calls a method of the part."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
+        self._proposed: Floats | None = None
+        self._sums: Ints | None = None
 
     @property
     def uncertain(self) -> int:
-        return self._call("uncertain")
+        return self._call("call", "uncertain")
+
+    def assign(self, centers: Floats) -> int:
+        changed, self._sums = self._call("assign", centers)
+        return changed
+
+    def sums(self) -> Ints:
+        assert self._sums is not None, "no centers were assigned to, or nobody was to ask"
+        return self._sums.copy()
+
+    def propose(self, candidates: Floats) -> None:
+        self._proposed = candidates  # which go with the next call
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return partial(self._call, name)
+        def call(*args: Any, **how: Any) -> Any:
+            proposed, self._proposed = self._proposed, None
+            return self._call("call", name, *args, proposed=proposed, **how)
+
+        return call
 
 
 class Away:
-    """The `call` of a `Part` on a worker, by its actor, which goes with it. Dask would keep it, and the rows, until
-    Python happens to collect garbage here, since an actor's calls are part of a cycle."""
+    """Calls methods of a `Part` on a worker, by its actor, which goes with this. Dask would keep it, and the rows,
+    until Python happens to collect garbage here, since an actor's calls are part of a cycle."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
     def __call__(self, name: str, *args: Any, **how: Any) -> Any:
         with _workers_lost():
-            return self._actor.call(name, *args, **how).result()
+            return getattr(self._actor, name)(*args, **how).result()
 
     def __del__(self) -> None:
         with suppress(Exception):  # as of a worker that is lost

@@ -275,8 +275,23 @@ class Batches(Sharded):
         self._each(look, "closest")
         return found
 
+    def propose(self, candidates: Floats) -> None:
+        self._candidates = candidates
+
+    def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
+        def weigh(batch: Batch, rows: slice) -> Any:
+            batch.propose(self._candidates)
+            return batch.potentials(exponent, exact=True)[0]
+
+        totals = [sum(parts) for parts in zip(*self._each(weigh, "rows, closest"), strict=True)]
+        return totals, totals
+
     def accept(self, candidate: int) -> float:
-        largest = super().accept(candidate)
+        def lower(batch: Batch, rows: slice) -> float:
+            batch.propose(self._candidates)
+            return batch.accept(candidate)
+
+        largest = max(self._each(lower, "rows, closest", changes="closest"))
         self._seeded = self._closest is not None
         return largest
 

@@ -109,5 +109,16 @@ class Parallel(Sharded):
         self._on_each(look)
         return found
 
+    def propose(self, candidates: Floats) -> None:
+        self._each(lambda part, rows: part.propose(candidates))
+
+    def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
+        parts = self._each(lambda part, rows: part.potentials(exponent, exact=True)[0])
+        totals = [sum(those_of_one) for those_of_one in zip(*parts, strict=True)]
+        return totals, totals
+
+    def accept(self, candidate: int) -> float:
+        return max(self._each(lambda part, rows: part.accept(candidate)))
+
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
         return np.empty((0, self.d)), farthest  # no device knows the others' masses

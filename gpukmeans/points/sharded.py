@@ -66,24 +66,6 @@ class Sharded(ABC):
 
     # ------------------------------------------------------------ seeding
 
-    def propose(self, candidates: Floats) -> None:
-        self._candidates = candidates
-
-    def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
-        def weigh(part: Any, rows: slice) -> Any:
-            part.propose(self._candidates)
-            return part.potentials(exponent, exact=True)[0]
-
-        totals = [sum(parts) for parts in zip(*self._each(weigh, "rows, closest"), strict=True)]
-        return totals, totals
-
-    def accept(self, candidate: int) -> float:
-        def lower(part: Any, rows: slice) -> float:
-            part.propose(self._candidates)
-            return part.accept(candidate)
-
-        return max(self._each(lower, "rows, closest", changes="closest"))
-
     def accept_all(self, centers: Floats) -> float:
         uses = "rows, labels, closest"
         return max(self._each(lambda part, rows: part.accept_all(centers), uses, changes="closest"))
