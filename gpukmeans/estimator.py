@@ -22,9 +22,9 @@ from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpukmeans import arrays, dispatch, draws, lloyd, saving, seeding
+from gpukmeans import arrays, dispatch, draws, lazy, lloyd, saving, seeding
 from gpukmeans.exact import Floats, Ints, Weights, magnitude, unit
-from gpukmeans.lazy import bad_value, is_lazy, map_rows, rows_of, stand_in
+from gpukmeans.lazy import is_lazy
 from gpukmeans.points.base import Points
 from gpukmeans.progress import Record, Watch
 from gpukmeans.threads import one_blas_thread
@@ -427,7 +427,7 @@ default="k-means++"
             dtype = np.float32 if x.dtype == np.float32 else np.float64
             if is_lazy(x):
                 model = self._for_chunks(self._centers())
-                return self._like(X, map_rows(model.transform, x, dtype, self._n_features_out))
+                return self._like(X, lazy.map_rows(model.transform, x, dtype, self._n_features_out))
             points = self._made(x, device=device, lasting=False)
             self._finite(points, x)
             distances = points.distances(self._centers())
@@ -462,7 +462,7 @@ default="k-means++"
 
     def _label(self, x: Any, centers: Floats, device: str) -> Any:
         if is_lazy(x):
-            return map_rows(self._for_chunks(centers).predict, x, np.int32)
+            return lazy.map_rows(self._for_chunks(centers).predict, x, np.int32)
         points = self._made(x, device=device, lasting=False)
         self._finite(points, x)
         points.assign(centers)
@@ -523,7 +523,8 @@ default="k-means++"
         if not reset:
             check_is_fitted(self)
         if is_lazy(X) and not gather:
-            yield rows_of(X, self._validated(stand_in(X), reset).dtype, counted), self.device
+            dtype = self._validated(lazy.stand_in(X), reset).dtype
+            yield lazy.rows_of(X, dtype, counted), self.device
             return
         x = arrays.to_numpy(X) if is_lazy(X) else arrays.opened(X)
         gpu = arrays.gpu_of(x)
@@ -546,7 +547,7 @@ default="k-means++"
         low, high = points.extent()
         if not math.isfinite(magnitude(low, high)):
             if points.unit:  # infinity, too, is NaN by now
-                shown = bad_value(x) if is_lazy(x) else arrays.to_numpy(x.data if issparse(x) else x)
+                shown = lazy.bad_value(x) if is_lazy(x) else arrays.to_numpy(x.data if issparse(x) else x)
             else:
                 shown = np.stack([low, high]).astype(x.dtype)
             assert_all_finite(shown, estimator_name=type(self).__name__, input_name="X")

@@ -14,8 +14,9 @@ import numpy as np
 def is_lazy(X: Any) -> bool:
     """Whether X is a collection of Dask's own; those of others that hold some, as xarray's, are arrays like any."""
     dask = sys.modules.get("dask")
-    owner = type(X).__module__.partition(".")[0]
-    return dask is not None and owner in ("dask", "dask_expr") and dask.is_dask_collection(X)
+    if dask is None:
+        return False
+    return type(X).__module__.partition(".")[0] in ("dask", "dask_expr") and dask.is_dask_collection(X)
 
 
 def stand_in(X: Any) -> Any:
@@ -27,9 +28,7 @@ def stand_in(X: Any) -> Any:
         return _row_of_frame(X)
     if not hasattr(X, "rechunk"):
         raise TypeError(f"Of Dask's collections, arrays and frames can be clustered, not {type(X).__name__}.")
-    if any(map(isnan, X.shape[1:])):
-        X = X.copy().compute_chunk_sizes()
-    shape = tuple(1 if i == 0 and size != 0 else size for i, size in enumerate(X.shape))
+    shape = tuple(1 if i == 0 and size != 0 else size for i, size in enumerate(_sized(X, counted=False).shape))
     return np.full(shape, "0" if X.dtype.kind in "SU" else 0, X.dtype)
 
 
@@ -57,10 +56,14 @@ def rows_of(X: Any, dtype: np.dtype, counted: bool) -> Any:
     if hasattr(X, "to_dask_array"):
         x = X.astype(dtype).to_dask_array(lengths=True if counted else None)
     else:
-        x = X if X.dtype == dtype else X.astype(dtype)
-        if counted and isnan(x.shape[0]):
-            x = x.copy().compute_chunk_sizes()  # which writes to what it is called of
+        x = _sized(X if X.dtype == dtype else X.astype(dtype), counted)
     return x.rechunk({1: -1}) if x.numblocks[1] > 1 else x
+
+
+def _sized(x: Any, counted: bool) -> Any:
+    """The same array with its number of features known, and that of its rows if `counted`."""
+    unknown = any(map(isnan, x.shape if counted else x.shape[1:]))
+    return x.copy().compute_chunk_sizes() if unknown else x  # a copy, as sizes are written to what they are asked of
 
 
 def map_rows(call: Callable[[Any], Any], x: Any, dtype: Any, width: int | None = None) -> Any:

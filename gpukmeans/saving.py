@@ -31,7 +31,6 @@ from sklearn.utils.metadata_routing import MetadataRequest
 import gpukmeans
 from gpukmeans import arrays
 from gpukmeans.files import atomic
-from gpukmeans.lazy import is_lazy
 
 FORMAT = "gpukmeans estimator"
 # Of the format, not of the package. A change that this module could not read needs the next number.
@@ -46,8 +45,7 @@ def save(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
         raise TypeError(f"{type(model).__qualname__} is not an estimator of gpukmeans, and only those can be saved.")
     members: dict[str, NDArray[Any]] = {}
     # What pickling keeps, so that there is one rule for what belongs to an estimator.
-    kept = {key: arrays.to_numpy(value) if is_lazy(value) else value for key, value in model.__getstate__().items()}
-    state = {key: _encoded(value, key, members) for key, value in sorted(kept.items())}
+    state = {key: _encoded(value, key, members) for key, value in sorted(model.__getstate__().items())}
     parameters = {key: state.pop(key) for key in type(model)._get_param_names()}
     metadata = {
         "format": FORMAT,
@@ -158,7 +156,7 @@ def _encoded(value: Any, key: str, members: dict[str, NDArray[Any]]) -> Any:
     def each(values: list[Any]) -> list[Any]:
         return [_encoded(item, f"{key}.{i}", members) for i, item in enumerate(values)]
 
-    value = arrays.to_numpy(value)  # an initial array may be on a GPU
+    value = arrays.to_numpy(value)  # an initial array may be on a GPU, and labels not computed yet
     # By exact types: a float64 is a float too, and has to stay what it is.
     kind = type(value)
     if value is None or kind in (bool, int, float, str):

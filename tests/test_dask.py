@@ -108,6 +108,16 @@ def test_rows_whose_number_is_not_known(anywhere):
     assert said(some) == said(X[X[:, 0] > 45])
 
 
+@pytest.mark.parametrize("width", [2, 3])
+def test_columns_whose_number_is_not_known(anywhere, width):
+    rows = da.from_array(X, chunks=(300, width))
+    some, expected = rows[:, rows[0] > -1e9], KMeans(5, random_state=0, max_iter=4).fit(X)
+    assert np.isnan(some.shape[1])
+    assert said(some) == said(X)
+    assert expected.predict(some).compute().tobytes() == expected.labels_.tobytes()
+    assert np.isnan(some.shape[1]), "it is not written to"
+
+
 def test_a_frame_has_names(anywhere):
     frame = pd.DataFrame(X, columns=list("abc"))
     model = KMeans(5, random_state=0, max_iter=4).fit(dd.from_pandas(frame, npartitions=4))
