@@ -22,7 +22,7 @@ from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpukmeans import arrays, dispatch, draws, lazy, lloyd, saving, seeding
+from gpukmeans import arrays, dispatch, draws, lazy, lloyd, means, saving, seeding
 from gpukmeans.exact import Floats, Ints, Weights, magnitude, unit
 from gpukmeans.lazy import is_lazy
 from gpukmeans.points.base import Points
@@ -221,7 +221,8 @@ default="k-means++"
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, none negative. An integer weight is the same as that many copies of the sample,
-            while the total is at most 2**40. A weight below 2**-62 of the total counts as none.
+            while the total is at most 2**32. However far apart weights are, each center is the mean of its samples;
+            but a sample that weighs less than 2**-62 of the total is drawn by no ``init``.
 
         Returns
         -------
@@ -248,7 +249,7 @@ default="k-means++"
             best = self._best_of_starts(points, x, device)
             # Samples of weight zero had no part in the fit.
             labels = points.labels() if kept is None and not is_lazy(x) else self._label(x, best.centers, device)
-            found = int(np.count_nonzero(points.sums()[:, -1]))
+            found = int(np.count_nonzero(means.occupied(points)))
             if found < self.n_clusters:
                 warnings.warn(
                     f"Number of distinct clusters ({found}) found smaller than n_clusters ({self.n_clusters}). "

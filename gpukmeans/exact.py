@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,12 @@ def magnitude(low: Floats, high: Floats) -> float:
     return max(-float(low.min()), float(high.max()))
 
 
+def about_zero(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    """The least range that holds [low, high] and whose middle is zero, for each feature."""
+    largest = np.maximum(-low, high)
+    return -largest, largest
+
+
 def is_single(values: Floats) -> bool:
     """Whether all values are float32 numbers."""
     with np.errstate(over="ignore"):
@@ -154,12 +161,14 @@ class Weights:
 
     total: float  # exact (math.fsum), so free of order
     copies: float  # the sum of max(weight, 1): how many rounded terms a sum may have
-    exponent: int  # cluster weights are summed as rint(w * 2**exponent)
+    exponent: int  # cluster weights are summed as rint(w * 2**exponent); 0 where all are counts, and sums exact
     shift: int = 0  # the weights in use are the caller's times 2**shift
+    fractions: int = 0  # how many rows have a weight that is no integer
 
-    # Integer weights are taken as counts up to this total. Larger ones are scaled down by a power of
-    # two, to a total of at most 2**NORMAL_BITS, and lose the meaning of copies (2**40 rows exist nowhere).
-    MOST_COPIES = 2.0**40
+    # Integer weights are taken as counts up to this total, at which a term still has 30 bits. Larger ones are scaled
+    # down by a power of two, to a total of at most 2**NORMAL_BITS, and lose the meaning of copies (2**32 rows fit no
+    # memory).
+    MOST_COPIES = 2.0**32
     NORMAL_BITS = 30
 
     @staticmethod
@@ -172,7 +181,7 @@ class Weights:
         """Summarise positive float64 weights: (summary, the weights to use).
 
         The weights to use are int64 if all are integers, else float64. They are the caller's own
-        unless these total more than 2**40 or reach no more than 2**-100; then a power of two brings
+        unless these total more than 2**32 or reach no more than 2**-100; then a power of two brings
         them into range.
         """
         shift = 0
@@ -185,10 +194,11 @@ class Weights:
             # In two steps: 2**shift itself may lie outside float64.
             weights = np.ldexp(np.ldexp(weights, shift // 2), shift - shift // 2)
             total = math.fsum(weights)
-        if np.array_equal(weights, np.rint(weights)):
+        fractions = int(np.count_nonzero(weights != np.rint(weights)))
+        if fractions == 0:
             return Weights(total, total, 0, shift), weights.astype(np.int64)
         copies = math.fsum(np.maximum(weights, 1.0))
-        return Weights(total, copies, SUM_BITS - ceil_log2(total), shift), weights
+        return Weights(total, copies, SUM_BITS - ceil_log2(total), shift, fractions), weights
 
     def masses(self, weights: Floats | Ints) -> Ints:
         """The weights as sums count them, int64."""
@@ -212,6 +222,14 @@ def weigh(terms: Floats, weights: Floats | Ints | None) -> Ints:
     return np.where(whole, copies, np.rint(terms * weights).astype(np.int64))
 
 
+def _means(sums: Ints, exponent: Any, scale: Floats, offset: Floats) -> Floats:
+    """The centers (m, d) of sums (m, d + 1) whose weights, in units of 2**-exponent, are not zero."""
+    centers = sums[:, :-1] / np.ldexp(sums[:, -1].astype(np.float64), -exponent)[:, None]
+    centers /= scale  # exact; the product of weight and scale might overflow
+    centers += offset
+    return centers
+
+
 @dataclass(frozen=True)
 class Scales:
     """How coordinates become integers: ``rint((x - offset) * scale)``, per feature.
@@ -231,8 +249,7 @@ class Scales:
         """Scales for features within [low, high], each (d,) float64."""
         offset = low + (high - low) / 2
         half = np.maximum(high - offset, offset - low)
-        mantissa, exponent = np.frexp(half)  # power_for, for all features at once
-        powers = SUM_BITS - ceil_log2(weights.total) - (exponent - (mantissa == 0.5))
+        powers = SUM_BITS - ceil_log2(weights.total) - _ceil_log2(half)  # power_for, for all features at once
         scale = np.where(half > 0, np.ldexp(1.0, np.minimum(powers, 1000)), 1.0)
         return Scales(offset, scale, low, high, weights)
 
@@ -250,18 +267,88 @@ class Scales:
 
     def centers(self, sums: Ints) -> Floats:
         """The centers (k, d) float64 of sums (k, d + 1) int64 whose weights are not zero."""
-        weight = sums[:, -1:]
-        if self.weights.exponent:
-            weight = np.ldexp(weight, -self.weights.exponent, dtype=np.float64)
-        centers = sums[:, :-1] / weight
-        centers /= self.scale  # exact; the product of weight and scale might overflow
-        centers += self.offset
-        return centers
+        return _means(sums, self.weights.exponent, self.scale, self.offset)
+
+    @cached_property
+    def step(self) -> Floats:
+        """(d,): by how much a center's coordinate may err while nothing but terms and its division are rounded.
+
+        A term is off by half of 1 / scale, and by the rounding of x - offset; two more roundings make the quotient.
+        Each of these three is at most 2**-53 of the feature's half-range.
+        """
+        return 1 / self.scale + 2.0**-51 * np.maximum(self.high - self.offset, self.offset - self.low)
+
+    def errors(self, weight: Floats) -> Floats:
+        """By how many `step` the centers (k,) of clusters of these summed weights may err, rounding to float64 apart.
+
+        A weight that is no integer rounds its own term once more, by a half, and counts itself off by up to half a
+        unit, 2**-exponent, of which a coordinate in range takes no more than another half. F of them move a center by
+        F / W, W being the cluster's weight; and W is known to within a factor of two while it counts F units or more.
+        Below that, the result is beyond the range of the data, as the error may be.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.weights.fractions > 0, 1 + 2.0 * self.weights.fractions / weight, 1.0)
 
     def farthest(self, centers: Floats) -> float:
         """An upper bound on D between any point in range and any of the centers (k, d)."""
         reach = np.ascontiguousarray(np.maximum(self.high - centers, centers - self.low).T)
         return float(np.max(_sum_features(reach * reach))) * (1 + 2.0**-20)
+
+
+@dataclass(frozen=True)
+class OwnScales:
+    """`Scales` for each of m clusters by itself, as fine as its own extent and weight allow.
+
+    Coordinates become ``rint((x - offset) * scale)``, offset and scale (m, d). Weights that are no counts are
+    multiplied by 2**shift first, (m,), and then summed in units of 2**-exponent, (m,); of counts both are zero.
+    """
+
+    offset: Floats
+    scale: Floats
+    shift: NDArray[np.int32]
+    exponent: NDArray[np.int32]
+
+    @staticmethod
+    def of(low: Floats, high: Floats, total: Floats, weights: Weights) -> OwnScales:
+        """Scales for clusters within [low, high], (m, d) each, that weigh at most `total` (m,).
+
+        Less than one becomes at most one, so that no scale has to make up for light weights.
+        """
+        offset = low + (high - low) / 2
+        half = np.maximum(high - offset, offset - low)
+        bits = _ceil_log2(total)
+        shift = np.zeros(len(total), np.int32)
+        exponent = np.zeros(len(total), np.int32)
+        if weights.exponent:
+            shift = np.maximum(-bits, 0)
+            bits = bits + shift
+            exponent = SUM_BITS - bits
+        power = np.minimum(SUM_BITS - bits[:, None] - _ceil_log2(half), 1000)
+        return OwnScales(offset, np.where(half > 0, np.ldexp(1.0, power), 1.0), shift, exponent)
+
+    def terms(self, x: Floats, clusters: NDArray[Any], weights: Floats | Ints | None) -> Ints:
+        """x (d, m) float64, of these clusters (m,), as int64 terms (m, d + 1); the last column is the weight."""
+        steps = np.rint((x - self.offset[clusters].T) * self.scale[clusters].T)
+        if weights is not None and weights.dtype != np.int64:
+            weights = np.ldexp(weights, self.shift[clusters])
+            mass = np.rint(np.ldexp(weights, self.exponent[clusters])).astype(np.int64)
+        else:
+            mass = np.ones(x.shape[1], np.int64) if weights is None else weights
+        return np.concatenate([weigh(steps, weights), mass[None]]).T
+
+    def centers(self, sums: Ints) -> Floats:
+        """The centers (m, d) float64 of sums (m, d + 1) int64 whose weights are not zero."""
+        return _means(sums, self.exponent, self.scale, self.offset)
+
+    def weight_of(self, units: Ints) -> Floats:
+        """The weights (m,) that so many units, the last column of sums, stand for."""
+        return np.ldexp(units.astype(np.float64), -self.exponent - self.shift)
+
+
+def _ceil_log2(values: Floats) -> NDArray[np.int32]:
+    """`ceil_log2` of each value."""
+    mantissa, exponent = np.frexp(values)
+    return exponent - (mantissa == 0.5)
 
 
 @dataclass(frozen=True)
@@ -298,11 +385,26 @@ class Inertia:
         fine = np.rint(scaled, out=scaled)
         return int(weigh(coarse, copies).sum()), int(weigh(fine, copies).sum())
 
-    def value(self, coarse: int, fine: int) -> Fraction:
-        """The sum, exactly as accumulated."""
-        total = (coarse << self.fine_bits) + fine
+    def units(self, coarse: int, fine: int) -> int:
+        """The sum as accumulated, in units of 2**-(coarse_bits + fine_bits)."""
+        return (coarse << self.fine_bits) + fine
+
+    def value(self, units: int) -> Fraction:
         exponent = self.coarse_bits + self.fine_bits
-        return Fraction(total, 1 << exponent) if exponent >= 0 else Fraction(total << -exponent)
+        return Fraction(units, 1 << exponent) if exponent >= 0 else Fraction(units << -exponent)
+
+    def finer(self, units: int, scales: Scales, centers: Floats) -> Inertia | None:
+        """The split for a sum that is no more than this one, the same in `sums` of it; None if this one will do.
+
+        Each copy of a row is rounded by half a unit.
+        """
+        copies = 1 << ceil_log2(scales.weights.copies)
+        if units >= copies << 40:
+            return None
+        bits = SUM_BITS + self.coarse_bits + self.fine_bits - (units + copies).bit_length()
+        farthest = scales.farthest(centers)
+        coarse = min(bits, 1000 - max(0, ceil_log2(farthest))) if farthest > 0 else self.coarse_bits
+        return Inertia(coarse, self.fine_bits) if coarse > self.coarse_bits else None
 
 
 def mass(closest: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:

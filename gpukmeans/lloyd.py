@@ -13,18 +13,13 @@ from functools import cached_property
 
 import numpy as np
 
+from gpukmeans import means
 from gpukmeans.exact import LARGEST_MAGNITUDE, Floats, Inertia, Scales, magnitude, squared_distance, unit
 from gpukmeans.points.base import Points
 
 
 def prepare(points: Points, low: Floats, high: Floats) -> Scales:
-    """Fix the scales of all sums from the points' extent, which `check_magnitude` has passed.
-
-    Unit rows are measured from zero, so that opposite directions cancel to the bit.
-    """
-    if points.unit:
-        high = np.maximum(-low, high)
-        low = -high
+    """Fix the scales of all sums from the points' extent, which `check_magnitude` has passed."""
     scales = Scales.of(low, high, points.weights)
     points.prepare(scales)
     return scales
@@ -55,17 +50,28 @@ class Tolerance:
     def shift(self) -> float:
         """The largest squared shift that ends a fit: tol times the (weighted) variance, averaged over features."""
         mean = self.scales.centers(self.points.sums().sum(axis=0, keepdims=True))
-        variance = inertia(self.points, self.scales, mean) / Fraction(self.points.weights.total) / self.points.d
-        return self.tol * float(variance)
+        split = Inertia.of(self.scales, mean)
+        total = split.value(split.units(*self.points.inertia(mean, split)))
+        return self.tol * float(total / Fraction(self.points.weights.total) / self.points.d)
 
     def reached(self, shift: float) -> bool:
         return shift == 0 or (shift <= self.tol * self.most and shift <= self.shift)
 
 
 def inertia(points: Points, scales: Scales, centers: Floats) -> Fraction:
-    """The exact sum of weight * D to each point's own center, or to the only one, in fixed point."""
+    """The sum of weight * D to each point's own center, or to the only one, to 2**-40 of itself.
+
+    What is far below the largest that it might be is summed again, in finer units.
+    """
     split = Inertia.of(scales, centers)
-    return split.value(*points.inertia(centers, split))
+    while True:
+        units = split.units(*points.inertia(centers, split))
+        if units == 0 and len(points.farthest(centers, 1).x) == 0:
+            return Fraction(0)
+        finer = split.finer(units, scales, centers)
+        if finer is None:
+            return split.value(units)
+        split = finer
 
 
 @dataclass(frozen=True)
@@ -104,46 +110,58 @@ def fit(
 
     The points are left labelled by the centers returned, which are rounded to ``dtype`` first.
     """
+    settled = np.zeros(len(centers), bool)
     for i in range(max_iter):
         changed, assigned = points.assign(centers), centers
         if i > 0 and changed == 0:
             watch(Iteration(i, changed, 0.0, centers))
             break
-        updated = update(points, scales, centers)
+        updated, settled = update(points, scales, centers)
         shift = math.fsum(squared_distance(updated.T, centers.T).tolist())
         # Labels left by an earlier start say nothing of this one.
         stop = watch(Iteration(i, changed if i > 0 else points.n, shift, centers))
         centers = updated
         if stop or tolerance.reached(shift):
             break
-    published = centers.astype(dtype).astype(np.float64)
+    published = finished(points, scales, centers, settled).astype(dtype).astype(np.float64)
     if not np.array_equal(published, assigned):
         points.assign(published)
     return Fit(published, inertia(points, scales, published), i + 1)
 
 
-def update(points: Points, scales: Scales, centers: Floats) -> Floats:
+def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, means.Mask]:
     """The means of the clusters, or of unit rows their directions, (k, d) float64; an empty one takes over a far point.
+    And which of them have been held to their own rows.
 
     As in scikit-learn, the points farthest from their own centers, one for each empty cluster in
     order, leave their cluster for it. All rows at the same location leave together, so that a weight
-    of 3 is the same as three rows. A cluster for which no point is left stays where it was.
+    of 3 is the same as three rows. A cluster that has none left stays at their location. Where no point is off its
+    center, empty clusters go where the heaviest is, which has a single location too.
     """
-    sums = points.sums()
-    if np.count_nonzero(sums[:, -1]) == len(sums):
-        return placed(points, scales.centers(sums), centers)
-    empty = np.flatnonzero(sums[:, -1] == 0)
+    found = means.of_iteration(points, scales)
+    empty = np.flatnonzero(found.weight == 0)
+    if len(empty) == 0:
+        return placed(points, found.centers, centers), found.settled
     far = points.farthest(centers, len(empty))
-    for cluster, label, terms in zip(empty, far.label, points.terms_at(far.x), strict=False):
-        sums[label] -= terms
-        sums[cluster] += terms
-    filled = sums[:, -1] > 0
-    updated = centers.copy()
-    updated[filled] = placed(points, scales.centers(sums[filled]), centers[filled])
-    return updated
+    left, first = np.unique(far.label, return_index=True)
+    found = means.settle(points, scales, found, left, without=far.x)
+    updated = placed(points, found.centers, centers)
+    updated[left[found.weight[left] == 0]] = far.x[first[found.weight[left] == 0]]
+    updated[empty[: len(far.x)]] = far.x
+    updated[empty[len(far.x) :]] = updated[found.weight.argmax()]
+    settled = found.settled
+    settled[empty] = True
+    return updated, settled
 
 
-def placed(points: Points, means: Floats, before: Floats) -> Floats:
+def finished(points: Points, scales: Scales, centers: Floats, settled: means.Mask) -> Floats:
+    """The centers of `update` as they are to be published: those that were not held to their own rows yet are now."""
+    found = means.of_result(points, scales, settled)
+    kept = settled | (found.weight == 0)
+    return np.where(kept[:, None], centers, placed(points, found.centers, centers))
+
+
+def placed(points: Points, of_rows: Floats, before: Floats) -> Floats:
     """The centers for clusters with these means (k, d): of unit rows, the unit vectors in their direction.
 
     Those have the largest sum of cosines with their points. Opposite points may have a mean of zero, to which every
@@ -152,5 +170,5 @@ def placed(points: Points, means: Floats, before: Floats) -> Floats:
     Dhillon and Modha, "Concept decompositions for large sparse text data using clustering" (Machine Learning, 2001).
     """
     if not points.unit:
-        return means
-    return np.where(means.any(axis=1, keepdims=True), unit(means.T).T, before)
+        return of_rows
+    return np.where(of_rows.any(axis=1, keepdims=True), unit(of_rows.T).T, before)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
-from gpukmeans import arrays, draws, lloyd, seeding
+from gpukmeans import arrays, draws, lloyd, means, seeding
 from gpukmeans.estimator import KMeans, _float_dtype, _unshifted
 from gpukmeans.exact import Floats, Ints, Weights, squared_distance
 from gpukmeans.points.base import Points
@@ -349,15 +349,15 @@ default="k-means++"
         scales = lloyd.prepare(points, *extent)
         points.assign(centers)
         inertia = _unshifted(lloyd.inertia(points, scales, centers), points)
-        sums = points.sums()
+        found = means.of_result(points, scales, np.zeros(self.n_clusters, bool))
         with np.errstate(over="ignore"):
-            weight = np.ldexp(sums[:, -1].astype(np.float64), -points.weights.exponent - points.weights.shift)
+            weight = np.ldexp(found.weight, -points.weights.shift)
             counts = self._counts + weight
         if not np.isfinite(counts).all():
             raise ValueError("The weights of a cluster add up to more than float64 holds. Scale them down.")
-        moved = sums[:, -1] > 0
-        mean = scales.centers(sums[moved])
+        moved = weight > 0
         share = (weight[moved] / counts[moved])[:, None]
+        mean = found.centers[moved]
         # The difference may round: what had no weight before is the mean itself.
         mean = np.where(share == 1, mean, centers[moved] + (mean - centers[moved]) * share)
         before, centers = centers, centers.copy()

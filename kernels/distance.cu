@@ -93,25 +93,3 @@ take_farthest(const X* __restrict__ x, long long n, int d, const int* __restrict
         }
     }
 }
-
-// terms: (m, d + 1), 0 before; the terms of all rows at each of the locations (m, d), which are distinct. Few rows
-// are at any: nearly all comparisons end with the first feature.
-extern "C" __global__ void __launch_bounds__(256, 4)
-terms_at(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
-         const double* __restrict__ offset, const double* __restrict__ scale, double unit,
-         const double* __restrict__ locations, int m, unsigned long long* __restrict__ terms) {
-    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        const X* row = x + i * d;
-        for (int l = 0; l < m; l++) {
-            const double* there = locations + (int64)l * d;
-            bool same = true;
-            for (int j = 0; j < d && same; j++) same = value(row[j]) == there[j];
-            if (!same) continue;
-            W weight = weight_of(weights, i);
-            uint64* sums = terms + (int64)l * (d + 1);
-            for (int j = 0; j < d; j++) add_global(sums + j, fixed_term(row[j], offset[j], scale[j], weight));
-            add_global(sums + d, weight_mass(weight, unit));
-            break;
-        }
-    }
-}

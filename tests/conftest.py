@@ -19,7 +19,7 @@ from scipy.sparse import issparse
 from sklearn.datasets import load_digits, load_sample_image, make_blobs
 
 from gpukmeans import KMeans, dispatch, lloyd
-from gpukmeans.exact import Scales, Weights
+from gpukmeans.exact import OwnScales, Scales, Weights
 from gpukmeans.points.base import Points
 from gpukmeans.points.sparse import SparseRows
 
@@ -129,6 +129,24 @@ def make_points(device: str) -> Callable[..., tuple[Points, Scales]]:
         return points, lloyd.prepare(points, *points.extent())
 
     return make
+
+
+@pytest.fixture(scope="session")
+def own_sums() -> Callable[[Points, int, np.ndarray], list[Any]]:
+    """own_sums(points, k, without): the extents of all k clusters and their sums at scales of their own, without the
+    rows at some locations."""
+
+    def found(points: Points, k: int, without: np.ndarray) -> list[Any]:
+        clusters = np.arange(k)
+        low, high = points.extents(clusters, without)
+        some = low <= high
+        weight = np.ldexp(points.sums()[:, -1].astype(np.float64), -points.weights.exponent)
+        scales = OwnScales.of(
+            np.where(some, low, 0.0), np.where(some, high, 0.0), np.maximum(weight, 1), points.weights
+        )
+        return [low.tolist(), high.tolist(), points.sums_of(clusters, scales, without).tolist()]
+
+    return found
 
 
 class Ways(dict[str, dict[str, Any]]):

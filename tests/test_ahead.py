@@ -39,7 +39,8 @@ def steps(points, centers=CENTERS, times=2):
     for moved in (centers, centers + 0.5)[:times]:
         points.assign(moved)
         far = points.farthest(moved, 2)
-        found += [points.labels().tolist(), points.sums().tolist(), far.x.tolist(), points.terms_at(far.x).tolist()]
+        low, high = points.extents(np.arange(len(moved)), far.x)
+        found += [points.labels().tolist(), points.sums().tolist(), far.x.tolist(), low.tolist(), high.tolist()]
     return found
 
 

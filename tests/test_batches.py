@@ -95,7 +95,7 @@ def test_memory_may_run_out_beside_rows_on_the_device():
         centers = kmeans_plusplus(points, 5, np.random.RandomState(0))
         for _ in range(4):
             points.assign(centers)
-            centers = lloyd.update(points, scales, centers)
+            centers, _ = lloyd.update(points, scales, centers)
         return points.labels(), centers.tolist()
 
     labels, centers = iterated(NumPyPoints(X))

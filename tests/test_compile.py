@@ -142,8 +142,12 @@ BUDGETS = {
     "first_farthest": Budget(FOUR_BLOCKS, Loop("LDG", 22)),
     # A feature of two rows, compared as doubles.
     "take_farthest": Budget(FOUR_BLOCKS, Loop("LDG", 9)),
-    # A feature of one of the few rows at a location: three loads and their addresses, the term, a 64-bit addition.
-    "terms_at": Budget(FOUR_BLOCKS, Loop("DADD", 25)),
+    # A value: its load, a conversion, which takes ten for a float16, and its key of 64 bits, compared with two loads.
+    "extents": Budget(FOUR_BLOCKS, Loop("LDG", 40)),
+    # A value: three loads and their addresses, the term, of which a weight that is no integer makes two, and a 64-bit
+    # addition.
+    "sums_of": Budget(FOUR_BLOCKS, Loop("DADD", 28)),
+    "sums_of of float16": Budget(FOUR_BLOCKS, Loop("DADD", 28 + 10)),
     # A square: a load, a conversion, which takes ten for a float16, two products, a sum; the loop's own, unrolled.
     "unit": Budget(FOUR_BLOCKS, Loop("DADD", 1 + 10 + 3 + 2)),
     # Four features: of each its load, unless they are aligned, its conversion, the center's load and 3; and 12 for
@@ -253,6 +257,7 @@ SPECIALISATIONS = [
     *[("assign_many", x, 0, 64) for x in ("float32", "float64")],
     *[("settle", x, w, None) for x, w in (("uint8", 0), ("uint8", 1), ("float32", 0), ("float64", 2))],
     *[("distance", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
+    *[("clusters", x, w, None) for x, w in (("uint8", 1), ("float16", 0), ("float32", 0), ("float64", 2))],
     ("color", "uint8", 1, None),
     *[("cells", x, w, d) for x, w, d in (("uint8", 1, 1), ("uint8", 1, 3), ("float32", 1, 3), ("float32", 2, 4))],
     ("cells", "float64", 2, 4),

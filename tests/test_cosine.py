@@ -14,6 +14,7 @@ import pytest
 import scipy.sparse
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostArray, HostCuda
+from reference import Reference
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import cosine_distances
@@ -69,6 +70,49 @@ def directions(n=1200):
     x = rng.integers(-3, 4, (n, 3)).astype(np.float64)
     assert not x.any(axis=1).all(), "some are zero"
     return x * 2.0 ** rng.integers(-100, 100, (n, 1))
+
+
+# ---------------------------------------------------------------- rows that are whole once they are of length one
+
+
+def signs(rng, n):
+    return rng.choice([-1.0, 1.0], n)
+
+
+WHOLE = {
+    "one-hot": lambda rng, n: np.eye(20)[rng.integers(0, 20, n)],
+    "axes": lambda rng, n: np.eye(5)[rng.integers(0, 5, n)] * signs(rng, n)[:, None],
+    "multiples": lambda rng, n: np.eye(7)[rng.integers(0, 7, n)] * 10.0 ** rng.integers(-200, 200, n)[:, None],
+    "zeros among them": lambda rng, n: np.eye(4)[rng.integers(0, 4, n)] * rng.integers(0, 2, n)[:, None],
+    "one feature": lambda rng, n: rng.normal(size=(n, 1)),
+    "one positive feature": lambda rng, n: rng.random((n, 1)) + 1,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("kind", WHOLE)
+def test_cosine_of_rows_that_are_whole(spherical, ways, slow, kind, dtype):
+    """Their float32 features add up exactly, from where terms are measured: zero, and not the middle of their range."""
+    rng = np.random.default_rng(0)
+    x = WHOLE[kind](rng, 60 if slow else 300)
+    x = x if dtype == np.float64 else np.sign(x).astype(dtype)
+    for k in (1, 2, 4):
+        init = x[rng.permutation(len(x))[:k]]
+        expected, labels, inertia, n_iter = Reference(x, metric="cosine").fit(init, dtype=dtype)
+        for name, way in ways.items():
+            with tuned(**way):
+                model = spherical(k, init=init).fit(x)
+            assert model.cluster_centers_.tolist() == expected.tolist(), name
+            assert model.labels_.tolist() == labels.tolist(), name
+            assert abs(model.inertia_ - float(inertia)) <= 1e-12 * float(inertia), name
+            assert model.n_iter_ == n_iter, name
+
+
+def test_cosine_of_one_hot_rows_by_default(spherical):
+    x = np.eye(20)[np.random.default_rng(0).integers(0, 20, 3000)]
+    model = spherical(2).fit(x)
+    assert model.inertia_ == pytest.approx(4410.810855108337, rel=1e-12)
+    assert (model.cluster_centers_ >= 0).all()
 
 
 # ---------------------------------------------------------------- rows of length one
@@ -364,7 +408,7 @@ def test_kernels_make_numpys_rows(monkeypatch, build, dtype):
         monkeypatch.setattr(cuda, "UNITS", most)
         points = cuda.CudaPoints(HostCuda(build=build, seed=1), x, unit=True)
         np.testing.assert_array_equal(points._x.get(), expected)
-        np.testing.assert_array_equal(points.extent(), [expected.min(axis=0), expected.max(axis=0)])
+        np.testing.assert_array_equal(points.extent(), [-abs(expected).max(axis=0), abs(expected).max(axis=0)])
 
 
 @pytest.mark.parametrize("d", [3, 20])

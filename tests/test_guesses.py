@@ -59,7 +59,7 @@ def test_whatever_is_asked_next_is_answered(fast, seed, d, k, weighed):
         for points in (numpy, found):
             if asked in ("means", "other", "k"):
                 if asked == "means" and points is numpy and step:
-                    centers = lloyd.update(numpy, scales, centers)
+                    centers, _ = lloyd.update(numpy, scales, centers)
                 said.append(points.assign(centers))
             elif step and asked == "sums":
                 said.append(points.sums().tolist())
@@ -86,7 +86,8 @@ _SHARES = [0.65, 0.05, 0.04, 0.04, 0.04, 0.04, 0.08, 0.04, 0.02]
 
 @pytest.mark.parametrize(("dtype", "d"), [("uint8", 3), ("float32", 3), ("float64", 20)])
 def test_a_fit_sends_no_centers_and_waits_for_nothing_else(on, fast, monkeypatch, dtype, d):
-    """But for the first two assignments, and that by the centers as they are published."""
+    """But for the first two assignments, for the last labels, which a guess may have changed before their clusters are
+    looked at once more, and for that by the centers as they are published."""
     x = (blobs(700, d, 8, spread=6) * 5 + 100).clip(0, 255).astype(dtype)
     parameters = {"init": x[:8].astype(float), "tol": 0, "max_iter": 12, "device": "cpu"}
     expected = KMeans(8, **parameters).fit(x)
@@ -100,9 +101,9 @@ def test_a_fit_sends_no_centers_and_waits_for_nothing_else(on, fast, monkeypatch
     assert found.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
     assert found.labels_.tobytes() == expected.labels_.tobytes()
     assert found.n_iter_ == expected.n_iter_
-    assert crossings.count("write") <= 4
+    assert crossings.count("write") <= 5
     assert crossings.count("wait") >= expected.n_iter_ - 2
-    assert fast.launches["settle"] <= expected.n_iter_ + 4
+    assert fast.launches["settle"] <= expected.n_iter_ + 5
 
 
 def test_whoever_looks_at_each_iteration_pays_for_two_guesses(on, fast):
@@ -141,7 +142,7 @@ def guessing(cp):
     centers = x[:6]
     for _ in range(3):
         points.assign(centers)
-        centers = lloyd.update(points, scales, centers)
+        centers, _ = lloyd.update(points, scales, centers)
     assert points._by._guess is not None
     return points, centers
 
@@ -186,7 +187,7 @@ def test_memory_may_run_out_at_any_launch(fast, monkeypatch, k):
         for step in range(5):
             assert twice(found.assign, centers) == numpy.assign(centers), (at, step)
             assert found.sums().tolist() == numpy.sums().tolist()
-            centers = lloyd.update(numpy, scales, centers)
+            centers, _ = lloyd.update(numpy, scales, centers)
         assert twice(found.labels).tolist() == numpy.labels().tolist(), at
         if left[0] >= 0:
             break
@@ -234,5 +235,5 @@ def test_no_race_and_nothing_out_of_bounds(monkeypatch, build, d, k):
     centers = x[:k].astype(np.float64)
     for _ in range(5):
         assert found.assign(centers) == numpy.assign(centers)
-        centers = lloyd.update(numpy, scales, centers)
+        centers, _ = lloyd.update(numpy, scales, centers)
     assert found.labels().tolist() == numpy.labels().tolist()

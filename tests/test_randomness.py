@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import Reference, distances, log2_up
 from sklearn.datasets import make_blobs
 
 from gpukmeans import dispatch
@@ -30,94 +31,28 @@ def test_rank_is_the_floor_of_the_product(numerator, total):
     assert 0 <= found < total
 
 
-# ---------------------------------------------------------------- k-means++ in Python's integers
+# ---------------------------------------------------------------- k-means++ against the reference
 
 
-def log2_up(value):
-    """The least e with value <= 2**e."""
-    e = math.frexp(value)[1]
-    return e - 1 if Fraction(value) == Fraction(2) ** (e - 1) else e
-
-
-class Reference:
-    """k-means++ as the contract has it, one row and one integer at a time."""
-
-    def __init__(self, x, weights=None):
-        self.x = [[float(v) for v in row] for row in np.asarray(x)]
-        self.w = [1.0] * len(self.x) if weights is None else [float(w) for w in weights]
-        self.total = math.fsum(self.w)
-
-    def distance(self, a, b):
-        total = 0.0
-        for v, u in zip(a, b, strict=True):
-            total += (v - u) * (v - u)
-        return total
-
-    def masses(self, distances=None, power=0):
-        """Each row's share of the draws: its weight, or weight * rint(D * 2**power)."""
-        if distances is None:
-            whole = all(w == int(w) for w in self.w)
-            return [round(Fraction(w) * (1 if whole else Fraction(2) ** (62 - log2_up(self.total)))) for w in self.w]
-        result = []
-        for w, distance in zip(self.w, distances, strict=True):
-            term = round(distance * 2.0**power)
-            result.append(int(w) * term if w == int(w) else round(w * float(term)))
-        return result
-
-    def find(self, uniform, masses):
-        """The first row whose prefix sum exceeds floor(uniform * total)."""
-        at = Fraction(uniform) * sum(masses) // 1
-        for row, mass in enumerate(masses):
-            at -= mass
-            if at < 0:
-                return row
-        raise AssertionError("a rank beyond the total")
-
-    def seed_in_parallel(self, k, random_state):
-        first = random_state.random_sample()
-        rounds = random_state.random_sample((5, 2 * k)).tolist()
-        candidates = [self.x[self.find(first, self.masses())]]
-        for uniforms in rounds:
-            closest = [min(self.distance(x, c) for c in candidates) for x in self.x]
-            if max(closest) == 0:
-                break
-            masses = self.masses(closest, 62 - log2_up(self.total) - log2_up(max(closest)))
-            for candidate in [self.x[self.find(uniform, masses)] for uniform in uniforms]:
-                if candidate not in candidates:
-                    candidates.append(candidate)
-        weights = [Fraction(0)] * len(candidates)
-        whole = all(w == int(w) for w in self.w)
-        unit = Fraction(1) if whole else Fraction(2) ** (62 - log2_up(self.total))
-        for x, mass in zip(self.x, self.masses(), strict=True):
-            distances = [self.distance(x, c) for c in candidates]
-            weights[distances.index(min(distances))] += mass / unit
-        if len(candidates) < k:
-            return self.seed(k, random_state)
-        return Reference(candidates, weights).seed(k, random_state)
-
-    def seed(self, k, random_state):
-        trials = 2 + int(math.log(k))
-        first = random_state.random_sample()
-        draws = random_state.random_sample((k - 1, trials)).tolist()
-        centers = [self.x[self.find(first, self.masses())]]
-        closest = [self.distance(x, centers[0]) for x in self.x]
-        for uniforms in draws:
-            largest = max(closest)
-            power = min(1000, 62 - log2_up(self.total) - log2_up(largest)) if largest > 0 else 0
-            masses = self.masses(closest, power)
-            if sum(masses) == 0:
-                centers.append(self.x[self.find(uniforms[0], self.masses())])
-                continue
-            best = None
-            for uniform in uniforms:
-                candidate = self.x[self.find(uniform, masses)]
-                left = [min(c, self.distance(x, candidate)) for c, x in zip(closest, self.x, strict=True)]
-                potential = sum(self.masses(left, power))
-                if best is None or potential < best[0]:
-                    best = potential, candidate, left
-            centers.append(best[1])
-            closest = best[2]
-        return centers
+def seed_in_parallel(reference, k, random_state):
+    """k-means|| as the contract has it: centers (k, d)."""
+    first = random_state.random_sample()
+    rounds = random_state.random_sample((5, 2 * k)).tolist()
+    candidates = [reference.x[reference.find(first, reference.masses())].tolist()]
+    for uniforms in rounds:
+        closest = distances(reference.x, np.array(candidates)).min(axis=1)
+        if closest.max() == 0:
+            break
+        masses = reference.masses(closest, reference.power_for(closest.max()))
+        for candidate in [reference.x[reference.find(uniform, masses)].tolist() for uniform in uniforms]:
+            if candidate not in candidates:
+                candidates.append(candidate)
+    weights = [Fraction(0)] * len(candidates)
+    for mass, label in zip(reference.masses(), reference.labels(candidates), strict=True):
+        weights[label] += Fraction(mass) / 2**reference.weight_power
+    if len(candidates) < k:
+        return reference.seed(k, random_state)
+    return Reference(candidates, np.array(weights, np.float64)).seed(k, random_state)
 
 
 def gaussian(rng, n):
@@ -180,7 +115,7 @@ def test_kmeans_plusplus_is_the_reference(make_points, ways, kind, weighing):
             with tuned(**ways[name]):
                 points, _ = make_points(x, weights)
             found = kmeans_plusplus(points, k, np.random.RandomState(seed))
-            assert found.tolist() == expected, (name, seed)
+            assert found.tolist() == expected.tolist(), (name, seed)
 
 
 def test_kmeans_plusplus_is_the_reference_where_prefixes_are_cut_in_runs(make_points, ways):
@@ -188,7 +123,7 @@ def test_kmeans_plusplus_is_the_reference_where_prefixes_are_cut_in_runs(make_po
     rng = np.random.default_rng(0)
     x = rng.integers(0, 100, (33_000, 1)).astype(np.float64)
     for weights in (None, rng.integers(1, 4, len(x))):
-        expected = Reference(x, weights).seed(3, np.random.RandomState(1))
+        expected = Reference(x, weights).seed(3, np.random.RandomState(1)).tolist()
         for name in ("scores", "merge", "2 threads"):
             with tuned(**ways[name]):
                 points, _ = make_points(x, weights)
@@ -213,15 +148,15 @@ def test_every_potential_is_the_integer_sum(make_points, ways, kind, weighing):
     expected, closest, power = [], None, 0
     for candidates, c in zip(steps, chosen, strict=True):
         left = []
-        for candidate in candidates.tolist():
-            distances = [reference.distance(row, candidate) for row in reference.x]
-            left.append(distances if closest is None else list(map(min, closest, distances)))
+        for candidate in candidates:
+            distance = reference.distances_to(candidate)
+            left.append(distance if closest is None else np.minimum(closest, distance))
         potentials = None if closest is None else [sum(reference.masses(row, power)) for row in left]
         closest = left[c]
-        power = 62 - log2_up(reference.total) - log2_up(max(closest))
+        power = reference.power_for(closest.max())
         masses = reference.masses(closest, power)
         at = [(reference.find(u, masses), math.floor(Fraction(u) * sum(masses))) for u in (0.0, 0.1, 0.5, 0.99)]
-        expected.append((potentials, max(closest), sum(masses), at))
+        expected.append((potentials, closest.max(), sum(masses), at))
     for name in ways.some("plain", "scores", "arrange", "merge", "rows of 7", "4 threads"):
         with tuned(**ways[name]):
             points, _ = make_points(x, weights)
@@ -237,7 +172,7 @@ def test_every_potential_is_the_integer_sum(make_points, ways, kind, weighing):
             assert points.accept(c if potentials else 0) == largest, name
             power = 62 - log2_up(reference.total) - log2_up(largest)
             assert points.total(power) == total, name
-            assert points.find([rank for _, rank in at]).tolist() == [reference.x[row] for row, _ in at], name
+            assert points.find([rank for _, rank in at]).tolist() == [reference.x[row].tolist() for row, _ in at], name
 
 
 @pytest.mark.parametrize("d", [1, 3, 30])
@@ -331,11 +266,11 @@ def in_parallel(device):
 def test_kmeans_parallel_is_the_reference(make_points, in_parallel, ways, kind, weighing):
     for seed in range(3):
         x, weights, k = problem(kind, weighing, seed)
-        expected = Reference(x, weights).seed_in_parallel(k, np.random.RandomState(seed))
+        expected = seed_in_parallel(Reference(x, weights), k, np.random.RandomState(seed))
         for name in ways.some("plain", "scores", "arrange", "merge", "merge, D only", "rows of 7", "4 threads"):
             with tuned(**ways[name]):
                 points, _ = make_points(x, weights)
-                assert in_parallel(points, k, seed).tolist() == expected, (name, seed)
+                assert in_parallel(points, k, seed).tolist() == expected.tolist(), (name, seed)
 
 
 @pytest.mark.parametrize("weighing", WEIGHTS)
@@ -439,7 +374,7 @@ def test_random_is_the_reference(make_points, ways, kind, weighing):
         kept, repeated = [], []
         for _ in range(8):
             for uniform in generator.random_sample(k - len(kept)).tolist():
-                row = reference.x[reference.find(uniform, reference.masses())]
+                row = reference.x[reference.find(uniform, reference.masses())].tolist()
                 (repeated if row in kept else kept).append(row)
             if len(kept) == k:
                 break

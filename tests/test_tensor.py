@@ -211,7 +211,7 @@ def test_few_rows_are_left_to_d(capability):
         before = points.uncertain
         points.assign(centers)
         assert points.uncertain - before <= 0.01 * len(x)
-        centers = lloyd.update(points, scales, centers)
+        centers, _ = lloyd.update(points, scales, centers)
 
 
 # ---------------------------------------------------------------- fits

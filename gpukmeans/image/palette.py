@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpukmeans import arrays, dispatch, lloyd
+from gpukmeans import arrays, dispatch, lloyd, means
 from gpukmeans.exact import Floats, Scales, squared_distance
 from gpukmeans.image.coarse import Stage, coarse_to_fine
 from gpukmeans.image.color import Levels, to_colors, to_points
@@ -86,7 +86,7 @@ def find(
         scales = lloyd.prepare(held, low, high)
         palette, converged = _on_levels(held, scales, init, space, colors.dtype, history)
         labels = held.labels()
-        used = held.sums()[:, -1] > 0
+        used = means.occupied(held)
     if not used.all():  # equal colors leave all but the first without pixels
         labels = (np.cumsum(used, dtype=np.int32) - 1)[arrays.to_numpy(labels)]
     return Found(palette[used], labels, converged, history)
@@ -101,10 +101,10 @@ def _on_levels(
     own = to_points(palette, space).astype(np.float64)
     for _ in range(_MOST):
         changed = held.assign(own)
-        means = lloyd.update(held, scales, own)
-        rounded = to_colors(means, space, dtype)
+        updated, _ = lloyd.update(held, scales, own)
+        rounded = to_colors(updated, space, dtype)
         new = to_points(rounded, space).astype(np.float64)
-        moves = squared_distance(new.T, means.T) < squared_distance(own.T, means.T)
+        moves = squared_distance(new.T, updated.T) < squared_distance(own.T, updated.T)
         history.append(Step(0, held.n, 1, None, int(changed), int(np.count_nonzero(moves))))
         if not moves.any():
             return palette, True

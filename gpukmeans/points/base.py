@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact import Floats, Inertia, Ints, Scales, Weights
+from gpukmeans.exact import Floats, Inertia, Ints, OwnScales, Scales, Weights
 
 
 class DeviceError(RuntimeError):
@@ -90,7 +90,8 @@ class Points(Protocol):
         """Least and largest value of each feature, (d,) float64 each; NaN if any value is NaN.
 
         Called first, once: the data are known to be finite before anything else looks at them. Of unit rows, NaN
-        also says that a value is infinite.
+        also says that a value is infinite; and as scores and sums measure them from zero, so that opposite directions
+        cancel to the bit, the least is the negative of the largest.
         """
 
     def within(self, low: Floats, high: Floats) -> None:
@@ -119,8 +120,13 @@ class Points(Protocol):
         Larger D first, then the smaller row. Locations on their center are left out.
         """
 
-    def terms_at(self, x: Floats) -> Ints:
-        """What all rows at each of distinct locations x (m, d) together add to sums, (m, d + 1) int64."""
+    def extents(self, clusters: NDArray[np.int64], without: Floats) -> tuple[Floats, Floats]:
+        """Least and largest value of each feature among the rows of each of these clusters (m,), ascending, by the
+        labels last given: (m, d) float64 each, infinity and its negative where there are none. Rows at the locations
+        `without` (p, d) do not count."""
+
+    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+        """The sums of the same rows' terms at scales of these clusters' own, (m, d + 1) int64."""
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
         """The two integer sums of ``split`` over the D to each point's own center, or to the only one."""

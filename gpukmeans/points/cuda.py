@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights
+from gpukmeans.exact import Floats, Frame, Inertia, Ints, OwnScales, Scales, Weights, about_zero
 from gpukmeans.points import seeds
 from gpukmeans.points.base import Farthest, State
 from gpukmeans.points.gpu import BLOCK, SHARED, Ahead, Gpu
@@ -59,7 +59,7 @@ class CudaPoints:
         self.weights = summary or Weights.of_rows(self.n)
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
         weighed = (f"-DWEIGHT_KIND={kind}",)
-        more = {"settle": weighed, "distance": weighed, "seed": (*weighed, f"-DRUN={seeds.RUN}")}
+        more = {"settle": weighed, "distance": weighed, "clusters": weighed, "seed": (*weighed, f"-DRUN={seeds.RUN}")}
         options = (f"-DX_KIND={X_KINDS[self._dtype.name]}",)
         self._gpu = Gpu(cp, options, more, ahead.launched if ahead else None)
         self._given, self._lasting, self._stay, self._ahead, self._alone = x, lasting, stay, ahead, alone
@@ -137,6 +137,8 @@ class CudaPoints:
         low, high = _doubles(keys[:-1].reshape(2, self.d))
         if keys[-1]:
             low, high = np.full((2, self.d), np.nan)
+        if self.unit:
+            low, high = about_zero(low, high)
         self.within(low, high)
         return low, high
 
@@ -261,13 +263,29 @@ class CudaPoints:
             locations.append((largest, self._gpu.get(x), int(self._gpu.get(label)[0])))
         return Farthest.of(locations, self.d)
 
-    def terms_at(self, x: Floats) -> Ints:
-        terms = self._gpu.zeros((len(x), self.d + 1), np.uint64)
+    def extents(self, clusters: NDArray[np.int64], without: Floats) -> tuple[Floats, Floats]:
+        keys = np.zeros((2, len(clusters), self.d), np.uint64)
+        keys[0] = ~np.uint64(0)
+        device = self._gpu.put(keys)
+        self._on_clusters("extents", clusters, without, np.int32(len(clusters)), device)
+        keys = self._gpu.get(device)
+        low, high = _doubles(keys)
+        return np.where(keys[1] == 0, np.inf, low), np.where(keys[1] == 0, -np.inf, high)
+
+    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+        sums = self._gpu.zeros((len(clusters), self.d + 1), np.uint64)
+        own = [self._gpu.put(part) for part in (scales.offset, scales.scale, scales.shift, scales.exponent)]
+        self._on_clusters("sums_of", clusters, without, self._w, *own, sums)
+        return self._gpu.get(sums).view(np.int64)
+
+    def _on_clusters(self, name: str, clusters: NDArray[np.int64], without: Floats, *arguments: Any) -> None:
+        by = self._labelled()
+        place = np.full(by.k, -1, np.int32)
+        place[clusters] = np.arange(len(clusters))
         self._gpu.launch(
-            *("distance", "terms_at", self.n, *self._rows(), self._w, self._offset, self._scale),
-            *(np.float64(self._unit), self._gpu.put(x), np.int32(len(x)), terms),
+            *("clusters", name, self.n, *self._rows(), by.there, self._gpu.put(place)),
+            *(self._gpu.put(without), np.int32(len(without)), *arguments),
         )
-        return self._gpu.get(terms).view(np.int64)
 
     def distances(self, centers: Floats) -> Any:
         k = len(centers)

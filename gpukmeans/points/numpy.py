@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact import Floats, Frame, Inertia, Ints, Scales, Weights, squared_distance
+from gpukmeans.exact import Floats, Frame, Inertia, Ints, OwnScales, Scales, Weights, about_zero, squared_distance
 from gpukmeans.points.arrange import CURVE_FEATURES, FEWEST_ROWS, arrange, take
 from gpukmeans.points.base import Farthest
 from gpukmeans.points.bounds import Bounds, Drift
@@ -23,7 +23,7 @@ from gpukmeans.points.nearest import Target, exact_nearest, nearest
 from gpukmeans.points.ranks import Ranks
 from gpukmeans.points.rows import Rows
 from gpukmeans.points.sparse import SparseRows
-from gpukmeans.points.sums import Sums
+from gpukmeans.points.sums import Sums, added
 from gpukmeans.points.unit import UnitRows, unit_rows
 from gpukmeans.threads import run, thread_count
 
@@ -127,6 +127,8 @@ class NumPyPoints:
 
         if others:
             run(widen, others, self._threads)
+        if self.unit:
+            self._low, self._high = about_zero(self._low, self._high)
         return self._low, self._high
 
     def within(self, low: Floats, high: Floats) -> None:
@@ -288,16 +290,56 @@ class NumPyPoints:
             locations.append((float(largest), x[:, 0], int(self._labels[first])))
         return Farthest.of(locations, self.d)
 
-    def terms_at(self, x: Floats) -> Ints:
-        def part(rows: slice) -> Ints:
-            here = self._rows.exact(rows)
-            found = np.zeros((len(x), self.d + 1), np.int64)
-            for location, terms in zip(x, found, strict=True):
-                same = rows.start + np.flatnonzero((here == location[:, None]).all(axis=0))
-                terms += self._rows.terms(same, self._scales).sum(axis=0)
-            return found
+    def extents(self, clusters: NDArray[np.int64], without: Floats) -> tuple[Floats, Floats]:
+        low, high = np.full((len(clusters), self.d), np.inf), np.full((len(clusters), self.d), -np.inf)
 
-        return sum(run(part, self._exact_spans(), self._threads), np.zeros((len(x), self.d + 1), np.int64))
+        def widen(rows: NDArray[np.int64], places: NDArray[np.integer]) -> None:
+            order = np.argsort(places, kind="stable")
+            here, starts = np.unique(places[order], return_index=True)
+            x = self._rows.take(rows[order])
+            lows, highs = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+            with self._lock:
+                low[here], high[here] = np.minimum(low[here], lows), np.maximum(high[here], highs)
+
+        self._on_clusters(widen, clusters, without)
+        return low, high
+
+    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+        sums = np.zeros((len(clusters), self.d + 1), np.int64)
+
+        def add(rows: NDArray[np.int64], places: NDArray[np.integer]) -> None:
+            terms = scales.terms(self._rows.exact(rows), places, self._rows.weights_of(rows))
+            change = added(len(clusters), places) @ terms
+            with self._lock:
+                sums[:] += change
+
+        self._on_clusters(add, clusters, without)
+        return sums
+
+    def _on_clusters(
+        self,
+        work: Callable[[NDArray[np.int64], NDArray[np.integer]], None],
+        clusters: NDArray[np.int64],
+        without: Floats,
+    ) -> None:
+        """Call work(rows, places) for pieces of the rows of these clusters, places being the indices of those in
+        `clusters`; without the rows at these locations (p, d)."""
+        assert self._target is not None, "no centers were assigned to"
+        place = np.full(self._target.centers.shape[1], -1)
+        place[clusters] = np.arange(len(clusters))
+
+        def part(span: slice) -> None:
+            places = place[self._labels[span]]
+            kept = places >= 0
+            if len(without):
+                x = self._rows.exact(span)
+                for location in without:
+                    kept &= (x != location[:, None]).any(axis=0)
+            (rows,) = kept.nonzero()
+            if len(rows):
+                work(span.start + rows, places[rows])
+
+        run(part, self._exact_spans(), self._threads)
 
     def distances(self, centers: Floats) -> Floats:
         result = np.empty((self.n, len(centers)))

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpukmeans.exact import Floats, Inertia, Ints, Weights
+from gpukmeans.exact import Floats, Inertia, Ints, OwnScales, Weights
 from gpukmeans.points.base import Farthest
 
 Result = TypeVar("Result")
@@ -55,9 +56,14 @@ class Sharded(ABC):
         kept = order[np.sort(first)][:m]
         return Farthest(distance[kept], x[kept], label[kept])
 
-    def terms_at(self, x: Floats) -> Ints:
-        terms = self._each(lambda part, rows: part.terms_at(x), "rows")
-        return sum(terms, np.zeros((len(x), self.d + 1), np.int64))
+    def extents(self, clusters: NDArray[np.int64], without: Floats) -> tuple[Floats, Floats]:
+        found = self._each(lambda part, rows: part.extents(clusters, without), "rows, labels")
+        lows, highs = zip(*found, strict=True)
+        return np.minimum.reduce(lows), np.maximum.reduce(highs)
+
+    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+        sums = self._each(lambda part, rows: part.sums_of(clusters, scales, without), "rows, labels")
+        return sum(sums, np.zeros((len(clusters), self.d + 1), np.int64))
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
         uses = "rows, labels" if len(centers) > 1 else "rows"

@@ -74,11 +74,14 @@ class Sums:
 
 
 def _unit(rows: Rows, scales: Scales, frame: Frame) -> Floats | None:
-    """The terms (d + 1) that features of one stand for; None unless float32 sums of features are exact.
+    """The terms (d + 1) that features of one stand for; None unless float32 sums of features are exact, and measure
+    from where the terms do (test_cosine_of_rows_that_are_whole fails without this).
 
     In halves, as in `Rows.whole`, the sum of m features is at most m R. Their terms are whole numbers too:
     with at most 2**18 rows and R below 2**12, every feature that is not constant has a scale of 2**32 or more.
     """
+    if not np.array_equal(frame.offset, scales.offset):
+        return None
     if rows.weights is not None or rows.m * 2.0 ** (1 - frame.exponent) > 2**24 or not rows.whole(frame):
         return None
     return np.append(scales.scale / frame.scale, 1.0)
@@ -96,11 +99,15 @@ def _signs(k: int, after: Labels, before: Labels | None, dtype: type) -> NDArray
 
 def _sparse(k: int, after: Labels, before: Labels | None) -> csc_array:
     """`_signs` as a sparse matrix."""
-    m = len(after)
     if before is None:
-        signs, places, starts = np.ones(m, np.int64), after.astype(np.int32), np.arange(m + 1, dtype=np.int32)
-    else:
-        signs = np.tile(np.array([1, -1]), m)
-        places = np.stack([after, before], axis=1, dtype=np.int32, casting="same_kind").reshape(-1)
-        starts = np.arange(0, 2 * m + 1, 2, dtype=np.int32)
-    return csc_array((signs, places, starts), shape=(k, m))
+        return added(k, after)
+    m = len(after)
+    signs = np.tile(np.array([1, -1]), m)
+    places = np.stack([after, before], axis=1, dtype=np.int32, casting="same_kind").reshape(-1)
+    return csc_array((signs, places, np.arange(0, 2 * m + 1, 2, dtype=np.int32)), shape=(k, m))
+
+
+def added(k: int, places: Labels) -> csc_array:
+    """(k, m): the product with terms (m, d + 1) adds up those at the same of k places (m,)."""
+    m = len(places)
+    return csc_array((np.ones(m, np.int64), places.astype(np.int32), np.arange(m + 1, dtype=np.int32)), shape=(k, m))
