@@ -274,20 +274,39 @@ class Scales:
         """(d,): by how much a center's coordinate may err while nothing but terms and its division are rounded.
 
         A term is off by half of 1 / scale, and by the rounding of x - offset; two more roundings make the quotient.
-        Each of these three is at most 2**-53 of the feature's half-range.
+        Each of these three is at most 2**-53 of the feature's half-range. All terms of a constant feature are zero.
         """
-        return 1 / self.scale + 2.0**-51 * np.maximum(self.high - self.offset, self.offset - self.low)
+        half = np.maximum(self.high - self.offset, self.offset - self.low)
+        return np.where(half > 0, 1 / self.scale + 2.0**-51 * half, 0.0)
 
-    def errors(self, weight: Floats) -> Floats:
-        """By how many `step` the centers (k,) of clusters of these summed weights may err, rounding to float64 apart.
+    @cached_property
+    def widest(self) -> int:
+        """The feature of the largest range."""
+        return int(np.argmax(self.high - self.low))
+
+    @cached_property
+    def coarsest(self) -> float:
+        """The largest `step`."""
+        return float(self.step.max())
+
+    @cached_property
+    def step_squared(self) -> float:
+        """The squared length of `step`, in the order of D."""
+        return float(squared_distance(self.step[:, None], np.zeros((len(self.step), 1)))[0])
+
+    def errors(self, weight: Any) -> Any:
+        """By how many `step` the centers of clusters of these summed weights, one or (k,), may err, rounding to float64
+        apart.
 
         A weight that is no integer rounds its own term once more, by a half, and counts itself off by up to half a
         unit, 2**-exponent, of which a coordinate in range takes no more than another half. F of them move a center by
         F / W, W being the cluster's weight; and W is known to within a factor of two while it counts F units or more.
         Below that, the result is beyond the range of the data, as the error may be.
         """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self.weights.fractions > 0, 1 + 2.0 * self.weights.fractions / weight, 1.0)
+        if self.weights.fractions == 0:
+            return 1.0
+        with np.errstate(divide="ignore"):
+            return 1 + 2.0 * self.weights.fractions / weight
 
     def farthest(self, centers: Floats) -> float:
         """An upper bound on D between any point in range and any of the centers (k, d)."""

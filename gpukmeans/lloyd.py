@@ -110,28 +110,27 @@ def fit(
 
     The points are left labelled by the centers returned, which are rounded to ``dtype`` first.
     """
-    settled = np.zeros(len(centers), bool)
     for i in range(max_iter):
         changed, assigned = points.assign(centers), centers
         if i > 0 and changed == 0:
             watch(Iteration(i, changed, 0.0, centers))
             break
-        updated, settled = update(points, scales, centers)
+        updated, found = update(points, scales, centers)
         shift = math.fsum(squared_distance(updated.T, centers.T).tolist())
         # Labels left by an earlier start say nothing of this one.
         stop = watch(Iteration(i, changed if i > 0 else points.n, shift, centers))
         centers = updated
         if stop or tolerance.reached(shift):
             break
-    published = finished(points, scales, centers, settled).astype(dtype).astype(np.float64)
+    published = finished(points, scales, centers, found).astype(dtype).astype(np.float64)
     if not np.array_equal(published, assigned):
         points.assign(published)
     return Fit(published, inertia(points, scales, published), i + 1)
 
 
-def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, means.Mask]:
+def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, means.Means]:
     """The means of the clusters, or of unit rows their directions, (k, d) float64; an empty one takes over a far point.
-    And which of them have been held to their own rows.
+    And the means as they were found, which the same labels may be asked for later.
 
     As in scikit-learn, the points farthest from their own centers, one for each empty cluster in
     order, leave their cluster for it. All rows at the same location leave together, so that a weight
@@ -141,24 +140,23 @@ def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, mea
     found = means.of_iteration(points, scales)
     empty = np.flatnonzero(found.weight == 0)
     if len(empty) == 0:
-        return placed(points, found.centers, centers), found.settled
+        return placed(points, found.centers, centers), found
     far = points.farthest(centers, len(empty))
     left, first = np.unique(far.label, return_index=True)
-    found = means.settle(points, scales, found, left, without=far.x)
+    found = means.sum_again(points, found, left, without=far.x)
     updated = placed(points, found.centers, centers)
-    updated[left[found.weight[left] == 0]] = far.x[first[found.weight[left] == 0]]
+    emptied = found.weight[left] == 0
+    updated[left[emptied]] = far.x[first[emptied]]
     updated[empty[: len(far.x)]] = far.x
     updated[empty[len(far.x) :]] = updated[found.weight.argmax()]
-    settled = found.settled
-    settled[empty] = True
-    return updated, settled
+    return updated, found
 
 
-def finished(points: Points, scales: Scales, centers: Floats, settled: means.Mask) -> Floats:
-    """The centers of `update` as they are to be published: those that were not held to their own rows yet are now."""
-    found = means.of_result(points, scales, settled)
-    kept = settled | (found.weight == 0)
-    return np.where(kept[:, None], centers, placed(points, found.centers, centers))
+def finished(points: Points, scales: Scales, centers: Floats, found: means.Means) -> Floats:
+    """The centers of `update` as they are to be published: each held to its own rows."""
+    last = means.finish(points, scales, found)
+    now = last.settled & ~found.settled
+    return np.where(now[:, None], placed(points, last.centers, centers), centers)
 
 
 def placed(points: Points, of_rows: Floats, before: Floats) -> Floats:

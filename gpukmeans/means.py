@@ -9,6 +9,7 @@ scale that their own extent and weight set (`OwnScales`). These have no order ei
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ COARSE = 2.0**-24
 FINE = 2.0**-30
 
 Mask = NDArray[np.bool_]
+Clusters = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -37,48 +39,79 @@ class Means:
 
 def of_iteration(points: Points, scales: Scales) -> Means:
     """The means to go on with."""
-    means = _summed(points, scales)
+    means = _of_sums(points, scales)
+    if _exact(points, scales) or _none_is_crowded(points, scales, means):
+        return means
     doubtful = _light(points, means.weight)
-    (filled,) = np.nonzero(means.weight)
+    filled = means.weight > 0
     doubtful[filled] = _crowded(points, scales, means.centers[filled], means.weight[filled])
     return settle(points, scales, means, np.flatnonzero(doubtful))
 
 
-def of_result(points: Points, scales: Scales, settled: Mask) -> Means:
-    """The means to publish, of clusters that are not settled yet."""
-    means = _summed(points, scales)
+def of_result(points: Points, scales: Scales) -> Means:
+    """The means to publish."""
+    return finish(points, scales, _of_sums(points, scales))
+
+
+def finish(points: Points, scales: Scales, means: Means) -> Means:
+    """The means of the same rows with all of them settled."""
+    if _exact(points, scales):
+        return means
     rows = (means.weight > 0) | _light(points, means.weight)
-    return settle(points, scales, means, np.flatnonzero(rows & ~settled))
+    return settle(points, scales, means, np.flatnonzero(rows & ~means.settled))
 
 
-def settle(
-    points: Points, scales: Scales, means: Means, clusters: NDArray[np.int64], without: Floats | None = None
-) -> Means:
-    """The means with those of `clusters` held to their own rows, but for the rows at locations `without` (p, d).
+def settle(points: Points, scales: Scales, means: Means, clusters: Clusters) -> Means:
+    """The means with those of `clusters` held to their own rows: each then lies within the extent of these, and errs by
+    no more than FINE of that, or the rounding of float64. Of unit rows it is the direction that errs by no more."""
+    if points.unit:
+        # A direction is compared with nothing but itself.
+        bounds = np.zeros((2, len(clusters), points.d))
+        return sum_again(points, means, clusters[_coarse(points, scales, means, clusters, *bounds)])
+    if len(clusters) == 0:
+        return means
 
-    Each then lies within the extent of its rows, and errs by no more than FINE of that, or the rounding of float64. Of
-    unit rows it is the direction that errs by no more.
-    """
+    def known(low: Floats, high: Floats) -> Mask:
+        x = means.centers[clusters]
+        return ~_coarse(points, scales, means, clusters, low, high) & ((low <= x) & (x <= high)).all(axis=1)
+
+    low, high = points.extents(clusters, _nowhere(points), known)
+    centers, settled = means.centers.copy(), means.settled.copy()
+    centers[clusters] = np.clip(centers[clusters], low, high)
+    settled[clusters] = True
+    again = _coarse(points, scales, means, clusters, low, high)
+    return sum_again(points, Means(centers, means.weight, settled), clusters[again])
+
+
+def sum_again(points: Points, means: Means, clusters: Clusters, without: Floats | None = None) -> Means:
+    """The means with those of `clusters` made of sums of their own, without the rows at these locations (p, d)."""
     if len(clusters) == 0:
         return means
     centers, weight, settled = means.centers.copy(), means.weight.copy(), means.settled.copy()
-    left = np.empty((0, points.d)) if without is None else without
-    low, high = points.extents(clusters, left)
+    without = _nowhere(points) if without is None else without
+    low, high = points.extents(clusters, without)
     settled[clusters] = True
-    has_rows = low[:, 0] <= high[:, 0]
-    gone = clusters[~has_rows]
-    centers[gone], weight[gone] = 0.0, 0.0
-    clusters, low, high = clusters[has_rows], low[has_rows], high[has_rows]
+    some = low[:, 0] <= high[:, 0]
+    none = clusters[~some]
+    centers[none], weight[none] = 0.0, 0.0
+    clusters, low, high = clusters[some], low[some], high[some]
     if points.unit:
         low, high = about_zero(low, high)  # as all of them are measured
-    again = np.ones(len(clusters), bool)
-    if without is None:
-        again = _coarse(points, scales, centers[clusters], weight[clusters], low, high)
-    if again.any():
-        at = clusters[again]
-        centers[at], weight[at] = _summed_again(points, at, low[again], high[again], weight[at], left)
-    if not points.unit:
-        centers[clusters] = np.clip(centers[clusters], low, high)
+    most = weight[clusters] + _weights_off(points)
+    fractions = points.weights.fractions
+    while len(clusters):
+        own = OwnScales.of(low, high, most, points.weights)
+        sums = points.sums_of(clusters, own, without)
+        # Weights that are no counts may be less than they were known to be, and deserve a finer scale then.
+        units = sums[:, -1]
+        finer = own.weight_of(units + fractions)
+        lighter = (units * FINE < fractions) & (finer <= most / 2)
+        if not lighter.any():
+            found = own.centers(sums)
+            centers[clusters] = found if points.unit else np.clip(found, low, high)
+            weight[clusters] = own.weight_of(units)
+            break
+        most = np.where(lighter, finer, most)
     return Means(centers, weight, settled)
 
 
@@ -88,18 +121,34 @@ def occupied(points: Points) -> Mask:
     has_rows = weight > 0
     light = np.flatnonzero(_light(points, weight))
     if len(light):
-        low, high = points.extents(light, np.empty((0, points.d)))
+        low, high = points.extents(light, _nowhere(points))
         has_rows[light] = low[:, 0] <= high[:, 0]
     return has_rows
 
 
-def _summed(points: Points, scales: Scales) -> Means:
+def _of_sums(points: Points, scales: Scales) -> Means:
     sums = points.sums()
     weight = np.ldexp(sums[:, -1].astype(np.float64), -points.weights.exponent)
-    filled = weight > 0
-    centers = np.zeros((len(sums), points.d))
-    centers[filled] = scales.centers(sums if filled.all() else sums[filled])
+    if weight.all():
+        centers = scales.centers(sums)
+    else:
+        filled = weight > 0
+        centers = np.zeros((len(sums), points.d))
+        centers[filled] = scales.centers(sums[filled])
     return Means(centers, weight, np.zeros(len(sums), bool))
+
+
+def _exact(points: Points, scales: Scales) -> bool:
+    """Whether nothing is rounded but quotients: sums of small whole numbers are exact, so that means lie among their
+    rows, whose range is nothing, or one at least.
+
+    test_a_center_lies_among_its_rows_and_is_right fails if the same is taken for granted of other numbers.
+    """
+    return points.whole and points.weights.fractions == 0 and scales.coarsest <= FINE
+
+
+def _nowhere(points: Points) -> Floats:
+    return np.empty((0, points.d))
 
 
 def _light(points: Points, weight: NDArray[np.number]) -> Mask:
@@ -107,34 +156,44 @@ def _light(points: Points, weight: NDArray[np.number]) -> Mask:
     return (weight == 0) & (points.weights.fractions > 0)
 
 
-def _unit(points: Points) -> float:
-    """What the weights of clusters, as they are summed, may be off by."""
+def _weights_off(points: Points) -> float:
+    """By how much the weights of clusters, as they are summed, may be off."""
     return float(np.ldexp(float(points.weights.fractions), -points.weights.exponent))
 
 
-def _coarse(points: Points, scales: Scales, means: Floats, weight: Floats, low: Floats, high: Floats) -> Mask:
+def _coarse(points: Points, scales: Scales, means: Means, clusters: Clusters, low: Floats, high: Floats) -> Mask:
     """Of which clusters within [low, high] (m, d) the mean, or the weight, may be off by more than FINE."""
+    weight = means.weight[clusters]
     if points.unit:
-        far = _reach(scales, weight) > FINE**2 * _norms(means)
+        far = _reach(scales, weight) > FINE**2 * _norms(means.centers[clusters])
     else:
-        errors = scales.errors(weight)[:, None] * scales.step
+        with np.errstate(invalid="ignore"):  # where rows have no weight, and features no range
+            errors = np.multiply.outer(scales.errors(weight), scales.step)
         far = np.logical_or.reduce((errors > FINE * (high - low)) & (high > low), axis=1)
-    coarse: Mask = far | (_unit(points) > FINE * weight)
-    return coarse
+    return np.logical_or(far, _weights_off(points) > FINE * weight)
+
+
+def _none_is_crowded(points: Points, scales: Scales, means: Means) -> bool:
+    """Whether that shows at once, as nearly always: in one feature all means are further apart than the lightest
+    cluster's mean may be off, and no D is less than a feature's share of it."""
+    if points.unit or not means.weight.all():
+        return False
+    along = np.sort(means.centers[:, scales.widest])
+    gaps = along[1:] - along[:-1]
+    return bool((gaps * gaps).min(initial=np.inf) >= _reach(scales, float(means.weight.min())) / COARSE**2)
 
 
 def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> Mask:
     """Which means (m, d) may be off by more than COARSE of the way to another; of unit rows, or to zero, since their
-    direction is what counts."""
+    direction is what counts. Neighbors in the order of a feature are compared, then the next but one, and so on."""
     with np.errstate(over="ignore"):
-        reach = _reach(scales, weight) / COARSE**2
-    crowded: Mask = reach > _norms(means) if points.unit else np.zeros(len(means), bool)
-    if len(means) < 2:
-        return crowded
-    # Along the widest feature, neighbors in its order are the nearest, and no D is less than a feature's share of it.
-    feature = int(np.argmax(scales.high - scales.low))
-    order = np.argsort(means[:, feature])
-    along, most = means[order, feature], reach.max()
+        reach = np.broadcast_to(_reach(scales, weight) / COARSE**2, len(means))
+    crowded: Mask = np.zeros(len(means), bool)
+    if points.unit:
+        crowded |= reach > _norms(means)
+    along = means[:, scales.widest]
+    order = np.argsort(along)
+    along, most = along[order], reach.max()
     for step in range(1, len(means)):
         gaps = along[step:] - along[:-step]
         (close,) = np.nonzero(gaps * gaps < most)
@@ -147,29 +206,12 @@ def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> M
     return crowded
 
 
-def _reach(scales: Scales, weight: Floats) -> Floats:
-    """The squares of the distances (m,) by which means of clusters of these weights may be off."""
-    with np.errstate(over="ignore"):
-        return scales.errors(weight) ** 2 * _norms(scales.step[None])
+def _reach(scales: Scales, weight: Any) -> Any:
+    """The squares of the distances by which means of clusters of these weights may be off."""
+    errors = scales.errors(weight)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return errors * errors * scales.step_squared
 
 
 def _norms(x: Floats) -> Floats:
     return squared_distance(x.T, np.zeros((x.shape[1], 1)))
-
-
-def _summed_again(
-    points: Points, clusters: NDArray[np.int64], low: Floats, high: Floats, weight: Floats, without: Floats
-) -> tuple[Floats, Floats]:
-    """The means (m, d) and weights (m,) of clusters within [low, high] (m, d), whose summed weight is about that."""
-    weights = points.weights
-    most = weight + _unit(points)
-    while True:
-        own = OwnScales.of(low, high, most, weights)
-        sums = points.sums_of(clusters, own, without)
-        # Weights that are no counts may be less than they were known to be, and deserve a finer scale then.
-        units = sums[:, -1]
-        finer = own.weight_of(units + weights.fractions)
-        lighter = (units * FINE < weights.fractions) & (finer <= most / 2)
-        if not lighter.any():
-            return own.centers(sums), own.weight_of(units)
-        most = np.where(lighter, finer, most)

@@ -349,7 +349,7 @@ default="k-means++"
         scales = lloyd.prepare(points, *extent)
         points.assign(centers)
         inertia = _unshifted(lloyd.inertia(points, scales, centers), points)
-        found = means.of_result(points, scales, np.zeros(self.n_clusters, bool))
+        found = means.of_result(points, scales)
         with np.errstate(over="ignore"):
             weight = np.ldexp(found.weight, -points.weights.shift)
             counts = self._counts + weight

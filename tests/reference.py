@@ -102,7 +102,7 @@ class Reference:
 
     def error(self, weight):
         """How far a mean may be off, in each feature; and the square of that."""
-        steps = np.array([2.0**-p for p in self.power]) + 2.0**-51 * self.half
+        steps = np.array([2.0**-p + 2.0**-51 * h if h > 0 else 0.0 for p, h in zip(self.power, self.half, strict=True)])
         times = 1 + 2.0 * self.fractions / weight if self.fractions else 1.0
         return times * steps, times * times * norm(steps)
 

@@ -581,7 +581,8 @@ def test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are(kmeans, 
 
 @pytest.mark.parametrize("weights", [*WEIGHINGS, "far apart"])
 @pytest.mark.parametrize("kind", [*KINDS, "outliers"])
-def test_a_center_lies_among_its_rows_and_is_right_to_a_billionth_of_their_range(kmeans, kind, weights):
+def test_a_center_lies_among_its_rows_and_is_right(kmeans, kind, weights):
+    """To a billionth of their range in each feature, and the rounding to float64."""
     for seed in range(20):
         rng = np.random.default_rng(seed)
         x = data(rng, kind, 30, 2)

@@ -16,6 +16,7 @@ A new device is one more class with these methods, and one more line in dispatch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any, Protocol
@@ -74,6 +75,10 @@ class State:
     closest: Floats | None
 
 
+# Of which clusters no more is to be known than that these are in their extents, low and high (m, d): (m,).
+Known = Callable[[Floats, Floats], NDArray[np.bool_]]
+
+
 class Points(Protocol):
     """n weighted points on one device, or on several."""
 
@@ -81,6 +86,10 @@ class Points(Protocol):
     d: int
     weights: Weights
     unit: bool  # whether rows were brought to length one (exact.unit), as the centers that the driver makes then are
+
+    @property
+    def whole(self) -> bool:
+        """Whether all values are known to be whole numbers, of at most 2**20."""
 
     @property
     def uncertain(self) -> int:
@@ -120,10 +129,15 @@ class Points(Protocol):
         Larger D first, then the smaller row. Locations on their center are left out.
         """
 
-    def extents(self, clusters: NDArray[np.int64], without: Floats) -> tuple[Floats, Floats]:
+    def extents(
+        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
+    ) -> tuple[Floats, Floats]:
         """Least and largest value of each feature among the rows of each of these clusters (m,), ascending, by the
         labels last given: (m, d) float64 each, infinity and its negative where there are none. Rows at the locations
-        `without` (p, d) do not count."""
+        `without` (p, d) do not count.
+
+        Of clusters for which the extents of some of their rows already say all that is to be `known`, these will do.
+        """
 
     def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
         """The sums of the same rows' terms at scales of these clusters' own, (m, d + 1) int64."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Inertia, Ints, OwnScales, Scales, Weights, about_zero
 from gpukmeans.points import seeds
-from gpukmeans.points.base import Farthest, State
+from gpukmeans.points.base import Farthest, Known, State
 from gpukmeans.points.gpu import BLOCK, SHARED, Ahead, Gpu
 from gpukmeans.points.labels import Bounds, Labels, Rows
 from gpukmeans.points.seeds import Seeds
@@ -56,6 +56,7 @@ class CudaPoints:
         self.n, self.d = x.shape
         self.unit = unit
         self._dtype = np.dtype(np.float64) if unit else x.dtype
+        self.whole = self._dtype == np.uint8
         self.weights = summary or Weights.of_rows(self.n)
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
         weighed = (f"-DWEIGHT_KIND={kind}",)
@@ -263,7 +264,9 @@ class CudaPoints:
             locations.append((largest, self._gpu.get(x), int(self._gpu.get(label)[0])))
         return Farthest.of(locations, self.d)
 
-    def extents(self, clusters: NDArray[np.int64], without: Floats) -> tuple[Floats, Floats]:
+    def extents(
+        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
+    ) -> tuple[Floats, Floats]:
         keys = np.zeros((2, len(clusters), self.d), np.uint64)
         keys[0] = ~np.uint64(0)
         device = self._gpu.put(keys)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Frame, Inertia, Ints, OwnScales, Scales, Weights, about_zero, squared_distance
 from gpukmeans.points.arrange import CURVE_FEATURES, FEWEST_ROWS, arrange, take
-from gpukmeans.points.base import Farthest
+from gpukmeans.points.base import Farthest, Known
 from gpukmeans.points.bounds import Bounds, Drift
 from gpukmeans.points.closest import Blocks, Filtered, Plain, Potentials, Whole
 from gpukmeans.points.nearest import Target, exact_nearest, nearest
@@ -68,6 +68,9 @@ _MOST = 0.85
 
 # Coordinates at once in passes that compute D: 1 MB of float64.
 _EXACT = 2**17
+
+# Where some rows of each cluster may do, so many are looked at, and so many more for each cluster.
+_SAMPLE, _SAMPLE_ROWS = 2**10, 32
 
 # Rows of one assignment task at most: 1 MB of indices and labels.
 _ROWS = 2**16
@@ -137,6 +140,10 @@ class NumPyPoints:
     @cached_property
     def _frame(self) -> Frame | None:
         return Frame.of(self._low, self._high)
+
+    @cached_property
+    def whole(self) -> bool:
+        return self._row_x.dtype == np.uint8 or (self._frame is not None and self._rows.whole(self._frame))
 
     def prepare(self, scales: Scales) -> None:
         self._scales = scales
@@ -290,18 +297,29 @@ class NumPyPoints:
             locations.append((float(largest), x[:, 0], int(self._labels[first])))
         return Farthest.of(locations, self.d)
 
-    def extents(self, clusters: NDArray[np.int64], without: Floats) -> tuple[Floats, Floats]:
+    def extents(
+        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
+    ) -> tuple[Floats, Floats]:
         low, high = np.full((len(clusters), self.d), np.inf), np.full((len(clusters), self.d), -np.inf)
 
         def widen(rows: NDArray[np.int64], places: NDArray[np.integer]) -> None:
             order = np.argsort(places, kind="stable")
-            here, starts = np.unique(places[order], return_index=True)
+            counts = np.bincount(places)
+            (here,) = counts.nonzero()
             x = self._rows.take(rows[order])
+            starts = np.cumsum(counts)[here] - counts[here]
             lows, highs = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
             with self._lock:
                 low[here], high[here] = np.minimum(low[here], lows), np.maximum(high[here], highs)
 
-        self._on_clusters(widen, clusters, without)
+        step = self._rows.m // (_SAMPLE + _SAMPLE_ROWS * len(clusters))
+        if known is not None and step > 1:
+            self._on_clusters(widen, clusters, without, step)
+            left = ~known(low, high)
+            if left.any():
+                low[left], high[left] = self.extents(clusters[left], without)
+        else:
+            self._on_clusters(widen, clusters, without)
         return low, high
 
     def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
@@ -321,25 +339,30 @@ class NumPyPoints:
         work: Callable[[NDArray[np.int64], NDArray[np.integer]], None],
         clusters: NDArray[np.int64],
         without: Floats,
+        step: int = 1,
     ) -> None:
         """Call work(rows, places) for pieces of the rows of these clusters, places being the indices of those in
-        `clusters`; without the rows at these locations (p, d)."""
+        `clusters`; without the rows at these locations (p, d). Of each so many rows, one is looked at."""
         assert self._target is not None, "no centers were assigned to"
-        place = np.full(self._target.centers.shape[1], -1)
+        k = self._target.centers.shape[1]
+        place: NDArray[np.integer] = np.full(
+            k, -1, np.int16 if k < 2**15 else np.int32
+        )  # of 16 bits are sorted the fastest
         place[clusters] = np.arange(len(clusters))
 
         def part(span: slice) -> None:
-            places = place[self._labels[span]]
-            kept = places >= 0
-            if len(without):
-                x = self._rows.exact(span)
-                for location in without:
-                    kept &= (x != location[:, None]).any(axis=0)
-            (rows,) = kept.nonzero()
+            places = place[self._labels[span.start * step : span.stop * step : step]]
+            rows = np.arange(span.start, span.stop) * step
+            if len(clusters) < k:
+                (kept,) = (places >= 0).nonzero()
+                rows, places = rows[kept], places[kept]
+            for location in without:
+                kept = (self._rows.exact(rows) != location[:, None]).any(axis=0)
+                rows, places = rows[kept], places[kept]
             if len(rows):
-                work(span.start + rows, places[rows])
+                work(rows, places)
 
-        run(part, self._exact_spans(), self._threads)
+        run(part, self._spans(-(-self._rows.m // step), _EXACT // self.d), self._threads)
 
     def distances(self, centers: Floats) -> Floats:
         result = np.empty((self.n, len(centers)))

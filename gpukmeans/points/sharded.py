@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact import Floats, Inertia, Ints, OwnScales, Weights
-from gpukmeans.points.base import Farthest
+from gpukmeans.points.base import Farthest, Known
 
 Result = TypeVar("Result")
 
@@ -23,6 +23,8 @@ class Sharded(ABC):
 
     weights: of all rows, as the parts know it.
     """
+
+    whole = False  # as far as is known
 
     def __init__(self, n: int, d: int, weights: Weights, unit: bool) -> None:
         self.n, self.d, self.weights, self.unit = n, d, weights, unit
@@ -56,8 +58,10 @@ class Sharded(ABC):
         kept = order[np.sort(first)][:m]
         return Farthest(distance[kept], x[kept], label[kept])
 
-    def extents(self, clusters: NDArray[np.int64], without: Floats) -> tuple[Floats, Floats]:
-        found = self._each(lambda part, rows: part.extents(clusters, without), "rows, labels")
+    def extents(
+        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
+    ) -> tuple[Floats, Floats]:
+        found = self._each(lambda part, rows: part.extents(clusters, without, known), "rows, labels")
         lows, highs = zip(*found, strict=True)
         return np.minimum.reduce(lows), np.maximum.reduce(highs)
 
