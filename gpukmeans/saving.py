@@ -247,10 +247,11 @@ def _decoded(value: Any, archive: Archive, depth: int = 0) -> Any:
 def _requests(value: Any) -> MetadataRequest:
     requests = MetadataRequest(owner=None)
     for method, asked in value["requests"].items():
+        add = getattr(requests, method).add_request
         for name, alias in asked.items():
             if alias is not None and type(alias) not in (bool, str):
                 raise RefusedError(f"{said(alias)} is asked for as metadata")
-            getattr(requests, method).add_request(param=name, alias=alias)
+            add(param=name, alias=alias)
     return requests
 
 
