@@ -114,6 +114,16 @@ def test_bytes_that_are_no_values_are_refused(
     assert loaded(path, content(bytes(len(data)))) is not None
 
 
+def test_values_without_bytes_have_an_end(files: dict[str, bytes], path: Path) -> None:
+    def content(shape: str) -> bytes:
+        changed = with_metadata(files["unfitted"], parameters(tol={"array": "tol"}))
+        return archive({**members(changed), "tol.npy": header(claim("'V0'", shape=shape))})
+
+    assert loaded(path, content("(3,)")).tol.shape == (3,)
+    for shape in ("(10**12,)", f"({10**12},)", "(1000, 1000)"):
+        assert loaded(path, content(shape)) is None
+
+
 # ---------------------------------------------------------------- archives that are not what they say
 
 
