@@ -506,6 +506,10 @@ default="k-means++"
         TypeError
             If a parameter or attribute cannot be kept in such a file, such as a callable ``init``, or the estimator is
             of a subclass. Nothing is written.
+        ValueError
+            If `load` would refuse the file: attributes do not go with the parameters or with each other, as when
+            ``n_clusters`` was set to another number after the fit, or hold what no fit puts there; or more than half
+            a million values, 8 MiB of text or 8192 arrays stand in lists. Nothing is written.
         """
         saving.save(self, path)
 

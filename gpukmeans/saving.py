@@ -9,7 +9,7 @@ and its attributes. What JSON can tell stands there as it is; anything else is a
     {"tuple": [...]}, {"dict": {...}}   of such values; lists are JSON's
     {"objects": [...], "shape": [3]}    an array of Python objects: names of features
     {"RandomState": {"dict": ...}}      the state of a generator
-    {"requests": {...}}                 what set_fit_request and its like asked for
+    {"requests": {...}}                 what set_fit_request and its like asked for: the attribute _metadata_request
     {"record": ["Record", {"dict": ...}]}   a dataclass among the public names, and its fields
 
 Equal estimators make equal files, byte for byte.
@@ -18,49 +18,51 @@ Equal estimators make equal files, byte for byte.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import zipfile
+import stat
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 
 import gpukmeans
 from gpukmeans import arrays
 from gpukmeans.files import atomic
+from gpukmeans.saved_file import Archive, Arrays, write
+from gpukmeans.saved_values import RefusedError, check_attributes, check_generator, said
 
 FORMAT = "gpukmeans estimator"
 # Of the format, not of the package. A change that this module could not read needs the next number.
 VERSION = 1
-METADATA = "metadata.json"
+REQUESTS = "_metadata_request"
+MOST_DEPTH = 100  # of values in values: a third of what Python's stack takes
 
 
 def save(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
     """Write an estimator of this package to a file; see `KMeans.save`."""
     name = type(model).__name__
-    if _estimators().get(name) is not type(model):
+    if _estimator(name) is not type(model):
         raise TypeError(f"{type(model).__qualname__} is not an estimator of gpukmeans, and only those can be saved.")
-    members: dict[str, NDArray[Any]] = {}
     # What pickling keeps, so that there is one rule for what belongs to an estimator.
-    state = {key: _encoded(value, key, members) for key, value in sorted(model.__getstate__().items())}
-    parameters = {key: state.pop(key) for key in type(model)._get_param_names()}
-    metadata = {
-        "format": FORMAT,
-        "version": VERSION,
-        "written by": f"gpukmeans {gpukmeans.__version__}",
-        "class": name,
-        "parameters": parameters,
-        "attributes": state,
-    }
-    # A ZipInfo has a fixed date unless it is given one, and so have the files.
-    with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(zipfile.ZipInfo(METADATA), json.dumps(metadata, indent=1))
-        for key, array in members.items():
-            with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    attributes = {key: arrays.to_numpy(value) for key, value in sorted(model.__getstate__().items())}
+    held = Arrays()
+    try:
+        encoded = {key: _encoded(value, key, held) for key, value in attributes.items()}
+        parameters = {key: attributes.pop(key) for key in type(model)._get_param_names()}
+        check_attributes(type(model), parameters, attributes)
+        metadata = {
+            "format": FORMAT,
+            "version": VERSION,
+            "written by": f"gpukmeans {gpukmeans.__version__}",
+            "class": name,
+            "parameters": {key: encoded[key] for key in parameters},
+            "attributes": {key: encoded[key] for key in attributes},
+        }
+        with atomic(path) as file:
+            write(file, metadata, held)
+    except RefusedError as refusal:
+        raise ValueError(f"The {name} cannot be saved: {refusal}. Nothing was written.") from None
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -84,7 +86,12 @@ def load(path: str | os.PathLike[str]) -> Any:
     OSError
         If the file cannot be read.
     ValueError
-        If it is damaged, something else, or written by a newer gpukmeans in a way that this one does not know.
+        If it is damaged, something else, or written by a newer gpukmeans in a way that this one does not know; if it
+        holds values that no such estimator has, or that contradict each other, as centers of another number than
+        ``n_clusters``; or if it is compressed, as a copy that `numpy.savez_compressed` or an archiver made.
+    MemoryError
+        If the arrays that it really holds do not fit. Whatever a file says of itself, loading takes the time and memory
+        of what is in it.
 
     Examples
     --------
@@ -99,63 +106,72 @@ def load(path: str | os.PathLike[str]) -> Any:
     >>> (loaded.predict([[3.0]]) == model.predict([[3.0]])).all()
     np.True_
     """
+    if stat.S_ISFIFO(os.stat(path).st_mode):  # to open one waits for whoever writes to it
+        raise ValueError(f"{os.fspath(path)} cannot be loaded: it is a pipe.")
     with open(path, "rb") as file:
         try:
-            with zipfile.ZipFile(file) as archive:
-                return _read(archive)
+            return _read(Archive(file))
         except MemoryError:
             raise
-        except _RefusedError as refusal:
-            raise ValueError(f"{os.fspath(path)} cannot be loaded: {refusal}") from None
+        except RefusedError as refusal:
+            raise ValueError(f"{os.fspath(path)} cannot be loaded: {refusal}.") from None
         except Exception as error:  # damage may show at any step of the way, as whatever that step raises
             raise ValueError(
                 f"{os.fspath(path)} cannot be loaded: it is damaged, or not a file that a gpukmeans estimator was "
-                f"saved to ({type(error).__name__}: {error})."
+                f"saved to ({type(error).__name__}: {error!s:.300})."
             ) from error
 
 
-class _RefusedError(Exception):
-    """Why an undamaged file is not loaded."""
-
-
-def _read(archive: zipfile.ZipFile) -> BaseEstimator:
-    metadata = json.loads(archive.read(METADATA))
+def _read(archive: Archive) -> BaseEstimator:
+    metadata = archive.metadata()
     if metadata["format"] != FORMAT:
-        raise ValueError(f"the format is {metadata['format']!r}")
-    origin = f"It was written by {metadata['written by']}, and this is gpukmeans {gpukmeans.__version__}: update it."
-    if metadata["version"] != VERSION:
-        raise _RefusedError(f"its format has version {metadata['version']}, and only {VERSION} is known. {origin}")
-    estimator = _estimators().get(metadata["class"])
+        raise ValueError(f"the format is {said(metadata['format'])}")
+    origin = f"It was written by {metadata['written by']:.40}, and this is gpukmeans {gpukmeans.__version__}: update it"
+    if type(metadata["version"]) is not int or metadata["version"] != VERSION:
+        raise RefusedError(f"its format has version {said(metadata['version'])}, and only {VERSION} is known. {origin}")
+    estimator = _estimator(metadata["class"])
     if estimator is None:
-        raise _RefusedError(f"it holds a {metadata['class']}, which is not known. {origin}")
+        raise RefusedError(f"it holds a {metadata['class']:.40}, which is not known. {origin}")
     unknown = sorted(metadata["parameters"].keys() - set(estimator._get_param_names()))
     if unknown:
-        raise _RefusedError(f"{metadata['class']} has no parameter {', '.join(unknown)}. {origin}")
+        raise RefusedError(f"{metadata['class']} has no parameter {', '.join(unknown):.400}. {origin}")
     model = estimator(**{key: _decoded(value, archive) for key, value in metadata["parameters"].items()})
-    model.__setstate__({key: _decoded(value, archive) for key, value in metadata["attributes"].items()})
+    attributes = {
+        key: _requests(value) if key == REQUESTS else _decoded(value, archive)
+        for key, value in metadata["attributes"].items()
+    }
+    archive.finish()
+    check_attributes(estimator, model.get_params(deep=False), attributes)
+    model.__setstate__(attributes)
     return model
 
 
-def _public() -> dict[str, type]:
-    """The public classes by name: a file can name one of these, and so make nothing else."""
-    public = {name: getattr(gpukmeans, name) for name in gpukmeans.__all__}
-    return {name: each for name, each in public.items() if isinstance(each, type)}
+def _public(name: str) -> type | None:
+    """The public class of this name: a file can name one of these, and so make nothing else."""
+    found = getattr(gpukmeans, name) if name in gpukmeans.__all__ else None
+    return found if isinstance(found, type) else None
 
 
-def _estimators() -> dict[str, type[BaseEstimator]]:
-    return {name: each for name, each in _public().items() if issubclass(each, BaseEstimator)}
+def _estimator(name: str) -> type[BaseEstimator] | None:
+    found = _public(name)
+    return found if found is not None and issubclass(found, BaseEstimator) else None
 
 
-def _records() -> dict[str, type]:
-    return {name: each for name, each in _public().items() if dataclasses.is_dataclass(each)}
+def _record(name: str) -> Any:
+    found = _public(name)
+    return found if dataclasses.is_dataclass(found) else None
 
 
-def _encoded(value: Any, key: str, members: dict[str, NDArray[Any]]) -> Any:
-    """value in JSON's types, its arrays put into ``members``; key: where it stands, for their names and for errors."""
+def _encoded(value: Any, key: str, held: Arrays, depth: int = 0) -> Any:
+    """value in JSON's types, its arrays put into ``held``; key: where it stands, for their names and for errors."""
+
+    def inner(value: Any, key: str) -> Any:
+        return _encoded(value, key, held, depth + 1)
 
     def each(values: list[Any]) -> list[Any]:
-        return [_encoded(item, f"{key}.{i}", members) for i, item in enumerate(values)]
+        return [inner(item, f"{key}.{i}") for i, item in enumerate(values)]
 
+    _check_depth(depth)
     value = arrays.to_numpy(value)  # an initial array may be on a GPU, and labels not computed yet
     # By exact types: a float64 is a float too, and has to stay what it is.
     kind = type(value)
@@ -166,20 +182,22 @@ def _encoded(value: Any, key: str, members: dict[str, NDArray[Any]]) -> Any:
     if kind is tuple:
         return {"tuple": each(list(value))}
     if kind is dict and all(type(name) is str for name in value):
-        return {"dict": {name: _encoded(item, f"{key}.{name}", members) for name, item in value.items()}}
+        return {"dict": {name: inner(item, f"{key}.{name}") for name, item in value.items()}}
     if kind is np.ndarray and value.dtype == object:
         return {"objects": each(value.ravel().tolist()), "shape": list(value.shape)}
     if kind in (np.ndarray, np.memmap) and not value.dtype.hasobject:
-        return {"array": _put(value, key, members)}
+        return {"array": held.put(value, key)}
     if isinstance(value, np.generic) and not value.dtype.hasobject:
-        return {"scalar": _put(np.asarray(value), key, members)}
+        return {"scalar": held.put(np.asarray(value), key)}
     if kind is np.random.RandomState and value.get_state(legacy=False)["bit_generator"] == "MT19937":
-        return {"RandomState": _encoded(value.get_state(legacy=False), key, members)}
-    if kind is MetadataRequest:
+        state = value.get_state(legacy=False)
+        check_generator(key, state)
+        return {"RandomState": inner(state, key)}
+    if kind is MetadataRequest and key == REQUESTS:
         return {"requests": value._serialize()}
-    if _records().get(kind.__name__) is kind:
+    if _record(kind.__name__) is kind:
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return {"record": [kind.__name__, _encoded(fields, key, members)]}
+        return {"record": [kind.__name__, inner(fields, key)]}
     what = getattr(value, "__qualname__", f"of type {kind.__qualname__}")
     raise TypeError(
         f"{key} is {what}, which no file without code can hold, so nothing was saved. "
@@ -187,47 +205,56 @@ def _encoded(value: Any, key: str, members: dict[str, NDArray[Any]]) -> Any:
     )
 
 
-def _put(array: NDArray[Any], key: str, members: dict[str, NDArray[Any]]) -> str:
-    """Put an array among the members, and return the name that it has there."""
-    name = (
-        key if key not in members else f"{key} {len(members)}"
-    )  # the dots of two names may stand for different things
-    members[name] = array
-    return name
-
-
-def _decoded(value: Any, archive: zipfile.ZipFile) -> Any:
+def _decoded(value: Any, archive: Archive, depth: int = 0) -> Any:
     """The value that `_encoded` turned into this."""
-    if isinstance(value, list):
-        return [_decoded(item, archive) for item in value]
-    if not isinstance(value, dict):
+
+    def inner(value: Any) -> Any:
+        return _decoded(value, archive, depth + 1) if type(value) in (list, dict) else value
+
+    _check_depth(depth)
+    if type(value) is list:
+        value[:] = map(inner, value)  # in its place, as it may be long
         return value
-    kind, content = next(iter(value.items()))
-    match kind:
-        case "array" | "scalar":
-            with archive.open(f"{content}.npy") as member:
-                array = np.lib.format.read_array(member, allow_pickle=False)
-            return array if kind == "array" else array[()]
-        case "tuple":
-            return tuple(_decoded(content, archive))
-        case "dict":
-            return {name: _decoded(item, archive) for name, item in content.items()}
-        case "objects":
-            objects = np.empty(len(content), object)
-            for i, item in enumerate(content):
-                objects[i] = _decoded(item, archive)
-            return objects.reshape(value["shape"])
-        case "RandomState":
-            generator = np.random.RandomState()
-            generator.set_state(_decoded(content, archive))
-            return generator
-        case "requests":
-            requests = MetadataRequest(owner=None)
-            for method, asked in content.items():
-                for name, alias in asked.items():
-                    getattr(requests, method).add_request(param=name, alias=alias)
-            return requests
-        case "record":
-            name, fields = content
-            return _records()[name](**_decoded(fields, archive))
-    raise ValueError(f"there is no kind of value named {kind!r}")
+    if type(value) is not dict:
+        return value
+    kind, content = next(iter(value.items()), (None, None))
+    if len(value) == 1:
+        match kind, content:
+            case "array", str():
+                return archive.array(content)
+            case "scalar", str():
+                return archive.scalar(content)
+            case "tuple", list():
+                return tuple(map(inner, content))
+            case "dict", dict():
+                return {name: inner(item) for name, item in content.items()}
+            case "RandomState", dict():
+                state = inner(content)
+                check_generator("a generator", state)
+                generator = np.random.RandomState()
+                generator.set_state(state)
+                return generator
+            case "record", [str(name), dict(fields)]:
+                return _record(name)(**inner(fields))
+    if kind == "objects" and list(value) == ["objects", "shape"] and type(content) is list:
+        objects = np.empty(len(content), object)
+        for i, item in enumerate(content):
+            objects[i] = inner(item)
+        return objects.reshape(value["shape"])
+    raise RefusedError(f"it holds {said(value)}, which is no value")
+
+
+def _requests(value: Any) -> MetadataRequest:
+    requests = MetadataRequest(owner=None)
+    for method, asked in value["requests"].items():
+        add = getattr(requests, method).add_request
+        for name, alias in asked.items():
+            if alias is not None and type(alias) not in (bool, str):
+                raise RefusedError(f"{said(alias)} is asked for as metadata")
+            add(param=name, alias=alias)
+    return requests
+
+
+def _check_depth(depth: int) -> None:
+    if depth > MOST_DEPTH:
+        raise RefusedError(f"it has values nested more than {MOST_DEPTH} deep")
