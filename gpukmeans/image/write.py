@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.files import atomic
-from gpukmeans.image.read import ORIENTATION, ImageError, Metadata, pillow
+from gpukmeans.image.read import ORIENTATION, ImageError, Metadata, looked_up, pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,8 +39,8 @@ def to_pil(indices: NDArray[Any], palette: NDArray[np.uint8]) -> Image:
     height, width = indices.shape
     mode = "RGB" if palette.shape[1] == 3 else "RGBA"
     if len(palette) > 256:
-        return Image.frombytes(mode, (width, height), palette[indices].tobytes())
-    image = Image.frombytes("P", (width, height), indices.tobytes())
+        return Image.frombytes(mode, (width, height), looked_up(palette, indices).data.cast("B"))
+    image = Image.frombytes("P", (width, height), np.ascontiguousarray(indices).data.cast("B"))
     image.putpalette(palette.tobytes(), mode)
     return image
 
@@ -47,13 +48,16 @@ def to_pil(indices: NDArray[Any], palette: NDArray[np.uint8]) -> Image:
 def save(
     target: Path | str | IO[bytes], format: str, indices: NDArray[Any], palette: NDArray[np.uint8], metadata: Metadata
 ) -> None:
-    """Write a whole file, or none."""
+    """Write a whole file, or none; into a binary file all at once."""
     image, options = _prepared(format, indices, palette, metadata)
+    # In memory first: encoders that write to a file themselves do not say why they could not, as on a full disk.
+    encoded = io.BytesIO()
+    image.save(encoded, format=format, **options)
     if not isinstance(target, (str, Path)):
-        image.save(target, format=format, **options)
+        target.write(encoded.getbuffer())
         return
     with atomic(target) as file:
-        image.save(file, format=format, **options)
+        file.write(encoded.getbuffer())
 
 
 def _prepared(
