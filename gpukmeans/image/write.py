@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.files import atomic
+from gpukmeans import files
 from gpukmeans.image.read import ORIENTATION, ImageError, Metadata, looked_up, pillow
 
 if TYPE_CHECKING:
@@ -50,14 +51,14 @@ def save(
 ) -> None:
     """Write a whole file, or none; into a binary file all at once."""
     image, options = _prepared(format, indices, palette, metadata)
-    # In memory first: encoders that write to a file themselves do not say why they could not, as on a full disk.
-    encoded = io.BytesIO()
-    image.save(encoded, format=format, **options)
-    if not isinstance(target, (str, Path)):
-        target.write(encoded.getbuffer())
+    if isinstance(target, (str, Path)):
+        files.write(target, partial(image.save, format=format, **options))
         return
-    with atomic(target) as file:
-        file.write(encoded.getbuffer())
+    encoded = io.BytesIO()  # as files.write does
+    image.save(encoded, format=format, **options)
+    left = encoded.getbuffer()
+    while len(left):  # a file without a buffer may take a part
+        left = left[target.write(left) or len(left) :]
 
 
 def _prepared(
