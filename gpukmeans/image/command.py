@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import sys
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpukmeans import dispatch
+from gpukmeans import console, dispatch
 from gpukmeans.image import compare, large, palettes, write
 from gpukmeans.image.color import SPACES, Levels
 from gpukmeans.image.dither import DITHERS
@@ -84,6 +84,12 @@ class Job:
     def __str__(self) -> str:
         return "standard input" if self.source == PIPE else self.source
 
+    @property
+    def comparison(self) -> Path:
+        """Where original and result stand side by side, if that is asked for."""
+        target = Path(self.target)
+        return target.parent / f"{target.stem}-compare.png"
+
 
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Returns the exit status: 0, or 1 if any file could not be done."""
@@ -103,7 +109,9 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             converged = True
         if args.out_dir:
             args.out_dir.mkdir(parents=True, exist_ok=True)
-    except (ImageError, ImportError, OSError, ValueError) as error:
+    except BrokenPipeError:
+        raise
+    except (ImageError, ImportError, OSError, ValueError, MemoryError) as error:
         return _complain(error)
     with _bar(jobs, "quantizing") as bar:
         for job in bar:
@@ -123,22 +131,48 @@ def _jobs(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Job
     if args.out_dir is None:
         if len(args.files) != 2:
             parser.error(f"expected IN and OUT, or --out-dir, got {len(args.files)} files")
-        job = Job(*args.files)
+        jobs = [job := Job(*args.files)]
         if job.target == PIPE and (args.json or args.compare):
             parser.error("--json and --compare need a file to write to, not standard output")
         if job.target != PIPE and Path(job.target).exists() is False:
             write.format_of(job.target)
-        return [job]
-    if PIPE in args.files:
-        parser.error("--out-dir needs files, not standard input")
-    sources = [path for name in args.files for path in _expanded(Path(name))]
-    jobs = [Job(str(source), str(args.out_dir / f"{source.stem}.{args.format}")) for source in sources]
-    seen: dict[str, str] = {}
-    for job in jobs:
-        if job.target in seen:
-            raise ImageError(f"{seen[job.target]} and {job.source} would both be written to {job.target}.")
-        seen[job.target] = job.source
+    else:
+        if PIPE in args.files:
+            parser.error("--out-dir needs files, not standard input")
+        sources = [path for name in args.files for path in _expanded(Path(name))]
+        jobs = [Job(str(source), str(args.out_dir / f"{source.stem}.{args.format}")) for source in sources]
+    _check_targets(jobs, args)
     return jobs
+
+
+def _check_targets(jobs: list[Job], args: argparse.Namespace) -> None:
+    """Raise ImageError if a file would be written twice, or a comparison over what is read."""
+    written: dict[str, str] = {}
+
+    def claim(path: str | Path, whose: str) -> None:
+        if _place(path) in written:
+            raise ImageError(f"{written[_place(path)]} and {whose} would both be written to {path}.")
+        written[_place(path)] = whose
+
+    for job in jobs:
+        if job.target != PIPE:
+            claim(job.target, job.source)
+    if args.compare:
+        read = {_place(job.source): job.source for job in jobs if job.source != PIPE}
+        if args.palette:
+            read[_place(args.palette)] = str(args.palette)
+        for job in jobs:
+            over = read.get(_place(job.comparison))
+            if over is not None:
+                raise ImageError(
+                    f"the comparison of {job} would be written over {over}, which is read: name the result otherwise."
+                )
+            claim(job.comparison, f"the comparison of {job}")
+
+
+def _place(path: str | Path) -> str:
+    """The same for all names of a place."""
+    return os.path.normcase(os.path.realpath(path))
 
 
 def _expanded(path: Path) -> list[Path]:
@@ -190,12 +224,13 @@ def _complain(error: BaseException, job: Job | None = None) -> int:
     text = str(error) or type(error).__name__
     if isinstance(error, MemoryError):
         text = "out of memory"
-    if isinstance(error, OSError) and error.strerror:
-        # What was opened has a name; what could not be written to, once open, has none.
-        where = f"{error.filename}: " if error.filename else f"cannot write {job.target}: " if job else ""
-        text = where + error.strerror
-    where = f"{job}: " if job and not isinstance(error, OSError) and str(job) not in text else ""
-    print(f"gpukmeans: error: {where}{text}", file=sys.stderr)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        name = os.fsdecode(error.filename)
+        written = job is not None and name in (job.target, str(job.comparison)) and name != job.source
+        text = f"{'cannot write ' if written else ''}{name}: {error.strerror}"
+    elif job and str(job) not in text:
+        text = f"{job}: {text}"
+    console.complain(text)
     return 1
 
 
@@ -216,7 +251,7 @@ def _bar(items: Any, what: str) -> Iterator[Any]:
 
 def _read(job: Job) -> Picture:
     if job.source == PIPE:
-        return read(sys.stdin.buffer.read())
+        return read(console.read())
     if job.source.lower().endswith(".npy"):
         try:
             return read(np.load(job.source, mmap_mode="r"))
@@ -250,7 +285,7 @@ def _do(job: Job, args: argparse.Namespace, palette: Levels | None, converged: b
             return
         result.save(target, None if target.suffix else "PNG")
         if args.compare:
-            compare.write_comparison(picture, result, target.with_name(f"{target.stem}-compare.png"))
+            compare.write_comparison(picture, result, job.comparison)
         facts = {
             "width": result.indices.shape[1],
             "height": result.indices.shape[0],
@@ -306,8 +341,7 @@ def _in_bands(job: Job, target: Path, args: argparse.Namespace, palette: Levels 
 def _to_stdout(result: Quantized) -> None:
     buffer = io.BytesIO()
     result.save(buffer, "PNG")
-    sys.stdout.buffer.write(buffer.getbuffer())
-    sys.stdout.buffer.flush()
+    console.write(buffer.getbuffer())
 
 
 def _tell(job: Job, facts: dict[str, Any], as_json: bool) -> None:
@@ -317,10 +351,10 @@ def _tell(job: Job, facts: dict[str, Any], as_json: bool) -> None:
         psnr = facts["psnr"] if facts["psnr"] is not None and np.isfinite(facts["psnr"]) else None
         lossless = facts["psnr"] == float("inf")
         record = {"input": job.source, "output": job.target, **facts, "psnr": psnr, "lossless": lossless, "bytes": size}
-        print(json.dumps(record), flush=True)
+        console.say(json.dumps(record))
         return
     quality = "PSNR not measured" if facts["psnr"] is None else f"PSNR {facts['psnr']:.2f} dB"
     quality = "without loss" if facts["psnr"] == float("inf") else quality
     note = "" if facts["converged"] else ", not converged"
     amount = "" if size is None else f", {size:,} bytes"
-    print(f"{job.source} -> {job.target}: {facts['colors']} colors, {quality}{note}{amount}", flush=True)
+    console.say(f"{job.source} -> {job.target}: {facts['colors']} colors, {quality}{note}{amount}")
