@@ -65,6 +65,24 @@ def complain(text: str) -> None:
             print(f"gpukmeans: error: {text}", file=sys.stderr, flush=True)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing on standard error from libraries that write there themselves, as libtiff does of what it fails with."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def discard() -> None:
     """Let the interpreter's last flush go nowhere, as it would only fail again."""
     with suppress(AttributeError, OSError):  # there may be no stdout, or not one that is a file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ from gpukmeans.image.read import ImageError, Picture, TooLargeError, read
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".npy"}
 
 PIPE = "-"
+
+# Pillow raises what it logs as an error, and one line says it.
+_UNHEARD = logging.NullHandler()
 
 
 def add(commands: Any, seed: Any) -> None:
@@ -93,10 +97,12 @@ class Job:
 
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Returns the exit status: 0, or 1 if any file could not be done."""
+    logging.getLogger("PIL").addHandler(_UNHEARD)
     try:
         jobs = _jobs(args, parser)
         args.device = dispatch.resolve(args.device)
-        given = palettes.load(args.palette) if args.palette else None
+        with console.quiet():
+            given = palettes.load(args.palette) if args.palette else None
         failures = _Failures()
         if args.shared_palette:
             shared = failures.pictures(jobs)
@@ -250,6 +256,11 @@ def _bar(items: Any, what: str) -> Iterator[Any]:
 
 
 def _read(job: Job) -> Picture:
+    with console.quiet():
+        return _opened(job)
+
+
+def _opened(job: Job) -> Picture:
     if job.source == PIPE:
         return read(console.read())
     if job.source.lower().endswith(".npy"):

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpukmeans import arrays, dispatch
 from gpukmeans.files import atomic
 from gpukmeans.image import dither as dithering
+from gpukmeans.image import tiff
 from gpukmeans.image.color import Levels
 from gpukmeans.image.colors import NumPyColors, with_alpha
 from gpukmeans.image.palette import Found
@@ -32,6 +33,12 @@ from gpukmeans.image.write import eight_bit
 
 # Rows of a band, and the side of a tile: a multiple of both patterns of ordered dithering.
 BAND = 256
+
+# Of what is read by libvips: 0.4 GB in a band of three channels.
+MOST_WIDTH = 2**19
+
+# Pixels that libvips decodes at once, with as much as 40 bytes for each on their way to 8 bits.
+_AT_ONCE = 2**20
 
 # What libvips reads in bands, by how a file begins: its loader is called by name. Left to itself it would try all that
 # it was built with, and some of them read further files, start programs or take text for a picture, whatever the name
@@ -234,9 +241,14 @@ def _vips_bands(name: str, loader: str, fail_on: str) -> _Bands:
         except pyvips.Error as error:
             raise ImageError(f"{name} cannot be read: {_said(error)}") from None
 
+    if loader == "tiffload":
+        with open(name, "rb") as file:
+            tiff.check(file, name)
     image = opened()
     if image.get_typeof("n-pages") and image.get("n-pages") > 1:
         raise ImageError(f"{name} holds {image.get('n-pages')} pictures: save them as files, one each.")
+    if image.width > MOST_WIDTH:
+        raise ImageError(f"{name} is {image.width:,} pixels wide, more than the {MOST_WIDTH:,} of a band.")
     if image.bands not in (1, 3, 4):
         raise ImageError(f"{name} has {image.bands} channels; 1, 3 and 4 are known.")
 
@@ -244,12 +256,18 @@ def _vips_bands(name: str, loader: str, fail_on: str) -> _Bands:
         region = pyvips.Region.new(opened())
 
         def fetch(row: int, rows: int) -> Levels:
-            try:
-                data = region.fetch(0, row, image.width, rows)
-            except pyvips.Error as error:
-                raise ImageError(f"{name} cannot be decoded, it may be damaged: {_said(error)}") from None
-            levels = np.frombuffer(data, np.uint8).reshape(rows, image.width, image.bands)
-            return levels if image.bands != 4 else np.where(levels[..., 3:] > 0, levels, 0).astype(np.uint8)
+            levels = np.empty((rows, image.width, image.bands), np.uint8)
+            few = max(1, _AT_ONCE // image.width)
+            for a in range(0, rows, few):
+                part = levels[a : a + few]
+                try:
+                    data = region.fetch(0, row + a, image.width, len(part))
+                except pyvips.Error as error:
+                    raise ImageError(f"{name} cannot be decoded, it may be damaged: {_said(error)}") from None
+                part[...] = np.frombuffer(data, np.uint8).reshape(part.shape)
+                if image.bands == 4:
+                    part[part[..., 3] == 0] = 0
+            return levels
 
         return fetch
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.image.pixels import NumPyPixels, unpack
-from gpukmeans.image.read import ImageError, Picture, opened, read
+from gpukmeans.image.read import ImageError, Picture, decoded, from_pil
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MOST_COLORS = 65536
 
@@ -79,18 +83,21 @@ def _hex(path: Path) -> NDArray[np.uint8]:
 
 def _png(path: Path) -> NDArray[np.uint8]:
     """The table of a palette picture; of any other its colors, in the order in which they first occur."""
-    picture = read(path)  # whole, so that a damaged file is found out
-    with open(path, "rb") as file, opened(file) as image:
-        if image.mode == "P" and image.format == "PNG" and image.palette is not None:
-            alpha = image.has_transparency_data
-            image.apply_transparency()
-            return np.frombuffer(image.palette.tobytes(), np.uint8).reshape(-1, len(image.palette.mode))[
-                :, : 4 if alpha else 3
-            ]
-    if picture.dtype != np.uint8:
+    with open(path, "rb") as file:
+        found = decoded(file, str(path), lambda image: _table(image) if image.mode == "P" else from_pil(image))
+    if not isinstance(found, Picture):
+        return found
+    if found.dtype != np.uint8:
         raise ImageError(f"{path} has more than 8 bits a channel, which no palette has.")
-    colors = _in_order(path, picture)
+    colors = _in_order(path, found)
     return np.repeat(colors, 3, axis=1) if colors.shape[1] == 1 else colors
+
+
+def _table(image: Image) -> NDArray[np.uint8]:
+    """Of mode P."""
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    image.apply_transparency()
+    return np.array(image.getpalette(mode), np.uint8).reshape(-1, len(mode))
 
 
 def _in_order(path: Path, picture: Picture) -> NDArray[np.uint8]:

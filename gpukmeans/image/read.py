@@ -122,13 +122,13 @@ def read(source: Any) -> Picture:
         return source
     if isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:
-            return _decoded(file, os.fspath(source))
+            return decoded(file, os.fsdecode(source), from_pil)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decoded(io.BytesIO(source), "the data")
+        return decoded(io.BytesIO(source), "the data", from_pil)
     if type(source).__module__.startswith("PIL."):
         return from_pil(source)
     if hasattr(source, "read"):
-        return _decoded(source, getattr(source, "name", "the file"))
+        return decoded(source, getattr(source, "name", "the file"), from_pil)
     array = arrays.opened(source)
     return from_array(np.asarray(array)) if arrays.gpu_of(array) is None else on_gpu(array)
 
@@ -192,15 +192,19 @@ def _without_idle_alpha(levels: Levels) -> Levels:
 # ---------------------------------------------------------------- Pillow
 
 
-def _decoded(file: IO[bytes], name: str) -> Picture:
+def decoded(file: IO[bytes], name: str, use: Callable[[Image], Any]) -> Any:
+    """What `use` makes of the one picture in a file, from its beginning; ImageError for a file that is not one."""
+    from gpukmeans.image import tiff  # which imports this module
+
     Image = pillow()
+    Image.init()
     if not (hasattr(file, "seekable") and file.seekable()):
         file = io.BytesIO(file.read())
     size = file.seek(0, os.SEEK_END)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metadata gone wrong, and of sizes, which are checked below
         try:
-            with opened(file) as image:
+            with Image.open(file, formats=[each for each in FORMATS if each in Image.OPEN]) as image:
                 check_size(image.width, image.height, name)
                 pixels = image.width * image.height
                 if image.format in HEAVY and pixels > max(MOST_PIXELS // 4, _UNCOMMONLY_DENSE * size):
@@ -215,8 +219,10 @@ def _decoded(file: IO[bytes], name: str) -> Picture:
                         f"{name} holds {frames} pictures: save them as files, one each; `gpukmeans quantize "
                         "--shared-palette` gives them one palette."
                     )
+                if image.format == "TIFF":
+                    tiff.check(file, name)
                 image.load()
-                return from_pil(image)
+                return use(image)
         except ImageError:
             raise
         except Image.UnidentifiedImageError:
@@ -238,13 +244,6 @@ def check_size(width: int, height: int, name: str) -> None:
             f"{name} has {width} x {height} pixels, more than the {MOST_PIXELS:,} that are held in memory: "
             "`gpukmeans quantize` into a .tif file reads it in bands."
         )
-
-
-def opened(file: IO[bytes]) -> Image:
-    """The image in a file, from its beginning, of one of `FORMATS`; Pillow's UnidentifiedImageError for others."""
-    Image = pillow()
-    Image.init()
-    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def from_pil(image: Image) -> Picture:
