@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,10 @@ from gpukmeans import console, dispatch
 from gpukmeans.image import compare, large, palettes, write
 from gpukmeans.image.color import SPACES, Levels
 from gpukmeans.image.dither import DITHERS
+from gpukmeans.image.jobs import PIPE, Job, jobs_of
 from gpukmeans.image.quantize import MOST_COLORS, common_palette, quantize, remap
 from gpukmeans.image.quantized import Quantized
 from gpukmeans.image.read import ImageError, Picture, TooLargeError, read
-
-# What a folder is searched for.
-PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".npy"}
-
-PIPE = "-"
 
 # Pillow raises what it logs as an error, and one line says it.
 _UNHEARD = logging.NullHandler()
@@ -78,28 +74,11 @@ def _colors(text: str) -> int:
     return int(text)
 
 
-@dataclass(frozen=True)
-class Job:
-    """source: a path or PIPE. target: the same."""
-
-    source: str
-    target: str
-
-    def __str__(self) -> str:
-        return "standard input" if self.source == PIPE else self.source
-
-    @property
-    def comparison(self) -> Path:
-        """Where original and result stand side by side, if that is asked for."""
-        target = Path(self.target)
-        return target.parent / f"{target.stem}-compare.png"
-
-
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Returns the exit status: 0, or 1 if any file could not be done."""
     logging.getLogger("PIL").addHandler(_UNHEARD)
     try:
-        jobs = _jobs(args, parser)
+        jobs = jobs_of(args, parser)
         args.device = dispatch.resolve(args.device)
         with console.quiet():
             given = palettes.load(args.palette) if args.palette else None
@@ -128,66 +107,6 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             except (ImageError, ImportError, OSError, ValueError, MemoryError) as error:
                 failures.add(job, error)
     return failures.status
-
-
-def _jobs(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Job]:
-    """What to read and where to write; argparse's usage error for what makes no sense."""
-    if args.palette and args.shared_palette:
-        parser.error("--palette and --shared-palette exclude each other")
-    if args.out_dir is None:
-        if len(args.files) != 2:
-            parser.error(f"expected IN and OUT, or --out-dir, got {len(args.files)} files")
-        jobs = [job := Job(*args.files)]
-        if job.target == PIPE and (args.json or args.compare):
-            parser.error("--json and --compare need a file to write to, not standard output")
-        if job.target != PIPE and Path(job.target).exists() is False:
-            write.format_of(job.target)
-    else:
-        if PIPE in args.files:
-            parser.error("--out-dir needs files, not standard input")
-        sources = [path for name in args.files for path in _expanded(Path(name))]
-        jobs = [Job(str(source), str(args.out_dir / f"{source.stem}.{args.format}")) for source in sources]
-    _check_targets(jobs, args)
-    return jobs
-
-
-def _check_targets(jobs: list[Job], args: argparse.Namespace) -> None:
-    """Raise ImageError if a file would be written twice, or a comparison over what is read."""
-    written: dict[str, str] = {}
-
-    def claim(path: str | Path, whose: str) -> None:
-        if _place(path) in written:
-            raise ImageError(f"{written[_place(path)]} and {whose} would both be written to {path}.")
-        written[_place(path)] = whose
-
-    for job in jobs:
-        if job.target != PIPE:
-            claim(job.target, job.source)
-    if args.compare:
-        read = {_place(job.source): job.source for job in jobs if job.source != PIPE}
-        if args.palette:
-            read[_place(args.palette)] = str(args.palette)
-        for job in jobs:
-            over = read.get(_place(job.comparison))
-            if over is not None:
-                raise ImageError(
-                    f"the comparison of {job} would be written over {over}, which is read: name the result otherwise."
-                )
-            claim(job.comparison, f"the comparison of {job}")
-
-
-def _place(path: str | Path) -> str:
-    """The same for all names of a place."""
-    return os.path.normcase(os.path.realpath(path))
-
-
-def _expanded(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(inner for inner in path.iterdir() if inner.suffix.lower() in PICTURES and inner.is_file())
-    if not found:
-        raise ImageError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))}).")
-    return found
 
 
 class _Failures:
