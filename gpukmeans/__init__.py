@@ -1,14 +1,17 @@
 """k-means with one answer: the same bits on NumPy, with any number of threads, in any batch size."""
 
 from gpukmeans._version import __version__
-from gpukmeans.estimator import KMeans
-from gpukmeans.image.quantize import quantize, remap
-from gpukmeans.image.quantized import Quantized
-from gpukmeans.image.read import ImageError
-from gpukmeans.minibatch import MiniBatchKMeans
-from gpukmeans.points.base import DeviceError
-from gpukmeans.progress import Record
-from gpukmeans.saving import load
+
+TYPE_CHECKING = False  # that of typing, which takes a while to import, as type checkers know
+if TYPE_CHECKING:
+    from gpukmeans.estimator import KMeans
+    from gpukmeans.image.quantize import quantize, remap
+    from gpukmeans.image.quantized import Quantized
+    from gpukmeans.image.read import ImageError
+    from gpukmeans.minibatch import MiniBatchKMeans
+    from gpukmeans.points.base import DeviceError
+    from gpukmeans.progress import Record
+    from gpukmeans.saving import load
 
 __all__ = [
     "DeviceError",
@@ -22,3 +25,28 @@ __all__ = [
     "quantize",
     "remap",
 ]
+
+# Where the names are, which are imported as they are used: the command has its signals in order before NumPy is there.
+_HOMES = {
+    "DeviceError": "points.base",
+    "ImageError": "image.read",
+    "KMeans": "estimator",
+    "MiniBatchKMeans": "minibatch",
+    "Quantized": "image.quantized",
+    "Record": "progress",
+    "load": "saving",
+    "quantize": "image.quantize",
+    "remap": "image.quantize",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

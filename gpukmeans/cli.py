@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,8 +21,7 @@ import sklearn
 import sklearn.cluster
 from threadpoolctl import threadpool_info
 
-from gpukmeans import DeviceError, KMeans, __version__, dispatch, nvml, threads, workloads
-from gpukmeans.files import atomic
+from gpukmeans import DeviceError, KMeans, __version__, console, dispatch, files, nvml, threads, workloads
 from gpukmeans.image import command as quantize
 from gpukmeans.points.base import said
 from gpukmeans.workloads import Labeled, Picture, Workload
@@ -40,16 +38,19 @@ def main(argv: list[str] | None = None) -> int:
             args = _parser().parse_args(argv)
             return args.run(args) or 0
         finally:
-            print(end="", flush=True)  # here, where an error can still be caught
+            console.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader has gone; whoever runs `| head` wants to hear nothing of it
-        _discard_stdout()
+        console.discard()
         return 141
-    except (CommandError, DeviceError, OSError) as error:
-        if isinstance(error, OSError):
-            _discard_stdout()  # a full disk may be behind it
-        print(f"gpukmeans: error: {error}", file=sys.stderr)
+    except (CommandError, DeviceError, console.OutputError, OSError) as error:
+        if isinstance(error, console.OutputError):
+            console.discard()
+        console.complain(str(error))
+        return 1
+    except MemoryError:
+        console.complain("out of memory")
         return 1
 
 
@@ -72,12 +73,6 @@ def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2**32 - 1, got {text!r}")
     return int(text)
-
-
-def _discard_stdout() -> None:
-    """Let the interpreter's last flush go nowhere, as it would only fail again."""
-    with suppress(AttributeError, OSError):  # there may be no stdout, or not one that is a file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ------------------------------------------------------------ demo
@@ -112,8 +107,8 @@ def _demo(args: argparse.Namespace) -> None:
     with _writing_to(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     written = []
-    print(f"{'':<36}{' gpukmeans ':-^35}  {' scikit-learn ':-^35}")
-    print(ROW.format("workload", "n x d", "k", "device", *FITS, *FITS), flush=True)
+    console.say(f"{'':<36}{' gpukmeans ':-^35}  {' scikit-learn ':-^35}")
+    console.say(ROW.format("workload", "n x d", "k", "device", *FITS, *FITS))
     drawn: list[tuple[Callable[[], Any], int, Callable[..., Drawn]]] = [
         (workloads.blobs, 3, _draw_blobs),
         (workloads.digits, 3, _draw_digits),
@@ -128,16 +123,16 @@ def _demo(args: argparse.Namespace) -> None:
             n, d = workload.X.shape
             size = [workload.name, f"{n:,} x {d}", str(workload.n_clusters), device]
             with bar.external_write_mode():
-                print(ROW.format(*size, *ours.cells(), *theirs.cells()), flush=True)
+                console.say(ROW.format(*size, *ours.cells(), *theirs.cells()))
             if workload.name == "digits":
                 accuracy = workloads.accuracy(ours.model.labels_, workload.truth)
             for name, save in draw(workload, ours.model).items():
-                with _writing_to(args.out), atomic(args.out / name) as file:
-                    save(file, format="png")
+                with _writing_to(args.out):
+                    files.write(args.out / name, partial(save, format="png"))
                 written.append(args.out / name)
             bar.update()
-    print(f"\ndigits: {accuracy:.1%} accuracy, each cluster taken for the digit most frequent in it")
-    print("wrote", *written)
+    console.say(f"\ndigits: {accuracy:.1%} accuracy, each cluster taken for the digit most frequent in it")
+    console.say("wrote", *written)
 
 
 def _resolve(device: str) -> str:
@@ -251,7 +246,7 @@ def _info(args: argparse.Namespace) -> None:
     lines += [("NumPy", np.__version__), ("SciPy", scipy.__version__), ("scikit-learn", sklearn.__version__)]
     lines += [("BLAS", library) for library in _blas()]
     for name, value in lines:
-        print(f"{name:<16}  {value}")
+        console.say(f"{name:<16}  {value}")
     if failure is not None:
         raise CommandError(str(failure))
 

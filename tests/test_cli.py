@@ -265,7 +265,7 @@ def test_nowhere_to_print() -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run([*COMMAND, "info"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
-    assert done.stderr == "gpukmeans: error: [Errno 28] No space left on device\n"
+    assert done.stderr == "gpukmeans: error: cannot write standard output: No space left on device\n"
 
 
 def test_version() -> None:

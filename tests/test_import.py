@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import gpukmeans
+
 OPTIONAL = ["cupy", "dask", "ipywidgets", "jax", "matplotlib", "PIL", "polars", "pynvml", "pyvips", "tifffile", "torch"]
 OPTIONAL += ["tqdm"]
 
@@ -41,12 +43,26 @@ def test_nothing_optional_is_imported(program: str, tmp_path: Path, monkeypatch:
 def test_importing_takes_what_importing_scikit_learns_clustering_does() -> None:
     """And beside it what is Python's or our own, about forty small modules: import time without a clock."""
     program = (
-        "import sys, sklearn.cluster; known = {*sys.modules}; import gpukmeans; print(*sys.modules.keys() - known)"
+        "import sys, sklearn.cluster; known = {*sys.modules}; from gpukmeans import *; "
+        "print(*sys.modules.keys() - known)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     more = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
     assert {name for name in more if not name.startswith(("gpukmeans", "__editable___gpukmeans"))} == set()
     assert 1 < len(more) < 60
+
+
+def test_names_are_imported_as_they_are_used() -> None:
+    """So that the command has its signals in order before anything large is there."""
+    program = "import sys; known = {*sys.modules}; import gpukmeans; print(*sys.modules.keys() - known)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {name for name in done.stdout.split() if "editable" not in name} == {"gpukmeans", "gpukmeans._version"}
+    assert {name: getattr(gpukmeans, name).__name__ for name in gpukmeans.__all__ if name != "__version__"} == {
+        name: name for name in gpukmeans.__all__ if name != "__version__"
+    }
+    assert set(gpukmeans.__all__) <= set(dir(gpukmeans))
+    with pytest.raises(AttributeError, match="module 'gpukmeans' has no attribute 'kmeans'"):
+        gpukmeans.kmeans  # noqa: B018
 
 
 def test_a_gpu_is_looked_for_when_one_may_be_used(tmp_path: Path) -> None:

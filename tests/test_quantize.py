@@ -17,6 +17,7 @@ from gpukmeans import ImageError, KMeans, quantize, remap
 from gpukmeans.image import coarse, color, palettes, pixels, read
 from gpukmeans.image.colors import NumPyColors
 from gpukmeans.image.palette import find
+from gpukmeans.image.quantize import common_palette
 
 SPACES = ["rgb", "oklab"]
 
@@ -613,3 +614,69 @@ def test_only_ratios_of_weights_matter(china, scale):
     assert len(found.palette) == 16
     assert found.converged
     assert found.psnr == pytest.approx(want.psnr, abs=0.05)
+
+
+# ---------------------------------------------------------------- palettes in files
+
+
+def paletted(picture, **options):
+    """As it is once a file of it is read."""
+    with Image.fromarray(picture) as image:
+        indexed = image.quantize(11)
+    buffer = io.BytesIO()
+    indexed.save(buffer, format="PNG", **options)
+    return Image.open(buffer)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"transparency": 3}, {"transparency": bytes([255, 0, 128, 7])}, {"transparency": b"\xff" * 11}]
+)
+@pytest.mark.parametrize("dither", ["none", "bayer", "floyd-steinberg"])
+def test_a_paletted_picture_is_what_its_colors_are(options, dither, small, device):
+    """Counted and mapped by its indices, to the bits of the same picture without a palette."""
+    image = paletted(small, **options)
+    spread = np.asarray(image.convert("RGBA" if options else "RGB"))
+    ours, theirs = (quantize(each, 5, dither=dither, device=device) for each in (image, spread))
+    assert read.from_pil(image).table is not None
+    assert (read.from_pil(image).levels == read.from_array(spread).levels).all()
+    for name in ("palette", "indices", "psnr", "converged"):
+        assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
+    assert np.array_equal(ours.to_array(), theirs.to_array())
+    weights = np.random.default_rng(0).random(small.shape[:2])
+    ours, theirs = (quantize(each, 5, weights=weights, device=device) for each in (image, spread))
+    assert np.array_equal(ours.palette[ours.indices], theirs.palette[theirs.indices])
+    ours, theirs = (
+        common_palette([read.from_array(small), each], 7, space="oklab", random_state=0, device="cpu")[0]
+        for each in (read.from_pil(image), read.from_array(spread))
+    )
+    assert np.array_equal(ours, theirs)
+
+
+def test_equal_colors_of_a_palette_are_one(device):
+    indices = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    image = Image.fromarray(indices)
+    image.putpalette(bytes([9, 9, 9, 1, 2, 3, 9, 9, 9]) + bytes(range(100, 127)) + bytes(60))
+    levels = np.asarray(image.convert("RGB"))
+    ours = pixels.IndexedPixels(read.from_pil(image).pixels.reshape(-1), read.from_pil(image).table)
+    for one, other in zip(ours.count(), pixels.NumPyPixels(levels.reshape(-1, 3)).count(), strict=True):
+        assert np.array_equal(one, other)
+    assert (quantize(image, 20, device=device).to_array() == levels).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "1", "CMYK", "LAB", "YCbCr", "HSV", "I;16", "F"])
+def test_a_tall_picture_is_converted_some_rows_at_a_time(mode, small, monkeypatch):
+    """To what it is converted to at once."""
+    tall = np.concatenate([small] * 3)
+    if mode in ("I;16", "F"):
+        image = Image.fromarray(
+            tall[..., 0].astype(np.uint16) * 257 if mode == "I;16" else tall[..., 0] / np.float32(255)
+        )
+    elif mode == "LAB":
+        image = Image.merge("LAB", [Image.fromarray(np.ascontiguousarray(tall[..., i])) for i in range(3)])
+    else:
+        image = Image.fromarray(np.dstack([tall, tall[..., 0]])).convert(mode)
+    monkeypatch.setattr(read, "_ROWS", 7)
+    pieces = read.from_pil(image)
+    monkeypatch.setattr(read, "_ROWS", 10**6)
+    assert np.array_equal(pieces.levels, read.from_pil(image).levels)
+    assert pieces.levels.shape[:2] == tall.shape[:2]

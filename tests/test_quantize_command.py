@@ -223,6 +223,101 @@ def test_two_into_one(source, picture, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("argv", "over"),
+    [
+        (["x-compare.png", "x.png"], "x-compare.png"),
+        (["x-compare.png", "x.gif"], "x-compare.png"),
+        (["x.png", "x-compare.png", "--out-dir", ".", "--format", "gif"], "x-compare.png"),
+        (["y.png", "x.png", "--palette", "x-compare.png"], "x-compare.png"),
+        (["y.png", "link.png"], "y.png"),
+    ],
+)
+def test_a_comparison_is_not_written_over_what_is_read(argv, over, picture, tmp_path, monkeypatch, capsys):
+    """Its own picture, another one, the palette, or one of them under another name; nothing is written then."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.png", "x-compare.png", "y.png"):
+        Image.fromarray(picture[:9, :9]).save(name)
+    Path("link-compare.png").symlink_to("y.png")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert f"would be written over {over}, which is read" in failure(capsys, *argv, "--compare")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_comparison_is_not_written_over_another_result(picture, tmp_path, capsys):
+    for name in ("x.png", "x-compare.png"):
+        Image.fromarray(picture[:9, :9]).save(tmp_path / name)
+    files = [tmp_path / "x.png", tmp_path / "x-compare.png"]
+    for argv in (files, files[::-1]):
+        said = failure(capsys, *argv, "--out-dir", tmp_path / "out", "--compare")
+        assert "would both be written to" in said
+        assert "the comparison of" in said
+    assert names(tmp_path) == ["x-compare.png", "x.png"]
+    assert run(*files, "--out-dir", tmp_path / "out", "-k", "2") == 0
+    assert run(files[0], tmp_path / "out" / "x.png", "--compare", "-k", "2") == 0, "an earlier run's may be replaced"
+
+
+def test_two_names_of_one_target(picture, tmp_path, capsys):
+    """The one is a link to the other."""
+    for name in ("x.png", "y.png"):
+        Image.fromarray(picture[:9, :9]).save(tmp_path / name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "y.png").symlink_to("x.png")
+    said = failure(capsys, tmp_path / "x.png", tmp_path / "y.png", "--out-dir", tmp_path / "out")
+    assert "would both be written" in said
+    assert names(tmp_path / "out") == ["y.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX'")
+def test_a_picture_that_others_may_not_read_stays_so(source):
+    source.chmod(0o600)
+    for target, options in ((source, []), (source.with_name("a.tif"), ["--bands"])):
+        target.touch()
+        target.chmod(0o600)
+        assert run(source, target, "-k", "3", *options) == 0
+        assert target.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "p.gpl",
+            f"GIMP Palette\n1 2 3\n{'9' * 5000} 0 0\n",
+            "line 3: expected three numbers from 0 to 255, got '9999",
+        ),
+        ("p.gpl", f"GIMP Palette\n1 2 3\n1 2 {'0' * 5000}300\n", "line 3: expected three numbers from 0 to 255"),
+        ("p.gpl", "GIMP Palette\n1 2\n", "line 2: expected three numbers from 0 to 255, got '1 2'"),
+        ("p.gpl", "GIMP Palette\n\n1 2 -3\n", "line 3: expected three numbers from 0 to 255, got '1 2 -3'"),
+        ("p.gpl", "GIMP Palette\n\u0661 2 3\n", "line 2: expected three numbers from 0 to 255"),
+        ("p.gpl", "GIMP Palette\n1 2 3 a\fb\n4 5\n", "line 3: expected three numbers from 0 to 255, got '4 5'"),
+        ("p.gpl", "1 2 3\n", "line 1: a GIMP palette begins with the line 'GIMP Palette'"),
+        ("p.gpl", "", "line 1: a GIMP palette begins with the line 'GIMP Palette'"),
+        ("p.gpl", "GIMP Palette\n", "holds 0 colors"),
+        ("p.hex", "", "holds 0 colors"),
+        ("p.hex", "ff0000\n" + "1" * 5000, "line 2: expected a color like ff8000 or ff8000ff, got '1111"),
+        ("p.hex", "ff0000\n\nff00\n", "line 3: expected a color like ff8000 or ff8000ff, got 'ff00'"),
+        ("p.hex", "00" * 2**23 + "\n", "more than 16,777,216 bytes"),
+        ("p.hex", "ff0000\n" * 65537, "holds 65,537 colors"),
+        ("p.png", "text", "is not an image"),
+    ],
+)
+def test_what_is_wrong_with_a_palette_is_said_with_file_and_line(name, text, said, source, tmp_path, capsys):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    told = failure(capsys, source, tmp_path / "out.png", "--palette", tmp_path / name)
+    assert told.startswith(str(tmp_path / name))
+    assert said in told
+    assert len(told) < 300
+    assert names(tmp_path) == ["in.png", name]
+
+
+def test_leading_zeros_are_no_fault(source, tmp_path):
+    (tmp_path / "p.gpl").write_text(f"GIMP Palette\n000 {'0' * 5000}7 255 name\r200 0 0")
+    assert run(source, tmp_path / "out.png", "--palette", tmp_path / "p.gpl") == 0
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.getpalette() == [0, 7, 255, 200, 0, 0]
+
+
+@pytest.mark.parametrize(
     "argv",
     [
         ["in.png"],

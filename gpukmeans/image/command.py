@@ -5,28 +5,28 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import sys
+import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpukmeans import dispatch
+from gpukmeans import console, dispatch
 from gpukmeans.image import compare, large, palettes, write
 from gpukmeans.image.color import SPACES, Levels
 from gpukmeans.image.dither import DITHERS
+from gpukmeans.image.jobs import PIPE, Job, jobs_of
 from gpukmeans.image.quantize import MOST_COLORS, common_palette, quantize, remap
 from gpukmeans.image.quantized import Quantized
 from gpukmeans.image.read import ImageError, Picture, TooLargeError, read
 
-# What a folder is searched for.
-PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".npy"}
-
-PIPE = "-"
+# Pillow raises what it logs as an error, and one line says it.
+_UNHEARD = logging.NullHandler()
 
 
 def add(commands: Any, seed: Any) -> None:
@@ -74,23 +74,14 @@ def _colors(text: str) -> int:
     return int(text)
 
 
-@dataclass(frozen=True)
-class Job:
-    """source: a path or PIPE. target: the same."""
-
-    source: str
-    target: str
-
-    def __str__(self) -> str:
-        return "standard input" if self.source == PIPE else self.source
-
-
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Returns the exit status: 0, or 1 if any file could not be done."""
+    logging.getLogger("PIL").addHandler(_UNHEARD)
     try:
-        jobs = _jobs(args, parser)
+        jobs = jobs_of(args, parser)
         args.device = dispatch.resolve(args.device)
-        given = palettes.load(args.palette) if args.palette else None
+        with console.quiet():
+            given = palettes.load(args.palette) if args.palette else None
         failures = _Failures()
         if args.shared_palette:
             shared = failures.pictures(jobs)
@@ -103,7 +94,9 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             converged = True
         if args.out_dir:
             args.out_dir.mkdir(parents=True, exist_ok=True)
-    except (ImageError, ImportError, OSError, ValueError) as error:
+    except BrokenPipeError:
+        raise
+    except (ImageError, ImportError, OSError, ValueError, MemoryError) as error:
         return _complain(error)
     with _bar(jobs, "quantizing") as bar:
         for job in bar:
@@ -114,40 +107,6 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             except (ImageError, ImportError, OSError, ValueError, MemoryError) as error:
                 failures.add(job, error)
     return failures.status
-
-
-def _jobs(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Job]:
-    """What to read and where to write; argparse's usage error for what makes no sense."""
-    if args.palette and args.shared_palette:
-        parser.error("--palette and --shared-palette exclude each other")
-    if args.out_dir is None:
-        if len(args.files) != 2:
-            parser.error(f"expected IN and OUT, or --out-dir, got {len(args.files)} files")
-        job = Job(*args.files)
-        if job.target == PIPE and (args.json or args.compare):
-            parser.error("--json and --compare need a file to write to, not standard output")
-        if job.target != PIPE and Path(job.target).exists() is False:
-            write.format_of(job.target)
-        return [job]
-    if PIPE in args.files:
-        parser.error("--out-dir needs files, not standard input")
-    sources = [path for name in args.files for path in _expanded(Path(name))]
-    jobs = [Job(str(source), str(args.out_dir / f"{source.stem}.{args.format}")) for source in sources]
-    seen: dict[str, str] = {}
-    for job in jobs:
-        if job.target in seen:
-            raise ImageError(f"{seen[job.target]} and {job.source} would both be written to {job.target}.")
-        seen[job.target] = job.source
-    return jobs
-
-
-def _expanded(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(inner for inner in path.iterdir() if inner.suffix.lower() in PICTURES and inner.is_file())
-    if not found:
-        raise ImageError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))}).")
-    return found
 
 
 class _Failures:
@@ -190,12 +149,13 @@ def _complain(error: BaseException, job: Job | None = None) -> int:
     text = str(error) or type(error).__name__
     if isinstance(error, MemoryError):
         text = "out of memory"
-    if isinstance(error, OSError) and error.strerror:
-        # What was opened has a name; what could not be written to, once open, has none.
-        where = f"{error.filename}: " if error.filename else f"cannot write {job.target}: " if job else ""
-        text = where + error.strerror
-    where = f"{job}: " if job and not isinstance(error, OSError) and str(job) not in text else ""
-    print(f"gpukmeans: error: {where}{text}", file=sys.stderr)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        name = os.fsdecode(error.filename)
+        written = job is not None and name in (job.target, str(job.comparison)) and name != job.source
+        text = f"{'cannot write ' if written else ''}{name}: {error.strerror}"
+    elif job and str(job) not in text:
+        text = f"{job}: {text}"
+    console.complain(text)
     return 1
 
 
@@ -215,8 +175,13 @@ def _bar(items: Any, what: str) -> Iterator[Any]:
 
 
 def _read(job: Job) -> Picture:
+    with console.quiet():
+        return _opened(job)
+
+
+def _opened(job: Job) -> Picture:
     if job.source == PIPE:
-        return read(sys.stdin.buffer.read())
+        return read(console.read())
     if job.source.lower().endswith(".npy"):
         try:
             return read(np.load(job.source, mmap_mode="r"))
@@ -250,7 +215,7 @@ def _do(job: Job, args: argparse.Namespace, palette: Levels | None, converged: b
             return
         result.save(target, None if target.suffix else "PNG")
         if args.compare:
-            compare.write_comparison(picture, result, target.with_name(f"{target.stem}-compare.png"))
+            compare.write_comparison(picture, result, job.comparison)
         facts = {
             "width": result.indices.shape[1],
             "height": result.indices.shape[0],
@@ -306,8 +271,7 @@ def _in_bands(job: Job, target: Path, args: argparse.Namespace, palette: Levels 
 def _to_stdout(result: Quantized) -> None:
     buffer = io.BytesIO()
     result.save(buffer, "PNG")
-    sys.stdout.buffer.write(buffer.getbuffer())
-    sys.stdout.buffer.flush()
+    console.write(buffer.getbuffer())
 
 
 def _tell(job: Job, facts: dict[str, Any], as_json: bool) -> None:
@@ -317,10 +281,10 @@ def _tell(job: Job, facts: dict[str, Any], as_json: bool) -> None:
         psnr = facts["psnr"] if facts["psnr"] is not None and np.isfinite(facts["psnr"]) else None
         lossless = facts["psnr"] == float("inf")
         record = {"input": job.source, "output": job.target, **facts, "psnr": psnr, "lossless": lossless, "bytes": size}
-        print(json.dumps(record), flush=True)
+        console.say(json.dumps(record))
         return
     quality = "PSNR not measured" if facts["psnr"] is None else f"PSNR {facts['psnr']:.2f} dB"
     quality = "without loss" if facts["psnr"] == float("inf") else quality
     note = "" if facts["converged"] else ", not converged"
     amount = "" if size is None else f", {size:,} bytes"
-    print(f"{job.source} -> {job.target}: {facts['colors']} colors, {quality}{note}{amount}", flush=True)
+    console.say(f"{job.source} -> {job.target}: {facts['colors']} colors, {quality}{note}{amount}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.files import atomic
+from gpukmeans import files
 from gpukmeans.image import write
 from gpukmeans.image.quantized import Quantized
 from gpukmeans.image.read import ORIENTATION, Picture, pillow
@@ -34,8 +35,7 @@ def write_comparison(picture: Picture, result: Quantized, path: Path) -> None:
     canvas = np.full((height + gap + strip, total, 4), 255, np.uint8)
     canvas[:height, :width], canvas[:height, width + gap :] = sides
     canvas[height + gap :] = stripes
-    with atomic(path) as file:
-        Image.fromarray(canvas).save(file, format="PNG", optimize=True)
+    files.write(path, partial(Image.fromarray(canvas).save, format="PNG", optimize=True))
 
 
 def _rgba(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

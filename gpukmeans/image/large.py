@@ -2,13 +2,14 @@
 
 Only the counts of colors are held between the passes: 128 MB for all of 8 bits, and what clustering takes, which grows
 with the number of distinct colors and not with that of pixels. pyvips reads TIFF and BigTIFF (tiled or in strips),
-PNG, JPEG and whatever else it knows, in bands; arrays, memory maps among them, are sliced. tifffile writes a tiled
-TIFF with a palette, deflated; BigTIFF where 4 GB might not do.
+PNG, JPEG and WebP in bands; arrays, memory maps among them, are sliced, and so is a file of any other format, which is
+read whole. tifffile writes a tiled TIFF with a palette, deflated; BigTIFF where 4 GB might not do.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,15 +22,33 @@ from numpy.typing import ArrayLike, NDArray
 from gpukmeans import arrays, dispatch
 from gpukmeans.files import atomic
 from gpukmeans.image import dither as dithering
+from gpukmeans.image import tiff
 from gpukmeans.image.color import Levels
 from gpukmeans.image.colors import NumPyColors, with_alpha
 from gpukmeans.image.palette import Found
 from gpukmeans.image.pixels import Tally
 from gpukmeans.image.quantize import check, cluster
-from gpukmeans.image.read import ORIENTATION, ImageError, Metadata, from_array, premultiplied
+from gpukmeans.image.read import ORIENTATION, ImageError, Metadata, TooLargeError, from_array, premultiplied, read
+from gpukmeans.image.write import eight_bit
 
 # Rows of a band, and the side of a tile: a multiple of both patterns of ordered dithering.
 BAND = 256
+
+# Of what is read by libvips: 0.4 GB in a band of three channels.
+MOST_WIDTH = 2**19
+
+# Pixels that libvips decodes at once, with as much as 40 bytes for each on their way to 8 bits.
+_AT_ONCE = 2**20
+
+# What libvips reads in bands, by how a file begins: its loader is called by name. Left to itself it would try all that
+# it was built with, and some of them read further files, start programs or take text for a picture, whatever the name
+# of the file is. The last says what ends reading: of a damaged tile libvips only warns.
+_LOADERS = [
+    (rb"\x89PNG\r\n\x1a\n", "pngload", "error"),
+    (rb"\xff\xd8\xff", "jpegload", "error"),
+    (rb"RIFF....WEBP", "webpload", "error"),
+    (rb"II[*+]\0|MM\0[*+]", "tiffload", "warning"),
+]
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,7 @@ def quantize_file(
     Parameters
     ----------
     source : path or array (h, w), (h, w, 3) or (h, w, 4)
-        A file that pyvips reads, a .npy file, or an array such as a memory map.
+        A picture's file, a .npy file, or an array such as a memory map.
     target : path
         A .tif or .tiff file, tiled, of at most 256 colors; written whole or not at all.
     n_colors, space, palette, random_state, device : as for `quantize` and `remap`
@@ -162,16 +181,34 @@ class _Bands:
 
 def _opened(source: Any) -> _Bands:
     if isinstance(source, (str, os.PathLike)):
-        name = os.fspath(source)
-        with open(name, "rb"):  # for the system's own error
-            pass
+        name = os.fsdecode(source)
+        with open(name, "rb") as file:
+            start = file.read(16)
         if Path(name).suffix.lower() != ".npy":
-            return _vips_bands(name)
+            for magic, loader, fail_on in _LOADERS:
+                if re.match(magic, start, re.DOTALL):
+                    return _vips_bands(name, loader, fail_on)
+            return _whole_bands(name)
         try:
             source = np.load(name, mmap_mode="r")
         except (ValueError, EOFError) as error:
             raise ImageError(f"{name} is no array: {error}") from None
     return _array_bands(source)
+
+
+def _whole_bands(name: str) -> _Bands:
+    """Of a format that is not read in bands."""
+    try:
+        picture = read(name)
+    except TooLargeError:
+        raise ImageError(
+            f"{name} does not fit into memory, and only TIFF, PNG, JPEG, WebP and .npy files are read in bands."
+        ) from None
+
+    def fetch(row: int, rows: int) -> Levels:
+        return eight_bit(picture.rows(row, row + rows))
+
+    return _Bands(*picture.shape, lambda: fetch, picture.metadata)
 
 
 def _array_bands(array: NDArray[Any]) -> _Bands:
@@ -181,15 +218,14 @@ def _array_bands(array: NDArray[Any]) -> _Bands:
 
     def fetch(row: int, rows: int) -> Levels:
         levels = from_array(np.asarray(array[row : row + rows])).levels
-        levels = levels if levels.dtype == np.uint8 else ((levels.astype(np.uint32) * 255 + 32767) // 65535)
-        levels = levels.astype(np.uint8)
+        levels = eight_bit(levels)
         return levels if levels.shape[2] == channels else with_alpha(levels, np.zeros((0, 4), np.uint8))[0]
 
     fetch(0, 1)  # the errors of shape and dtype
     return _Bands(array.shape[0], array.shape[1], channels, lambda: fetch, Metadata())
 
 
-def _vips_bands(name: str) -> _Bands:
+def _vips_bands(name: str, loader: str, fail_on: str) -> _Bands:
     try:
         import pyvips
     except (ImportError, OSError):
@@ -197,7 +233,7 @@ def _vips_bands(name: str) -> _Bands:
 
     def opened() -> Any:
         try:
-            image = pyvips.Image.new_from_file(name, access="sequential", fail_on="truncated")
+            image = pyvips.Operation.call(loader, os.fsencode(name), access="sequential", fail_on=fail_on)
             # Greys and colors of any depth become 8-bit sRGB; the alpha band comes along.
             grey = image.interpretation in ("b-w", "grey16") and image.bands == 1
             image = image.colourspace("b-w" if grey else "srgb")
@@ -205,9 +241,14 @@ def _vips_bands(name: str) -> _Bands:
         except pyvips.Error as error:
             raise ImageError(f"{name} cannot be read: {_said(error)}") from None
 
+    if loader == "tiffload":
+        with open(name, "rb") as file:
+            tiff.check(file, name)
     image = opened()
     if image.get_typeof("n-pages") and image.get("n-pages") > 1:
         raise ImageError(f"{name} holds {image.get('n-pages')} pictures: save them as files, one each.")
+    if image.width > MOST_WIDTH:
+        raise ImageError(f"{name} is {image.width:,} pixels wide, more than the {MOST_WIDTH:,} of a band.")
     if image.bands not in (1, 3, 4):
         raise ImageError(f"{name} has {image.bands} channels; 1, 3 and 4 are known.")
 
@@ -215,12 +256,18 @@ def _vips_bands(name: str) -> _Bands:
         region = pyvips.Region.new(opened())
 
         def fetch(row: int, rows: int) -> Levels:
-            try:
-                data = region.fetch(0, row, image.width, rows)
-            except pyvips.Error as error:
-                raise ImageError(f"{name} cannot be decoded, it may be damaged: {_said(error)}") from None
-            levels = np.frombuffer(data, np.uint8).reshape(rows, image.width, image.bands)
-            return levels if image.bands != 4 else np.where(levels[..., 3:] > 0, levels, 0).astype(np.uint8)
+            levels = np.empty((rows, image.width, image.bands), np.uint8)
+            few = max(1, _AT_ONCE // image.width)
+            for a in range(0, rows, few):
+                part = levels[a : a + few]
+                try:
+                    data = region.fetch(0, row + a, image.width, len(part))
+                except pyvips.Error as error:
+                    raise ImageError(f"{name} cannot be decoded, it may be damaged: {_said(error)}") from None
+                part[...] = np.frombuffer(data, np.uint8).reshape(part.shape)
+                if image.bands == 4:
+                    part[part[..., 3] == 0] = 0
+            return levels
 
         return fetch
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.image.read import ImageError, pillow, read
+from gpukmeans.image.pixels import NumPyPixels, unpack
+from gpukmeans.image.read import ImageError, Picture, decoded, from_pil
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MOST_COLORS = 65536
+
+# Of a text: 256 for each color.
+_MOST_BYTES = 2**24
 
 
 def load(path: str | Path) -> NDArray[np.uint8]:
@@ -38,22 +46,27 @@ def load(path: str | Path) -> NDArray[np.uint8]:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Numbered lines that are not empty. Names of colors may be in any encoding."""
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
-    return [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    with open(path, "rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise ImageError(f"{path} is no palette: it has more than {_MOST_BYTES:,} bytes.")
+    lines = re.split(r"\r\n|\r|\n", data.decode("utf-8-sig", errors="replace"))
+    return [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
 
 
 def _gpl(path: Path) -> NDArray[np.uint8]:
     lines = _lines(path)
     if not lines or lines[0][1] != "GIMP Palette":
-        raise ImageError(f"{path} is no GIMP palette: its first line is not 'GIMP Palette'.")
+        raise ImageError(f"{path}, line 1: a GIMP palette begins with the line 'GIMP Palette'.")
     colors = []
     for number, line in lines[1:]:
         if line.startswith("#") or re.match(r"(Name|Columns|Channels):", line):
             continue
-        found = re.match(r"(\d+)\s+(\d+)\s+(\d+)(\s|$)", line)
-        if not found or max(map(int, found.groups()[:3])) > 255:
+        found = re.match(r"0*([0-9]{1,3})\s+0*([0-9]{1,3})\s+0*([0-9]{1,3})(\s|$)", line)
+        levels = [int(level) for level in found.groups()[:3]] if found else [256]
+        if max(levels) > 255:
             raise ImageError(f"{path}, line {number}: expected three numbers from 0 to 255, got {line[:40]!r}.")
-        colors.append([int(level) for level in found.groups()[:3]])
+        colors.append(levels)
     return np.array(colors, np.uint8).reshape(-1, 3)
 
 
@@ -70,17 +83,34 @@ def _hex(path: Path) -> NDArray[np.uint8]:
 
 def _png(path: Path) -> NDArray[np.uint8]:
     """The table of a palette picture; of any other its colors, in the order in which they first occur."""
-    picture = read(path)  # whole, so that a damaged file is found out
-    with pillow().open(path) as image:
-        if image.mode == "P" and image.palette is not None:
-            alpha = image.has_transparency_data
-            image.apply_transparency()
-            return np.frombuffer(image.palette.tobytes(), np.uint8).reshape(-1, len(image.palette.mode))[
-                :, : 4 if alpha else 3
-            ]
-    levels = picture.levels.reshape(-1, picture.levels.shape[2])
-    if levels.dtype != np.uint8:
+    with open(path, "rb") as file:
+        found = decoded(file, str(path), lambda image: _table(image) if image.mode == "P" else from_pil(image))
+    if not isinstance(found, Picture):
+        return found
+    if found.dtype != np.uint8:
         raise ImageError(f"{path} has more than 8 bits a channel, which no palette has.")
-    colors, first = np.unique(levels, axis=0, return_index=True)
-    colors = colors[np.argsort(first)]
+    colors = _in_order(path, found)
     return np.repeat(colors, 3, axis=1) if colors.shape[1] == 1 else colors
+
+
+def _table(image: Image) -> NDArray[np.uint8]:
+    """Of mode P."""
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    image.apply_transparency()
+    return np.array(image.getpalette(mode), np.uint8).reshape(-1, len(mode))
+
+
+def _in_order(path: Path, picture: Picture) -> NDArray[np.uint8]:
+    """The picture's colors, in the order in which they first occur."""
+    pixels = NumPyPixels(picture.levels.reshape(-1, picture.shape[2]))
+    codes, _ = pixels.count()
+    if len(codes) > MOST_COLORS:
+        raise ImageError(f"{path} holds {len(codes):,} colors; a palette has 1 to {MOST_COLORS:,}.")
+    places = pixels.map(codes, np.arange(len(codes), dtype=np.int32), np.uint16)
+    seen, order = np.zeros(len(codes), bool), []
+    for a in range(0, len(places), 2**20):
+        found, first = np.unique(places[a : a + 2**20], return_index=True)
+        order.append(found[np.argsort(first)])
+        order[-1] = order[-1][~seen[order[-1]]]
+        seen[found] = True
+    return unpack(codes, picture.shape[2])[np.concatenate(order)]

@@ -196,6 +196,38 @@ class NumPyPixels:
         return sum(run(part, self._pieces(), thread_count()))
 
 
+class IndexedPixels:
+    """indices: (n,) uint8. table: the levels (k, c) uint8 that they stand for; what no pixel has is of no account. What
+    is said of pixels is said of the table, and takes a byte a pixel."""
+
+    def __init__(self, indices: NDArray[np.uint8], table: Levels) -> None:
+        self.n, self._indices, self._table = len(indices), indices, table
+
+    def _pieces(self) -> list[NDArray[np.uint8]]:
+        return [self._indices[a : a + _PIECE] for a in range(0, self.n, _PIECE)]
+
+    def count(self) -> tuple[Codes, Ints]:
+        size = len(self._table)
+        counts = sum(run(lambda piece: np.bincount(piece, minlength=size), self._pieces(), thread_count()))
+        used = np.flatnonzero(counts)
+        return _merged([(pack(self._table[used]), np.asarray(counts)[used])])
+
+    def map(self, codes: Any, labels: Any, dtype: Any) -> NDArray[Any]:
+        codes, labels = arrays.to_numpy(codes), arrays.to_numpy(labels).astype(dtype)
+        place = np.searchsorted(codes, pack(self._table))
+        own = labels[np.minimum(place, len(codes) - 1)]
+        return np.concatenate(run(lambda piece: own[piece], self._pieces(), thread_count()))
+
+    def _levels(self) -> NumPyPixels:
+        return NumPyPixels(np.concatenate([self._table[piece] for piece in self._pieces()]))
+
+    def dither(self, offsets: NDArray[np.int32], width: int, palette: Levels) -> NDArray[Any]:
+        return self._levels().dither(offsets, width, palette)
+
+    def error(self, palette: Levels, labels: NDArray[Any]) -> int:
+        return self._levels().error(palette, labels)
+
+
 def nearest(points: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.int32]:
     """The index of the palette's color (k, d) nearest to each point (m, d), by D (Rule 1): (m,) int32."""
     from gpukmeans import dispatch  # which imports this module

@@ -16,7 +16,7 @@ from gpukmeans.image import write
 from gpukmeans.image.color import SPACES, Levels
 from gpukmeans.image.colors import Colors, NumPyColors, with_alpha
 from gpukmeans.image.palette import Found
-from gpukmeans.image.pixels import NumPyPixels, Pixels, Tally, index_dtype, unpack
+from gpukmeans.image.pixels import IndexedPixels, NumPyPixels, Pixels, Tally, index_dtype, unpack
 from gpukmeans.image.quantized import Quantized
 from gpukmeans.image.read import ImageError, Picture, on_host, premultiplied, read
 
@@ -144,10 +144,12 @@ def common_palette(
     """One palette for several pictures, as if they were one; and whether it is a fixed point. 8 bits a channel."""
     tally = Tally(4)
     for picture in pictures:
-        levels = write.eight_bit(picture.levels)
+        levels = write.eight_bit(picture.pixels) if picture.table is None else picture.table[None]
         own = np.full((*levels.shape[:2], 4), 255, np.uint8)
         own[..., : 4 if levels.shape[2] == 4 else 3] = levels
-        tally.add(*dispatch.make_pixels(own.reshape(-1, 4), device="cpu").count())
+        own = own.reshape(-1, 4)
+        pixels = NumPyPixels(own) if picture.table is None else IndexedPixels(picture.pixels.reshape(-1), own)
+        tally.add(*pixels.count())
     if tally.empty:
         raise ImageError("there is no picture to take the colors from.")
     codes, counts = tally.result()
@@ -175,16 +177,16 @@ def check(n_colors: Any, space: str, dither: str) -> None:
 def _opened(image: Any, device: str) -> tuple[Picture, str]:
     """The picture and the device; levels stay on a GPU that is the device, if its kernels take them."""
     picture = read(image)
-    there = arrays.gpu_of(picture.levels)
+    there = arrays.gpu_of(picture.pixels)
     device = dispatch.resolve(device, near=there)
     if there is None or device != f"cuda:{there}":
         return on_host(picture), device
-    if picture.levels.shape[2] == 4:
+    if picture.shape[2] == 4:
         try:
-            levels = dispatch.opaque(picture.levels)
+            levels = dispatch.opaque(picture.pixels)
         except MemoryError:  # then there is none for the picture either
             levels = None
-        return on_host(picture) if levels is None else replace(picture, levels=levels), device
+        return on_host(picture) if levels is None else replace(picture, pixels=levels), device
     return picture, device
 
 
@@ -208,9 +210,12 @@ class _Counted(NamedTuple):
 
 
 def _counted(picture: Picture, device: str) -> _Counted:
-    h, w, c = picture.levels.shape
+    h, w, c = picture.shape
     with dispatch.on(device):
-        pixels = dispatch.make_pixels(picture.levels.reshape(h * w, c), device=device)
+        if picture.table is None:
+            pixels = dispatch.make_pixels(picture.pixels.reshape(h * w, c), device=device)
+        else:  # bytes, which are counted here before they are on a GPU
+            pixels = IndexedPixels(picture.pixels.reshape(-1), picture.table)
         codes, counts = pixels.count()
         return _Counted(pixels, codes, dispatch.make_colors(codes, counts, c, h * w, device=device))
 
@@ -220,8 +225,8 @@ def _weighted(
 ) -> Found:
     """The palette, and the label of every distinct color, also of those that weigh nothing."""
     given = np.asarray(arrays.to_numpy(weights), np.float64)
-    if given.shape != picture.levels.shape[:2]:
-        raise ValueError(f"weights have the picture's shape {picture.levels.shape[:2]}, got {given.shape}.")
+    if given.shape != picture.shape[:2]:
+        raise ValueError(f"weights have the picture's shape {picture.shape[:2]}, got {given.shape}.")
     if not (np.isfinite(given).all() and given.min() >= 0 and given.max() > 0):
         raise ValueError("weights must be finite, none negative and at least one above zero.")
     with dispatch.on(device):
@@ -271,7 +276,7 @@ def cluster(colors: Colors, k: int, space: str, random_state: Any, device: str) 
 
 
 def _mapped(picture: Picture, counted: _Counted, found: Found, dither: str, device: str) -> Quantized:
-    shape, own = picture.levels.shape[:2], np.empty((0, picture.levels.shape[2]), found.palette.dtype)
+    shape, own = picture.shape[:2], np.empty((0, picture.shape[2]), found.palette.dtype)
     _, palette = with_alpha(own, found.palette)
     seen = palette.shape[1]
     with dispatch.on(device):
@@ -301,14 +306,15 @@ def _mapped(picture: Picture, counted: _Counted, found: Found, dither: str, devi
 
 def _dithered(picture: Picture, counted: _Counted, shown: Levels, dither: str) -> tuple[NDArray[Any], int]:
     """Indices (h, w), and the sum of squared errors. shown: the palette as it is seen."""
-    h, w, c = picture.levels.shape
+    h, w, c = picture.shape
+    levels = picture.levels
     clear = np.flatnonzero(~shown.any(axis=1)) if shown.shape[1] == 4 else np.empty(0, np.int64)
-    still = np.asarray(picture.levels[..., 3] == 0) if c == 4 and len(clear) else None
+    still = np.asarray(levels[..., 3] == 0) if c == 4 and len(clear) else None
     held, entries = counted.pixels, shown
     if shown.shape[1] == c == 3:
-        own = picture.levels
+        own = levels
     elif c == 1 and _grey(shown):
-        own, entries = picture.levels, shown[:, :1]
+        own, entries = levels, shown[:, :1]
     else:
         colors = premultiplied(with_alpha(counted.colors.levels(), shown)[0])
         own = colors[arrays.to_numpy(_places(counted))].reshape(h, w, -1)

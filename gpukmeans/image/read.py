@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,8 +22,27 @@ if TYPE_CHECKING:
 ORIENTATION = 274
 
 # Pillow's own limit, a quarter of a gigabyte at three bytes a pixel, doubled: beyond, a small file that claims to be
-# large is more likely than a photograph, and a large one is better read in bands.
+# large is more likely than a photograph, and a large one is better read in bands. Below, a picture of one color may be
+# as large as it says in a few bytes, so what it takes is held down instead: Pillow's 4 bytes a pixel and at most 4 of
+# ours, 1.4 GB at the limit; a paletted picture, which is counted and mapped by its indices, 3 in all.
 MOST_PIXELS = 2 * (1024**3 // 4 // 3)
+
+# Decoders of these hold a picture three to five times over, 10 to 20 bytes a pixel. So that a few bytes do not take
+# gigabytes, more than a quarter of the pixels (0.9 GB) have to come in at least a byte for a thousand of them: 0.008
+# bits a pixel, where photographs have 0.1 and more.
+HEAVY = ("WEBP", "AVIF", "JPEG2000")
+_UNCOMMONLY_DENSE = 1000
+
+# The formats that are opened, of those that Pillow knows: pictures of pixels that it decodes itself, from the file
+# alone and as large as the file says they are. Others start a program (EPS: Ghostscript), hand the file to code that
+# somebody else registered (WMF, BUFR, GRIB, HDF5), or unpack what they hold before anything is known of it (FITS).
+FORMATS = (
+    *("PNG", "JPEG", "GIF", "BMP", "PPM", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "ICO", "CUR", "ICNS"),
+    *("PCX", "DCX", "PSD", "QOI", "SGI", "SUN", "DDS", "MSP", "XBM", "XPM", "TGA"),  # TGA last: it has no signature
+)
+
+# Rows at a time, where a picture is converted without being held twice.
+_ROWS = 256
 
 
 class ImageError(ValueError):
@@ -44,17 +64,43 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Picture:
-    """levels: (h, w, c), uint8 or uint16, c 1, 3 or 4 (only if a pixel is not opaque; the color of what is fully
+    """pixels: levels (h, w, c), uint8 or uint16, c 1, 3 or 4 (only if a pixel is not opaque; the color of what is fully
     transparent is zero); or CuPy's, as `on_gpu` leaves them. channels: those of the source, 2-dimensional arrays
-    having 0. dtype: the source's."""
+    having 0. dtype: the source's. table: None, or (k, c) uint8, to which the pixels are indices then: (h, w) uint8."""
 
-    levels: Levels
+    pixels: Levels
     channels: int
     dtype: np.dtype
     metadata: Metadata = field(default_factory=Metadata)
+    table: Levels | None = None
 
-    def premultiplied(self) -> Levels:
-        return premultiplied(self.levels)
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, c)."""
+        h, w, *c = self.pixels.shape
+        return (h, w, c[0]) if self.table is None else (h, w, self.table.shape[1])
+
+    @property
+    def levels(self) -> Levels:
+        """(h, w, c); made anew of indices each time."""
+        return self.pixels if self.table is None else looked_up(self.table, self.pixels)
+
+    def rows(self, first: int, end: int) -> Levels:
+        """The levels of some rows."""
+        part = self.pixels[first:end]
+        return part if self.table is None else looked_up(self.table, part)
+
+
+def looked_up(table: Levels, indices: NDArray[Any]) -> Levels:
+    """table[indices], without eight bytes for each index."""
+    levels = np.empty((*indices.shape, table.shape[1]), table.dtype)
+    for rows in _pieces(len(levels)):
+        levels[rows] = table[indices[rows]]
+    return levels
+
+
+def _pieces(height: int) -> list[slice]:
+    return [slice(row, row + _ROWS) for row in range(0, height, _ROWS)]
 
 
 def premultiplied(levels: Levels) -> Levels:
@@ -76,13 +122,13 @@ def read(source: Any) -> Picture:
         return source
     if isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:
-            return _decoded(file, os.fspath(source))
+            return decoded(file, os.fsdecode(source), from_pil)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decoded(io.BytesIO(source), "the data")
+        return decoded(io.BytesIO(source), "the data", from_pil)
     if type(source).__module__.startswith("PIL."):
         return from_pil(source)
     if hasattr(source, "read"):
-        return _decoded(source, getattr(source, "name", "the file"))
+        return decoded(source, getattr(source, "name", "the file"), from_pil)
     array = arrays.opened(source)
     return from_array(np.asarray(array)) if arrays.gpu_of(array) is None else on_gpu(array)
 
@@ -101,9 +147,9 @@ def on_gpu(array: Any) -> Picture:
 
 def on_host(picture: Picture) -> Picture:
     """The picture with levels that are NumPy's."""
-    if arrays.gpu_of(picture.levels) is None:
+    if arrays.gpu_of(picture.pixels) is None:
         return picture
-    return replace(picture, levels=_without_idle_alpha(arrays.to_numpy(picture.levels)))
+    return replace(picture, pixels=_without_idle_alpha(arrays.to_numpy(picture.pixels)))
 
 
 def _check_shape(array: Any) -> None:
@@ -120,8 +166,10 @@ def from_array(array: NDArray[Any]) -> Picture:
     if array.dtype.kind == "f":
         if not (array.min() >= 0 and array.max() <= 1):  # false for NaN too
             raise ImageError("an image of floats has values in [0, 1]: divide by the largest value, or convert.")
-        levels: Levels = np.rint(array * np.float64(65535)).astype(np.uint16)
-    elif array.dtype in (np.uint8, np.uint16):
+        levels: Levels = np.empty(array.shape, np.uint16)
+        for rows in _pieces(len(array)):
+            levels[rows] = np.rint(array[rows] * np.float64(65535))
+    elif array.dtype.newbyteorder("=") in (np.uint8, np.uint16):
         levels = array.astype(array.dtype.newbyteorder("="), copy=False)
     else:
         raise ImageError(f"an image has dtype uint8, uint16 or float, got {array.dtype}: convert it first.")
@@ -136,19 +184,34 @@ def _without_idle_alpha(levels: Levels) -> Levels:
     alpha = levels[..., 3]
     if (alpha == np.iinfo(levels.dtype).max).all():
         return levels[..., :3]
+    if not any(levels[rows][alpha[rows] == 0].any() for rows in _pieces(len(levels))):
+        return levels
     return np.where(alpha[..., None] > 0, levels, 0).astype(levels.dtype, copy=False)
 
 
 # ---------------------------------------------------------------- Pillow
 
 
-def _decoded(file: IO[bytes], name: str) -> Picture:
+def decoded(file: IO[bytes], name: str, use: Callable[[Image], Any]) -> Any:
+    """What `use` makes of the one picture in a file, from its beginning; ImageError for a file that is not one."""
+    from gpukmeans.image import tiff  # which imports this module
+
     Image = pillow()
+    Image.init()
+    if not (hasattr(file, "seekable") and file.seekable()):
+        file = io.BytesIO(file.read())
+    size = file.seek(0, os.SEEK_END)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metadata gone wrong, and of sizes, which are checked below
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=[each for each in FORMATS if each in Image.OPEN]) as image:
                 check_size(image.width, image.height, name)
+                pixels = image.width * image.height
+                if image.format in HEAVY and pixels > max(MOST_PIXELS // 4, _UNCOMMONLY_DENSE * size):
+                    raise TooLargeError(
+                        f"{name} has {image.width} x {image.height} pixels in {size:,} bytes, hardly a picture, and "
+                        f"as {image.format} it would take much memory to find out: save it as PNG."
+                    )
                 # Two pictures in one JPEG, as telephones write them, are one and its preview.
                 frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
                 if frames > 1:
@@ -156,8 +219,10 @@ def _decoded(file: IO[bytes], name: str) -> Picture:
                         f"{name} holds {frames} pictures: save them as files, one each; `gpukmeans quantize "
                         "--shared-palette` gives them one palette."
                     )
+                if image.format == "TIFF":
+                    tiff.check(file, name)
                 image.load()
-                return from_pil(image)
+                return use(image)
         except ImageError:
             raise
         except Image.UnidentifiedImageError:
@@ -187,17 +252,48 @@ def from_pil(image: Image) -> Picture:
     if image.width * image.height == 0:
         raise ImageError(f"an image needs at least one pixel, got {image.width} x {image.height}.")
     metadata = _metadata(image)
-    if image.mode in ("CMYK", "LAB"):
-        image, metadata = _in_srgb(image, metadata), replace(metadata, icc_profile=None)
     if image.mode == "F" or image.mode.startswith("I"):
-        return replace(from_array(_deep(np.asarray(image))), metadata=metadata)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-    elif image.mode in ("1", "L"):
-        image = image.convert("L")
-    elif image.mode != "RGB":
-        image = image.convert("RGB")
-    return replace(from_array(np.asarray(image)), metadata=metadata)
+        picture = from_array(_deep(_stacked(image, lambda rows: rows)))
+    elif image.mode == "P":
+        picture = _indexed(image)
+    elif image.mode in ("CMYK", "LAB"):
+        picture = from_array(_stacked(image, _to_srgb(image.mode, metadata.icc_profile)))
+        metadata = replace(metadata, icc_profile=None)
+    elif image.has_transparency_data:
+        picture = from_array(_stacked(image, lambda rows: rows.convert("RGBA")))
+    else:
+        mode = "L" if image.mode in ("1", "L") else "RGB"
+        picture = from_array(_stacked(image, lambda rows: rows.convert(mode)))
+    return replace(picture, metadata=metadata)
+
+
+def _stacked(image: Image, convert: Callable[[Image], Image]) -> NDArray[Any]:
+    """The image as an array, (h, w) or (h, w, c), converted some rows at a time. Fully transparent pixels are zero."""
+    result: NDArray[Any] | None = None
+    for rows in _pieces(image.height):
+        part = np.asarray(convert(image.crop((0, rows.start, image.width, min(rows.stop, image.height)))))
+        if part.shape[2:] == (4,):
+            part = np.where(part[..., 3:] > 0, part, 0)
+        if result is None:
+            result = np.empty((image.height, *part.shape[1:]), part.dtype)
+        result[rows] = part
+    assert result is not None
+    return result
+
+
+def _indexed(image: Image) -> Picture:
+    """Of mode P. What the indices stand for Pillow itself says, of a row that has all of them."""
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    row = image.crop((0, 0, 256, 1))
+    row.frombytes(bytes(range(256)))
+    table = np.asarray(row.convert(mode))[0]
+    pixels = _stacked(image, lambda rows: rows)
+    used = np.zeros(256, np.int64)
+    for rows in _pieces(len(pixels)):
+        used += np.bincount(pixels[rows].reshape(-1), minlength=256)
+    # No color counts, not as a transparent one either, that no pixel has.
+    table = np.where(used[:, None] > 0, table, table[pixels[0, 0]])
+    return Picture(pixels, len(mode), np.dtype(np.uint8), table=_without_idle_alpha(table[None])[0])
 
 
 def _deep(array: NDArray[Any]) -> NDArray[Any]:
@@ -209,23 +305,27 @@ def _deep(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.uint16)
 
 
-def _in_srgb(image: Image, metadata: Metadata) -> Image:
-    """By the image's own profile where there is a valid one, else by Pillow's formulas."""
+def _to_srgb(mode: str, profile: bytes | None) -> Callable[[Image], Image]:
+    """From CMYK or LAB, by the image's own profile where there is a valid one, else by Pillow's formulas."""
     from PIL import ImageCms
 
-    srgb = ImageCms.createProfile("sRGB")
     try:
-        if metadata.icc_profile:
-            own: Any = ImageCms.ImageCmsProfile(io.BytesIO(metadata.icc_profile))
-        elif image.mode == "LAB":
+        if profile:
+            own: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        elif mode == "LAB":
             own = ImageCms.createProfile("LAB")
         else:
-            return image.convert("RGB")
-        converted = ImageCms.profileToProfile(image, own, srgb, outputMode="RGB")
+            return lambda image: image.convert("RGB")
+        transform = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return lambda image: image.convert("RGB")
+
+    def convert(image: Image) -> Image:
+        converted = ImageCms.applyTransform(image, transform)
         assert converted is not None  # only inPlace=True returns None
         return converted
-    except (ImageCms.PyCMSError, OSError):
-        return image.convert("RGB")
+
+    return convert
 
 
 def _metadata(image: Image) -> Metadata:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.files import atomic
-from gpukmeans.image.read import ORIENTATION, ImageError, Metadata, pillow
+from gpukmeans import files
+from gpukmeans.image.read import ORIENTATION, ImageError, Metadata, looked_up, pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,8 +40,8 @@ def to_pil(indices: NDArray[Any], palette: NDArray[np.uint8]) -> Image:
     height, width = indices.shape
     mode = "RGB" if palette.shape[1] == 3 else "RGBA"
     if len(palette) > 256:
-        return Image.frombytes(mode, (width, height), palette[indices].tobytes())
-    image = Image.frombytes("P", (width, height), indices.tobytes())
+        return Image.frombytes(mode, (width, height), looked_up(palette, indices).data.cast("B"))
+    image = Image.frombytes("P", (width, height), np.ascontiguousarray(indices).data.cast("B"))
     image.putpalette(palette.tobytes(), mode)
     return image
 
@@ -47,13 +49,16 @@ def to_pil(indices: NDArray[Any], palette: NDArray[np.uint8]) -> Image:
 def save(
     target: Path | str | IO[bytes], format: str, indices: NDArray[Any], palette: NDArray[np.uint8], metadata: Metadata
 ) -> None:
-    """Write a whole file, or none."""
+    """Write a whole file, or none; into a binary file all at once."""
     image, options = _prepared(format, indices, palette, metadata)
-    if not isinstance(target, (str, Path)):
-        image.save(target, format=format, **options)
+    if isinstance(target, (str, Path)):
+        files.write(target, partial(image.save, format=format, **options))
         return
-    with atomic(target) as file:
-        image.save(file, format=format, **options)
+    encoded = io.BytesIO()  # as files.write does
+    image.save(encoded, format=format, **options)
+    left = encoded.getbuffer()
+    while len(left):  # a file without a buffer may take a part
+        left = left[target.write(left) or len(left) :]
 
 
 def _prepared(
