@@ -23,16 +23,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from gpukmeans import arrays, dispatch, draws, lazy, lloyd, means, saving, seeding
-from gpukmeans.exact import Floats, Ints, Weights, magnitude, unit
+from gpukmeans.exact import Floats, Ints, Weights, magnitude, squared_distance, unit
 from gpukmeans.lazy import is_lazy
 from gpukmeans.points.base import Points
 from gpukmeans.progress import Record, Watch
 from gpukmeans.threads import one_blas_thread
 
 logger = logging.getLogger("gpukmeans")
-
-# Kept as they are; anything else becomes the first.
-DTYPES = [np.float64, np.float32, np.float16, np.uint8]
 
 FITTED_ARRAYS = {"cluster_centers_", "labels_"}
 
@@ -99,8 +96,9 @@ default="k-means++"
     Attributes
     ----------
     cluster_centers_ : ndarray of shape (n_clusters, n_features)
-        The centers, in the dtype of the input if that is a float dtype, else float64. With metric="cosine", unit
-        vectors, rounded to that dtype.
+        The centers, in the dtype of the input if that is a float dtype, else float64; or in float32 if that is all that
+        JAX has, whose arrays come back. With metric="cosine", unit vectors, rounded to that dtype. Others may be set in
+        their place, as many as you like; a ValueError says where they are used if they cannot be centers.
     labels_ : ndarray of shape (n_samples,), int32
         The index of the center nearest to each sample, the least of equals: ``predict(X)``.
     inertia_ : float
@@ -119,10 +117,10 @@ default="k-means++"
     Notes
     -----
     Lloyd's algorithm (1982) from k-means++ (Arthur and Vassilvitskii, 2007) or k-means|| (Bahmani and
-    others, 2012), with the bounds of Hamerly
-    (2010). docs/design.md states what makes the answer unique. Input of dtype uint8, float16, float32
-    and float64 is read as it is, anything else as float64. A sparse matrix is read as CSR, a bounded number
-    of rows at a time made dense; the answer is that of its dense form.
+    others, 2012), with the bounds of Hamerly (2010). docs/design.md states what makes the answer unique. Input of
+    dtype uint8, float16, float32 and float64 is read as it is, bfloat16 as float32, anything else as float64, whatever
+    holds the values. A sparse matrix is read as CSR, a bounded number of rows at a time made dense; the answer is that
+    of its dense form.
 
     A Dask array or frame is fitted on the workers of the current client's cluster, each with a part of the rows, or, if
     there is no client, in the memory of this process. Its ``labels_``, and what `predict` and `transform` return, are
@@ -246,7 +244,8 @@ default="k-means++"
                     stacklevel=2,
                 )
             points, kept = self._points(x, sample_weight, device)
-            best = self._best_of_starts(points, x, device)
+            dtype = self._published_dtype(X, x)
+            best = self._best_of_starts(points, x, device, dtype)
             # Samples of weight zero had no part in the fit.
             labels = points.labels() if kept is None and not is_lazy(x) else self._label(x, best.centers, device)
             found = int(np.count_nonzero(means.occupied(points)))
@@ -257,7 +256,7 @@ default="k-means++"
                     ConvergenceWarning,
                     stacklevel=2,
                 )
-            self.cluster_centers_ = self._like(X, best.centers.astype(_float_dtype(x)))
+            self.cluster_centers_ = self._like(X, rounded(best.centers, dtype))
             self.labels_ = self._like(X, labels)
             self.inertia_ = _unshifted(best.inertia, points)
             self.n_iter_ = best.n_iter
@@ -311,10 +310,12 @@ default="k-means++"
             raise ValueError("Sample weights must contain at least one non-zero number.")
         return (given, None) if kept.all() else (given[kept], kept)
 
-    def _best_of_starts(self, points: Points, x: NDArray[Any], device: str) -> lloyd.Fit:
-        """The start of least inertia, by whose centers the points are left labelled."""
-        scales = lloyd.prepare(points, *self._finite(points, x))
-        dtype = _float_dtype(x)
+    def _best_of_starts(self, points: Points, x: NDArray[Any], device: str, dtype: np.dtype) -> lloyd.Fit:
+        """The start of least inertia, by whose centers, rounded to that dtype, the points are left labelled."""
+        low, high = self._finite(points, x)
+        if not points.unit:
+            rounded(np.stack([low, high]), dtype)  # which centers are within
+        scales = lloyd.prepare(points, low, high)
         random_state = draws.generator(self.random_state)
         init = self._initial_array(x)
         tolerance = lloyd.Tolerance(self.tol, points, scales)
@@ -377,7 +378,8 @@ default="k-means++"
     def _checked_centers(self, init: Any, x: NDArray[Any]) -> Floats:
         """Initial centers (n_clusters, n_features) as float64, after rounding to the data's float dtype; with
         metric="cosine" brought to length one then."""
-        centers = check_array(arrays.to_numpy(init), dtype=_float_dtype(x), copy=True, order="C", input_name="init")
+        dtype = _float_dtype(x.dtype)
+        centers = check_array(arrays.to_numpy(init), dtype=dtype, copy=True, order="C", input_name="init")
         if centers.shape[0] != self.n_clusters:
             raise ValueError(
                 f"The shape of the initial centers {centers.shape} does not match "
@@ -391,7 +393,7 @@ default="k-means++"
         centers = centers.astype(np.float64)
         if self.metric == "cosine":
             return unit(centers.T).T.copy()
-        lloyd.check_magnitude(centers.min(axis=0), centers.max(axis=0))
+        lloyd.check_magnitude(centers.min(axis=0), centers.max(axis=0), "init")
         return centers
 
     # ------------------------------------------------------------ using the centers
@@ -408,7 +410,7 @@ default="k-means++"
         labels : ndarray of shape (n_samples,), int32
         """
         with self._placed(X, counted=False) as (x, device):
-            return self._like(X, self._label(x, self._centers(), device))
+            return self._like(X, self._label(x, self._centers(x), device))
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Distances (not squared) to the centers.
@@ -420,19 +422,20 @@ default="k-means++"
         Returns
         -------
         distances : ndarray of shape (n_samples, n_clusters)
-            float32 if X is, else float64; computed in float64. With metric="cosine" the cosine distance, one less the
-            cosine: half of the squared distance of the unit vectors, as near as the centers' dtype lets them be of
-            length one. A sample that is zero is half of one away from all.
+            float32 if X and the centers are, else float64; computed in float64. With metric="cosine" the cosine
+            distance, one less the cosine: half of the squared distance of the unit vectors, as near as the centers'
+            dtype lets them be of length one. A sample that is zero is half of one away from all.
         """
         with self._placed(X, counted=False) as (x, device):
-            dtype = np.float32 if x.dtype == np.float32 else np.float64
+            published = self._published(x.shape[1])
+            dtype = np.dtype(np.float32 if x.dtype == published.dtype == np.float32 else np.float64)
             if is_lazy(x):
-                model = self._for_chunks(self._centers())
-                return self._like(X, lazy.map_rows(model.transform, x, dtype, self._n_features_out))
-            points = self._made(x, device=device, lasting=False)
-            self._finite(points, x)
-            distances = points.distances(self._centers())
-            return self._like(X, distances.astype(dtype, copy=False))
+                distances = lazy.map_rows(self._for_chunks(published).transform, x, dtype, len(published))
+            else:
+                points = self._made(x, device=device, lasting=False)
+                self._finite(points, x)
+                distances = points.distances(published.astype(np.float64))
+            return self._like(X, distances.astype(arrays.held(X, dtype, self.output_type), copy=False))
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """The negative inertia of X with the fitted centers.
@@ -457,7 +460,7 @@ default="k-means++"
         """As `_points`, labelled by the fitted centers; and the inertia."""
         points, kept = self._points(x, sample_weight, device, lasting=False)
         scales = lloyd.prepare(points, *self._finite(points, x))
-        centers = self._centers()
+        centers = self._centers(x)
         points.assign(centers)
         return points, kept, _unshifted(lloyd.inertia(points, scales, centers), points)
 
@@ -469,15 +472,48 @@ default="k-means++"
         points.assign(centers)
         return points.labels()
 
-    def _for_chunks(self, centers: Floats) -> KMeans:
+    def _for_chunks(self, centers: NDArray[Any]) -> KMeans:
         """What is to go to others, who are to ask it of chunks of rows."""
         kind = type(self) if type(self).__module__.startswith("gpukmeans.") else KMeans
         model = kind(len(centers), metric=self.metric, device=self.device)
         model.cluster_centers_, model.n_features_in_ = centers, centers.shape[1]
         return model
 
-    def _centers(self) -> Floats:
-        return arrays.to_numpy(self.cluster_centers_).astype(np.float64)
+    def _centers(self, x: Any) -> Floats:
+        """The fitted centers, or those set in their place, for rows like x, as float64."""
+        return self._published(x.shape[1]).astype(np.float64, copy=False)
+
+    def _published(self, width: int | None = None) -> NDArray[Any]:
+        """A copy of the same in the float dtype that they have, float64 for integers.
+
+        Raises ValueError for what cannot be the centers of rows of so many features.
+        """
+        try:
+            given, dtype = arrays.readable(arrays.to_numpy(self.cluster_centers_))
+            dtype = _float_dtype(dtype)
+            good = type(given) is np.ndarray and given.dtype == dtype and given.ndim == 2 and given.size > 0
+            if good and np.isfinite(given).all():
+                centers = given.copy()
+            else:  # which takes half as long as to predict a few rows
+                with np.errstate(over="ignore"):  # infinity is refused
+                    centers = check_array(given, dtype=dtype, copy=True, order="C", input_name="cluster_centers_")
+            low, high = centers.min(axis=0), centers.max(axis=0)
+            lloyd.check_magnitude(low.astype(np.float64), high.astype(np.float64), "cluster_centers_")
+            if width not in (None, centers.shape[1]):
+                raise ValueError(f"They have {centers.shape[1]} features, and X has {width}.")
+            if self.metric == "cosine":
+                _check_lengths(centers.astype(np.float64))
+        except (OverflowError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"cluster_centers_ holds no centers that can be used. {error}\nSet it to an array of shape (n_centers, "
+                "n_features) of finite real numbers, as many features as X has, or fit again."
+            ) from error
+        return centers
+
+    def _published_dtype(self, X: Any, x: Any) -> np.dtype:
+        """That of the centers, to be known before rows get their labels: x's, if the kind of array that comes back has
+        it."""
+        return arrays.held(X, _float_dtype(x.dtype), self.output_type)
 
     def _like(self, X: Any, answer: Any) -> Any:
         return arrays.like(X, answer, self.output_type)
@@ -519,8 +555,8 @@ default="k-means++"
     def _placed(
         self, X: Any, *, reset: bool = False, gather: bool = False, counted: bool = True
     ) -> Iterator[tuple[Any, str]]:
-        """X as an array or a CSR matrix of one of DTYPES and of the right width, where the device can read it, and
-        the device's name; whether X is finite shows in its extent. The device is the current one in this context.
+        """X as an array or a CSR matrix of one of arrays.DTYPES and of the right width, where the device can read it,
+        and the device's name; whether X is finite shows in its extent. The device is the current one in this context.
 
         reset: whether this is a fit, which sets the width. gather: whether a Dask array shall come here as a whole.
         counted: whether it has to be known how many rows it has.
@@ -537,15 +573,19 @@ default="k-means++"
         if gpu is None:
             x = self._validated(x, reset)
             x = x if issparse(x) else np.asarray(x)
+            dtype = x.dtype
         else:
-            self._validated(arrays.stand_in(x), reset)
+            dtype = self._validated(arrays.stand_in(x), reset).dtype
             if gpu not in dispatch.gpus(device):
                 x = arrays.to_numpy(x)
         with dispatch.on(device):
-            yield x if x.dtype in DTYPES else x.astype(np.float64), device
+            yield x.astype(dtype, copy=False), device
 
     def _validated(self, x: Any, reset: bool) -> Any:
-        return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=DTYPES, ensure_all_finite=False)
+        x, dtype = arrays.readable(x)
+        if issparse(x) and (x.dtype == np.float16 or not x.dtype.isnative):
+            x = x.astype(dtype)  # before SciPy brings it into another format, which it cannot
+        return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=dtype, ensure_all_finite=False)
 
     def _finite(self, points: Points, x: Any) -> tuple[Floats, Floats]:
         """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
@@ -566,7 +606,7 @@ default="k-means++"
 
     @property
     def _n_features_out(self) -> int:
-        return len(self.cluster_centers_)
+        return len(self._published())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -575,8 +615,34 @@ default="k-means++"
         return tags
 
 
-def _float_dtype(x: NDArray[Any]) -> np.dtype:
-    return x.dtype if x.dtype.kind == "f" else np.dtype(np.float64)
+def _float_dtype(dtype: np.dtype) -> np.dtype:
+    return dtype if dtype.kind == "f" else np.dtype(np.float64)
+
+
+def rounded(centers: Floats, dtype: np.dtype) -> NDArray[Any]:
+    """Centers in the dtype that they are published in; raises ValueError if that does not reach as far."""
+    with np.errstate(over="ignore"):
+        result = centers.astype(dtype)
+    if not np.isfinite(result).all():
+        raise ValueError(
+            f"Centers of up to {np.abs(centers).max():.3g} are beyond {dtype}: the dtype of the data, or of the first "
+            "batch, or what JAX has for float64 without jax_enable_x64. Scale the data, give it in a wider dtype, or "
+            'ask for output_type="numpy".'
+        )
+    return result
+
+
+def _check_lengths(centers: Floats) -> None:
+    """Raise ValueError unless all are unit vectors, rounded to any float dtype, or zero.
+
+    float16 rounds a coordinate by 2**-11 of itself, or by 2**-25: 2**30 of them move a length by less than 2**-9.
+    """
+    length = np.sqrt(squared_distance(centers.T, np.zeros((centers.shape[1], 1))))
+    if (np.abs(length - 1) > 2.0**-9)[centers.any(axis=1)].any():
+        raise ValueError(
+            'With metric="cosine" they are unit vectors, or zero: bring them to length one, as by '
+            "sklearn.preprocessing.normalize."
+        )
 
 
 def _unshifted(inertia: Fraction, points: Points) -> float:

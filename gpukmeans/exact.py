@@ -186,8 +186,10 @@ class Weights:
         """
         shift = 0
         largest = float(weights.max())
-        # The sum of larger ones might overflow. Its buffer gives Python's floats, three times as fast as an array.
-        total = math.inf if largest > Weights.MOST_COPIES else math.fsum(np.ascontiguousarray(weights).data)
+        # The sum of larger ones might overflow. A buffer gives Python's floats, three times as fast as an array, but
+        # only if they are aligned and of the machine's byte order.
+        weights = np.require(weights, np.float64, ["C", "A"])
+        total = math.inf if largest > Weights.MOST_COPIES else math.fsum(weights.data)
         if largest < 2.0**-100 or total > Weights.MOST_COPIES:
             bits = ceil_log2(largest) + ceil_log2(float(len(weights)))
             shift = Weights.NORMAL_BITS - bits

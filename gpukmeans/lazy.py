@@ -36,8 +36,10 @@ def _row_of_frame(X: Any) -> Any:
     import pandas as pd
 
     def one(dtype: Any) -> Any:
+        # Of integers that may be missing, one that is: it tells that they are to be read as floats.
+        nullable = not isinstance(dtype, np.dtype) and pd.api.types.is_integer_dtype(dtype)
         try:
-            return pd.Series([0]).astype(dtype)
+            return pd.Series([None if nullable else 0]).astype(dtype)
         except (TypeError, ValueError):  # whatever it is
             return pd.Series([0], dtype=object)
 

@@ -25,12 +25,12 @@ def prepare(points: Points, low: Floats, high: Floats) -> Scales:
     return scales
 
 
-def check_magnitude(low: Floats, high: Floats) -> None:
-    """Raise ValueError if values within [low, high] are too large to square."""
+def check_magnitude(low: Floats, high: Floats, name: str = "X") -> None:
+    """Raise ValueError if values within [low, high] are too large to square; name: of the input they are from."""
     largest = magnitude(low, high)
     if largest > LARGEST_MAGNITUDE:
         raise ValueError(
-            f"Input X contains values up to {largest:.3g}, whose squared distances overflow float64. "
+            f"Input {name} contains values up to {largest:.3g}, whose squared distances overflow float64. "
             f"Scale the data to at most {LARGEST_MAGNITUDE:.3g} in magnitude."
         )
 

@@ -15,7 +15,7 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
 from gpukmeans import arrays, draws, lloyd, means, seeding
-from gpukmeans.estimator import KMeans, _float_dtype, _unshifted
+from gpukmeans.estimator import KMeans, _float_dtype, _unshifted, rounded
 from gpukmeans.exact import Floats, Ints, Weights, squared_distance
 from gpukmeans.points.base import Points
 from gpukmeans.threads import one_blas_thread
@@ -73,7 +73,8 @@ default="k-means++"
     Attributes
     ----------
     cluster_centers_ : ndarray of shape (n_clusters, n_features)
-        The centers, in the dtype of the input if that is a float dtype, else float64.
+        The centers, in the dtype of the input if that is a float dtype, else float64, see `KMeans`; those of
+        `partial_fit` keep the dtype that the first batch gave them.
     labels_ : ndarray of shape (n_samples,), int32
         ``predict(X)``, of the last batch after `partial_fit`; with ``compute_labels`` only.
     inertia_ : float
@@ -201,7 +202,7 @@ default="k-means++"
                 centers, inertia = self._step(batch, batch.extent(), centers, generator)
                 if watch.ends(step, inertia / batch_size, before, centers):
                     break
-            self.cluster_centers_ = self._like(X, centers.astype(_float_dtype(x)))
+            self.cluster_centers_ = self._like(X, rounded(centers, self._published_dtype(X, x)))
             self.n_iter_ = -(-self.n_steps_ * batch_size // n)
             self._publish(X, x, sample_weight, device)
             if not self.compute_labels:
@@ -232,7 +233,8 @@ default="k-means++"
             If the device asked for cannot be used.
         """
         first = not hasattr(self, "cluster_centers_")
-        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=first, gather=True) as (x, device):
+        reset = first or not hasattr(self, "n_features_in_")  # centers may have been set before any fit
+        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=reset, gather=True) as (x, device):
             points, _ = self._points(x, sample_weight, device)
             extent = self._finite(points, x)
             if first:
@@ -240,11 +242,19 @@ default="k-means++"
                 self._begin()
                 sampler = _Sampler(x, *self._weights(x, sample_weight))
                 centers = self._one_init(x, self._initial_array(x), sampler, self._generator(of_init=True), device)
-                dtype = _float_dtype(x)
+                dtype = _float_dtype(x.dtype)
             else:
-                centers, dtype = self._centers(), arrays.to_numpy(self.cluster_centers_).dtype
+                if not hasattr(self, "_counts"):
+                    self._begin()
+                published = self._published(x.shape[1])
+                if len(published) != len(self._counts):
+                    raise ValueError(
+                        f"cluster_centers_ holds {len(published)} centers, and partial_fit moves {len(self._counts)}. "
+                        "Set it to as many, or begin with another estimator, whose n_clusters is their number."
+                    )
+                centers, dtype = published.astype(np.float64), published.dtype
             centers, _ = self._step(points, extent, centers, self._generator())
-            self.cluster_centers_ = self._like(X, centers.astype(dtype))
+            self.cluster_centers_ = self._like(X, rounded(centers, arrays.held(X, dtype, self.output_type)))
             self._publish(X, x, sample_weight, device)
         return self
 
@@ -296,7 +306,7 @@ default="k-means++"
                 delattr(self, name)
             return
         points, kept, self.inertia_ = self._measured(x, sample_weight, device)
-        self.labels_ = self._like(X, points.labels() if kept is None else self._label(x, self._centers(), device))
+        self.labels_ = self._like(X, points.labels() if kept is None else self._label(x, self._centers(x), device))
 
     # ------------------------------------------------------------ initial centers
 

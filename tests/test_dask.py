@@ -15,6 +15,7 @@ import dask
 import dask.array as da
 import dask.bag
 import dask.dataframe as dd
+import ml_dtypes
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,6 +100,37 @@ def test_any_chunks_give_the_same_answer(cluster, chunks):
 def test_weights_may_be_lazy_too(cluster):
     rows, weights = da.from_array(X, chunks=(500, 3)), da.from_array(WEIGHTS, chunks=100)
     assert said(rows, weights=weights) == said(X, weights=WEIGHTS)
+
+
+def test_positive_weights_from_another_process(cluster):
+    """Where they lie after that is not where a float64 belongs."""
+    weights = rng.random(len(X)) + 0.5
+    lazy = da.from_array(weights, chunks=len(X)).map_blocks(np.copy, dtype=float)
+    assert said(da.from_array(X, chunks=(500, 3)), weights=lazy) == said(X, weights=weights)
+
+
+@pytest.mark.parametrize("anywhere", ["here"], indirect=True)
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">u2", ml_dtypes.bfloat16], ids=str)
+def test_dtypes_that_are_read_as_others(anywhere, dtype):
+    rows = X.astype(dtype)
+    assert said(da.from_array(rows, chunks=(300, 2))) == said(rows)
+
+
+@pytest.mark.parametrize("anywhere", ["here"], indirect=True)
+@pytest.mark.parametrize("dtype", ["Float32", "float[pyarrow]", "UInt8", "uint8[pyarrow]", "float16"])
+def test_frames_of_any_dtype(anywhere, dtype):
+    frame = pd.DataFrame(np.clip(np.rint(X), 0, 200), columns=list("abc")).astype(dtype)
+    assert said(dd.from_pandas(frame, npartitions=4)) == said(frame)
+
+
+@pytest.mark.parametrize("anywhere", ["here"], indirect=True)
+@pytest.mark.parametrize("dtype", ["Float32", "UInt8", "uint8[pyarrow]"])
+def test_missing_values_are_nan(anywhere, dtype):
+    frame = pd.DataFrame(np.clip(np.rint(X), 0, 200), columns=list("abc")).astype(dtype)
+    frame.loc[700, "b"] = None
+    for some in (frame, frame[["b"]]):
+        with pytest.raises(ValueError, match="Input X contains NaN"):
+            KMeans(5).fit(dd.from_pandas(some, npartitions=4))
 
 
 def test_rows_whose_number_is_not_known(anywhere):

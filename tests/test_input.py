@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from sklearn.cluster import KMeans as Theirs
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from unaligned import unaligned
 
 from gpukmeans import KMeans
 from gpukmeans.exact import LARGEST_MAGNITUDE, Weights
@@ -219,6 +220,23 @@ def test_weights_come_in_any_container(kmeans):
         model = kmeans(n_clusters=3, random_state=0).fit(GOOD, sample_weight=same)
         assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
         assert model.inertia_ == expected.inertia_
+
+
+@pytest.mark.parametrize("shape", [(5000, 3), (9000, 40), (300, 2000)], ids=str)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_many_rows_that_are_not_aligned(kmeans, shape, slow, dtype):
+    """Which are not copied: every pass reads them, on whatever device."""
+    if slow:
+        shape = (shape[0] // 20, shape[1])
+    x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    w = np.random.default_rng(1).random(len(x)) + 0.5
+    one, other = (kmeans(n_clusters=5, random_state=0, max_iter=3) for _ in range(2))
+    one.fit(x, sample_weight=w)
+    other.fit(unaligned(x), sample_weight=unaligned(w))
+    assert other.cluster_centers_.tobytes() == one.cluster_centers_.tobytes()
+    assert other.labels_.tobytes() == one.labels_.tobytes()
+    assert other.predict(unaligned(x)).tobytes() == one.labels_.tobytes()
+    assert other.transform(unaligned(x)).tobytes() == one.transform(x).tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64])

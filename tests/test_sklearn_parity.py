@@ -6,11 +6,13 @@ import inspect
 
 import numpy as np
 import pytest
+import sklearn.cluster
 from sklearn.cluster import KMeans as Theirs
 from sklearn.datasets import make_blobs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
+import gpukmeans
 from gpukmeans import KMeans
 
 # ---------------------------------------------------------------- the three workloads
@@ -178,6 +180,20 @@ def test_dtypes_of_attributes(kmeans, digits, dtype):
         theirs = Theirs(n_clusters=5, random_state=0).fit(x)
         assert theirs.cluster_centers_.dtype == model.cluster_centers_.dtype
         assert theirs.labels_.dtype == model.labels_.dtype
+
+
+@pytest.mark.parametrize("kind", ["KMeans", "MiniBatchKMeans"])
+def test_dtypes_of_distances_are_theirs(device, kind):
+    """float32 only for rows of float32 to centers of float32; scikit-learn has no centers of float16."""
+    ours, theirs = (getattr(module, kind) for module in (gpukmeans, sklearn.cluster))
+    x = np.random.default_rng(0).integers(0, 9, (20, 2))
+    ours, theirs = ours(2, random_state=0, device=device).fit(x), theirs(2, random_state=0).fit(x)
+    for centers in DTYPES:
+        ours.cluster_centers_ = theirs.cluster_centers_ = x[:2].astype(centers)
+        for rows in DTYPES:
+            found, expected = (model.transform(x.astype(rows)) for model in (ours, theirs))
+            assert found.dtype == expected.dtype, (centers, rows)
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
