@@ -12,10 +12,11 @@ from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpukmeans import means
 from gpukmeans.exact import LARGEST_MAGNITUDE, Floats, Inertia, Scales, magnitude, squared_distance, unit
-from gpukmeans.points.base import Points
+from gpukmeans.points.base import Farthest, Points
 
 
 def prepare(points: Points, low: Floats, high: Floats) -> Scales:
@@ -134,22 +135,37 @@ def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, mea
 
     As in scikit-learn, the points farthest from their own centers, one for each empty cluster in
     order, leave their cluster for it. All rows at the same location leave together, so that a weight
-    of 3 is the same as three rows. A cluster that has none left stays at their location. Where no point is off its
-    center, empty clusters go where the heaviest is, which has a single location too.
+    of 3 is the same as three rows; and a location that is all its cluster has stays, since its mean is there. Where
+    none is left to leave, every cluster has a single one, and empty clusters go to that of the heaviest.
     """
     found = means.of_iteration(points, scales)
     empty = np.flatnonzero(found.weight == 0)
     if len(empty) == 0:
         return placed(points, found.centers, centers), found
-    far = points.farthest(centers, len(empty))
-    left, first = np.unique(far.label, return_index=True)
-    found = means.sum_again(points, found, left, without=far.x)
+    far, leaving = _leaving(points, centers, len(empty))
+    left = np.unique(far.label[leaving])
+    found = means.sum_again(points, found, left, without=far.x[leaving])
+    heaviest = int(found.weight.argmax())
+    if len(leaving) < len(empty) and not found.settled[heaviest]:
+        found = means.settle(points, scales, found, np.array([heaviest]))
     updated = placed(points, found.centers, centers)
-    emptied = found.weight[left] == 0
-    updated[left[emptied]] = far.x[first[emptied]]
-    updated[empty[: len(far.x)]] = far.x
-    updated[empty[len(far.x) :]] = updated[found.weight.argmax()]
+    updated[empty[: len(leaving)]] = far.x[leaving]
+    updated[empty[len(leaving) :]] = updated[heaviest]
     return updated, found
+
+
+def _leaving(points: Points, centers: Floats, m: int) -> tuple[Farthest, NDArray[np.int64]]:
+    """The farthest locations, and which up to m of them leave their clusters something."""
+    asked = m
+    while True:
+        far = points.farthest(centers, asked)
+        labels, from_last = np.unique(far.label[::-1], return_index=True)
+        low, high = points.extents(labels, far.x)
+        stays = len(far.label) - 1 - from_last[low[:, 0] > high[:, 0]]
+        leaving = np.setdiff1d(np.arange(len(far.label)), stays)
+        if len(leaving) >= m or len(far.label) < asked:
+            return far, leaving[:m]
+        asked += m - len(leaving)
 
 
 def finished(points: Points, scales: Scales, centers: Floats, found: means.Means) -> Floats:

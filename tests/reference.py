@@ -123,14 +123,17 @@ class Reference:
     def labels(self, centers):
         return distances(self.x, np.asarray(centers, np.float64)).argmin(axis=1)
 
-    def farthest(self, labels, centers, m):
-        """Up to m locations off their centers, largest D first, then smallest row: all their rows."""
+    def leaving(self, labels, centers, m):
+        """Up to m locations off their centers, largest D first, then smallest row, that are not all their cluster has:
+        all their rows."""
         own = distances(self.x, centers)[np.arange(len(labels)), labels]
-        found = []
+        found, left = [], labels.copy()
         for i in sorted(range(len(labels)), key=lambda i: (-own[i], i)):
-            if own[i] > 0 and not any(i in rows for rows in found):
-                found.append(np.flatnonzero((self.x == self.x[i]).all(axis=1)).tolist())
-        return found[:m]
+            rows = np.flatnonzero((self.x == self.x[i]).all(axis=1))
+            if len(found) < m and own[i] > 0 and left[i] >= 0 and (left == labels[i]).sum() > len(rows):
+                found.append(rows.tolist())
+                left[rows] = -1
+        return found
 
     def placed(self, mean, before):
         return mean if not self.cosine else unit(mean[None])[0] if mean.any() else before
@@ -163,16 +166,20 @@ class Reference:
                 mean, weights[c] = self.settled(rows, weight, mean)
             updated[c] = self.placed(mean, centers[c])
         empty = [c for c in range(len(centers)) if c not in means]
-        far = self.farthest(labels, centers, len(empty))
+        far = self.leaving(labels, centers, len(empty))
         for c in {int(labels[at[0]]) for at in far}:
-            left = [i for i in means[c][0] if not any(i in at for at in far)]
-            mean, weights[c] = self.settled(left, weights[c]) if left else (None, 0.0)
-            first = next(at[0] for at in far if labels[at[0]] == c)
-            updated[c] = self.placed(mean, centers[c]) if left else self.x[first]
+            rows = [i for i in means[c][0] if not any(i in at for at in far)]
+            mean, weights[c] = self.settled(rows, weights[c])
+            updated[c] = self.placed(mean, centers[c])
             settled.add(c)
         for c, at in zip(empty, far, strict=False):
             updated[c] = self.x[at[0]]
         heaviest = max(sorted(weights), key=weights.__getitem__)
+        if len(far) < len(empty) and heaviest not in settled:
+            rows, mean, _ = means[heaviest]
+            mean, weights[heaviest] = self.settled(rows, weights[heaviest], mean)
+            updated[heaviest] = self.placed(mean, centers[heaviest])
+            settled.add(heaviest)
         for c in empty[len(far) :]:
             updated[c] = updated[heaviest]
         return updated, settled | set(empty)
