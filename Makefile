@@ -16,7 +16,11 @@ ON_KERNELS := $(patsubst %,tests/test_%.py,distance certificate fixed_point rand
 # spin while they wait, since somebody else has a use for the processor.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --dist worksteal
 
-.PHONY: demo test lint clean
+# How long `make fuzz` tries each property, in seconds, and on what: cpu, kernels, or cuda.
+SECONDS := 600
+ON := cpu
+
+.PHONY: demo test fuzz lint clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/gpukmeans demo --out demo
@@ -24,6 +28,9 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/test.stamp
 	$(PYTEST)
 	$(PYTEST) --device kernels $(ON_KERNELS)
+
+fuzz: $(VENV)/test.stamp
+	$(PYTEST) --device $(ON) --fuzz $(SECONDS) -rP tests/test_fuzz.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

@@ -35,6 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the device to test: cpu, cuda, cuda:N, or kernels: CUDA's, run on the CPU; kernels:address and "
         "kernels:race watch what they do, see host_cuda/build.py",
     )
+    parser.addoption(
+        "--fuzz", type=float, default=0.0, help="seconds that each test of test_fuzz.py goes on with other examples"
+    )
 
 
 _shares = pytest.StashKey[dict[str, str]]()

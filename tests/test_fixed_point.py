@@ -79,8 +79,8 @@ def test_sums_are_the_integer_sums(make_points, ways, kind, weights):
     for name, way in ways.items():
         with tuned(**way):
             points, scales = make_points(x, w)
-        assert scales.offset.tolist() == reference.offset.tolist()
-        assert scales.scale.tolist() == [2.0**p for p in reference.power]
+        assert scales.offset.tolist() == reference.scale.offset.tolist()
+        assert scales.scale.tolist() == [2.0**p for p in reference.scale.power]
         for centers, sums in zip(steps, expected, strict=True):
             points.assign(centers)
             assert points.sums().dtype == np.int64
