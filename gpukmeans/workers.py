@@ -13,9 +13,12 @@ from itertools import accumulate, pairwise
 from typing import Any, cast
 from uuid import uuid4
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gpukmeans import arrays, dispatch
 from gpukmeans.exact import Floats, Ints, Weights
-from gpukmeans.points.base import DeviceError, Points, said
+from gpukmeans.points.base import DeviceError, Known, Points, said
 from gpukmeans.points.numpy import tuned
 from gpukmeans.points.parallel import Parallel
 
@@ -166,12 +169,17 @@ class Remote:
     def propose(self, candidates: Floats) -> None:
         self._proposed = candidates  # which go with the next call
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def call(*args: Any, **how: Any) -> Any:
-            proposed, self._proposed = self._proposed, None
-            return self._call("call", name, *args, proposed=proposed, **how)
+    def extents(
+        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
+    ) -> tuple[Floats, Floats]:
+        return self._ask("extents", clusters, without)  # what is known, this process knows
 
-        return call
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(self._ask, name)
+
+    def _ask(self, name: str, *args: Any, **how: Any) -> Any:
+        proposed, self._proposed = self._proposed, None
+        return self._call("call", name, *args, proposed=proposed, **how)
 
 
 class Away:

@@ -36,15 +36,23 @@ def explore(request, slow) -> Callable[..., None]:
     """explore(check, examples): runs a property on so many examples, or on others until the time is up."""
     seconds = request.config.getoption("--fuzz")
 
-    def run(check: Callable[..., None], examples: int) -> None:
+    def run(check: Callable[..., None], examples: int, **drawn: Any) -> None:
+        def example() -> Callable[[], None]:
+            """Anew, since it keeps its settings."""
+
+            @given(**drawn)
+            def once(**values: Any) -> None:
+                check(**values)
+
+            return once
+
         always = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": list(HealthCheck)}
         if not seconds:
-            settings(**always, derandomize=True, max_examples=examples // 4 if slow else examples)(check)()
+            settings(**always, derandomize=True, max_examples=examples // 4 if slow else examples)(example())()
             return
         until, turns = time.monotonic() + seconds, 0
         while time.monotonic() < until:
-            each = settings(**always, max_examples=100)(check)
-            seed(time.time_ns())(each)()
+            seed(time.time_ns())(settings(**always, max_examples=100)(example()))()
             turns += 1
         print(f"\n{request.node.name}: {100 * turns} examples")
 
@@ -114,18 +122,6 @@ def assert_right(model: Any, problem: fuzz.Problem, last: np.ndarray) -> None:
 
 
 def test_a_fit_is_the_reference(explore, kmeans, device, monkey):
-    @given(
-        problem=fuzz.problems(),
-        init=st.sampled_from(["rows", "far", "between", "equal", "k-means++", "callable"]),
-        tol=st.sampled_from([0.0, 1e-4, 0.1]),
-        max_iter=st.sampled_from([1, 2, 50]),
-        algorithm=st.sampled_from(["lloyd", "elkan"]),
-        n_init=st.sampled_from([1, 1, 3]),
-        random_state=st.integers(0, 2**31 - 1),
-        parts=st.sampled_from([0, 0, 2, 5]),
-        batch=st.integers(1, 50),
-        tuning=st.fixed_dictionaries(fuzz.TUNING),
-    )
     def check(problem, init, tol, max_iter, algorithm, n_init, random_state, parts, batch, tuning):
         rows, weights = kept(problem)
         reference = Reference(rows, weights, problem.metric)
@@ -161,20 +157,26 @@ def test_a_fit_is_the_reference(explore, kmeans, device, monkey):
         assert_near(model.inertia_, inertia, problem)
         assert_right(model, problem, last)
 
-    explore(check, 600)
+    explore(
+        check,
+        600,
+        problem=fuzz.problems(),
+        init=st.sampled_from(["rows", "far", "between", "equal", "k-means++", "callable"]),
+        tol=st.sampled_from([0.0, 1e-4, 0.1]),
+        max_iter=st.sampled_from([1, 2, 50]),
+        algorithm=st.sampled_from(["lloyd", "elkan"]),
+        n_init=st.sampled_from([1, 1, 3]),
+        random_state=st.integers(0, 2**31 - 1),
+        parts=st.sampled_from([0, 0, 2, 5]),
+        batch=st.integers(1, 50),
+        tuning=st.fixed_dictionaries(fuzz.TUNING),
+    )
 
 
 @pytest.mark.parametrize("init", ["random", "k-means||"])
 def test_other_seedings_give_one_answer(explore, kmeans, device, monkey, init):
     """However it is computed; `tests/test_randomness.py` has a reference for each."""
 
-    @given(
-        problem=fuzz.problems(),
-        random_state=st.integers(0, 2**31 - 1),
-        parts=st.sampled_from([1, 2, 5]),
-        batch=st.integers(1, 50),
-        tuning=st.fixed_dictionaries(fuzz.TUNING),
-    )
     def check(problem, random_state, parts, batch, tuning):
         found = []
         for way in (False, True):
@@ -191,11 +193,18 @@ def test_other_seedings_give_one_answer(explore, kmeans, device, monkey, init):
         assert found[0] == found[1]
         assert found[0][-1] == -found[0][2]
 
-    explore(check, 120)
+    explore(
+        check,
+        120,
+        problem=fuzz.problems(),
+        random_state=st.integers(0, 2**31 - 1),
+        parts=st.sampled_from([1, 2, 5]),
+        batch=st.integers(1, 50),
+        tuning=st.fixed_dictionaries(fuzz.TUNING),
+    )
 
 
 def test_copies_and_the_order_of_rows_change_nothing(explore, kmeans):
-    @given(problem=fuzz.problems(holders=["rows"]), init=st.sampled_from(["rows", "between"]))
     def check(problem, init):
         start = problem.start(init)
         fit = partial(kmeans(problem.k, init=start, n_init=1, metric=problem.metric, max_iter=30).fit)
@@ -216,17 +225,10 @@ def test_copies_and_the_order_of_rows_change_nothing(explore, kmeans):
         assert permuted.labels_.tolist() == labels[order].tolist()
         assert (permuted.cluster_centers_.tobytes(), permuted.inertia_, permuted.n_iter_) == said
 
-    explore(check, 150)
+    explore(check, 150, problem=fuzz.problems(holders=["rows"]), init=st.sampled_from(["rows", "between"]))
 
 
 def test_steps_on_batches_are_the_reference(explore, device, monkey):
-    @given(
-        problem=fuzz.problems(),
-        steps=st.integers(1, 3),
-        parts=st.sampled_from([1, 2, 5]),
-        batch=st.integers(1, 50),
-        tuning=st.fixed_dictionaries(fuzz.TUNING),
-    )
     def check(problem, steps, parts, batch, tuning):
         start = problem.start("rows")
         model = MiniBatchKMeans(
@@ -257,17 +259,18 @@ def test_steps_on_batches_are_the_reference(explore, device, monkey):
         labels = reference.labels(centers)
         assert_near(model.inertia_, reference.inertia(labels, centers), problem)
 
-    explore(check, 150)
+    explore(
+        check,
+        150,
+        problem=fuzz.problems(),
+        steps=st.integers(1, 3),
+        parts=st.sampled_from([1, 2, 5]),
+        batch=st.integers(1, 50),
+        tuning=st.fixed_dictionaries(fuzz.TUNING),
+    )
 
 
 def test_a_fit_on_batches_gives_one_answer(explore, device, monkey):
-    @given(
-        problem=fuzz.problems(),
-        batch_size=st.integers(1, 60),
-        random_state=st.integers(0, 2**31 - 1),
-        parts=st.sampled_from([1, 2, 5]),
-        batch=st.integers(1, 50),
-    )
     def check(problem, batch_size, random_state, parts, batch):
         found = []
         for way in (False, True):
@@ -289,7 +292,15 @@ def test_a_fit_on_batches_gives_one_answer(explore, device, monkey):
                 found.append((*arrays, model.inertia_, model.n_steps_))
         assert found[0] == found[1]
 
-    explore(check, 100)
+    explore(
+        check,
+        100,
+        problem=fuzz.problems(),
+        batch_size=st.integers(1, 60),
+        random_state=st.integers(0, 2**31 - 1),
+        parts=st.sampled_from([1, 2, 5]),
+        batch=st.integers(1, 50),
+    )
 
 
 WRONG = {
@@ -303,10 +314,6 @@ WRONG = {
 
 
 def test_what_is_wrong_is_a_value_error_and_changes_nothing(explore, kmeans, device):
-    @given(
-        problem=fuzz.problems(holders=["rows"]),
-        wrong=st.sampled_from([*WRONG, "negative weights", "weights of NaN", "no weights", "k", "another width"]),
-    )
     def check(problem, wrong):
         good = problem.rows.clip(-1e100, 1e100)
         for kind in (kmeans, partial(MiniBatchKMeans, device=device)):
@@ -336,4 +343,9 @@ def test_what_is_wrong_is_a_value_error_and_changes_nothing(explore, kmeans, dev
                 after = {name: np.asarray(value).tobytes() for name, value in vars(model).items() if name[-1] == "_"}
                 assert after == before
 
-    explore(check, 60)
+    explore(
+        check,
+        60,
+        problem=fuzz.problems(holders=["rows"]),
+        wrong=st.sampled_from([*WRONG, "negative weights", "weights of NaN", "no weights", "k", "another width"]),
+    )
