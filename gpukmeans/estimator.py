@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from functools import cache, partial
 from numbers import Integral, Real
@@ -379,7 +379,8 @@ default="k-means++"
         """Initial centers (n_clusters, n_features) as float64, after rounding to the data's float dtype; with
         metric="cosine" brought to length one then."""
         dtype = _float_dtype(x.dtype)
-        centers = check_array(arrays.to_numpy(init), dtype=dtype, copy=True, order="C", input_name="init")
+        with _adding_up():
+            centers = check_array(arrays.to_numpy(init), dtype=dtype, copy=True, order="C", input_name="init")
         if centers.shape[0] != self.n_clusters:
             raise ValueError(
                 f"The shape of the initial centers {centers.shape} does not match "
@@ -390,7 +391,7 @@ default="k-means++"
                 f"The shape of the initial centers {centers.shape} does not match "
                 f"the number of features of the data {x.shape[1]}."
             )
-        centers = centers.astype(np.float64)
+        centers = centers.astype(np.float64) + 0.0  # as seeding has them
         if self.metric == "cosine":
             return unit(centers.T).T.copy()
         lloyd.check_magnitude(centers.min(axis=0), centers.max(axis=0), "init")
@@ -495,7 +496,7 @@ default="k-means++"
             if good and np.isfinite(given).all():
                 centers = given.copy()
             else:  # which takes half as long as to predict a few rows
-                with np.errstate(over="ignore"):  # infinity is refused
+                with _adding_up():  # infinity is refused
                     centers = check_array(given, dtype=dtype, copy=True, order="C", input_name="cluster_centers_")
             low, high = centers.min(axis=0), centers.max(axis=0)
             lloyd.check_magnitude(low.astype(np.float64), high.astype(np.float64), "cluster_centers_")
@@ -578,7 +579,8 @@ default="k-means++"
             dtype = self._validated(arrays.stand_in(x), reset).dtype
             if gpu not in dispatch.gpus(device):
                 x = arrays.to_numpy(x)
-        with dispatch.on(device):
+        # What underflows is meant to, whatever the caller has NumPy do then.
+        with dispatch.on(device), np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
             yield x.astype(dtype, copy=False), device
 
     def _validated(self, x: Any, reset: bool) -> Any:
@@ -595,7 +597,7 @@ default="k-means++"
                 shown = lazy.bad_value(x) if is_lazy(x) else arrays.to_numpy(x.data if issparse(x) else x)
             else:
                 shown = np.stack([low, high]).astype(x.dtype)
-            with np.errstate(invalid="ignore"):  # it adds values up, and one infinity may meet the other
+            with _adding_up():
                 assert_all_finite(shown, estimator_name=type(self).__name__, input_name="X")
         lloyd.check_magnitude(low, high)
         return low, high
@@ -614,6 +616,11 @@ default="k-means++"
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _adding_up() -> AbstractContextManager:
+    """scikit-learn adds values up to see whether they are finite: large ones overflow, one infinity meets the other."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def _float_dtype(dtype: np.dtype) -> np.dtype:

@@ -149,7 +149,7 @@ def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, mea
     if len(leaving) < len(empty) and not found.settled[heaviest]:
         found = means.settle(points, scales, found, np.array([heaviest]))
     updated = placed(points, found.centers, centers)
-    updated[empty[: len(leaving)]] = far.x[leaving]
+    updated[empty[: len(leaving)]] = far.x[leaving] + 0.0  # makes one zero of the two: rows may have either
     updated[empty[len(leaving) :]] = updated[heaviest]
     return updated, found
 

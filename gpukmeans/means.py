@@ -77,7 +77,7 @@ def settle(points: Points, scales: Scales, means: Means, clusters: Clusters) -> 
 
     low, high = points.extents(clusters, _nowhere(points), known)
     centers, settled = means.centers.copy(), means.settled.copy()
-    centers[clusters] = np.clip(centers[clusters], low, high)
+    centers[clusters] = _within(centers[clusters], low, high)
     settled[clusters] = True
     again = _coarse(points, scales, means, clusters, low, high)
     return sum_again(points, Means(centers, means.weight, settled), clusters[again])
@@ -108,7 +108,7 @@ def sum_again(points: Points, means: Means, clusters: Clusters, without: Floats 
         lighter = (units * FINE < fractions) & (finer <= most / 2)
         if not lighter.any():
             found = own.centers(sums)
-            centers[clusters] = found if points.unit else np.clip(found, low, high)
+            centers[clusters] = found if points.unit else _within(found, low, high)
             weight[clusters] = own.weight_of(units)
             break
         most = np.where(lighter, finer, most)
@@ -149,6 +149,12 @@ def _exact(points: Points, scales: Scales) -> bool:
 
 def _nowhere(points: Points) -> Floats:
     return np.empty((0, points.d))
+
+
+def _within(centers: Floats, low: Floats, high: Floats) -> Floats:
+    """The nearest to centers (m, d) in [low, high]. Which of the two zeros an extreme is, depends on the order of rows;
+    adding makes one of them."""
+    return np.clip(centers, low, high) + 0.0
 
 
 def _light(points: Points, weight: NDArray[np.number]) -> Mask:

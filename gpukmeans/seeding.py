@@ -1,7 +1,8 @@
 """The initial centers: k-means++, k-means|| and random, over Points; knows no device (Rule 4).
 
 All randomness is drawn on the host; how far it advances the caller's generator depends on the number
-of clusters alone. A draw becomes a point by its rank in an exact integer prefix sum.
+of clusters alone. A draw becomes a point by its rank in an exact integer prefix sum. Of equal points, the one that it
+becomes may have either zero where it is zero; adding makes one of them.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.Ran
         centers[i] = candidates[chosen]
         farthest = points.accept(chosen)
     points.restart()
-    return centers
+    return centers + 0.0
 
 
 def kmeans_parallel(
@@ -174,4 +175,4 @@ def random(points: Points, n_clusters: int, random_state: np.random.RandomState)
             kept[tuple(x)] = None
         if len(kept) == n_clusters:
             break
-    return np.array([list(x) for x in kept] + repeated)[:n_clusters]
+    return np.array([list(x) for x in kept] + repeated)[:n_clusters] + 0.0

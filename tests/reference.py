@@ -112,7 +112,7 @@ class Reference:
             weight, finer = scale.weight(sums[-1]), scale.weight(sums[-1] + self.fractions)
             again = sums[-1] * 2.0**-30 < self.fractions
         mean = scale.mean(sums) if coarse else mean
-        return (mean if self.cosine else np.clip(mean, low, high)), weight
+        return (mean if self.cosine else np.clip(mean, low, high) + 0.0), weight
 
     def error(self, weight):
         """By how much a mean by the common scale may be off in each feature, and the square of that together."""
@@ -170,7 +170,7 @@ class Reference:
         if len(far) < len(empty) and heaviest not in settled:
             settle(heaviest, *means[heaviest][:2])
         for place, c in enumerate(empty):
-            updated[c] = self.x[far[place]] if place < len(far) else updated[heaviest]
+            updated[c] = self.x[far[place]] + 0.0 if place < len(far) else updated[heaviest]
         return updated, settled
 
     def finished(self, labels, centers, settled):
@@ -183,7 +183,7 @@ class Reference:
 
     def fit(self, centers, tol=1e-4, max_iter=300, dtype=np.float64, given=True):
         """Lloyd's iteration from centers (k, d), given or drawn: (centers, labels, inertia, iterations)."""
-        centers, labels, self.relocated = np.array(centers, np.float64), None, False
+        centers, labels, self.relocated = np.array(centers, np.float64) + 0.0, None, False
         centers = unit(centers) if self.cosine and given else centers
         for n_iter in range(1, max_iter + 1):  # noqa: B007
             labels, before = self.labels(centers), labels
@@ -205,13 +205,10 @@ class Reference:
         return sum(Fraction(w) * Fraction(d) for w, d in zip(self.w, own, strict=True)) / Fraction(2) ** self.shift
 
     def variance(self):
-        """The weighted variance of the features, averaged."""
-        w, columns = [Fraction(v) for v in self.w], [[Fraction(v) for v in column] for column in self.x.T.tolist()]
-        means = [sum(a * v for a, v in zip(w, column, strict=True)) / sum(w) for column in columns]
-        squares = [
-            sum(a * (v - mean) ** 2 for a, v in zip(w, c, strict=True)) for c, mean in zip(columns, means, strict=True)
-        ]
-        return sum(squares) / sum(w) / len(columns)
+        """The weighted variance of the features, averaged: by D to the mean."""
+        mean = self.scale.mean(self.sums(range(len(self.x))))
+        total = sum(Fraction(w) * Fraction(d) for w, d in zip(self.w, self.distances_to(mean).tolist(), strict=True))
+        return total / Fraction(self.total) / len(mean)
 
     def masses(self, closest=None, power=0):
         """Rule 4: what rows weigh in a draw, as integers: their weight, or that times D to the closest center."""
@@ -245,7 +242,7 @@ class Reference:
             potentials = [sum(self.masses(distance, power)) for distance in left]
             best = potentials.index(min(potentials))
             centers, closest = [*centers, candidates[best]], left[best]
-        return np.array(centers)
+        return np.array(centers) + 0.0
 
     def distances_to(self, center):
         return distances(self.x, center[None])[:, 0]

@@ -369,3 +369,21 @@ def test_a_warning_that_is_an_error_leaves_the_estimator_as_it_was(kmeans):
         with pytest.raises(ConvergenceWarning):
             model.fit([[1.0], [1.0]])
     assert vars(model) == before
+
+
+TINY, SPREAD = (
+    np.random.default_rng(0).normal(size=(2000, 8)) * 1e-160,
+    10.0 ** np.linspace(-300, 0, 1000).reshape(-1, 2),
+)
+
+
+@pytest.mark.parametrize("x", [np.zeros((50, 3)), TINY, SPREAD], ids=["zero", "tiny", "spread"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_what_numpy_is_told_to_raise_does_not_end_a_fit(kmeans, x):
+    expected = kmeans(n_clusters=4, random_state=0).fit(x)
+    with np.errstate(all="raise"):
+        model = kmeans(n_clusters=4, random_state=0).fit(x)
+        assert model.predict(x).tolist() == model.labels_.tolist()
+        assert np.isfinite(model.transform(x)).all()
+        assert model.score(x) == -model.inertia_
+    assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()

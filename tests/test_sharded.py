@@ -10,9 +10,9 @@ import pytest
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 
-from gpukmeans import dispatch, lloyd
+from gpukmeans import KMeans, dispatch, lloyd
 from gpukmeans.exact import Inertia, Weights
-from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans.points.numpy import NumPyPoints, tuned
 from gpukmeans.points.parallel import Parallel
 from gpukmeans.seeding import kmeans_parallel, kmeans_plusplus
 
@@ -105,3 +105,26 @@ def test_parts_know_where_the_centers_of_others_are(made, d):
         centers, _ = lloyd.update(points, scales, centers)
     assert points.labels().tolist() == np.repeat(np.arange(12), 50).tolist()
     assert points.uncertain < 20
+
+
+PARTS = {
+    # of the first the rows are whole, of others not
+    "whole beside fractions": np.concatenate([rng.integers(0, 9, (20, 2)) * 1.0, rng.random((40, 2)) * 9]),
+    "whole beside halves": np.concatenate([rng.integers(0, 9, (20, 2)) * 1.0, rng.integers(0, 19, (40, 2)) / 2]),
+    "equal beside fractions": np.concatenate([np.full((20, 2), 3.0), rng.random((40, 2)) * 9]),
+}
+
+
+@pytest.mark.parametrize("init", ["k-means++", "k-means||", "random"])
+@pytest.mark.parametrize("case", PARTS)
+def test_what_is_true_of_a_part_may_not_be_of_all(monkeypatch, case, init):
+    x = PARTS[case]
+    parameters = {"n_clusters": 5, "init": init, "random_state": 0, "n_init": 3, "device": "cpu"}
+    expected = KMeans(**parameters).fit(x)
+    monkeypatch.setattr(dispatch, "make_points", lambda x, *weighed, **how: numpy_parts(20, x, *weighed))
+    for scores in (True, False):
+        with tuned(scores=scores):
+            found = KMeans(**parameters).fit(x)
+        assert found.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
+        assert found.labels_.tolist() == expected.labels_.tolist()
+        assert found.inertia_ == expected.inertia_

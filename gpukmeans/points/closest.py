@@ -77,20 +77,29 @@ class Plain:
 
 
 class Whole(Plain):
-    """As `Plain`, for small whole numbers (see `Rows.whole`): scores are D itself."""
+    """As `Plain`, for small whole numbers (see `Rows.whole`): scores are D itself. Where these rows are some of all,
+    candidates may be other numbers."""
 
     def __init__(self, rows: Rows, frame: Frame) -> None:
         super().__init__(rows, [slice(None)], 1)
         self.frame, self.features = frame, rows.features(slice(None), frame)
+        self.quarters = True  # whether all D so far are multiples of a quarter
 
     def measure(self, candidates: Floats) -> Floats:
+        if not np.array_equal(candidates, np.rint(candidates)):
+            self.quarters = False
+            return super().measure(candidates)
         columns, _ = _in_frame(candidates, self.frame)
         scores = _scores(columns, self.features)
         return np.multiply(scores, self.frame.scale**-2, dtype=np.float64)
 
+    def lower(self, distance: Floats) -> None:
+        self.quarters = False  # as far as is known
+        super().lower(distance)
+
     def potentials(self, exponent: int, exact: bool, total: int) -> Potentials:
         # Quarters add up exactly in float64, for at most 2**18 rows, and need no rounding at this scale.
-        if self.weights is not None or exponent < 2:
+        if self.weights is not None or exponent < 2 or not self.quarters:
             return super().potentials(exponent, exact, total)
         totals = [int(left) for left in np.ldexp(np.add.reduce(self.proposed, axis=1), exponent).tolist()]
         return totals, totals

@@ -100,12 +100,13 @@ class Rows:
         """Whether all values are small whole numbers, as counts and pixels are: float32 features and scores
         are then exact.
 
-        A midpoint of whole numbers is a multiple of a half, and so are coordinates relative to it. With R
-        the largest of these in halves, no partial sum of a score or of D, in any order, exceeds 4 d R^2
-        quarters, and float32 holds all whole numbers up to 2**24.
+        A midpoint of whole numbers is a multiple of a half, and so are coordinates relative to it; where these rows are
+        some of all, it may be no such midpoint. With R the largest of the coordinates in halves, no partial sum of a
+        score or of D, in any order, exceeds 4 d R^2 quarters, and float32 holds all whole numbers up to 2**24.
         """
         if self._whole is None:
             fits = self.small and 4 * self.d * 4 ** (1 - frame.exponent) <= 2**24
+            fits = fits and np.array_equal(2 * frame.offset, np.rint(2 * frame.offset))
             # Most data show in their first rows that they are not.
             self._whole = fits and _whole(self.exact(slice(16))) and _whole(self.exact(slice(None)))
         return self._whole
