@@ -11,6 +11,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import dask
 import fuzz
 import numpy as np
 import pytest
@@ -63,6 +64,13 @@ def explore(request, slow) -> Callable[..., None]:
 def monkey():
     """A monkeypatch to be undone within an example."""
     return pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def one_thread(device):
+    """What runs kernels on the CPU answers one thread at a time, and Dask would make chunks in several."""
+    with dask.config.set(**({} if device == "cpu" else {"scheduler": "synchronous"})):
+        yield
 
 
 def nowhere(monkeypatch: Any) -> None:
