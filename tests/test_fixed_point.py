@@ -103,6 +103,7 @@ MOVES = {
     "whole numbers, the largest sum": (at_the_ends(2**18, 32.0), 2, True),
     "whole numbers, beyond it": (at_the_ends(2**18, 33.0), 2, False),
     "whole numbers in many clusters": (rng.integers(0, 17, (900, 6)).astype(np.float64), 33, False),
+    "whole numbers about a middle that is no float32": (2.0**24 + 2 * rng.integers(0, 2, (300, 3)), 3, False),
     "halves": (rng.integers(0, 17, (900, 6)) / 2, 7, False),
     "ends of a range": (at_the_ends(50_000, 0.1), 2, False),
     "many terms": (rng.normal(size=(30_000, 5)), 12, False),
@@ -132,6 +133,18 @@ def test_sums_follow_rows_that_move(name):
         expected = np.zeros_like(sums.value)
         np.add.at(expected, labels, terms)
         assert np.array_equal(sums.value, expected)
+
+
+def test_halves_of_terms_are_added_where_float64_holds_their_sum():
+    """Of 2**22 rows nearly all are a single unit below the middle: an odd number, so that the sum of either half of
+    their 32 bits is no multiple of two, and above 2**53 no float64."""
+    x = np.full((2**22, 1), -(2.0**-40))
+    x[:3, 0] = -1.0, 1.0, 0.0
+    scales = Scales.of(np.array([-1.0]), np.array([1.0]), Weights.of_rows(len(x)))
+    assert scales.scale.tolist() == [2.0**40]
+    sums = Sums(1, Rows(x, None, once=False), scales, None)
+    labels = np.zeros(len(x), np.int32)
+    assert sums._change(slice(None), labels, None).tolist() == [[3 - 2**22, 2**22]]
 
 
 @pytest.mark.parametrize("weights", WEIGHINGS)
