@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gpukmeans import exact
 from gpukmeans.exact import Frame, squared_distance
+from gpukmeans.points import numpy
 from gpukmeans.points.bounds import Bounds, Drift, moved
 from gpukmeans.points.closest import Plain, Whole
 from gpukmeans.points.nearest import Target, nearest
@@ -348,6 +349,20 @@ def test_bounds_never_keep_a_wrong_label(make_points, brute_labels, ways, data, 
     search()
 
 
+def test_bounds_never_keep_a_wrong_label_of_many_pieces(make_points, brute_labels, ways, monkeypatch):
+    """Where the rows in doubt are measured a few at a time, and the first show that it does not pay."""
+    monkeypatch.setattr(numpy, "_SCORES", 1)
+    rng = np.random.default_rng(0)
+    x = gaussian(rng, 400, 3)
+    with tuned(**ways["bounds"]):
+        points, _ = make_points(x)
+    centers = onto_points(rng, np.empty((12, 3)), x)
+    for move in [rest, *MOVES, *MOVES]:
+        centers = move(rng, centers, x)
+        points.assign(centers)
+        np.testing.assert_array_equal(points.labels(), brute_labels(x, centers))
+
+
 def moving(d, k):
     """Rows (20, d), and centers (k, d) before and after a step, in pairs of neighbors."""
     rng = np.random.default_rng(d)
@@ -372,13 +387,13 @@ def test_bounds_bound_distances_in_rationals(d, k):
     bounds, before = Bounds(20), Target.of(old, frame)
     found = nearest(features, before, rows.exact, True)
     bounds.set(everyone, found)
-    for target, centers in ((before, old), (Target.of(new, frame), new)):
-        if target is not before:
-            drift = Drift.between(before, target)
+    for after, centers in ((before, old), (Target.of(new, frame), new)):
+        if after is not before:
+            drift = Drift.between(before, after)
             assert (drift.few is not None) == (k == 40)
             if drift.few is None:
                 bounds.loosen(slice(0, 20), found.labels, drift)
-            bounds.tighten(everyone, found.lower.copy(), features, found.labels, target, drift)
+            bounds.tighten(everyone, found.lower.copy(), features, found.labels, after, drift)
         for i in range(20):
             squares = [exact_square(x[i], center, scale) for center in centers]
             own = squares.pop(found.labels[i])
