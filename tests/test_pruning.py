@@ -145,21 +145,22 @@ def test_long_ways_are_begun_anew(address, monkeypatch):
 
 
 def test_bounds_end_where_their_memory_serves_others(address):
-    """Searching far rows, and seeding anew."""
+    """Searching far rows, and seeding anew: what stands there then would let rows keep labels that change."""
     x = blobs(300, 2, 5)
     found, (expected, _) = both(address, x)
-    centers = x[:5]
     for points in (found, expected):
-        points.assign(centers)
-        points.farthest(centers, 3)
-        points.assign(centers + 0.01)
+        points.assign(x[:5])
+        points.assign(x[:5])
+        points.farthest(x[:5], 3)
+        points.assign(x[50:55])
     agree(found, expected)
     for points in (found, expected):
+        points.assign(x[50:55])
         points.restart()
         points.propose(x[:1])
         points.accept(0)
         points.restart()
-        points.assign(centers + 0.02)
+        points.assign(x[100:105])
     agree(found, expected)
 
 
@@ -184,6 +185,19 @@ def test_no_race_and_no_order_of_threads(monkeypatch, seed, n, d, k):
         expected.assign(centers)
         agree(found, expected)
         centers, _ = lloyd.update(expected, scales, centers)
+
+
+def test_of_more_rows_than_a_list_can_name_all_are_compared(address, monkeypatch):
+    x = blobs(300, 2, 5)
+    compared = []
+    for most in (len(x), len(x) - 1):
+        monkeypatch.setattr(proposals, "MOST_LISTED", most)
+        points, _ = both(address, x)
+        for _ in range(3):
+            points.assign(x[:5])
+        compared.append(points.compared)
+    assert compared[0] < 2 * len(x)
+    assert compared[1] == 3 * len(x)
 
 
 def test_movement_adds_up_from_above(address, monkeypatch):
