@@ -140,9 +140,8 @@ def _of_sums(points: Points, scales: Scales) -> Means:
 
 def _exact(points: Points, scales: Scales) -> bool:
     """Whether nothing is rounded but quotients: sums of small whole numbers are exact, so that means lie among their
-    rows, whose range is nothing, or one at least.
-
-    test_a_center_lies_among_its_rows_and_is_right fails if the same is taken for granted of other numbers.
+    rows, whose range is nothing, or one at least (test_fixed_point.test_a_center_lies_among_its_rows_and_is_right fails
+    if the same is taken for granted of other numbers, or weights).
     """
     return points.whole and points.weights.fractions == 0 and scales.coarsest <= FINE
 
