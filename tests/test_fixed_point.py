@@ -617,6 +617,31 @@ def test_a_center_lies_among_its_rows_and_is_right(kmeans, kind, weights):
                 assert abs(found - mean) <= within
 
 
+def every_third(seed, first, others):
+    """3300 rows (n, 1), of which a third have their values from the one, and two thirds from the other."""
+    rng = np.random.default_rng(seed)
+    third = np.arange(3300) % 3 == 0
+    return np.where(third, rng.uniform(*first, 3300), rng.uniform(*others, 3300))[:, None]
+
+
+@pytest.mark.parametrize(("first", "others"), [((0, 0), (0, 1)), ((0, 1), (9, 10))])
+@pytest.mark.parametrize("far", [10.0, 2.0**60])
+def test_a_center_is_right_whichever_of_its_rows_are_looked_at(kmeans, first, others, far):
+    """Of many rows a sample may do for their extent, one in three here. It says little where all of it is at the one
+    place to which the common sums round, or where the mean lies outside."""
+    x = every_third(0, first, others)
+    x[1] = far
+    rows, init = x[x < far], [[5.0]] if far < 11 else [[0.0], [far]]
+    rows = x[:, 0] if far < 11 else rows
+    mean = math.fsum(rows.tolist()) / len(rows)
+    found = set()
+    for seed in range(3):
+        order = np.arange(len(x)) if seed == 0 else np.random.default_rng(seed).permutation(len(x))
+        found.add(float(kmeans(n_clusters=len(init), init=init).fit(x[order]).cluster_centers_[0, 0]))
+    assert len(found) == 1
+    assert abs(found.pop() - mean) <= np.ptp(rows) * 2.0**-30
+
+
 def test_the_order_of_weights_does_not_set_the_scales():
     """A float total depends on the order of its additions; fsum does not."""
     weights = np.array([1e-3, 1e9, 0.1, 7.7, 1e-9] * 50)
