@@ -88,7 +88,7 @@ def _sum_features(steps: Floats) -> Floats:
     """The sum over the first axis of a C-contiguous array, in ascending order.
 
     NumPy sums pairwise only along the axis that is contiguous in memory, and row by row along any other;
-    accumulate is sequential by definition.
+    accumulate is sequential by definition (test_distance.test_squared_distance_adds_in_order fails without it).
     """
     if steps.size > len(steps):
         return np.add.reduce(steps, axis=0)
@@ -437,7 +437,9 @@ def mass(closest: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:
 
 U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one rounding
 
-_TOO_FAR = 2.0**120  # |z|^2 from which on scores near the largest float32
+# |z|^2 from which on scores near the largest float32
+# (test_certificate.test_a_frame_is_refused_where_its_bound_would_not_hold fails without it).
+_TOO_FAR = 2.0**120
 
 
 @dataclass(frozen=True)
@@ -459,7 +461,8 @@ class Frame:
     score rounds once more, by at most u (|y|^2 + 2 Z^2). ``margin`` returns twice the first and once
     the second, with 7 % added for its own float32 arithmetic (|y|^2 has d roundings), so half of it
     also covers |y|^2 when that is added to a score. Underflow adds at most (d + 4) 2**-119, also where
-    the processor flushes denormals.
+    the processor flushes denormals. (test_certificate.test_no_gap_above_the_margin_is_wrong fails without the part of
+    Z^2, test_certificate.test_near_ties_far_from_all_centers_are_decided_by_distance without that of |y|^2.)
     """
 
     offset: Floats
@@ -470,7 +473,8 @@ class Frame:
         """The frame of data within [low, high]; None if float32 scores cannot serve.
 
         They cannot for ranges below 2**-380 or above 2**380, where D underflows or nears overflow, or
-        with more than 2**17 features, where the bound above no longer holds; nor for data not finite.
+        with more than 2**17 features, where the bound above no longer holds; nor for data not finite
+        (test_certificate.test_a_frame_is_refused_where_its_bound_would_not_hold fails without these).
 
         Where all extremes are float32 numbers, as float32 and narrower data's are, offset and scale are too (an
         offset rounded to float32 stays within the range). y is then a float32 difference times a power of two: one
@@ -484,7 +488,7 @@ class Frame:
             offset = offset.astype(np.float32).astype(np.float64)
         largest = float(np.maximum(high - offset, offset - low).max())
         exponent = -ceil_log2(largest) if largest > 0 else 0
-        if single:
+        if single:  # the scale is a float32 number too (test_kernels.test_no_certain_label_is_wrong fails without it)
             exponent = min(exponent, 126)
         return Frame(offset, exponent) if abs(exponent) <= 380 and len(low) < 2**17 else None
 

@@ -72,8 +72,13 @@ def settle(points: Points, scales: Scales, means: Means, clusters: Clusters) -> 
         return means
 
     def known(low: Floats, high: Floats) -> Mask:
+        """Whether these extents, of some rows, will do: a mean that lies within them and errs by little enough of them
+        does so of all rows. Where some rows have no range all may have a small one, unless that is all there is.
+        test_fixed_point.test_a_center_is_right_whichever_of_its_rows_are_looked_at fails without either.
+        """
         x = means.centers[clusters]
-        return ~_coarse(points, scales, means, clusters, low, high) & ((low <= x) & (x <= high)).all(axis=1)
+        within = (low <= x) & (x <= high) & ((low < high) | (scales.step == 0))
+        return ~_coarse(points, scales, means, clusters, low, high) & within.all(axis=1)
 
     low, high = points.extents(clusters, _nowhere(points), known)
     centers, settled = means.centers.copy(), means.settled.copy()
@@ -140,9 +145,8 @@ def _of_sums(points: Points, scales: Scales) -> Means:
 
 def _exact(points: Points, scales: Scales) -> bool:
     """Whether nothing is rounded but quotients: sums of small whole numbers are exact, so that means lie among their
-    rows, whose range is nothing, or one at least.
-
-    test_a_center_lies_among_its_rows_and_is_right fails if the same is taken for granted of other numbers.
+    rows, whose range is nothing, or one at least (test_fixed_point.test_a_center_lies_among_its_rows_and_is_right fails
+    if the same is taken for granted of other numbers, or weights).
     """
     return points.whole and points.weights.fractions == 0 and scales.coarsest <= FINE
 

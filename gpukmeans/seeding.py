@@ -146,7 +146,8 @@ def _distinct(candidates: Floats) -> Floats:
 
 
 def _least_potential(points: Points, m: int, exponent: int) -> int:
-    """Which of m proposed candidates leaves the least potential; bounds first, sums if they overlap."""
+    """Which of m proposed candidates leaves the least potential; bounds first, sums if they overlap
+    (test_randomness.test_kmeans_plusplus_is_the_reference fails without these)."""
     if m == 1:
         return 0
     low, high = points.potentials(exponent, exact=False)

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from gpukmeans import exact
 from gpukmeans.exact import Frame, squared_distance
-from gpukmeans.points.bounds import Bounds
-from gpukmeans.points.closest import Whole
+from gpukmeans.points import numpy
+from gpukmeans.points.bounds import Bounds, Drift, moved
+from gpukmeans.points.closest import Plain, Whole
+from gpukmeans.points.nearest import Target, nearest
 from gpukmeans.points.numpy import tuned
 from gpukmeans.points.rows import Rows
 
@@ -187,9 +189,11 @@ def test_a_frame_is_refused_where_its_bound_would_not_hold():
     assert Frame.of(np.array([-1e115]), np.array([1e115])) is None
     assert Frame.of(np.array([0.0]), np.array([1e-115])) is None
     assert Frame.of(np.zeros(2**17), np.ones(2**17)) is None
+    assert Frame.of(np.array([-np.inf]), np.array([np.inf])) is None
+    assert Frame.of(np.array([np.nan]), np.array([np.nan])) is None
     frame = Frame.of(np.array([0.0]), np.array([1.0]))
     for of in (frame.centers, frame.reach):
-        assert of(np.array([[2.0**61]])) is None
+        assert of(np.array([[2.0**59]])) is None
         assert of(np.array([[np.nan]])) is None
         assert of(np.array([[2.0**58]])) is not None
 
@@ -223,6 +227,23 @@ def test_near_ties_are_decided_by_distance(fitted, brute_labels, ways, k):
         x, centers = near_ties(seed, int(rng.integers(1, 40)), k, offset, spread, 2.0 ** -rng.integers(10, 60), 1.0)
         with tuned(**ways["scores"]):
             np.testing.assert_array_equal(fitted(centers).predict(x), brute_labels(x, centers), err_msg=f"seed {seed}")
+
+
+def test_near_ties_far_from_all_centers_are_decided_by_distance(fitted, brute_labels, ways):
+    """Centers near the middle of the frame: scores err by where rows are, more than by where centers are."""
+    rng = np.random.default_rng(0)
+    for d in (2, 5, 20):
+        for _ in range(20):
+            row = rng.uniform(0.5, 1, d)
+            centers = rng.normal(size=(2, d)) * 0.1
+            away = row - centers[0]
+            step = centers[1] - away * (centers[1] @ away) / (away @ away)  # to a place at the same distance, nearly
+            centers[1] = centers[0] + step + away * (step @ step) / (away @ away) / 2
+            x = np.concatenate([row + rng.normal(size=(20, d)) * 3e-8, -np.ones((1, d)), np.ones((1, d))])
+            for k in (2, 40):
+                more = np.concatenate([centers, -np.tile(centers[:1], (k - 2, 1))])
+                with tuned(**ways["scores"]):
+                    np.testing.assert_array_equal(fitted(more).predict(x), brute_labels(x, more))
 
 
 # ---------------------------------------------------------------- bounds
@@ -328,6 +349,98 @@ def test_bounds_never_keep_a_wrong_label(make_points, brute_labels, ways, data, 
     search()
 
 
+def test_bounds_never_keep_a_wrong_label_of_many_pieces(make_points, brute_labels, ways, monkeypatch):
+    """Where the rows in doubt are measured a few at a time, and the first show that it does not pay."""
+    monkeypatch.setattr(numpy, "_SCORES", 1)
+    rng = np.random.default_rng(0)
+    x = gaussian(rng, 400, 3)
+    with tuned(**ways["bounds"]):
+        points, _ = make_points(x)
+    centers = onto_points(rng, np.empty((12, 3)), x)
+    for move in [rest, *MOVES, *MOVES]:
+        centers = move(rng, centers, x)
+        points.assign(centers)
+        np.testing.assert_array_equal(points.labels(), brute_labels(x, centers))
+
+
+def moving(d, k):
+    """Rows (20, d), and centers (k, d) before and after a step, in pairs of neighbors."""
+    rng = np.random.default_rng(d)
+    x = rng.uniform(-1, 1, (20, d))
+    old = rng.uniform(-1, 1, (k, d))
+    old[1::2] = old[: k // 2 * 2 : 2] + rng.normal(size=(k // 2, d)) * 2.0**-12
+    new = old + rng.normal(size=(k, d)) * 2.0 ** -rng.integers(3, 20)
+    new[1::2] = new[: k // 2 * 2 : 2] + rng.normal(size=(k // 2, d)) * 2.0 ** -rng.integers(10, 30, (k // 2, 1))
+    return x, old, new
+
+
+@pytest.mark.parametrize("k", [6, 40])
+@pytest.mark.parametrize("d", [1, 3, 20])
+def test_bounds_bound_distances_in_rationals(d, k):
+    """When rows are compared with all centers, and when distances to their own and to the few that moved are
+    measured."""
+    x, old, new = moving(d, k)
+    new[3:] = old[3:]
+    frame = Frame.of(x.min(axis=0), x.max(axis=0))
+    scale, rows = Fraction(frame.scale), Rows(x, None, once=False)
+    features, everyone = rows.features(slice(None), frame), np.arange(20)
+    bounds, before = Bounds(20), Target.of(old, frame)
+    found = nearest(features, before, rows.exact, True)
+    bounds.set(everyone, found)
+    for after, centers in ((before, old), (Target.of(new, frame), new)):
+        if after is not before:
+            drift = Drift.between(before, after)
+            assert (drift.few is not None) == (k == 40)
+            if drift.few is None:
+                bounds.loosen(slice(0, 20), found.labels, drift)
+            bounds.tighten(everyone, found.lower.copy(), features, found.labels, after, drift)
+        for i in range(20):
+            squares = [exact_square(x[i], center, scale) for center in centers]
+            own = squares.pop(found.labels[i])
+            assert Fraction(float(bounds.upper[i])) ** 2 >= own
+            assert Fraction(float(bounds.lower[i])) ** 2 <= min(squares)
+
+
+@pytest.mark.parametrize("d", [1, 3, 20])
+def test_movements_and_gaps_are_bounded_in_rationals(d):
+    """From above the way of each center and the longest of the others', from below half the gap to the next."""
+    x, old, new = moving(d, 40)
+    frame = Frame.of(x.min(axis=0), x.max(axis=0))
+    scale = Fraction(frame.scale)
+    own, others = moved(old.T, new.T, frame.scale)
+    drift = Drift.between(Target.of(old, frame), Target.of(new, frame))
+    ways = [exact_square(new[c], old[c], scale) for c in range(40)]
+    for c in range(40):
+        for bound, true in ((own, ways[c]), (others, max(ways[:c] + ways[c + 1 :]))):
+            assert true <= Fraction(float(bound[c])) ** 2 <= true * (1 + Fraction(2) ** -28)
+        assert Fraction(float(drift.own[c])) >= Fraction(float(own[c]))
+        assert Fraction(float(drift.others[c])) >= Fraction(float(others[c]))
+        gap = min(exact_square(new[c], new[e], scale) for e in range(40) if e != c)
+        assert (2 * Fraction(float(drift.half_gap[c]))) ** 2 <= gap
+
+
+def test_the_few_that_moved_are_all_that_did():
+    """Even by a bit: what their distance was bounded by before does not hold."""
+    x, old, _ = moving(3, 40)
+    frame = Frame.of(x.min(axis=0), x.max(axis=0))
+    new = old.copy()
+    new[[7, 20], [0, 2]] = np.nextafter(new[[7, 20], [0, 2]], 9)
+    assert Drift.between(Target.of(old, frame), Target.of(new, frame)).few.tolist() == [7, 20]
+
+
+def test_loosened_bounds_are_rounded_outwards():
+    """However often: each sum of two float32 numbers is on its side of the true one."""
+    rng = np.random.default_rng(0)
+    n = 500
+    bounds, labels = Bounds(n), np.arange(n, dtype=np.int32)
+    bounds.upper, bounds.lower = (rng.uniform(1, 2, n).astype(np.float32) for _ in range(2))
+    own, others = (rng.uniform(0, 1, n).astype(np.float32) for _ in range(2))
+    upper, lower = (array.astype(np.float64) for array in (bounds.upper + np.float32(0), bounds.lower + np.float32(0)))
+    bounds.loosen(slice(0, n), labels, Drift(own, others, np.zeros(n, np.float32), None))
+    assert (bounds.upper.astype(np.float64) >= upper + own).all()  # of these sums float64 rounds none
+    assert (bounds.lower.astype(np.float64) <= lower - others).all()
+
+
 def test_bounds_do_skip(make_points, device, ways, monkeypatch):
     """Otherwise the test above would show nothing."""
     if device != "cpu":
@@ -407,3 +520,17 @@ def test_scores_of_small_whole_numbers_are_their_distances(d, largest, offset):
 )
 def test_scores_of_other_numbers_are_not_trusted(x, why):
     assert not Rows(x, None, once=False).whole(Frame.of(x.min(axis=0), x.max(axis=0))), why
+
+
+@pytest.mark.parametrize("weights", [None, np.arange(1, 201)])
+def test_potentials_of_small_whole_numbers_are_sums_of_rounded_masses(weights):
+    """From a candidate between two of them D is a multiple of a quarter, which is rounded where a unit is larger."""
+    x = whole_points(5, 9)
+    frame = Frame.of(x.min(axis=0), x.max(axis=0))
+    found = []
+    for closest in (Whole(Rows(x, weights, once=False), frame), Plain(Rows(x, weights, once=False), [slice(None)], 1)):
+        closest.propose(x[:1])
+        closest.accept(0, -1)
+        closest.propose(np.concatenate([x[5:8], x[5:8] + 0.5]))
+        found.append([closest.potentials(exponent, True, 0) for exponent in range(-3, 4)])
+    assert found[0] == found[1]

@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import cosine_distances
 
 import gpukmeans
-from gpukmeans import KMeans, MiniBatchKMeans
+from gpukmeans import KMeans, MiniBatchKMeans, lloyd
 from gpukmeans.points import cuda, sparse
 from gpukmeans.points.numpy import NumPyPoints, tuned
 from gpukmeans.points.unit import UnitRows
@@ -87,6 +87,18 @@ WHOLE = {
     "one feature": lambda rng, n: rng.normal(size=(n, 1)),
     "one positive feature": lambda rng, n: rng.random((n, 1)) + 1,
 }
+
+
+def test_rows_that_nearly_cancel_have_a_direction_while_a_fit_goes_on(make_points):
+    """Sums of all rows know a mean of 2**-50 to a few bits. No other mean is near, but zero is."""
+    x = np.array([[1, 0, 0], [-1, 0.7 * 2.0**-49, 0.3 * 2.0**-49], *[[0, -1, 0]] * 100])
+    points, scales = make_points(x, unit=True)
+    centers = np.array([[0.0, 0.6, -0.8], [0, -1, 0]])
+    points.assign(centers)
+    coarse = scales.centers(points.sums()) * 2.0**50
+    assert np.abs(coarse[0] - [0, 0.7, 0.3]).max() > 2.0**-10
+    updated, _ = lloyd.update(points, scales, centers)
+    assert np.abs(updated[0] * math.hypot(0.7, 0.3) - [0, 0.7, 0.3]).max() < 2.0**-24
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -278,3 +278,4 @@ def test_squared_distance_adds_in_order(d):
     assert math.fsum((x[:, 0] ** 2).tolist()) > 1
     for copies in (1, 20, 4000):
         assert set(squared_distance(np.tile(x, copies), np.zeros((d, 1))).tolist()) == {1.0}
+    assert squared_distance(x[:, :1], np.zeros((d, 1))).tolist() == [1.0], "a point by itself"

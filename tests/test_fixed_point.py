@@ -103,6 +103,7 @@ MOVES = {
     "whole numbers, the largest sum": (at_the_ends(2**18, 32.0), 2, True),
     "whole numbers, beyond it": (at_the_ends(2**18, 33.0), 2, False),
     "whole numbers in many clusters": (rng.integers(0, 17, (900, 6)).astype(np.float64), 33, False),
+    "whole numbers about a middle that is no float32": (2.0**24 + 2 * rng.integers(0, 2, (300, 3)), 3, False),
     "halves": (rng.integers(0, 17, (900, 6)) / 2, 7, False),
     "ends of a range": (at_the_ends(50_000, 0.1), 2, False),
     "many terms": (rng.normal(size=(30_000, 5)), 12, False),
@@ -132,6 +133,18 @@ def test_sums_follow_rows_that_move(name):
         expected = np.zeros_like(sums.value)
         np.add.at(expected, labels, terms)
         assert np.array_equal(sums.value, expected)
+
+
+def test_halves_of_terms_are_added_where_float64_holds_their_sum():
+    """Of 2**22 rows nearly all are a single unit below the middle: an odd number, so that the sum of either half of
+    their 32 bits is no multiple of two, and above 2**53 no float64."""
+    x = np.full((2**22, 1), -(2.0**-40))
+    x[:3, 0] = -1.0, 1.0, 0.0
+    scales = Scales.of(np.array([-1.0]), np.array([1.0]), Weights.of_rows(len(x)))
+    assert scales.scale.tolist() == [2.0**40]
+    sums = Sums(1, Rows(x, None, once=False), scales, None)
+    labels = np.zeros(len(x), np.int32)
+    assert sums._change(slice(None), labels, None).tolist() == [[3 - 2**22, 2**22]]
 
 
 @pytest.mark.parametrize("weights", WEIGHINGS)
@@ -602,6 +615,31 @@ def test_a_center_lies_among_its_rows_and_is_right(kmeans, kind, weights):
                 assert min(values) <= found <= max(values)
                 within = (max(values) - min(values)) / 10**9 + 2 * Fraction(np.spacing(abs(float(mean))))
                 assert abs(found - mean) <= within
+
+
+def every_third(seed, first, others):
+    """3300 rows (n, 1), of which a third have their values from the one, and two thirds from the other."""
+    rng = np.random.default_rng(seed)
+    third = np.arange(3300) % 3 == 0
+    return np.where(third, rng.uniform(*first, 3300), rng.uniform(*others, 3300))[:, None]
+
+
+@pytest.mark.parametrize(("first", "others"), [((0, 0), (0, 1)), ((0, 1), (9, 10))])
+@pytest.mark.parametrize("far", [10.0, 2.0**60])
+def test_a_center_is_right_whichever_of_its_rows_are_looked_at(kmeans, first, others, far):
+    """Of many rows a sample may do for their extent, one in three here. It says little where all of it is at the one
+    place to which the common sums round, or where the mean lies outside."""
+    x = every_third(0, first, others)
+    x[1] = far
+    rows, init = x[x < far], [[5.0]] if far < 11 else [[0.0], [far]]
+    rows = x[:, 0] if far < 11 else rows
+    mean = math.fsum(rows.tolist()) / len(rows)
+    found = set()
+    for seed in range(3):
+        order = np.arange(len(x)) if seed == 0 else np.random.default_rng(seed).permutation(len(x))
+        found.add(float(kmeans(n_clusters=len(init), init=init).fit(x[order]).cluster_centers_[0, 0]))
+    assert len(found) == 1
+    assert abs(found.pop() - mean) <= np.ptp(rows) * 2.0**-30
 
 
 def test_the_order_of_weights_does_not_set_the_scales():

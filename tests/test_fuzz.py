@@ -49,7 +49,7 @@ def explore(request, slow) -> Callable[..., None]:
 
         always = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": list(HealthCheck)}
         if not seconds:
-            settings(**always, derandomize=True, max_examples=examples // 4 if slow else examples)(example())()
+            settings(**always, derandomize=True, max_examples=examples // 10 if slow else examples)(example())()
             return
         until, turns = time.monotonic() + seconds, 0
         while time.monotonic() < until:

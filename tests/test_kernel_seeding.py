@@ -183,6 +183,23 @@ def test_a_row_whose_mass_is_nothing_is_left(address, monkeypatch, near, far, we
     assert found[1][made] == expected[1][made] > 1
 
 
+@pytest.mark.parametrize("another", [False, True])
+def test_the_device_goes_on_from_a_center_that_it_found(address, another):
+    """Of which it knows the row, from which others are measured: not where another was looked up in between."""
+    x = values("float64", 60, 3)
+    points = CudaPoints(address, x)
+    lloyd.prepare(points, *points.extent())
+    points.restart()
+    points.total(None)
+    center = points.find([7])
+    if another:
+        points.find([30])
+    points.propose(center)
+    farthest = points.accept(0)
+    added, _ = points.accept_drawn(np.full((4, 3), 0.5), farthest)
+    assert len(added) == (0 if another else 4)
+
+
 @pytest.mark.parametrize("weighing", ["none", "copies"])
 def test_seeding_waits_for_no_center(address, monkeypatch, weighing):
     x = values("float32", 2000, 3)

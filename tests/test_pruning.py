@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from host_cuda.runtime import HostCuda
@@ -145,21 +147,22 @@ def test_long_ways_are_begun_anew(address, monkeypatch):
 
 
 def test_bounds_end_where_their_memory_serves_others(address):
-    """Searching far rows, and seeding anew."""
+    """Searching far rows, and seeding anew: what stands there then would let rows keep labels that change."""
     x = blobs(300, 2, 5)
     found, (expected, _) = both(address, x)
-    centers = x[:5]
     for points in (found, expected):
-        points.assign(centers)
-        points.farthest(centers, 3)
-        points.assign(centers + 0.01)
+        points.assign(x[:5])
+        points.assign(x[:5])
+        points.farthest(x[:5], 3)
+        points.assign(x[50:55])
     agree(found, expected)
     for points in (found, expected):
+        points.assign(x[50:55])
         points.restart()
         points.propose(x[:1])
         points.accept(0)
         points.restart()
-        points.assign(centers + 0.02)
+        points.assign(x[100:105])
     agree(found, expected)
 
 
@@ -184,6 +187,52 @@ def test_no_race_and_no_order_of_threads(monkeypatch, seed, n, d, k):
         expected.assign(centers)
         agree(found, expected)
         centers, _ = lloyd.update(expected, scales, centers)
+
+
+@pytest.mark.parametrize(("d", "capability"), [(3, "90"), (20, "86"), (20, "90")])
+def test_what_is_kept_of_rows_bounds_their_distances_in_rationals(d, capability):
+    """When they are compared with all centers, tensor cores or not, and when the distance to their own is measured."""
+    rng = np.random.default_rng(0)
+    x, centers = rng.uniform(-1, 1, (300, d)), rng.uniform(-1, 1, (34, d)) / 8
+    points, _ = both(HostCuda(build="fast", seed=1, capability=capability), x)
+    moved = centers + rng.normal(size=centers.shape) * 2.0**-9
+    scale = Fraction(points._frame.scale)
+
+    def squares(i, centers):
+        """To the row's own center, and the least to another."""
+        steps = [[Fraction(v) - Fraction(c) for v, c in zip(x[i], center, strict=True)] for center in centers]
+        found = [sum(step * step for step in row) * scale**2 for row in steps]
+        return found.pop(labels[i]), min(found)
+
+    points.assign(centers)
+    labels, kept = points.labels(), points._spare.get().view(np.float32).reshape(2, -1)
+    for i in np.flatnonzero(kept[0] > -1e37)[:25]:
+        room, reach = (Fraction(float(value)) for value in kept[:, i])
+        own, others = squares(i, centers)
+        assert 0 <= reach**2 <= others
+        assert (reach - room) ** 2 >= own
+    points.assign(moved)
+    drift = points._by.proposals._drift.get().reshape(4, -1)
+    now = points._spare.get().view(np.float32).reshape(2, -1)
+    measured = np.flatnonzero((now[0] != kept[0]) & (now[1] == kept[1]))
+    assert len(measured) > 20
+    for i in measured[:50]:
+        room, reach = (Fraction(float(value)) for value in now[:, i])
+        _, down, others_up, _ = (Fraction(float(value)) for value in drift[:, labels[i]])
+        assert (reach - others_up - (room - down)) ** 2 >= squares(i, moved)[0]
+
+
+def test_of_more_rows_than_a_list_can_name_all_are_compared(address, monkeypatch):
+    x = blobs(300, 2, 5)
+    compared = []
+    for most in (len(x), len(x) - 1):
+        monkeypatch.setattr(proposals, "MOST_LISTED", most)
+        points, _ = both(address, x)
+        for _ in range(3):
+            points.assign(x[:5])
+        compared.append(points.compared)
+    assert compared[0] < 2 * len(x)
+    assert compared[1] == 3 * len(x)
 
 
 def test_movement_adds_up_from_above(address, monkeypatch):

@@ -14,7 +14,9 @@ from reference import Reference, distances, log2_up
 from sklearn.datasets import make_blobs
 
 from gpukmeans import dispatch
+from gpukmeans.points.closest import BLOCK, Blocks
 from gpukmeans.points.numpy import tuned
+from gpukmeans.points.rows import Rows
 from gpukmeans.seeding import kmeans_parallel, kmeans_plusplus, random, rank, ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -195,6 +197,75 @@ def test_a_candidate_that_is_only_just_closer_counts(make_points, ways, d):
             assert points.potentials(power, exact=True)[0] == [expected], (name, candidate)
             assert points.accept(0) == (candidate * candidate if moved else 1.0), (name, candidate)
             assert points.total(power) == expected, (name, candidate)
+
+
+def test_a_candidate_that_is_closer_by_less_than_scores_can_tell_counts(make_points, brute_distances, ways):
+    """Each row lies between two others, in a corner of the range, and is nearer to the second by its last bits."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        d = 30
+        row = rng.uniform(0.9, 1, d)
+        step = rng.normal(size=d) * 1e-3
+        center, candidate = row + step, row - step * (1 - 2.0**-40)
+        x = np.array([row, center, candidate, -np.ones(d), np.ones(d)])
+        before, after = brute_distances(x, np.array([center, candidate])).T
+        assert after[0] < before[0]
+        for name in ways.some("plain", "scores"):
+            with tuned(**ways[name]):
+                points, _ = make_points(x)
+            points.restart()
+            points.propose(center[None])
+            power = 62 - 3 - log2_up(points.accept(0))
+            points.total(power)
+            points.propose(candidate[None])
+            points.accept(0)
+            expected = sum(round(left * 2.0**power) for left in np.minimum(before, after).tolist())
+            assert points.total(power) == expected, name
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-520, 2.0**-535])
+@pytest.mark.parametrize("d", [2, 3, 4])
+def test_boxes_bear_rounding(brute_distances, monkeypatch, d, scale):
+    """Blocks of one location each, half way between a center and a candidate, whose D differ by their last bits.
+    Nobody says in which order einsum adds, or what it fuses: here each sum comes out a bit too large."""
+    rng = np.random.default_rng(d)
+    center, candidate = rng.random((2, d))
+    away = candidate - center
+    aside = rng.normal(size=(600, d))
+    aside -= np.outer(aside @ away / (away @ away), away)
+    locations = ((center + candidate) / 2 + aside) * scale
+    center, candidate = center * scale, candidate * scale
+    before, after = brute_distances(locations, np.array([center, candidate])).T
+    assert np.count_nonzero(before != after) > 100
+    blocks = Blocks(Rows(np.asfortranarray(np.repeat(locations, BLOCK, axis=0)), None, once=True), 1)
+    einsum = np.einsum
+    monkeypatch.setattr(np, "einsum", lambda *operands: np.nextafter(einsum(*operands), np.inf))
+    for chosen in (center, candidate):
+        blocks.propose(chosen[None])
+        blocks.accept(0, 0)
+    assert blocks.closest.reshape(600, BLOCK).T.tolist() == [np.minimum(before, after).tolist()] * BLOCK
+
+
+@pytest.mark.parametrize("weighing", WEIGHTS)
+def test_bounds_on_potentials_hold_where_masses_are_of_few_bits(make_points, ways, weighing):
+    """Where a far row of little weight sets the scale, others round to a few units, and all may round one way."""
+    rng = np.random.default_rng(5)
+    x, weights = rng.normal(size=(200, 20)), WEIGHTS[weighing](rng, 200)
+    reference = Reference(x, weights)
+    closest = reference.distances_to(x[0])
+    for name in ways.some("plain", "scores"):
+        with tuned(**ways[name]):
+            points, _ = make_points(x, weights)
+        points.restart()
+        points.propose(x[:1])
+        points.accept(0)
+        points.propose(x[1:9])
+        for power in range(-9, 4):
+            points.total(power)
+            low, high = points.potentials(power, exact=False)
+            for c in range(8):
+                left = np.minimum(closest, reference.distances_to(x[1 + c]))
+                assert low[c] <= sum(reference.masses(left, power)) <= high[c], (name, power)
 
 
 @pytest.mark.parametrize("name", ["scores", "arrange", "merge", "2 threads"])

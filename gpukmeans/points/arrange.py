@@ -3,8 +3,9 @@
 A photograph has far fewer colors than pixels, and neighbours in color prune together. One sort gives
 both: rows are keyed by their place on the Morton curve (few features) or by a hash (many), and runs of
 equal rows merge. The key only has to bring equal rows together; rows are compared before they merge,
-so a poor key costs time, never an answer. Merged rows add their weights, which is exact, because
-only integer weights are merged.
+so a poor key costs time, never an answer (test_distance.test_fit_is_brute_force_at_sizes_that_sort_and_merge fails if
+a feature is not compared). Merged rows add their weights, which is exact, because only integer weights are merged
+(test_fixed_point.test_sums_are_the_integer_sums fails if others are).
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def _morton(x: NDArray[Any], low: Floats, high: Floats) -> NDArray[np.uint64]:
     """Each feature cut to 32 // d (at most 16) bits, the bits interleaved, as uint64."""
     n, d = x.shape
     bits = min(16, 32 // d)
-    # A feature narrower than the least normal number has one cell: its scale would overflow.
+    # A feature narrower than the least normal number has one cell: its scale would overflow
+    # (test_distance.test_fit_is_brute_force_on_hard_data fails without it).
     span = high - low
     wide = span >= 2.0**-1000
     scale = np.where(wide, (2.0**bits - 1) / np.where(wide, span, 1.0), 0.0)

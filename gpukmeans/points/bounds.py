@@ -4,7 +4,8 @@ Hamerly, "Making k-means even faster" (SDM 2010): one upper bound on the distanc
 center, one lower bound on the distance to every other; each iteration they loosen by how far centers
 moved, and only points whose bounds cross are looked at. The runner-up's score, which the certificate
 needs anyway, is the lower bound. Distances are in the frame's units, float32, every rounding directed
-so that a bound stays a bound; a point is skipped only if its label is certain under Rule 1.
+so that a bound stays a bound; a point is skipped only if its label is certain under Rule 1
+(test_certificate.test_bounds_never_keep_a_wrong_label fails if bounds follow the centers half the way).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _FEW_MOVED = 0.25
 
 
 def _round_up(values: NDArray[np.float64]) -> F32:
+    """Without it test_certificate.test_movements_and_gaps_are_bounded_in_rationals fails."""
     return np.nextafter(values.astype(np.float32), np.float32(np.inf))
 
 
@@ -39,6 +41,7 @@ def distance_bounds(d: int) -> tuple[float, float, float]:
     """What a float32 distance between a row and a center in the frame is multiplied by, what is added for each unit of
     Z, and what besides, to bound the true one from above: the norm's own roundings, relatively; those of y and z, whose
     norms are at most sqrt(d) and Z, and what may have underflowed, absolutely. The product and the sum round too.
+    (test_certificate.test_bounds_bound_distances_in_rationals fails without these.)
     """
     return 1 + (d + 12) * U32, 1.11 * U32, math.sqrt(d) * (1.11 * U32 + 2.0**-60)
 
@@ -46,7 +49,8 @@ def distance_bounds(d: int) -> tuple[float, float, float]:
 def moved(old: Floats, new: Floats, scale: float) -> tuple[Floats, Floats]:
     """How far each of k centers (d, k) moved, and the most that any other did: (k,), from above, times scale.
 
-    2**-30 is more than the roundings of up to 2**17 squares.
+    2**-30 is more than the roundings of up to 2**17 squares
+    (test_certificate.test_movements_and_gaps_are_bounded_in_rationals fails without it).
     """
     step = new - old
     step *= step
@@ -62,7 +66,8 @@ def moved(old: Floats, new: Floats, scale: float) -> tuple[Floats, Floats]:
 class Drift:
     """Per label: how far its center moved, the most any other center moved, and half the distance
     to the nearest other center; (k,) float32. few: the centers that moved, where these are so few that
-    distances to all of them are soon measured."""
+    distances to all of them are soon measured (test_certificate.test_the_few_that_moved_are_all_that_did fails if one
+    is missing)."""
 
     own: F32
     others: F32
@@ -91,6 +96,7 @@ class Drift:
         gaps += norms[:, None]
         np.fill_diagonal(gaps, np.inf)
         # d + 8 roundings of terms whose magnitudes add up to 4 Z^2, and those of z itself
+        # (test_certificate.test_movements_and_gaps_are_bounded_in_rationals fails without these, or without 2**-20)
         least = gaps.min(axis=1) - (d + 12) * 2.0**-50 * float(norms.max())
         half = np.sqrt(np.maximum(least, 0.0)) * (0.5 - 2.0**-20)
         return half.astype(np.float32)
@@ -107,7 +113,10 @@ class Bounds:
         self, rows: slice, labels: NDArray[np.int32], drift: Drift
     ) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
         """Account for the centers' movement; returns the rows that must be looked at, ascending, and, if
-        few centers moved, the lower bounds that these had before."""
+        few centers moved, the lower bounds that these had before.
+
+        test_certificate.test_loosened_bounds_are_rounded_outwards fails if sums are rounded to the nearest.
+        """
         upper, lower = self.upper[rows], self.lower[rows]
         before = None if drift.few is None else lower.copy()
         upper += drift.own.take(labels)

@@ -98,8 +98,14 @@ class Whole(Plain):
         super().lower(distance)
 
     def potentials(self, exponent: int, exact: bool, total: int) -> Potentials:
+<<<<<<< HEAD
         # Quarters add up exactly in float64, for at most 2**18 rows, and need no rounding at this scale.
         if self.weights is not None or exponent < 2 or not self.quarters:
+=======
+        # Quarters add up exactly in float64, for at most 2**18 rows, and need no rounding at this scale
+        # (test_certificate.test_potentials_of_small_whole_numbers_are_sums_of_rounded_masses fails without it).
+        if self.weights is not None or exponent < 2:
+>>>>>>> guards
             return super().potentials(exponent, exact, total)
         totals = [int(left) for left in np.ldexp(np.add.reduce(self.proposed, axis=1), exponent).tolist()]
         return totals, totals
@@ -127,6 +133,8 @@ class Filtered:
             scores = _scores(columns, features)
             margin = self.frame.margin(features.norms, largest_z)
             closest = (self.closest[rows] * square).astype(np.float32)
+            # test_randomness.test_a_candidate_that_is_closer_by_less_than_scores_can_tell_counts fails without the
+            # margin.
             np.less(scores - margin, closest * np.float32(1 + 2.0**-22), out=self.may_improve[:, rows])
             np.minimum(scores, closest, out=scores)
             weights = self.rows.weights_of(rows)
@@ -136,14 +144,16 @@ class Filtered:
 
         parts = run(score, self.pieces, self.threads)
         potential = sum(part[0] for part in parts)
-        # Rounding `closest` to float32, and at most n + 8 roundings in the float64 sums.
+        # Rounding `closest` to float32, and at most n + 8 roundings in the float64 sums. Beside the margins, without
+        # which test_randomness.test_every_potential_is_the_integer_sum fails.
         rounding = 2.0**-23 + (len(self.closest) + 8) * 2.0**-52
         error = sum(part[1] for part in parts) + np.abs(potential) * rounding
         self.bounds = (potential - error) / square, (potential + error) / square
 
     def potentials(self, exponent: int, exact: bool, total: int) -> Potentials:
         if not exact:
-            # Rounding to fixed point moves each term by half a unit before its weight and half after.
+            # Rounding to fixed point moves each term by half a unit before its weight and half after
+            # (test_randomness.test_bounds_on_potentials_hold_where_masses_are_of_few_bits fails without it).
             slack = self.summary.total + self.summary.copies
             low, high = (np.ldexp(bound, exponent) for bound in self.bounds)
             return low - slack, high + slack
@@ -197,7 +207,7 @@ class Blocks:
     """Blocks of neighbours with bounding boxes. rows: feature-major, in the order of a curve.
 
     The last block is filled up with copies of the last point that count as chosen: at distance zero
-    they never come closer and weigh nothing.
+    they never come closer and weigh nothing (test_randomness.test_every_potential_is_the_integer_sum fails without it).
     """
 
     def __init__(self, rows: Rows, threads: int) -> None:
@@ -232,7 +242,7 @@ class Blocks:
         self.candidates = candidates
         at = candidates.T[:, :, None]
         # A block is skipped only if its D are certainly no smaller: the box is off by a few
-        # roundings, D may underflow.
+        # roundings, D may underflow (test_randomness.test_boxes_bear_rounding fails without either).
         reach = self.farthest * (1 + 2.0**-40) + 2.0**-1000 * (self.farthest > 0)
         near = np.empty((len(candidates), len(reach)), bool)
         for a in range(0, len(reach), _BOXES):

@@ -199,7 +199,8 @@ class CudaPoints:
         return by
 
     def _memory_for_bounds(self) -> Bounds:
-        """That of seeding; none while seeding needs it, or where no later assignment would profit."""
+        """That of seeding; none while seeding needs it (test_kernel_seeding.test_every_step_of_seeding_is_numpys fails
+        without that), or where no later assignment would profit."""
         return self._scratch if self._lasting and self._alone and self._seeds.closest is None else None
 
     def _labelled(self) -> Labels:
@@ -244,6 +245,7 @@ class CudaPoints:
 
     def farthest(self, centers: Floats, m: int) -> Farthest:
         by = self._labelled()
+        # test_pruning.test_bounds_end_where_their_memory_serves_others fails without it.
         by.proposals.forget()
         labels = by.there
         # Seeding may be under way, and need that memory itself.
@@ -329,7 +331,9 @@ class CudaPoints:
 
     def accept(self, candidate: int) -> float:
         if self._seeds.closest is None and self._by is not None:
-            self._by.proposals.forget()  # its bounds are in the same memory
+            # Its bounds are in the same memory (test_pruning.test_bounds_end_where_their_memory_serves_others fails
+            # without it).
+            self._by.proposals.forget()
         return self._seeds.accept(*self._rows(), candidate, self._scratch())
 
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:

@@ -1,8 +1,9 @@
 """The labels of rows on a GPU by k centers, the sums of the clusters, and the next assignment, which begins early.
 
 What the driver of a fit asks next are the means of what it was answered. So that assignment is under way while the
-host makes its centers, and answers come with the centers that they are of. Should others be asked for, or the labels by
-those before, labels and sums change to these as to any.
+host makes its centers, and answers come with the centers that they are of
+(test_guesses.test_a_guess_counts_for_the_very_bits_alone fails if nearly the same will do). Should others be asked for,
+or the labels by those before, labels and sums change to these as to any.
 """
 
 from __future__ import annotations
@@ -158,6 +159,7 @@ class Labels:
         if self._sums is None or self._scales is None or not self._guessing or self._unheeded > 1:
             return None
         sums = self._clusters(self._sums)
+        # test_guesses.test_whatever_is_asked_next_is_answered fails of empty clusters.
         return self._scales.centers(sums) if sums[:, -1].all() else None
 
     def _guess_next(self, rows: Rows, bounds: Bounds, answers: NDArray[np.uint64]) -> None:
@@ -175,7 +177,9 @@ class Labels:
             self._guess, self._guess_listed = answer, self.proposals.listed
 
     def catch_up(self, rows: Rows, bounds: Bounds) -> None:
-        """Should the device be astray, go back to the labels and sums of the centers last asked for."""
+        """Should the device be astray, go back to the labels and sums of the centers last asked for
+        (test_guesses.test_whatever_is_asked_next_is_answered fails without it after a guess that changed labels, and
+        test_guesses.test_memory_may_run_out_at_any_launch_or_answer after an answer that did not come)."""
         if not self._astray:
             return
         if self._guess is None or self._guess.wait()[0] > 0:

@@ -1,6 +1,7 @@
 """The assignment step on NumPy: float32 scores propose, D decides (Rule 2).
 
-Two layouts of the scores, for few centers and for many, give the same proposals.
+Two layouts of the scores, for few centers and for many, give the same proposals
+(test_certificate.test_near_ties_are_decided_by_distance fails without the margin in either).
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def exact_nearest(x: Floats, centers: Floats) -> NDArray[np.int64]:
 
 
 def nearest(features: Features, target: Target, exact: Callable[[NDArray[np.int64]], Floats], bounds: bool) -> Nearest:
-    """The nearest centers of m points, with bounds if asked for.
+    """The nearest centers of m points, with bounds if asked for, which the margin loosens
+    (test_certificate.test_bounds_bound_distances_in_rationals fails without it).
 
     exact(i): points i as (d, len(i)) float64.
     """
@@ -108,7 +110,8 @@ def _below(square: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def least_distance(features: Features, target: Target, among: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Lower bounds on the distance of m points to the nearest of some centers, (m,) in the frame's units."""
+    """Lower bounds on the distance of m points to the nearest of some centers, (m,) in the frame's units
+    (test_certificate.test_bounds_bound_distances_in_rationals fails without the margin)."""
     assert target.frame is not None
     y, norms = features
     scores = np.empty((len(among), len(y)), np.float32)

@@ -170,6 +170,7 @@ class NumPyPoints:
     def assign(self, centers: Floats) -> int:
         k, m = len(centers), self._rows.m
         if self._target is None or self._target.centers.shape[1] != k:
+            # test_one_answer.test_one_points_serves_many_assignments fails if labels of other centers stay.
             self._labels = np.full(m, -1, np.int32)
             self._target = self._bounds = None
         scores = m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
@@ -221,7 +222,8 @@ class NumPyPoints:
     ) -> NDArray[np.int64]:
         """Those of rows whose label may change when some distances are measured (`Bounds.tighten`).
 
-        Where a first part shows that it excludes too few, the rest is left as it is.
+        Where a first part shows that it excludes too few, the rest is left as it is
+        (test_certificate.test_bounds_never_keep_a_wrong_label_of_many_pieces fails if it is left out).
         """
         assert self._bounds is not None
         assert target.frame is not None

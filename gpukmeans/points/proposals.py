@@ -18,7 +18,8 @@ from gpukmeans.points.gpu import BLOCK, Gpu
 # Rows of a thread of active.
 EACH = 4
 
-# Rows on a list are known by int32.
+# Rows on a list are known by int32 (test_pruning.test_of_more_rows_than_a_list_can_name_all_are_compared fails without
+# it).
 MOST_LISTED = 2**31 - 1
 
 # Bounds are kept from so many centers on: below, comparing a row with all of them takes no longer than reading what

@@ -2,6 +2,8 @@
 
 For large data the sums are kept over runs of rows and follow the few masses that a new center
 changes; a rank is then looked up in the runs first and among one run's rows second.
+test_randomness.test_totals_follow_few_changes_among_many_rows fails if sums are kept when more changed, or the scale
+did, or if changes of a place are those of one row where it has several.
 """
 
 from __future__ import annotations

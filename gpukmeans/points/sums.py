@@ -24,7 +24,8 @@ from gpukmeans.points.rows import Rows
 _PIECE = 2**17
 
 # Up to this many products of a cluster and a term, the dense product is the faster one. It also keeps the
-# rows below the 2**21 whose halves may be added.
+# rows below the 2**21 whose halves may be added
+# (test_fixed_point.test_halves_of_terms_are_added_where_float64_holds_their_sum fails without it).
 _FEW_PRODUCTS = 2**19
 
 # Up to this many clusters, dense products of features take less time than to make the terms.
@@ -75,7 +76,8 @@ class Sums:
 
 def _unit(rows: Rows, scales: Scales, frame: Frame) -> Floats | None:
     """The terms (d + 1) that features of one stand for; None unless float32 sums of features are exact, and measure
-    from where the terms do (test_cosine_of_rows_that_are_whole fails without this).
+    from where the terms do (test_fixed_point.test_sums_follow_rows_that_move fails without either, and
+    test_fixed_point.test_sums_are_the_integer_sums if rows have weights).
 
     In halves, as in `Rows.whole`, the sum of m features is at most m R. Their terms are whole numbers too:
     with at most 2**18 rows and R below 2**12, every feature that is not constant has a scale of 2**32 or more.
