@@ -98,14 +98,10 @@ class Whole(Plain):
         super().lower(distance)
 
     def potentials(self, exponent: int, exact: bool, total: int) -> Potentials:
-<<<<<<< HEAD
-        # Quarters add up exactly in float64, for at most 2**18 rows, and need no rounding at this scale.
-        if self.weights is not None or exponent < 2 or not self.quarters:
-=======
         # Quarters add up exactly in float64, for at most 2**18 rows, and need no rounding at this scale
-        # (test_certificate.test_potentials_of_small_whole_numbers_are_sums_of_rounded_masses fails without it).
-        if self.weights is not None or exponent < 2:
->>>>>>> guards
+        # (test_certificate.test_potentials_of_small_whole_numbers_are_sums_of_rounded_masses fails without it, and
+        # test_sharded.test_what_is_true_of_a_part_may_not_be_of_all if others than quarters are added up).
+        if self.weights is not None or exponent < 2 or not self.quarters:
             return super().potentials(exponent, exact, total)
         totals = [int(left) for left in np.ldexp(np.add.reduce(self.proposed, axis=1), exponent).tolist()]
         return totals, totals

@@ -100,17 +100,11 @@ class Rows:
         """Whether all values are small whole numbers, as counts and pixels are: float32 features and scores
         are then exact.
 
-<<<<<<< HEAD
         A midpoint of whole numbers is a multiple of a half, and so are coordinates relative to it; where these rows are
-        some of all, it may be no such midpoint. With R the largest of the coordinates in halves, no partial sum of a
-        score or of D, in any order, exceeds 4 d R^2 quarters, and float32 holds all whole numbers up to 2**24.
-=======
-        A midpoint of whole numbers is a multiple of a half, and so are coordinates relative to it. With R
-        the largest of these in halves, no partial sum of a score or of D, in any order, exceeds 4 d R^2
-        quarters, and float32 holds all whole numbers up to 2**24
-        (test_certificate.test_scores_of_other_numbers_are_not_trusted fails without that limit, or if some rows are
-        not looked at).
->>>>>>> guards
+        some of all, it may be no such midpoint (test_sharded.test_what_is_true_of_a_part_may_not_be_of_all). With R the
+        largest of the coordinates in halves, no partial sum of a score or of D, in any order, exceeds 4 d R^2 quarters,
+        and float32 holds all whole numbers up to 2**24 (test_certificate.test_scores_of_other_numbers_are_not_trusted
+        fails without that limit, or if some rows are not looked at).
         """
         if self._whole is None:
             fits = self.small and 4 * self.d * 4 ** (1 - frame.exponent) <= 2**24
