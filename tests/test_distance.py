@@ -279,3 +279,9 @@ def test_squared_distance_adds_in_order(d):
     for copies in (1, 20, 4000):
         assert set(squared_distance(np.tile(x, copies), np.zeros((d, 1))).tolist()) == {1.0}
     assert squared_distance(x[:, :1], np.zeros((d, 1))).tolist() == [1.0], "a point by itself"
+
+
+def test_no_distance_within_the_largest_magnitude_overflows():
+    """Of up to 2**20 features."""
+    x = np.full((2**20, 1), LARGEST_MAGNITUDE)
+    assert squared_distance(x, -x).tolist() == [2.0**1022]

@@ -676,6 +676,16 @@ def test_an_outlier_costs_the_inertia_of_the_others_nothing(kmeans):
     assert model.inertia_ == pytest.approx(float(exact), rel=1e-15, abs=0)
 
 
+@pytest.mark.parametrize("spread", [2.0**-20, 2.0**-26, 2.0**-200])
+def test_an_inertia_far_below_what_it_might_be_is_summed_again(kmeans, spread):
+    """Rows so near to two centers, which are so far apart, that a row's D is a few units of either part, or less."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(30, 1)) * spread, [[2.0**20]] * 2])
+    model = kmeans(n_clusters=2, init=[[0.0], [2.0**20]]).fit(x)
+    exact = Reference(x).inertia(model.labels_, model.cluster_centers_)
+    assert abs(Fraction(model.inertia_) - exact) <= exact * Fraction(2) ** -40
+
+
 def test_an_inertia_of_fractional_weights_does_not_overflow_on_the_way(kmeans):
     """The product of D and a weight may exceed float64 where neither does: 2**1002 * 1e9."""
     x, w = np.array([[-(2.0**500)], [2.0**500]]), np.full(2, 1e9 + 0.5)

@@ -191,11 +191,13 @@ def test_no_race_and_no_order_of_threads(monkeypatch, seed, n, d, k):
 
 @pytest.mark.parametrize(("d", "capability"), [(3, "90"), (20, "86"), (20, "90")])
 def test_what_is_kept_of_rows_bounds_their_distances_in_rationals(d, capability):
-    """When they are compared with all centers, tensor cores or not, and when the distance to their own is measured."""
+    """When they are compared with all centers, tensor cores or not, and when the distance to their own is measured. In
+    a corner of the frame, where scores err by more than distances of that length do."""
     rng = np.random.default_rng(0)
-    x, centers = rng.uniform(-1, 1, (300, d)), rng.uniform(-1, 1, (34, d)) / 8
+    x, centers = rng.uniform(0.9, 1, (300, d)), rng.uniform(0.9, 1, (34, d))
+    x[0] = -1
     points, _ = both(HostCuda(build="fast", seed=1, capability=capability), x)
-    moved = centers + rng.normal(size=centers.shape) * 2.0**-9
+    moved = centers + rng.normal(size=centers.shape) * 2.0**-12
     scale = Fraction(points._frame.scale)
 
     def squares(i, centers):
@@ -215,7 +217,7 @@ def test_what_is_kept_of_rows_bounds_their_distances_in_rationals(d, capability)
     drift = points._by.proposals._drift.get().reshape(4, -1)
     now = points._spare.get().view(np.float32).reshape(2, -1)
     measured = np.flatnonzero((now[0] != kept[0]) & (now[1] == kept[1]))
-    assert len(measured) > 20
+    assert len(measured) > 10
     for i in measured[:50]:
         room, reach = (Fraction(float(value)) for value in now[:, i])
         _, down, others_up, _ = (Fraction(float(value)) for value in drift[:, labels[i]])

@@ -96,14 +96,16 @@ def test_a_value_that_is_nan_shows_in_the_extent_of_all(made):
 def test_parts_know_where_the_centers_of_others_are(made, d):
     """Of rows in order, each part has a small piece, or a single location, far from most centers. Scores serve there as
     well: compared within the extent of all rows, hardly any row is left to D."""
-    x = np.repeat(np.arange(12.0), 50)[:, None] * 1000 + rng.normal(size=(600, d)) * (np.arange(600) >= 300)[:, None]
+    counts = [300, *[27] * 10, 30]
+    x = np.repeat(np.arange(12.0), counts)[:, None] * 1e20
+    x = x + rng.normal(size=(600, d)) * 1e17 * (np.arange(600) >= 300)[:, None]
     points = made(x)
     scales = lloyd.prepare(points, *points.extent())
-    centers = x[25::50]
+    centers = x[np.cumsum(counts) - 1]
     for _ in range(3):
         points.assign(centers)
         centers, _ = lloyd.update(points, scales, centers)
-    assert points.labels().tolist() == np.repeat(np.arange(12), 50).tolist()
+    assert points.labels().tolist() == np.repeat(np.arange(12), counts).tolist()
     assert points.uncertain < 20
 
 
