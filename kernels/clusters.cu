@@ -1,10 +1,9 @@
 // The rows of some clusters looked at once more: their extents, and their sums at scales of the clusters' own. Asked for
 // where the sums that settle.cu keeps up are too coarse for a cluster, and of all clusters at the end of a fit.
 //
-// A thread takes one row. Extremes compare with what global memory has before they write to it: after a cluster's first
-// rows few values are new ones.
-// Traffic: 4 bytes a row for the label; the rows of the clusters that are asked for once, and for each value of theirs a
-// key of the extents, or an addition to the sums, in the second-level cache.
+// A thread takes one row.
+// Traffic: 4 bytes a row for the label; the rows of the clusters that are asked for once, and for each value of theirs
+// two comparisons, or an addition, that the second-level cache makes: none of them waits for an answer.
 
 #include "common.cuh"
 
@@ -33,9 +32,8 @@ extents(const X* __restrict__ x, long long n, int d, const int* __restrict__ lab
         uint64* largest = least + (int64)m * d;
         for (int j = 0; j < d; j++) {
             uint64 key = order_key(value(row[j]));
-            // What is read may be old, which only costs a needless attempt.
-            if (key < *(volatile uint64*)(least + j)) atomicMin(least + j, key);
-            if (key > *(volatile uint64*)(largest + j)) atomicMax(largest + j, key);
+            atomicMin(least + j, key);
+            atomicMax(largest + j, key);
         }
     }
 }
