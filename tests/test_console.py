@@ -48,6 +48,18 @@ runpy.run_module("gpukmeans", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_ignored():
+    """What the tests were started by, such as nohup, may have SIGHUP ignored, which the command would then leave so. A
+    handler of this process is none of the processes that it starts."""
+    if os.name == "posix":
+        before = signal.signal(signal.SIGHUP, lambda *_: None)
+        yield
+        signal.signal(signal.SIGHUP, before)
+    else:
+        yield
+
+
 @POSIX
 @pytest.mark.parametrize(
     ("number", "at"),
