@@ -25,7 +25,8 @@ Ints = NDArray[np.int64]
 # A sum must stay below 2**63; one bit is kept for the half that each rounding may add.
 SUM_BITS = 62
 
-# Beyond this, (2 * x)**2 summed over up to 2**20 features would pass the largest float64, 2**1024.
+# Beyond this, (2 * x)**2 summed over up to 2**20 features would pass the largest float64, 2**1024
+# (test_distance.test_no_distance_within_the_largest_magnitude_overflows fails without it).
 LARGEST_MAGNITUDE = 2.0**500
 
 # Up to this many features D is computed feature by feature, in fewer passes over memory.
@@ -106,7 +107,9 @@ def unit(x: Floats) -> Floats:
     no square overflows and only what is lost in the sum underflows; its length is then the root of D to zero (Rule 1),
     and each coordinate is divided by it. Product, root and quotient are rounded once each. The power of two itself
     stays within 2**-1022 to 2**1022, where it is a normal float64: larger numbers come to be below four, and subnormal
-    ones, of which 2**-1074 is the least, at least 2**-52.
+    ones, of which 2**-1074 is the least, at least 2**-52
+    (test_cosine.test_rows_are_brought_to_length_one_as_a_plain_loop_does fails without these limits, and
+    test_cosine.test_rows_that_are_zero_stay_zero if zero is divided by its length).
     """
     with np.errstate(invalid="ignore"):
         _, exponent = np.frexp(np.abs(x).max(axis=0))
@@ -219,7 +222,8 @@ def weigh(terms: Floats, weights: Floats | Ints | None) -> Ints:
     if weights.dtype == np.int64:
         return terms.astype(np.int64) * weights.astype(np.int64, copy=False)
     whole = weights == np.rint(weights)
-    # Only sums over whole weights are sure to hold the terms themselves.
+    # Only sums over whole weights are sure to hold the terms themselves
+    # (test_fixed_point.test_sums_are_the_integer_sums fails if all count as whole).
     copies = np.where(whole, terms, 0.0).astype(np.int64) * np.where(whole, weights, 0.0).astype(np.int64)
     return np.where(whole, copies, np.rint(terms * weights).astype(np.int64))
 
@@ -417,7 +421,8 @@ class Inertia:
     def finer(self, units: int, scales: Scales, centers: Floats) -> Inertia | None:
         """The split for a sum that is no more than this one, the same in `sums` of it; None if this one will do.
 
-        Each copy of a row is rounded by half a unit.
+        Each copy of a row is rounded by half a unit
+        (test_fixed_point.test_an_inertia_far_below_what_it_might_be_is_summed_again fails if fewer will do).
         """
         copies = 1 << ceil_log2(scales.weights.copies)
         if units >= copies << 40:
@@ -577,6 +582,7 @@ class Frame:
         Together with what does not change, rounding y and z, adding |z|^2 and D's own error, a score is off by at most
         u [(0.066 d' + 115.4) |y|^2 + (0.066 d' + 117.4) Z^2 + d / 8]; the rest is as for `margin`. |y|^2 is summed in
         the same way, by fours, with d' / 16 + 6 roundings, so that half the margin covers them too.
+        (test_tensor.test_no_certain_label_is_wrong fails without the margin.)
         """
         d = len(self.offset)
         whole = d + -d % 16

@@ -40,7 +40,7 @@ class Tolerance:
     """``tol`` in units of the mean variance of the features, which costs a pass and is seldom needed.
 
     The variance of a feature is at most a quarter of its squared range: a shift above ``tol`` times
-    that ends nothing.
+    that ends nothing (test_fixed_point.test_tolerance_is_in_units_of_the_mean_variance fails of a hundredth).
     """
 
     def __init__(self, tol: float, points: Points, scales: Scales) -> None:
@@ -62,7 +62,9 @@ class Tolerance:
 def inertia(points: Points, scales: Scales, centers: Floats) -> Fraction:
     """The sum of weight * D to each point's own center, or to the only one, to 2**-40 of itself.
 
-    What is far below the largest that it might be is summed again, in finer units.
+    What is far below the largest that it might be is summed again, in finer units; and it is zero where no row is off
+    its center, not where no unit is (test_fixed_point.test_an_inertia_far_below_what_it_might_be_is_summed_again fails
+    without either).
     """
     split = Inertia.of(scales, centers)
     while True:
@@ -124,6 +126,7 @@ def fit(
         if stop or tolerance.reached(shift):
             break
     published = finished(points, scales, centers, found).astype(dtype).astype(np.float64)
+    # test_one_answer.test_labels_and_inertia_are_those_of_the_centers fails if labels of others will do.
     if not np.array_equal(published, assigned):
         points.assign(published)
     return Fit(published, inertia(points, scales, published), i + 1)

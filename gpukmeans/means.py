@@ -54,7 +54,8 @@ def of_result(points: Points, scales: Scales) -> Means:
 
 
 def finish(points: Points, scales: Scales, means: Means) -> Means:
-    """The means of the same rows with all of them settled."""
+    """The means of the same rows with all of them settled, but for those that are
+    (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails of others)."""
     if _exact(points, scales):
         return means
     rows = (means.weight > 0) | _light(points, means.weight)
@@ -162,7 +163,8 @@ def _within(centers: Floats, low: Floats, high: Floats) -> Floats:
 
 
 def _light(points: Points, weight: NDArray[np.number]) -> Mask:
-    """Which clusters may have rows although their summed weight is zero: counts are never rounded."""
+    """Which clusters may have rows although their summed weight is zero: counts are never rounded
+    (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails of others)."""
     return (weight == 0) & (points.weights.fractions > 0)
 
 
@@ -185,7 +187,10 @@ def _coarse(points: Points, scales: Scales, means: Means, clusters: Clusters, lo
 
 def _none_is_crowded(points: Points, scales: Scales, means: Means) -> bool:
     """Whether that shows at once, as nearly always: in one feature all means are further apart than the lightest
-    cluster's mean may be off, and no D is less than a feature's share of it."""
+    cluster's mean may be off, and no D is less than a feature's share of it
+    (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails without the distance or
+    the weights, and test_cosine.test_rows_that_nearly_cancel_have_a_direction_while_a_fit_goes_on of unit rows).
+    """
     if points.unit or not means.weight.all():
         return False
     along = np.sort(means.centers[:, scales.widest])

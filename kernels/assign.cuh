@@ -41,7 +41,10 @@ __device__ __forceinline__ void look_at(Nearest& found, float score, int label) 
     found.best = fminf(found.best, score);
 }
 
-// The gap above which the order of two scores is certain. margins: see centers.cu.
+// The gap above which the order of two scores is certain. margins: see centers.cu
+// (test_kernels.test_no_certain_label_is_wrong fails without it; on kernels, so does
+// test_certificate.test_near_ties_far_from_all_centers_are_decided_by_distance without the norm's part, and
+// test_certificate.test_near_ties_are_decided_by_distance without the centers').
 __device__ __forceinline__ float margin_of(float norm, const float* margins) {
     return __fadd_rn(__fmul_rn(norm, margins[0]), margins[1]);
 }
@@ -51,7 +54,9 @@ __device__ __forceinline__ int certain_label(const Nearest& found, float norm, c
 }
 
 // What active.cu keeps of a row. Its label stands while D tells the two distances apart, which it does if they differ
-// by 2^-20 (bounds.py): hence a little less than the distance to others. An uncertain row has no bounds.
+// by 2^-20 (bounds.py): hence a little less than the distance to others. An uncertain row has no bounds
+// (test_pruning.test_any_walk_of_the_centers fails if it has, and
+// test_pruning.test_what_is_kept_of_rows_bounds_their_distances_in_rationals without the margin in either distance).
 __device__ __forceinline__ void write_bounds(const Nearest& found, int label, float norm, const float* margins,
                                              const float* drift, int k, float& room, float& reach) {
     if (label == UNCERTAIN) {

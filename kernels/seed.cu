@@ -42,6 +42,8 @@ __device__ __forceinline__ int64 rank_of(double uniform, uint64 total) {
 // of itself at most, or 2^-22 for d below 2^31. For the comparison of D(x, c) and D(x, z) that comes to 6 * 2^-22; that
 // the limit on D(x, z) is lower by 2^-20 counts twice there. What underflows does not count: candidates are drawn by
 // their mass, which is not zero, so that D(c, z) is 2^-1001 or more.
+// (test_kernel_seeding.test_seeding_leaves_out_no_row_that_a_candidate_takes fails without the quarter, and
+// test_kernel_seeding.test_limits_of_seeding_bear_rounding without 2^-20.)
 __device__ __forceinline__ double limit_of(double between) { return between * 0.25 * (1 - 9.5367431640625e-07); }
 
 // No limit is negative, so that their bits are in their order, and the least has the largest complement. Zero is none.

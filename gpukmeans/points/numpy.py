@@ -291,6 +291,7 @@ class NumPyPoints:
             ties = np.flatnonzero(distance == largest)
             first = ties[0]
             if self._position is not None:
+                # The caller's first (test_fixed_point.test_of_equally_far_points_the_first_row_is_taken fails without).
                 first = self._position[np.isin(self._position, ties).argmax()]
             x = self._rows.exact([first])
             for a in range(0, len(ties), self._rows.most):

@@ -26,7 +26,8 @@ TENSOR_DEPTH, TENSOR_TILE = 16, 128
 
 # Up to 32 centers, a tile of assign_many that is no wider costs no more than one of assign_tensor, three quarters of
 # which are nobody's (by count, benchmarks/NOTES.md). A part of a center beyond this would overflow float16, and a
-# larger scale float32.
+# larger scale float32 (test_tensor.test_centers_that_overflow_float16_are_compared_otherwise and
+# test_tensor.test_they_serve_where_their_bound_holds fail without them).
 FEWEST_TENSOR_CENTERS = 33
 LARGEST_TENSOR_CENTER = 3.9
 LARGEST_TENSOR_EXPONENT = 112
@@ -104,7 +105,8 @@ def many(frame: Frame, k: int) -> Search:
 
 def tensor(frame: Frame, k: int, dtype: np.dtype) -> Search | None:
     """As `many`, or None where the kernel or its bound does not serve. Coordinates of centers in the frame may be up to
-    LARGEST_TENSOR_CENTER. Rows of float16 are that in the frame too if its offset is zero, and take two products."""
+    LARGEST_TENSOR_CENTER. Rows of float16 are that in the frame too if its offset is zero, and take two products
+    (test_tensor.test_float16_about_zero_takes_two_products fails if others do)."""
     if k < FEWEST_TENSOR_CENTERS or frame.exponent > LARGEST_TENSOR_EXPONENT:
         return None
     d = len(frame.offset)

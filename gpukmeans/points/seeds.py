@@ -50,7 +50,9 @@ class Seeds:
         self.closest: Any = None
         self._power = np.float64(0.0)  # of the masses that prefix sums are of; 0 for weights
         self._found: tuple[bytes, int] | None = None  # the row found last, if it was one, and its number
-        self._first: int | None = None  # the row that is the only center, if it was found
+        # The row that is the only center, if it was found
+        # (test_kernel_seeding.test_the_device_goes_on_from_a_center_that_it_found fails if another was).
+        self._first: int | None = None
 
     def total(self, n: np.int64, exponent: int | None) -> int:
         self._power = np.float64(0.0 if exponent is None else 2.0**exponent)

@@ -47,7 +47,8 @@ class Sharded(ABC):
     def farthest(self, centers: Floats, m: int) -> Farthest:
         """Of the m first of each part, which are in the order of distance and row, the m first of all.
 
-        They are there: whatever comes before a location in the part of its first row does so among all.
+        They are there: whatever comes before a location in the part of its first row does so among all
+        (test_sharded.test_every_step_is_that_of_all_rows fails if each is asked for fewer).
         """
         found = self._each(lambda part, rows: part.farthest(centers, m), "rows, labels")
         distance, x, label = (
