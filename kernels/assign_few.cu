@@ -55,6 +55,7 @@ assign_few(const X* __restrict__ x, long long n, const F* __restrict__ offset, F
     float4* centers = (float4*)dynamic_shared;
     int all = stride / GROUP, loaded = -1;  // the tile that shared memory holds
     if (listed) n = (int64)*length;
+    // test_kernels.test_rows_may_begin_at_any_address fails of words anywhere.
     bool wide = !listed && (size_t)x % sizeof(Word) == 0;
     int64 block_rows = (int64)blockDim.x * ROWS;
     for (int64 base = blockIdx.x * block_rows; base < n; base += gridDim.x * block_rows) {

@@ -73,7 +73,8 @@ struct alignas(sizeof(X) < 4 ? 4 * sizeof(X) : 16) Four {
     X x[4];
 };
 
-// Whether fours are aligned in all rows of d features.
+// Whether fours are aligned in all rows of d features (test_kernels.test_rows_may_begin_at_any_address fails if the
+// first is taken for aligned, test_kernels.test_fits_of_many_shapes_are_numpys if the others are).
 __device__ __forceinline__ bool is_wide(const X* x, int d) { return d % 4 == 0 && (size_t)x % sizeof(Four) == 0; }
 
 // `values` features of a row, from one on of which `left` are there; zeros beyond. wide: see is_wide.

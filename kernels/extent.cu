@@ -1,10 +1,10 @@
 // Least and largest value of each feature, and whether all are numbers.
 //
 // Values are read as one row after another lies in memory, 16 bytes at a time where they begin at a multiple of that,
-// and otherwise one by one. A thread's words are a multiple of d values apart, so that each place in them is always the
-// same feature's. Rows narrower than float64 are compared as float32, which holds them without loss. Blocks fold what
-// they found in shared memory, where d is small enough, and then into keys in global memory whose integer order is the
-// doubles'.
+// and otherwise one by one (test_kernels.test_rows_may_begin_at_any_address fails of words anywhere). A thread's words
+// are a multiple of d values apart, so that each place in them is always the same feature's. Rows narrower than float64
+// are compared as float32, which holds them without loss. Blocks fold what they found in shared memory, where d is small
+// enough, and then into keys in global memory whose integer order is the doubles'.
 // Traffic: n * d values read once; nothing of size n written.
 
 #include "common.cuh"
@@ -112,7 +112,8 @@ extent(const X* __restrict__ x, long long n, int d, int folded,
     constexpr int size = 16 / sizeof(X);
     int64 values = n * d, wide = (size_t)x % 16 == 0 ? values / size * size : 0;
     if (wide) extremes<size>(x, 0, wide, d, folded, keys, nan, upper, lower);
-    // The lower words in shared memory belong to the upper words found first: what is left over passes them by.
+    // The lower words in shared memory belong to the upper words found first: what is left over passes them by
+    // (test_kernels.test_extremes_behind_the_last_whole_word_are_seen_to_the_bit fails if it does not).
     if (wide < values) extremes<1>(x, wide, values, d, folded && !wide, keys, nan, upper, lower);
     if (folded) {
         for (int e = threadIdx.x; e < 2 * d; e += blockDim.x) {

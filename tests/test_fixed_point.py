@@ -244,6 +244,11 @@ def test_inertia_fits_however_many(total):
                     assert unit <= Fraction(scales.farthest(centers)) * Fraction(2) ** -50
 
 
+def test_weights_are_copies_up_to_a_total_of_2_to_the_32():
+    for weights, shift in (([2.0**32], 0), ([2.0**32 - 1, 1], 0), ([2.0**32, 1], -3), ([2.0**33], -3)):
+        assert Weights.of(np.array(weights))[0].shift == shift, weights
+
+
 @pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-30, 1.0, 1e9, 1e30, 1e200, 1e300])
 def test_any_weights_are_brought_into_range(scale):
     """Weights in use total at most 2**32, and masses of them at most 2**62 but for their roundings."""

@@ -79,7 +79,9 @@ class Batches(Sharded):
         self._labels: NDArray[np.int32] | None = None
         self._sums: Ints = np.zeros((0, d + 1), np.int64)
         self._closest: Floats | None = None
-        self._seeded = False  # whether `closest` is known of all rows, and not of some
+        # Whether `closest` is known of all rows, and not of some
+        # (test_batches.test_batches_of_any_size_give_the_same_answer fails if some will do).
+        self._seeded = False
 
     @property
     def uncertain(self) -> int:
@@ -190,7 +192,8 @@ class Batches(Sharded):
             )
         if self._held is not None:
             everything = slice(0, self.n)
-            if self._held.k == self._k > 0:  # they are not those of an earlier number of centers
+            # Not those of an earlier number of centers (test_batches.test_memory_may_run_out_anywhere fails of these).
+            if self._held.k == self._k > 0:
                 self._keep_labels(self._held, everything)
             if self._held.closest() is not None:
                 self._keep_closest(self._held, everything)
@@ -300,7 +303,9 @@ class Batches(Sharded):
         made = self._of_held(lambda batch: batch.accept_drawn(draws, farthest))
         if made is not None:
             return made
-        if alone:  # some steps were made, perhaps: back to the first center, which is proposed still
+        # Some steps were made, perhaps: back to the first center, which is proposed still
+        # (test_batches.test_memory_may_run_out_in_the_middle_of_seeding fails without it).
+        if alone:
             self.restart()
             self.accept(0)
         return np.empty((0, self.d)), farthest
