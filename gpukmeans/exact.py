@@ -149,9 +149,9 @@ def ceil_log2(value: float) -> int:
 def power_for(largest: float, total_weight: float) -> int:
     """The exponent p of the finest scale 2**p at which ``total_weight`` values of at most ``largest`` fit.
 
-    total_weight * rint(largest * 2**p) <= 2**62 (test_fixed_point.test_scaled_values_fit_however_many fails of more). At
-    most 2**1000, so that it is a normal float64 (test_distance.test_fit_is_brute_force_on_hard_data fails of more, here
-    and where scales are made).
+    total_weight * rint(largest * 2**p) <= 2**62 (test_fixed_point.test_scaled_values_fit_however_many fails of more).
+    At most 2**1000, so that it is a normal float64 (test_distance.test_fit_is_brute_force_on_hard_data fails of more,
+    here and where scales are made).
     """
     return min(1000, SUM_BITS - ceil_log2(total_weight) - ceil_log2(largest)) if largest > 0 else 0
 
