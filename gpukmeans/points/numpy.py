@@ -348,9 +348,8 @@ class NumPyPoints:
         `clusters`; without the rows at these locations (p, d). Of each so many rows, one is looked at."""
         assert self._target is not None, "no centers were assigned to"
         k = self._target.centers.shape[1]
-        place: NDArray[np.integer] = np.full(
-            k, -1, np.int16 if k < 2**15 else np.int32
-        )  # of 16 bits are sorted the fastest
+        # Of 16 bits they are sorted the fastest.
+        place: NDArray[np.integer] = np.full(k, -1, np.int16 if k < 2**15 else np.int32)
         place[clusters] = np.arange(len(clusters))
 
         def part(span: slice) -> None:
