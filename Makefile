@@ -36,6 +36,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # Editable, so that both share one .venv and neither runs an old copy of the sources. A stamp is older
 # than pyproject.toml, or absent, when its installation has to be made again.

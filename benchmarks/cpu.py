@@ -34,7 +34,7 @@ from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils import gen_batches
 from tables import table
 
-from gpukmeans import workloads
+from gpukmeans import datasets
 
 RESULTS = Path(__file__).parent / "results"
 MANY_ROWS = 50_000  # untimed calls get every tenth of so many rows: enough to wake the threads
@@ -62,7 +62,7 @@ class Case(NamedTuple):
 
 
 def china(k: int, step: int = 1) -> Case:
-    picture = workloads.china()
+    picture = datasets.china()
     return Case(np.ascontiguousarray(picture.X.reshape(picture.shape)[::step, ::step].reshape(-1, 3)), k)
 
 
@@ -74,8 +74,8 @@ def given(n: int, d: int, k: int, dtype: type, spread: float) -> Case:
 
 
 WORKLOADS: dict[str, Callable[[], Case]] = {
-    "blobs": lambda: Case(workloads.blobs().X, 4),
-    "digits": lambda: Case(workloads.digits().X, 10),
+    "blobs": lambda: Case(datasets.blobs().X, 4),
+    "digits": lambda: Case(datasets.digits().X, 10),
     "china_ninth": lambda: china(64, step=3),
     "china64": lambda: china(64),
     "china256": lambda: china(256),

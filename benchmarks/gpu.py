@@ -34,8 +34,9 @@ import floors
 import numpy as np
 from machine import machine, versions
 
-from gpukmeans import KMeans, nvml, workloads
-from gpukmeans.points import gpu
+from gpukmeans import KMeans, datasets
+from gpukmeans.engine import nvml
+from gpukmeans.engine.cuda import device as gpu
 
 RESULTS = Path(__file__).parent / "results"
 MOST_ON_CPU = 2e10
@@ -51,8 +52,8 @@ class Case(NamedTuple):
 
 def picture(times: int) -> np.ndarray:
     """china.jpg, each pixel `times` times in each direction, with noise: (n, 3) uint8."""
-    small = workloads.china().X * 255
-    shape = workloads.china().shape
+    small = datasets.china().X * 255
+    shape = datasets.china().shape
     image = small.reshape(shape).round().astype(np.uint8)
     large = image.repeat(times, axis=0).repeat(times, axis=1)
     noise = np.random.default_rng(0).integers(-8, 9, large.shape, dtype=np.int8)
@@ -71,7 +72,7 @@ def blobs(n: int, d: int, centers: int, dtype: str, spread: float = 1.0) -> np.n
 
 
 def pixels() -> np.ndarray:
-    return workloads.china().X
+    return datasets.china().X
 
 
 WORKLOADS: dict[str, Case] = {
@@ -289,7 +290,7 @@ def main() -> None:
         parser.error("--repeats must be at least 1")
     from gpu_tables import gpu_table
 
-    from gpukmeans.dispatch import why_no_gpu
+    from gpukmeans.engine.devices import why_no_gpu
 
     if (reason := why_no_gpu()) is not None:
         sys.exit(f"gpu.py: nothing to measure on: {reason}")

@@ -13,7 +13,7 @@ import numpy as np
 import sklearn.cluster
 
 import gpukmeans
-from gpukmeans import arrays
+from gpukmeans import array_interop
 
 OURS = "gpukmeans"
 
@@ -36,7 +36,7 @@ class Library(NamedTuple):
 def ours(X: Any, init: Any, iterations: int | None) -> Fit:
     rule = {} if iterations is None else {"max_iter": iterations, "tol": 0}
     model = gpukmeans.KMeans(len(init), init=init, n_init=1, device="cuda", **rule).fit(X)
-    return Fit(arrays.to_numpy(model.cluster_centers_), model.n_iter_)
+    return Fit(array_interop.to_numpy(model.cluster_centers_), model.n_iter_)
 
 
 # Bytes of a piece of the table of scores in `plain`.

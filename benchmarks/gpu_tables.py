@@ -6,7 +6,7 @@ from typing import Any
 
 from tables import row, short
 
-from gpukmeans import nvml
+from gpukmeans.engine import nvml
 
 NOTES = """\
 Medians over {repeats} turns, from the same rows as initial centers. An iteration: a fit of ten less a fit of two,

@@ -27,7 +27,7 @@ from machine import machine, versions
 from memory import held
 from sklearn.datasets import load_sample_image
 
-from gpukmeans.image.large import quantize_file
+from gpukmeans.image.streaming import quantize_file
 
 TARGET = 1.5e9
 SIDE = 46_336  # 2.147e9 pixels

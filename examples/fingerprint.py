@@ -13,7 +13,7 @@ import hashlib
 
 import numpy as np
 
-from gpukmeans import KMeans, workloads
+from gpukmeans import KMeans, datasets
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     args = parser.parse_args()
     row = "{:<8} {:<12}  {:<12}  {:<12}  {}"
     print(row.format("workload", "data", "centers", "labels", "inertia"))
-    for load in (workloads.blobs, workloads.digits, workloads.china):
+    for load in (datasets.blobs, datasets.digits, datasets.china):
         workload = load()
         fit = KMeans(workload.n_clusters, random_state=0, device=args.device).fit(workload.X)
         prints = [fingerprint(array) for array in (workload.X, fit.cluster_centers_, fit.labels_)]

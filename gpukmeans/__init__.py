@@ -4,14 +4,14 @@ from gpukmeans._version import __version__
 
 TYPE_CHECKING = False  # that of typing, which takes a while to import, as type checkers know
 if TYPE_CHECKING:
+    from gpukmeans.errors import DeviceError
     from gpukmeans.estimator import KMeans
+    from gpukmeans.image.files.read import ImageError
     from gpukmeans.image.quantize import quantize, remap
-    from gpukmeans.image.quantized import Quantized
-    from gpukmeans.image.read import ImageError
+    from gpukmeans.image.result import Quantized
     from gpukmeans.minibatch import MiniBatchKMeans
-    from gpukmeans.points.base import DeviceError
     from gpukmeans.progress import Record
-    from gpukmeans.saving import load
+    from gpukmeans.saving.estimators import load
 
 __all__ = [
     "DeviceError",
@@ -28,13 +28,13 @@ __all__ = [
 
 # Where the names are, which are imported as they are used: the command has its signals in order before NumPy is there.
 _HOMES = {
-    "DeviceError": "points.base",
-    "ImageError": "image.read",
+    "DeviceError": "errors",
+    "ImageError": "image.files.read",
     "KMeans": "estimator",
     "MiniBatchKMeans": "minibatch",
-    "Quantized": "image.quantized",
+    "Quantized": "image.result",
     "Record": "progress",
-    "load": "saving",
+    "load": "saving.estimators",
     "quantize": "image.quantize",
     "remap": "image.quantize",
 }

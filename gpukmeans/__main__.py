@@ -12,9 +12,9 @@ def main() -> int:
     try:
         _end_on_signals()
         _fill_streams()
-        from gpukmeans import cli
+        from gpukmeans.cli import main
 
-        return cli.main()
+        return main.main()
     except KeyboardInterrupt:  # before there was another answer to it
         os._exit(130)
 
@@ -27,7 +27,7 @@ def _end_on_signals() -> None:
     import signal
 
     def end(number: int, frame: object) -> None:
-        discard = getattr(sys.modules.get("gpukmeans.files"), "discard", None)
+        discard = getattr(sys.modules.get("gpukmeans.atomic_write"), "discard", None)
         if discard is not None:
             discard()
         os._exit(128 + number)

@@ -22,11 +22,16 @@ from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpukmeans import arrays, dispatch, draws, lazy, lloyd, means, saving, seeding
-from gpukmeans.exact import Floats, Ints, Weights, magnitude, squared_distance, unit
-from gpukmeans.lazy import is_lazy
-from gpukmeans.points.base import Points
+from gpukmeans import array_interop, cluster_means, lloyd, seeding
+from gpukmeans.array_interop import is_dask
+from gpukmeans.dask import collections, workers
+from gpukmeans.engine import devices, dispatch
+from gpukmeans.engine.protocol import Points
+from gpukmeans.exact.distance import Floats, magnitude, normalize, squared_distance
+from gpukmeans.exact.fixed_point import Ints, Weights
 from gpukmeans.progress import Record, Watch
+from gpukmeans.random_state import generator_of
+from gpukmeans.saving import estimators
 from gpukmeans.threads import one_blas_thread
 
 logger = logging.getLogger("gpukmeans")
@@ -166,7 +171,7 @@ default="k-means++"
         "algorithm": [StrOptions({"lloyd", "elkan"})],
         "metric": [StrOptions({"euclidean", "cosine"})],
         "device": [str],
-        "output_type": [StrOptions({"input", *arrays.LIBRARIES})],
+        "output_type": [StrOptions({"input", *array_interop.LIBRARIES})],
         "callback": [callable, None],
         "progress": ["boolean"],
     }
@@ -247,8 +252,8 @@ default="k-means++"
             dtype = self._published_dtype(X, x)
             best = self._best_of_starts(points, x, device, dtype)
             # Samples of weight zero had no part in the fit.
-            labels = points.labels() if kept is None and not is_lazy(x) else self._label(x, best.centers, device)
-            found = int(np.count_nonzero(means.occupied(points)))
+            labels = points.labels() if kept is None and not is_dask(x) else self._label(x, best.centers, device)
+            found = int(np.count_nonzero(cluster_means.occupied(points)))
             if found < self.n_clusters:
                 warnings.warn(
                     f"Number of distinct clusters ({found}) found smaller than n_clusters ({self.n_clusters}). "
@@ -290,7 +295,7 @@ default="k-means++"
             return self._made(x, device=device, lasting=lasting), None
         if kept is not None:
             self._finite(self._made(x, device=device, lasting=False), x)
-            x = arrays.taken(x, kept)
+            x = array_interop.taken(x, kept)
         summary, weights = Weights.of(given)
         return self._made(x, weights, summary, device=device, lasting=lasting), kept
 
@@ -298,13 +303,16 @@ default="k-means++"
         self, x: Any, weights: Floats | Ints | None = None, summary: Weights | None = None, **where: Any
     ) -> Points:
         """Points of samples x, by what the metric looks at; where: see `dispatch.make_points`."""
-        return dispatch.make_points(x, weights, summary, unit=self.metric == "cosine", **where)
+        make = workers.make_points if is_dask(x) else dispatch.make_points
+        return make(x, weights, summary, unit=self.metric == "cosine", **where)
 
     def _weights(self, x: Any, sample_weight: ArrayLike | None) -> tuple[Floats | None, NDArray[np.bool_] | None]:
         """The weights that are positive, None for ones; and which samples have them, None for all."""
         if sample_weight is None:
             return None, None
-        given = _check_sample_weight(arrays.to_numpy(sample_weight), x, dtype=np.float64, ensure_non_negative=True)
+        given = _check_sample_weight(
+            array_interop.to_numpy(sample_weight), x, dtype=np.float64, ensure_non_negative=True
+        )
         kept = given > 0
         if not kept.any():
             raise ValueError("Sample weights must contain at least one non-zero number.")
@@ -316,7 +324,7 @@ default="k-means++"
         if not points.unit:
             rounded(np.stack([low, high]), dtype)  # which centers are within
         scales = lloyd.prepare(points, low, high)
-        random_state = draws.generator(self.random_state)
+        random_state = generator_of(self.random_state)
         init = self._initial_array(x)
         tolerance = lloyd.Tolerance(self.tol, points, scales)
         best: lloyd.Fit | None = None
@@ -368,7 +376,7 @@ default="k-means++"
 
     def _seed(self, points: Points, x: NDArray[Any], random_state: np.random.RandomState, device: str) -> Floats:
         if self.init == "k-means||":
-            make = partial(dispatch.make_points, device="cpu" if is_lazy(x) else device)  # candidates are on the host
+            make = partial(dispatch.make_points, device="cpu" if is_dask(x) else device)  # candidates are on the host
             return seeding.kmeans_parallel(points, self.n_clusters, random_state, make)
         if isinstance(self.init, str):
             choose = seeding.random if self.init == "random" else seeding.kmeans_plusplus
@@ -380,7 +388,7 @@ default="k-means++"
         metric="cosine" brought to length one then."""
         dtype = _float_dtype(x.dtype)
         with _adding_up():
-            centers = check_array(arrays.to_numpy(init), dtype=dtype, copy=True, order="C", input_name="init")
+            centers = check_array(array_interop.to_numpy(init), dtype=dtype, copy=True, order="C", input_name="init")
         if centers.shape[0] != self.n_clusters:
             raise ValueError(
                 f"The shape of the initial centers {centers.shape} does not match "
@@ -393,7 +401,7 @@ default="k-means++"
             )
         centers = centers.astype(np.float64) + 0.0  # as seeding has them
         if self.metric == "cosine":
-            return unit(centers.T).T.copy()
+            return normalize(centers.T).T.copy()
         lloyd.check_magnitude(centers.min(axis=0), centers.max(axis=0), "init")
         return centers
 
@@ -430,13 +438,13 @@ default="k-means++"
         with self._placed(X, counted=False) as (x, device):
             published = self._published(x.shape[1])
             dtype = np.dtype(np.float32 if x.dtype == published.dtype == np.float32 else np.float64)
-            if is_lazy(x):
-                distances = lazy.map_rows(self._for_chunks(published).transform, x, dtype, len(published))
+            if is_dask(x):
+                distances = collections.map_rows(self._for_chunks(published).transform, x, dtype, len(published))
             else:
                 points = self._made(x, device=device, lasting=False)
                 self._finite(points, x)
                 distances = points.distances(published.astype(np.float64))
-            return self._like(X, distances.astype(arrays.held(X, dtype, self.output_type), copy=False))
+            return self._like(X, distances.astype(array_interop.held(X, dtype, self.output_type), copy=False))
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """The negative inertia of X with the fitted centers.
@@ -466,8 +474,8 @@ default="k-means++"
         return points, kept, _unshifted(lloyd.inertia(points, scales, centers), points)
 
     def _label(self, x: Any, centers: Floats, device: str) -> Any:
-        if is_lazy(x):
-            return lazy.map_rows(self._for_chunks(centers).predict, x, np.int32)
+        if is_dask(x):
+            return collections.map_rows(self._for_chunks(centers).predict, x, np.int32)
         points = self._made(x, device=device, lasting=False)
         self._finite(points, x)
         points.assign(centers)
@@ -490,7 +498,7 @@ default="k-means++"
         Raises ValueError for what cannot be the centers of rows of so many features.
         """
         try:
-            given, dtype = arrays.readable(arrays.to_numpy(self.cluster_centers_))
+            given, dtype = array_interop.readable(array_interop.to_numpy(self.cluster_centers_))
             dtype = _float_dtype(dtype)
             good = type(given) is np.ndarray and given.dtype == dtype and given.ndim == 2 and given.size > 0
             if good and np.isfinite(given).all():
@@ -514,16 +522,16 @@ default="k-means++"
     def _published_dtype(self, X: Any, x: Any) -> np.dtype:
         """That of the centers, to be known before rows get their labels: x's, if the kind of array that comes back has
         it."""
-        return arrays.held(X, _float_dtype(x.dtype), self.output_type)
+        return array_interop.held(X, _float_dtype(x.dtype), self.output_type)
 
     def _like(self, X: Any, answer: Any) -> Any:
-        return arrays.like(X, answer, self.output_type)
+        return array_interop.like(X, answer, self.output_type)
 
     def __getstate__(self) -> dict[str, Any]:
         """Arrays are saved on the host, so that a model fitted on a GPU loads where there is none."""
         state = super().__getstate__()
-        here = {name for name in FITTED_ARRAYS & state.keys() if not is_lazy(state[name])}
-        return {**state, **{name: arrays.to_numpy(state[name]) for name in here}}
+        here = {name for name in FITTED_ARRAYS & state.keys() if not is_dask(state[name])}
+        return {**state, **{name: array_interop.to_numpy(state[name]) for name in here}}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the estimator to a file, fitted or not, for `gpukmeans.load`.
@@ -548,7 +556,7 @@ default="k-means++"
             ``n_clusters`` was set to another number after the fit, or hold what no fit puts there; or more than half
             a million values, 8 MiB of text or 8192 arrays stand in lists. Nothing is written.
         """
-        saving.save(self, path)
+        estimators.save(self, path)
 
     # ------------------------------------------------------------ validation
 
@@ -564,27 +572,27 @@ default="k-means++"
         """
         if not reset:
             check_is_fitted(self)
-        if is_lazy(X) and not gather:
-            dtype = self._validated(lazy.stand_in(X), reset).dtype
-            yield lazy.rows_of(X, dtype, counted), self.device
+        if is_dask(X) and not gather:
+            dtype = self._validated(collections.stand_in(X), reset).dtype
+            yield collections.rows_of(X, dtype, counted), self.device
             return
-        x = arrays.to_numpy(X) if is_lazy(X) else arrays.opened(X)
-        gpu = arrays.gpu_of(x)
-        device = dispatch.resolve(self.device, gpu)
+        x = array_interop.to_numpy(X) if is_dask(X) else array_interop.opened(X)
+        gpu = array_interop.gpu_of(x)
+        device = devices.resolve(self.device, gpu)
         if gpu is None:
             x = self._validated(x, reset)
             x = x if issparse(x) else np.asarray(x)
             dtype = x.dtype
         else:
-            dtype = self._validated(arrays.stand_in(x), reset).dtype
-            if gpu not in dispatch.gpus(device):
-                x = arrays.to_numpy(x)
+            dtype = self._validated(array_interop.stand_in(x), reset).dtype
+            if gpu not in devices.gpus(device):
+                x = array_interop.to_numpy(x)
         # What underflows is meant to, whatever the caller has NumPy do then.
-        with dispatch.on(device), np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+        with devices.on(device), np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
             yield x.astype(dtype, copy=False), device
 
     def _validated(self, x: Any, reset: bool) -> Any:
-        x, dtype = arrays.readable(x)
+        x, dtype = array_interop.readable(x)
         if issparse(x) and (x.dtype == np.float16 or not x.dtype.isnative):
             x = x.astype(dtype)  # before SciPy brings it into another format, which it cannot
         return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=dtype, ensure_all_finite=False)
@@ -594,7 +602,7 @@ default="k-means++"
         low, high = points.extent()
         if not math.isfinite(magnitude(low, high)):
             if points.unit:  # infinity, too, is NaN by now
-                shown = lazy.bad_value(x) if is_lazy(x) else arrays.to_numpy(x.data if issparse(x) else x)
+                shown = collections.bad_value(x) if is_dask(x) else array_interop.to_numpy(x.data if issparse(x) else x)
             else:
                 shown = np.stack([low, high]).astype(x.dtype)
             with _adding_up():

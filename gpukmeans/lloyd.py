@@ -14,9 +14,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans import means
-from gpukmeans.exact import LARGEST_MAGNITUDE, Floats, Inertia, Scales, magnitude, squared_distance, unit
-from gpukmeans.points.base import Farthest, Points
+from gpukmeans import cluster_means
+from gpukmeans.engine.protocol import Farthest, Points
+from gpukmeans.exact.distance import LARGEST_MAGNITUDE, Floats, magnitude, normalize, squared_distance
+from gpukmeans.exact.fixed_point import Inertia, Scales
 
 
 def prepare(points: Points, low: Floats, high: Floats) -> Scales:
@@ -132,7 +133,7 @@ def fit(
     return Fit(published, inertia(points, scales, published), i + 1)
 
 
-def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, means.Means]:
+def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, cluster_means.Means]:
     """The means of the clusters, or of unit rows their directions, (k, d) float64; an empty one takes over a far point.
     And the means as they were found, which the same labels may be asked for later.
 
@@ -141,16 +142,16 @@ def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, mea
     of 3 is the same as three rows; and a location that is all its cluster has stays, since its mean is there. Where
     none is left to leave, every cluster has a single one, and empty clusters go to that of the heaviest.
     """
-    found = means.of_iteration(points, scales)
+    found = cluster_means.of_iteration(points, scales)
     empty = np.flatnonzero(found.weight == 0)
     if len(empty) == 0:
         return placed(points, found.centers, centers), found
     far, leaving = _leaving(points, centers, len(empty))
     left = np.unique(far.label[leaving])
-    found = means.sum_again(points, found, left, without=far.x[leaving])
+    found = cluster_means.sum_again(points, found, left, without=far.x[leaving])
     heaviest = int(found.weight.argmax())
     if len(leaving) < len(empty) and not found.settled[heaviest]:
-        found = means.settle(points, scales, found, np.array([heaviest]))
+        found = cluster_means.settle(points, scales, found, np.array([heaviest]))
     updated = placed(points, found.centers, centers)
     updated[empty[: len(leaving)]] = far.x[leaving] + 0.0  # makes one zero of the two: rows may have either
     updated[empty[len(leaving) :]] = updated[heaviest]
@@ -171,9 +172,9 @@ def _leaving(points: Points, centers: Floats, m: int) -> tuple[Farthest, NDArray
         asked += m - len(leaving)
 
 
-def finished(points: Points, scales: Scales, centers: Floats, found: means.Means) -> Floats:
+def finished(points: Points, scales: Scales, centers: Floats, found: cluster_means.Means) -> Floats:
     """The centers of `update` as they are to be published: each held to its own rows."""
-    last = means.finish(points, scales, found)
+    last = cluster_means.finish(points, scales, found)
     now = last.settled & ~found.settled
     return np.where(now[:, None], placed(points, last.centers, centers), centers)
 
@@ -188,4 +189,4 @@ def placed(points: Points, of_rows: Floats, before: Floats) -> Floats:
     """
     if not points.unit:
         return of_rows
-    return np.where(of_rows.any(axis=1, keepdims=True), unit(of_rows.T).T, before)
+    return np.where(of_rows.any(axis=1, keepdims=True), normalize(of_rows.T).T, before)

@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
-from gpukmeans import arrays, draws, lloyd, means, seeding
+from gpukmeans import array_interop, cluster_means, lloyd, seeding
+from gpukmeans.engine.protocol import Points
 from gpukmeans.estimator import KMeans, _float_dtype, _unshifted, rounded
-from gpukmeans.exact import Floats, Ints, Weights, squared_distance
-from gpukmeans.points.base import Points
+from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.fixed_point import Ints, Weights
+from gpukmeans.random_state import generator_of, seeded
 from gpukmeans.threads import one_blas_thread
 
 # Parameters of KMeans that this one does not have.
@@ -254,7 +256,7 @@ default="k-means++"
                     )
                 centers, dtype = published.astype(np.float64), published.dtype
             centers, _ = self._step(points, extent, centers, self._generator())
-            self.cluster_centers_ = self._like(X, rounded(centers, arrays.held(X, dtype, self.output_type)))
+            self.cluster_centers_ = self._like(X, rounded(centers, array_interop.held(X, dtype, self.output_type)))
             self._publish(X, x, sample_weight, device)
         return self
 
@@ -290,14 +292,14 @@ default="k-means++"
         return lloyd.Tolerance(self.tol, points, scales).shift
 
     def _begin(self) -> None:
-        self._seed_drawn = int(draws.generator(self.random_state).randint(2**31 - 1))
+        self._seed_drawn = int(generator_of(self.random_state).randint(2**31 - 1))
         self.n_steps_ = 0
         self._counts = np.zeros(self.n_clusters)
         self._since_reassignment = 0
 
     def _generator(self, of_init: bool = False) -> np.random.RandomState:
         """The next step's own: so no step depends on how much another drew, or whether it failed."""
-        return draws.seeded([self._seed_drawn] if of_init else [self._seed_drawn, self.n_steps_])
+        return seeded([self._seed_drawn] if of_init else [self._seed_drawn, self.n_steps_])
 
     def _publish(self, X: ArrayLike, x: Any, sample_weight: ArrayLike | None, device: str) -> None:
         """Labels and inertia of x with the centers, if asked for; or else none of an earlier call's."""
@@ -359,7 +361,7 @@ default="k-means++"
         scales = lloyd.prepare(points, *extent)
         points.assign(centers)
         inertia = _unshifted(lloyd.inertia(points, scales, centers), points)
-        found = means.of_result(points, scales)
+        found = cluster_means.of_result(points, scales)
         with np.errstate(over="ignore"):
             weight = np.ldexp(found.weight, -points.weights.shift)
             counts = self._counts + weight
@@ -426,7 +428,7 @@ class _Sampler:
         rows: NDArray[np.int64] = seeding.ranks(generator.random_sample(m), self._total)
         if self._prefix is not None:
             rows = np.searchsorted(self._prefix, rows, side="right")
-        return arrays.taken(self._x, rows if self._rows is None else self._rows[rows])
+        return array_interop.taken(self._x, rows if self._rows is None else self._rows[rows])
 
     @property
     def weight(self) -> float:
@@ -438,7 +440,7 @@ class _Sampler:
 
     def everything(self) -> tuple[Any, Floats | Ints | None, Weights | None]:
         """All rows that weigh anything, their weights as they are used, and the summary of those."""
-        x = self._x if self._rows is None else arrays.taken(self._x, self._rows)
+        x = self._x if self._rows is None else array_interop.taken(self._x, self._rows)
         summary, weights = self._given or (None, None)
         return x, weights, summary
 

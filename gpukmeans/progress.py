@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from gpukmeans.exact import Floats
+from gpukmeans.exact.distance import Floats
 from gpukmeans.lloyd import Iteration, Tolerance
 
 

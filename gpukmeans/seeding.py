@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpukmeans.draws import seeded
-from gpukmeans.exact import Floats, Ints, Scales, Weights, power_for
-from gpukmeans.points.base import Points
+from gpukmeans.engine.protocol import Points
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Ints, Scales, Weights, power_for
+from gpukmeans.random_state import seeded
 
 # Of k-means||, as in the experiments of its paper: rounds, and draws of a round for each cluster.
 ROUNDS, OVERSAMPLING = 5, 2

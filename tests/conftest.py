@@ -18,10 +18,11 @@ from hypothesis import settings
 from scipy.sparse import issparse
 from sklearn.datasets import load_digits, load_sample_image, make_blobs
 
-from gpukmeans import KMeans, dispatch, lloyd
-from gpukmeans.exact import OwnScales, Scales, Weights
-from gpukmeans.points.base import Points
-from gpukmeans.points.sparse import SparseRows
+from gpukmeans import KMeans, lloyd
+from gpukmeans.engine import devices, dispatch
+from gpukmeans.engine.csr_rows import SparseRows
+from gpukmeans.engine.protocol import Points
+from gpukmeans.exact.fixed_point import OwnScales, Scales, Weights
 
 # One example may have to start a pool of threads; the failing example is printed, not stored.
 settings.register_profile("contract", deadline=None, database=None, print_blob=True)
@@ -93,11 +94,11 @@ def fresh_dispatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing remembered of devices, no variable set; and nothing of what is remembered meanwhile stays."""
 
     def forget() -> None:
-        for value in vars(dispatch).values():
+        for value in vars(devices).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()
 
-    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.delenv(devices.VARIABLE, raising=False)
     forget()
     yield
     forget()
@@ -128,7 +129,7 @@ def make_points(device: str) -> Callable[..., tuple[Points, Scales]]:
 
     def make(x: np.ndarray, weights: Any = None, lasting: bool = True, unit: bool = False) -> tuple[Points, Scales]:
         summary, used = (None, None) if weights is None else Weights.of(np.asarray(weights, np.float64))
-        points = dispatch.make_points(x, used, summary, device=dispatch.resolve(device), lasting=lasting, unit=unit)
+        points = dispatch.make_points(x, used, summary, device=devices.resolve(device), lasting=lasting, unit=unit)
         return points, lloyd.prepare(points, *points.extent())
 
     return make

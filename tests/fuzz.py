@@ -13,11 +13,12 @@ import pandas as pd
 import scipy.sparse as sp
 from hypothesis import strategies as st
 
-from gpukmeans import dispatch
-from gpukmeans.exact import Weights
-from gpukmeans.points.batches import Batches
-from gpukmeans.points.numpy import NumPyPoints
-from gpukmeans.points.parallel import Parallel
+from gpukmeans import array_interop
+from gpukmeans.engine import dispatch
+from gpukmeans.engine.combine.multi_device import Parallel
+from gpukmeans.engine.combine.out_of_core import Batches
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.exact.fixed_point import Weights
 
 
 def _blobs(rng, n, d):
@@ -203,7 +204,7 @@ def shared_out(monkeypatch: Any, count: int, rows: int) -> None:
             if isinstance(points, Batches):
                 points.rows = rows
             return points
-        if dispatch.is_lazy(x):
+        if array_interop.is_dask(x):
             return make(x, weights, summary, device=device, **how)
         n, d = x.shape
         whole = summary or Weights.of_rows(n)

@@ -14,11 +14,12 @@ from host_cuda.runtime import HostArray, HostCuda, OutOfMemoryError
 from host_cuda.streams import Event, Stream
 from scipy.sparse import csr_array
 
-from gpukmeans import DeviceError, dispatch, lloyd
-from gpukmeans.exact import Weights
-from gpukmeans.points import gpu
-from gpukmeans.points.numpy import NumPyPoints
-from gpukmeans.points.sparse import SparseRows
+from gpukmeans import DeviceError, lloyd
+from gpukmeans.engine import dispatch
+from gpukmeans.engine.csr_rows import SparseRows
+from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.seeding import kmeans_plusplus
 
 X = np.random.default_rng(0).normal(50, 20, (700, 3)).astype(np.float32)

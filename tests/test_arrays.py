@@ -20,7 +20,7 @@ from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostArray, HostCuda
 from sklearn.exceptions import NotFittedError
 
-from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, arrays, load
+from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, array_interop, load
 
 X = np.random.default_rng(0).normal(20, 5, (120, 3)).astype(np.float32)
 
@@ -153,8 +153,8 @@ def test_batches_on_the_host_and_on_a_gpu(torch, cupy):
 
 
 def test_host_arrays_are_not_copied(torch):
-    assert np.shares_memory(arrays.opened(torch(X)), X)
-    assert arrays.opened(X) is X
+    assert np.shares_memory(array_interop.opened(torch(X)), X)
+    assert array_interop.opened(X) is X
 
 
 def test_tables_give_numpy(expected):
@@ -208,7 +208,7 @@ def test_cupy_dtypes(cupy, dtype):
 def test_what_stands_for_an_array_on_a_gpu_has_no_size(cupy):
     """Nor has what is validated, in whatever dtype it is to be read."""
     for dtype, read in (("int32", "float64"), ("float32", "float32"), ("uint8", "uint8"), ("complex64", "complex64")):
-        found = arrays.stand_in(cupy.asarray(np.ones((9, 2), dtype)))
+        found = array_interop.stand_in(cupy.asarray(np.ones((9, 2), dtype)))
         assert (found.shape, found.strides, found.dtype) == ((9, 2), (0, 0), read)
 
 

@@ -14,9 +14,10 @@ import pytest
 from host_cuda.runtime import CUDARuntimeError, HostCuda, OutOfMemoryError
 from host_cuda.streams import Stream
 
-from gpukmeans import DeviceError, KMeans, dispatch, lloyd
-from gpukmeans.points import gpu
-from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans import DeviceError, KMeans, lloyd
+from gpukmeans.engine import dispatch
+from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.seeding import kmeans_plusplus
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -97,7 +97,7 @@ def test_without_a_gpu_it_says_so(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu
 
-    monkeypatch.setattr("gpukmeans.dispatch.why_no_gpu", lambda: "there is none")
+    monkeypatch.setattr("gpukmeans.engine.devices.why_no_gpu", lambda: "there is none")
     monkeypatch.setattr(sys, "argv", ["gpu.py"])
     with pytest.raises(SystemExit, match="nothing to measure on: there is none"):
         gpu.main()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpukmeans.image import cells, whole
-from gpukmeans.image.cells import HALF, NumPyCells
-from gpukmeans.image.coarse import refined
-from gpukmeans.image.colors import NumPyColors
-from gpukmeans.image.grids import Grids
+from gpukmeans.image.numpy import cells
+from gpukmeans.image.numpy import grid_cells as whole
+from gpukmeans.image.numpy.cells import HALF, NumPyCells
+from gpukmeans.image.numpy.colors import NumPyColors
+from gpukmeans.image.palette.grids import Grids
+from gpukmeans.image.palette.multilevel import refined
 
 
 def random_cells(rng, m, d):

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings, target
 from hypothesis import strategies as st
 
-from gpukmeans import exact
-from gpukmeans.exact import Frame, squared_distance
-from gpukmeans.points import numpy
-from gpukmeans.points.bounds import Bounds, Drift, moved
-from gpukmeans.points.closest import Plain, Whole
-from gpukmeans.points.nearest import Target, nearest
-from gpukmeans.points.numpy import tuned
-from gpukmeans.points.rows import Rows
+from gpukmeans.engine.numpy import points as numpy
+from gpukmeans.engine.numpy.assign import Target, nearest
+from gpukmeans.engine.numpy.hamerly import Bounds, Drift, moved
+from gpukmeans.engine.numpy.rows import Rows
+from gpukmeans.engine.numpy.seeding_distances import Plain, Whole
+from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.exact import certificate
+from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.distance import squared_distance
 
 # ---------------------------------------------------------------- near ties
 
@@ -201,7 +202,7 @@ def test_a_frame_is_refused_where_its_bound_would_not_hold():
 @pytest.mark.parametrize("piece", [1, 8, 2**16])
 def test_the_reach_of_centers_is_that_of_the_farthest(monkeypatch, piece):
     """In whatever piece it is, and on whatever side."""
-    monkeypatch.setattr(exact, "_PIECE", piece)
+    monkeypatch.setattr(certificate, "_PIECE", piece)
     rng = np.random.default_rng(0)
     frame = Frame.of(np.full(4, -2.0), np.full(4, 1.0))
     for far in range(6):

@@ -18,8 +18,10 @@ import sklearn.cluster
 from matplotlib.figure import Figure
 from PIL import Image
 
-from gpukmeans import KMeans, cli, dispatch, workloads
-from gpukmeans.cli import main
+from gpukmeans import KMeans, __version__, datasets
+from gpukmeans.cli import demo
+from gpukmeans.cli.main import main
+from gpukmeans.engine import devices
 
 SIZES = {"blobs.png": (750, 960), "digits.png": (1620, 624), "china.png": (1800, 780), "china-64.png": (640, 427)}
 COMMAND = [sys.executable, "-m", "gpukmeans"]
@@ -93,14 +95,14 @@ def test_table(shown: Shown, kmeans: Any, device: str) -> None:
     rows = [line.replace(",", "").split() for line in lines[2:5]]
     assert lines[5] == ""
     assert [row[:6] for row in rows] == [
-        ["blobs", "300", "x", "2", "4", dispatch.resolve(device)],
-        ["digits", "1797", "x", "64", "10", dispatch.resolve(device)],
-        ["china", "273280", "x", "3", "64", dispatch.resolve(device)],
+        ["blobs", "300", "x", "2", "4", devices.resolve(device)],
+        ["digits", "1797", "x", "64", "10", devices.resolve(device)],
+        ["china", "273280", "x", "3", "64", devices.resolve(device)],
     ]
     for row in rows:
         assert 0 < float(row[6]) < 60
         assert 0 < float(row[9]) < 60
-    for row, workload in zip(rows, (workloads.blobs(), workloads.digits()), strict=False):
+    for row, workload in zip(rows, (datasets.blobs(), datasets.digits()), strict=False):
         ours = kmeans(workload.n_clusters, random_state=0).fit(workload.X)
         theirs = sklearn.cluster.KMeans(workload.n_clusters, random_state=0).fit(workload.X)
         assert row[7:9] == [str(ours.n_iter_), f"{ours.inertia_:.3f}"]
@@ -109,14 +111,14 @@ def test_table(shown: Shown, kmeans: Any, device: str) -> None:
 
 
 def test_accuracy(shown: Shown) -> None:
-    digits = workloads.digits()
+    digits = datasets.digits()
     labels = KMeans(10, random_state=0, device="cpu").fit(digits.X).labels_
-    assert f"digits: {workloads.accuracy(labels, digits.truth):.1%} accuracy" in shown.text
+    assert f"digits: {datasets.accuracy(labels, digits.truth):.1%} accuracy" in shown.text
 
 
 def test_seed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = []
-    monkeypatch.setattr(cli, "_compare", lambda workload, device, seed, repeats: seeds.append(seed) or 1 / 0)
+    monkeypatch.setattr(demo, "_compare", lambda workload, device, seed, repeats: seeds.append(seed) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["demo", "--seed", "7"])
     assert seeds == [7]
@@ -210,9 +212,9 @@ def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> No
 def test_without_what_draws(missing: str, tmp_path: Path) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "import gpukmeans.cli, gpukmeans.workloads\n"
+        "import gpukmeans.cli.main, gpukmeans.datasets\n"
         "assert 'matplotlib.figure' not in sys.modules\n"
-        f"sys.exit(gpukmeans.cli.main(['demo', '--out', {str(tmp_path / 'new')!r}]))"
+        f"sys.exit(gpukmeans.cli.main.main(['demo', '--out', {str(tmp_path / 'new')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
@@ -231,7 +233,7 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     found = {name: value.strip() for name, value in lines}
     assert found["device"] == found["GPUKMEANS_DEVICE"] == "cpu"
-    assert found["GPU"] == f"not used: {dispatch.why_no_gpu() or 'GPUKMEANS_DEVICE says so'}"
+    assert found["GPU"] == f"not used: {devices.why_no_gpu() or 'GPUKMEANS_DEVICE says so'}"
     assert found["threads"] == "1"
     assert found["NumPy"] == np.__version__
     assert found["scikit-learn"] == sklearn.__version__
@@ -270,7 +272,7 @@ def test_nowhere_to_print() -> None:
 
 def test_version() -> None:
     done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"gpukmeans {cli.__version__}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"gpukmeans {__version__}\n", "")
 
 
 # ---------------------------------------------------------------- labels against the truth
@@ -280,15 +282,15 @@ def test_map_labels() -> None:
     # Cluster 0 has nobody, 1 mostly 5s, 2 as many 3s as 9s.
     labels = np.array([1, 1, 1, 2, 2], np.int32)
     truth = np.array([5, 9, 5, 9, 3])
-    assert workloads.map_labels(labels, truth).tolist() == [3, 5, 3]
-    assert workloads.accuracy(labels, truth) == 3 / 5
-    assert workloads.confusion(labels, truth).tolist() == [[1, 0, 0], [0, 2, 0], [1, 1, 0]]
+    assert datasets.map_labels(labels, truth).tolist() == [3, 5, 3]
+    assert datasets.accuracy(labels, truth) == 3 / 5
+    assert datasets.confusion(labels, truth).tolist() == [[1, 0, 0], [0, 2, 0], [1, 1, 0]]
 
 
 def test_workloads() -> None:
-    shapes = {load().name: (load().X.shape, load().n_clusters) for load in (workloads.blobs, workloads.digits)}
+    shapes = {load().name: (load().X.shape, load().n_clusters) for load in (datasets.blobs, datasets.digits)}
     assert shapes == {"blobs": ((300, 2), 4), "digits": ((1797, 64), 10)}
-    china = workloads.china()
+    china = datasets.china()
     assert china.X.shape == (273_280, 3)
     assert china.X.dtype == np.float64
     assert china.shape == (427, 640, 3)

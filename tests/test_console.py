@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpukmeans.cli import main
+from gpukmeans.cli.main import main
 
 COMMAND = [sys.executable, "-m", "gpukmeans"]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and descriptors are POSIX'")
@@ -64,9 +64,9 @@ def nothing_is_ignored():
 @pytest.mark.parametrize(
     ("number", "at"),
     [
-        (signal.SIGINT, "gpukmeans.cli"),
+        (signal.SIGINT, "gpukmeans.cli.main"),
         (signal.SIGINT, "numpy.linalg"),
-        (signal.SIGINT, "gpukmeans.image.command"),
+        (signal.SIGINT, "gpukmeans.cli.quantize"),
         (signal.SIGTERM, "numpy"),
         (signal.SIGHUP, "numpy"),
     ],
@@ -119,8 +119,8 @@ def test_nothing_but_the_command_touches_signals() -> None:
     program = (
         "import signal; numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)\n"
         "before = [*map(signal.getsignal, numbers)]\n"
-        "import gpukmeans, gpukmeans.__main__, gpukmeans.cli\n"
-        "gpukmeans.cli.main(['info'])\n"
+        "import gpukmeans, gpukmeans.__main__, gpukmeans.cli.main\n"
+        "gpukmeans.cli.main.main(['info'])\n"
         "gpukmeans.quantize(__import__('numpy').zeros((2, 2), 'uint8')).save('/dev/null', 'PNG')\n"
         "assert [*map(signal.getsignal, numbers)] == before"
     )
@@ -205,9 +205,9 @@ def test_no_file_takes_the_place_of_a_closed_stream(source: Path) -> None:
     """Where whoever writes to the stream's number would write into it."""
     program = (
         "import os, sys; [os.close(number) for number in range(3)]; sys.stdin = sys.stdout = sys.stderr = None\n"
-        "from gpukmeans import __main__, files\n"
+        "from gpukmeans import __main__, atomic_write\n"
         "__main__._fill_streams()\n"
-        "with files.atomic(sys.argv[1]) as file:\n"
+        "with atomic_write.atomic(sys.argv[1]) as file:\n"
         "    file.write(b'%d' % file.fileno())"
     )
     subprocess.run([sys.executable, "-c", program, str(source.with_name("number"))], check=True)

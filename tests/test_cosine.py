@@ -21,9 +21,11 @@ from sklearn.metrics.pairwise import cosine_distances
 
 import gpukmeans
 from gpukmeans import KMeans, MiniBatchKMeans, lloyd
-from gpukmeans.points import cuda, sparse
-from gpukmeans.points.numpy import NumPyPoints, tuned
-from gpukmeans.points.unit import UnitRows
+from gpukmeans.engine import csr_rows
+from gpukmeans.engine.cuda import points as cuda
+from gpukmeans.engine.numpy.normalized_rows import UnitRows
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.tuning import tuned
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -182,7 +184,7 @@ def test_rows_that_are_made_when_asked_for_are_those_that_are_kept(monkeypatch, 
     assert all(type(points._row_x) is np.ndarray for points in expected)
     model = KMeans(6, metric="cosine", random_state=0, device="cpu", max_iter=4)
     kept = bits(model.fit(x)), model.transform(x[:50]).tobytes()
-    monkeypatch.setattr(sparse, "DENSE_BYTES", 0)
+    monkeypatch.setattr(csr_rows, "DENSE_BYTES", 0)
     assert type(NumPyPoints(x, unit=True)._row_x) is UnitRows
     assert type(NumPyPoints(x[:, :3] + 1, unit=True)._row_x) is np.ndarray, "few features will be sorted"
     assert type(NumPyPoints(x[:, :3] + 1, unit=True, lasting=False)._row_x) is UnitRows
@@ -194,7 +196,7 @@ def test_rows_that_are_made_when_asked_for_are_those_that_are_kept(monkeypatch, 
 def test_memory_of_rows_that_are_not_kept(monkeypatch, device, peak):
     if device != "cpu":
         return
-    monkeypatch.setattr(sparse, "DENSE_BYTES", 0)
+    monkeypatch.setattr(csr_rows, "DENSE_BYTES", 0)
     x = np.random.default_rng(0).random((80_000, 60)).astype(np.float16)
     model = KMeans(2, metric="cosine", random_state=0, device="cpu", max_iter=1).fit(x[:100])
     unit = 8 * x.size
@@ -391,7 +393,7 @@ def test_layout_dtype_and_powers_of_two_change_no_bit(spherical, tmp_path):
 @pytest.mark.parametrize("densely", [True, False])
 def test_sparse_rows_are_their_dense_form(monkeypatch, spherical, densely):
     if not densely:
-        monkeypatch.setattr(sparse, "DENSE_BYTES", 0)
+        monkeypatch.setattr(csr_rows, "DENSE_BYTES", 0)
     x = words(300, 40).astype(np.float32)
     matrix = scipy.sparse.csr_array(x)
     model = spherical(6, init="k-means||", max_iter=5)

@@ -24,7 +24,8 @@ from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 from scipy.sparse import csr_matrix
 
-from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, load, workers
+from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, load
+from gpukmeans.dask import workers
 
 # Of a thread each; with any port for the pages on which a cluster says what it does.
 local = partial(LocalCluster, threads_per_worker=1, dashboard_address=":0")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import gpukmeans
-from gpukmeans import DeviceError, KMeans, dispatch
-from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans import DeviceError, KMeans
+from gpukmeans.engine import devices, dispatch
+from gpukmeans.engine.numpy.points import NumPyPoints
 
 X = np.array([[0.0], [1.0], [9.0], [10.0]])
 
@@ -91,7 +92,7 @@ def fallbacks(caplog):
 
 
 def test_cpu(no_cupy):
-    assert dispatch.resolve("cpu") == "cpu"
+    assert devices.resolve("cpu") == "cpu"
     assert isinstance(dispatch.make_points(X, device="cpu"), NumPyPoints)
 
 
@@ -195,7 +196,7 @@ def test_auto_falls_back_and_says_why_once(request, caplog, machine, reason):
 
 def test_auto_is_the_default(no_cupy):
     assert KMeans().device == "auto"
-    assert dispatch.resolve("auto") == "cpu"
+    assert devices.resolve("auto") == "cpu"
 
 
 def test_cpu_neither_imports_cupy_nor_logs(monkeypatch, caplog):
@@ -242,7 +243,7 @@ def test_the_variable_takes_the_place_of_auto(no_cupy, monkeypatch, caplog):
 @pytest.mark.parametrize("value", ["", "auto"])
 def test_a_variable_that_says_nothing(no_cupy, monkeypatch, value):
     monkeypatch.setenv("GPUKMEANS_DEVICE", value)
-    assert dispatch.resolve("auto") == "cpu"
+    assert devices.resolve("auto") == "cpu"
 
 
 def test_the_variable_does_not_override_an_argument(no_cupy, monkeypatch):

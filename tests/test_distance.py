@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from gpukmeans.exact import LARGEST_MAGNITUDE, squared_distance
-from gpukmeans.points.numpy import tuned
+from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.exact.distance import LARGEST_MAGNITUDE, squared_distance
 
 
 def one_distance(x, c):

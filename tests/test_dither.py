@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from gpukmeans import quantize, remap
 from gpukmeans.image import dither as dithering
 from gpukmeans.image.dither import floyd_steinberg
-from gpukmeans.image.pixels import NumPyPixels
+from gpukmeans.image.numpy.pixels import NumPyPixels
 
 ORDERED = ["bayer", "blue-noise"]
 

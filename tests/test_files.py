@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpukmeans import files
-from gpukmeans.files import atomic
+from gpukmeans import atomic_write
+from gpukmeans.atomic_write import atomic
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, groups and limits are POSIX'")
 
@@ -155,13 +155,13 @@ def test_what_is_begun_can_be_discarded(tmp_path: Path) -> None:
 
     def discarded() -> None:
         with atomic(tmp_path / "file"):
-            files.discard()
+            atomic_write.discard()
             assert names(tmp_path) == []
 
     with pytest.raises(FileNotFoundError, match=r"file'$"):
         discarded()
     put(tmp_path / "file")
-    files.discard()
+    atomic_write.discard()
     assert names(tmp_path) == ["file"]
 
 
@@ -171,10 +171,11 @@ WRITERS = """
 import json, resource, signal, sys
 import numpy as np
 import gpukmeans
-from gpukmeans import cli, files
-from gpukmeans.image import compare, read
-from gpukmeans.image.large import quantize_file
-from gpukmeans.points import modules
+from gpukmeans import atomic_write
+from gpukmeans.cli import main as cli
+from gpukmeans.image.files import comparison as compare, read
+from gpukmeans.image.streaming import quantize_file
+from gpukmeans.engine.cuda import compile as modules
 folder = sys.argv[1]
 rng = np.random.default_rng(0)
 noise = rng.integers(0, 256, (64, 64, 3), np.uint8)
@@ -190,7 +191,7 @@ writers |= {
     "bands.tif": lambda path: quantize_file(noise, path, 64),
     "model.npz": model.save,
 }
-files.write(folder + "/a.png", lambda file: file.write(b"old"))
+atomic_write.write(folder + "/a.png", lambda file: file.write(b"old"))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 said = {}
@@ -245,6 +246,6 @@ def test_a_file_of_ones_own_that_is_full_says_so(format: str) -> None:
 
 def test_written_files_are_what_pillow_writes(tmp_path: Path) -> None:
     picture = Image.new("RGB", (5, 4), (1, 2, 3))
-    files.write(tmp_path / "a.tif", lambda file: picture.save(file, format="TIFF"))
+    atomic_write.write(tmp_path / "a.tif", lambda file: picture.save(file, format="TIFF"))
     with Image.open(tmp_path / "a.tif") as image:
         assert np.array_equal(np.asarray(image), np.asarray(picture))

@@ -16,10 +16,11 @@ from reference import Reference, distances, log2_up
 from sklearn.exceptions import ConvergenceWarning
 
 from gpukmeans import lloyd
-from gpukmeans.exact import Frame, Inertia, Scales, Weights, ceil_log2, power_for
-from gpukmeans.points.numpy import tuned
-from gpukmeans.points.rows import Rows
-from gpukmeans.points.sums import Sums
+from gpukmeans.engine.numpy.cluster_sums import Sums
+from gpukmeans.engine.numpy.rows import Rows
+from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.fixed_point import Inertia, Scales, Weights, ceil_log2, power_for
 
 LIMIT = 2**63 - 1
 

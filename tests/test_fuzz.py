@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from reference import Reference, distances, unit
 from sklearn.exceptions import ConvergenceWarning
 
-from gpukmeans import KMeans, MiniBatchKMeans, workers
-from gpukmeans.points.numpy import tuned
+from gpukmeans import KMeans, MiniBatchKMeans
+from gpukmeans.dask import workers
+from gpukmeans.engine.numpy.tuning import tuned
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -30,6 +31,9 @@ pytestmark = [
 
 # How far a published inertia may be from the exact one: a part of it, and what is lost of D below 2**-1000.
 PART, LEAST = Fraction(1, 2**38), Fraction(1, 2**900)
+
+# Terms of sums keep 30 bits or more of any range from here on: their scale is 2**1000 at most.
+LEAST_RANGE = Fraction(1, 2**960)
 
 
 @pytest.fixture
@@ -127,15 +131,16 @@ def assert_right(model: Any, problem: fuzz.Problem, last: np.ndarray) -> None:
             found = np.asarray(model.cluster_centers_)[c, j]
             assert min(values) <= Fraction(float(found)) <= max(values)
             rounding = Fraction(float(np.spacing(np.abs(found)))) + 2 * Fraction(float(np.spacing(abs(float(mean)))))
-            assert abs(Fraction(float(found)) - mean) <= (max(values) - min(values)) / 10**9 + rounding
+            if max(values) - min(values) >= LEAST_RANGE:
+                assert abs(Fraction(float(found)) - mean) <= (max(values) - min(values)) / 10**9 + rounding
 
 
 def test_a_fit_is_the_reference(explore, kmeans, device, monkey):
     def check(problem, init, tol, max_iter, algorithm, n_init, random_state, parts, batch, tuning):
         rows, weights = kept(problem)
         reference = Reference(rows, weights, problem.metric)
-        if reference.variance() <= Fraction(float(np.abs(reference.x).max())) ** 2 / 2**80:
-            tol = 0.0  # it is the rounding of the mean
+        if reference.variance() <= Fraction(float(np.abs(reference.x).max())) ** 2 / 2**50:
+            tol = 0.0  # it is the rounding of the mean, or below the units that it is summed in
         if init == "k-means++":
             starts, given_init = None, init
         else:

@@ -37,7 +37,9 @@ def test_the_tests_that_are_named_are_there(path: Path) -> None:
 
 def test_a_name_is_seen_in_any_comment() -> None:
     """Of a module and a test in it, with which none is left out that is there."""
-    assert names(ROOT / "gpukmeans" / "points" / "sums.py") >= {"test_fixed_point.test_sums_follow_rows_that_move"}
+    assert names(ROOT / "gpukmeans" / "engine" / "numpy" / "cluster_sums.py") >= {
+        "test_fixed_point.test_sums_follow_rows_that_move"
+    }
     assert "test_sums_follow_rows_that_move" in defined("test_fixed_point")
     assert defined("test_of_nothing") == set()
     assert NAMED.findall("(test_sums.test_of_rows fails) and test_alone.") == ["test_sums.test_of_rows", "test_alone"]

@@ -11,10 +11,12 @@ from host_cuda.runtime import CUDARuntimeError, HostCuda
 from host_cuda.streams import Event, Stream
 
 from gpukmeans import DeviceError, KMeans, lloyd
-from gpukmeans.exact import Inertia, Weights
-from gpukmeans.points import gpu, labels, proposals
-from gpukmeans.points.cuda import CudaPoints
-from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans.engine.cuda import assign as proposals
+from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda import speculate
+from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.exact.fixed_point import Inertia, Weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -139,11 +141,11 @@ def test_nothing_is_guessed_of_empty_clusters_of_large_data_or_of_batches(on, fa
     on(fast)
     KMeans(5, init=init, max_iter=1, device="cpu").fit(x)
     assert fast.launches["settle"] == 2
-    monkeypatch.setattr(labels, "PAIR", 1.0)
+    monkeypatch.setattr(speculate, "PAIR", 1.0)
     fast.launches.clear()
     model = KMeans(5, init=x[:5], tol=0, max_iter=5, device="cpu").fit(x)
     assert fast.launches["settle"] == model.n_iter_ + 1
-    monkeypatch.setattr(labels, "PAIR", 0.0)
+    monkeypatch.setattr(speculate, "PAIR", 0.0)
     fast.launches.clear()
     on(fast, 150)
     model = KMeans(5, init=x[:5], tol=0, max_iter=5, device="cpu").fit(x)

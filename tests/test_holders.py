@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans as Theirs
 from unaligned import unaligned
 
 from gpukmeans import KMeans, MiniBatchKMeans
-from gpukmeans.exact import Weights
+from gpukmeans.exact.fixed_point import Weights
 
 X = np.random.default_rng(0).normal(20, 5, (60, 3))
 NAMES = list("abc")

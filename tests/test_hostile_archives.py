@@ -17,7 +17,8 @@ import pytest
 from test_hostile import STATE, X, archive, files, key, loaded, members, npy, parameters, path, used, with_metadata
 
 import gpukmeans
-from gpukmeans import KMeans, saved_file
+from gpukmeans import KMeans
+from gpukmeans.saving import archive as saved_file
 
 __all__ = ["files", "path"]  # fixtures
 

@@ -17,8 +17,8 @@ import tifffile
 from PIL import Image
 
 from gpukmeans import ImageError, quantize
-from gpukmeans.image import read
-from gpukmeans.image.large import quantize_file
+from gpukmeans.image.files import read
+from gpukmeans.image.streaming import quantize_file
 
 COLORS = np.array([[200, 30, 40], [20, 90, 250], [240, 240, 230], [0, 60, 0], [90, 90, 90]], np.uint8)
 

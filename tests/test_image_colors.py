@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from host_cuda.runtime import HostCuda
 
-from gpukmeans.image import cuda_cells
-from gpukmeans.image.color import SPACES
-from gpukmeans.image.colors import NumPyColors
-from gpukmeans.image.cuda_cells import CudaWhole
-from gpukmeans.image.cuda_colors import CudaColors
-from gpukmeans.image.pixels import pack
-from gpukmeans.image.whole import Frame, Grid, NumPyWhole
-from gpukmeans.points import gpu
+from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.image.color_space import SPACES
+from gpukmeans.image.cuda import cells as cuda_cells
+from gpukmeans.image.cuda.cells import CudaWhole
+from gpukmeans.image.cuda.colors import CudaColors
+from gpukmeans.image.numpy.colors import NumPyColors
+from gpukmeans.image.numpy.grid_cells import Frame, Grid, NumPyWhole
+from gpukmeans.image.numpy.pixels import pack
 
 
 @pytest.fixture(scope="module", params=["address", "race"])

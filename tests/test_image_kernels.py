@@ -11,11 +11,12 @@ from host_cuda import runtime
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 
-from gpukmeans import ImageError, dispatch, quantize, remap
-from gpukmeans.image import dither, pixels
-from gpukmeans.image.cuda_pixels import CudaPixels
-from gpukmeans.image.pixels import NumPyPixels
-from gpukmeans.points import gpu
+from gpukmeans import ImageError, quantize, remap
+from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.image import dispatch, dither
+from gpukmeans.image.cuda.pixels import CudaPixels
+from gpukmeans.image.numpy import pixels
+from gpukmeans.image.numpy.pixels import NumPyPixels
 
 
 @pytest.fixture(scope="module", params=["address", "race"])

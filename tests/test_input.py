@@ -14,9 +14,11 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from unaligned import unaligned
 
 from gpukmeans import KMeans
-from gpukmeans.exact import LARGEST_MAGNITUDE, Weights
-from gpukmeans.points.arrange import arrange
-from gpukmeans.points.numpy import NumPyPoints, tuned
+from gpukmeans.engine.numpy.deduplicate import arrange
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.exact.distance import LARGEST_MAGNITUDE
+from gpukmeans.exact.fixed_point import Weights
 
 # ---------------------------------------------------------------- bad input
 

@@ -8,10 +8,11 @@ from host_cuda.runtime import HostCuda
 from test_kernels import WEIGHTS, values
 
 from gpukmeans import lloyd
-from gpukmeans.exact import Weights
-from gpukmeans.points import gpu, seeds
-from gpukmeans.points.cuda import CudaPoints
-from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda import seeding as seeds
+from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.seeding import kmeans_plusplus
 
 

@@ -17,12 +17,17 @@ import pytest
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda, OutOfMemoryError
 
-from gpukmeans import DeviceError, KMeans, dispatch, lloyd
-from gpukmeans.exact import Frame, Inertia, Weights
-from gpukmeans.points import cuda, gpu, searches, seeds
-from gpukmeans.points.batches import Batches
-from gpukmeans.points.cuda import CudaPoints
-from gpukmeans.points.numpy import NumPyPoints
+from gpukmeans import DeviceError, KMeans, lloyd
+from gpukmeans.engine import devices, dispatch
+from gpukmeans.engine.combine.out_of_core import Batches
+from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda import launch_plans
+from gpukmeans.engine.cuda import points as cuda
+from gpukmeans.engine.cuda import seeding as seeds
+from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.fixed_point import Inertia, Weights
 from gpukmeans.seeding import kmeans_plusplus
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -282,7 +287,7 @@ def test_rows_may_begin_at_any_address(address, brute_labels, dtype, d):
 
 def test_many_runs_and_turns_of_the_grid_are_numpys(on, address, monkeypatch):
     monkeypatch.setattr(gpu, "RESIDENT", 1)
-    for module in (cuda, searches):
+    for module in (cuda, launch_plans):
         monkeypatch.setattr(module, "SHARED", 256)
     monkeypatch.setattr(seeds, "RUN", 32)
     same(on, address, values("float32", 5000, 2), 30, max_iter=3)
@@ -316,7 +321,7 @@ def test_no_race(on, race):
 def test_no_race_beyond_one_turn_of_the_grid(on, race, monkeypatch):
     """More rows than all blocks together take at once, more centers than a tile, more runs than a block scans."""
     monkeypatch.setattr(gpu, "RESIDENT", 1)
-    for module in (cuda, searches):
+    for module in (cuda, launch_plans):
         monkeypatch.setattr(module, "SHARED", 256)
     monkeypatch.setattr(seeds, "RUN", 32)
     same(on, race, values("float32", 2500, 2), 30, max_iter=2)
@@ -454,14 +459,14 @@ def machine(monkeypatch, address, fresh_dispatch):
 
 
 def test_auto_takes_the_gpu_with_the_most_free_memory(machine, monkeypatch):
-    assert dispatch.resolve("auto") == dispatch.resolve("cuda") == "cuda:1"
+    assert devices.resolve("auto") == devices.resolve("cuda") == "cuda:1"
     machine.free["bus 0"] = 3000
-    assert dispatch.resolve("auto") == "cuda:0"
+    assert devices.resolve("auto") == "cuda:0"
     parts = SimpleNamespace(**{**vars(sys.modules["pynvml"]), "nvmlDeviceGetMigMode": lambda bus: [1, 1]})
     machine.cupy.cuda.runtime.memGetInfo = lambda: (1000 + machine.cupy.entered[-1], 4000)
     for pynvml in (None, parts):  # CUDA says what is free, where NVML cannot say it of CUDA's devices
         monkeypatch.setitem(sys.modules, "pynvml", pynvml)
-        assert dispatch.resolve("auto") == "cuda:1"
+        assert devices.resolve("auto") == "cuda:1"
 
 
 def test_a_gpu_that_cannot_be_asked_has_no_memory(machine, monkeypatch):
@@ -474,7 +479,7 @@ def test_a_gpu_that_cannot_be_asked_has_no_memory(machine, monkeypatch):
         return (1, 4000)
 
     machine.cupy.cuda.runtime.memGetInfo = ask
-    assert dispatch.resolve("auto") == "cuda:0"
+    assert devices.resolve("auto") == "cuda:0"
 
 
 def test_the_first_kernel_runs_on_the_gpu_that_is_meant(machine, caplog):
@@ -488,11 +493,11 @@ def test_the_first_kernel_runs_on_the_gpu_that_is_meant(machine, caplog):
 
     machine.cupy.zeros = fail
     with pytest.raises(DeviceError, match=r"device='cuda:1'.*'cuda:1' \(CUDARuntimeError: cudaErrorDevicesUnavailable"):
-        dispatch.resolve("cuda:1")
+        devices.resolve("cuda:1")
     with caplog.at_level(logging.INFO, "gpukmeans"):
-        assert dispatch.resolve("auto") == "cpu", "which would take the one with the most memory"
+        assert devices.resolve("auto") == "cpu", "which would take the one with the most memory"
     assert "DevicesUnavailable" in caplog.text
-    assert dispatch.resolve("cuda:0") == "cuda:0"
+    assert devices.resolve("cuda:0") == "cuda:0"
 
 
 def test_a_full_gpu_is_asked_again(machine):
@@ -506,7 +511,7 @@ def test_a_full_gpu_is_asked_again(machine):
     with pytest.raises(DeviceError, match=r"the memory of 'cuda:1' is full.*512 bytes.*device='cpu'"):
         KMeans(2, device="cuda").fit(np.arange(4.0)[:, None])
     machine.cupy.zeros = zeros
-    assert dispatch.resolve("cuda") == "cuda:1"
+    assert devices.resolve("cuda") == "cuda:1"
 
 
 def test_fits_on_a_gpu_are_numpys(machine):

@@ -11,8 +11,8 @@ import tifffile
 from PIL import Image
 
 from gpukmeans import ImageError, quantize, remap
-from gpukmeans.image import large
-from gpukmeans.image.large import quantize_file
+from gpukmeans.image import streaming
+from gpukmeans.image.streaming import quantize_file
 
 
 @pytest.fixture(scope="module")
@@ -153,4 +153,4 @@ def test_memory_does_not_grow_with_the_picture(picture, tmp_path):
 def test_a_band_is_a_whole_number_of_patterns():
     from gpukmeans.image import dither
 
-    assert large.BAND % dither._TILE == large.BAND % 2**dither._BAYER_BITS == 0
+    assert streaming.BAND % dither._TILE == streaming.BAND % 2**dither._BAYER_BITS == 0

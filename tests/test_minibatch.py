@@ -19,8 +19,9 @@ from sklearn.datasets import make_blobs
 from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
-from gpukmeans import MiniBatchKMeans, dispatch, minibatch
-from gpukmeans.points.numpy import tuned
+from gpukmeans import MiniBatchKMeans, minibatch
+from gpukmeans.engine import dispatch
+from gpukmeans.engine.numpy.tuning import tuned
 
 
 @pytest.fixture(scope="module")

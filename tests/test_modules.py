@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from host_cuda.runtime import HostCuda
 
-from gpukmeans.points import modules
-from gpukmeans.points.cuda import CudaPoints
+from gpukmeans.engine.cuda import compile as modules
+from gpukmeans.engine.cuda.points import CudaPoints
 
 
 class Compiled(HostCuda):

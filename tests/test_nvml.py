@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpukmeans import cli, nvml
+from gpukmeans.cli import info
+from gpukmeans.engine import nvml
 
 
 class NVMLError(Exception):
@@ -92,11 +93,11 @@ def test_info_lists_the_gpus_by_cudas_numbers(driver, monkeypatch):
     )
     cupy = SimpleNamespace(__version__="14.2.0", cuda=SimpleNamespace(runtime=runtime))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert [line[0] for line in cli._gpu_software()] == [
+    assert [line[0] for line in info._gpu_software()] == [
         *("cuda:1", "cuda:0", "NVIDIA driver", "CuPy", "CUDA runtime", "CUDA driver")
     ]
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert [line[0] for line in cli._gpu_software()] == ["GPU", "GPU", "NVIDIA driver"]
+    assert [line[0] for line in info._gpu_software()] == ["GPU", "GPU", "NVIDIA driver"]
 
 
 def test_info_names_the_gpus_that_only_cuda_knows(driver, monkeypatch):
@@ -106,7 +107,7 @@ def test_info_names_the_gpus_that_only_cuda_knows(driver, monkeypatch):
     driver.nvmlInit = shut
     runtime = SimpleNamespace(getDeviceCount=lambda: 1, deviceGetPCIBusId=lambda i: "0000:1a:00.0")
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
-    (line,) = cli._gpu_software()
+    (line,) = info._gpu_software()
     assert line == ("cuda:0", "NVML does not tell more of it (NVMLError: Driver/library version mismatch)")
 
 
@@ -114,4 +115,4 @@ def test_info_names_the_gpus_that_only_cuda_knows(driver, monkeypatch):
 def test_info_without_a_driver_says_nothing_of_it(module, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", module)
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert cli._gpu_software() == []
+    assert info._gpu_software() == []

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from gpukmeans import KMeans, dispatch
-from gpukmeans.points.numpy import NumPyPoints, tuned
+from gpukmeans import KMeans
+from gpukmeans.engine import dispatch
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.tuning import tuned
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -15,9 +15,10 @@ from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostArray, HostCuda, OutOfMemoryError
 from scipy.sparse import csr_matrix
 
-from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, dispatch, quantize
-from gpukmeans.exact import Weights
-from gpukmeans.points.parallel import Parallel
+from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, quantize
+from gpukmeans.engine import devices, dispatch
+from gpukmeans.engine.combine.multi_device import Parallel
+from gpukmeans.exact.fixed_point import Weights
 
 rng = np.random.default_rng(0)
 X = rng.normal(50, 20, (601, 3)).astype(np.float32)
@@ -30,7 +31,7 @@ def cupy(monkeypatch, fresh_dispatch):
     module = as_cupy(*(HostCuda(build="fast", seed=i + 1) for i in range(3)))
     monkeypatch.setitem(sys.modules, "cupy", module)
     monkeypatch.setattr(dispatch, "PART", 1)
-    dispatch.resolve("cuda:all")  # tries each
+    devices.resolve("cuda:all")  # tries each
     for host in module.hosts:
         host.launches.clear()
     return module
@@ -79,11 +80,11 @@ def test_a_fit_is_that_of_numpy(cupy, name):
 @pytest.mark.parametrize("device", ["cuda:0,2", "cuda:2,1,0"])
 def test_gpus_may_be_named_in_any_order(cupy, device):
     assert said(X, device) == said(X, "cpu")
-    assert [number for number, launches in enumerate(used(cupy)) if launches] == sorted(dispatch.gpus(device))
+    assert [number for number, launches in enumerate(used(cupy)) if launches] == sorted(devices.gpus(device))
 
 
 def test_the_environment_may_name_several(cupy, monkeypatch):
-    monkeypatch.setenv(dispatch.VARIABLE, "cuda:1,2")
+    monkeypatch.setenv(devices.VARIABLE, "cuda:1,2")
     assert said(X, "auto") == said(X, "cpu")
     assert [bool(launches) for launches in used(cupy)] == [False, True, True]
 
@@ -244,22 +245,22 @@ def test_an_error_names_the_gpu_and_leaves_the_estimator(cupy):
 
 def test_all_of_one_gpu_is_that(monkeypatch, fresh_dispatch):
     monkeypatch.setitem(sys.modules, "cupy", as_cupy(HostCuda(build="fast", seed=1)))
-    assert dispatch.resolve("cuda:all") == "cuda:0"
+    assert devices.resolve("cuda:all") == "cuda:0"
 
 
 def test_names(cupy):
-    assert dispatch.resolve("cuda:all") == "cuda:0,1,2"
-    assert dispatch.resolve("cuda:2,0") == "cuda:2,0"
-    assert dispatch.resolve("cuda:2,0", near=0) == "cuda:0,2", "the one with the data is the current one"
-    assert dispatch.resolve("cuda", near=1) == "cuda:1"
+    assert devices.resolve("cuda:all") == "cuda:0,1,2"
+    assert devices.resolve("cuda:2,0") == "cuda:2,0"
+    assert devices.resolve("cuda:2,0", near=0) == "cuda:0,2", "the one with the data is the current one"
+    assert devices.resolve("cuda", near=1) == "cuda:1"
     with pytest.raises(DeviceError, match=r"'cuda:1,3'.*there is 'cuda:0', 'cuda:1', 'cuda:2'"):
-        dispatch.resolve("cuda:1,3")
+        devices.resolve("cuda:1,3")
     with pytest.raises(ValueError, match=r"'cuda:1,2,1' names a GPU twice.*'cuda:all'"):
-        dispatch.resolve("cuda:1,2,1")
+        devices.resolve("cuda:1,2,1")
 
 
 def test_one_that_cannot_be_used_is_named(cupy):
-    dispatch._why_no_kernel.cache_clear()
+    devices._why_no_kernel.cache_clear()
 
     def fail(shape, dtype):
         raise cupy.cuda.runtime.CUDARuntimeError("cudaErrorDevicesUnavailable: busy or unavailable")
@@ -267,7 +268,7 @@ def test_one_that_cannot_be_used_is_named(cupy):
     cupy.hosts[1].zeros = fail
     with pytest.raises(DeviceError, match=r"device='cuda:all'.*'cuda:1' \(CUDARuntimeError: cudaErrorDevicesUnavail"):
         KMeans(2, device="cuda:all").fit(X)
-    assert dispatch.resolve("cuda:0,2") == "cuda:0,2"
+    assert devices.resolve("cuda:0,2") == "cuda:0,2"
 
 
 # ---------------------------------------------------------------- pictures

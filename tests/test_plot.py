@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from gpukmeans import KMeans, plot, workloads
+from gpukmeans import KMeans, datasets, plot
 
 rng = np.random.default_rng(0)
 X = rng.random((40, 2))
@@ -32,7 +32,7 @@ FIGURES = {
     "elbow": partial(plot.elbow, [KMeans(k, device="cpu").fit(X) for k in (1, 2)]),
     "silhouette": partial(plot.silhouette, X, LABELS),
 }
-BLOBS = workloads.blobs().X
+BLOBS = datasets.blobs().X
 
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)

@@ -16,8 +16,9 @@ from sklearn.cluster import KMeans as Theirs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from gpukmeans import KMeans, Record, dispatch
-from gpukmeans.points.numpy import tuned
+from gpukmeans import KMeans, Record
+from gpukmeans.engine import dispatch
+from gpukmeans.engine.numpy.tuning import tuned
 
 
 def never(record):

@@ -9,9 +9,11 @@ import pytest
 from host_cuda.runtime import HostCuda
 
 from gpukmeans import lloyd
-from gpukmeans.points import gpu, proposals
-from gpukmeans.points.cuda import CudaPoints
-from gpukmeans.points.numpy import NumPyPoints, tuned
+from gpukmeans.engine.cuda import assign as proposals
+from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.tuning import tuned
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,12 @@ from sklearn.cluster import KMeans as Reference
 
 import gpukmeans
 from gpukmeans import ImageError, KMeans, quantize, remap
-from gpukmeans.image import coarse, color, palettes, pixels, read
-from gpukmeans.image.colors import NumPyColors
-from gpukmeans.image.palette import find
+from gpukmeans.image import color_space
+from gpukmeans.image.files import palettes, read
+from gpukmeans.image.numpy import pixels
+from gpukmeans.image.numpy.colors import NumPyColors
+from gpukmeans.image.palette import multilevel
+from gpukmeans.image.palette.fit import find
 from gpukmeans.image.quantize import common_palette
 
 SPACES = ["rgb", "oklab"]
@@ -108,7 +111,7 @@ def test_the_palette_is_a_fixed_point_on_all_pixels(small, space, k):
     result = quantize(small, k, space=space, device="cpu")
     assert result.converged
     flat = small.reshape(-1, 3)
-    x, c = (color.to_points(levels, space).astype(np.float64) for levels in (flat, result.palette))
+    x, c = (color_space.to_points(levels, space).astype(np.float64) for levels in (flat, result.palette))
     distance = np.zeros((len(flat), k))
     for j in range(3):
         distance = distance + (x[:, j, None] - c[:, j]) ** 2
@@ -118,7 +121,7 @@ def test_the_palette_is_a_fixed_point_on_all_pixels(small, space, k):
     if space == "rgb":
         np.testing.assert_allclose(means, result.palette, atol=0.5 + 1e-9)
     else:
-        rounded = color.to_points(color.to_colors(means, space, np.uint8), space)
+        rounded = color_space.to_points(color_space.to_colors(means, space, np.uint8), space)
         assert (((c - means) ** 2).sum(axis=1) <= ((rounded - means) ** 2).sum(axis=1) + 1e-12).all()
     assert result.psnr == pytest.approx(psnr(result.to_array(), small), abs=1e-9)
 
@@ -135,7 +138,7 @@ def test_rgb_is_as_good_as_scikit_learn(small):
 
 def test_oklab_errs_less_in_oklab_and_rgb_in_rgb(small):
     def error(result, space):
-        one, other = (color.to_points(a.reshape(-1, 3), space).astype(float) for a in (small, result.to_array()))
+        one, other = (color_space.to_points(a.reshape(-1, 3), space).astype(float) for a in (small, result.to_array()))
         return np.mean((one - other) ** 2)
 
     rgb, oklab = (quantize(small, 32, space=space, device="cpu") for space in SPACES)
@@ -163,7 +166,7 @@ def test_relocation_never_costs(small, monkeypatch):
     """What centers far away gain is looked for among fits that end with less inertia."""
     _, _, counts, colors = counted(small)
     found = find(NumPyColors(colors, counts), 16, space="rgb", random_state=0, device="cpu")
-    monkeypatch.setattr(coarse, "relocated", lambda *_: None)
+    monkeypatch.setattr(multilevel, "relocated", lambda *_: None)
     without = find(NumPyColors(colors, counts), 16, space="rgb", random_state=0, device="cpu")
     inertia = [
         ((colors - each.palette[each.labels].astype(float)) ** 2).sum(axis=1) @ counts for each in (found, without)
@@ -288,8 +291,8 @@ def test_points_lead_back_to_colors(space, dtype, channels):
     colors[0], colors[1] = 0, np.iinfo(dtype).max
     if channels == 4:
         colors[:, 3] = np.maximum(colors[:, 3], 1)
-    points = color.to_points(colors, space).astype(np.float64)
-    assert (color.to_colors(points, space, dtype) == colors).all()
+    points = color_space.to_points(colors, space).astype(np.float64)
+    assert (color_space.to_colors(points, space, dtype) == colors).all()
 
 
 def test_oklab_is_oklab():
@@ -297,9 +300,9 @@ def test_oklab_is_oklab():
     colors = np.random.default_rng(0).integers(0, 256, (1000, 3)).astype(np.uint8)
     encoded = colors / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    expected = np.cbrt(linear @ np.array(color._TO_CONES).T) @ np.array(color._TO_LAB).T * [1, 2, 2]
-    np.testing.assert_allclose(color.to_points(colors, "oklab"), expected, atol=2e-7)
-    white = color.to_points(np.full((1, 3), 255, np.uint8), "oklab")
+    expected = np.cbrt(linear @ np.array(color_space._TO_CONES).T) @ np.array(color_space._TO_LAB).T * [1, 2, 2]
+    np.testing.assert_allclose(color_space.to_points(colors, "oklab"), expected, atol=2e-7)
+    white = color_space.to_points(np.full((1, 3), 255, np.uint8), "oklab")
     np.testing.assert_allclose(white, [[1, 0, 0]], atol=1e-7)
 
 
@@ -307,16 +310,16 @@ def test_points_have_the_same_bits_everywhere():
     """A checksum over all greys and 4,096 colors: no operation in it is a library's to round."""
     steps = np.arange(0, 256, 17, dtype=np.uint8)
     colors = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
-    table = color._linear_table(255)
+    table = color_space._linear_table(255)
     assert [table[i].hex() for i in (1, 11, 128, 254)] == LINEAR
-    points = color.to_points(colors, "oklab").astype("<f4").tobytes()
+    points = color_space.to_points(colors, "oklab").astype("<f4").tobytes()
     assert hashlib.sha256(points).hexdigest() == OKLAB
 
 
 @pytest.mark.parametrize("n", [3, 5])
 def test_roots(n):
     x = np.concatenate([np.random.default_rng(0).random(1000), 10.0 ** -np.arange(300), [0, 1, 2**-1074]])
-    np.testing.assert_allclose(color._root(x, n) ** n, x, rtol=1e-14, atol=0)
+    np.testing.assert_allclose(color_space._root(x, n) ** n, x, rtol=1e-14, atol=0)
 
 
 # ---------------------------------------------------------------- files

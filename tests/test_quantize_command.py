@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from gpukmeans import quantize, remap
-from gpukmeans.cli import main
+from gpukmeans.cli.main import main
 
 COMMAND = [sys.executable, "-m", "gpukmeans", "quantize"]
 
@@ -348,7 +348,7 @@ def test_device_and_palette_that_are_not_there(source, tmp_path, capsys):
 def test_without_pillow(source, tmp_path):
     program = (
         "import sys; sys.modules['PIL'] = None\n"
-        "from gpukmeans.cli import main\n"
+        "from gpukmeans.cli.main import main\n"
         f"sys.exit(main(['quantize', {str(source)!r}, {str(tmp_path / 'out.png')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from reference import Reference, distances, log2_up
 from sklearn.datasets import make_blobs
 
-from gpukmeans import dispatch
-from gpukmeans.points.closest import BLOCK, Blocks
-from gpukmeans.points.numpy import tuned
-from gpukmeans.points.rows import Rows
+from gpukmeans.engine import devices, dispatch
+from gpukmeans.engine.numpy.rows import Rows
+from gpukmeans.engine.numpy.seeding_distances import BLOCK, Blocks
+from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.seeding import kmeans_parallel, kmeans_plusplus, random, rank, ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -326,7 +326,7 @@ def in_parallel(device):
     """in_parallel(points, k, seed): the centers that k-means|| chooses."""
 
     def seed(points, k, seed):
-        make = partial(dispatch.make_points, device=dispatch.resolve(device))
+        make = partial(dispatch.make_points, device=devices.resolve(device))
         return kmeans_parallel(points, k, np.random.RandomState(seed), make)
 
     return seed

@@ -24,7 +24,7 @@ from sklearn.exceptions import NotFittedError
 
 import gpukmeans
 from gpukmeans import KMeans
-from gpukmeans.files import atomic
+from gpukmeans.atomic_write import atomic
 
 X = np.random.default_rng(0).normal(size=(60, 3))
 DATA = Path(__file__).parent / "data"

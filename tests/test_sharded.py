@@ -10,10 +10,12 @@ import pytest
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 
-from gpukmeans import KMeans, dispatch, lloyd
-from gpukmeans.exact import Inertia, Weights
-from gpukmeans.points.numpy import NumPyPoints, tuned
-from gpukmeans.points.parallel import Parallel
+from gpukmeans import KMeans, lloyd
+from gpukmeans.engine import dispatch
+from gpukmeans.engine.combine.multi_device import Parallel
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.exact.fixed_point import Inertia, Weights
 from gpukmeans.seeding import kmeans_parallel, kmeans_plusplus
 
 rng = np.random.default_rng(0)

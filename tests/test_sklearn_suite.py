@@ -14,7 +14,7 @@ import pytest
 import sklearn.cluster
 
 import gpukmeans
-from gpukmeans.points import sparse
+from gpukmeans.engine import csr_rows
 
 HELPERS = "tests functions that are private to scikit-learn's implementation"
 FUNCTIONS = "tests functions of theirs beside the estimators, which stay theirs"
@@ -87,4 +87,4 @@ def global_dtype(request):
 def ours(device, monkeypatch):
     """The device under test; and sparse rows stay sparse, small as they are here."""
     monkeypatch.setenv("GPUKMEANS_DEVICE", device)
-    monkeypatch.setattr(sparse, "DENSE_BYTES", 0)
+    monkeypatch.setattr(csr_rows, "DENSE_BYTES", 0)

@@ -8,11 +8,14 @@ import scipy.sparse
 from host_cuda.runtime import HostCuda
 from sklearn.cluster import KMeans as Theirs
 
-from gpukmeans import KMeans, dispatch, lloyd
-from gpukmeans.exact import Weights
-from gpukmeans.points import gpu, rows, sparse
-from gpukmeans.points.numpy import NumPyPoints, tuned
-from gpukmeans.points.sparse import SparseRows, rows_of
+from gpukmeans import KMeans, lloyd
+from gpukmeans.engine import csr_rows, dispatch
+from gpukmeans.engine.csr_rows import SparseRows, rows_of
+from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.numpy import rows
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.exact.fixed_point import Weights
 
 
 def matrix(n, d, density=0.1, dtype=np.float64, seed=0, whole=False):
@@ -34,7 +37,7 @@ def answer(model):
 @pytest.fixture(params=["dense as a whole", "dense row by row"])
 def densely(request, monkeypatch):
     if request.param == "dense row by row":
-        monkeypatch.setattr(sparse, "DENSE_BYTES", 0)
+        monkeypatch.setattr(csr_rows, "DENSE_BYTES", 0)
 
 
 # (rows, features): few of both, sorted and merged where dense, many features, and more than scores serve; rows where
@@ -219,7 +222,7 @@ def test_on_a_device_rows_become_dense_a_piece_at_a_time(monkeypatch, batch):
 def test_small_matrices_become_arrays():
     x = matrix(100, 10)
     assert type(rows_of(x)) is np.ndarray
-    wide = scipy.sparse.csr_array((sparse.DENSE_BYTES // 80 + 1, 10))
+    wide = scipy.sparse.csr_array((csr_rows.DENSE_BYTES // 80 + 1, 10))
     assert isinstance(rows_of(wide), SparseRows)
 
 

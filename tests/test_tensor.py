@@ -12,9 +12,11 @@ from host_cuda.runtime import HostCuda
 from test_kernels import mirrored, same, values
 
 from gpukmeans import KMeans, lloyd
-from gpukmeans.exact import U32, Frame
-from gpukmeans.points import gpu, modules, searches
-from gpukmeans.points.cuda import CudaPoints
+from gpukmeans.engine.cuda import compile as modules
+from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda import launch_plans
+from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.exact.certificate import U32, Frame
 
 DTYPES = ["uint8", "float16", "float32", "float64"]
 
@@ -269,7 +271,7 @@ def test_no_race_and_no_order_of_threads(on, monkeypatch, seed):
 def test_they_serve_where_their_bound_holds(serves, d, k, scale):
     x = np.random.default_rng(0).uniform(-1, 1, (50, d)) * scale
     frame = Frame.of(x.min(axis=0), x.max(axis=0))
-    assert (searches.tensor(frame, k, x.dtype) is not None) == serves
+    assert (launch_plans.tensor(frame, k, x.dtype) is not None) == serves
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.image.color import Levels
-from gpukmeans.image.pixels import index_dtype
+from gpukmeans.image.color_space import Levels
+from gpukmeans.image.numpy.pixels import index_dtype
 from gpukmeans.threads import one_blas_thread
 
 DITHERS = ("none", "floyd-steinberg", "bayer", "blue-noise")

@@ -9,16 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpukmeans import arrays, dispatch
+from gpukmeans import array_interop
+from gpukmeans.engine import devices
+from gpukmeans.image import dispatch
 from gpukmeans.image import dither as dithering
-from gpukmeans.image import palette as palettes
-from gpukmeans.image import write
-from gpukmeans.image.color import SPACES, Levels
-from gpukmeans.image.colors import Colors, NumPyColors, with_alpha
-from gpukmeans.image.palette import Found
-from gpukmeans.image.pixels import IndexedPixels, NumPyPixels, Pixels, Tally, index_dtype, unpack
-from gpukmeans.image.quantized import Quantized
-from gpukmeans.image.read import ImageError, Picture, on_host, premultiplied, read
+from gpukmeans.image.color_space import SPACES, Levels
+from gpukmeans.image.files import write
+from gpukmeans.image.files.read import ImageError, Picture, on_host, premultiplied, read
+from gpukmeans.image.numpy.colors import Colors, NumPyColors, with_alpha
+from gpukmeans.image.numpy.pixels import IndexedPixels, NumPyPixels, Pixels, Tally, index_dtype, unpack
+from gpukmeans.image.palette import fit as palettes
+from gpukmeans.image.palette.fit import Found
+from gpukmeans.image.result import Quantized
 
 MOST_COLORS = 65536
 
@@ -90,7 +92,7 @@ def quantize(
             found = _weighted(weights, held, counted, n_colors, space, random_state, device)
         return _mapped(held, counted, found, dither, device)
 
-    return _returned(image, dispatch.where_it_fits(reduce, device, random_state))
+    return _returned(image, devices.where_it_fits(reduce, device, random_state))
 
 
 def remap(
@@ -117,7 +119,7 @@ def remap(
     >>> gpukmeans.remap(picture, np.array([[0, 0, 255], [255, 0, 0]], np.uint8)).indices.tolist()
     [[1, 0]]
     """
-    given = np.asarray(arrays.to_numpy(palette))
+    given = np.asarray(array_interop.to_numpy(palette))
     if given.dtype != np.uint8 or given.ndim != 2 or given.shape[1] not in (3, 4) or not 0 < len(given) <= MOST_COLORS:
         raise ValueError(
             f"a palette is an array (k, 3) or (k, 4) of uint8 with 1 to {MOST_COLORS:,} colors, "
@@ -131,11 +133,11 @@ def remap(
         counted = _counted(held, device)
         colors = counted.colors
         like = given if colors.dtype == np.uint8 else given.astype(np.uint16) * np.uint16(257)
-        with dispatch.on(device):
+        with devices.on(device):
             found = Found(like, colors.nearest(like, space), True)
         return _mapped(held, counted, found, dither, device)
 
-    return _returned(image, dispatch.where_it_fits(map_onto, device))
+    return _returned(image, devices.where_it_fits(map_onto, device))
 
 
 def common_palette(
@@ -156,8 +158,8 @@ def common_palette(
     colors = unpack(codes, 4)
     opaque = bool((colors[:, 3] == 255).all())
     held = NumPyColors(colors[:, :3] if opaque else colors, counts)
-    found = dispatch.where_it_fits(
-        lambda device: cluster(held, n_colors, space, random_state, device), dispatch.resolve(device), random_state
+    found = devices.where_it_fits(
+        lambda device: cluster(held, n_colors, space, random_state, device), devices.resolve(device), random_state
     )
     return found.palette, found.converged
 
@@ -177,8 +179,8 @@ def check(n_colors: Any, space: str, dither: str) -> None:
 def _opened(image: Any, device: str) -> tuple[Picture, str]:
     """The picture and the device; levels stay on a GPU that is the device, if its kernels take them."""
     picture = read(image)
-    there = arrays.gpu_of(picture.pixels)
-    device = dispatch.resolve(device, near=there)
+    there = array_interop.gpu_of(picture.pixels)
+    device = devices.resolve(device, near=there)
     if there is None or device != f"cuda:{there}":
         return on_host(picture), device
     if picture.shape[2] == 4:
@@ -197,8 +199,8 @@ def _held(picture: Picture, device: str) -> Picture:
 
 def _returned(image: Any, result: Quantized) -> Quantized:
     """With indices of the image's kind, if it is an array's."""
-    is_array = not isinstance(image, Picture) and (hasattr(image, "__dlpack_device__") or arrays.on_a_gpu(image))
-    return replace(result, indices=arrays.like(image, result.indices)) if is_array else result
+    is_array = not isinstance(image, Picture) and (hasattr(image, "__dlpack_device__") or array_interop.on_a_gpu(image))
+    return replace(result, indices=array_interop.like(image, result.indices)) if is_array else result
 
 
 class _Counted(NamedTuple):
@@ -211,7 +213,7 @@ class _Counted(NamedTuple):
 
 def _counted(picture: Picture, device: str) -> _Counted:
     h, w, c = picture.shape
-    with dispatch.on(device):
+    with devices.on(device):
         if picture.table is None:
             pixels = dispatch.make_pixels(picture.pixels.reshape(h * w, c), device=device)
         else:  # bytes, which are counted here before they are on a GPU
@@ -224,13 +226,13 @@ def _weighted(
     weights: ArrayLike, picture: Picture, counted: _Counted, k: int, space: str, random_state: Any, device: str
 ) -> Found:
     """The palette, and the label of every distinct color, also of those that weigh nothing."""
-    given = np.asarray(arrays.to_numpy(weights), np.float64)
+    given = np.asarray(array_interop.to_numpy(weights), np.float64)
     if given.shape != picture.shape[:2]:
         raise ValueError(f"weights have the picture's shape {picture.shape[:2]}, got {given.shape}.")
     if not (np.isfinite(given).all() and given.min() >= 0 and given.max() > 0):
         raise ValueError("weights must be finite, none negative and at least one above zero.")
-    with dispatch.on(device):
-        place = arrays.to_numpy(_places(counted))
+    with devices.on(device):
+        place = array_interop.to_numpy(_places(counted))
         colors = counted.colors.levels()
     # No sum of these overflows, and none is lost; what weights mean is their ratios.
     exponent = int(np.frexp(given.max())[1])
@@ -242,7 +244,7 @@ def _weighted(
     if kept.all():
         return cluster(NumPyColors(colors, mass), k, space, random_state, device)
     found = cluster(NumPyColors(colors[kept], mass[kept]), k, space, random_state, device)
-    with dispatch.on(device):
+    with devices.on(device):
         return replace(found, labels=counted.colors.nearest(found.palette, space))
 
 
@@ -258,7 +260,7 @@ def cluster(colors: Colors, k: int, space: str, random_state: Any, device: str) 
     greys = int(np.iinfo(colors.dtype).max) + 1
     if colors.channels == 3 and len(colors) <= greys and _grey(colors.levels()):
         # Grey stays grey, and is one dimension.
-        colors = NumPyColors(colors.levels()[:, :1], arrays.to_numpy(colors.weights))
+        colors = NumPyColors(colors.levels()[:, :1], array_interop.to_numpy(colors.weights))
     if colors.channels == 1:
         found = palettes.find(colors, k, **options)
         return replace(found, palette=np.repeat(found.palette, 3, axis=1))
@@ -271,7 +273,7 @@ def cluster(colors: Colors, k: int, space: str, random_state: Any, device: str) 
     # What is fully transparent has one code, all zeros, the least of all: it is color 0, and not clustered.
     found = palettes.find(NumPyColors(levels[clear], colors.weights[clear]), k - 1, **options)
     palette = np.concatenate([np.zeros((1, 4), levels.dtype), found.palette])
-    labels = np.concatenate([np.zeros(1, np.int32), arrays.to_numpy(found.labels) + np.int32(1)])
+    labels = np.concatenate([np.zeros(1, np.int32), array_interop.to_numpy(found.labels) + np.int32(1)])
     return replace(found, palette=palette, labels=labels)
 
 
@@ -279,7 +281,7 @@ def _mapped(picture: Picture, counted: _Counted, found: Found, dither: str, devi
     shape, own = picture.shape[:2], np.empty((0, picture.shape[2]), found.palette.dtype)
     _, palette = with_alpha(own, found.palette)
     seen = palette.shape[1]
-    with dispatch.on(device):
+    with devices.on(device):
         if dither == "none":
             indices = counted.pixels.map(counted.codes, found.labels, index_dtype(len(palette))).reshape(shape)
             error = counted.colors.error(palette, found.labels)
@@ -317,11 +319,13 @@ def _dithered(picture: Picture, counted: _Counted, shown: Levels, dither: str) -
         own, entries = levels, shown[:, :1]
     else:
         colors = premultiplied(with_alpha(counted.colors.levels(), shown)[0])
-        own = colors[arrays.to_numpy(_places(counted))].reshape(h, w, -1)
+        own = colors[array_interop.to_numpy(_places(counted))].reshape(h, w, -1)
         held = NumPyPixels(own.reshape(h * w, -1))
     if dither == "floyd-steinberg":
         at = int(clear[0]) if len(clear) else 0
-        indices = dithering.floyd_steinberg(np.ascontiguousarray(arrays.to_numpy(own)), entries, still, at).reshape(-1)
+        indices = dithering.floyd_steinberg(
+            np.ascontiguousarray(array_interop.to_numpy(own)), entries, still, at
+        ).reshape(-1)
     else:
         indices = held.dither(dithering.offsets(dither, entries), w, entries)
         if still is not None:

@@ -13,10 +13,10 @@ try:
 except ImportError as error:
     raise ImportError(f"gpukmeans.plot needs matplotlib ({error}): pip install 'gpukmeans[plot]'") from error
 
-from gpukmeans.plot.choosing import elbow, silhouette
+from gpukmeans.plot.images import centers, comparison, confusion, palette
 from gpukmeans.plot.iterations import steps, steps_slider
-from gpukmeans.plot.pictures import centers, comparison, confusion, palette
-from gpukmeans.plot.points import cloud, clusters
+from gpukmeans.plot.model_selection import elbow, silhouette
+from gpukmeans.plot.scatter import cloud, clusters
 
 __all__ = [
     "centers",

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from gpukmeans.estimator import KMeans
 from gpukmeans.plot.axes import in_the_plane, own_figure
-from gpukmeans.plot.points import clusters
+from gpukmeans.plot.scatter import clusters
 
 # A strip's frames side by side; more go below.
 COLUMNS = 4

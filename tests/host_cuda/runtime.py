@@ -1,6 +1,6 @@
 """HostCuda: stands where CuPy stands, and runs kernels on the CPU.
 
-It has the few names of CuPy that gpukmeans/points/cuda.py uses, with CuPy's meaning, and nothing else: any
+It has the few names of CuPy that gpukmeans/engine/cuda/points.py uses, with CuPy's meaning, and nothing else: any
 other use is an error. Device memory lives in a worker process, so that a kernel's error ends that process and
 not the tests. It becomes an exception that names the kernel and carries the report; the next use of the object
 starts a new worker, to which older arrays are unknown.

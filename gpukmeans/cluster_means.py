@@ -1,0 +1,233 @@
+"""The means of clusters: of the sums that an iteration keeps up, or of sums of their own where those are too coarse.
+
+All clusters share one scale, which the extent and the weight of all rows set. A cluster that has little of the weight,
+or lies within a small part of a range that an outlier sets, gets few of its 62 bits. How far off its mean may be
+follows from integers and scales (`Scales.errors`). Where that is too far, the cluster's rows are summed again, at a
+scale that their own extent and weight set (`OwnScales`). These have no order either, so Rule 3 holds as ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.engine.protocol import Points
+from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.fixed_point import OwnScales, Scales, about_zero
+
+# While a fit goes on, a mean may err by this part of the way to the nearest other mean, as float32 would.
+COARSE = 2.0**-24
+
+# In the end, and as a batch's, by this part of its cluster's own range, in each feature.
+FINE = 2.0**-30
+
+Mask = NDArray[np.bool_]
+Clusters = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Means:
+    """Of clusters: centers (k, d) and weight (k,) float64, both zero where there are no rows; and which of them have
+    been held to their own rows, (k,)."""
+
+    centers: Floats
+    weight: Floats
+    settled: Mask
+
+
+def of_iteration(points: Points, scales: Scales) -> Means:
+    """The means to go on with."""
+    means = _of_sums(points, scales)
+    if _exact(points, scales) or _none_is_crowded(points, scales, means):
+        return means
+    doubtful = _light(points, means.weight)
+    filled = means.weight > 0
+    doubtful[filled] = _crowded(points, scales, means.centers[filled], means.weight[filled])
+    return settle(points, scales, means, np.flatnonzero(doubtful))
+
+
+def of_result(points: Points, scales: Scales) -> Means:
+    """The means to publish."""
+    return finish(points, scales, _of_sums(points, scales))
+
+
+def finish(points: Points, scales: Scales, means: Means) -> Means:
+    """The means of the same rows with all of them settled, but for those that are
+    (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails of others)."""
+    if _exact(points, scales):
+        return means
+    rows = (means.weight > 0) | _light(points, means.weight)
+    return settle(points, scales, means, np.flatnonzero(rows & ~means.settled))
+
+
+def settle(points: Points, scales: Scales, means: Means, clusters: Clusters) -> Means:
+    """The means with those of `clusters` held to their own rows: each then lies within the extent of these, and errs by
+    no more than FINE of that, or the rounding of float64. Of unit rows it is the direction that errs by no more."""
+    if points.unit:
+        # A direction is compared with nothing but itself.
+        bounds = np.zeros((2, len(clusters), points.d))
+        return sum_again(points, means, clusters[_coarse(points, scales, means, clusters, *bounds)])
+    if len(clusters) == 0:
+        return means
+
+    def known(low: Floats, high: Floats) -> Mask:
+        """Whether these extents, of some rows, will do: a mean that lies within them and errs by little enough of them
+        does so of all rows. Where some rows have no range all may have a small one, unless that is all there is.
+        test_fixed_point.test_a_center_is_right_whichever_of_its_rows_are_looked_at fails without either.
+        """
+        x = means.centers[clusters]
+        within = (low <= x) & (x <= high) & ((low < high) | (scales.step == 0))
+        return ~_coarse(points, scales, means, clusters, low, high) & within.all(axis=1)
+
+    low, high = points.extents(clusters, _nowhere(points), known)
+    centers, settled = means.centers.copy(), means.settled.copy()
+    centers[clusters] = _within(centers[clusters], low, high)
+    settled[clusters] = True
+    again = _coarse(points, scales, means, clusters, low, high)
+    return sum_again(points, Means(centers, means.weight, settled), clusters[again])
+
+
+def sum_again(points: Points, means: Means, clusters: Clusters, without: Floats | None = None) -> Means:
+    """The means with those of `clusters` made of sums of their own, without the rows at these locations (p, d)."""
+    if len(clusters) == 0:
+        return means
+    centers, weight, settled = means.centers.copy(), means.weight.copy(), means.settled.copy()
+    without = _nowhere(points) if without is None else without
+    low, high = points.extents(clusters, without)
+    settled[clusters] = True
+    some = low[:, 0] <= high[:, 0]
+    none = clusters[~some]
+    centers[none], weight[none] = 0.0, 0.0
+    clusters, low, high = clusters[some], low[some], high[some]
+    if points.unit:
+        low, high = about_zero(low, high)  # as all of them are measured
+    most = weight[clusters] + _weights_off(points)
+    fractions = points.weights.fractions
+    while len(clusters):
+        own = OwnScales.of(low, high, most, points.weights)
+        sums = points.sums_of(clusters, own, without)
+        # Weights that are no counts may be less than they were known to be, and deserve a finer scale then.
+        units = sums[:, -1]
+        finer = own.weight_of(units + fractions)
+        lighter = (units * FINE < fractions) & (finer <= most / 2)
+        if not lighter.any():
+            found = own.centers(sums)
+            centers[clusters] = found if points.unit else _within(found, low, high)
+            weight[clusters] = own.weight_of(units)
+            break
+        most = np.where(lighter, finer, most)
+    return Means(centers, weight, settled)
+
+
+def occupied(points: Points) -> Mask:
+    """Which clusters have rows, (k,)."""
+    weight = points.sums()[:, -1]
+    has_rows = weight > 0
+    light = np.flatnonzero(_light(points, weight))
+    if len(light):
+        low, high = points.extents(light, _nowhere(points))
+        has_rows[light] = low[:, 0] <= high[:, 0]
+    return has_rows
+
+
+def _of_sums(points: Points, scales: Scales) -> Means:
+    sums = points.sums()
+    weight = np.ldexp(sums[:, -1].astype(np.float64), -points.weights.exponent)
+    if weight.all():
+        centers = scales.centers(sums)
+    else:
+        filled = weight > 0
+        centers = np.zeros((len(sums), points.d))
+        centers[filled] = scales.centers(sums[filled])
+    return Means(centers, weight, np.zeros(len(sums), bool))
+
+
+def _exact(points: Points, scales: Scales) -> bool:
+    """Whether nothing is rounded but quotients: sums of small whole numbers are exact, so that means lie among their
+    rows, whose range is nothing, or one at least (test_fixed_point.test_a_center_lies_among_its_rows_and_is_right fails
+    if the same is taken for granted of other numbers, or weights).
+    """
+    return points.whole and points.weights.fractions == 0 and scales.coarsest <= FINE
+
+
+def _nowhere(points: Points) -> Floats:
+    return np.empty((0, points.d))
+
+
+def _within(centers: Floats, low: Floats, high: Floats) -> Floats:
+    """The nearest to centers (m, d) in [low, high]. Which of the two zeros an extreme is, depends on the order of rows;
+    adding makes one of them."""
+    return np.clip(centers, low, high) + 0.0
+
+
+def _light(points: Points, weight: NDArray[np.number]) -> Mask:
+    """Which clusters may have rows although their summed weight is zero: counts are never rounded
+    (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails of others)."""
+    return (weight == 0) & (points.weights.fractions > 0)
+
+
+def _weights_off(points: Points) -> float:
+    """By how much the weights of clusters, as they are summed, may be off."""
+    return float(np.ldexp(float(points.weights.fractions), -points.weights.exponent))
+
+
+def _coarse(points: Points, scales: Scales, means: Means, clusters: Clusters, low: Floats, high: Floats) -> Mask:
+    """Of which clusters within [low, high] (m, d) the mean, or the weight, may be off by more than FINE."""
+    weight = means.weight[clusters]
+    if points.unit:
+        far = _reach(scales, weight) > FINE**2 * _norms(means.centers[clusters])
+    else:
+        with np.errstate(invalid="ignore"):  # where rows have no weight, and features no range
+            errors = np.multiply.outer(scales.errors(weight), scales.step)
+        far = np.logical_or.reduce((errors > FINE * (high - low)) & (high > low), axis=1)
+    return np.logical_or(far, _weights_off(points) > FINE * weight)
+
+
+def _none_is_crowded(points: Points, scales: Scales, means: Means) -> bool:
+    """Whether that shows at once, as nearly always: in one feature all means are further apart than the lightest
+    cluster's mean may be off, and no D is less than a feature's share of it
+    (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails without the distance or
+    the weights, and test_cosine.test_rows_that_nearly_cancel_have_a_direction_while_a_fit_goes_on of unit rows).
+    """
+    if points.unit or not means.weight.all():
+        return False
+    along = np.sort(means.centers[:, scales.widest])
+    gaps = along[1:] - along[:-1]
+    return bool((gaps * gaps).min(initial=np.inf) >= _reach(scales, float(means.weight.min())) / COARSE**2)
+
+
+def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> Mask:
+    """Which means (m, d) may be off by more than COARSE of the way to another; of unit rows, or to zero, since their
+    direction is what counts. Neighbors in the order of a feature are compared, then the next but one, and so on."""
+    with np.errstate(over="ignore"):
+        reach = np.broadcast_to(_reach(scales, weight) / COARSE**2, len(means))
+    crowded: Mask = np.zeros(len(means), bool)
+    if points.unit:
+        crowded |= reach > _norms(means)
+    along = means[:, scales.widest]
+    order = np.argsort(along)
+    along, most = along[order], reach.max()
+    for step in range(1, len(means)):
+        gaps = along[step:] - along[:-step]
+        (close,) = np.nonzero(gaps * gaps < most)
+        if len(close) == 0:
+            break
+        one, other = order[close], order[close + step]
+        distance = squared_distance(means[one].T, means[other].T)
+        crowded[one[reach[one] > distance]] = True
+        crowded[other[reach[other] > distance]] = True
+    return crowded
+
+
+def _reach(scales: Scales, weight: Any) -> Any:
+    """The squares of the distances by which means of clusters of these weights may be off."""
+    errors = scales.errors(weight)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return errors * errors * scales.step_squared
+
+
+def _norms(x: Floats) -> Floats:
+    return squared_distance(x.T, np.zeros((x.shape[1], 1)))

@@ -1,0 +1,83 @@
+"""Several Points as one: each does its part of the rows, and integers, minima and maxima are brought together.
+
+What is common to Batches, one after another on one device, and Parallel, each on a device of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.engine.protocol import Farthest, Known
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Weights
+
+Result = TypeVar("Result")
+
+
+class Sharded(ABC):
+    """The methods of Points that need nothing of the parts but their answers.
+
+    weights: of all rows, as the parts know it.
+    """
+
+    whole = False  # as far as is known
+
+    def __init__(self, n: int, d: int, weights: Weights, unit: bool) -> None:
+        self.n, self.d, self.weights, self.unit = n, d, weights, unit
+
+    @abstractmethod
+    def _each(self, work: Callable[[Any, slice], Result], uses: str = "", changes: str = "") -> list[Result]:
+        """The results of work on each part and its rows, in the order of rows. uses: what it needs of "rows", "labels"
+        and "closest"; changes: which of the latter it changes."""
+
+    # ------------------------------------------------------------ assignment and update
+
+    def extent(self) -> tuple[Floats, Floats]:
+        lows, highs = zip(*self._each(lambda part, rows: part.extent(), "rows"), strict=True)
+        # NaN in any of them stays.
+        return np.minimum.reduce(lows), np.maximum.reduce(highs)
+
+    def assign(self, centers: Floats) -> int:
+        return sum(self._each(lambda part, rows: part.assign(centers), "rows, labels", changes="labels"))
+
+    def farthest(self, centers: Floats, m: int) -> Farthest:
+        """Of the m first of each part, which are in the order of distance and row, the m first of all.
+
+        They are there: whatever comes before a location in the part of its first row does so among all
+        (test_sharded.test_every_step_is_that_of_all_rows fails if each is asked for fewer).
+        """
+        found = self._each(lambda part, rows: part.farthest(centers, m), "rows, labels")
+        distance, x, label = (
+            np.concatenate([getattr(far, name) for far in found]) for name in ("distance", "x", "label")
+        )
+        order = np.argsort(-distance, kind="stable")
+        _, first = np.unique(x[order] + 0.0, axis=0, return_index=True)  # adding makes one zero of the two
+        kept = order[np.sort(first)][:m]
+        return Farthest(distance[kept], x[kept], label[kept])
+
+    def extents(
+        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
+    ) -> tuple[Floats, Floats]:
+        found = self._each(lambda part, rows: part.extents(clusters, without, known), "rows, labels")
+        lows, highs = zip(*found, strict=True)
+        return np.minimum.reduce(lows), np.maximum.reduce(highs)
+
+    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+        sums = self._each(lambda part, rows: part.sums_of(clusters, scales, without), "rows, labels")
+        return sum(sums, np.zeros((len(clusters), self.d + 1), np.int64))
+
+    def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
+        uses = "rows, labels" if len(centers) > 1 else "rows"
+        coarse, fine = zip(*self._each(lambda part, rows: part.inertia(centers, split), uses), strict=True)
+        return sum(coarse), sum(fine)
+
+    # ------------------------------------------------------------ seeding
+
+    def accept_all(self, centers: Floats) -> float:
+        uses = "rows, labels, closest"
+        return max(self._each(lambda part, rows: part.accept_all(centers), uses, changes="closest"))

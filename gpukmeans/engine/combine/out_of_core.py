@@ -1,0 +1,313 @@
+"""Many batches of rows as one Points, with one batch on the device at a time.
+
+Reductions are integer sums, minima and maxima, so a pass over all rows is a pass over each batch. What a
+batch has to remember, its rows' labels and their D to the closest center, is kept on the host in between.
+At first all rows are one batch, which stays on the device; when the device runs out of memory, at any time,
+what the rows have to remember moves to the host, and work goes on from there with smaller batches.
+
+While the device works on a batch, the rows of the next one are sent ahead, from the moment when all that there is to do
+has been given to the device and its answer would be waited for. So a pass costs the longer of the two, and not
+both. Two batches have to fit the device then; where they do not, memory is short as in any other case, and batches of
+half as many rows take together what the one took.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.engine.combine.base import Result, Sharded
+from gpukmeans.engine.protocol import Points, State
+from gpukmeans.errors import DeviceError
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Ints, Scales, Weights
+
+logger = logging.getLogger("gpukmeans")
+
+
+class Batch(Points, Protocol):
+    """Points that can be made anew where earlier ones left off. Running out of memory must change nothing."""
+
+    @property
+    def k(self) -> int:
+        """Of the centers that the rows have labels of, zero if they have none."""
+
+    def begin(self, meanwhile: Callable[[], None] | None) -> None:
+        """Work on these rows begins; what they were sent ahead for is waited for. meanwhile: called once, when the
+        device has been given something to do and before its answer is waited for."""
+
+    def resume(self, state: State) -> None:
+        """Take over what is known of these rows; their sums begin at zero, whatever their labels."""
+
+    def labels_on_host(self) -> NDArray[np.int32]:
+        """As `labels`, wherever the rows were given."""
+
+    def closest(self) -> Floats | None:
+        """D to the closest center so far, (n,); None after `restart`."""
+
+
+class Batches(Sharded):
+    """make(rows, ahead): Points of a slice of the n rows, which weigh what the summary of all says; if ahead, their
+    rows are sent at once, while the device works on others. lasting: whether one pass follows another.
+
+    Answers of size n are the only batch's, or, of several, `answer` of an array on the host.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[slice, bool], Batch],
+        n: int,
+        d: int,
+        weights: Weights,
+        answer: Callable[[NDArray[Any]], Any] = lambda array: array,
+        unit: bool = False,
+        lasting: bool = True,
+    ) -> None:
+        super().__init__(n, d, weights, unit)
+        self.rows = n  # of a batch
+        self._make, self._answer, self._lasting = make, answer, lasting
+        self._held: Batch | None = None  # all rows, while they are one batch
+        self._next: tuple[slice, Batch] | None = None  # sent ahead
+        self._decided = 0
+        self._extent: tuple[Floats, Floats] | None = None
+        self._scales: Scales | None = None
+        # What rows remember, while they are not held.
+        self._k = 0
+        self._labels: NDArray[np.int32] | None = None
+        self._sums: Ints = np.zeros((0, d + 1), np.int64)
+        self._closest: Floats | None = None
+        # Whether `closest` is known of all rows, and not of some
+        # (test_batches.test_batches_of_any_size_give_the_same_answer fails if some will do).
+        self._seeded = False
+
+    @property
+    def uncertain(self) -> int:
+        return self._decided + (self._held.uncertain if self._held is not None else 0)
+
+    # ------------------------------------------------------------ a pass over all rows
+
+    def _each(self, work: Callable[[Batch, slice], Result], uses: str = "", changes: str = "") -> list[Result]:
+        """Of one batch after another."""
+        results: list[Result] = []
+        start = 0
+        while start < self.n:
+            rows = slice(start, min(start + self.rows, self.n))
+            failure = self._try(work, rows, uses, changes, results)
+            if failure is None:
+                start = rows.stop
+            else:
+                self._shrink(failure)
+        return results
+
+    def _try(
+        self, work: Callable[[Batch, slice], Result], rows: slice, uses: str, changes: str, results: list[Result]
+    ) -> str | None:
+        try:
+            results.append(self._on(rows, work, uses, changes))
+        except MemoryError as error:
+            return str(error)  # and no more of it, as its frames would keep alive what has to be given back
+        except BaseException:
+            self._next = None
+            raise
+        return None
+
+    def _on(self, rows: slice, work: Callable[[Batch, slice], Result], uses: str, changes: str) -> Result:
+        if self._held is not None:
+            return work(self._held, rows)
+        passing = "rows" in uses
+        batch = self._taken(rows) if passing else self._make(rows, False)
+        # Of single rows no smaller batches can be made, should two of them not fit.
+        batch.begin(partial(self._send, rows) if passing and 1 < self.rows < self.n else None)
+        if self._extent is not None:
+            labels = self._labels[rows] if "labels" in uses and self._labels is not None else None
+            closest = self._closest[rows] if "closest" in uses and self._closest is not None and self._seeded else None
+            batch.resume(State(*self._extent, self._scales, self._k, labels, closest))
+        result = work(batch, rows)
+        if self.rows >= self.n:
+            self._held = batch
+            return result
+        if changes == "labels":
+            self._keep_labels(batch, rows)
+        elif changes == "closest":
+            self._keep_closest(batch, rows)
+        self._decided += batch.uncertain
+        return result
+
+    def _of_held(self, work: Callable[[Batch], Result]) -> Result | None:
+        """The result of work on all rows; None if they are not one batch, or are no more, since memory ran out."""
+        failure = None
+        if self._held is not None:
+            try:
+                return work(self._held)
+            except MemoryError as error:
+                failure = str(error)  # see `_try`
+        if failure is not None:
+            self._shrink(failure)
+        return None
+
+    def _taken(self, rows: slice) -> Batch:
+        """The batch of these rows, sent ahead or now."""
+        sent, self._next = self._next, None
+        if sent is not None and sent[0] == rows:
+            return sent[1]
+        del sent  # its memory may be needed
+        return self._make(rows, self.rows < self.n)
+
+    def _send(self, rows: slice) -> None:
+        """Send ahead what comes after these rows; after the last, the first of a pass that is likely to follow."""
+        start = rows.stop if rows.stop < self.n else 0
+        if start == 0 and not self._lasting:
+            return
+        following = slice(start, min(start + self.rows, self.n))
+        failure = None
+        try:
+            self._next = following, self._make(following, True)
+        except MemoryError as error:
+            failure = str(error)
+        if failure is not None:
+            self._shrink(failure)
+
+    def _keep_labels(self, batch: Batch, rows: slice) -> None:
+        if self._labels is None:
+            self._labels = np.full(self.n, -1, np.int32)
+            self._sums = np.zeros((self._k, self.d + 1), np.int64)
+        self._labels[rows] = batch.labels_on_host()
+        self._sums += batch.sums()
+
+    def _keep_closest(self, batch: Batch, rows: slice) -> None:
+        if self._closest is None:
+            self._closest = np.empty(self.n, np.float64)
+        self._closest[rows] = batch.closest()
+
+    def _shrink(self, failure: str) -> None:
+        """Let smaller batches follow; what the only one remembers comes to the host."""
+        self._next = None
+        if self.rows == 1:
+            raise DeviceError(
+                f"The device has not even memory for one row and {self._k} centers: {failure}. Free some of it, or use "
+                "device='cpu', which gives the same answer."
+            )
+        if self._held is not None:
+            everything = slice(0, self.n)
+            # Not those of an earlier number of centers (test_batches.test_memory_may_run_out_anywhere fails of these).
+            if self._held.k == self._k > 0:
+                self._keep_labels(self._held, everything)
+            if self._held.closest() is not None:
+                self._keep_closest(self._held, everything)
+                self._seeded = True
+            self._decided += self._held.uncertain
+            self._held = None
+        self.rows = -(-self.rows // 2)
+        logger.info("Device memory is short: going on with batches of %d rows (%s)", self.rows, failure)
+
+    # ------------------------------------------------------------ Points
+
+    def extent(self) -> tuple[Floats, Floats]:
+        self._extent = super().extent()
+        return self._extent
+
+    def within(self, low: Floats, high: Floats) -> None:
+        self._extent = low, high
+        if self._held is not None:
+            self._held.within(low, high)
+
+    def prepare(self, scales: Scales) -> None:
+        self._scales = scales
+        if self._held is not None:
+            self._each(lambda batch, rows: batch.prepare(scales))
+
+    def assign(self, centers: Floats) -> int:
+        if len(centers) != self._k:
+            self._k, self._labels = len(centers), None
+        return super().assign(centers)
+
+    def sums(self) -> Ints:
+        return self._held.sums() if self._held is not None else self._sums.copy()
+
+    def labels(self) -> Any:
+        held = self._of_held(lambda batch: batch.labels())
+        if held is not None:
+            return held
+        assert self._labels is not None
+        return self._answer(self._labels.copy())
+
+    def distances(self, centers: Floats) -> Any:
+        result: Floats | None = None
+
+        def measure(batch: Batch, rows: slice) -> Any:
+            nonlocal result
+            distances = batch.distances(centers)
+            if rows.stop - rows.start == self.n:
+                return distances
+            if result is None:
+                result = np.empty((self.n, len(centers)))
+            result[rows] = distances
+
+        parts = self._each(measure, "rows")
+        return parts[0] if result is None else self._answer(result)
+
+    # ------------------------------------------------------------ seeding
+
+    def restart(self) -> None:
+        self._closest, self._seeded = None, False
+        if self._held is not None:
+            self._held.restart()
+
+    def total(self, exponent: int | None) -> int:
+        self._exponent = exponent
+        return sum(self._each(lambda batch, rows: batch.total(exponent), "closest"))
+
+    def find(self, ranks: list[int]) -> Floats:
+        found = np.empty((len(ranks), self.d))
+        before = 0
+
+        def look(batch: Batch, rows: slice) -> None:
+            nonlocal before
+            if batch is self._held:
+                found[:] = batch.find(ranks)
+                return
+            total = batch.total(self._exponent)
+            here = [i for i, rank in enumerate(ranks) if before <= rank < before + total]
+            if here:
+                found[here] = batch.find([ranks[i] - before for i in here])
+            before += total
+
+        self._each(look, "closest")
+        return found
+
+    def propose(self, candidates: Floats) -> None:
+        self._candidates = candidates
+
+    def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
+        def weigh(batch: Batch, rows: slice) -> Any:
+            batch.propose(self._candidates)
+            return batch.potentials(exponent, exact=True)[0]
+
+        totals = [sum(parts) for parts in zip(*self._each(weigh, "rows, closest"), strict=True)]
+        return totals, totals
+
+    def accept(self, candidate: int) -> float:
+        def lower(batch: Batch, rows: slice) -> float:
+            batch.propose(self._candidates)
+            return batch.accept(candidate)
+
+        largest = max(self._each(lower, "rows, closest", changes="closest"))
+        self._seeded = self._closest is not None
+        return largest
+
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        alone = self._held is not None
+        made = self._of_held(lambda batch: batch.accept_drawn(draws, farthest))
+        if made is not None:
+            return made
+        # Some steps were made, perhaps: back to the first center, which is proposed still
+        # (test_batches.test_memory_may_run_out_in_the_middle_of_seeding fails without it).
+        if alone:
+            self.restart()
+            self.accept(0)
+        return np.empty((0, self.d)), farthest

@@ -1,0 +1,352 @@
+"""Points on a GPU: the rows stay in device memory, the kernels of `kernels/` do the work.
+
+Everything of size n lives on the device from the first call on; what crosses the bus in an iteration is of size k d.
+The kernels compute what exact.py defines; the tests run them on a CPU too, with an object of the same few methods in
+CuPy's place, which is why CuPy is an argument here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.engine.cuda import seeding
+from gpukmeans.engine.cuda.device import BLOCK, SHARED, Ahead, Gpu
+from gpukmeans.engine.cuda.seeding import Seeds
+from gpukmeans.engine.cuda.speculate import Bounds, Labels, Rows
+from gpukmeans.engine.protocol import Farthest, Known, State
+from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, Weights, about_zero
+
+X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
+
+# Values of a table of distances at a time: 64 MB.
+TABLE = 2**23
+
+# Values to bring to length one at a time, at most 64 MB as they are given.
+UNITS = 2**23
+
+
+class CudaPoints:
+    """x (n, d) of dtype uint8, float16, float32 or float64, in host memory or on the device, where it is used in
+    place; see NumPyPoints for the rest.
+
+    cp: CuPy, or what stands in its place. stay: whether answers of size n stay on the device. unit: whether to bring
+    the rows to length one; they are float64 then, and made on the device as they arrive. ahead: sends all rows now, on
+    its stream, to be there for whoever calls `begin` first; else they are sent when they are first asked for. alone:
+    whether these are all rows of this device; a batch of several is made anew for each pass, and keeps no bounds for
+    the next.
+    """
+
+    def __init__(
+        self,
+        cp: Any,
+        x: Any,
+        weights: Floats | Ints | None = None,
+        summary: Weights | None = None,
+        lasting: bool = True,
+        stay: bool = False,
+        unit: bool = False,
+        ahead: Ahead | None = None,
+        alone: bool = True,
+    ) -> None:
+        self.n, self.d = x.shape
+        self.unit = unit
+        self._dtype = np.dtype(np.float64) if unit else x.dtype
+        self.whole = self._dtype == np.uint8
+        self.weights = summary or Weights.of_rows(self.n)
+        kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
+        weighed = (f"-DWEIGHT_KIND={kind}",)
+        more = {"settle": weighed, "distance": weighed, "clusters": weighed, "seed": (*weighed, f"-DRUN={seeding.RUN}")}
+        options = (f"-DX_KIND={X_KINDS[self._dtype.name]}",)
+        self._gpu = Gpu(cp, options, more, ahead.launched if ahead else None)
+        self._given, self._lasting, self._stay, self._ahead, self._alone = x, lasting, stay, ahead, alone
+        with self._gpu, ahead or nullcontext():
+            self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not unit else None
+            self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
+            if ahead:
+                self._send()
+        self._by: Labels | None = None  # by the centers last assigned to
+        self._before = (0, 0)  # rows that assignments to other numbers of centers left to D, and compared with all
+        self._seeds = Seeds(self._gpu, self._w, self.weights)
+        self._spare: Any = None
+        self._offset = self._scale = self._gpu.nothing  # until `prepare`
+        self._scales: Scales | None = None
+        self._unit = np.float64(2.0**self.weights.exponent)
+
+    def begin(self, meanwhile: Callable[[], None] | None) -> None:
+        if self._ahead:
+            with self._gpu:
+                self._ahead.arrive()
+        self._gpu.meanwhile = meanwhile
+
+    def _send(self) -> None:
+        for _ in self._arriving():
+            pass
+
+    def _arriving(self) -> Iterator[slice]:
+        """The rows, as they come to be on the device; all at once if they are."""
+        if self._here is not None:
+            yield slice(0, self.n)
+            return
+        here = self._gpu.empty((self.n, self.d), self._dtype)
+        for rows in self._units(here) if self.unit else self._gpu.upload(here, self._given):
+            self._here = here
+            yield rows
+
+    def _units(self, here: Any) -> Iterator[slice]:
+        """Make the unit rows here, a piece of the rows given after another; yields those made."""
+        kind = X_KINDS[self._given.dtype.name]
+        gpu = self._gpu.compiling((f"-DX_KIND={kind}",))
+        step = max(1, UNITS // self.d)
+        for a in range(0, self.n, step):
+            rows = slice(a, min(a + step, self.n))
+            given, made = gpu.put(self._given[rows]), here[rows]
+            gpu.launch("unit", "unit", len(made), given, np.int64(len(made)), np.int32(self.d), made)
+            yield rows
+
+    @property
+    def _x(self) -> Any:
+        if self._here is None:
+            self._send()
+        return self._here
+
+    def _rows(self) -> tuple[Any, np.int64, np.int32]:
+        """The arguments that most kernels begin with."""
+        return self._x, np.int64(self.n), np.int32(self.d)
+
+    # ------------------------------------------------------------ preparation
+
+    def extent(self) -> tuple[Floats, Floats]:
+        # The keys of least and largest values, and whether one is NaN, which cross together.
+        keys = np.zeros(2 * self.d + 1, np.uint64)
+        keys[: self.d] = ~np.uint64(0)
+        device = self._gpu.put(keys)
+        nan = device[2 * self.d :].view(np.int32)
+        size = 2 * self.d * 8
+        folded = size <= SHARED
+        shared = size if folded else 0
+        for rows in self._arriving():
+            n = rows.stop - rows.start
+            blocks = max(-(-self.d // BLOCK), min(self._gpu.blocks, -(-n * self.d // BLOCK)))
+            part = (self._here[rows], np.int64(n), np.int32(self.d))
+            self._gpu.run("extent", "extent", blocks, BLOCK, *part, np.int32(folded), device, nan, shared=shared)
+        keys = self._gpu.get(device)
+        low, high = _doubles(keys[:-1].reshape(2, self.d))
+        if keys[-1]:
+            low, high = np.full((2, self.d), np.nan)
+        if self.unit:
+            low, high = about_zero(low, high)
+        self.within(low, high)
+        return low, high
+
+    def within(self, low: Floats, high: Floats) -> None:
+        self._frame = Frame.of(low, high)
+        if self._frame is not None and self._dtype == np.float16:
+            self._frame = self._frame.at_zero(low, high)  # for tensor cores, see searches.tensor
+
+    def prepare(self, scales: Scales) -> None:
+        self._scales = scales
+        self._offset, self._scale = self._gpu.put(scales.offset), self._gpu.put(scales.scale)
+
+    def resume(self, state: State) -> None:
+        self.within(state.low, state.high)
+        if state.scales is not None:
+            self.prepare(state.scales)
+        if state.labels is not None:
+            self._label(state.k).there = self._gpu.put(state.labels)
+        if state.closest is not None:
+            self._seeds.closest = self._spare = self._gpu.put(state.closest)
+
+    def closest(self) -> Floats | None:
+        return None if self._seeds.closest is None else self._gpu.get(self._seeds.closest)
+
+    # ------------------------------------------------------------ assignment and update
+
+    @property
+    def k(self) -> int:
+        """Of the centers that there are labels of."""
+        return 0 if self._by is None else self._by.k
+
+    @property
+    def uncertain(self) -> int:
+        return self._before[0] + (self._by.uncertain if self._by else 0)
+
+    @property
+    def compared(self) -> int:
+        """Rows that were compared with all centers, over all assignments."""
+        return self._before[1] + (self._by.compared if self._by else 0)
+
+    def assign(self, centers: Floats) -> int:
+        by = self._by if self._by is not None and self._by.k == len(centers) else self._label(len(centers))
+        return by.assign(self._weighed_rows(), self._memory_for_bounds(), centers)
+
+    def _weighed_rows(self) -> Rows:
+        return Rows(*self._rows(), self._w)
+
+    def _label(self, k: int) -> Labels:
+        """Forget all labels: k centers are to come."""
+        by = Labels(
+            *(self._gpu, self.n, self.d, k, self._dtype, self._frame),
+            *(self._scales, self._offset, self._scale, self._unit),
+            summing=self._lasting,
+            guessing=self._lasting and self._alone and not self.unit,
+        )
+        self._before, self._by = (self.uncertain, self.compared), by  # once nothing can fail any more
+        return by
+
+    def _memory_for_bounds(self) -> Bounds:
+        """That of seeding; none while seeding needs it (test_kernel_seeding.test_every_step_of_seeding_is_numpys fails
+        without that), or where no later assignment would profit."""
+        return self._scratch if self._lasting and self._alone and self._seeds.closest is None else None
+
+    def _labelled(self) -> Labels:
+        """The labels as they were last asked for."""
+        assert self._by is not None, "no centers were assigned to"
+        self._by.catch_up(self._weighed_rows(), self._memory_for_bounds())
+        return self._by
+
+    def _scratch(self) -> Any:
+        """(n,) float64 of memory, which serves the closest distances of seeding, then bounds, then far distances."""
+        if self._spare is None:
+            self._spare = self._gpu.empty(self.n, np.float64)
+        return self._spare
+
+    def sums(self) -> Ints:
+        assert self._by is not None, "no centers were assigned to"
+        return self._by.sums(self._weighed_rows(), self._memory_for_bounds())
+
+    def labels(self) -> Any:
+        return self._labelled().there if self._stay else self.labels_on_host()
+
+    def labels_on_host(self) -> NDArray[np.int32]:
+        return self._gpu.get(self._labelled().there)
+
+    # ------------------------------------------------------------ distances
+
+    def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
+        sums = self._gpu.zeros(2, np.uint64)
+        labels = self._labelled().there if len(centers) > 1 else self._gpu.nothing.view(np.int32)
+        self._gpu.launch(
+            *("distance", "inertia", self.n, *self._rows(), self._gpu.put(centers), labels),
+            *(
+                np.int32(len(centers) > 1),
+                self._w,
+                np.float64(2.0**split.coarse_bits),
+                np.float64(2.0**split.fine_bits),
+            ),
+            sums,
+        )
+        coarse, fine = self._gpu.get(sums).view(np.int64).tolist()
+        return coarse, fine
+
+    def farthest(self, centers: Floats, m: int) -> Farthest:
+        by = self._labelled()
+        # test_pruning.test_bounds_end_where_their_memory_serves_others fails without it.
+        by.proposals.forget()
+        labels = by.there
+        # Seeding may be under way, and need that memory itself.
+        distance = self._scratch() if self._seeds.closest is None else self._gpu.empty(self.n, np.float64)
+        device = self._gpu.put(centers)
+        self._gpu.launch("distance", "own_distances", self.n, *self._rows(), device, labels, distance)
+        n = np.int64(self.n)
+        locations = []
+        for _ in range(m):
+            found = self._gpu.put(np.array([0, ~np.uint64(0)], np.uint64))
+            self._gpu.launch("distance", "farthest", self.n, distance, n, found)
+            largest = float(self._gpu.get(found)[:1].view(np.float64)[0])
+            if largest == 0:
+                break
+            self._gpu.launch("distance", "first_farthest", self.n, distance, n, found)
+            x, label = self._gpu.empty(self.d, np.float64), self._gpu.empty(1, np.int32)
+            self._gpu.launch("distance", "take_farthest", self.n, *self._rows(), labels, found, distance, x, label)
+            locations.append((largest, self._gpu.get(x), int(self._gpu.get(label)[0])))
+        return Farthest.of(locations, self.d)
+
+    def extents(
+        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
+    ) -> tuple[Floats, Floats]:
+        keys = np.zeros((2, len(clusters), self.d), np.uint64)
+        keys[0] = ~np.uint64(0)
+        device = self._gpu.put(keys)
+        self._on_clusters("extents", clusters, without, np.int32(len(clusters)), device)
+        keys = self._gpu.get(device)
+        low, high = _doubles(keys)
+        return np.where(keys[1] == 0, np.inf, low), np.where(keys[1] == 0, -np.inf, high)
+
+    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+        sums = self._gpu.zeros((len(clusters), self.d + 1), np.uint64)
+        own = [self._gpu.put(part) for part in (scales.offset, scales.scale, scales.shift, scales.exponent)]
+        self._on_clusters("sums_of", clusters, without, self._w, *own, sums)
+        return self._gpu.get(sums).view(np.int64)
+
+    def _on_clusters(self, name: str, clusters: NDArray[np.int64], without: Floats, *arguments: Any) -> None:
+        by = self._labelled()
+        place = np.full(by.k, -1, np.int32)
+        place[clusters] = np.arange(len(clusters))
+        self._gpu.launch(
+            *("clusters", name, self.n, *self._rows(), by.there, self._gpu.put(place)),
+            *(self._gpu.put(without), np.int32(len(without)), *arguments),
+        )
+
+    def distances(self, centers: Floats) -> Any:
+        k = len(centers)
+        step = self.n if self._stay else max(1, TABLE // k)
+        table = self._gpu.empty((min(step, self.n), k), np.float64)
+        result = table if self._stay else np.empty((self.n, k))
+        device = self._gpu.put(centers)
+        for a in range(0, self.n, step):
+            rows = min(step, self.n - a)
+            x = self._x[a : a + rows]
+            self._gpu.launch(
+                *("distance", "distances", rows * k, x, np.int64(rows), np.int32(self.d), device, np.int32(k)),
+                *(np.int32(self.unit), table),
+            )
+            if not self._stay:
+                result[a : a + rows] = self._gpu.get(table[:rows])
+        return result
+
+    # ------------------------------------------------------------ seeding
+
+    def restart(self) -> None:
+        if self._by is not None:
+            self._by.restart()
+        self._seeds.restart()
+
+    def total(self, exponent: int | None) -> int:
+        return self._seeds.total(np.int64(self.n), exponent)
+
+    def find(self, ranks: list[int]) -> Floats:
+        return self._seeds.find(*self._rows(), ranks)
+
+    def propose(self, candidates: Floats) -> None:
+        self._seeds.propose(candidates)
+
+    def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
+        totals = self._seeds.potentials(*self._rows(), exponent)
+        return totals, totals
+
+    def accept(self, candidate: int) -> float:
+        if self._seeds.closest is None and self._by is not None:
+            # Its bounds are in the same memory (test_pruning.test_bounds_end_where_their_memory_serves_others fails
+            # without it).
+            self._by.proposals.forget()
+        return self._seeds.accept(*self._rows(), candidate, self._scratch())
+
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        centers, _, largest = self._seeds.accept_drawn(*self._rows(), draws, farthest)
+        return centers, float(largest[-1])
+
+    def accept_all(self, centers: Floats) -> float:
+        return self._seeds.accept_all(*self._rows(), centers, self._labelled().there)
+
+
+def _doubles(keys: NDArray[np.uint64]) -> Floats:
+    """The doubles of the integers of the same order, see order_key in kernels/common.cuh."""
+    sign = np.uint64(1 << 63)
+    return np.where(keys & sign, keys ^ sign, ~keys).view(np.float64)

@@ -1,0 +1,186 @@
+"""The assignment step on NumPy: float32 scores propose, D decides (Rule 2).
+
+Two layouts of the scores, for few centers and for many, give the same proposals
+(test_certificate.test_near_ties_are_decided_by_distance fails without the margin in either).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.engine.numpy.blas import multiply
+from gpukmeans.engine.numpy.rows import Features
+from gpukmeans.exact.certificate import U32, Frame
+from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.threads import scratch
+
+# D of at most this many values at a time: 1 MB of float64.
+_PIECE = 2**17
+
+# Up to this many centers scores are held a column to a point: below, argmin's cost a row (20 ns) is
+# that of 30 to 60 scores.
+_FEW = 32
+
+_NONE = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The centers of one assignment step. centers: (d, k) float64. columns: (d + 1, k) float32 and Z^2,
+    see Frame; without a frame D alone decides."""
+
+    centers: Floats
+    frame: Frame | None
+    columns: NDArray[np.float32]
+    largest_z: float
+
+    @staticmethod
+    def of(centers: Floats, frame: Frame | None) -> Target:
+        scores = frame.centers(centers) if frame is not None else None
+        columns = np.ascontiguousarray(centers.T)
+        if scores is None:
+            return Target(columns, None, np.empty((0, 0), np.float32), 0.0)
+        return Target(columns, frame, *scores)
+
+    @cached_property
+    def z(self) -> NDArray[np.float32]:
+        """The centers in the frame, (k, d)."""
+        return np.ascontiguousarray(self.columns[:-1].T) * np.float32(-0.5)
+
+
+class Nearest(NamedTuple):
+    """labels (m,). If asked for, upper bounds on the distance to that center and lower bounds on all
+    others, (m,) float32 in the frame's units. How many points the scores left uncertain."""
+
+    labels: NDArray[np.integer]
+    uncertain: int
+    upper: NDArray[np.float32] | None = None
+    lower: NDArray[np.float32] | None = None
+
+
+def exact_nearest(x: Floats, centers: Floats) -> NDArray[np.int64]:
+    """Labels of x (d, m) by D alone, for problems too small to gain from scores, or out of their range."""
+    step = max(1, _PIECE // centers.shape[1])
+    labels = [
+        squared_distance(x[:, None, a : a + step], centers[:, :, None]).argmin(axis=0)
+        for a in range(0, x.shape[1], step)
+    ]
+    return labels[0] if len(labels) == 1 else np.concatenate(labels)
+
+
+def nearest(features: Features, target: Target, exact: Callable[[NDArray[np.int64]], Floats], bounds: bool) -> Nearest:
+    """The nearest centers of m points, with bounds if asked for, which the margin loosens
+    (test_certificate.test_bounds_bound_distances_in_rationals fails without it).
+
+    exact(i): points i as (d, len(i)) float64.
+    """
+    assert target.frame is not None
+    y, norms = features
+    margin = target.frame.margin(norms, target.largest_z)
+    propose = _propose_few if target.columns.shape[1] <= _FEW else _propose_many
+    labels, best, second, uncertain, possible = propose(y, target.columns, margin, bounds)
+    if uncertain.size:
+        labels[uncertain] = decide(exact(uncertain), possible, target.centers)
+    if second is None:
+        return Nearest(labels, len(uncertain))
+    if uncertain.size:
+        # All that is known of these: every center is at least as far as the best score allows, and
+        # the chosen one is within the margin of it.
+        second[uncertain] = best[uncertain]
+        best[uncertain] += margin[uncertain]
+    best += norms
+    best += margin
+    second += norms
+    second -= margin
+    upper = np.sqrt(np.maximum(best, 0, out=best), out=best)
+    upper *= np.float32(1 + 4 * U32)
+    return Nearest(labels, len(uncertain), upper, _below(second))
+
+
+def _below(square: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The roots of lower bounds on squared distances, themselves lower bounds; in place."""
+    lower = np.sqrt(np.maximum(square, 0, out=square), out=square)
+    lower *= np.float32(1 - 4 * U32)
+    return lower
+
+
+def least_distance(features: Features, target: Target, among: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Lower bounds on the distance of m points to the nearest of some centers, (m,) in the frame's units
+    (test_certificate.test_bounds_bound_distances_in_rationals fails without the margin)."""
+    assert target.frame is not None
+    y, norms = features
+    scores = np.empty((len(among), len(y)), np.float32)
+    least = np.minimum.reduce(multiply(target.columns[:, among].T, y.T, scores), axis=0)
+    least += norms
+    least -= target.frame.margin(norms, target.largest_z)
+    return _below(least)
+
+
+# Labels, best score, runner-up's score if asked for, the uncertain points, and which centers (u, k)
+# are possible for each of those.
+Proposal = tuple[
+    NDArray[np.integer], NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.int64], NDArray[np.bool_]
+]
+
+
+def _propose_many(
+    y: NDArray[np.float32], columns: NDArray[np.float32], margin: NDArray[np.float32], bounds: bool
+) -> Proposal:
+    """A row of scores to a point: argmin runs along it. The runner-up is a second argmin with the
+    winner masked, which NumPy does faster than a minimum or a partition."""
+    m, k = len(y), columns.shape[1]
+    scores = scratch("scores", m * k, np.float32).reshape(m, k)
+    np.matmul(y, columns, out=scores)
+    flat = scores.reshape(-1)
+    first = np.arange(0, m * k, k)
+    labels = scores.argmin(axis=1)
+    at = first + labels
+    best = flat[at]
+    flat[at] = np.inf
+    second = flat[first + scores.argmin(axis=1)]
+    uncertain = np.flatnonzero(~(second - best > margin))
+    flat[at[uncertain]] = best[uncertain]
+    possible = scores[uncertain] <= (best[uncertain] + margin[uncertain])[:, None]
+    return labels, best, second, uncertain, possible
+
+
+def _propose_few(
+    y: NDArray[np.float32], columns: NDArray[np.float32], margin: NDArray[np.float32], bounds: bool
+) -> Proposal:
+    """A column of scores to a point: every operation runs across points, which short rows are too
+    short for. A point is certain if no other center is within the margin."""
+    m, k = len(y), columns.shape[1]
+    scores = scratch("scores", m * k, np.float32).reshape(k, m)
+    multiply(columns.T, y.T, scores)
+    best = np.minimum.reduce(scores, axis=0)
+    possible = scores <= best + margin
+    # Of a single possible center the sum of indices is the index.
+    ones = possible.astype(np.float32)
+    labels = (np.arange(k, dtype=np.float32) @ ones).astype(np.int32)
+    second = None
+    if bounds:
+        np.putmask(scores, possible, np.inf)
+        second = np.minimum.reduce(scores, axis=0)
+    if np.count_nonzero(possible) == m:
+        return labels, best, second, _NONE, possible[:, :0].T
+    uncertain = np.flatnonzero(np.ones(k, np.float32) @ ones > 1)
+    return labels, best, second, uncertain, possible[:, uncertain].T
+
+
+def decide(x: Floats, possible: NDArray[np.bool_], centers: Floats) -> NDArray[np.int64]:
+    """Labels of x (d, m) by D among the possible centers (m, k), at least one for each point."""
+    row, center = np.nonzero(possible)
+    distance = np.empty(len(row))
+    step = max(1, _PIECE // len(x))
+    for a in range(0, len(row), step):
+        piece = slice(a, a + step)
+        distance[piece] = squared_distance(x[:, row[piece]], centers[:, center[piece]])
+    first = np.searchsorted(row, np.arange(x.shape[1]))
+    least = np.minimum.reduceat(distance, first)
+    return np.minimum.reduceat(np.where(distance == least[row], center, possible.shape[1]), first)

@@ -1,0 +1,117 @@
+"""The sums of each cluster's terms, kept up while rows move from cluster to cluster (Rule 3).
+
+A change is a product of a matrix of ones and minus ones, a column to a row that moved, with the rows'
+terms: several times faster than np.add.at. There are three ways to the same integers. SciPy's sparse
+product begins with 20 us of checks, and serves many terms. For few, halves of 32 bits add up exactly in
+float64, in whatever order BLAS adds. Of small whole numbers the float32 features themselves add up
+exactly, and terms are not needed.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csc_array
+
+from gpukmeans.engine.numpy.blas import multiply
+from gpukmeans.engine.numpy.rows import Rows
+from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Ints, Scales
+
+# Terms at a time: 1 MB.
+_PIECE = 2**17
+
+# Up to this many products of a cluster and a term, the dense product is the faster one. It also keeps the
+# rows below the 2**21 whose halves may be added
+# (test_fixed_point.test_halves_of_terms_are_added_where_float64_holds_their_sum fails without it).
+_FEW_PRODUCTS = 2**19
+
+# Up to this many clusters, dense products of features take less time than to make the terms.
+_FEW_CLUSTERS = 32
+
+Labels = NDArray[np.integer]
+
+
+class Sums:
+    """value: (k, d + 1) int64, the sums of the terms of the rows that were moved to each cluster.
+
+    Several threads may move different rows at a time. frame: that of the features, if rows have any.
+    """
+
+    def __init__(self, k: int, rows: Rows, scales: Scales, frame: Frame | None) -> None:
+        self.value = np.zeros((k, rows.d + 1), np.int64)
+        self._rows, self._scales, self._frame = rows, scales, frame
+        self._lock = threading.Lock()
+        self._unit = _unit(rows, scales, frame) if frame is not None and k <= _FEW_CLUSTERS else None
+
+    def move(self, rows: NDArray[np.int64], before: Labels, after: Labels) -> None:
+        """Rows, ascending, have left clusters `before` for others, `after`; -1 if they had none, then all of them."""
+        step = min(max(64, _PIECE // self._rows.d), self._rows.most)
+        for a in range(0, len(rows), step):
+            piece = slice(a, a + step)
+            at = self._rows.span(rows[piece])
+            change = self._change(at, after[piece], before[piece] if before[0] >= 0 else None)
+            with self._lock:
+                self.value += change
+
+    def _change(self, rows: Any, after: Labels, before: Labels | None) -> Ints:
+        k = len(self.value)
+        if self._unit is not None:
+            assert self._frame is not None
+            y = self._rows.features(rows, self._frame).y
+            signs = _signs(k, after, before, np.float32)
+            sums = multiply(signs, y, np.empty((k, y.shape[1]), np.float32))
+            return (sums * self._unit).astype(np.int64)
+        terms = self._rows.terms(rows, self._scales)
+        if k * terms.size > _FEW_PRODUCTS:
+            return _sparse(k, after, before) @ terms
+        # The upper half of a negative term stands for 2**32 more, which leaves the sum right modulo 2**64:
+        # int64 wraps around, twice.
+        halves = terms.astype("<i8", copy=False).view("<u4").astype(np.float64)
+        low_high = (_signs(k, after, before, np.float64) @ halves).astype(np.int64)
+        return low_high[:, 0::2] + (low_high[:, 1::2] << 32)
+
+
+def _unit(rows: Rows, scales: Scales, frame: Frame) -> Floats | None:
+    """The terms (d + 1) that features of one stand for; None unless float32 sums of features are exact, and measure
+    from where the terms do (test_fixed_point.test_sums_follow_rows_that_move fails without either, and
+    test_fixed_point.test_sums_are_the_integer_sums if rows have weights).
+
+    In halves, as in `Rows.whole`, the sum of m features is at most m R. Their terms are whole numbers too:
+    with at most 2**18 rows and R below 2**12, every feature that is not constant has a scale of 2**32 or more.
+    """
+    if not np.array_equal(frame.offset, scales.offset):
+        return None
+    if rows.weights is not None or rows.m * 2.0 ** (1 - frame.exponent) > 2**24 or not rows.whole(frame):
+        return None
+    return np.append(scales.scale / frame.scale, 1.0)
+
+
+def _signs(k: int, after: Labels, before: Labels | None, dtype: type) -> NDArray[Any]:
+    """(k, m): a column is one where the row arrives and minus one where it leaves."""
+    signs: NDArray[Any] = np.zeros((k, len(after)), dtype)
+    rows = np.arange(len(after))
+    signs[after, rows] = 1
+    if before is not None:
+        signs[before, rows] = -1
+    return signs
+
+
+def _sparse(k: int, after: Labels, before: Labels | None) -> csc_array:
+    """`_signs` as a sparse matrix."""
+    if before is None:
+        return added(k, after)
+    m = len(after)
+    signs = np.tile(np.array([1, -1]), m)
+    places = np.stack([after, before], axis=1, dtype=np.int32, casting="same_kind").reshape(-1)
+    return csc_array((signs, places, np.arange(0, 2 * m + 1, 2, dtype=np.int32)), shape=(k, m))
+
+
+def added(k: int, places: Labels) -> csc_array:
+    """(k, m): the product with terms (m, d + 1) adds up those at the same of k places (m,)."""
+    m = len(places)
+    return csc_array((np.ones(m, np.int64), places.astype(np.int32), np.arange(m + 1, dtype=np.int32)), shape=(k, m))

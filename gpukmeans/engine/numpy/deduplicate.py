@@ -1,0 +1,159 @@
+"""Putting rows in a better order, and equal rows into one.
+
+A photograph has far fewer colors than pixels, and neighbours in color prune together. One sort gives
+both: rows are keyed by their place on the Morton curve (few features) or by a hash (many), and runs of
+equal rows merge. The key only has to bring equal rows together; rows are compared before they merge,
+so a poor key costs time, never an answer (test_distance.test_fit_is_brute_force_at_sizes_that_sort_and_merge fails if
+a feature is not compared). Merged rows add their weights, which is exact, because only integer weights are merged
+(test_fixed_point.test_sums_are_the_integer_sums fails if others are).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Ints
+
+# Up to this many features, keys follow the Morton curve with at least 8 bits a feature, the depth of a
+# photograph.
+CURVE_FEATURES = 4
+
+# Below this many rows a sort costs more than it saves (measured on subsets of china.jpg).
+FEWEST_ROWS = 4096
+
+# Merging has to leave at most this share of the rows to be worth its gathers.
+_WORTH_MERGING = 0.8
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """x: (m, d) rows in their new order, feature-major in memory. weights: theirs, or None for ones.
+    position: (n,) where each of the caller's rows went."""
+
+    x: NDArray[Any]
+    weights: Ints | Floats | None
+    position: NDArray[Any]
+
+
+def arrange(
+    x: NDArray[Any], weights: Ints | Floats | None, low: Floats, high: Floats, merge: bool = True
+) -> Arrangement | None:
+    """Sort the rows of x (n, d) and merge equal ones; None if that would not pay."""
+    n, d = x.shape
+    merge = merge and (weights is None or weights.dtype == np.int64)
+    curve = d <= CURVE_FEATURES
+    if n >= 2**31 or not (curve or (merge and _has_duplicates(x))):
+        return None
+    order = order_of(_morton(x, low, high) if curve else _hash(x))
+    new = np.ones(n, bool)
+    if merge:
+        new[1:] = False
+        for j in range(d):
+            column = take(x[:, j], order)
+            new[1:] |= column[1:] != column[:-1]
+    if np.count_nonzero(new) <= _WORTH_MERGING * n:
+        starts = np.flatnonzero(new)
+        place = np.cumsum(new, dtype=np.int32)
+        place -= 1
+        position = take(place, inverse(order))
+        counts = np.diff(starts, append=n) if weights is None else np.add.reduceat(weights[order], starts)
+        return Arrangement(_columns(x, order[starts]), counts.astype(np.int64, copy=False), position)
+    if not curve:
+        return None
+    del new
+    return Arrangement(_columns(x, order), None if weights is None else weights[order], inverse(order))
+
+
+def _columns(x: NDArray[Any], rows: NDArray[np.int32]) -> NDArray[Any]:
+    result = np.empty((x.shape[1], len(rows)), x.dtype)
+    for j in range(x.shape[1]):
+        take(x[:, j], rows, out=result[j])
+    return result.T
+
+
+def order_of(keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """The rows by their keys, below 2**32 and overwritten, and of equal keys by their number."""
+    keys <<= np.uint64(32)
+    keys |= np.arange(len(keys), dtype=np.uint32)
+    keys.sort()
+    return keys.astype(np.uint32).view(np.int32)
+
+
+# Indices at a time: NumPy first makes 64-bit ones of them, 8 bytes each, which for all rows together
+# would be as much as the data.
+_INDICES = 2**17
+
+
+def take(x: NDArray[Any], rows: NDArray[np.int32], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """``x[rows]`` for x (n,), in less memory."""
+    out = np.empty(len(rows), x.dtype) if out is None else out
+    for a in range(0, len(rows), _INDICES):
+        piece = slice(a, a + _INDICES)
+        out[piece] = x[rows[piece]]
+    return out
+
+
+def inverse(order: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Where each row went: ``result[order[i]] = i``."""
+    result = np.empty_like(order)
+    for a in range(0, len(order), _INDICES):
+        piece = order[a : a + _INDICES]
+        result[piece] = np.arange(a, a + len(piece), dtype=np.int32)
+    return result
+
+
+def _morton(x: NDArray[Any], low: Floats, high: Floats) -> NDArray[np.uint64]:
+    """Each feature cut to 32 // d (at most 16) bits, the bits interleaved, as uint64."""
+    n, d = x.shape
+    bits = min(16, 32 // d)
+    # A feature narrower than the least normal number has one cell: its scale would overflow
+    # (test_distance.test_fit_is_brute_force_on_hard_data fails without it).
+    span = high - low
+    wide = span >= 2.0**-1000
+    scale = np.where(wide, (2.0**bits - 1) / np.where(wide, span, 1.0), 0.0)
+    spread = _spread_table(bits, d)
+    keys = np.zeros(n, np.uint64)
+    step = 2**16
+    for a in range(0, n, step):
+        rows = slice(a, a + step)
+        for j in range(d):
+            cell = np.subtract(x[rows, j], low[j], dtype=np.float64)
+            cell *= scale[j]
+            keys[rows] |= spread.take(cell.astype(np.uint16)) << np.uint64(d - 1 - j)
+    return keys
+
+
+def _spread_table(bits: int, d: int) -> NDArray[np.uint64]:
+    """For each number of that many bits: its bits, d apart."""
+    numbers = np.arange(2**bits, dtype=np.uint64)
+    table = np.zeros(2**bits, np.uint64)
+    for b in range(bits):
+        table |= (numbers >> np.uint64(b) & np.uint64(1)) << np.uint64(b * d)
+    return table
+
+
+def _hash(x: NDArray[Any]) -> NDArray[np.uint64]:
+    """32 bits of each row's values, as uint64: a sum of multiples by odd constants (Knuth, TAOCP 3, 6.4)."""
+    keys = np.zeros(len(x), np.uint64)
+    factor = 0x9E3779B97F4A7C15
+    for j in range(x.shape[1]):
+        bits = (x[:, j].astype(np.float64) + 0.0).view(np.uint64)
+        keys += (bits ^ (bits >> np.uint64(29))) * np.uint64(factor)
+        factor = factor * 0xD1342543DE82EF95 % 2**64
+    return keys >> np.uint64(32)
+
+
+def _has_duplicates(x: NDArray[Any]) -> bool:
+    """Whether a sample suggests that merging would leave at most two thirds of the rows.
+
+    Among s = 16 sqrt(n) rows of n that each occur c times, s^2 (c - 1) / (2 n) = 128 (c - 1) pairs are
+    equal on average: 64 for c = 1.5.
+    """
+    n = len(x)
+    rows = np.sort(np.random.default_rng(0).choice(n, min(n, int(16 * n**0.5)), replace=False))
+    return len(rows) - len(np.unique(_hash(x[rows]))) >= 64

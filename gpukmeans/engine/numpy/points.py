@@ -1,0 +1,427 @@
+"""Points on NumPy: one array in host memory, a pool of threads."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.engine.csr_rows import SparseRows
+from gpukmeans.engine.numpy import tuning
+from gpukmeans.engine.numpy.assign import Target, exact_nearest, nearest
+from gpukmeans.engine.numpy.cluster_sums import Sums, added
+from gpukmeans.engine.numpy.deduplicate import CURVE_FEATURES, FEWEST_ROWS, arrange, take
+from gpukmeans.engine.numpy.hamerly import Bounds, Drift
+from gpukmeans.engine.numpy.normalized_rows import UnitRows, unit_rows
+from gpukmeans.engine.numpy.rows import Rows
+from gpukmeans.engine.numpy.seeding_distances import Blocks, Filtered, Plain, Potentials, Whole
+from gpukmeans.engine.numpy.weighted_sampling import Ranks
+from gpukmeans.engine.protocol import Farthest, Known
+from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, Weights, about_zero
+from gpukmeans.threads import run, thread_count
+
+# Up to this many multiplications, computing every D takes fewer microseconds than scoring does.
+_TINY = 2**15
+
+# Below this many point-center pairs, bounds cost more than the scores they save.
+_FEW_PAIRS = 2**17
+
+# Scores at once: 4 MB of float32. Smaller pieces stay in a core's cache, but more calls wait for the
+# interpreter lock, which costs more.
+_SCORES = 2**20
+
+# Beyond this share of active rows, finding them costs more than they save.
+_MOST = 0.85
+
+# Coordinates at once in passes that compute D: 1 MB of float64.
+_EXACT = 2**17
+
+# Where some rows of each cluster may do, so many are looked at, and so many more for each cluster.
+_SAMPLE, _SAMPLE_ROWS = 2**10, 32
+
+# Rows of one assignment task at most: 1 MB of indices and labels.
+_ROWS = 2**16
+
+
+class NumPyPoints:
+    """x (n, d) of dtype uint8, float16, float32 or float64; copied only where small or rearranged. Sparse
+    rows are neither.
+
+    weights: (n,) as `Weights.of` returns them, with that summary; None for ones.
+    lasting: False for a single assignment, where nothing that pays off over iterations can.
+    unit: whether to bring the rows to length one.
+    distinct: whether no two rows are equal and none will be seeds, so that sorting them gains nothing.
+    """
+
+    def __init__(
+        self,
+        x: NDArray[Any] | SparseRows,
+        weights: Floats | Ints | None = None,
+        summary: Weights | None = None,
+        lasting: bool = True,
+        unit: bool = False,
+        distinct: bool = False,
+    ) -> None:
+        self.n, self.d = x.shape
+        self.unit = unit
+        self.weights = summary or Weights.of_rows(self.n)
+        self.uncertain = 0  # points that scores left to D, over all assignments
+        # The caller's rows, and the rows worked on: the same, or rearranged by `prepare`.
+        self._row_x: NDArray[Any] | SparseRows | UnitRows = unit_rows(x, lasting) if unit else x
+        self._row_weights = weights
+        self._rows = Rows(self._row_x, weights, once=not lasting)
+        self._position: NDArray[np.int32] | None = None
+        self._copies: NDArray[Any] | None = None  # how many of the caller's rows each is, if not one
+        self._lasting = lasting
+        self._fewest = math.inf if distinct else FEWEST_ROWS
+        self._tuning = tuning.current()
+        self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
+        self._lock = threading.Lock()
+        self._labels = np.empty(0, np.int32)
+        self._sums: Sums  # made by the first `assign`, if lasting
+        self._target: Target | None = None
+        self._bounds: Bounds | None = None
+        self.restart()
+
+    # ------------------------------------------------------------ preparation
+
+    def extent(self) -> tuple[Floats, Floats]:
+        first, *others = self._spans(self.n, _EXACT // self.d)
+        self._low, self._high = _extent(self._rows.take(first))
+
+        def widen(rows: slice) -> None:
+            low, high = _extent(self._rows.take(rows))
+            with self._lock:
+                np.minimum(self._low, low, out=self._low)
+                np.maximum(self._high, high, out=self._high)
+
+        if others:
+            run(widen, others, self._threads)
+        if self.unit:
+            self._low, self._high = about_zero(self._low, self._high)
+        return self._low, self._high
+
+    def within(self, low: Floats, high: Floats) -> None:
+        self._low, self._high = low, high
+
+    @cached_property
+    def _frame(self) -> Frame | None:
+        return Frame.of(self._low, self._high)
+
+    @cached_property
+    def whole(self) -> bool:
+        return self._row_x.dtype == np.uint8 or (self._frame is not None and self._rows.whole(self._frame))
+
+    def prepare(self, scales: Scales) -> None:
+        self._scales = scales
+        pays = self.n >= self._fewest if self._tuning.arrange is None else self._tuning.arrange
+        if self._lasting and pays and isinstance(self._row_x, np.ndarray):
+            merge = self._tuning.merge is not False
+            arranged = arrange(self._row_x, self._row_weights, self._low, self._high, merge)
+            if arranged is not None:
+                self._rows = Rows(arranged.x, arranged.weights, once=False)
+                self._position = arranged.position
+                if self._rows.m < self.n:
+                    self._copies = arranged.weights if self._row_weights is None else np.bincount(self._position)
+
+    def _spans(self, n: int, rows: int) -> list[slice]:
+        rows = self._tuning.chunk_rows or max(1, rows)
+        return [slice(a, min(a + rows, n)) for a in range(0, n, rows)]
+
+    def _exact_spans(self) -> list[slice]:
+        """All rows, in pieces for passes that read them as float64."""
+        return self._spans(self._rows.m, _EXACT // self.d)
+
+    # ------------------------------------------------------------ assignment and update
+
+    def assign(self, centers: Floats) -> int:
+        k, m = len(centers), self._rows.m
+        if self._target is None or self._target.centers.shape[1] != k:
+            # test_one_answer.test_one_points_serves_many_assignments fails if labels of other centers stay.
+            self._labels = np.full(m, -1, np.int32)
+            self._target = self._bounds = None
+        scores = m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
+        frame = self._frame if scores else None
+        if frame is not None:
+            self._rows.keep_features(frame, self._exact_spans, self._threads)
+        if self._target is None and self._lasting:
+            self._sums = Sums(k, self._rows, self._scales, frame)
+        target = Target.of(centers, frame)
+        drift = self._follow(target)
+        self._target = target
+        # Two tasks a thread, so that threads finish together: with more, each too small to let the
+        # others run, they wait for the interpreter lock.
+        spans = self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (2 * self._threads))))
+        return sum(run(lambda rows: self._assign(rows, target, drift), spans, self._threads))
+
+    def _follow(self, target: Target) -> Drift | None:
+        """What the bounds need to know of the centers' movement; None if there are none to loosen."""
+        pays = self._lasting and self._rows.m * target.centers.shape[1] > _FEW_PAIRS
+        if target.frame is None or not (pays if self._tuning.bounds is None else self._tuning.bounds):
+            self._bounds = None
+            return None
+        old = self._target
+        if self._bounds is not None and old is not None and old.frame is not None:
+            return Drift.between(old, target)
+        self._bounds = Bounds(self._rows.m)
+        return None
+
+    def _assign(self, span: slice, target: Target, drift: Drift | None) -> int:
+        """Label the rows of a span; returns how many of the caller's changed."""
+        step = min(max(64, _SCORES // target.centers.shape[1]), self._rows.most)
+        pieces: list[Any] = [slice(a, min(a + step, span.stop)) for a in range(span.start, span.stop, step)]
+        if drift is not None and self._bounds is not None:
+            active = self._near(*self._bounds.loosen(span, self._labels[span], drift), target, drift)
+            if len(active) < _MOST * (span.stop - span.start):
+                pieces = [active[a : a + step] for a in range(0, len(active), step)]
+        moves = [self._search(piece, target) for piece in pieces]
+        moved, after = moves[0] if len(moves) == 1 else (_joined([move[i] for move in moves]) for i in (0, 1))
+        if len(moved) == 0:
+            return 0
+        before = self._labels[moved]
+        self._labels[moved] = after
+        if self._lasting:
+            self._sums.move(moved, before, after)
+        return len(moved) if self._copies is None else int(self._copies[moved].sum())
+
+    def _near(
+        self, rows: NDArray[np.int64], before: NDArray[np.float32] | None, target: Target, drift: Drift
+    ) -> NDArray[np.int64]:
+        """Those of rows whose label may change when some distances are measured (`Bounds.tighten`).
+
+        Where a first part shows that it excludes too few, the rest is left as it is
+        (test_certificate.test_bounds_never_keep_a_wrong_label_of_many_pieces fails if it is left out).
+        """
+        assert self._bounds is not None
+        assert target.frame is not None
+        widest = self.d if drift.few is None else max(self.d, len(drift.few))
+        step = min(max(64, _SCORES // widest), self._rows.most)
+        kept = []
+        for a in range(0, len(rows), step):
+            part, known = rows[a : a + step], None if before is None else before[a : a + step]
+            features = self._rows.features(part, target.frame)
+            kept.append(part[self._bounds.tighten(part, known, features, self._labels[part], target, drift)])
+            if len(kept[-1]) > _MOST * len(part):
+                kept.append(rows[a + step :])
+                break
+        return _joined(kept)
+
+    def _search(self, rows: slice | NDArray[np.int64], target: Target) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
+        """Compare rows, ascending, with every center; returns those whose label changed, and to what."""
+        labels: NDArray[np.integer]
+        if target.frame is None:
+            labels = exact_nearest(self._rows.exact(rows), target.centers)
+        else:
+            features = self._rows.features(rows, target.frame)
+            found = nearest(features, target, lambda i: self._rows.exact(_among(rows, i)), self._bounds is not None)
+            labels = found.labels
+            if self._bounds is not None:
+                self._bounds.set(rows, found)
+            if found.uncertain:
+                with self._lock:
+                    self.uncertain += found.uncertain
+        (changed,) = (labels != self._labels[rows]).nonzero()
+        return _among(rows, changed), labels[changed]
+
+    def sums(self) -> Ints:
+        return self._sums.value.copy()
+
+    def labels(self) -> NDArray[np.int32]:
+        return self._labels.copy() if self._position is None else take(self._labels, self._position)
+
+    # ------------------------------------------------------------ distances
+
+    def _own_distances(self, rows: slice, columns: Floats) -> Floats:
+        return squared_distance(self._rows.exact(rows), columns, self._labels[rows] if columns.shape[1] > 1 else None)
+
+    def _all_own_distances(self, centers: Floats) -> Floats:
+        columns = np.ascontiguousarray(centers.T)
+        parts = run(lambda rows: self._own_distances(rows, columns), self._exact_spans(), self._threads)
+        return np.concatenate(parts)
+
+    def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
+        columns = np.ascontiguousarray(centers.T)
+
+        def part(rows: slice) -> tuple[int, int]:
+            return split.sums(self._own_distances(rows, columns), self._rows.weights_of(rows))
+
+        parts = run(part, self._exact_spans(), self._threads)
+        return sum(coarse for coarse, _ in parts), sum(fine for _, fine in parts)
+
+    def farthest(self, centers: Floats, m: int) -> Farthest:
+        distance = self._all_own_distances(centers)
+        locations = []
+        for _ in range(m):
+            largest = distance.max()
+            if largest == 0:
+                break
+            ties = np.flatnonzero(distance == largest)
+            first = ties[0]
+            if self._position is not None:
+                # The caller's first (test_fixed_point.test_of_equally_far_points_the_first_row_is_taken fails without).
+                first = self._position[np.isin(self._position, ties).argmax()]
+            x = self._rows.exact([first])
+            for a in range(0, len(ties), self._rows.most):
+                some = ties[a : a + self._rows.most]
+                distance[some[(self._rows.exact(some) == x).all(axis=0)]] = 0.0
+            locations.append((float(largest), x[:, 0], int(self._labels[first])))
+        return Farthest.of(locations, self.d)
+
+    def extents(
+        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
+    ) -> tuple[Floats, Floats]:
+        low, high = np.full((len(clusters), self.d), np.inf), np.full((len(clusters), self.d), -np.inf)
+
+        def widen(rows: NDArray[np.int64], places: NDArray[np.integer]) -> None:
+            order = np.argsort(places, kind="stable")
+            counts = np.bincount(places)
+            (here,) = counts.nonzero()
+            x = self._rows.take(rows[order])
+            starts = np.cumsum(counts)[here] - counts[here]
+            lows, highs = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+            with self._lock:
+                low[here], high[here] = np.minimum(low[here], lows), np.maximum(high[here], highs)
+
+        step = self._rows.m // (_SAMPLE + _SAMPLE_ROWS * len(clusters))
+        if known is not None and step > 1:
+            self._on_clusters(widen, clusters, without, step)
+            left = ~known(low, high)
+            if left.any():
+                low[left], high[left] = self.extents(clusters[left], without)
+        else:
+            self._on_clusters(widen, clusters, without)
+        return low, high
+
+    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+        sums = np.zeros((len(clusters), self.d + 1), np.int64)
+
+        def add(rows: NDArray[np.int64], places: NDArray[np.integer]) -> None:
+            terms = scales.terms(self._rows.exact(rows), places, self._rows.weights_of(rows))
+            change = added(len(clusters), places) @ terms
+            with self._lock:
+                sums[:] += change
+
+        self._on_clusters(add, clusters, without)
+        return sums
+
+    def _on_clusters(
+        self,
+        work: Callable[[NDArray[np.int64], NDArray[np.integer]], None],
+        clusters: NDArray[np.int64],
+        without: Floats,
+        step: int = 1,
+    ) -> None:
+        """Call work(rows, places) for pieces of the rows of these clusters, places being the indices of those in
+        `clusters`; without the rows at these locations (p, d). Of each so many rows, one is looked at."""
+        assert self._target is not None, "no centers were assigned to"
+        k = self._target.centers.shape[1]
+        # Of 16 bits they are sorted the fastest.
+        place: NDArray[np.integer] = np.full(k, -1, np.int16 if k < 2**15 else np.int32)
+        place[clusters] = np.arange(len(clusters))
+
+        def part(span: slice) -> None:
+            places = place[self._labels[span.start * step : span.stop * step : step]]
+            rows = np.arange(span.start, span.stop) * step
+            if len(clusters) < k:
+                (kept,) = (places >= 0).nonzero()
+                rows, places = rows[kept], places[kept]
+            for location in without:
+                kept = (self._rows.exact(rows) != location[:, None]).any(axis=0)
+                rows, places = rows[kept], places[kept]
+            if len(rows):
+                work(rows, places)
+
+        run(part, self._spans(-(-self._rows.m // step), _EXACT // self.d), self._threads)
+
+    def distances(self, centers: Floats) -> Floats:
+        result = np.empty((self.n, len(centers)))
+        columns = np.ascontiguousarray(centers.T)[:, :, None]
+
+        def measure(rows: slice) -> None:
+            x = np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
+            distances = squared_distance(x[:, None, :], columns).T
+            result[rows] = distances / 2 if self.unit else np.sqrt(distances)
+
+        run(measure, self._spans(self.n, min(_EXACT // len(centers), self._rows.most)), self._threads)
+        return result
+
+    # ------------------------------------------------------------ seeding
+
+    def restart(self) -> None:
+        self._closest: Plain | Filtered | Blocks | None = None
+        self._ranks = Ranks(self.n, self._row_weights, self.weights, self._position)
+
+    def propose(self, candidates: Floats) -> None:
+        if self._closest is None:
+            self._closest = self._seeding()
+        self._closest.propose(candidates)
+
+    def _seeding(self) -> Plain | Filtered | Blocks:
+        if self._position is not None and self.d <= CURVE_FEATURES:
+            return Blocks(self._rows, self._threads)
+        scores = self._rows.x.size > _TINY // 4 if self._tuning.scores is None else self._tuning.scores
+        frame = self._frame if scores else None
+        if frame is None:
+            return Plain(self._rows, self._exact_spans(), self._threads)
+        self._rows.keep_features(frame, self._exact_spans, self._threads)
+        if self._rows.whole(frame):
+            return Whole(self._rows, frame)
+        return Filtered(self._rows, self.weights, frame, self._spans(self._rows.m, _SCORES // self.d), self._threads)
+
+    def potentials(self, exponent: int, exact: bool) -> Potentials:
+        assert self._closest is not None
+        return self._closest.potentials(exponent, exact, self._total)
+
+    def accept(self, candidate: int) -> float:
+        assert self._closest is not None
+        self._ranks.follow(self._closest.accept(candidate, self._ranks.most))
+        return self._closest.largest()
+
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        return np.empty((0, self.d)), farthest
+
+    def accept_all(self, centers: Floats) -> float:
+        assert self._closest is not None
+        self._closest.lower(self._all_own_distances(centers))
+        self._ranks.follow(None)
+        return self._closest.largest()
+
+    def total(self, exponent: int | None) -> int:
+        self._total = self._ranks.total(exponent, self._closest.closest if self._closest else np.empty(0))
+        return self._total
+
+    def find(self, ranks: list[int]) -> Floats:
+        return np.asarray(self._row_x[self._ranks.find(ranks)]).astype(np.float64)
+
+
+def _extent(x: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Least and largest value of each column, float64."""
+    if x.flags.f_contiguous:
+        return x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    # Folding several short rows into a long one lets the minimum run along memory.
+    fold = min(len(x), max(1, 256 // x.shape[1])) if x.flags.c_contiguous else 1
+    whole = len(x) // fold * fold
+    folded = x[:whole].reshape(-1, fold * x.shape[1])
+    low, high = (
+        bound(np.concatenate([bound(folded, axis=0).reshape(fold, -1), x[whole:]]), axis=0)
+        for bound in (np.min, np.max)
+    )
+    return low.astype(np.float64), high.astype(np.float64)
+
+
+def _among(rows: slice | NDArray[np.int64], i: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers of the rows that are i-th among rows."""
+    return i + rows.start if isinstance(rows, slice) else rows[i]
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -1,0 +1,39 @@
+"""What the engine on NumPy decides by size, and tests and worker processes decide for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What may be skipped or cut differently without changing a bit; None lets the size decide."""
+
+    merge: bool | None = None  # equal rows into one
+    arrange: bool | None = None  # sort along a curve, for blocks and merging
+    scores: bool | None = None  # propose with float32 scores instead of computing every D
+    bounds: bool | None = None  # skip points whose label cannot have changed
+    chunk_rows: int | None = None  # rows to a task
+    threads: int | None = None
+
+
+_current: ContextVar[Tuning | None] = ContextVar("tuning", default=None)
+
+
+@contextmanager
+def tuned(**choices: Any) -> Iterator[None]:
+    """Within this context new Points follow these choices (fields of `Tuning`) instead of deciding."""
+    token = _current.set(replace(_current.get() or Tuning(), **choices))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current() -> Tuning:
+    """The choices of this context."""
+    return _current.get() or Tuning()

@@ -1,0 +1,188 @@
+"""Points: the one seam between the algorithm and the devices.
+
+A Points holds n points of d features, and a positive weight for each, somewhere; it does all the work
+that grows with n. The drivers (lloyd.py, seeding.py) hold the k centers on the host, do all the work
+that does not, and know no device. What crosses the seam is of size k * d at most, except `labels`
+and `distances`.
+
+What an implementation must guarantee: every number it returns is the one that exact.py defines, bit
+for bit. How it finds them is its own affair: which rows it merges, in what order it keeps them, which
+distances it skips, how many threads or devices it uses. Rows are known to the drivers by their
+position in the caller's data. Every reduction is an integer sum, a minimum or a maximum, so several
+Points behave as one by running each and adding up.
+
+A new device is one more class with these methods, and one more line in dispatch.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, Weights
+
+
+@dataclass(frozen=True)
+class Farthest:
+    """Distinct locations, farthest first.
+
+    distance: (m,) D to the center of the location's own cluster, all positive.
+    x: (m, d) float64 coordinates. label: (m,) the cluster.
+    """
+
+    distance: Floats
+    x: Floats
+    label: NDArray[Any]
+
+    @staticmethod
+    def of(found: list[tuple[float, Floats, int]], d: int) -> Farthest:
+        """From each location's distance, x and label; there may be none."""
+        distances, xs, labels = zip(*found, strict=True) if found else ([], [], [])
+        return Farthest(
+            np.array(distances, np.float64), np.array(xs, np.float64).reshape(-1, d), np.array(labels, np.int64)
+        )
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of rows: the extent of all, and what Points that had these rows before left behind.
+
+    k: of the centers that labels (n,) are of. closest: (n,) D to the closest center of the seeding. None for what is
+    not known or not needed.
+    """
+
+    low: Floats
+    high: Floats
+    scales: Scales | None
+    k: int
+    labels: NDArray[np.int32] | None
+    closest: Floats | None
+
+
+# Of which clusters no more is to be known than that these are in their extents, low and high (m, d): (m,).
+Known = Callable[[Floats, Floats], NDArray[np.bool_]]
+
+
+class Points(Protocol):
+    """n weighted points on one device, or on several."""
+
+    n: int
+    d: int
+    weights: Weights
+    unit: bool  # whether rows were brought to length one (exact.unit), as the centers that the driver makes then are
+
+    @property
+    def whole(self) -> bool:
+        """Whether all values are known to be whole numbers, of at most 2**20."""
+
+    @property
+    def uncertain(self) -> int:
+        """How many points fast scores left to D, over all assignments."""
+
+    def extent(self) -> tuple[Floats, Floats]:
+        """Least and largest value of each feature, (d,) float64 each; NaN if any value is NaN.
+
+        Called first, once: the data are known to be finite before anything else looks at them. Of unit rows, NaN
+        also says that a value is infinite; and as scores and sums measure them from zero, so that opposite directions
+        cancel to the bit, the least is the negative of the largest.
+        """
+
+    def within(self, low: Floats, high: Floats) -> None:
+        """These rows are some of those with this extent, (d,) float64 each; called once theirs was asked for, or not.
+
+        Centers lie there, and rows are better compared with them for knowing it.
+        """
+
+    def prepare(self, scales: Scales) -> None:
+        """Set the scales of every sum; comes before all that adds up or seeds."""
+
+    # The assignment and update steps
+
+    def assign(self, centers: Floats) -> int:
+        """Give every point the label of its nearest center (k, d), ties to the smallest label.
+
+        Returns how many rows changed label; with another k than the last call's all do.
+        """
+
+    def sums(self) -> Ints:
+        """The sums of the terms of each cluster's points, (k, d + 1) int64; the last column is weight."""
+
+    def farthest(self, centers: Floats, m: int) -> Farthest:
+        """Up to m distinct locations with the largest D to their own center, by the labels last given.
+
+        Larger D first, then the smaller row. Locations on their center are left out.
+        """
+
+    def extents(
+        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
+    ) -> tuple[Floats, Floats]:
+        """Least and largest value of each feature among the rows of each of these clusters (m,), ascending, by the
+        labels last given: (m, d) float64 each, infinity and its negative where there are none. Rows at the locations
+        `without` (p, d) do not count.
+
+        Of clusters for which the extents of some of their rows already say all that is to be `known`, these will do.
+        """
+
+    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+        """The sums of the same rows' terms at scales of these clusters' own, (m, d + 1) int64."""
+
+    def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
+        """The two integer sums of ``split`` over the D to each point's own center, or to the only one."""
+
+    def labels(self) -> Any:
+        """The labels last given, (n,) int32, in the caller's order, on the device that the rows were given on."""
+
+    def distances(self, centers: Floats) -> Any:
+        """The root of D from every point to every center, (n, k) float64, where the rows were given.
+
+        Of unit rows half of D, which from one unit vector to another is one less their cosine.
+        """
+
+    # Seeding. Every point keeps the D to its closest center so far.
+
+    def total(self, exponent: int | None) -> int:
+        """The sum of the points' fixed-point masses: weight * closest D at 2**exponent, or weight alone.
+
+        None means the weight, as `sums` counts it. Sets which masses `find` counts.
+        """
+
+    def find(self, ranks: list[int]) -> Floats:
+        """The points (len(ranks), d) float64 at these ranks: the first whose prefix sum of masses,
+        in row order, exceeds the rank."""
+
+    def propose(self, candidates: Floats) -> None:
+        """Consider new centers (m, d), all of them points, each in its own right."""
+
+    def potentials(self, exponent: int, exact: bool) -> tuple[Floats, Floats] | tuple[list[int], list[int]]:
+        """For each candidate, a lower and an upper bound on the total mass if it were chosen.
+
+        Bounds are in units of 2**-exponent, that of the last `total`. If exact, both are the total itself.
+        """
+
+    def accept(self, candidate: int) -> float:
+        """Add a candidate to the chosen centers; returns the largest D that remains.
+
+        The first call after `restart` takes the candidate as the only center.
+        """
+
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        """Make steps of k-means++ after its first center, as `seeding.kmeans_plusplus` would by the methods above.
+
+        draws: (steps, trials) in [0, 1). farthest: the largest D that remains. Returns the centers added, (m, d), and
+        the largest D that then remains. m may be less than the steps: none where the driver has to decide, fewer where
+        the total mass is zero.
+        """
+
+    def accept_all(self, centers: Floats) -> float:
+        """Add centers (m, d), those that labels were last given by; returns the largest D that remains.
+
+        Not the first call after `restart`.
+        """
+
+    def restart(self) -> None:
+        """Forget the centers accepted so far."""

@@ -1,0 +1,182 @@
+"""Rule 2: the certificate, a bound on the error of fast scores (docs/design.md, section 1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.exact.distance import LARGEST_MAGNITUDE, Floats, magnitude
+from gpukmeans.exact.fixed_point import ceil_log2
+from gpukmeans.threads import scratch
+
+U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one rounding
+
+# |z|^2 from which on scores near the largest float32
+# (test_certificate.test_a_frame_is_refused_where_its_bound_would_not_hold fails without it).
+_TOO_FAR = 2.0**120
+
+
+# Coordinates of centers at a time: 0.5 MB of float64, in a core's second-level cache.
+_PIECE = 2**16
+
+
+def is_single(values: Floats) -> bool:
+    """Whether all values are float32 numbers."""
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(values.astype(np.float32), values))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Coordinates for fast scores: ``y = float32((x - offset) * 2**exponent)``, within [-1, 1] for data.
+
+    Centers may lie outside. The score of a center is ``|z|^2 - 2 y.z`` in float32: its squared distance
+    less |y|^2, which all centers share. The certificate rests on the following. With u = 2**-24, Z the
+    largest |z|, and T the true squared distance times 2**(2 * exponent):
+
+    - y and z are rounded, each component by at most 1.001 u of itself, which moves
+      |y|^2 - 2 y.z + |z|^2 by at most 2.003 u (|y| + Z)^2.
+    - the product of d + 1 terms in any order, fused or not, is off by at most
+      1.01 (d + 1) u (2 |y| Z + Z^2), while (d + 1) u <= 0.01; |z|^2 itself by u Z^2.
+    - D is off by (d + 3) 2**-53 T, less than 0.001 (d + 3) u (|y| + Z)^2.
+
+    By 2 |y| Z <= |y|^2 + Z^2 the sum is at most u [(1.02 d + 5.1) |y|^2 + (2.03 d + 7.1) Z^2]. Two
+    scores differ by more than twice that only if the two D do, in the same order. Adding the margin to a
+    score rounds once more, by at most u (|y|^2 + 2 Z^2). ``margin`` returns twice the first and once
+    the second, with 7 % added for its own float32 arithmetic (|y|^2 has d roundings), so half of it
+    also covers |y|^2 when that is added to a score. Underflow adds at most (d + 4) 2**-119, also where
+    the processor flushes denormals. (test_certificate.test_no_gap_above_the_margin_is_wrong fails without the part of
+    Z^2, test_certificate.test_near_ties_far_from_all_centers_are_decided_by_distance without that of |y|^2.)
+    """
+
+    offset: Floats
+    exponent: int
+
+    @staticmethod
+    def of(low: Floats, high: Floats) -> Frame | None:
+        """The frame of data within [low, high]; None if float32 scores cannot serve.
+
+        They cannot for ranges below 2**-380 or above 2**380, where D underflows or nears overflow, or
+        with more than 2**17 features, where the bound above no longer holds; nor for data not finite
+        (test_certificate.test_a_frame_is_refused_where_its_bound_would_not_hold fails without these).
+
+        Where all extremes are float32 numbers, as float32 and narrower data's are, offset and scale are too (an
+        offset rounded to float32 stays within the range). y is then a float32 difference times a power of two: one
+        rounding, with no float64 in between.
+        """
+        if not magnitude(low, high) <= LARGEST_MAGNITUDE:
+            return None
+        offset = low + (high - low) / 2
+        single = is_single(low) and is_single(high)
+        if single:
+            offset = offset.astype(np.float32).astype(np.float64)
+        largest = float(np.maximum(high - offset, offset - low).max())
+        exponent = -ceil_log2(largest) if largest > 0 else 0
+        if single:  # the scale is a float32 number too (test_kernels.test_no_certain_label_is_wrong fails without it)
+            exponent = min(exponent, 126)
+        return Frame(offset, exponent) if abs(exponent) <= 380 and len(low) < 2**17 else None
+
+    def at_zero(self, low: Floats, high: Floats) -> Frame:
+        """The same of data within [low, high] with an offset of zero, if its scale can be the same: y is then x times a
+        power of two. Else as it is."""
+        largest = magnitude(low, high)
+        if largest > 0 and ceil_log2(largest) == -self.exponent:
+            return Frame(np.zeros(len(low)), self.exponent)
+        return self
+
+    @property
+    def scale(self) -> float:
+        return 2.0**self.exponent
+
+    def features(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """x (m, d), any dtype, as y with a column of ones appended: (m, d + 1), in x's memory order."""
+        m, d = x.shape
+        major = m > 1 and x.strides[0] < x.strides[-1]
+        result = np.empty((d + 1, m), np.float32).T if major else np.empty((m, d + 1), np.float32)
+        steps = scratch("steps", x.size, np.float64)
+        steps = steps.reshape(d, m).T if major else steps.reshape(m, d)
+        np.subtract(x, self.offset, out=steps)
+        np.multiply(steps, self.scale, out=result[:, :d], casting="same_kind")
+        result[:, d] = 1.0
+        return result
+
+    def centers(self, centers: Floats) -> tuple[NDArray[np.float32], float] | None:
+        """centers (k, d) as the columns (d + 1, k) to multiply features by, and Z^2.
+
+        None for centers too far for float32, see `reach`.
+        """
+        z = (centers - self.offset) * self.scale
+        norms = np.einsum("ij,ij->i", z, z)
+        largest = float(norms.max())
+        if not largest < _TOO_FAR:
+            return None
+        columns = np.empty((centers.shape[1] + 1, len(centers)), np.float32)
+        np.multiply(z.T, -2.0, out=columns[:-1], casting="same_kind")
+        columns[-1] = norms
+        return columns, largest
+
+    def reach(self, centers: Floats) -> tuple[float, float] | None:
+        """Z^2 of centers (k, d), and the largest coordinate of any z.
+
+        None for centers so far from the data, 2**60 times its range, that float32 cannot tell.
+        """
+        rows = max(1, _PIECE // centers.shape[1])
+        found = []
+        for a in range(0, len(centers), rows):
+            z = centers[a : a + rows] - self.offset
+            z *= self.scale
+            found.append((np.einsum("ij,ij->i", z, z).max(), z.max(), -z.min()))
+        square, above, below = np.max(found, axis=0).tolist()  # of NaN it is NaN, which Python's max may not be
+        return (square, max(above, below)) if square < _TOO_FAR else None
+
+    def margin(self, y_norms: NDArray[np.float32], largest_z: float) -> NDArray[np.float32]:
+        """The gap between two scores above which their order is certain; y_norms: |y|^2 (m,)."""
+        per_norm, per_center, rest = self.margin_factors()
+        margin = y_norms * np.float32(per_norm)
+        margin += np.float32(per_center * largest_z + rest)
+        return margin
+
+    def margin_factors(self) -> tuple[float, float, float]:
+        """The margin is the first times |y|^2, plus the second times Z^2, plus the third."""
+        d = len(self.offset)
+        return 1.07 * U32 * (2.04 * d + 11.2), 1.07 * U32 * (4.06 * d + 16.2), (d + 4) * 2.0**-118
+
+    def tensor_margin_factors(self) -> tuple[float, float, float]:
+        """As margin_factors, for scores whose products 2 y.z are made by tensor cores (kernels/assign_tensor.cu).
+
+        y and z are there sums of two float16 each, after a factor of 2**14, and three of the four products are added up
+        in float32. Of each value 2**-22 = 4 u of itself is lost, or 2**-28 where the second part becomes subnormal and
+        counts as zero; so is the fourth product, 4 u |y| Z. In 2 y.z that is at most
+        24.3 u |y| Z + u / 8 sqrt(d) (|y| + Z) <= u [12.3 |y|^2 + 12.3 Z^2 + d / 8].
+
+        PTX promises that sums keep at least the precision of float32, in any order and with any rounding. Known devices
+        add 4, 8 or 16 products at a time, cut to 24 or more bits of the largest of them and the sum so far, and cut
+        the result to 24 (Fasi, Higham, Mikaitis and Pranesh, 2021; Khattak and Mikaitis, 2025). Taken for each product
+        by itself, its own bits, the sum's and the result's may each lose 2 u of what is largest. 16 features at a time,
+        of norms y' and z', begin with zero and their small products, at most 2**-10 of 2 |y'| |z'|; the large ones then
+        lose 16 * 3 * 2 u * 2 |y'| |z'|, and all features by Cauchy-Schwarz 96 u * 2 |y| Z, or less than
+        98 u (|y|^2 + Z^2) with what is small. Adding up d' / 16 such sums, d' being d rounded up to a multiple of 16,
+        rounds each time by u of at most 2 |y| Z: 0.064 d' u (|y|^2 + Z^2).
+
+        Together with what does not change, rounding y and z, adding |z|^2 and D's own error, a score is off by at most
+        u [(0.066 d' + 115.4) |y|^2 + (0.066 d' + 117.4) Z^2 + d / 8]; the rest is as for `margin`. |y|^2 is summed in
+        the same way, by fours, with d' / 16 + 6 roundings, so that half the margin covers them too.
+        (test_tensor.test_no_certain_label_is_wrong fails without the margin.)
+        """
+        d = len(self.offset)
+        whole = d + -d % 16
+        rest = 1.07 * U32 * d / 4 + (d + 4) * 2.0**-118
+        return 1.07 * U32 * (0.132 * whole + 231.8), 1.07 * U32 * (0.132 * whole + 236.8), rest
+
+
+def distance_error_factors(d: int) -> tuple[float, float, float]:
+    """What a float32 distance between a row and a center in the frame is multiplied by, what is added for each unit of
+    Z, and what besides, to bound the true one from above: the norm's own roundings, relatively; those of y and z, whose
+    norms are at most sqrt(d) and Z, and what may have underflowed, absolutely. The product and the sum round too.
+    (test_certificate.test_bounds_bound_distances_in_rationals fails without these.)
+    """
+    return 1 + (d + 12) * U32, 1.11 * U32, math.sqrt(d) * (1.11 * U32 + 2.0**-60)

@@ -1,0 +1,327 @@
+"""Rule 3: sums as integers in fixed point, whose scales have no order (docs/design.md, section 1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.exact.distance import Floats, squared_distance, sum_features
+from gpukmeans.threads import scratch
+
+Ints = NDArray[np.int64]
+
+# A sum must stay below 2**63; one bit is kept for the half that each rounding may add.
+SUM_BITS = 62
+
+
+def about_zero(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    """The least range that holds [low, high] and whose middle is zero, for each feature."""
+    largest = np.maximum(-low, high)
+    return -largest, largest
+
+
+def ceil_log2(value: float) -> int:
+    """The least e with value <= 2**e, for a positive finite value."""
+    mantissa, exponent = math.frexp(value)
+    return exponent - 1 if mantissa == 0.5 else exponent
+
+
+def power_for(largest: float, total_weight: float) -> int:
+    """The exponent p of the finest scale 2**p at which ``total_weight`` values of at most ``largest`` fit.
+
+    total_weight * rint(largest * 2**p) <= 2**62 (test_fixed_point.test_scaled_values_fit_however_many fails of more).
+    At most 2**1000, so that it is a normal float64 (test_distance.test_fit_is_brute_force_on_hard_data fails of more,
+    here and where scales are made).
+    """
+    return min(1000, SUM_BITS - ceil_log2(total_weight) - ceil_log2(largest)) if largest > 0 else 0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the weights as a whole decide. A Points holds only rows of positive weight.
+
+    Integer weights count copies: a row of weight 3 contributes three times its own rounded term, in
+    int64. Any other weight scales the term before it is rounded.
+    """
+
+    total: float  # exact (math.fsum), so free of order
+    copies: float  # the sum of max(weight, 1): how many rounded terms a sum may have
+    exponent: int  # cluster weights are summed as rint(w * 2**exponent); 0 where all are counts, and sums exact
+    shift: int = 0  # the weights in use are the caller's times 2**shift
+    fractions: int = 0  # how many rows have a weight that is no integer
+
+    # Integer weights are taken as counts up to this total, at which a term still has 30 bits. Larger ones are scaled
+    # down by a power of two, to a total of at most 2**NORMAL_BITS, and lose the meaning of copies (2**32 rows fit no
+    # memory).
+    MOST_COPIES = 2.0**32
+    NORMAL_BITS = 30
+
+    @staticmethod
+    def of_rows(n: int) -> Weights:
+        """n rows of weight one."""
+        return Weights(float(n), float(n), 0)
+
+    @staticmethod
+    def of(weights: Floats) -> tuple[Weights, Floats | Ints]:
+        """Summarise positive float64 weights: (summary, the weights to use).
+
+        The weights to use are int64 if all are integers, else float64. They are the caller's own
+        unless these total more than 2**32 or reach no more than 2**-100; then a power of two brings
+        them into range (test_fixed_point.test_any_weights_are_brought_into_range and
+        test_fixed_point.test_weights_are_copies_up_to_a_total_of_2_to_the_32 fail of other limits).
+        """
+        shift = 0
+        largest = float(weights.max())
+        # The sum of larger ones might overflow. A buffer gives Python's floats, three times as fast as an array, but
+        # only if they are aligned and of the machine's byte order.
+        weights = np.require(weights, np.float64, ["C", "A"])
+        total = math.inf if largest > Weights.MOST_COPIES else math.fsum(weights.data)
+        if largest < 2.0**-100 or total > Weights.MOST_COPIES:
+            bits = ceil_log2(largest) + ceil_log2(float(len(weights)))
+            shift = Weights.NORMAL_BITS - bits
+            # In two steps: 2**shift itself may lie outside float64.
+            weights = np.ldexp(np.ldexp(weights, shift // 2), shift - shift // 2)
+            total = math.fsum(weights)
+        fractions = int(np.count_nonzero(weights != np.rint(weights)))
+        if fractions == 0:
+            return Weights(total, total, 0, shift), weights.astype(np.int64)
+        copies = math.fsum(np.maximum(weights, 1.0))
+        return Weights(total, copies, SUM_BITS - ceil_log2(total), shift, fractions), weights
+
+    def masses(self, weights: Floats | Ints) -> Ints:
+        """The weights as sums count them, int64."""
+        if weights.dtype == np.int64:
+            return weights  # type: ignore[return-value]
+        return np.rint(np.ldexp(weights, self.exponent)).astype(np.int64)
+
+
+def weigh(terms: Floats, weights: Floats | Ints | None) -> Ints:
+    """``terms`` (float64 holding integers) times ``weights``, as int64.
+
+    Exact for integer weights; any other weight rounds the product once.
+    """
+    if weights is None:
+        return terms.astype(np.int64)
+    if weights.dtype == np.int64:
+        return terms.astype(np.int64) * weights.astype(np.int64, copy=False)
+    whole = weights == np.rint(weights)
+    # Only sums over whole weights are sure to hold the terms themselves
+    # (test_fixed_point.test_sums_are_the_integer_sums fails if all count as whole).
+    copies = np.where(whole, terms, 0.0).astype(np.int64) * np.where(whole, weights, 0.0).astype(np.int64)
+    return np.where(whole, copies, np.rint(terms * weights).astype(np.int64))
+
+
+def _means(sums: Ints, exponent: Any, scale: Floats, offset: Floats) -> Floats:
+    """The centers (m, d) of sums (m, d + 1) whose weights, in units of 2**-exponent, are not zero."""
+    centers = sums[:, :-1] / np.ldexp(sums[:, -1].astype(np.float64), -exponent)[:, None]
+    centers /= scale  # exact; the product of weight and scale might overflow
+    centers += offset
+    return centers
+
+
+@dataclass(frozen=True)
+class Scales:
+    """How coordinates become integers: ``rint((x - offset) * scale)``, per feature.
+
+    offset: (d,) midpoint of the feature's range; scale: (d,) a power of two, as fine as a sum over
+    all the weight allows. Both depend on the range and the total weight alone, so not on any order.
+    """
+
+    offset: Floats
+    scale: Floats
+    low: Floats
+    high: Floats
+    weights: Weights
+
+    @staticmethod
+    def of(low: Floats, high: Floats, weights: Weights) -> Scales:
+        """Scales for features within [low, high], each (d,) float64."""
+        offset = low + (high - low) / 2
+        half = np.maximum(high - offset, offset - low)
+        powers = SUM_BITS - ceil_log2(weights.total) - _ceil_log2(half)  # power_for, for all features at once
+        scale = np.where(half > 0, np.ldexp(1.0, np.minimum(powers, 1000)), 1.0)
+        return Scales(offset, scale, low, high, weights)
+
+    def terms(self, x: NDArray[Any], weights: Floats | Ints | None) -> Ints:
+        """x (d, m), any dtype, as int64 terms (m, d + 1) of the sums; the last column is the weight."""
+        result = np.empty((x.shape[1], len(x) + 1), np.int64)
+        steps = scratch("steps", x.size, np.float64)
+        steps = steps.reshape(x.shape) if x.flags.c_contiguous else steps.reshape(x.T.shape).T
+        np.subtract(x, self.offset[:, None], out=steps)
+        steps *= self.scale[:, None]
+        np.rint(steps, out=steps)
+        result.T[:-1] = steps if weights is None else weigh(steps, weights)
+        result[:, -1] = 1 if weights is None else self.weights.masses(weights)
+        return result
+
+    def centers(self, sums: Ints) -> Floats:
+        """The centers (k, d) float64 of sums (k, d + 1) int64 whose weights are not zero."""
+        return _means(sums, self.weights.exponent, self.scale, self.offset)
+
+    @cached_property
+    def step(self) -> Floats:
+        """(d,): by how much a center's coordinate may err while nothing but terms and its division are rounded.
+
+        A term is off by half of 1 / scale, and by the rounding of x - offset; two more roundings make the quotient.
+        Each of these three is at most 2**-53 of the feature's half-range. All terms of a constant feature are zero.
+        """
+        half = np.maximum(self.high - self.offset, self.offset - self.low)
+        return np.where(half > 0, 1 / self.scale + 2.0**-51 * half, 0.0)
+
+    @cached_property
+    def widest(self) -> int:
+        """The feature of the largest range."""
+        return int(np.argmax(self.high - self.low))
+
+    @cached_property
+    def coarsest(self) -> float:
+        """The largest `step`."""
+        return float(self.step.max())
+
+    @cached_property
+    def step_squared(self) -> float:
+        """The squared length of `step`, in the order of D."""
+        return float(squared_distance(self.step[:, None], np.zeros((len(self.step), 1)))[0])
+
+    def errors(self, weight: Any) -> Any:
+        """By how many `step` the centers of clusters of these summed weights, one or (k,), may err, rounding to float64
+        apart.
+
+        A weight that is no integer rounds its own term once more, by a half, and counts itself off by up to half a
+        unit, 2**-exponent, of which a coordinate in range takes no more than another half. F of them move a center by
+        F / W, W being the cluster's weight; and W is known to within a factor of two while it counts F units or more.
+        Below that, the result is beyond the range of the data, as the error may be.
+        """
+        if self.weights.fractions == 0:
+            return 1.0
+        with np.errstate(divide="ignore"):
+            return 1 + 2.0 * self.weights.fractions / weight
+
+    def farthest(self, centers: Floats) -> float:
+        """An upper bound on D between any point in range and any of the centers (k, d)."""
+        reach = np.ascontiguousarray(np.maximum(self.high - centers, centers - self.low).T)
+        return float(np.max(sum_features(reach * reach))) * (1 + 2.0**-20)
+
+
+@dataclass(frozen=True)
+class OwnScales:
+    """`Scales` for each of m clusters by itself, as fine as its own extent and weight allow.
+
+    Coordinates become ``rint((x - offset) * scale)``, offset and scale (m, d). Weights that are no counts are
+    multiplied by 2**shift first, (m,), and then summed in units of 2**-exponent, (m,); of counts both are zero.
+    """
+
+    offset: Floats
+    scale: Floats
+    shift: NDArray[np.int32]
+    exponent: NDArray[np.int32]
+
+    @staticmethod
+    def of(low: Floats, high: Floats, total: Floats, weights: Weights) -> OwnScales:
+        """Scales for clusters within [low, high], (m, d) each, that weigh at most `total` (m,).
+
+        Less than one becomes at most one, so that no scale has to make up for light weights.
+        """
+        offset = low + (high - low) / 2
+        half = np.maximum(high - offset, offset - low)
+        bits = _ceil_log2(total)
+        shift = np.zeros(len(total), np.int32)
+        exponent = np.zeros(len(total), np.int32)
+        if weights.exponent:
+            shift = np.maximum(-bits, 0)
+            bits = bits + shift
+            exponent = SUM_BITS - bits
+        power = np.minimum(SUM_BITS - bits[:, None] - _ceil_log2(half), 1000)
+        return OwnScales(offset, np.where(half > 0, np.ldexp(1.0, power), 1.0), shift, exponent)
+
+    def terms(self, x: Floats, clusters: NDArray[Any], weights: Floats | Ints | None) -> Ints:
+        """x (d, m) float64, of these clusters (m,), as int64 terms (m, d + 1); the last column is the weight."""
+        steps = np.rint((x - self.offset[clusters].T) * self.scale[clusters].T)
+        if weights is not None and weights.dtype != np.int64:
+            weights = np.ldexp(weights, self.shift[clusters])
+            mass = np.rint(np.ldexp(weights, self.exponent[clusters])).astype(np.int64)
+        else:
+            mass = np.ones(x.shape[1], np.int64) if weights is None else weights
+        return np.concatenate([weigh(steps, weights), mass[None]]).T
+
+    def centers(self, sums: Ints) -> Floats:
+        """The centers (m, d) float64 of sums (m, d + 1) int64 whose weights are not zero."""
+        return _means(sums, self.exponent, self.scale, self.offset)
+
+    def weight_of(self, units: Ints) -> Floats:
+        """The weights (m,) that so many units, the last column of sums, stand for."""
+        return np.ldexp(units.astype(np.float64), -self.exponent - self.shift)
+
+
+def _ceil_log2(values: Floats) -> NDArray[np.int32]:
+    """`ceil_log2` of each value."""
+    mantissa, exponent = np.frexp(values)
+    return exponent - (mantissa == 0.5)
+
+
+@dataclass(frozen=True)
+class Inertia:
+    """Sums of D as integers of two parts, ``(coarse * 2**fine_bits + fine) * 2**-(coarse_bits + fine_bits)``.
+
+    One int64 would give a far outlier all the bits and everybody else none; the second takes up what
+    the first rounds away.
+    """
+
+    coarse_bits: int
+    fine_bits: int
+
+    @staticmethod
+    def of(scales: Scales, centers: Floats) -> Inertia:
+        """The split for distances from ``centers`` (k, d)."""
+        coarse = power_for(scales.farthest(centers), scales.weights.total)
+        return Inertia(coarse, SUM_BITS - ceil_log2(scales.weights.copies))
+
+    def sums(self, distances: Floats, weights: Floats | Ints | None) -> tuple[int, int]:
+        """The two integer sums over distances (m,)."""
+        copies: Ints | None = None
+        scaled = distances * 2.0**self.coarse_bits  # first, for the product with a weight might overflow
+        if weights is not None:
+            if weights.dtype == np.int64:
+                copies = weights.astype(np.int64, copy=False)
+            else:
+                whole = weights == np.rint(weights)
+                copies = np.where(whole, weights, 1.0).astype(np.int64)
+                scaled *= np.where(whole, 1.0, weights)
+        coarse = np.rint(scaled)
+        scaled -= coarse
+        scaled *= 2.0**self.fine_bits
+        fine = np.rint(scaled, out=scaled)
+        return int(weigh(coarse, copies).sum()), int(weigh(fine, copies).sum())
+
+    def units(self, coarse: int, fine: int) -> int:
+        """The sum as accumulated, in units of 2**-(coarse_bits + fine_bits)."""
+        return (coarse << self.fine_bits) + fine
+
+    def value(self, units: int) -> Fraction:
+        exponent = self.coarse_bits + self.fine_bits
+        return Fraction(units, 1 << exponent) if exponent >= 0 else Fraction(units << -exponent)
+
+    def finer(self, units: int, scales: Scales, centers: Floats) -> Inertia | None:
+        """The split for a sum that is no more than this one, the same in `sums` of it; None if this one will do.
+
+        Each copy of a row is rounded by half a unit
+        (test_fixed_point.test_an_inertia_far_below_what_it_might_be_is_summed_again fails if fewer will do).
+        """
+        copies = 1 << ceil_log2(scales.weights.copies)
+        if units >= copies << 40:
+            return None
+        bits = SUM_BITS + self.coarse_bits + self.fine_bits - (units + copies).bit_length()
+        farthest = scales.farthest(centers)
+        coarse = min(bits, 1000 - max(0, ceil_log2(farthest))) if farthest > 0 else self.coarse_bits
+        return Inertia(coarse, self.fine_bits) if coarse > self.coarse_bits else None
+
+
+def mass(closest: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:
+    """The fixed-point weights of k-means++: weight times D (m,), as int64 at the scale 2**exponent."""
+    return weigh(np.rint(closest * 2.0**exponent), weights)

@@ -1,0 +1,171 @@
+"""Colors as points to cluster, and centers as colors again.
+
+A color is its levels, uint8 or uint16, in one channel (grey), three (red, green, blue) or four (with alpha). A point
+is what k-means measures distances in:
+
+- "rgb": the levels themselves, which makes the inertia the squared error of the picture.
+- "oklab": Oklab, in which equal distances look about equally far (Bjorn Ottosson, "A perceptual color space for
+  image processing", 2020; the matrices are his), for levels in sRGB (IEC 61966-2-1). Its a and b count twice, since
+  their distances look larger than those of L: palettes of six photographs then erred by a tenth less in deltaE 2000.
+
+Colors with alpha are premultiplied in either space, and alpha is a coordinate of its own: a color that is hardly seen
+hardly counts.
+
+The bits of a point do not depend on the machine: roots are Newton's iteration in single IEEE operations, and no power,
+exponential or cube root of a C library takes part. Nor do those of a color: a level is found among the linear lights
+half way between levels, so that nothing has to be raised to 1/2.4.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.exact.distance import Floats
+from gpukmeans.threads import run, thread_count
+
+Levels = NDArray[Any]  # uint8 or uint16
+
+SPACES = ("oklab", "rgb")
+
+# From linear red, green, blue to the responses of the eye's three cones, and from their cube roots to L, a, b.
+_TO_CONES = (
+    (0.4122214708, 0.5363325363, 0.0514459929),
+    (0.2119034982, 0.6806995451, 0.1073969566),
+    (0.0883024619, 0.2817188376, 0.6299787005),
+)
+_TO_LAB = (
+    (0.2104542553, 0.7936177850, -0.0040720468),
+    (1.9779984951, -2.4285922050, 0.4505937099),
+    (0.0259040371, 0.7827717662, -0.8086757660),
+)
+# What a and b are multiplied by; a power of two, so that it rounds nothing.
+_CHROMA = 2.0
+
+# The inverses of both, as he gives them.
+_FROM_LAB = (
+    (1.0, 0.3963377774, 0.2158037573),
+    (1.0, -0.1055613458, -0.0638541728),
+    (1.0, -0.0894841775, -1.2914855480),
+)
+_FROM_CONES = (
+    (4.0767416621, -3.3077115913, 0.2309699292),
+    (-1.2684380046, 2.6097574011, -0.3413193965),
+    (-0.0041960863, -0.7034186147, 1.7076147010),
+)
+
+
+# Colors at a time: what a conversion holds of them stays in a core's second-level cache.
+_PIECE = 2**14
+
+
+def to_points(colors: Levels, space: str) -> NDArray[Any]:
+    """Colors (m, c) as points (m, c): levels as they are, or of a dtype that holds the point.
+
+    Examples
+    --------
+    >>> to_points(np.array([[255, 255, 255], [255, 0, 0]], np.uint8), "oklab").astype(float).round(3).tolist()
+    [[1.0, 0.0, 0.0], [0.628, 0.45, 0.252]]
+    """
+    if len(colors) > _PIECE:
+        pieces = [colors[a : a + _PIECE] for a in range(0, len(colors), _PIECE)]
+        return np.concatenate(run(lambda piece: to_points(piece, space), pieces, thread_count()))
+    top = np.iinfo(colors.dtype).max
+    opaque = colors if colors.shape[1] != 4 else colors[:, :3]
+    if space == "rgb":
+        points: NDArray[Any] = opaque if top == 255 else opaque.astype(np.float32)
+    else:
+        lab = _oklab(opaque) if opaque.shape[1] == 3 else [_root(_linear_table(top)[opaque[:, 0]], 3)]
+        points = np.stack(lab, axis=1).astype(np.float32)
+    if colors.shape[1] != 4:
+        return points
+    # In rgb all four are multiplied by `top`, so that products of levels stay whole.
+    alpha = colors[:, 3:].astype(np.float64)
+    full = alpha * top if space == "rgb" else alpha / top
+    weighted = points * (alpha if space == "rgb" else full)
+    dtype = np.float32 if top == 255 or space == "oklab" else np.float64  # 65535**2 needs 32 bits
+    return np.concatenate([weighted, full], axis=1).astype(dtype)
+
+
+def to_colors(centers: Floats, space: str, dtype: Any) -> Levels:
+    """Centers (k, c) as the colors nearest to them, of that dtype: the levels that round to them."""
+    top = np.iinfo(dtype).max
+    if centers.shape[1] == 4:
+        alpha = centers[:, 3:] / top if space == "rgb" else centers[:, 3:] * top
+        seen = np.maximum(centers[:, 3:], np.finfo(np.float64).tiny)
+        opaque = centers[:, :3] / seen * (top if space == "rgb" else 1.0)
+        return np.concatenate([to_colors(opaque, space, dtype), _rounded(alpha, dtype)], axis=1)
+    if space == "rgb":
+        return _rounded(centers, dtype)
+    if centers.shape[1] == 1:
+        return _level(centers * centers * centers, dtype)
+    lab = centers[:, 0], centers[:, 1] / _CHROMA, centers[:, 2] / _CHROMA
+    cones = [_dot(row, lab) for row in _FROM_LAB]
+    cubes = [cone * cone * cone for cone in cones]
+    return np.stack([_level(_dot(row, cubes), dtype) for row in _FROM_CONES], axis=1)
+
+
+def _oklab(colors: Levels) -> list[Floats]:
+    """L and twice a and b of colors (m, 3)."""
+    table = _linear_table(np.iinfo(colors.dtype).max)
+    linear = [table[colors[:, j]] for j in range(3)]
+    cones = [_root(_dot(row, linear), 3) for row in _TO_CONES]
+    lightness, a, b = (_dot(row, cones) for row in _TO_LAB)
+    return [lightness, _CHROMA * a, _CHROMA * b]
+
+
+def oklab_tables(top: int) -> Floats:
+    """The numbers that L and twice a and b of levels up to top are made of, one after another: the linear light of each
+    level; of each cone the factors of red, green and blue; of L, a and b those of the cones' roots."""
+    lab = np.array(_TO_LAB) * np.array([[1.0], [_CHROMA], [_CHROMA]])
+    return np.concatenate([_linear_table(top), np.ravel(_TO_CONES), lab.ravel()])
+
+
+def _dot(row: tuple[float, ...], columns: Any) -> Floats:
+    """The sum of products, each operation rounded on its own; BLAS would fuse some on some machines."""
+    return row[0] * columns[0] + row[1] * columns[1] + row[2] * columns[2]
+
+
+@cache
+def _linear_table(top: int) -> Floats:
+    """The linear light of each level from 0 to top."""
+    return _linear(np.arange(top + 1) / top)
+
+
+@cache
+def _between(top: int) -> Floats:
+    """The linear light half way between each level and the next."""
+    return _linear((np.arange(top) + 0.5) / top)
+
+
+def _linear(encoded: Floats) -> Floats:
+    """sRGB's decoding: x / 12.92 for the darkest, else ((x + 0.055) / 1.055)**2.4."""
+    fifth = _root((encoded + 0.055) / 1.055, 5)
+    cubed = fifth * fifth * fifth
+    sixth = cubed * cubed
+    return np.where(encoded <= 0.04045, encoded / 12.92, sixth * sixth)
+
+
+def _level(linear: Floats, dtype: Any) -> Levels:
+    """The level of each linear light, the nearest as encoded; beyond the ends, the ends."""
+    return np.searchsorted(_between(np.iinfo(dtype).max), linear).astype(dtype)
+
+
+def _rounded(levels: Floats, dtype: Any) -> Levels:
+    return np.clip(np.rint(levels), 0, np.iinfo(dtype).max).astype(dtype)
+
+
+def _root(x: Floats, n: int) -> Floats:
+    """The n-th root, n being 3 or 5, of numbers from 0 on, to within a few roundings: Newton's iteration."""
+    mantissa, exponent = np.frexp(x)
+    # x = mantissa * 2**exponent with a mantissa in [1/2, 1), so this is within a factor of two of the root.
+    y = np.ldexp(1.0, -(-exponent // n))
+    x = np.where(mantissa > 0, x, 1.0)
+    # A relative error e becomes (n - 1) / 2 * e**2 once it is small; from a factor of two, 6 and 8 steps suffice.
+    for _ in range(n + 3):
+        power = y * y if n == 3 else y * y * (y * y)
+        y = y - (y - x / power) / n
+    return np.where(mantissa > 0, y, 0.0)

@@ -1,0 +1,116 @@
+"""Palettes in files: GIMP's .gpl, .hex with a color a line, and the colors of a .png."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.image.files.read import ImageError, Picture, decoded, from_pil
+from gpukmeans.image.numpy.pixels import NumPyPixels, unpack
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_COLORS = 65536
+
+# Of a text: 256 for each color.
+_MOST_BYTES = 2**24
+
+
+def load(path: str | Path) -> NDArray[np.uint8]:
+    """The colors (k, 3), or (k, 4) with alpha, in the file's order.
+
+    Raises ImageError for what is no such file, OSError for one that cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "two.hex").write_text("ff0000\\n#00ff00\\n")
+    ...     load(Path(folder, "two.hex")).tolist()
+    [[255, 0, 0], [0, 255, 0]]
+    """
+    readers = {".gpl": _gpl, ".hex": _hex, ".png": _png}
+    suffix = Path(path).suffix.lower()
+    if suffix not in readers:
+        raise ImageError(f"{path} is no palette that can be read: the name has to end in {', '.join(readers)}.")
+    colors = readers[suffix](Path(path))
+    if not 0 < len(colors) <= MOST_COLORS:
+        raise ImageError(f"{path} holds {len(colors):,} colors; a palette has 1 to {MOST_COLORS:,}.")
+    return colors
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Numbered lines that are not empty. Names of colors may be in any encoding."""
+    with open(path, "rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise ImageError(f"{path} is no palette: it has more than {_MOST_BYTES:,} bytes.")
+    lines = re.split(r"\r\n|\r|\n", data.decode("utf-8-sig", errors="replace"))
+    return [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
+
+
+def _gpl(path: Path) -> NDArray[np.uint8]:
+    lines = _lines(path)
+    if not lines or lines[0][1] != "GIMP Palette":
+        raise ImageError(f"{path}, line 1: a GIMP palette begins with the line 'GIMP Palette'.")
+    colors = []
+    for number, line in lines[1:]:
+        if line.startswith("#") or re.match(r"(Name|Columns|Channels):", line):
+            continue
+        found = re.match(r"0*([0-9]{1,3})\s+0*([0-9]{1,3})\s+0*([0-9]{1,3})(\s|$)", line)
+        levels = [int(level) for level in found.groups()[:3]] if found else [256]
+        if max(levels) > 255:
+            raise ImageError(f"{path}, line {number}: expected three numbers from 0 to 255, got {line[:40]!r}.")
+        colors.append(levels)
+    return np.array(colors, np.uint8).reshape(-1, 3)
+
+
+def _hex(path: Path) -> NDArray[np.uint8]:
+    colors: list[bytes] = []
+    for number, line in _lines(path):
+        if not re.fullmatch(r"#?([0-9a-fA-F]{6}|[0-9a-fA-F]{8})", line):
+            raise ImageError(f"{path}, line {number}: expected a color like ff8000 or ff8000ff, got {line[:40]!r}.")
+        colors.append(bytes.fromhex(line.lstrip("#")))
+    if any(len(color) == 4 for color in colors):
+        colors = [color.ljust(4, b"\xff") for color in colors]
+    return np.array([list(color) for color in colors], np.uint8).reshape(len(colors), len(colors[0]) if colors else 3)
+
+
+def _png(path: Path) -> NDArray[np.uint8]:
+    """The table of a palette picture; of any other its colors, in the order in which they first occur."""
+    with open(path, "rb") as file:
+        found = decoded(file, str(path), lambda image: _table(image) if image.mode == "P" else from_pil(image))
+    if not isinstance(found, Picture):
+        return found
+    if found.dtype != np.uint8:
+        raise ImageError(f"{path} has more than 8 bits a channel, which no palette has.")
+    colors = _in_order(path, found)
+    return np.repeat(colors, 3, axis=1) if colors.shape[1] == 1 else colors
+
+
+def _table(image: Image) -> NDArray[np.uint8]:
+    """Of mode P."""
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    image.apply_transparency()
+    return np.array(image.getpalette(mode), np.uint8).reshape(-1, len(mode))
+
+
+def _in_order(path: Path, picture: Picture) -> NDArray[np.uint8]:
+    """The picture's colors, in the order in which they first occur."""
+    pixels = NumPyPixels(picture.levels.reshape(-1, picture.shape[2]))
+    codes, _ = pixels.count()
+    if len(codes) > MOST_COLORS:
+        raise ImageError(f"{path} holds {len(codes):,} colors; a palette has 1 to {MOST_COLORS:,}.")
+    places = pixels.map(codes, np.arange(len(codes), dtype=np.int32), np.uint16)
+    seen, order = np.zeros(len(codes), bool), []
+    for a in range(0, len(places), 2**20):
+        found, first = np.unique(places[a : a + 2**20], return_index=True)
+        order.append(found[np.argsort(first)])
+        order[-1] = order[-1][~seen[order[-1]]]
+        seen[found] = True
+    return unpack(codes, picture.shape[2])[np.concatenate(order)]

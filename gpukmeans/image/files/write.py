@@ -1,0 +1,108 @@
+"""Pictures of few colors into files: palettes where the format has them, and what the source's file said besides."""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans import atomic_write
+from gpukmeans.image.files.read import ORIENTATION, ImageError, Metadata, looked_up, pillow
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = {".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+
+
+def format_of(path: Path | str) -> str:
+    """The format that a file's name asks for; ImageError for one that cannot hold the result."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise ImageError(f"cannot write {str(path)!r}: the name has to end in {', '.join(FORMATS)}.")
+    return FORMATS[suffix]
+
+
+def eight_bit(palette: NDArray[Any]) -> NDArray[np.uint8]:
+    """A palette as files have it."""
+    if palette.dtype == np.uint8:
+        return palette
+    return ((palette.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def to_pil(indices: NDArray[Any], palette: NDArray[np.uint8]) -> Image:
+    """Mode P up to 256 colors, otherwise RGB or RGBA."""
+    Image = pillow()
+    height, width = indices.shape
+    mode = "RGB" if palette.shape[1] == 3 else "RGBA"
+    if len(palette) > 256:
+        return Image.frombytes(mode, (width, height), looked_up(palette, indices).data.cast("B"))
+    image = Image.frombytes("P", (width, height), np.ascontiguousarray(indices).data.cast("B"))
+    image.putpalette(palette.tobytes(), mode)
+    return image
+
+
+def save(
+    target: Path | str | IO[bytes], format: str, indices: NDArray[Any], palette: NDArray[np.uint8], metadata: Metadata
+) -> None:
+    """Write a whole file, or none; into a binary file all at once."""
+    image, options = _prepared(format, indices, palette, metadata)
+    if isinstance(target, (str, Path)):
+        atomic_write.write(target, partial(image.save, format=format, **options))
+        return
+    encoded = io.BytesIO()  # as files.write does
+    image.save(encoded, format=format, **options)
+    left = encoded.getbuffer()
+    while len(left):  # a file without a buffer may take a part
+        left = left[target.write(left) or len(left) :]
+
+
+def _prepared(
+    format: str, indices: NDArray[Any], palette: NDArray[np.uint8], metadata: Metadata
+) -> tuple[Image, dict[str, Any]]:
+    """The image, and what Pillow's `save` needs to know, for a format of `FORMATS`."""
+    Image = pillow()
+    options: dict[str, Any] = {}
+    profile = metadata.icc_profile
+    if profile is not None and profile[16:20] == b"RGB ":  # one for grey does not fit a palette
+        options["icc_profile"] = profile
+    if metadata.dpi is not None:
+        options["dpi"] = metadata.dpi
+    exif = Image.Exif()
+    if metadata.orientation is not None:
+        exif[ORIENTATION] = metadata.orientation
+    if format == "GIF":
+        return _gif(indices, palette, metadata.orientation), {"optimize": False}
+    if format == "WEBP":
+        options |= {"lossless": True, "exact": True, "exif": exif}
+        options.pop("dpi", None)
+        return to_pil(indices, palette).convert("RGB" if palette.shape[1] == 3 else "RGBA"), options
+    if format == "TIFF":
+        options["compression"] = "tiff_adobe_deflate"
+        if metadata.orientation is not None:
+            options["tiffinfo"] = {ORIENTATION: metadata.orientation}
+        image = to_pil(indices, palette)
+        return image.convert("RGBA") if palette.shape[1] == 4 else image, options  # its palettes have no alpha
+    return to_pil(indices, palette), {**options, "optimize": True, **({"exif": exif} if len(exif) else {})}
+
+
+def _gif(indices: NDArray[Any], palette: NDArray[np.uint8], orientation: int | None) -> Image:
+    """Turned as it is to be seen, since GIF cannot say so."""
+    from PIL import ImageOps
+
+    if len(palette) > 256:
+        raise ImageError(f"GIF holds at most 256 colors, not {len(palette)}: ask for fewer, or write PNG.")
+    image = to_pil(indices, palette[:, :3])
+    if palette.shape[1] == 4:
+        alpha = palette[:, 3]
+        if not np.isin(alpha, (0, 255)).all() or np.count_nonzero(alpha == 0) > 1:
+            raise ImageError("GIF has one transparent color and no half-transparent ones: write PNG, WebP or TIFF.")
+        image.info["transparency"] = int(alpha.argmin())
+    if orientation is not None:
+        image.getexif()[ORIENTATION] = orientation
+        image = ImageOps.exif_transpose(image)
+    return image
