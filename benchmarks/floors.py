@@ -75,7 +75,7 @@ def assign_tensor_seconds(device: Device, n: int, d: int, k: int, itemsize: int)
     return max(pass_bytes(n, d, itemsize) / device.bandwidth, multiply, choose)
 
 
-def settle_seconds(device: Device, n: int) -> float:
+def refine_seconds(device: Device, n: int) -> float:
     """The floor of settling an iteration in which nothing changes: two labels a row are read."""
     return 8 * n / device.bandwidth
 

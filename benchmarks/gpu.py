@@ -210,11 +210,11 @@ def kernels(
         seeded(k, max_iter=1).fit(X)
     taken = {**of_seeding, **taken}
     known = {
-        "extent": floors.extent_seconds(device, n, d, case.itemsize),
-        "assign_few": floors.assign_seconds(device, n, d, k, case.itemsize),
-        "assign_many": floors.assign_seconds(device, n, d, k, case.itemsize),
+        "feature_range": floors.extent_seconds(device, n, d, case.itemsize),
+        "assign_low_dim": floors.assign_seconds(device, n, d, k, case.itemsize),
+        "assign_tiled": floors.assign_seconds(device, n, d, k, case.itemsize),
         "assign_tensor": floors.assign_tensor_seconds(device, n, d, k, case.itemsize),
-        "settle": floors.settle_seconds(device, n),
+        "refine": floors.refine_seconds(device, n),
     }
     result: dict[str, Any] = {}
     for name, times in taken.items():

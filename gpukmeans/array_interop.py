@@ -34,7 +34,7 @@ def is_dask(X: Any) -> bool:
     return type(X).__module__.partition(".")[0] in ("dask", "dask_expr") and dask.is_dask_collection(X)
 
 
-def opened(X: Any) -> Any:
+def as_array(X: Any) -> Any:
     """X as CuPy's array if it is on a GPU, as NumPy's if it is an array of another library, else X itself.
 
     On a GPU is what has ``__cuda_array_interface__``, or says so by DLPack. Nothing is copied, but bfloat16, which
@@ -73,7 +73,7 @@ def _on(gpu: int | None) -> AbstractContextManager:
 
 
 def gpu_of(x: Any) -> int | None:
-    """The number of the GPU that an array `opened` is on, None for the host."""
+    """The number of the GPU that an array `as_array` is on, None for the host."""
     return int(x.device.id) if _is_cupy(x) else None
 
 
@@ -85,14 +85,14 @@ def _gpu(X: Any) -> int | None:
     """As `gpu_of`, of any array, which is not opened if it says where it is."""
     where = None if isinstance(X, np.ndarray) or _is_cupy(X) else getattr(X, "__dlpack_device__", None)
     if where is None:
-        return gpu_of(opened(X))
+        return gpu_of(as_array(X))
     kind, number = where()
     return int(number) if kind in CUDA else None
 
 
 def to_numpy(X: Any) -> Any:
-    """`opened` X on the host, and computed; what is no array stays what it is."""
-    x = X.compute() if is_dask(X) else opened(X)
+    """`as_array` X on the host, and computed; what is no array stays what it is."""
+    x = X.compute() if is_dask(X) else as_array(X)
     return _cupy().asnumpy(x) if _is_cupy(x) else x
 
 
@@ -132,21 +132,21 @@ def _is_bfloat16(dtype: Any) -> bool:
     return str(dtype) in ("bfloat16", "torch.bfloat16")
 
 
-def taken(x: Any, rows: NDArray[Any]) -> Any:
+def take_rows(x: Any, rows: NDArray[Any]) -> Any:
     """x[rows], where x is; rows: indices, or a mask."""
     return x[_cupy().asarray(rows)] if _is_cupy(x) else x[rows]
 
 
-def looked_up(table: NDArray[Any], indices: Any) -> Any:
+def look_up(table: NDArray[Any], indices: Any) -> Any:
     """table[indices] as the kind of array that indices are, on their device."""
     there = _gpu(indices)
     if there is None:
-        return like(indices, table[to_numpy(indices)])
+        return convert_like(indices, table[to_numpy(indices)])
     with _on(there):
-        return like(indices, _cupy().asarray(table)[opened(indices)])
+        return convert_like(indices, _cupy().asarray(table)[as_array(indices)])
 
 
-def stand_in(x: Any) -> NDArray[Any]:
+def validation_proxy(x: Any) -> NDArray[Any]:
     """An array on the host of the shape of CuPy's x, of the dtype to read it in, or complex, and of no size of its own,
     to be validated in its place."""
     if x.ndim < 2:
@@ -155,7 +155,7 @@ def stand_in(x: Any) -> NDArray[Any]:
     return np.broadcast_to(one if one.dtype.kind == "c" else one.astype(readable(one)[1]), x.shape)
 
 
-def like(X: Any, answer: Any, output_type: str = "input") -> Any:
+def convert_like(X: Any, answer: Any, output_type: str = "input") -> Any:
     """answer, an array of NumPy's or CuPy's, as the kind of array that X is, or as one of LIBRARIES.
 
     For a collection of Dask's that is what it is, NumPy's or Dask's.
@@ -174,12 +174,13 @@ def like(X: Any, answer: Any, output_type: str = "input") -> Any:
         return answer if library == "cupy" else import_module(LIBRARIES[library]).from_dlpack(answer)
 
 
-def held(X: Any, dtype: Any, output_type: str = "input") -> np.dtype:
-    """The dtype of an answer of this dtype once it is `like` X: JAX has float32 for float64, unless told otherwise.
+def held_dtype(X: Any, dtype: Any, output_type: str = "input") -> np.dtype:
+    """The dtype that an answer of this dtype has once it went through `convert_like`: JAX has float32 for float64,
+    unless told otherwise.
 
     To be rounded to before, since JAX may make zeros of float32's subnormal numbers.
     """
-    return opened(like(X, np.zeros(1, dtype), output_type)).dtype
+    return as_array(convert_like(X, np.zeros(1, dtype), output_type)).dtype
 
 
 def _library(X: Any) -> str:

@@ -66,7 +66,7 @@ def finish(points: Points, scales: Scales, means: Means) -> Means:
 def settle(points: Points, scales: Scales, means: Means, clusters: Clusters) -> Means:
     """The means with those of `clusters` held to their own rows: each then lies within the extent of these, and errs by
     no more than FINE of that, or the rounding of float64. Of unit rows it is the direction that errs by no more."""
-    if points.unit:
+    if points.normalized:
         # A direction is compared with nothing but itself.
         bounds = np.zeros((2, len(clusters), points.d))
         return sum_again(points, means, clusters[_coarse(points, scales, means, clusters, *bounds)])
@@ -82,7 +82,7 @@ def settle(points: Points, scales: Scales, means: Means, clusters: Clusters) -> 
         within = (low <= x) & (x <= high) & ((low < high) | (scales.step == 0))
         return ~_coarse(points, scales, means, clusters, low, high) & within.all(axis=1)
 
-    low, high = points.extents(clusters, _nowhere(points), known)
+    low, high = points.cluster_ranges(clusters, _nowhere(points), known)
     centers, settled = means.centers.copy(), means.settled.copy()
     centers[clusters] = _within(centers[clusters], low, high)
     settled[clusters] = True
@@ -96,26 +96,26 @@ def sum_again(points: Points, means: Means, clusters: Clusters, without: Floats 
         return means
     centers, weight, settled = means.centers.copy(), means.weight.copy(), means.settled.copy()
     without = _nowhere(points) if without is None else without
-    low, high = points.extents(clusters, without)
+    low, high = points.cluster_ranges(clusters, without)
     settled[clusters] = True
     some = low[:, 0] <= high[:, 0]
     none = clusters[~some]
     centers[none], weight[none] = 0.0, 0.0
     clusters, low, high = clusters[some], low[some], high[some]
-    if points.unit:
+    if points.normalized:
         low, high = about_zero(low, high)  # as all of them are measured
     most = weight[clusters] + _weights_off(points)
     fractions = points.weights.fractions
     while len(clusters):
         own = OwnScales.of(low, high, most, points.weights)
-        sums = points.sums_of(clusters, own, without)
+        sums = points.cluster_sums(clusters, own, without)
         # Weights that are no counts may be less than they were known to be, and deserve a finer scale then.
         units = sums[:, -1]
         finer = own.weight_of(units + fractions)
         lighter = (units * FINE < fractions) & (finer <= most / 2)
         if not lighter.any():
             found = own.centers(sums)
-            centers[clusters] = found if points.unit else _within(found, low, high)
+            centers[clusters] = found if points.normalized else _within(found, low, high)
             weight[clusters] = own.weight_of(units)
             break
         most = np.where(lighter, finer, most)
@@ -128,7 +128,7 @@ def occupied(points: Points) -> Mask:
     has_rows = weight > 0
     light = np.flatnonzero(_light(points, weight))
     if len(light):
-        low, high = points.extents(light, _nowhere(points))
+        low, high = points.cluster_ranges(light, _nowhere(points))
         has_rows[light] = low[:, 0] <= high[:, 0]
     return has_rows
 
@@ -150,7 +150,7 @@ def _exact(points: Points, scales: Scales) -> bool:
     rows, whose range is nothing, or one at least (test_fixed_point.test_a_center_lies_among_its_rows_and_is_right fails
     if the same is taken for granted of other numbers, or weights).
     """
-    return points.whole and points.weights.fractions == 0 and scales.coarsest <= FINE
+    return points.integral and points.weights.fractions == 0 and scales.coarsest <= FINE
 
 
 def _nowhere(points: Points) -> Floats:
@@ -177,7 +177,7 @@ def _weights_off(points: Points) -> float:
 def _coarse(points: Points, scales: Scales, means: Means, clusters: Clusters, low: Floats, high: Floats) -> Mask:
     """Of which clusters within [low, high] (m, d) the mean, or the weight, may be off by more than FINE."""
     weight = means.weight[clusters]
-    if points.unit:
+    if points.normalized:
         far = _reach(scales, weight) > FINE**2 * _norms(means.centers[clusters])
     else:
         with np.errstate(invalid="ignore"):  # where rows have no weight, and features no range
@@ -192,7 +192,7 @@ def _none_is_crowded(points: Points, scales: Scales, means: Means) -> bool:
     (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails without the distance or
     the weights, and test_cosine.test_rows_that_nearly_cancel_have_a_direction_while_a_fit_goes_on of unit rows).
     """
-    if points.unit or not means.weight.all():
+    if points.normalized or not means.weight.all():
         return False
     along = np.sort(means.centers[:, scales.widest])
     gaps = along[1:] - along[:-1]
@@ -205,7 +205,7 @@ def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> M
     with np.errstate(over="ignore"):
         reach = np.broadcast_to(_reach(scales, weight) / COARSE**2, len(means))
     crowded: Mask = np.zeros(len(means), bool)
-    if points.unit:
+    if points.normalized:
         crowded |= reach > _norms(means)
     along = means[:, scales.widest]
     order = np.argsort(along)

@@ -24,35 +24,35 @@ class Workload:
 
 
 @dataclass(frozen=True, eq=False)
-class Labeled(Workload):
+class LabeledWorkload(Workload):
     """Points whose true labels are known."""
 
     truth: NDArray[np.int64]  # (n,)
 
 
 @dataclass(frozen=True, eq=False)
-class Picture(Workload):
+class PictureWorkload(Workload):
     """The pixels of a picture, row by row: ``X.reshape(shape)`` is the picture, its values in [0, 1]."""
 
     shape: tuple[int, int, int]  # (height, width, 3)
 
 
-def blobs() -> Labeled:
+def blobs() -> LabeledWorkload:
     """Four round clusters in the plane, 300 x 2."""
     X, truth = make_blobs(n_samples=300, n_features=2, centers=4, cluster_std=0.6, random_state=0)
-    return Labeled("blobs", X, 4, truth)
+    return LabeledWorkload("blobs", X, 4, truth)
 
 
-def digits() -> Labeled:
+def digits() -> LabeledWorkload:
     """Handwritten digits, 1797 x 64: pictures of 8 x 8, their ink between 0 and 16."""
     X, truth = load_digits(return_X_y=True)
-    return Labeled("digits", X, 10, truth)
+    return LabeledWorkload("digits", X, 10, truth)
 
 
-def china() -> Picture:
+def china() -> PictureWorkload:
     """The photograph china.jpg, 273,280 x 3, to be reduced to 64 colors. Needs Pillow."""
     picture = load_sample_image("china.jpg")
-    return Picture("china", picture.reshape(-1, 3) / 255.0, 64, picture.shape)
+    return PictureWorkload("china", picture.reshape(-1, 3) / 255.0, 64, picture.shape)
 
 
 def map_labels(labels: NDArray[np.integer], truth: NDArray[Any]) -> NDArray[Any]:

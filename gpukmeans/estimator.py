@@ -261,8 +261,8 @@ default="k-means++"
                     ConvergenceWarning,
                     stacklevel=2,
                 )
-            self.cluster_centers_ = self._like(X, rounded(best.centers, dtype))
-            self.labels_ = self._like(X, labels)
+            self.cluster_centers_ = self._convert_like(X, rounded(best.centers, dtype))
+            self.labels_ = self._convert_like(X, labels)
             self.inertia_ = _unshifted(best.inertia, points)
             self.n_iter_ = best.n_iter
         return self
@@ -287,24 +287,24 @@ default="k-means++"
             raise
 
     def _points(
-        self, x: NDArray[Any], sample_weight: ArrayLike | None, device: str, lasting: bool = True
+        self, x: NDArray[Any], sample_weight: ArrayLike | None, device: str, reused: bool = True
     ) -> tuple[Points, NDArray[np.bool_] | None]:
         """Points of the samples that weigh anything, and which those are if not all."""
         given, kept = self._weights(x, sample_weight)
         if given is None:
-            return self._made(x, device=device, lasting=lasting), None
+            return self._made(x, device=device, reused=reused), None
         if kept is not None:
-            self._finite(self._made(x, device=device, lasting=False), x)
-            x = array_interop.taken(x, kept)
+            self._finite(self._made(x, device=device, reused=False), x)
+            x = array_interop.take_rows(x, kept)
         summary, weights = Weights.of(given)
-        return self._made(x, weights, summary, device=device, lasting=lasting), kept
+        return self._made(x, weights, summary, device=device, reused=reused), kept
 
     def _made(
         self, x: Any, weights: Floats | Ints | None = None, summary: Weights | None = None, **where: Any
     ) -> Points:
         """Points of samples x, by what the metric looks at; where: see `dispatch.make_points`."""
         make = workers.make_points if is_dask(x) else dispatch.make_points
-        return make(x, weights, summary, unit=self.metric == "cosine", **where)
+        return make(x, weights, summary, normalized=self.metric == "cosine", **where)
 
     def _weights(self, x: Any, sample_weight: ArrayLike | None) -> tuple[Floats | None, NDArray[np.bool_] | None]:
         """The weights that are positive, None for ones; and which samples have them, None for all."""
@@ -321,7 +321,7 @@ default="k-means++"
     def _best_of_starts(self, points: Points, x: NDArray[Any], device: str, dtype: np.dtype) -> lloyd.Fit:
         """The start of least inertia, by whose centers, rounded to that dtype, the points are left labelled."""
         low, high = self._finite(points, x)
-        if not points.unit:
+        if not points.normalized:
             rounded(np.stack([low, high]), dtype)  # which centers are within
         scales = lloyd.prepare(points, low, high)
         random_state = generator_of(self.random_state)
@@ -419,7 +419,7 @@ default="k-means++"
         labels : ndarray of shape (n_samples,), int32
         """
         with self._placed(X, counted=False) as (x, device):
-            return self._like(X, self._label(x, self._centers(x), device))
+            return self._convert_like(X, self._label(x, self._centers(x), device))
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Distances (not squared) to the centers.
@@ -441,10 +441,12 @@ default="k-means++"
             if is_dask(x):
                 distances = collections.map_rows(self._for_chunks(published).transform, x, dtype, len(published))
             else:
-                points = self._made(x, device=device, lasting=False)
+                points = self._made(x, device=device, reused=False)
                 self._finite(points, x)
                 distances = points.distances(published.astype(np.float64))
-            return self._like(X, distances.astype(array_interop.held(X, dtype, self.output_type), copy=False))
+            return self._convert_like(
+                X, distances.astype(array_interop.held_dtype(X, dtype, self.output_type), copy=False)
+            )
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """The negative inertia of X with the fitted centers.
@@ -467,7 +469,7 @@ default="k-means++"
         self, x: Any, sample_weight: ArrayLike | None, device: str
     ) -> tuple[Points, NDArray[np.bool_] | None, float]:
         """As `_points`, labelled by the fitted centers; and the inertia."""
-        points, kept = self._points(x, sample_weight, device, lasting=False)
+        points, kept = self._points(x, sample_weight, device, reused=False)
         scales = lloyd.prepare(points, *self._finite(points, x))
         centers = self._centers(x)
         points.assign(centers)
@@ -476,7 +478,7 @@ default="k-means++"
     def _label(self, x: Any, centers: Floats, device: str) -> Any:
         if is_dask(x):
             return collections.map_rows(self._for_chunks(centers).predict, x, np.int32)
-        points = self._made(x, device=device, lasting=False)
+        points = self._made(x, device=device, reused=False)
         self._finite(points, x)
         points.assign(centers)
         return points.labels()
@@ -522,10 +524,10 @@ default="k-means++"
     def _published_dtype(self, X: Any, x: Any) -> np.dtype:
         """That of the centers, to be known before rows get their labels: x's, if the kind of array that comes back has
         it."""
-        return array_interop.held(X, _float_dtype(x.dtype), self.output_type)
+        return array_interop.held_dtype(X, _float_dtype(x.dtype), self.output_type)
 
-    def _like(self, X: Any, answer: Any) -> Any:
-        return array_interop.like(X, answer, self.output_type)
+    def _convert_like(self, X: Any, answer: Any) -> Any:
+        return array_interop.convert_like(X, answer, self.output_type)
 
     def __getstate__(self) -> dict[str, Any]:
         """Arrays are saved on the host, so that a model fitted on a GPU loads where there is none."""
@@ -573,10 +575,10 @@ default="k-means++"
         if not reset:
             check_is_fitted(self)
         if is_dask(X) and not gather:
-            dtype = self._validated(collections.stand_in(X), reset).dtype
+            dtype = self._validated(collections.validation_proxy(X), reset).dtype
             yield collections.rows_of(X, dtype, counted), self.device
             return
-        x = array_interop.to_numpy(X) if is_dask(X) else array_interop.opened(X)
+        x = array_interop.to_numpy(X) if is_dask(X) else array_interop.as_array(X)
         gpu = array_interop.gpu_of(x)
         device = devices.resolve(self.device, gpu)
         if gpu is None:
@@ -584,7 +586,7 @@ default="k-means++"
             x = x if issparse(x) else np.asarray(x)
             dtype = x.dtype
         else:
-            dtype = self._validated(array_interop.stand_in(x), reset).dtype
+            dtype = self._validated(array_interop.validation_proxy(x), reset).dtype
             if gpu not in devices.gpus(device):
                 x = array_interop.to_numpy(x)
         # What underflows is meant to, whatever the caller has NumPy do then.
@@ -599,9 +601,9 @@ default="k-means++"
 
     def _finite(self, points: Points, x: Any) -> tuple[Floats, Floats]:
         """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
-        low, high = points.extent()
+        low, high = points.feature_range()
         if not math.isfinite(magnitude(low, high)):
-            if points.unit:  # infinity, too, is NaN by now
+            if points.normalized:  # infinity, too, is NaN by now
                 shown = collections.bad_value(x) if is_dask(x) else array_interop.to_numpy(x.data if issparse(x) else x)
             else:
                 shown = np.stack([low, high]).astype(x.dtype)

@@ -164,7 +164,7 @@ def _leaving(points: Points, centers: Floats, m: int) -> tuple[Farthest, NDArray
     while True:
         far = points.farthest(centers, asked)
         labels, from_last = np.unique(far.label[::-1], return_index=True)
-        low, high = points.extents(labels, far.x)
+        low, high = points.cluster_ranges(labels, far.x)
         stays = len(far.label) - 1 - from_last[low[:, 0] > high[:, 0]]
         leaving = np.setdiff1d(np.arange(len(far.label)), stays)
         if len(leaving) >= m or len(far.label) < asked:
@@ -187,6 +187,6 @@ def placed(points: Points, of_rows: Floats, before: Floats) -> Floats:
 
     Dhillon and Modha, "Concept decompositions for large sparse text data using clustering" (Machine Learning, 2001).
     """
-    if not points.unit:
+    if not points.normalized:
         return of_rows
     return np.where(of_rows.any(axis=1, keepdims=True), normalize(of_rows.T).T, before)

@@ -187,7 +187,7 @@ default="k-means++"
         with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=True, gather=True) as (x, device):
             n = x.shape[0]
             batch_size = self._sizes(n)
-            points, _ = self._points(x, sample_weight, device, lasting=self.tol > 0)
+            points, _ = self._points(x, sample_weight, device, reused=self.tol > 0)
             low, high = self._finite(points, x)
             tolerance = self._tolerance(points, low, high) if self.tol > 0 else 0.0
             sampler = _Sampler(x, *self._weights(x, sample_weight))
@@ -201,10 +201,10 @@ default="k-means++"
                 generator = self._generator()
                 batch = self._made(sampler.draw(batch_size, generator), device=device)
                 before = centers
-                centers, inertia = self._step(batch, batch.extent(), centers, generator)
+                centers, inertia = self._step(batch, batch.feature_range(), centers, generator)
                 if watch.ends(step, inertia / batch_size, before, centers):
                     break
-            self.cluster_centers_ = self._like(X, rounded(centers, self._published_dtype(X, x)))
+            self.cluster_centers_ = self._convert_like(X, rounded(centers, self._published_dtype(X, x)))
             self.n_iter_ = -(-self.n_steps_ * batch_size // n)
             self._publish(X, x, sample_weight, device)
             if not self.compute_labels:
@@ -238,7 +238,7 @@ default="k-means++"
         reset = first or not hasattr(self, "n_features_in_")  # centers may have been set before any fit
         with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=reset, gather=True) as (x, device):
             points, _ = self._points(x, sample_weight, device)
-            extent = self._finite(points, x)
+            feature_range = self._finite(points, x)
             if first:
                 self._sizes(x.shape[0])
                 self._begin()
@@ -255,8 +255,10 @@ default="k-means++"
                         "Set it to as many, or begin with another estimator, whose n_clusters is their number."
                     )
                 centers, dtype = published.astype(np.float64), published.dtype
-            centers, _ = self._step(points, extent, centers, self._generator())
-            self.cluster_centers_ = self._like(X, rounded(centers, array_interop.held(X, dtype, self.output_type)))
+            centers, _ = self._step(points, feature_range, centers, self._generator())
+            self.cluster_centers_ = self._convert_like(
+                X, rounded(centers, array_interop.held_dtype(X, dtype, self.output_type))
+            )
             self._publish(X, x, sample_weight, device)
         return self
 
@@ -308,7 +310,9 @@ default="k-means++"
                 delattr(self, name)
             return
         points, kept, self.inertia_ = self._measured(x, sample_weight, device)
-        self.labels_ = self._like(X, points.labels() if kept is None else self._label(x, self._centers(x), device))
+        self.labels_ = self._convert_like(
+            X, points.labels() if kept is None else self._label(x, self._centers(x), device)
+        )
 
     # ------------------------------------------------------------ initial centers
 
@@ -321,7 +325,7 @@ default="k-means++"
         measured = self._n_init > 1 or self.verbose
         if measured:
             points = self._made(valid, device=device)
-            scales = lloyd.prepare(points, *points.extent())
+            scales = lloyd.prepare(points, *points.feature_range())
         best: Floats | None = None
         least: float | Fraction = math.inf
         for i in range(self._n_init):
@@ -349,16 +353,16 @@ default="k-means++"
             points = self._made(x, device=device)
         else:
             points = self._made(*sampler.everything(), device=device)
-        lloyd.prepare(points, *points.extent())
+        lloyd.prepare(points, *points.feature_range())
         return self._seed(points, x, generator, device)
 
     # ------------------------------------------------------------ a step
 
     def _step(
-        self, points: Points, extent: tuple[Floats, Floats], centers: Floats, generator: np.random.RandomState
+        self, points: Points, feature_range: tuple[Floats, Floats], centers: Floats, generator: np.random.RandomState
     ) -> tuple[Floats, float]:
         """The centers after a batch, and the batch's inertia to those before; counts the step."""
-        scales = lloyd.prepare(points, *extent)
+        scales = lloyd.prepare(points, *feature_range)
         points.assign(centers)
         inertia = _unshifted(lloyd.inertia(points, scales, centers), points)
         found = cluster_means.of_result(points, scales)
@@ -420,15 +424,15 @@ class _Sampler:
         self._total = x.shape[0]
         if weights is not None:
             self._given = Weights.of(weights)
-            self._prefix = np.cumsum(self._given[0].masses(self._given[1]))
+            self._prefix = np.cumsum(self._given[0].integer_weights(self._given[1]))
             self._total = int(self._prefix[-1])
 
     def draw(self, m: int, generator: np.random.RandomState) -> Any:
         """m rows."""
-        rows: NDArray[np.int64] = seeding.ranks(generator.random_sample(m), self._total)
+        rows: NDArray[np.int64] = seeding.inverse_cdf_indices(generator.random_sample(m), self._total)
         if self._prefix is not None:
             rows = np.searchsorted(self._prefix, rows, side="right")
-        return array_interop.taken(self._x, rows if self._rows is None else self._rows[rows])
+        return array_interop.take_rows(self._x, rows if self._rows is None else self._rows[rows])
 
     @property
     def weight(self) -> float:
@@ -440,7 +444,7 @@ class _Sampler:
 
     def everything(self) -> tuple[Any, Floats | Ints | None, Weights | None]:
         """All rows that weigh anything, their weights as they are used, and the summary of those."""
-        x = self._x if self._rows is None else array_interop.taken(self._x, self._rows)
+        x = self._x if self._rows is None else array_interop.take_rows(self._x, self._rows)
         summary, weights = self._given or (None, None)
         return x, weights, summary
 

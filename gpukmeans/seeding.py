@@ -21,13 +21,13 @@ from gpukmeans.random_state import seeded
 ROUNDS, OVERSAMPLING = 5, 2
 
 
-def rank(uniform: float, total: int) -> int:
+def inverse_cdf_index(uniform: float, total: int) -> int:
     """floor(uniform * total) for a uniform draw in [0, 1) of 53 bits, exactly."""
     return int(uniform * 2.0**53) * total >> 53
 
 
-def ranks(uniforms: Floats, total: int) -> Ints:
-    """`rank` of many draws (m,), for a total below 2**63.
+def inverse_cdf_indices(uniforms: Floats, total: int) -> Ints:
+    """`inverse_cdf_index` of many draws (m,), for a total below 2**63.
 
     With u in 2**-53 as a 2**27 + b, and total as c 2**32 + e, no term of the product divided by 2**53 leaves
     64 bits: a c 2**6 is whole, and so much else divides by 2**27 that a e + b c 2**5 + b e 2**-27 remain,
@@ -62,9 +62,9 @@ def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.Ran
         exponent, total = _potential(points, farthest)
         if total == 0:
             points.total(None)
-            centers[i] = points.find([rank(uniforms[0], weight)])[0]
+            centers[i] = points.find([inverse_cdf_index(uniforms[0], weight)])[0]
             continue
-        candidates = _distinct(points.find([rank(u, total) for u in uniforms]))
+        candidates = _distinct(points.find([inverse_cdf_index(u, total) for u in uniforms]))
         points.propose(candidates)
         chosen = _least_potential(points, len(candidates), exponent)
         centers[i] = candidates[chosen]
@@ -108,7 +108,7 @@ def kmeans_parallel(
         _, total = _potential(points, farthest)
         if total == 0:
             break
-        drawn = _distinct(points.find(ranks(uniforms, total).tolist()))
+        drawn = _distinct(points.find(inverse_cdf_indices(uniforms, total).tolist()))
         candidates = np.concatenate([candidates, drawn])
     points.restart()
     points.assign(candidates)
@@ -118,7 +118,7 @@ def kmeans_parallel(
         return kmeans_plusplus(points, n_clusters, random_state)
     summary, used = Weights.of(np.ldexp(weights[closest].astype(np.float64), -points.weights.exponent))
     chosen_from = make(candidates[closest], used, summary)
-    chosen_from.prepare(Scales.of(*chosen_from.extent(), summary))
+    chosen_from.prepare(Scales.of(*chosen_from.feature_range(), summary))
     return kmeans_plusplus(chosen_from, n_clusters, random_state)
 
 
@@ -126,7 +126,7 @@ def _begin(points: Points, uniform: float) -> tuple[Floats, int, float]:
     """Draw a first center (1, d) by weight; returns it, the total weight, and the largest D to it."""
     points.restart()
     weight = points.total(None)
-    center = points.find([rank(uniform, weight)])
+    center = points.find([inverse_cdf_index(uniform, weight)])
     points.propose(center)
     return center, weight, points.accept(0)
 
@@ -171,7 +171,7 @@ def random(points: Points, n_clusters: int, random_state: np.random.RandomState)
     repeated: list[list[float]] = []
     for _ in range(8):
         uniforms = own.random_sample(n_clusters - len(kept)).tolist()
-        for x in points.find([rank(u, total) for u in uniforms]).tolist():
+        for x in points.find([inverse_cdf_index(u, total) for u in uniforms]).tolist():
             if tuple(x) in kept:
                 repeated.append(x)
             kept[tuple(x)] = None

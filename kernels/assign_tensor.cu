@@ -1,4 +1,4 @@
-// The assignment step's proposal for many features and centers, on tensor cores: the same scores as assign_many's, with
+// The assignment step's proposal for many features and centers, on tensor cores: the same scores as assign_tiled's, with
 // another bound on their error (exact.Frame.tensor_margin_factors), and otherwise the same answers.
 //
 // Rows and centers in the frame are float32 numbers, 24 bits; a float16 has 11. So each is the sum of two float16, and
@@ -15,10 +15,10 @@
 // Against the two alternatives: TF32 has the same 11 bits at half the rate; a single product of float16 has an error
 // that would leave up to 6 % of rows to a second pass, and is bound by reading rows anyway (benchmarks/NOTES.md).
 //
-// Traffic: as assign_many.
+// Traffic: as assign_tiled.
 
-#include "assign.cuh"
-#include "tensor.cuh"
+#include "scores.cuh"
+#include "mma.cuh"
 
 #define DEPTH 16
 #define ROWS 128
@@ -52,7 +52,7 @@ tensor_table(const float* __restrict__ centers, int k, int d, int depth, int til
 }
 
 // depth: d rounded up to a multiple of 16. offset: (depth,), 0 beyond d. scale: the frame's, times 2^14. centers: what
-// tensor_table wrote. squares: (tiles * 128,) |z|^2. The rest as assign_few has it. Blocks of 256 threads.
+// tensor_table wrote. squares: (tiles * 128,) |z|^2. The rest as assign_low_dim has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
               const uint4* __restrict__ centers, const float* __restrict__ squares, int tiles,

@@ -127,10 +127,14 @@ def fitted(kmeans: Callable[..., KMeans]) -> Callable[..., KMeans]:
 def make_points(device: str) -> Callable[..., tuple[Points, Scales]]:
     """make_points(x, weights=None): Points ready for use, and their scales."""
 
-    def make(x: np.ndarray, weights: Any = None, lasting: bool = True, unit: bool = False) -> tuple[Points, Scales]:
+    def make(
+        x: np.ndarray, weights: Any = None, reused: bool = True, normalized: bool = False
+    ) -> tuple[Points, Scales]:
         summary, used = (None, None) if weights is None else Weights.of(np.asarray(weights, np.float64))
-        points = dispatch.make_points(x, used, summary, device=devices.resolve(device), lasting=lasting, unit=unit)
-        return points, lloyd.prepare(points, *points.extent())
+        points = dispatch.make_points(
+            x, used, summary, device=devices.resolve(device), reused=reused, normalized=normalized
+        )
+        return points, lloyd.prepare(points, *points.feature_range())
 
     return make
 
@@ -142,13 +146,13 @@ def own_sums() -> Callable[[Points, int, np.ndarray], list[Any]]:
 
     def found(points: Points, k: int, without: np.ndarray) -> list[Any]:
         clusters = np.arange(k)
-        low, high = points.extents(clusters, without)
+        low, high = points.cluster_ranges(clusters, without)
         some = low <= high
         weight = np.ldexp(points.sums()[:, -1].astype(np.float64), -points.weights.exponent)
         scales = OwnScales.of(
             np.where(some, low, 0.0), np.where(some, high, 0.0), np.maximum(weight, 1), points.weights
         )
-        return [low.tolist(), high.tolist(), points.sums_of(clusters, scales, without).tolist()]
+        return [low.tolist(), high.tolist(), points.cluster_sums(clusters, scales, without).tolist()]
 
     return found
 

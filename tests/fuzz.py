@@ -214,6 +214,6 @@ def shared_out(monkeypatch: Any, count: int, rows: int) -> None:
             make(x[part], None if weights is None else weights[part], whole, device=device, **how) for part in slices
         ]
         assert isinstance(parts[0], NumPyPoints)
-        return Parallel(parts, slices, d, whole, how.get("unit", False))
+        return Parallel(parts, slices, d, whole, how.get("normalized", False))
 
     monkeypatch.setattr(dispatch, "make_points", make_points)

@@ -35,12 +35,12 @@ def batches(cp, rows, x=X, weights=None, **how):
 
 def steps(points, centers=CENTERS, times=2):
     """What a fit asks for, and what it is told."""
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     found = [kmeans_plusplus(points, 2 * times, np.random.RandomState(0)).tolist()]
     for moved in (centers, centers + 0.5)[:times]:
         points.assign(moved)
         far = points.farthest(moved, 2)
-        low, high = points.extents(np.arange(len(moved)), far.x)
+        low, high = points.cluster_ranges(np.arange(len(moved)), far.x)
         found += [points.labels().tolist(), points.sums().tolist(), far.x.tolist(), low.tolist(), high.tolist()]
     return found
 
@@ -62,10 +62,10 @@ def between(record, first, second):
 def test_the_next_rows_are_on_their_way_before_an_answer_is_waited_for():
     cp = HostCuda(seed=1)
     points = batches(cp, 300)
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     cp.streams.record.clear()
     points.assign(CENTERS)
-    parts = between(cp.streams.record, ("settle", 0), ("down", 0))
+    parts = between(cp.streams.record, ("refine", 0), ("down", 0))
     assert len(parts) == 3
     for part in parts:
         assert part == [("fill", 0), ("wait", 1), ("up", 1), ("event", 1), ("down", 0)]
@@ -75,11 +75,11 @@ def test_rows_are_waited_for_before_kernels_and_what_comes_after_waits_for_no_ke
     """Memory that rows are sent to may have been read by kernels of the batch before, not by those of this one."""
     cp = HostCuda(seed=1)
     points = batches(cp, 300)
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     cp.streams.record.clear()
     points.assign(CENTERS)
-    record = [entry for entry in cp.streams.record if entry[0] in ("event", "wait", "settle")]
-    assert record == 3 * [("event", 0), ("wait", 0), ("settle", 0), ("wait", 1), ("event", 1)]
+    record = [entry for entry in cp.streams.record if entry[0] in ("event", "wait", "refine")]
+    assert record == 3 * [("event", 0), ("wait", 0), ("refine", 0), ("wait", 1), ("event", 1)]
 
 
 def test_rows_cross_once_a_pass_and_only_for_passes_that_read_them():
@@ -93,7 +93,9 @@ def test_rows_cross_once_a_pass_and_only_for_passes_that_read_them():
         sent, before = cp.bytes_uploaded - before, cp.bytes_uploaded
         return sent - X.nbytes
 
-    assert 0 < sent(lambda: lloyd.prepare(points, *points.extent())) - X[:300].nbytes < 500, "one for the next pass"
+    assert 0 < sent(lambda: lloyd.prepare(points, *points.feature_range())) - X[:300].nbytes < 500, (
+        "one for the next pass"
+    )
     assert 0 < sent(points.assign, CENTERS) < 4 * len(X)
     assert 0 < sent(points.assign, CENTERS + 1) - 4 * len(X) < 2000, "labels go along"
     assert sent(points.total, None) < 200 - X.nbytes, "weights are all that is looked at"
@@ -103,14 +105,14 @@ def test_rows_cross_once_a_pass_and_only_for_passes_that_read_them():
 def test_nothing_is_sent_that_nobody_will_read():
     """After a single assignment; and by batches of a single row, which could not be halved if two did not fit."""
     cp = HostCuda(seed=1)
-    points = batches(cp, 300, lasting=False)
-    lloyd.prepare(points, *points.extent())
+    points = batches(cp, 300, reused=False)
+    lloyd.prepare(points, *points.feature_range())
     points.assign(CENTERS)
     assert 2 * X.nbytes < cp.bytes_uploaded < 2 * X.nbytes + X[:300].nbytes
     cp = HostCuda(seed=1)
     points = batches(cp, 1, X[:5])
-    points.extent()
-    assert ("up", 1) not in between(cp.streams.record, ("extent", 0), ("down", 0))[0]
+    points.feature_range()
+    assert ("up", 1) not in between(cp.streams.record, ("feature_range", 0), ("down", 0))[0]
 
 
 # ---------------------------------------------------------------- the answer
@@ -128,10 +130,10 @@ def test_rows_sent_ahead_are_numpys(monkeypatch, kind, piece):
     summary, used = (None, None) if weights is None else Weights.of(weights)
     unit = "unit" in kind
     centers = CENTERS / 100 if unit else CENTERS
-    expected = steps(NumPyPoints(x, used, summary, unit=unit), centers)
+    expected = steps(NumPyPoints(x, used, summary, normalized=unit), centers)
     monkeypatch.setattr(gpu, "PIECE", piece)
     for rows in (200, 350, 699):
-        assert steps(batches(HostCuda(seed=1), rows, x, weights, unit=unit), centers) == expected
+        assert steps(batches(HostCuda(seed=1), rows, x, weights, normalized=unit), centers) == expected
 
 
 @pytest.mark.parametrize("forgotten", ["arrival", "pinned memory"])
@@ -165,7 +167,7 @@ def test_where_two_batches_do_not_fit_smaller_ones_follow(caplog):
     assert cp.peak_bytes <= 11 * 1024
     cp.streams.record.clear()
     points.assign(CENTERS)
-    assert all(("up", 1) in part for part in between(cp.streams.record, ("settle", 0), ("down", 0)))
+    assert all(("up", 1) in part for part in between(cp.streams.record, ("refine", 0), ("down", 0)))
 
 
 class Failing(HostCuda):
@@ -212,7 +214,7 @@ def test_memory_may_run_out_at_any_allocation_of_batches(caplog):
 def test_an_interruption_leaves_nothing_behind(kind):
     """No memory, no current stream, and the same Points may go on."""
     expected = NumPyPoints(FEW)
-    lloyd.prepare(expected, *expected.extent())
+    lloyd.prepare(expected, *expected.feature_range())
     expected.assign(TWO)
     cp, at = Failing(build="fast", seed=1), 0
     while True:
@@ -226,7 +228,7 @@ def test_an_interruption_leaves_nothing_behind(kind):
             break
         assert points._next is None
         assert [stream.number for stream in cp.streams.current] == [0]
-        lloyd.prepare(points, *points.extent())
+        lloyd.prepare(points, *points.feature_range())
         points.assign(TWO)
         assert points.labels().tolist() == expected.labels().tolist()
         del points
@@ -238,7 +240,7 @@ def test_an_interruption_leaves_nothing_behind(kind):
 def test_an_error_that_shows_while_rows_are_sent_names_the_kernels_at_work(monkeypatch):
     cp = HostCuda(seed=1)
     points = batches(cp, 300)
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     upload = HostArray.set
 
     def fail(array, values, stream=None):
@@ -249,7 +251,7 @@ def test_an_error_that_shows_while_rows_are_sent_names_the_kernels_at_work(monke
     monkeypatch.setattr(HostArray, "set", fail)
     with pytest.raises(
         DeviceError,
-        match=r"since it last answered: center_forms, movement, assign_few, settle\. .*IllegalAddress",
+        match=r"since it last answered: center_forms, movement, assign_low_dim, refine\. .*IllegalAddress",
     ):
         points.assign(CENTERS)
     assert len(cp.streams.current) == 1

@@ -99,7 +99,7 @@ def test_libraries_as_they_are(library, module):
     code = (
         f"import {module} as library, numpy as np"
         + """
-from gpukmeans import KMeans, arrays
+from gpukmeans import KMeans, array_interop as arrays
 X = np.random.default_rng(0).normal(20, 5, (120, 3)).astype(np.float32)
 x, kind = library.asarray(X), type(library.zeros(1))
 expected = KMeans(4, random_state=0, device="cpu").fit(X)
@@ -153,8 +153,8 @@ def test_batches_on_the_host_and_on_a_gpu(torch, cupy):
 
 
 def test_host_arrays_are_not_copied(torch):
-    assert np.shares_memory(array_interop.opened(torch(X)), X)
-    assert array_interop.opened(X) is X
+    assert np.shares_memory(array_interop.as_array(torch(X)), X)
+    assert array_interop.as_array(X) is X
 
 
 def test_tables_give_numpy(expected):
@@ -208,7 +208,7 @@ def test_cupy_dtypes(cupy, dtype):
 def test_what_stands_for_an_array_on_a_gpu_has_no_size(cupy):
     """Nor has what is validated, in whatever dtype it is to be read."""
     for dtype, read in (("int32", "float64"), ("float32", "float32"), ("uint8", "uint8"), ("complex64", "complex64")):
-        found = array_interop.stand_in(cupy.asarray(np.ones((9, 2), dtype)))
+        found = array_interop.validation_proxy(cupy.asarray(np.ones((9, 2), dtype)))
         assert (found.shape, found.strides, found.dtype) == ((9, 2), (0, 0), read)
 
 

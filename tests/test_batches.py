@@ -92,7 +92,7 @@ def test_memory_may_run_out_beside_rows_on_the_device():
     """Labels that stay on the device then have to come to the host."""
 
     def iterated(points):
-        scales = lloyd.prepare(points, *points.extent())
+        scales = lloyd.prepare(points, *points.feature_range())
         centers = kmeans_plusplus(points, 5, np.random.RandomState(0))
         for _ in range(4):
             points.assign(centers)
@@ -271,7 +271,7 @@ def test_an_error_names_the_kernel_and_leaves_the_estimator(on):
 
     class Broken(cp.cuda.Module.func):
         def get_function(self, name):
-            if name == "settle":
+            if name == "refine":
                 raise cp.cuda.driver.CUDADriverError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access")
             return super().get_function(name)
 
@@ -279,7 +279,7 @@ def test_an_error_names_the_kernel_and_leaves_the_estimator(on):
     before = {name: np.copy(value) for name, value in vars(model).items()}
     on(cp)
     cp.cuda.Module = partial(Broken, cp)
-    with pytest.raises(DeviceError, match=r"'cuda:0'.* settle.*ILLEGAL_ADDRESS") as caught:
+    with pytest.raises(DeviceError, match=r"'cuda:0'.* refine.*ILLEGAL_ADDRESS") as caught:
         model.set_params(n_clusters=4).fit(X)
     assert "find" not in str(caught.value), "only kernels since the last answer"
     model.set_params(n_clusters=3)

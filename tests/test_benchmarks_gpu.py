@@ -74,11 +74,11 @@ def test_a_report(machine, monkeypatch, tmp_path, capsys):
     np.testing.assert_allclose(ours["summary"]["inertia"], theirs["summary"]["inertia"], rtol=1e-6)
     assert len(ours["iteration"]) == len(ours["whole"]) == len(ours["from_host"]) == len(ours["seeded"]) == 2
     assert ours["iterations"] == theirs["iterations"]
-    assert {"assign_few", "settle", "inertia", "extent", "potentials", "find"} <= set(ours["kernels"])
-    assert ours["kernels"]["settle"]["milliseconds"] == 2.0
-    assert ours["kernels"]["settle"]["times_its_floor"] == 2.0 / ours["kernels"]["settle"]["floor_milliseconds"]
+    assert {"assign_low_dim", "refine", "inertia", "feature_range", "potentials", "find"} <= set(ours["kernels"])
+    assert ours["kernels"]["refine"]["milliseconds"] == 2.0
+    assert ours["kernels"]["refine"]["times_its_floor"] == 2.0 / ours["kernels"]["refine"]["floor_milliseconds"]
     assert "| small 600x3, k=4, float32 | gpukmeans |" in printed
-    assert "| small | settle |" in printed
+    assert "| small | refine |" in printed
 
     import report
 
@@ -114,7 +114,7 @@ def test_floors(monkeypatch):
     device = floors.Device("A GPU", 1e9, 1e9, 1024)
     n = 10**6
     assert floors.extent_seconds(device, n, 3, 4) == 0.012
-    assert floors.settle_seconds(device, n) == 0.008
+    assert floors.refine_seconds(device, n) == 0.008
     # Few centers: 16 bytes a row. Many: four instructions of 64 a clock; with many features, 128 multiply-adds a clock.
     assert floors.assign_seconds(device, n, 3, 1, 4) == 0.016
     assert floors.assign_seconds(device, n, 3, 1024, 4) == pytest.approx(n * 1024 / 16 / 1e9)

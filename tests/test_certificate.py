@@ -13,7 +13,7 @@ from gpukmeans.engine.numpy import points as numpy
 from gpukmeans.engine.numpy.assign import Target, nearest
 from gpukmeans.engine.numpy.hamerly import Bounds, Drift, moved
 from gpukmeans.engine.numpy.rows import Rows
-from gpukmeans.engine.numpy.seeding_distances import Plain, Whole
+from gpukmeans.engine.numpy.seeding_distances import IntegralDistances, PlainDistances
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.exact import certificate
 from gpukmeans.exact.certificate import Frame
@@ -504,9 +504,9 @@ def test_scores_of_small_whole_numbers_are_their_distances(d, largest, offset):
     x = whole_points(d, largest, offset)
     rows = Rows(x, None, once=False)
     frame = Frame.of(x.min(axis=0), x.max(axis=0))
-    assert rows.whole(frame)
+    assert rows.integral(frame)
     expected = squared_distance(x.T[:, None, :], x[:40].T[:, :, None])
-    assert np.array_equal(Whole(rows, frame).measure(x[:40]), expected)
+    assert np.array_equal(IntegralDistances(rows, frame).measure(x[:40]), expected)
 
 
 @pytest.mark.parametrize(
@@ -520,7 +520,7 @@ def test_scores_of_small_whole_numbers_are_their_distances(d, largest, offset):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_scores_of_other_numbers_are_not_trusted(x, why):
-    assert not Rows(x, None, once=False).whole(Frame.of(x.min(axis=0), x.max(axis=0))), why
+    assert not Rows(x, None, once=False).integral(Frame.of(x.min(axis=0), x.max(axis=0))), why
 
 
 @pytest.mark.parametrize("weights", [None, np.arange(1, 201)])
@@ -529,7 +529,10 @@ def test_potentials_of_small_whole_numbers_are_sums_of_rounded_masses(weights):
     x = whole_points(5, 9)
     frame = Frame.of(x.min(axis=0), x.max(axis=0))
     found = []
-    for closest in (Whole(Rows(x, weights, once=False), frame), Plain(Rows(x, weights, once=False), [slice(None)], 1)):
+    for closest in (
+        IntegralDistances(Rows(x, weights, once=False), frame),
+        PlainDistances(Rows(x, weights, once=False), [slice(None)], 1),
+    ):
         closest.propose(x[:1])
         closest.accept(0, -1)
         closest.propose(np.concatenate([x[5:8], x[5:8] + 0.5]))

@@ -127,12 +127,12 @@ BUDGETS = {
     # Bound by memory: half of all threads resident are enough to keep it busy, or a quarter with 16 bytes of small
     # values each. A value: least, largest, a test for NaN; conversion, eight of a float16; of float64 each of two
     # registers and by selects. The loop's own 3 are spread by unrolling.
-    "extent": Budget(FOUR_BLOCKS, Loop("LDG.128", 4 * 4 + 3)),
-    "extent of uint8": Budget(TWO_BLOCKS, Loop("LDG.128", 16 * 6)),
-    "extent of float16": Budget(TWO_BLOCKS, Loop("LDG.128", 8 * 14 + 3)),
-    "extent of float64": Budget(FOUR_BLOCKS, Loop("LDG.128", 2 * 20 + 3)),
+    "feature_range": Budget(FOUR_BLOCKS, Loop("LDG.128", 4 * 4 + 3)),
+    "feature_range of uint8": Budget(TWO_BLOCKS, Loop("LDG.128", 16 * 6)),
+    "feature_range of float16": Budget(TWO_BLOCKS, Loop("LDG.128", 8 * 14 + 3)),
+    "feature_range of float64": Budget(FOUR_BLOCKS, Loop("LDG.128", 2 * 20 + 3)),
     # D for all centers, of uncertain rows; the compiler makes addresses anew for each value.
-    "settle": Budget(FOUR_BLOCKS, Loop("DADD", 9 / 2)),
+    "refine": Budget(FOUR_BLOCKS, Loop("DADD", 9 / 2)),
     # The center is the label's, so its address is 64 bits of its own.
     "inertia": Budget(FOUR_BLOCKS, Loop("DADD", 9 / 2)),
     "distances": Budget(FOUR_BLOCKS, ONE_SQUARE),
@@ -143,13 +143,13 @@ BUDGETS = {
     # A feature of two rows, compared as doubles.
     "take_farthest": Budget(FOUR_BLOCKS, Loop("LDG", 9)),
     # A value: its load, a conversion, which takes ten for a float16, and its key of 64 bits, compared with two loads.
-    "extents": Budget(FOUR_BLOCKS, Loop("LDG", 40)),
+    "cluster_ranges": Budget(FOUR_BLOCKS, Loop("LDG", 40)),
     # A value: three loads and their addresses, the term, of which a weight that is no integer makes two, and a 64-bit
     # addition.
-    "sums_of": Budget(FOUR_BLOCKS, Loop("DADD", 28)),
+    "cluster_sums": Budget(FOUR_BLOCKS, Loop("DADD", 28)),
     "sums_of of float16": Budget(FOUR_BLOCKS, Loop("DADD", 28 + 10)),
     # A square: a load, a conversion, which takes ten for a float16, two products, a sum; the loop's own, unrolled.
-    "unit": Budget(FOUR_BLOCKS, Loop("DADD", 1 + 10 + 3 + 2)),
+    "normalize": Budget(FOUR_BLOCKS, Loop("DADD", 1 + 10 + 3 + 2)),
     # Four features: of each its load, unless they are aligned, its conversion, the center's load and 3; and 12 for
     # addresses and the loop. A float16 is converted by ten.
     "accept_center": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 6 + 12) / 8)),
@@ -172,9 +172,9 @@ BUDGETS = {
     "find": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 7 + 9) / 8), 8 * 8 + 8),
     "find of float16": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 27 + 9) / 8), 8 * 8 + 8),
     # Rows: 4 x 8 or 2 x 16 values, with best, second and label each; 32 scores at a time, 8 operands.
-    "assign_few": Budget(TWO_BLOCKS, Loop("FFMA", group_of_centers)),
+    "assign_low_dim": Budget(TWO_BLOCKS, Loop("FFMA", group_of_centers)),
     # Bound by memory as long as most rows are done with a comparison; the loop is that over blocks of rows.
-    "active": Budget(FOUR_BLOCKS, Loop("FFMA", measured_rows), 4 * 8 + 8),
+    "hamerly": Budget(FOUR_BLOCKS, Loop("FFMA", measured_rows), 4 * 8 + 8),
     # A pixel: its byte, or its share of a load, put together; whether it differs from the last, and if so an addition
     # of what came before. Or a look into the table.
     "histogram": Budget(FOUR_BLOCKS, Loop("LDG", 20)),
@@ -213,7 +213,7 @@ BUDGETS = {
     # of each warp, one for each of 16 trials, and these trials.
     "seed_cells": Budget(FOUR_BLOCKS, Loop("LDG", 7), 8 * (32 + 32 * 16 + 16)),
     # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.
-    "assign_many": Budget(TWO_BLOCKS, Loop("FFMA", eight_features), many_shared),
+    "assign_tiled": Budget(TWO_BLOCKS, Loop("FFMA", eight_features), many_shared),
     # 64 sums, 16 words of rows and 4 of centers, 8 values for the next 16 features. To split a value: half a conversion
     # of two, a conversion back, a difference, half a conversion.
     "assign_tensor": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3)), tensor_shared(2)),
@@ -228,7 +228,7 @@ BUDGETS = {
     # Of each center two sums, and what it moved. Shared: of eight warps two largest and which, and a |z|^2.
     "movement": Budget(FOUR_BLOCKS, Loop("LDG.64", 24 / 4), 8 * 24 + 8 * 4),
     # A value with its place by two divisions, a load, a store.
-    "many_table": Budget(FOUR_BLOCKS, Loop("FMUL", 45)),
+    "tiled_table": Budget(FOUR_BLOCKS, Loop("FMUL", 45)),
     # Four values: each a load and its address, two tests, a product, a difference and two conversions; a store, a
     # division for the place, and the loop's own: 40. Four F2FP.
     "tensor_table": Budget(FOUR_BLOCKS, Loop("F2FP", (4 * 10 + 40) / 4)),
@@ -238,31 +238,37 @@ BUDGETS = {
 
 KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 # What a family is specialised for beside types: a number of features, or centers of a tile.
-SIZES = {"assign_few": "D_FEW", "active": "D_FEW", "assign_many": "CENTERS", "cells": "D", "seed_cells": "D"}
+SIZES = {
+    "assign_low_dim": "D_FEW",
+    "hamerly": "D_FEW",
+    "assign_tiled": "CENTERS",
+    "image_cells": "D",
+    "image_cells_seeding": "D",
+}
 
 SPECIALISATIONS = [
-    *[("extent", x, 0, None) for x in KINDS],
-    *[("unit", x, 0, None) for x in ("float16", "float64")],
-    *[("assign_few", x, 0, 3) for x in KINDS],
-    *[("assign_few", "float32", 0, d) for d in (1, 2, 9)],
+    *[("feature_range", x, 0, None) for x in KINDS],
+    *[("normalize", x, 0, None) for x in ("float16", "float64")],
+    *[("assign_low_dim", x, 0, 3) for x in KINDS],
+    *[("assign_low_dim", "float32", 0, d) for d in (1, 2, 9)],
     # Those that take most registers.
-    *[("assign_few", x, 0, d) for x, d in (("uint8", 8), ("float64", 8), ("uint8", 16), ("float64", 16))],
-    *[("active", x, 0, d) for x, d in (("uint8", 3), ("float16", 3), ("float32", 16), ("float64", 16))],
-    *[("active", x, 0, None) for x in KINDS],
-    *[("centers", x, 0, None) for x in ("float32", "float64")],
+    *[("assign_low_dim", x, 0, d) for x, d in (("uint8", 8), ("float64", 8), ("uint8", 16), ("float64", 16))],
+    *[("hamerly", x, 0, d) for x, d in (("uint8", 3), ("float16", 3), ("float32", 16), ("float64", 16))],
+    *[("hamerly", x, 0, None) for x in KINDS],
+    *[("prepare_centers", x, 0, None) for x in ("float32", "float64")],
     *[("assign_tensor", x, 0, None) for x in KINDS],
-    *[("assign_many", x, 0, 128) for x in KINDS],
-    *[("assign_many", x, 0, 16) for x in ("uint8", "float64")],
-    *[("assign_many", x, 0, 32) for x in ("float16", "float32")],
-    *[("assign_many", x, 0, 64) for x in ("float32", "float64")],
-    *[("settle", x, w, None) for x, w in (("uint8", 0), ("uint8", 1), ("float32", 0), ("float64", 2))],
-    *[("distance", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
-    *[("clusters", x, w, None) for x, w in (("uint8", 1), ("float16", 0), ("float32", 0), ("float64", 2))],
-    ("color", "uint8", 1, None),
-    *[("cells", x, w, d) for x, w, d in (("uint8", 1, 1), ("uint8", 1, 3), ("float32", 1, 3), ("float32", 2, 4))],
-    ("cells", "float64", 2, 4),
-    *[("seed_cells", "float32", 1, d) for d in (1, 3, 4)],
-    *[("seed", x, w, None) for x, w in (("uint8", 1), ("float16", 1), ("float32", 0), ("float64", 2))],
+    *[("assign_tiled", x, 0, 128) for x in KINDS],
+    *[("assign_tiled", x, 0, 16) for x in ("uint8", "float64")],
+    *[("assign_tiled", x, 0, 32) for x in ("float16", "float32")],
+    *[("assign_tiled", x, 0, 64) for x in ("float32", "float64")],
+    *[("refine", x, w, None) for x, w in (("uint8", 0), ("uint8", 1), ("float32", 0), ("float64", 2))],
+    *[("exact_distance", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
+    *[("cluster_sums", x, w, None) for x, w in (("uint8", 1), ("float16", 0), ("float32", 0), ("float64", 2))],
+    ("image_colors", "uint8", 1, None),
+    *[("image_cells", x, w, d) for x, w, d in (("uint8", 1, 1), ("uint8", 1, 3), ("float32", 1, 3), ("float32", 2, 4))],
+    ("image_cells", "float64", 2, 4),
+    *[("image_cells_seeding", "float32", 1, d) for d in (1, 3, 4)],
+    *[("kmeans_plusplus", x, w, None) for x, w in (("uint8", 1), ("float16", 1), ("float32", 0), ("float64", 2))],
 ]
 
 
@@ -321,7 +327,7 @@ def test_two_products_of_float16_compile_within_their_budget(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("channels", "label"), [(1, "unsigned char"), (3, "unsigned short"), (3, "int")])
 def test_image_kernels_compile_within_their_budgets(channels: int, label: str, tmp_path: Path) -> None:
-    check("image", [f"-DCHANNELS={channels}", f"-DLABEL={label}"], tmp_path, "uint8", channels)
+    check("image_pixels", [f"-DCHANNELS={channels}", f"-DLABEL={label}"], tmp_path, "uint8", channels)
 
 
 def check(family: str, options: list[str], tmp_path: Path, x: str, size: int | None) -> None:

@@ -252,7 +252,7 @@ def test_the_device_is_that_of_the_machine_where_the_rows_are(monkeypatch, fresh
     assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
     assert model.labels_.compute(scheduler="sync").tobytes() == expected.labels_.tobytes()
     assert not cupy.hosts[0].launches
-    assert cupy.hosts[1].launches["settle"] >= 4
+    assert cupy.hosts[1].launches["refine"] >= 4
 
 
 def test_a_model_of_lazy_labels_goes_where_it_is_used(cluster):

@@ -118,7 +118,7 @@ def test_sums_follow_rows_that_move(name):
     low, high = x.min(axis=0), x.max(axis=0)
     scales, frame, rows = Scales.of(low, high, Weights.of_rows(len(x))), Frame.of(low, high), Rows(x, None, once=False)
     sums = Sums(k, rows, scales, frame)
-    assert (sums._unit is not None) == features
+    assert (sums._feature_scale is not None) == features
     terms = scales.terms(x.T, None)
     labels = np.full(len(x), -1, np.int32)
     generator = np.random.default_rng(1)
@@ -261,9 +261,9 @@ def test_any_weights_are_brought_into_range(scale):
         assert summary.total == math.fsum(used)
         assert 2.0**-100 <= summary.total <= 2.0**32
         assert sum(max(1, Fraction(float(w))) for w in used) <= Fraction(summary.copies) * (1 + Fraction(2) ** -52)
-        assert int(sum(summary.masses(used).tolist())) <= 2**62 + n
+        assert int(sum(summary.integer_weights(used).tolist())) <= 2**62 + n
         if n == 1000:  # all bits are used
-            assert int(sum(summary.masses(used).tolist())) > 2**60 or used.dtype == np.int64
+            assert int(sum(summary.integer_weights(used).tolist())) > 2**60 or used.dtype == np.int64
 
 
 def test_at_the_edge_of_the_weights(make_points, ways):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from reference import Reference, distances, unit
+from reference import Reference, distances, normalized
 from sklearn.exceptions import ConvergenceWarning
 
 from gpukmeans import KMeans, MiniBatchKMeans
@@ -99,7 +99,7 @@ def assert_consistent(model: Any, problem: fuzz.Problem) -> None:
     assert centers.dtype == problem.dtype
     assert centers.shape == (problem.k, problem.rows.shape[1])
     assert np.isfinite(centers).all()
-    rows = unit(problem.rows) if problem.metric == "cosine" else problem.rows
+    rows = normalized(problem.rows) if problem.metric == "cosine" else problem.rows
     assert labels.dtype == np.int32
     assert labels.tolist() == distances(rows, centers.astype(float)).argmin(axis=1).tolist()
     assert labels.tolist() == np.asarray(model.predict(problem.x)).tolist()
@@ -253,7 +253,7 @@ def test_steps_on_batches_are_the_reference(explore, device, monkey):
         rows, weights = kept(problem)
         reference = Reference(rows, weights, problem.metric)
         centers = start.astype(float) + 0.0
-        centers, counts = unit(centers) if reference.cosine else centers, np.zeros(problem.k)
+        centers, counts = normalized(centers) if reference.cosine else centers, np.zeros(problem.k)
         for _ in range(steps):
             with monkey.context() as patch, tuned(**tuning):
                 nowhere(patch)

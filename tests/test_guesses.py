@@ -31,12 +31,12 @@ def blobs(n, d, k, seed=0, spread=3.0):
     return rng.normal(0, 4, (k, d))[rng.integers(0, k, n)] + rng.normal(0, spread, (n, d))
 
 
-def both(cp, x, weights=None, stay=False):
+def both(cp, x, weights=None, keep_on_device=False):
     """stay: whether the kernels' rows are on the device, and labels stay there."""
     summary, used = (None, None) if weights is None else Weights.of(weights)
-    found = CudaPoints(cp, cp.asarray(x) if stay else x, used, summary, stay=stay)
+    found = CudaPoints(cp, cp.asarray(x) if keep_on_device else x, used, summary, keep_on_device=keep_on_device)
     for points in (NumPyPoints(x, used, summary), found):
-        yield points, lloyd.prepare(points, *points.extent())
+        yield points, lloyd.prepare(points, *points.feature_range())
 
 
 @pytest.mark.parametrize("weighed", [False, True])
@@ -47,7 +47,7 @@ def test_whatever_is_asked_next_is_answered(fast, seed, d, k, weighed):
     rng = np.random.default_rng(seed)
     x = blobs(150, d, 7, seed)
     weights = rng.integers(0, 2, len(x)) + 0.5 if weighed else None
-    (numpy, scales), (found, _) = both(fast, x, weights, stay=weighed)
+    (numpy, scales), (found, _) = both(fast, x, weights, keep_on_device=weighed)
     centers = x[:k]
     heeded = 0
     for step in range(120):
@@ -120,7 +120,7 @@ def test_a_fit_sends_no_centers_and_waits_for_nothing_else(on, fast, monkeypatch
     assert found.n_iter_ == expected.n_iter_
     assert crossings.count("write") <= 5
     assert crossings.count("wait") >= expected.n_iter_ - 2
-    assert fast.launches["settle"] <= expected.n_iter_ + 5
+    assert fast.launches["refine"] <= expected.n_iter_ + 5
 
 
 def test_whoever_looks_at_each_iteration_pays_for_two_guesses(on, fast):
@@ -131,7 +131,7 @@ def test_whoever_looks_at_each_iteration_pays_for_two_guesses(on, fast):
     model.fit(x)
     assert model.n_iter_ > 8
     # Each guess in vain costs itself, and the labels of before once more.
-    assert fast.launches["settle"] <= model.n_iter_ + 2 * 2 + 2
+    assert fast.launches["refine"] <= model.n_iter_ + 2 * 2 + 2
     assert seen[-1] == pytest.approx(model.inertia_, rel=1e-6)
 
 
@@ -140,22 +140,22 @@ def test_nothing_is_guessed_of_empty_clusters_of_large_data_or_of_batches(on, fa
     init = np.concatenate([x[:3], np.full((2, 3), 1e3)])
     on(fast)
     KMeans(5, init=init, max_iter=1, device="cpu").fit(x)
-    assert fast.launches["settle"] == 2
+    assert fast.launches["refine"] == 2
     monkeypatch.setattr(speculate, "PAIR", 1.0)
     fast.launches.clear()
     model = KMeans(5, init=x[:5], tol=0, max_iter=5, device="cpu").fit(x)
-    assert fast.launches["settle"] == model.n_iter_ + 1
+    assert fast.launches["refine"] == model.n_iter_ + 1
     monkeypatch.setattr(speculate, "PAIR", 0.0)
     fast.launches.clear()
     on(fast, 150)
     model = KMeans(5, init=x[:5], tol=0, max_iter=5, device="cpu").fit(x)
-    assert fast.launches["settle"] == 2 * (model.n_iter_ + 1)
+    assert fast.launches["refine"] == 2 * (model.n_iter_ + 1)
 
 
 def guessing(cp):
     x = blobs(200, 3, 6)
     points = CudaPoints(cp, x)
-    scales = lloyd.prepare(points, *points.extent())
+    scales = lloyd.prepare(points, *points.feature_range())
     centers = x[:6]
     for _ in range(3):
         points.assign(centers)
@@ -181,7 +181,7 @@ def test_an_error_of_a_guess_names_its_kernels(fast, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(Event, "synchronize", fail)
-        with pytest.raises(DeviceError, match=r"since it last answered: center_forms.*settle\. .*IllegalAddress"):
+        with pytest.raises(DeviceError, match=r"since it last answered: center_forms.*refine\. .*IllegalAddress"):
             points.assign(centers)
 
 

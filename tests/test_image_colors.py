@@ -1,4 +1,5 @@
-"""What grows with a picture's distinct colors (kernels color.cu, cells.cu, seed_cells.cu), on the CPU: NumPy's bits."""
+"""What grows with a picture's distinct colors (kernels image_colors, image_cells and image_cells_seeding), on the CPU:
+NumPy's bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kernels/image.cu, run on the CPU: NumPy's bits."""
+"""kernels/image_pixels.cu, run on the CPU: NumPy's bits."""
 
 from __future__ import annotations
 

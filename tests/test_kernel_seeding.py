@@ -29,7 +29,7 @@ def test_every_step_of_seeding_is_numpys(address, weighing):
     summary, used = (None, None) if weights is None else Weights.of(np.maximum(weights, 0.25).astype(np.float64))
     found = []
     for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary)):
-        lloyd.prepare(points, *points.extent())
+        lloyd.prepare(points, *points.feature_range())
         said = [points.total(None)]
         said.append(points.find([0, said[0] // 2, said[0] - 1]).tolist())
         points.restart()
@@ -71,7 +71,7 @@ def steps_of(monkeypatch, points, k, draws):
 
         return call
 
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     if isinstance(points, CudaPoints):
         monkeypatch.setattr(points._seeds, "accept_drawn", noted(points._seeds.accept_drawn))
     else:
@@ -189,7 +189,7 @@ def test_the_device_goes_on_from_a_center_that_it_found(address, another):
     """Of which it knows the row, from which others are measured: not where another was looked up in between."""
     x = values("float64", 60, 3)
     points = CudaPoints(address, x)
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     points.restart()
     points.total(None)
     center = points.find([7])
@@ -207,7 +207,7 @@ def test_seeding_waits_for_no_center(address, monkeypatch, weighing):
     weights = WEIGHTS[weighing](np.random.default_rng(2), len(x))
     summary, used = (None, None) if weights is None else Weights.of(weights + 1.0)
     points = CudaPoints(address, x, used, summary)
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     waits, get = [], gpu.Gpu.get
     monkeypatch.setattr(gpu.Gpu, "get", lambda self, array: waits.append(array) or get(self, array))
     kmeans_plusplus(points, 40, np.random.RandomState(0))

@@ -117,7 +117,7 @@ def test_extremes_behind_the_last_whole_word_are_seen_to_the_bit(address, dtype,
     for value in (0.1, -0.1, 1.1):
         x = np.ones((1001, d), dtype)
         x[-1] = value
-        low, high = CudaPoints(address, x).extent()
+        low, high = CudaPoints(address, x).feature_range()
         assert low.tolist() == x.min(axis=0).tolist()
         assert high.tolist() == x.max(axis=0).tolist()
 
@@ -133,13 +133,13 @@ def test_extents_are_numpys(address, dtype):
                 part = x[start : start + n].copy()
                 part.flat[place] = value
                 device[start : start + n].set(part)
-                low, high = CudaPoints(address, device[start : start + n]).extent()
+                low, high = CudaPoints(address, device[start : start + n]).feature_range()
                 assert np.array_equal(low, part.min(axis=0))
                 assert np.array_equal(high, part.max(axis=0))
                 if dtype != "uint8":
                     part.flat[place] = np.nan
                     device[start : start + n].set(part)
-                    assert np.isnan(CudaPoints(address, device[start : start + n]).extent()).all()
+                    assert np.isnan(CudaPoints(address, device[start : start + n]).feature_range()).all()
 
 
 def test_memory_orders_are_numpys(on, address):
@@ -180,7 +180,7 @@ def test_uncertain_points_are_decided(address):
     centers[:, 1] += 1e-12
     found = []
     for points in (NumPyPoints(x), CudaPoints(address, x)):
-        lloyd.prepare(points, *points.extent())
+        lloyd.prepare(points, *points.feature_range())
         points.assign(centers)
         found.append((points.labels().tolist(), points.sums().tolist(), points.uncertain > 0))
     assert found[1] == found[0] or (found[1][:2] == found[0][:2] and found[1][2])
@@ -192,7 +192,7 @@ def test_uncertain_points_are_decided(address):
 
 def labels_of(cp, x, centers):
     points = CudaPoints(cp, x)
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     points.assign(centers)
     return points.labels(), points.uncertain
 
@@ -271,11 +271,11 @@ def test_rows_may_begin_at_any_address(address, brute_labels, dtype, d):
         x = whole[part].reshape(n, d)
         centers = x[5:40:5].astype(np.float64)
         points = CudaPoints(address, address.asarray(whole)[part].reshape(n, d))
-        lloyd.prepare(points, *points.extent())
+        lloyd.prepare(points, *points.feature_range())
         points.assign(centers)
         np.testing.assert_array_equal(points.labels(), brute_labels(x, centers))
         there = NumPyPoints(x)
-        lloyd.prepare(there, *there.extent())
+        lloyd.prepare(there, *there.feature_range())
         for held in (points, there):
             held.restart()
         chosen = [kmeans_plusplus(held, 9, np.random.RandomState(first)).tolist() for held in (points, there)]
@@ -300,7 +300,7 @@ def test_farthest_locations_and_sums_without_them_are_numpys(address, own_sums):
     centers = np.array([[1.0, 1.0], [2.0, 2.0]])
     found = []
     for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary)):
-        scales = lloyd.prepare(points, *points.extent())
+        scales = lloyd.prepare(points, *points.feature_range())
         points.assign(centers)
         far = points.farthest(centers, 30)
         split = Inertia.of(scales, centers)
@@ -343,7 +343,7 @@ def test_no_order_of_threads_and_blocks_matters(on, seed):
 def test_an_iteration_moves_nothing_of_the_size_of_the_data(address, d, k):
     x = values("float32", 3000, d)
     points = CudaPoints(address, x)
-    scales = lloyd.prepare(points, *points.extent())
+    scales = lloyd.prepare(points, *points.feature_range())
     centers = x[:k].astype(np.float64)
     points.assign(centers)
     before = address.bytes_uploaded + address.bytes_downloaded
@@ -360,7 +360,7 @@ def test_an_iteration_takes_no_memory_of_the_size_of_the_data(address, d):
     n, k = 3000, 30
     x = values("float32", n, d)
     points = CudaPoints(address, x)
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     centers = x[:k].astype(np.float64)
     for step in range(2):
         points.assign(centers + step)
@@ -382,7 +382,7 @@ def test_memory_that_runs_out_leaves_no_bounds(address, monkeypatch, brute_label
     empty = gpu.Gpu.empty
     for there in count():
         points, left = CudaPoints(address, x), [there]
-        lloyd.prepare(points, *points.extent())
+        lloyd.prepare(points, *points.feature_range())
 
         def failing(*args, left=left):
             left[0] -= 1
@@ -408,7 +408,7 @@ def test_an_extent_waits_once(address, monkeypatch):
     crossings = []
     get = gpu.Gpu.get
     monkeypatch.setattr(gpu.Gpu, "get", lambda *args: crossings.append("get") or get(*args))
-    CudaPoints(address, values("float32", 300, 3)).extent()
+    CudaPoints(address, values("float32", 300, 3)).feature_range()
     assert crossings == ["get"]
 
 
@@ -416,7 +416,7 @@ def test_an_extent_waits_once(address, monkeypatch):
 def test_an_iteration_waits_once_for_the_device(address, monkeypatch, d):
     x = values("float32", 300, d)
     points = CudaPoints(address, x)
-    scales = lloyd.prepare(points, *points.extent())
+    scales = lloyd.prepare(points, *points.feature_range())
     centers = x[:30].astype(np.float64)
     points.assign(centers)
     crossings = []

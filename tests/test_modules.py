@@ -23,12 +23,12 @@ class Compiled(HostCuda):
         super().__init__(build="fast", **how)
 
     def compile(self, source, *more, **how):
-        self.compiled.append(next(name for name in ("extent", "assign_few") if f"\n{name}(" in source))
+        self.compiled.append(next(name for name in ("feature_range", "assign_low_dim") if f"\n{name}(" in source))
         return super().compile(source, *more, **how)
 
 
-def extent(cp):
-    low, high = CudaPoints(cp, np.array([[3.0], [-1.0], [7.0]])).extent()
+def feature_range(cp):
+    low, high = CudaPoints(cp, np.array([[3.0], [-1.0], [7.0]])).feature_range()
     assert (low[0], high[0]) == (-1.0, 7.0)
     return cp.compiled
 
@@ -41,55 +41,55 @@ def folder(monkeypatch, tmp_path):
 
 
 def test_another_process_compiles_nothing(folder):
-    assert extent(Compiled()) == ["extent"]
-    assert extent(Compiled()) == []
+    assert feature_range(Compiled()) == ["feature_range"]
+    assert feature_range(Compiled()) == []
     (kept,) = folder.iterdir()
     assert kept.name.startswith("gpukmeans-")
 
 
 def test_another_gpu_or_type_is_compiled_for(folder):
-    extent(Compiled())
-    assert extent(Compiled(capability="80")) == ["extent"]
+    feature_range(Compiled())
+    assert feature_range(Compiled(capability="80")) == ["feature_range"]
     other = Compiled()
-    CudaPoints(other, np.array([[3], [7]], np.uint8)).extent()
-    assert other.compiled == ["extent"]
+    CudaPoints(other, np.array([[3], [7]], np.uint8)).feature_range()
+    assert other.compiled == ["feature_range"]
 
 
 def test_a_changed_include_is_compiled(folder, monkeypatch, tmp_path):
-    extent(Compiled())
+    feature_range(Compiled())
     copy = tmp_path / "kernels"
     shutil.copytree(Path(str(files("gpukmeans.kernels"))), copy)
     monkeypatch.setattr(modules, "files", lambda package: copy)
-    assert extent(Compiled()) == []
+    assert feature_range(Compiled()) == []
     with (copy / "common.cuh").open("a") as file:
         file.write("// of another version\n")
-    assert extent(Compiled()) == ["extent"]
+    assert feature_range(Compiled()) == ["feature_range"]
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(folder):
     folder.parent.write_text("a file where the folder would be")
-    assert extent(Compiled()) == ["extent"]
-    assert extent(Compiled()) == ["extent"]
+    assert feature_range(Compiled()) == ["feature_range"]
+    assert feature_range(Compiled()) == ["feature_range"]
 
 
 @pytest.mark.parametrize("left", [0, 50, 100])
 def test_what_was_damaged_is_compiled_again(folder, left):
-    extent(Compiled())
+    feature_range(Compiled())
     (kept,) = folder.iterdir()
     whole = kept.read_bytes()
     kept.write_bytes(whole[:left])
-    assert extent(Compiled()) == ["extent"]
+    assert feature_range(Compiled()) == ["feature_range"]
     assert kept.read_bytes() == whole
 
 
 def test_cupys_variables_are_heeded(folder, monkeypatch):
     monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "1")
-    assert extent(Compiled()) == ["extent"]
+    assert feature_range(Compiled()) == ["feature_range"]
     assert not folder.exists()
     monkeypatch.delenv("CUPY_CACHE_IN_MEMORY")
-    extent(Compiled())
+    feature_range(Compiled())
     monkeypatch.setenv("CUPY_COMPILE_WITH_PTX", "1")
-    assert extent(Compiled()) == ["extent"]
+    assert feature_range(Compiled()) == ["feature_range"]
 
 
 def test_the_folder_is_cupys(monkeypatch):

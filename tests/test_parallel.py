@@ -183,7 +183,7 @@ def test_none_guesses_centers_from_its_own_sums(cupy):
     """They are not those of all rows: every guess would be in vain."""
     model = KMeans(5, init=X[:5], device="cuda:all").fit(X)
     assert model.n_iter_ > 4
-    assert {host.launches["settle"] for host in cupy.hosts} <= {model.n_iter_, model.n_iter_ + 1}
+    assert {host.launches["refine"] for host in cupy.hosts} <= {model.n_iter_, model.n_iter_ + 1}
 
 
 # ---------------------------------------------------------------- memory and errors

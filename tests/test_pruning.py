@@ -28,7 +28,7 @@ def address():
 
 
 def ready(points):
-    return points, lloyd.prepare(points, *points.extent())
+    return points, lloyd.prepare(points, *points.feature_range())
 
 
 def both(cp, x):

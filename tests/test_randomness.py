@@ -15,9 +15,9 @@ from sklearn.datasets import make_blobs
 
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.numpy.rows import Rows
-from gpukmeans.engine.numpy.seeding_distances import BLOCK, Blocks
+from gpukmeans.engine.numpy.seeding_distances import BLOCK, BlockDistances
 from gpukmeans.engine.numpy.tuning import tuned
-from gpukmeans.seeding import kmeans_parallel, kmeans_plusplus, random, rank, ranks
+from gpukmeans.seeding import inverse_cdf_index, inverse_cdf_indices, kmeans_parallel, kmeans_plusplus, random
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 @given(st.integers(0, 2**53 - 1), st.one_of(st.integers(1, 2**62 + 2**40), st.sampled_from([1, 2**62, 2**62 - 1])))
 def test_rank_is_the_floor_of_the_product(numerator, total):
     uniform = numerator * 2.0**-53
-    found = rank(uniform, total)
+    found = inverse_cdf_index(uniform, total)
     assert found == Fraction(uniform) * total // 1
     assert 0 <= found < total
 
@@ -174,7 +174,9 @@ def test_every_potential_is_the_integer_sum(make_points, ways, kind, weighing):
             assert points.accept(c if potentials else 0) == largest, name
             power = 62 - log2_up(reference.total) - log2_up(largest)
             assert points.total(power) == total, name
-            assert points.find([rank for _, rank in at]).tolist() == [reference.x[row].tolist() for row, _ in at], name
+            assert points.find([index for _, index in at]).tolist() == [reference.x[row].tolist() for row, _ in at], (
+                name
+            )
 
 
 @pytest.mark.parametrize("d", [1, 3, 30])
@@ -237,13 +239,13 @@ def test_boxes_bear_rounding(brute_distances, monkeypatch, d, scale):
     center, candidate = center * scale, candidate * scale
     before, after = brute_distances(locations, np.array([center, candidate])).T
     assert np.count_nonzero(before != after) > 100
-    blocks = Blocks(Rows(np.asfortranarray(np.repeat(locations, BLOCK, axis=0)), None, once=True), 1)
+    blocks = BlockDistances(Rows(np.asfortranarray(np.repeat(locations, BLOCK, axis=0)), None, once=True), 1)
     einsum = np.einsum
     monkeypatch.setattr(np, "einsum", lambda *operands: np.nextafter(einsum(*operands), np.inf))
     for chosen in (center, candidate):
         blocks.propose(chosen[None])
         blocks.accept(0, 0)
-    assert blocks.closest.reshape(600, BLOCK).T.tolist() == [np.minimum(before, after).tolist()] * BLOCK
+    assert blocks.closest_dist_sq.reshape(600, BLOCK).T.tolist() == [np.minimum(before, after).tolist()] * BLOCK
 
 
 @pytest.mark.parametrize("weighing", WEIGHTS)
@@ -291,9 +293,9 @@ def test_totals_follow_few_changes_among_many_rows(make_points, brute_distances,
         masses = np.rint(closest * 2.0**power).astype(np.int64) * w
         assert points.total(power) == sum(masses.tolist())
         prefix = np.cumsum(masses)
-        ranks = [0, int(prefix[-1]) // 3, int(prefix[-1]) - 1]
-        rows = [int(np.argmax(prefix > r)) for r in ranks]
-        assert points.find(ranks).tolist() == x[rows].tolist()
+        indices = [0, int(prefix[-1]) // 3, int(prefix[-1]) - 1]
+        rows = [int(np.argmax(prefix > r)) for r in indices]
+        assert points.find(indices).tolist() == x[rows].tolist()
 
 
 def test_kmeans_plusplus_takes_distinct_points_while_there_are_any(make_points):
@@ -615,7 +617,7 @@ def test_init_is_left_alone(kmeans, blobs):
 def test_ranks_are_rank_of_each():
     uniforms = np.concatenate([[0.0, 2.0**-53, 0.5, 1 - 2.0**-53], np.random.RandomState(0).random_sample(300)])
     for total in (1, 2, 3, 1000, 2**31 - 1, 2**32, 2**53 + 1, 3**35, 2**62 - 1, 2**62, 2**63 - 1):
-        assert ranks(uniforms, total).tolist() == [rank(u, total) for u in uniforms.tolist()]
+        assert inverse_cdf_indices(uniforms, total).tolist() == [inverse_cdf_index(u, total) for u in uniforms.tolist()]
 
 
 def recorded(starts):

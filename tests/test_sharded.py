@@ -66,7 +66,7 @@ def test_every_step_is_that_of_all_rows(made, own_sums, d, weighed):
     centers = np.repeat([[1.0], [2.0], [99.0]], d, axis=1)
     found = []
     for points in (NumPyPoints(x, used, summary), made(x, used, summary)):
-        scales = lloyd.prepare(points, *points.extent())
+        scales = lloyd.prepare(points, *points.feature_range())
         steps = [points.assign(centers), points.labels().tolist(), points.sums().tolist()]
         for m in (1, 3, 40):
             far = points.farthest(centers, m)
@@ -82,7 +82,7 @@ def test_every_step_is_that_of_all_rows(made, own_sums, d, weighed):
 
 def test_no_location_is_far_where_all_are_on_centers(made):
     points = made(np.repeat(np.eye(2), 60, axis=0))
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     points.assign(np.eye(2))
     far = points.farthest(np.eye(2), 2)
     assert (far.distance.shape, far.x.shape) == ((0,), (0, 2))
@@ -91,7 +91,7 @@ def test_no_location_is_far_where_all_are_on_centers(made):
 def test_a_value_that_is_nan_shows_in_the_extent_of_all(made):
     x = rng.normal(size=(120, 2))
     x[77, 1] = np.nan
-    assert np.isnan(made(x).extent()).any()
+    assert np.isnan(made(x).feature_range()).any()
 
 
 @pytest.mark.parametrize("d", [3, 20])
@@ -102,7 +102,7 @@ def test_parts_know_where_the_centers_of_others_are(made, d):
     x = np.repeat(np.arange(12.0), counts)[:, None] * 1e20
     x = x + rng.normal(size=(600, d)) * 1e17 * (np.arange(600) >= 300)[:, None]
     points = made(x)
-    scales = lloyd.prepare(points, *points.extent())
+    scales = lloyd.prepare(points, *points.feature_range())
     centers = x[np.cumsum(counts) - 1]
     for _ in range(3):
         points.assign(centers)

@@ -233,9 +233,11 @@ def test_points_on_sparse_rows_answer_as_on_an_array(device, own_sums):
     x = matrix(900, 12, whole=True)
     summary, weights = Weights.of(np.random.default_rng(2).integers(1, 5, 900).astype(float))
     both = [NumPyPoints(form, weights, summary) for form in (x.toarray(), SparseRows(x))]
-    extents = [points.extent() for points in both]
-    np.testing.assert_array_equal(*extents)
-    scales, _ = (lloyd.prepare(points, *extent) for points, extent in zip(both, extents, strict=True))
+    cluster_ranges = [points.feature_range() for points in both]
+    np.testing.assert_array_equal(*cluster_ranges)
+    scales, _ = (
+        lloyd.prepare(points, *feature_range) for points, feature_range in zip(both, cluster_ranges, strict=True)
+    )
     centers = x[:5].toarray() + 0.25
     assert len({points.assign(centers) for points in both}) == 1
     np.testing.assert_array_equal(*[points.sums() for points in both])

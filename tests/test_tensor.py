@@ -30,7 +30,7 @@ def address():
 
 
 SOURCE = """
-#include "tensor.cuh"
+#include "mma.cuh"
 
 // Products of `count` pairs of matrices, as lanes hold them, each added to its own sums.
 extern "C" __global__ void multiply(const uint4* a, const uint2* b, float4* c, int count) {
@@ -77,7 +77,7 @@ def functions(cp):
 def multiply(cp, functions, a, b, c):
     """c + a b of float16 a (m, 16, 16) and b (m, 16, 8), and float32 c (m, 16, 8)."""
     m = len(a)
-    # Lane 4 g + t: rows g and g + 8, columns 2 t, 2 t + 1 and those eight further; see kernels/tensor.cuh.
+    # Lane 4 g + t: rows g and g + 8, columns 2 t, 2 t + 1 and those eight further; see kernels/mma.cuh.
     lanes_a = a.reshape(m, 2, 8, 2, 4, 2).transpose(0, 2, 4, 3, 1, 5)
     lanes_b = b.reshape(m, 2, 4, 2, 8).transpose(0, 4, 2, 1, 3)
     lanes_c = c.reshape(m, 2, 8, 4, 2).transpose(0, 2, 3, 1, 4)
@@ -163,7 +163,7 @@ SEARCHES = [
 
 def labels_of(cp, x, centers):
     points = CudaPoints(cp, x)
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     points.assign(centers)
     return points.labels(), points.uncertain
 
@@ -207,7 +207,7 @@ def test_few_rows_are_left_to_d(capability):
     """Of noise in many features, in any iteration: tensor cores no more than float32's multiply-adds."""
     x = np.random.default_rng(1).normal(size=(500, 512)).astype(np.float32)
     points = CudaPoints(HostCuda(build="fast", seed=1, capability=capability), x)
-    scales = lloyd.prepare(points, *points.extent())
+    scales = lloyd.prepare(points, *points.feature_range())
     centers = x[:60].astype(np.float64)
     for _ in range(4):
         before = points.uncertain
@@ -275,14 +275,14 @@ def test_they_serve_where_their_bound_holds(serves, d, k, scale):
 
 
 @pytest.mark.parametrize(
-    ("reach", "used"), [(3.0, "assign_tensor"), (4.5, "assign_many"), (-4.5, "assign_many"), (1e20, None)]
+    ("reach", "used"), [(3.0, "assign_tensor"), (4.5, "assign_tiled"), (-4.5, "assign_tiled"), (1e20, None)]
 )
 def test_centers_that_overflow_float16_are_compared_otherwise(brute_labels, reach, used):
     """Or by D alone, and the next ones again on tensor cores."""
     cp = HostCuda(build="fast", capability="90")
     x = np.random.default_rng(0).uniform(-1, 1, (50, 20))
     points = CudaPoints(cp, x)
-    lloyd.prepare(points, *points.extent())
+    lloyd.prepare(points, *points.feature_range())
     for centers, kernel in ((x[:40], "assign_tensor"), (x[:40] * reach, used), (x[:40] / 2, "assign_tensor")):
         cp.launches.clear()
         points.assign(centers)
@@ -296,4 +296,4 @@ def test_they_serve_on_gpus_where_they_are_worth_it(on, capability, used):
     on(cp)
     KMeans(40, random_state=0, max_iter=2, device="cpu").fit(values("float32", 200, 20))
     assert (cp.launches["assign_tensor"] > 0) == used
-    assert (cp.launches["assign_many"] > 0) == (not used)
+    assert (cp.launches["assign_tiled"] > 0) == (not used)

@@ -18,7 +18,7 @@ import sklearn.cluster
 from gpukmeans import KMeans, atomic_write, datasets
 from gpukmeans.cli import console
 from gpukmeans.cli.errors import CommandError, resolved
-from gpukmeans.datasets import Labeled, Picture, Workload
+from gpukmeans.datasets import LabeledWorkload, PictureWorkload, Workload
 
 ROW = "{:<8} {:>12} {:>4}  {:<7} {:>9} {:>10} {:>14}  {:>9} {:>10} {:>14}"
 FITS = ["seconds", "iterations", "inertia"]
@@ -110,7 +110,7 @@ def _compare(workload: Workload, device: str, seed: int, repeats: int) -> tuple[
     return ours, theirs
 
 
-def _draw_blobs(workload: Labeled, model: KMeans) -> Drawn:
+def _draw_blobs(workload: LabeledWorkload, model: KMeans) -> Drawn:
     from matplotlib.figure import Figure
 
     from gpukmeans import plot
@@ -121,7 +121,7 @@ def _draw_blobs(workload: Labeled, model: KMeans) -> Drawn:
     return {"blobs.png": partial(figure.savefig, dpi=150)}
 
 
-def _draw_digits(workload: Labeled, model: KMeans) -> Drawn:
+def _draw_digits(workload: LabeledWorkload, model: KMeans) -> Drawn:
     from matplotlib.figure import Figure
 
     from gpukmeans import plot
@@ -138,7 +138,7 @@ def _draw_digits(workload: Labeled, model: KMeans) -> Drawn:
     return {"digits.png": partial(figure.savefig, dpi=120)}
 
 
-def _draw_china(workload: Picture, model: KMeans) -> Drawn:
+def _draw_china(workload: PictureWorkload, model: KMeans) -> Drawn:
     from matplotlib.figure import Figure
     from PIL import Image
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 
-def stand_in(X: Any) -> Any:
+def validation_proxy(X: Any) -> Any:
     """A row to be validated in the place of all, of the same types; a frame's has its names.
 
     Raises TypeError for a collection that is neither an array nor a frame.

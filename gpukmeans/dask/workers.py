@@ -32,15 +32,15 @@ def make_points(
     summary: Weights | None = None,
     *,
     device: str,
-    lasting: bool = True,
-    unit: bool = False,
+    reused: bool = True,
+    normalized: bool = False,
 ) -> Points:
     """The Points for a Dask array x (n, d): on the workers, if this process has a client of a cluster, or else here.
 
     device: as the user said it; what it means, every worker finds for itself. See NumPyPoints for the others.
     """
     whole = summary or Weights.of_rows(len(x))
-    how: dict[str, Any] = {"summary": whole, "device": device, "lasting": lasting, "unit": unit}
+    how: dict[str, Any] = {"summary": whole, "device": device, "reused": reused, "normalized": normalized}
     client = _client()
     calls: list[Callable[..., Any]]
     if client is None:
@@ -50,7 +50,7 @@ def make_points(
         x = _shared_out(x, len(client.scheduler_info(n_workers=-1)["workers"]))
         slices = [slice(a, b) for a, b in pairwise(accumulate(x.chunks[0], initial=0))]
         calls = _on_workers(client, x, [None if weights is None else weights[rows] for rows in slices], how)
-    return Parallel([cast(Points, Remote(call)) for call in calls], slices, x.shape[1], whole, unit)
+    return Parallel([cast(Points, Remote(call)) for call in calls], slices, x.shape[1], whole, normalized)
 
 
 def _client() -> Any:
@@ -117,11 +117,13 @@ class Part:
     """Points of rows x (n, d) on the device of the machine that this is made on, the current one while it works."""
 
     def __init__(
-        self, x: Any, weights: Floats | Ints | None, summary: Weights, device: str, lasting: bool, unit: bool
+        self, x: Any, weights: Floats | Ints | None, summary: Weights, device: str, reused: bool, normalized: bool
     ) -> None:
-        self._device, self._lasting = devices.resolve(device, array_interop.gpu_of(x)), lasting
+        self._device, self._reused = devices.resolve(device, array_interop.gpu_of(x)), reused
         with devices.on(self._device), _threads_of_worker():
-            self._points = dispatch.make_points(x, weights, summary, device=self._device, lasting=lasting, unit=unit)
+            self._points = dispatch.make_points(
+                x, weights, summary, device=self._device, reused=reused, normalized=normalized
+            )
 
     def call(self, name: str, *args: Any, proposed: Floats | None = None, **how: Any) -> Any:
         """What a method of the Points answers, once these candidates are proposed, if any; or an attribute says."""
@@ -134,7 +136,7 @@ class Part:
     def assign(self, centers: Floats) -> tuple[int, Ints | None]:
         """How many labels changed, and the sums, if anybody will ask for them."""
         with devices.on(self._device):
-            return self._points.assign(centers), self._points.sums() if self._lasting else None
+            return self._points.assign(centers), self._points.sums() if self._reused else None
 
 
 def _of(part: Part, name: str, *args: Any, **how: Any) -> Any:
@@ -178,10 +180,10 @@ class Remote:
     def propose(self, candidates: Floats) -> None:
         self._proposed = candidates  # which go with the next call
 
-    def extents(
+    def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
-        return self._ask("extents", clusters, without)  # what is known, this process knows
+        return self._ask("cluster_ranges", clusters, without)  # what is known, this process knows
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return partial(self._ask, name)

@@ -153,7 +153,7 @@ def _why_no_kernel(gpu: int) -> str | None:
 
     try:
         with cupy.cuda.Device(gpu):
-            CudaPoints(cupy, np.zeros((1, 1))).extent()
+            CudaPoints(cupy, np.zeros((1, 1))).feature_range()
     except MemoryError:
         raise
     except Exception as error:

@@ -31,8 +31,8 @@ def make_points(
     summary: Weights | None = None,
     *,
     device: str,
-    lasting: bool = True,
-    unit: bool = False,
+    reused: bool = True,
+    normalized: bool = False,
     distinct: bool = False,
 ) -> Points:
     """The Points for x (n, d), an array or a CSR matrix, on a device that `resolve` returned; see NumPyPoints
@@ -40,13 +40,13 @@ def make_points(
     if issparse(x):
         x = rows_of(x)
     if device == "cpu":
-        return NumPyPoints(x, weights, summary, lasting, unit, distinct)
+        return NumPyPoints(x, weights, summary, reused, normalized, distinct)
     import cupy
 
     numbers = gpus(device)[: max(1, min(len(x), x.size // PART))]
     if len(numbers) == 1:
-        return on_gpu(cupy, x, weights, summary, lasting, unit)
-    return on_gpus(cupy, numbers, x, weights, summary, lasting, unit)
+        return on_gpu(cupy, x, weights, summary, reused, normalized)
+    return on_gpus(cupy, numbers, x, weights, summary, reused, normalized)
 
 
 def on_gpu(
@@ -54,8 +54,8 @@ def on_gpu(
     x: Any,
     weights: Floats | Ints | None = None,
     summary: Weights | None = None,
-    lasting: bool = True,
-    unit: bool = False,
+    reused: bool = True,
+    normalized: bool = False,
     part: slice | None = None,
 ) -> Batches:
     """CudaPoints for x (n, d) on the current GPU, of all rows or, where memory is short, of batches; cp: CuPy.
@@ -71,11 +71,13 @@ def on_gpu(
 
     def make(rows: slice, ahead: bool) -> CudaPoints:
         rows = slice(first + rows.start, first + rows.stop)
-        alone = rows == slice(first, end)
+        single_batch = rows == slice(first, end)
         w = None if weights is None else weights[rows]
-        return CudaPoints(cp, x[rows], w, whole, lasting, there and alone, unit, beside if ahead else None, alone)
+        return CudaPoints(
+            cp, x[rows], w, whole, reused, there and single_batch, normalized, beside if ahead else None, single_batch
+        )
 
-    return Batches(make, end - first, x.shape[1], whole, answer=answer, unit=unit, lasting=lasting)
+    return Batches(make, end - first, x.shape[1], whole, answer=answer, normalized=normalized, reused=reused)
 
 
 def on_gpus(
@@ -84,8 +86,8 @@ def on_gpus(
     x: Any,
     weights: Floats | Ints | None = None,
     summary: Weights | None = None,
-    lasting: bool = True,
-    unit: bool = False,
+    reused: bool = True,
+    normalized: bool = False,
 ) -> Points:
     """The same on several GPUs, each with as many rows. If x is on one, that is the current one."""
     n, d = x.shape
@@ -108,5 +110,5 @@ def on_gpus(
 
     bounds = [n * i // len(numbers) for i in range(len(numbers) + 1)]
     slices = [slice(a, b) for a, b in pairwise(bounds)]
-    parts = [on_gpu(cp, x, weights, whole, lasting, unit, rows) for rows in slices]
-    return Parallel(parts, slices, d, whole, unit, enter, cp.asarray if there else np.asarray)
+    parts = [on_gpu(cp, x, weights, whole, reused, normalized, rows) for rows in slices]
+    return Parallel(parts, slices, d, whole, normalized, enter, cp.asarray if there else np.asarray)

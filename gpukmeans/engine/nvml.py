@@ -24,7 +24,7 @@ def opened() -> Iterator[Any]:
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuInfo:
     """One GPU at one moment. Memory in bytes, power in watts, utilization in percent of the last second or less;
     None for what this GPU does not tell."""
 
@@ -67,7 +67,7 @@ def driver() -> str:
         return _text(nvml.nvmlSystemGetDriverVersion())
 
 
-def gpus() -> list[Gpu]:
+def gpus() -> list[GpuInfo]:
     """All GPUs, in NVML's order; raises as `opened` does."""
     with opened() as nvml:
         # One that has fallen off the bus, or is another user's, has no handle.
@@ -93,13 +93,13 @@ def energy(bus: str) -> float | None:
         return None if used is None else used / 1000
 
 
-def _gpu(nvml: Any, handle: Any) -> Gpu:
+def _gpu(nvml: Any, handle: Any) -> GpuInfo:
     memory = _asked(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
     capability = _asked(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
     power = _asked(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
     limit = _asked(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
     rates = _asked(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
-    return Gpu(
+    return GpuInfo(
         name=_text(nvml.nvmlDeviceGetName(handle)),
         bus=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
         total=None if memory is None else int(memory.total),

@@ -61,7 +61,7 @@ class State:
     scales: Scales | None
     k: int
     labels: NDArray[np.int32] | None
-    closest: Floats | None
+    closest_dist_sq: Floats | None
 
 
 # Of which clusters no more is to be known than that these are in their extents, low and high (m, d): (m,).
@@ -74,17 +74,17 @@ class Points(Protocol):
     n: int
     d: int
     weights: Weights
-    unit: bool  # whether rows were brought to length one (exact.unit), as the centers that the driver makes then are
+    normalized: bool  # whether rows were brought to length one, as the centers that the driver makes then are
 
     @property
-    def whole(self) -> bool:
+    def integral(self) -> bool:
         """Whether all values are known to be whole numbers, of at most 2**20."""
 
     @property
     def uncertain(self) -> int:
         """How many points fast scores left to D, over all assignments."""
 
-    def extent(self) -> tuple[Floats, Floats]:
+    def feature_range(self) -> tuple[Floats, Floats]:
         """Least and largest value of each feature, (d,) float64 each; NaN if any value is NaN.
 
         Called first, once: the data are known to be finite before anything else looks at them. Of unit rows, NaN
@@ -92,7 +92,7 @@ class Points(Protocol):
         cancel to the bit, the least is the negative of the largest.
         """
 
-    def within(self, low: Floats, high: Floats) -> None:
+    def set_feature_range(self, low: Floats, high: Floats) -> None:
         """These rows are some of those with this extent, (d,) float64 each; called once theirs was asked for, or not.
 
         Centers lie there, and rows are better compared with them for knowing it.
@@ -118,7 +118,7 @@ class Points(Protocol):
         Larger D first, then the smaller row. Locations on their center are left out.
         """
 
-    def extents(
+    def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
         """Least and largest value of each feature among the rows of each of these clusters (m,), ascending, by the
@@ -128,7 +128,7 @@ class Points(Protocol):
         Of clusters for which the extents of some of their rows already say all that is to be `known`, these will do.
         """
 
-    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+    def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
         """The sums of the same rows' terms at scales of these clusters' own, (m, d + 1) int64."""
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:

@@ -94,7 +94,7 @@ class Weights:
         copies = math.fsum(np.maximum(weights, 1.0))
         return Weights(total, copies, SUM_BITS - ceil_log2(total), shift, fractions), weights
 
-    def masses(self, weights: Floats | Ints) -> Ints:
+    def integer_weights(self, weights: Floats | Ints) -> Ints:
         """The weights as sums count them, int64."""
         if weights.dtype == np.int64:
             return weights  # type: ignore[return-value]
@@ -157,7 +157,7 @@ class Scales:
         steps *= self.scale[:, None]
         np.rint(steps, out=steps)
         result.T[:-1] = steps if weights is None else weigh(steps, weights)
-        result[:, -1] = 1 if weights is None else self.weights.masses(weights)
+        result[:, -1] = 1 if weights is None else self.weights.integer_weights(weights)
         return result
 
     def centers(self, sums: Ints) -> Floats:
@@ -245,10 +245,10 @@ class OwnScales:
         steps = np.rint((x - self.offset[clusters].T) * self.scale[clusters].T)
         if weights is not None and weights.dtype != np.int64:
             weights = np.ldexp(weights, self.shift[clusters])
-            mass = np.rint(np.ldexp(weights, self.exponent[clusters])).astype(np.int64)
+            sampling_weights = np.rint(np.ldexp(weights, self.exponent[clusters])).astype(np.int64)
         else:
-            mass = np.ones(x.shape[1], np.int64) if weights is None else weights
-        return np.concatenate([weigh(steps, weights), mass[None]]).T
+            sampling_weights = np.ones(x.shape[1], np.int64) if weights is None else weights
+        return np.concatenate([weigh(steps, weights), sampling_weights[None]]).T
 
     def centers(self, sums: Ints) -> Floats:
         """The centers (m, d) float64 of sums (m, d + 1) int64 whose weights are not zero."""
@@ -322,6 +322,6 @@ class Inertia:
         return Inertia(coarse, self.fine_bits) if coarse > self.coarse_bits else None
 
 
-def mass(closest: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:
+def sampling_weights(closest: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:
     """The fixed-point weights of k-means++: weight times D (m,), as int64 at the scale 2**exponent."""
     return weigh(np.rint(closest * 2.0**exponent), weights)

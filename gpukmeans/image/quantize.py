@@ -200,7 +200,7 @@ def _held(picture: Picture, device: str) -> Picture:
 def _returned(image: Any, result: Quantized) -> Quantized:
     """With indices of the image's kind, if it is an array's."""
     is_array = not isinstance(image, Picture) and (hasattr(image, "__dlpack_device__") or array_interop.on_a_gpu(image))
-    return replace(result, indices=array_interop.like(image, result.indices)) if is_array else result
+    return replace(result, indices=array_interop.convert_like(image, result.indices)) if is_array else result
 
 
 class _Counted(NamedTuple):

@@ -57,7 +57,7 @@ class Quantized:
             colors = np.concatenate([colors, opaque], axis=1)
         if np.dtype(self._dtype).kind == "f":
             colors = (colors / np.iinfo(colors.dtype).max).astype(self._dtype)
-        return array_interop.looked_up(np.ascontiguousarray(colors if self._channels else colors[:, 0]), self.indices)
+        return array_interop.look_up(np.ascontiguousarray(colors if self._channels else colors[:, 0]), self.indices)
 
     def to_pil(self) -> Image:
         """A Pillow image of mode P up to 256 colors, otherwise RGB or RGBA; of 8 bits a channel."""

@@ -25,10 +25,10 @@ class Sharded(ABC):
     weights: of all rows, as the parts know it.
     """
 
-    whole = False  # as far as is known
+    integral = False  # as far as is known
 
-    def __init__(self, n: int, d: int, weights: Weights, unit: bool) -> None:
-        self.n, self.d, self.weights, self.unit = n, d, weights, unit
+    def __init__(self, n: int, d: int, weights: Weights, normalized: bool) -> None:
+        self.n, self.d, self.weights, self.normalized = n, d, weights, normalized
 
     @abstractmethod
     def _each(self, work: Callable[[Any, slice], Result], uses: str = "", changes: str = "") -> list[Result]:
@@ -37,8 +37,8 @@ class Sharded(ABC):
 
     # ------------------------------------------------------------ assignment and update
 
-    def extent(self) -> tuple[Floats, Floats]:
-        lows, highs = zip(*self._each(lambda part, rows: part.extent(), "rows"), strict=True)
+    def feature_range(self) -> tuple[Floats, Floats]:
+        lows, highs = zip(*self._each(lambda part, rows: part.feature_range(), "rows"), strict=True)
         # NaN in any of them stays.
         return np.minimum.reduce(lows), np.maximum.reduce(highs)
 
@@ -60,15 +60,15 @@ class Sharded(ABC):
         kept = order[np.sort(first)][:m]
         return Farthest(distance[kept], x[kept], label[kept])
 
-    def extents(
+    def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
-        found = self._each(lambda part, rows: part.extents(clusters, without, known), "rows, labels")
+        found = self._each(lambda part, rows: part.cluster_ranges(clusters, without, known), "rows, labels")
         lows, highs = zip(*found, strict=True)
         return np.minimum.reduce(lows), np.maximum.reduce(highs)
 
-    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
-        sums = self._each(lambda part, rows: part.sums_of(clusters, scales, without), "rows, labels")
+    def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+        sums = self._each(lambda part, rows: part.cluster_sums(clusters, scales, without), "rows, labels")
         return sum(sums, np.zeros((len(clusters), self.d + 1), np.int64))
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:

@@ -32,11 +32,11 @@ class Parallel(Sharded):
         slices: list[slice],
         d: int,
         weights: Weights,
-        unit: bool,
+        normalized: bool,
         enter: Callable[[int], AbstractContextManager] = nullcontext,
         answer: Callable[[Any], Any] = lambda array: array,
     ) -> None:
-        super().__init__(slices[-1].stop, d, weights, unit)
+        super().__init__(slices[-1].stop, d, weights, normalized)
         self._parts, self._slices, self._enter, self._answer = parts, slices, enter, answer
         self._totals: list[int] = []
 
@@ -56,14 +56,14 @@ class Parallel(Sharded):
     def uncertain(self) -> int:
         return sum(part.uncertain for part in self._parts)
 
-    def extent(self) -> tuple[Floats, Floats]:
-        low, high = super().extent()
+    def feature_range(self) -> tuple[Floats, Floats]:
+        low, high = super().feature_range()
         # test_sharded.test_parts_know_where_the_centers_of_others_are fails without it.
-        self.within(low, high)
+        self.set_feature_range(low, high)
         return low, high
 
-    def within(self, low: Floats, high: Floats) -> None:
-        self._each(lambda part, rows: part.within(low, high))
+    def set_feature_range(self, low: Floats, high: Floats) -> None:
+        self._each(lambda part, rows: part.set_feature_range(low, high))
 
     def prepare(self, scales: Scales) -> None:
         self._each(lambda part, rows: part.prepare(scales))

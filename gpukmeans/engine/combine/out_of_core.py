@@ -47,7 +47,7 @@ class Batch(Points, Protocol):
     def labels_on_host(self) -> NDArray[np.int32]:
         """As `labels`, wherever the rows were given."""
 
-    def closest(self) -> Floats | None:
+    def closest_dist_sq(self) -> Floats | None:
         """D to the closest center so far, (n,); None after `restart`."""
 
 
@@ -65,23 +65,23 @@ class Batches(Sharded):
         d: int,
         weights: Weights,
         answer: Callable[[NDArray[Any]], Any] = lambda array: array,
-        unit: bool = False,
-        lasting: bool = True,
+        normalized: bool = False,
+        reused: bool = True,
     ) -> None:
-        super().__init__(n, d, weights, unit)
+        super().__init__(n, d, weights, normalized)
         self.rows = n  # of a batch
-        self._make, self._answer, self._lasting = make, answer, lasting
+        self._make, self._answer, self._reused = make, answer, reused
         self._held: Batch | None = None  # all rows, while they are one batch
         self._next: tuple[slice, Batch] | None = None  # sent ahead
         self._decided = 0
-        self._extent: tuple[Floats, Floats] | None = None
+        self._feature_range: tuple[Floats, Floats] | None = None
         self._scales: Scales | None = None
         # What rows remember, while they are not held.
         self._k = 0
         self._labels: NDArray[np.int32] | None = None
         self._sums: Ints = np.zeros((0, d + 1), np.int64)
-        self._closest: Floats | None = None
-        # Whether `closest` is known of all rows, and not of some
+        self._closest_dist_sq: Floats | None = None
+        # Whether `closest_dist_sq` is known of all rows, and not of some
         # (test_batches.test_batches_of_any_size_give_the_same_answer fails if some will do).
         self._seeded = False
 
@@ -123,10 +123,14 @@ class Batches(Sharded):
         batch = self._taken(rows) if passing else self._make(rows, False)
         # Of single rows no smaller batches can be made, should two of them not fit.
         batch.begin(partial(self._send, rows) if passing and 1 < self.rows < self.n else None)
-        if self._extent is not None:
+        if self._feature_range is not None:
             labels = self._labels[rows] if "labels" in uses and self._labels is not None else None
-            closest = self._closest[rows] if "closest" in uses and self._closest is not None and self._seeded else None
-            batch.resume(State(*self._extent, self._scales, self._k, labels, closest))
+            closest_dist_sq = (
+                self._closest_dist_sq[rows]
+                if "closest" in uses and self._closest_dist_sq is not None and self._seeded
+                else None
+            )
+            batch.resume(State(*self._feature_range, self._scales, self._k, labels, closest_dist_sq))
         result = work(batch, rows)
         if self.rows >= self.n:
             self._held = batch
@@ -161,7 +165,7 @@ class Batches(Sharded):
     def _send(self, rows: slice) -> None:
         """Send ahead what comes after these rows; after the last, the first of a pass that is likely to follow."""
         start = rows.stop if rows.stop < self.n else 0
-        if start == 0 and not self._lasting:
+        if start == 0 and not self._reused:
             return
         following = slice(start, min(start + self.rows, self.n))
         failure = None
@@ -180,9 +184,9 @@ class Batches(Sharded):
         self._sums += batch.sums()
 
     def _keep_closest(self, batch: Batch, rows: slice) -> None:
-        if self._closest is None:
-            self._closest = np.empty(self.n, np.float64)
-        self._closest[rows] = batch.closest()
+        if self._closest_dist_sq is None:
+            self._closest_dist_sq = np.empty(self.n, np.float64)
+        self._closest_dist_sq[rows] = batch.closest_dist_sq()
 
     def _shrink(self, failure: str) -> None:
         """Let smaller batches follow; what the only one remembers comes to the host."""
@@ -197,7 +201,7 @@ class Batches(Sharded):
             # Not those of an earlier number of centers (test_batches.test_memory_may_run_out_anywhere fails of these).
             if self._held.k == self._k > 0:
                 self._keep_labels(self._held, everything)
-            if self._held.closest() is not None:
+            if self._held.closest_dist_sq() is not None:
                 self._keep_closest(self._held, everything)
                 self._seeded = True
             self._decided += self._held.uncertain
@@ -207,14 +211,14 @@ class Batches(Sharded):
 
     # ------------------------------------------------------------ Points
 
-    def extent(self) -> tuple[Floats, Floats]:
-        self._extent = super().extent()
-        return self._extent
+    def feature_range(self) -> tuple[Floats, Floats]:
+        self._feature_range = super().feature_range()
+        return self._feature_range
 
-    def within(self, low: Floats, high: Floats) -> None:
-        self._extent = low, high
+    def set_feature_range(self, low: Floats, high: Floats) -> None:
+        self._feature_range = low, high
         if self._held is not None:
-            self._held.within(low, high)
+            self._held.set_feature_range(low, high)
 
     def prepare(self, scales: Scales) -> None:
         self._scales = scales
@@ -254,7 +258,7 @@ class Batches(Sharded):
     # ------------------------------------------------------------ seeding
 
     def restart(self) -> None:
-        self._closest, self._seeded = None, False
+        self._closest_dist_sq, self._seeded = None, False
         if self._held is not None:
             self._held.restart()
 
@@ -297,7 +301,7 @@ class Batches(Sharded):
             return batch.accept(candidate)
 
         largest = max(self._each(lower, "rows, closest", changes="closest"))
-        self._seeded = self._closest is not None
+        self._seeded = self._closest_dist_sq is not None
         return largest
 
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:

@@ -1,6 +1,6 @@
 """The GPU's side of the assignment step, up to the labels that float32 scores propose (Rule 2).
 
-Most rows are left out once centers move little: kernels/active.cu lists those whose label may have changed, by bounds
+Most rows are left out once centers move little: kernels/hamerly.cu lists those whose label may have changed, by bounds
 that the kernels of searches.py write.
 """
 
@@ -34,7 +34,7 @@ LONGEST = np.float64(16)
 
 
 class Means(NamedTuple):
-    """What centers are made of on the device, see center_forms in kernels/centers.cu."""
+    """What centers are made of on the device, see center_forms in kernels/prepare_centers.cu."""
 
     sums: Any
     offset: Any
@@ -59,7 +59,7 @@ class Proposals:
         self._kept = self._written = False  # whether there are bounds, which are of the labels, or will be
         if frame is None:
             return
-        # The type that rows are brought into the frame with (kernels/assign.cuh).
+        # The type that rows are brought into the frame with (kernels/scores.cuh).
         self._type = np.float64 if dtype == np.float64 else np.float32
         # A multiple of what any kernel reads at a time.
         padding = (0, -d % launch_plans.TENSOR_DEPTH)
@@ -115,7 +115,7 @@ class Proposals:
         table, squares = self._forms(search, means, counts)
         if self.listed:
             gpu.run(
-                *("active", "active", min(gpu.blocks, -(-self.n // (BLOCK * EACH))), BLOCK, x, n, np.int32(self.d)),
+                *("hamerly", "hamerly", min(gpu.blocks, -(-self.n // (BLOCK * EACH))), BLOCK, x, n, np.int32(self.d)),
                 *(self._offset, self._type(self._scale), self._framed, labels, room, reach, self._drift),
                 *(k, self._margins, self.list, counts[2:]),
                 options=(f"-DD_FEW={self.d}",) if self._is_few else (),
@@ -149,12 +149,18 @@ class Proposals:
         if search is not self._search:
             table, squares = gpu.empty(search.words, search.dtype), gpu.empty(search.padded, np.float32)
         gpu.launch(
-            *("centers", "center_forms", 32 * search.padded, *(means or self._no_means), np.int32(means is not None)),
+            *(
+                "prepare_centers",
+                "center_forms",
+                32 * search.padded,
+                *(means or self._no_means),
+                np.int32(means is not None),
+            ),
             *(self.centers, k, d, self._offset, self._scale, np.int32(search.padded), self._framed, squares),
             *(table.view(np.float32), np.int32(not search.maker), self.columns, self._moved),
         )
         gpu.run(
-            *("centers", "movement", 1, BLOCK, self._moved, squares, k, np.int32(not self.listed), LONGEST),
+            *("prepare_centers", "movement", 1, BLOCK, self._moved, squares, k, np.int32(not self.listed), LONGEST),
             *(*search.factors, self._way, self._drift, self._margins, counts),
         )
         if search.maker:

@@ -69,7 +69,7 @@ def few(frame: Frame, k: int) -> Search:
     size = 4 * ((d + 1) * GROUP + GROUP_PADDING)
     tile = min(padded // GROUP, SHARED // size)
     return Search(
-        kernel="assign_few",
+        kernel="assign_low_dim",
         options=(f"-DD_FEW={d}",),
         rows=BLOCK * (4 if d <= 8 else 2),  # as many as fit a thread's registers
         shape=(),
@@ -88,14 +88,14 @@ def many(frame: Frame, k: int) -> Search:
     width = next((width for width in TILES if k <= width), max(TILES))
     tiles, depth = -(-k // width), d + -d % DEPTH
     return Search(
-        kernel="assign_many",
+        kernel="assign_tiled",
         options=(f"-DCENTERS={width}",),
         rows=TILES[width],
         shape=(np.int32(d), np.int32(depth)),
         scale=frame.scale,
         numbers=(np.int32(tiles),),
         factors=_factors(frame.margin_factors(), d),
-        maker="many_table",
+        maker="tiled_table",
         made=(np.int32(d), np.int32(depth), np.int32(tiles)),
         words=tiles * (depth + 1) * width,
         padded=tiles * width,

@@ -49,25 +49,36 @@ class CudaPoints:
         x: Any,
         weights: Floats | Ints | None = None,
         summary: Weights | None = None,
-        lasting: bool = True,
-        stay: bool = False,
-        unit: bool = False,
+        reused: bool = True,
+        keep_on_device: bool = False,
+        normalized: bool = False,
         ahead: Ahead | None = None,
-        alone: bool = True,
+        single_batch: bool = True,
     ) -> None:
         self.n, self.d = x.shape
-        self.unit = unit
-        self._dtype = np.dtype(np.float64) if unit else x.dtype
-        self.whole = self._dtype == np.uint8
+        self.normalized = normalized
+        self._dtype = np.dtype(np.float64) if normalized else x.dtype
+        self.integral = self._dtype == np.uint8
         self.weights = summary or Weights.of_rows(self.n)
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
         weighed = (f"-DWEIGHT_KIND={kind}",)
-        more = {"settle": weighed, "distance": weighed, "clusters": weighed, "seed": (*weighed, f"-DRUN={seeding.RUN}")}
+        more = {
+            "refine": weighed,
+            "exact_distance": weighed,
+            "cluster_sums": weighed,
+            "kmeans_plusplus": (*weighed, f"-DRUN={seeding.RUN}"),
+        }
         options = (f"-DX_KIND={X_KINDS[self._dtype.name]}",)
         self._gpu = Gpu(cp, options, more, ahead.launched if ahead else None)
-        self._given, self._lasting, self._stay, self._ahead, self._alone = x, lasting, stay, ahead, alone
+        self._given, self._reused, self._keep_on_device, self._ahead, self._single_batch = (
+            x,
+            reused,
+            keep_on_device,
+            ahead,
+            single_batch,
+        )
         with self._gpu, ahead or nullcontext():
-            self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not unit else None
+            self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not normalized else None
             self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
             if ahead:
                 self._send()
@@ -77,7 +88,7 @@ class CudaPoints:
         self._spare: Any = None
         self._offset = self._scale = self._gpu.nothing  # until `prepare`
         self._scales: Scales | None = None
-        self._unit = np.float64(2.0**self.weights.exponent)
+        self._weight_scale = np.float64(2.0**self.weights.exponent)
 
     def begin(self, meanwhile: Callable[[], None] | None) -> None:
         if self._ahead:
@@ -95,7 +106,7 @@ class CudaPoints:
             yield slice(0, self.n)
             return
         here = self._gpu.empty((self.n, self.d), self._dtype)
-        for rows in self._units(here) if self.unit else self._gpu.upload(here, self._given):
+        for rows in self._units(here) if self.normalized else self._gpu.upload(here, self._given):
             self._here = here
             yield rows
 
@@ -107,7 +118,7 @@ class CudaPoints:
         for a in range(0, self.n, step):
             rows = slice(a, min(a + step, self.n))
             given, made = gpu.put(self._given[rows]), here[rows]
-            gpu.launch("unit", "unit", len(made), given, np.int64(len(made)), np.int32(self.d), made)
+            gpu.launch("normalize", "normalize", len(made), given, np.int64(len(made)), np.int32(self.d), made)
             yield rows
 
     @property
@@ -122,7 +133,7 @@ class CudaPoints:
 
     # ------------------------------------------------------------ preparation
 
-    def extent(self) -> tuple[Floats, Floats]:
+    def feature_range(self) -> tuple[Floats, Floats]:
         # The keys of least and largest values, and whether one is NaN, which cross together.
         keys = np.zeros(2 * self.d + 1, np.uint64)
         keys[: self.d] = ~np.uint64(0)
@@ -135,17 +146,19 @@ class CudaPoints:
             n = rows.stop - rows.start
             blocks = max(-(-self.d // BLOCK), min(self._gpu.blocks, -(-n * self.d // BLOCK)))
             part = (self._here[rows], np.int64(n), np.int32(self.d))
-            self._gpu.run("extent", "extent", blocks, BLOCK, *part, np.int32(folded), device, nan, shared=shared)
+            self._gpu.run(
+                "feature_range", "feature_range", blocks, BLOCK, *part, np.int32(folded), device, nan, shared=shared
+            )
         keys = self._gpu.get(device)
         low, high = _doubles(keys[:-1].reshape(2, self.d))
         if keys[-1]:
             low, high = np.full((2, self.d), np.nan)
-        if self.unit:
+        if self.normalized:
             low, high = about_zero(low, high)
-        self.within(low, high)
+        self.set_feature_range(low, high)
         return low, high
 
-    def within(self, low: Floats, high: Floats) -> None:
+    def set_feature_range(self, low: Floats, high: Floats) -> None:
         self._frame = Frame.of(low, high)
         if self._frame is not None and self._dtype == np.float16:
             self._frame = self._frame.at_zero(low, high)  # for tensor cores, see searches.tensor
@@ -155,16 +168,16 @@ class CudaPoints:
         self._offset, self._scale = self._gpu.put(scales.offset), self._gpu.put(scales.scale)
 
     def resume(self, state: State) -> None:
-        self.within(state.low, state.high)
+        self.set_feature_range(state.low, state.high)
         if state.scales is not None:
             self.prepare(state.scales)
         if state.labels is not None:
             self._label(state.k).there = self._gpu.put(state.labels)
-        if state.closest is not None:
-            self._seeds.closest = self._spare = self._gpu.put(state.closest)
+        if state.closest_dist_sq is not None:
+            self._seeds.closest_dist_sq = self._spare = self._gpu.put(state.closest_dist_sq)
 
-    def closest(self) -> Floats | None:
-        return None if self._seeds.closest is None else self._gpu.get(self._seeds.closest)
+    def closest_dist_sq(self) -> Floats | None:
+        return None if self._seeds.closest_dist_sq is None else self._gpu.get(self._seeds.closest_dist_sq)
 
     # ------------------------------------------------------------ assignment and update
 
@@ -193,9 +206,9 @@ class CudaPoints:
         """Forget all labels: k centers are to come."""
         by = Labels(
             *(self._gpu, self.n, self.d, k, self._dtype, self._frame),
-            *(self._scales, self._offset, self._scale, self._unit),
-            summing=self._lasting,
-            guessing=self._lasting and self._alone and not self.unit,
+            *(self._scales, self._offset, self._scale, self._weight_scale),
+            summing=self._reused,
+            guessing=self._reused and self._single_batch and not self.normalized,
         )
         self._before, self._by = (self.uncertain, self.compared), by  # once nothing can fail any more
         return by
@@ -203,7 +216,7 @@ class CudaPoints:
     def _memory_for_bounds(self) -> Bounds:
         """That of seeding; none while seeding needs it (test_kernel_seeding.test_every_step_of_seeding_is_numpys fails
         without that), or where no later assignment would profit."""
-        return self._scratch if self._lasting and self._alone and self._seeds.closest is None else None
+        return self._scratch if self._reused and self._single_batch and self._seeds.closest_dist_sq is None else None
 
     def _labelled(self) -> Labels:
         """The labels as they were last asked for."""
@@ -222,7 +235,7 @@ class CudaPoints:
         return self._by.sums(self._weighed_rows(), self._memory_for_bounds())
 
     def labels(self) -> Any:
-        return self._labelled().there if self._stay else self.labels_on_host()
+        return self._labelled().there if self._keep_on_device else self.labels_on_host()
 
     def labels_on_host(self) -> NDArray[np.int32]:
         return self._gpu.get(self._labelled().there)
@@ -233,7 +246,7 @@ class CudaPoints:
         sums = self._gpu.zeros(2, np.uint64)
         labels = self._labelled().there if len(centers) > 1 else self._gpu.nothing.view(np.int32)
         self._gpu.launch(
-            *("distance", "inertia", self.n, *self._rows(), self._gpu.put(centers), labels),
+            *("exact_distance", "inertia", self.n, *self._rows(), self._gpu.put(centers), labels),
             *(
                 np.int32(len(centers) > 1),
                 self._w,
@@ -251,38 +264,40 @@ class CudaPoints:
         by.proposals.forget()
         labels = by.there
         # Seeding may be under way, and need that memory itself.
-        distance = self._scratch() if self._seeds.closest is None else self._gpu.empty(self.n, np.float64)
+        distance = self._scratch() if self._seeds.closest_dist_sq is None else self._gpu.empty(self.n, np.float64)
         device = self._gpu.put(centers)
-        self._gpu.launch("distance", "own_distances", self.n, *self._rows(), device, labels, distance)
+        self._gpu.launch("exact_distance", "own_distances", self.n, *self._rows(), device, labels, distance)
         n = np.int64(self.n)
         locations = []
         for _ in range(m):
             found = self._gpu.put(np.array([0, ~np.uint64(0)], np.uint64))
-            self._gpu.launch("distance", "farthest", self.n, distance, n, found)
+            self._gpu.launch("exact_distance", "farthest", self.n, distance, n, found)
             largest = float(self._gpu.get(found)[:1].view(np.float64)[0])
             if largest == 0:
                 break
-            self._gpu.launch("distance", "first_farthest", self.n, distance, n, found)
+            self._gpu.launch("exact_distance", "first_farthest", self.n, distance, n, found)
             x, label = self._gpu.empty(self.d, np.float64), self._gpu.empty(1, np.int32)
-            self._gpu.launch("distance", "take_farthest", self.n, *self._rows(), labels, found, distance, x, label)
+            self._gpu.launch(
+                "exact_distance", "take_farthest", self.n, *self._rows(), labels, found, distance, x, label
+            )
             locations.append((largest, self._gpu.get(x), int(self._gpu.get(label)[0])))
         return Farthest.of(locations, self.d)
 
-    def extents(
+    def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
         keys = np.zeros((2, len(clusters), self.d), np.uint64)
         keys[0] = ~np.uint64(0)
         device = self._gpu.put(keys)
-        self._on_clusters("extents", clusters, without, np.int32(len(clusters)), device)
+        self._on_clusters("cluster_ranges", clusters, without, np.int32(len(clusters)), device)
         keys = self._gpu.get(device)
         low, high = _doubles(keys)
         return np.where(keys[1] == 0, np.inf, low), np.where(keys[1] == 0, -np.inf, high)
 
-    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+    def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
         sums = self._gpu.zeros((len(clusters), self.d + 1), np.uint64)
         own = [self._gpu.put(part) for part in (scales.offset, scales.scale, scales.shift, scales.exponent)]
-        self._on_clusters("sums_of", clusters, without, self._w, *own, sums)
+        self._on_clusters("cluster_sums", clusters, without, self._w, *own, sums)
         return self._gpu.get(sums).view(np.int64)
 
     def _on_clusters(self, name: str, clusters: NDArray[np.int64], without: Floats, *arguments: Any) -> None:
@@ -290,24 +305,24 @@ class CudaPoints:
         place = np.full(by.k, -1, np.int32)
         place[clusters] = np.arange(len(clusters))
         self._gpu.launch(
-            *("clusters", name, self.n, *self._rows(), by.there, self._gpu.put(place)),
+            *("cluster_sums", name, self.n, *self._rows(), by.there, self._gpu.put(place)),
             *(self._gpu.put(without), np.int32(len(without)), *arguments),
         )
 
     def distances(self, centers: Floats) -> Any:
         k = len(centers)
-        step = self.n if self._stay else max(1, TABLE // k)
+        step = self.n if self._keep_on_device else max(1, TABLE // k)
         table = self._gpu.empty((min(step, self.n), k), np.float64)
-        result = table if self._stay else np.empty((self.n, k))
+        result = table if self._keep_on_device else np.empty((self.n, k))
         device = self._gpu.put(centers)
         for a in range(0, self.n, step):
             rows = min(step, self.n - a)
             x = self._x[a : a + rows]
             self._gpu.launch(
-                *("distance", "distances", rows * k, x, np.int64(rows), np.int32(self.d), device, np.int32(k)),
-                *(np.int32(self.unit), table),
+                *("exact_distance", "distances", rows * k, x, np.int64(rows), np.int32(self.d), device, np.int32(k)),
+                *(np.int32(self.normalized), table),
             )
-            if not self._stay:
+            if not self._keep_on_device:
                 result[a : a + rows] = self._gpu.get(table[:rows])
         return result
 
@@ -332,7 +347,7 @@ class CudaPoints:
         return totals, totals
 
     def accept(self, candidate: int) -> float:
-        if self._seeds.closest is None and self._by is not None:
+        if self._seeds.closest_dist_sq is None and self._by is not None:
             # Its bounds are in the same memory (test_pruning.test_bounds_end_where_their_memory_serves_others fails
             # without it).
             self._by.proposals.forget()

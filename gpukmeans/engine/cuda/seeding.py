@@ -1,9 +1,9 @@
 """The GPU's side of seeding: D to the closest center so far, masses of it, and rows by rank in their sums.
 
-Launches kernels/seed.cu. In k-means++ each step's decisions need sums over all rows; the device makes them too, by the
-same integers as gpukmeans/seeding.py, so that steps follow each other and nobody waits (`accept_drawn`). Each row has
-an owner then, its closest center so far. When candidates are found, so is how far they are from these centers, and no
-row is read whose owner is nearer to it than it could be to any of them.
+Launches kernels/kmeans_plusplus.cu. In k-means++ each step's decisions need sums over all rows; the device makes them
+too, by the same integers as gpukmeans/seeding.py, so that steps follow each other and nobody waits (`accept_drawn`).
+Each row has an owner then, its closest center so far. When candidates are found, so is how far they are from these
+centers, and no row is read whose owner is nearer to it than it could be to any of them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from gpukmeans.engine.cuda.device import BLOCK, Gpu
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import SUM_BITS, Weights, ceil_log2
 
-# Rows of a run in seed.cu: the four that each thread of a block scans. 10^8 rows have 10^5 runs, which one block scans
-# in 100 steps.
+# Rows of a run in kmeans_plusplus.cu: the four that each thread of a block scans. 10^8 rows have 10^5 runs, which one
+# block scans in 100 steps.
 RUN = 4 * BLOCK
 
 # Blocks to a multiprocessor that potentials has registers for.
@@ -29,7 +29,7 @@ OWNERS = 4 * BLOCK
 
 
 def padded(m: int) -> int:
-    """Columns of so many candidates in memory, as seed.cu shares them out among lanes."""
+    """Columns of so many candidates in memory, as kmeans_plusplus.cu shares them out among lanes."""
     return 4 if m <= 4 else 8 if m <= 8 else -(-m // 16) * 16
 
 
@@ -42,13 +42,13 @@ class Seeds:
 
     def __init__(self, gpu: Gpu, w: Any, weights: Weights) -> None:
         self._gpu, self._w = gpu, w
-        self._unit = np.float64(2.0**weights.exponent)
+        self._weight_scale = np.float64(2.0**weights.exponent)
         self._room = np.int32(SUM_BITS - ceil_log2(weights.total))
         self._none = gpu.nothing.view(np.uint64)
         self.restart()
 
     def restart(self) -> None:
-        self.closest: Any = None
+        self.closest_dist_sq: Any = None
         self._power = np.float64(0.0)  # of the masses that prefix sums are of; 0 for weights
         self._found: tuple[bytes, int] | None = None  # the row found last, if it was one, and its number
         # The row that is the only center, if it was found
@@ -61,15 +61,17 @@ class Seeds:
         answer, self._prefix = self._gpu.empty(1, np.uint64), self._gpu.empty(count, np.uint64)
         by_host = self._none, self._room, np.int32(0)
         blocks, block = min(self._gpu.blocks, count), min(RUN, BLOCK)
-        self._gpu.run("seed", "run_sums", blocks, block, n, *self._mass(), *by_host, self._prefix)
+        self._gpu.run("kmeans_plusplus", "run_sums", blocks, block, n, *self._mass(), *by_host, self._prefix)
         nobody = self._gpu.nothing, np.int32(0), self._none.view(np.int64), self._none, np.int32(0)
-        self._gpu.run("seed", "prefix_sums", 1, block, self._prefix, np.int64(count), answer, np.int32(0), *nobody)
+        self._gpu.run(
+            "kmeans_plusplus", "prefix_sums", 1, block, self._prefix, np.int64(count), answer, np.int32(0), *nobody
+        )
         return int(self._gpu.get(answer)[0])
 
     def _mass(self) -> tuple[Any, Any, np.float64, np.float64]:
         """The arguments that say what a row's mass is."""
-        closest = self._gpu.nothing if self.closest is None else self.closest
-        return self._w, closest, self._power, self._unit
+        closest_dist_sq = self._gpu.nothing if self.closest_dist_sq is None else self.closest_dist_sq
+        return self._w, closest_dist_sq, self._power, self._weight_scale
 
     def find(self, x: Any, n: np.int64, d: np.int32, ranks: list[int]) -> Floats:
         m, width = len(ranks), padded(len(ranks))
@@ -77,7 +79,19 @@ class Seeds:
         answers = self._gpu.empty(size + m, np.float64)
         columns, numbers, none = answers[:size], answers[size:].view(np.int64), self._none.view(np.int64)
         self._gpu.run(
-            *("seed", "find", m, min(RUN, BLOCK), x, n, d, *self._mass(), self._none, self._room, np.int32(0)),
+            *(
+                "kmeans_plusplus",
+                "find",
+                m,
+                min(RUN, BLOCK),
+                x,
+                n,
+                d,
+                *self._mass(),
+                self._none,
+                self._room,
+                np.int32(0),
+            ),
             *(self._prefix, np.int64(len(self._prefix)), self._gpu.put(np.array(ranks, np.int64)), np.int32(m)),
             *(np.int32(width), columns, numbers, none, np.int32(0), self._gpu.nothing, self._none),
         )
@@ -96,7 +110,18 @@ class Seeds:
         """What each candidate would leave."""
         sums = self._gpu.zeros(self._count + 1, np.uint64)
         self._gpu.launch(
-            *("seed", "potentials", int(n), x, n, d, self._w, self.closest, self._columns, np.int32(self._count)),
+            *(
+                "kmeans_plusplus",
+                "potentials",
+                int(n),
+                x,
+                n,
+                d,
+                self._w,
+                self.closest_dist_sq,
+                self._columns,
+                np.int32(self._count),
+            ),
             *(np.int32(padded(self._count)), np.int32(False), self._gpu.nothing.view(np.int32), self._none),
             *(np.float64(2.0**exponent), self._none, self._room, np.int32(0), sums),
             resident=RESIDENT,
@@ -105,22 +130,33 @@ class Seeds:
         return (whole[:-1] + whole[-1]).tolist()
 
     def accept(self, x: Any, n: np.int64, d: np.int32, candidate: int, memory: Any) -> float:
-        """memory: (n,) float64 for `closest`, should this be the first."""
-        first = self.closest is None
-        closest = memory if first else self.closest
+        """memory: (n,) float64 for `closest_dist_sq`, should this be the first."""
+        first = self.closest_dist_sq is None
+        closest_dist_sq = memory if first else self.closest_dist_sq
         largest = self._gpu.zeros(1, np.uint64)
         self._gpu.launch(
-            *("seed", "accept_center", int(n), x, n, d, self._columns, np.int32(candidate)),
-            *(np.int32(padded(self._count)), np.int32(first), closest, largest),
+            *("kmeans_plusplus", "accept_center", int(n), x, n, d, self._columns, np.int32(candidate)),
+            *(np.int32(padded(self._count)), np.int32(first), closest_dist_sq, largest),
         )
-        self.closest = closest
+        self.closest_dist_sq = closest_dist_sq
         found = self._found if first else None
         self._first = found[1] if found and found[0] == self._candidates[candidate].tobytes() else None
         return self._largest(largest)
 
     def accept_all(self, x: Any, n: np.int64, d: np.int32, centers: Floats, labels: Any) -> float:
         largest = self._gpu.zeros(1, np.uint64)
-        self._gpu.launch("seed", "accept_all", int(n), x, n, d, self._gpu.put(centers), labels, self.closest, largest)
+        self._gpu.launch(
+            "kmeans_plusplus",
+            "accept_all",
+            int(n),
+            x,
+            n,
+            d,
+            self._gpu.put(centers),
+            labels,
+            self.closest_dist_sq,
+            largest,
+        )
         return self._largest(largest)
 
     def _largest(self, answer: Any) -> float:
@@ -153,25 +189,74 @@ class Seeds:
         blocks, block = min(gpu.blocks, count), min(RUN, BLOCK)
         # As kernels take them: numbers, and arguments that stand together.
         m_, width_, limited, by_device = np.int32(m), np.int32(width), np.int32(True), np.float64(-1.0)
-        mass, runs = (self._w, self.closest, by_device, self._unit), (prefix, np.int64(count))
+        sampling_weights, runs = (
+            (self._w, self.closest_dist_sq, by_device, self._weight_scale),
+            (prefix, np.int64(count)),
+        )
         for i in range(steps):
             step, owned = np.int32(i), np.int32(i + 1)
             scale, find_blocks = (largest, self._room, step), m * -(-(i + 1) // OWNERS)
-            gpu.run("seed", "run_sums", blocks, block, n, *mass, *scale, prefix)
+            gpu.run("kmeans_plusplus", "run_sums", blocks, block, n, *sampling_weights, *scale, prefix)
             clears = np.int32(m + 1 + i + 1)
-            gpu.run("seed", "prefix_sums", 1, block, *runs, totals, step, uniforms, m_, ranks, cleared, clears)
             gpu.run(
-                *("seed", "find", find_blocks, block, x, n, d, *mass, *scale, *runs, ranks, m_, width_, columns),
+                "kmeans_plusplus", "prefix_sums", 1, block, *runs, totals, step, uniforms, m_, ranks, cleared, clears
+            )
+            gpu.run(
+                *(
+                    "kmeans_plusplus",
+                    "find",
+                    find_blocks,
+                    block,
+                    x,
+                    n,
+                    d,
+                    *sampling_weights,
+                    *scale,
+                    *runs,
+                    ranks,
+                    m_,
+                    width_,
+                    columns,
+                ),
                 *(numbers, rows, owned, limits, least),
             )
             gpu.launch(
-                *("seed", "potentials", int(n), x, n, d, self._w, self.closest, columns, m_, width_, limited, owners),
+                *(
+                    "kmeans_plusplus",
+                    "potentials",
+                    int(n),
+                    x,
+                    n,
+                    d,
+                    self._w,
+                    self.closest_dist_sq,
+                    columns,
+                    m_,
+                    width_,
+                    limited,
+                    owners,
+                ),
                 *(least, by_device, *scale, sums),
                 resident=RESIDENT,
             )
             gpu.launch(
-                *("seed", "accept_least", int(n), x, n, d, columns, width_, sums, m_, totals, step, numbers, limits),
-                *(self.closest, owners, rows, centers, largest),
+                *(
+                    "kmeans_plusplus",
+                    "accept_least",
+                    int(n),
+                    x,
+                    n,
+                    d,
+                    columns,
+                    width_,
+                    sums,
+                    m_,
+                    totals,
+                    step,
+                    numbers,
+                    limits,
+                ),
+                *(self.closest_dist_sq, owners, rows, centers, largest),
             )
         self._first = None
         host = gpu.get(left)

@@ -21,7 +21,7 @@ from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales
 
-# What settle.cu counts, in front of the sums.
+# What refine.cu counts, in front of the sums.
 COUNTS = 3
 
 # A fit makes some thirty iterations, and ends with up to two more on the device than it needed. To gain, these must
@@ -64,13 +64,13 @@ class Labels:
         scales: Scales | None,
         offset: Any,
         scale: Any,
-        unit: np.float64,
+        weight_scale: np.float64,
         *,
         summing: bool,
         guessing: bool,
     ) -> None:
         self._gpu, self.k, self._n, self._d = gpu, k, n, d
-        self._scales, self._unit, self._summing = scales, unit, summing
+        self._scales, self._weight_scale, self._summing = scales, weight_scale, summing
         gain, price = ITERATIONS * (HOST + k * d * HOST_VALUE), IN_VAIN * n * k * d * PAIR
         self._guessing = guessing and frame is not None and price < gain
         self.there = gpu.empty(n, np.int32)
@@ -79,7 +79,7 @@ class Labels:
         self._end = COUNTS + k * (d + 1)
         self._answers = gpu.zeros(self._end + k * d, np.uint64)
         self._counts = self._answers[:COUNTS]
-        self._means = Means(self._answers[COUNTS : self._end], offset, scale, np.float64(1 / unit))
+        self._means = Means(self._answers[COUNTS : self._end], offset, scale, np.float64(1 / weight_scale))
         self.proposals = Proposals(gpu, n, d, dtype, frame, self._answers[self._end :].view(np.float64))
         # The centers last asked for, and their sums if these came; both may lie in what `_heeded` received.
         self._asked: Floats | None = None
@@ -137,8 +137,15 @@ class Labels:
         size = 8 * self.k * (self._d + 1)
         summing = 0 if not self._summing else 2 if size <= SHARED else 1
         self._gpu.launch(
-            *("settle", "settle", self._n, x, n, d, self.proposals.columns, np.int32(self.k), w),
-            *(self._means.offset, self._means.scale, self._unit, np.int32(summing), self.proposals.next, self.there),
+            *("refine", "refine", self._n, x, n, d, self.proposals.columns, np.int32(self.k), w),
+            *(
+                self._means.offset,
+                self._means.scale,
+                self._weight_scale,
+                np.int32(summing),
+                self.proposals.next,
+                self.there,
+            ),
             *(self._means.sums, self._counts, np.int32(self.proposals.listed), self.proposals.list),
             shared=size if summing == 2 else 0,
         )

@@ -46,7 +46,7 @@ class Sums:
         self.value = np.zeros((k, rows.d + 1), np.int64)
         self._rows, self._scales, self._frame = rows, scales, frame
         self._lock = threading.Lock()
-        self._unit = _unit(rows, scales, frame) if frame is not None and k <= _FEW_CLUSTERS else None
+        self._feature_scale = _feature_scale(rows, scales, frame) if frame is not None and k <= _FEW_CLUSTERS else None
 
     def move(self, rows: NDArray[np.int64], before: Labels, after: Labels) -> None:
         """Rows, ascending, have left clusters `before` for others, `after`; -1 if they had none, then all of them."""
@@ -60,12 +60,12 @@ class Sums:
 
     def _change(self, rows: Any, after: Labels, before: Labels | None) -> Ints:
         k = len(self.value)
-        if self._unit is not None:
+        if self._feature_scale is not None:
             assert self._frame is not None
             y = self._rows.features(rows, self._frame).y
             signs = _signs(k, after, before, np.float32)
             sums = multiply(signs, y, np.empty((k, y.shape[1]), np.float32))
-            return (sums * self._unit).astype(np.int64)
+            return (sums * self._feature_scale).astype(np.int64)
         terms = self._rows.terms(rows, self._scales)
         if k * terms.size > _FEW_PRODUCTS:
             return _sparse(k, after, before) @ terms
@@ -76,17 +76,17 @@ class Sums:
         return low_high[:, 0::2] + (low_high[:, 1::2] << 32)
 
 
-def _unit(rows: Rows, scales: Scales, frame: Frame) -> Floats | None:
+def _feature_scale(rows: Rows, scales: Scales, frame: Frame) -> Floats | None:
     """The terms (d + 1) that features of one stand for; None unless float32 sums of features are exact, and measure
     from where the terms do (test_fixed_point.test_sums_follow_rows_that_move fails without either, and
     test_fixed_point.test_sums_are_the_integer_sums if rows have weights).
 
-    In halves, as in `Rows.whole`, the sum of m features is at most m R. Their terms are whole numbers too:
+    In halves, as in `Rows.integral`, the sum of m features is at most m R. Their terms are whole numbers too:
     with at most 2**18 rows and R below 2**12, every feature that is not constant has a scale of 2**32 or more.
     """
     if not np.array_equal(frame.offset, scales.offset):
         return None
-    if rows.weights is not None or rows.m * 2.0 ** (1 - frame.exponent) > 2**24 or not rows.whole(frame):
+    if rows.weights is not None or rows.m * 2.0 ** (1 - frame.exponent) > 2**24 or not rows.integral(frame):
         return None
     return np.append(scales.scale / frame.scale, 1.0)
 

@@ -22,8 +22,8 @@ from gpukmeans.threads import run, thread_count
 _PIECE = 2**16
 
 
-class UnitRows:
-    """Rows x (n, d) by their direction, float64; indexing makes them (exact.unit).
+class NormalizedRows:
+    """Rows x (n, d) by their direction, float64; indexing makes them (exact.normalized).
 
     nbytes is that of all rows, made; stored is the same: as much as a pass may leave behind of them.
     """
@@ -48,11 +48,11 @@ class UnitRows:
         return made.T
 
 
-def unit_rows(x: NDArray[Any] | SparseRows, lasting: bool) -> Floats | UnitRows:
+def normalized_rows(x: NDArray[Any] | SparseRows, reused: bool) -> Floats | NormalizedRows:
     """The unit rows of x, all of them made if that is small, or if they are of few features and will be read often."""
-    rows = UnitRows(x)
+    rows = NormalizedRows(x)
     n, d = rows.shape
-    if rows.nbytes > csr_rows.DENSE_BYTES and (d > CURVE_FEATURES or not lasting):
+    if rows.nbytes > csr_rows.DENSE_BYTES and (d > CURVE_FEATURES or not reused):
         return rows
     made = np.empty(rows.shape)
     step = max(1, _PIECE // d)

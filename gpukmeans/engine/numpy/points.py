@@ -17,10 +17,16 @@ from gpukmeans.engine.numpy.assign import Target, exact_nearest, nearest
 from gpukmeans.engine.numpy.cluster_sums import Sums, added
 from gpukmeans.engine.numpy.deduplicate import CURVE_FEATURES, FEWEST_ROWS, arrange, take
 from gpukmeans.engine.numpy.hamerly import Bounds, Drift
-from gpukmeans.engine.numpy.normalized_rows import UnitRows, unit_rows
+from gpukmeans.engine.numpy.normalized_rows import NormalizedRows, normalized_rows
 from gpukmeans.engine.numpy.rows import Rows
-from gpukmeans.engine.numpy.seeding_distances import Blocks, Filtered, Plain, Potentials, Whole
-from gpukmeans.engine.numpy.weighted_sampling import Ranks
+from gpukmeans.engine.numpy.seeding_distances import (
+    BlockDistances,
+    FilteredDistances,
+    IntegralDistances,
+    PlainDistances,
+    Potentials,
+)
+from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
 from gpukmeans.engine.protocol import Farthest, Known
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, squared_distance
@@ -65,21 +71,21 @@ class NumPyPoints:
         x: NDArray[Any] | SparseRows,
         weights: Floats | Ints | None = None,
         summary: Weights | None = None,
-        lasting: bool = True,
-        unit: bool = False,
+        reused: bool = True,
+        normalized: bool = False,
         distinct: bool = False,
     ) -> None:
         self.n, self.d = x.shape
-        self.unit = unit
+        self.normalized = normalized
         self.weights = summary or Weights.of_rows(self.n)
         self.uncertain = 0  # points that scores left to D, over all assignments
         # The caller's rows, and the rows worked on: the same, or rearranged by `prepare`.
-        self._row_x: NDArray[Any] | SparseRows | UnitRows = unit_rows(x, lasting) if unit else x
+        self._row_x: NDArray[Any] | SparseRows | NormalizedRows = normalized_rows(x, reused) if normalized else x
         self._row_weights = weights
-        self._rows = Rows(self._row_x, weights, once=not lasting)
+        self._rows = Rows(self._row_x, weights, once=not reused)
         self._position: NDArray[np.int32] | None = None
         self._copies: NDArray[Any] | None = None  # how many of the caller's rows each is, if not one
-        self._lasting = lasting
+        self._reused = reused
         self._fewest = math.inf if distinct else FEWEST_ROWS
         self._tuning = tuning.current()
         self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
@@ -92,23 +98,23 @@ class NumPyPoints:
 
     # ------------------------------------------------------------ preparation
 
-    def extent(self) -> tuple[Floats, Floats]:
+    def feature_range(self) -> tuple[Floats, Floats]:
         first, *others = self._spans(self.n, _EXACT // self.d)
-        self._low, self._high = _extent(self._rows.take(first))
+        self._low, self._high = _feature_range(self._rows.take(first))
 
         def widen(rows: slice) -> None:
-            low, high = _extent(self._rows.take(rows))
+            low, high = _feature_range(self._rows.take(rows))
             with self._lock:
                 np.minimum(self._low, low, out=self._low)
                 np.maximum(self._high, high, out=self._high)
 
         if others:
             run(widen, others, self._threads)
-        if self.unit:
+        if self.normalized:
             self._low, self._high = about_zero(self._low, self._high)
         return self._low, self._high
 
-    def within(self, low: Floats, high: Floats) -> None:
+    def set_feature_range(self, low: Floats, high: Floats) -> None:
         self._low, self._high = low, high
 
     @cached_property
@@ -116,13 +122,13 @@ class NumPyPoints:
         return Frame.of(self._low, self._high)
 
     @cached_property
-    def whole(self) -> bool:
-        return self._row_x.dtype == np.uint8 or (self._frame is not None and self._rows.whole(self._frame))
+    def integral(self) -> bool:
+        return self._row_x.dtype == np.uint8 or (self._frame is not None and self._rows.integral(self._frame))
 
     def prepare(self, scales: Scales) -> None:
         self._scales = scales
         pays = self.n >= self._fewest if self._tuning.arrange is None else self._tuning.arrange
-        if self._lasting and pays and isinstance(self._row_x, np.ndarray):
+        if self._reused and pays and isinstance(self._row_x, np.ndarray):
             merge = self._tuning.merge is not False
             arranged = arrange(self._row_x, self._row_weights, self._low, self._high, merge)
             if arranged is not None:
@@ -151,7 +157,7 @@ class NumPyPoints:
         frame = self._frame if scores else None
         if frame is not None:
             self._rows.keep_features(frame, self._exact_spans, self._threads)
-        if self._target is None and self._lasting:
+        if self._target is None and self._reused:
             self._sums = Sums(k, self._rows, self._scales, frame)
         target = Target.of(centers, frame)
         drift = self._follow(target)
@@ -163,7 +169,7 @@ class NumPyPoints:
 
     def _follow(self, target: Target) -> Drift | None:
         """What the bounds need to know of the centers' movement; None if there are none to loosen."""
-        pays = self._lasting and self._rows.m * target.centers.shape[1] > _FEW_PAIRS
+        pays = self._reused and self._rows.m * target.centers.shape[1] > _FEW_PAIRS
         if target.frame is None or not (pays if self._tuning.bounds is None else self._tuning.bounds):
             self._bounds = None
             return None
@@ -187,7 +193,7 @@ class NumPyPoints:
             return 0
         before = self._labels[moved]
         self._labels[moved] = after
-        if self._lasting:
+        if self._reused:
             self._sums.move(moved, before, after)
         return len(moved) if self._copies is None else int(self._copies[moved].sum())
 
@@ -274,7 +280,7 @@ class NumPyPoints:
             locations.append((float(largest), x[:, 0], int(self._labels[first])))
         return Farthest.of(locations, self.d)
 
-    def extents(
+    def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
         low, high = np.full((len(clusters), self.d), np.inf), np.full((len(clusters), self.d), -np.inf)
@@ -294,12 +300,12 @@ class NumPyPoints:
             self._on_clusters(widen, clusters, without, step)
             left = ~known(low, high)
             if left.any():
-                low[left], high[left] = self.extents(clusters[left], without)
+                low[left], high[left] = self.cluster_ranges(clusters[left], without)
         else:
             self._on_clusters(widen, clusters, without)
         return low, high
 
-    def sums_of(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+    def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
         sums = np.zeros((len(clusters), self.d + 1), np.int64)
 
         def add(rows: NDArray[np.int64], places: NDArray[np.integer]) -> None:
@@ -347,7 +353,7 @@ class NumPyPoints:
         def measure(rows: slice) -> None:
             x = np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
             distances = squared_distance(x[:, None, :], columns).T
-            result[rows] = distances / 2 if self.unit else np.sqrt(distances)
+            result[rows] = distances / 2 if self.normalized else np.sqrt(distances)
 
         run(measure, self._spans(self.n, min(_EXACT // len(centers), self._rows.most)), self._threads)
         return result
@@ -355,62 +361,66 @@ class NumPyPoints:
     # ------------------------------------------------------------ seeding
 
     def restart(self) -> None:
-        self._closest: Plain | Filtered | Blocks | None = None
-        self._ranks = Ranks(self.n, self._row_weights, self.weights, self._position)
+        self._closest_dist_sq: PlainDistances | FilteredDistances | BlockDistances | None = None
+        self._inverse_cdf = InverseCdf(self.n, self._row_weights, self.weights, self._position)
 
     def propose(self, candidates: Floats) -> None:
-        if self._closest is None:
-            self._closest = self._seeding()
-        self._closest.propose(candidates)
+        if self._closest_dist_sq is None:
+            self._closest_dist_sq = self._seeding()
+        self._closest_dist_sq.propose(candidates)
 
-    def _seeding(self) -> Plain | Filtered | Blocks:
+    def _seeding(self) -> PlainDistances | FilteredDistances | BlockDistances:
         if self._position is not None and self.d <= CURVE_FEATURES:
-            return Blocks(self._rows, self._threads)
+            return BlockDistances(self._rows, self._threads)
         scores = self._rows.x.size > _TINY // 4 if self._tuning.scores is None else self._tuning.scores
         frame = self._frame if scores else None
         if frame is None:
-            return Plain(self._rows, self._exact_spans(), self._threads)
+            return PlainDistances(self._rows, self._exact_spans(), self._threads)
         self._rows.keep_features(frame, self._exact_spans, self._threads)
-        if self._rows.whole(frame):
-            return Whole(self._rows, frame)
-        return Filtered(self._rows, self.weights, frame, self._spans(self._rows.m, _SCORES // self.d), self._threads)
+        if self._rows.integral(frame):
+            return IntegralDistances(self._rows, frame)
+        return FilteredDistances(
+            self._rows, self.weights, frame, self._spans(self._rows.m, _SCORES // self.d), self._threads
+        )
 
     def potentials(self, exponent: int, exact: bool) -> Potentials:
-        assert self._closest is not None
-        return self._closest.potentials(exponent, exact, self._total)
+        assert self._closest_dist_sq is not None
+        return self._closest_dist_sq.potentials(exponent, exact, self._total)
 
     def accept(self, candidate: int) -> float:
-        assert self._closest is not None
-        self._ranks.follow(self._closest.accept(candidate, self._ranks.most))
-        return self._closest.largest()
+        assert self._closest_dist_sq is not None
+        self._inverse_cdf.follow(self._closest_dist_sq.accept(candidate, self._inverse_cdf.most))
+        return self._closest_dist_sq.largest()
 
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
         return np.empty((0, self.d)), farthest
 
     def accept_all(self, centers: Floats) -> float:
-        assert self._closest is not None
-        self._closest.lower(self._all_own_distances(centers))
-        self._ranks.follow(None)
-        return self._closest.largest()
+        assert self._closest_dist_sq is not None
+        self._closest_dist_sq.lower(self._all_own_distances(centers))
+        self._inverse_cdf.follow(None)
+        return self._closest_dist_sq.largest()
 
     def total(self, exponent: int | None) -> int:
-        self._total = self._ranks.total(exponent, self._closest.closest if self._closest else np.empty(0))
+        self._total = self._inverse_cdf.total(
+            exponent, self._closest_dist_sq.closest_dist_sq if self._closest_dist_sq else np.empty(0)
+        )
         return self._total
 
     def find(self, ranks: list[int]) -> Floats:
-        return np.asarray(self._row_x[self._ranks.find(ranks)]).astype(np.float64)
+        return np.asarray(self._row_x[self._inverse_cdf.find(ranks)]).astype(np.float64)
 
 
-def _extent(x: NDArray[Any]) -> tuple[Floats, Floats]:
+def _feature_range(x: NDArray[Any]) -> tuple[Floats, Floats]:
     """Least and largest value of each column, float64."""
     if x.flags.f_contiguous:
         return x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
     # Folding several short rows into a long one lets the minimum run along memory.
     fold = min(len(x), max(1, 256 // x.shape[1])) if x.flags.c_contiguous else 1
-    whole = len(x) // fold * fold
-    folded = x[:whole].reshape(-1, fold * x.shape[1])
+    integral = len(x) // fold * fold
+    folded = x[:integral].reshape(-1, fold * x.shape[1])
     low, high = (
-        bound(np.concatenate([bound(folded, axis=0).reshape(fold, -1), x[whole:]]), axis=0)
+        bound(np.concatenate([bound(folded, axis=0).reshape(fold, -1), x[integral:]]), axis=0)
         for bound in (np.min, np.max)
     )
     return low.astype(np.float64), high.astype(np.float64)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.csr_rows import SparseRows
-from gpukmeans.engine.numpy.normalized_rows import UnitRows
+from gpukmeans.engine.numpy.normalized_rows import NormalizedRows
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales
@@ -48,7 +48,9 @@ class Rows:
     once: whether few passes will read the rows, so that keeping anything is a waste.
     """
 
-    def __init__(self, x: NDArray[Any] | SparseRows | UnitRows, weights: Floats | Ints | None, *, once: bool) -> None:
+    def __init__(
+        self, x: NDArray[Any] | SparseRows | NormalizedRows, weights: Floats | Ints | None, *, once: bool
+    ) -> None:
         self.m, self.d = x.shape
         self._once = once
         there = isinstance(x, np.ndarray)
@@ -62,7 +64,7 @@ class Rows:
         self.most = self.m if there else max(1, _MADE // self.d)
         self._terms: tuple[Scales, Ints] | None = None
         self._features: Features | None = None
-        self._whole: bool | None = None
+        self._integral: bool | None = None
 
     def span(self, rows: NDArray[np.int64]) -> Any:
         """Rows, ascending, as a slice where they are all there are: what a slice reads is not copied."""
@@ -98,7 +100,7 @@ class Rows:
         y = frame.features(self.take(rows))
         return Features(y, np.einsum("ij,ij->i", y[:, :-1], y[:, :-1]))
 
-    def whole(self, frame: Frame) -> bool:
+    def integral(self, frame: Frame) -> bool:
         """Whether all values are small whole numbers, as counts and pixels are: float32 features and scores
         are then exact.
 
@@ -108,12 +110,12 @@ class Rows:
         and float32 holds all whole numbers up to 2**24 (test_certificate.test_scores_of_other_numbers_are_not_trusted
         fails without that limit, or if some rows are not looked at).
         """
-        if self._whole is None:
+        if self._integral is None:
             fits = self.small and 4 * self.d * 4 ** (1 - frame.exponent) <= 2**24
             fits = fits and np.array_equal(2 * frame.offset, np.rint(2 * frame.offset))
             # Most data show in their first rows that they are not.
-            self._whole = fits and _whole(self.exact(slice(16))) and _whole(self.exact(slice(None)))
-        return self._whole
+            self._integral = fits and _integral(self.exact(slice(16))) and _integral(self.exact(slice(None)))
+        return self._integral
 
     def keep_features(self, frame: Frame, spans: Callable[[], list[slice]], threads: int) -> None:
         """Convert all rows at once if that pays. Not thread-safe: call it before the passes.
@@ -150,5 +152,5 @@ def _columns(x: NDArray[Any]) -> Floats:
     return result.T
 
 
-def _whole(x: Floats) -> bool:
+def _integral(x: Floats) -> bool:
     return bool((np.rint(x, out=scratch("steps", x.size, np.float64).reshape(x.shape)) == x).all())

@@ -1,8 +1,8 @@
 """Seeding on NumPy: every point's D to its closest center so far.
 
-Four ways to the same numbers. `Plain` computes D for every point and candidate; `Whole`, for small
-whole numbers, does it by a matrix product. `Filtered` proposes with float32 scores and computes D only
-where a candidate may come closer, which serves many features. `Blocks` skips runs of 64 neighbouring
+Four ways to the same numbers. `PlainDistances` computes D for every point and candidate; `IntegralDistances`, for small
+whole numbers, does it by a matrix product. `FilteredDistances` proposes with float32 scores and computes D only
+where a candidate may come closer, which serves many features. `BlockDistances` skips runs of 64 neighbouring
 points that are all nearer to a center than the run's bounding box is to the candidate, which serves
 few features.
 """
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy.rows import Features, Rows
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, squared_distance
-from gpukmeans.exact.fixed_point import Ints, Weights, mass
+from gpukmeans.exact.fixed_point import Ints, Weights, sampling_weights
 from gpukmeans.threads import run
 
-# What a new center changed, in pieces: places, and `closest` there before and after, each (m,).
+# What a new center changed, in pieces: places, and `closest_dist_sq` there before and after, each (m,).
 # `accept` returns None where more than `most` places changed.
 Changes = list[tuple[NDArray[np.int64], Floats, Floats]]
 
@@ -40,12 +40,12 @@ def _scores(columns: NDArray[np.float32], features: Features) -> NDArray[np.floa
     return scores
 
 
-class Plain:
+class PlainDistances:
     """D from every point to every candidate. pieces: all rows, in spans small enough to convert at once."""
 
     def __init__(self, rows: Rows, pieces: list[slice], threads: int) -> None:
         self.rows, self.weights, self.pieces, self.threads = rows, rows.weights, pieces, threads
-        self.closest = np.full(rows.m, np.inf)
+        self.closest_dist_sq = np.full(rows.m, np.inf)
 
     def measure(self, candidates: Floats) -> Floats:
         """D, (m, n), of all points to candidates (m, d)."""
@@ -57,30 +57,30 @@ class Plain:
 
     def propose(self, candidates: Floats) -> None:
         distances = self.measure(candidates)
-        self.proposed = np.minimum(distances, self.closest, out=distances)
+        self.proposed = np.minimum(distances, self.closest_dist_sq, out=distances)
 
     def potentials(self, exponent: int, exact: bool, total: int) -> Potentials:
-        totals = mass(self.proposed, exponent, self.weights).sum(axis=1).tolist()
+        totals = sampling_weights(self.proposed, exponent, self.weights).sum(axis=1).tolist()
         return totals, totals
 
     def accept(self, candidate: int, most: int) -> Changes | None:
-        before, self.closest = self.closest, self.proposed[candidate]
+        before, self.closest_dist_sq = self.closest_dist_sq, self.proposed[candidate]
         if most < 0:
             return None
-        places = np.flatnonzero(self.closest < before)
-        return [(places, before[places], self.closest[places])] if len(places) <= most else None
+        places = np.flatnonzero(self.closest_dist_sq < before)
+        return [(places, before[places], self.closest_dist_sq[places])] if len(places) <= most else None
 
     def lower(self, distance: Floats) -> None:
         """Account for centers that are at these D, (n,), from the points."""
-        self.closest = np.minimum(self.closest, distance)
+        self.closest_dist_sq = np.minimum(self.closest_dist_sq, distance)
 
     def largest(self) -> float:
-        return float(self.closest.max())
+        return float(self.closest_dist_sq.max())
 
 
-class Whole(Plain):
-    """As `Plain`, for small whole numbers (see `Rows.whole`): scores are D itself. Where these rows are some of all,
-    candidates may be other numbers."""
+class IntegralDistances(PlainDistances):
+    """As `PlainDistances`, for small whole numbers (see `Rows.integral`): scores are D itself. Where these rows are
+    some of all, candidates may be other numbers."""
 
     def __init__(self, rows: Rows, frame: Frame) -> None:
         super().__init__(rows, [slice(None)], 1)
@@ -109,18 +109,18 @@ class Whole(Plain):
         return totals, totals
 
 
-class Filtered:
+class FilteredDistances:
     """Scores first. pieces: all rows, in spans small enough to score at once."""
 
     def __init__(self, rows: Rows, summary: Weights, frame: Frame, pieces: list[slice], threads: int) -> None:
         self.rows, self.summary, self.frame = rows, summary, frame
         self.pieces, self.threads = pieces, threads
-        self.closest = np.full(rows.m, np.inf)
+        self.closest_dist_sq = np.full(rows.m, np.inf)
 
     def propose(self, candidates: Floats) -> None:
         self.candidates = np.ascontiguousarray(candidates.T)
-        self.may_improve = np.empty((len(candidates), len(self.closest)), bool)
-        if np.isinf(self.closest[0]):
+        self.may_improve = np.empty((len(candidates), len(self.closest_dist_sq)), bool)
+        if np.isinf(self.closest_dist_sq[0]):
             self.may_improve[:] = True
             return
         columns, largest_z = _in_frame(candidates, self.frame)
@@ -130,11 +130,11 @@ class Filtered:
             features = self.rows.features(rows, self.frame)
             scores = _scores(columns, features)
             margin = self.frame.margin(features.norms, largest_z)
-            closest = (self.closest[rows] * square).astype(np.float32)
+            closest_dist_sq = (self.closest_dist_sq[rows] * square).astype(np.float32)
             # test_randomness.test_a_candidate_that_is_closer_by_less_than_scores_can_tell_counts fails without the
             # margin.
-            np.less(scores - margin, closest * np.float32(1 + 2.0**-22), out=self.may_improve[:, rows])
-            np.minimum(scores, closest, out=scores)
+            np.less(scores - margin, closest_dist_sq * np.float32(1 + 2.0**-22), out=self.may_improve[:, rows])
+            np.minimum(scores, closest_dist_sq, out=scores)
             weights = self.rows.weights_of(rows)
             if weights is None:
                 return np.add.reduce(scores, axis=1, dtype=np.float64), float(margin.sum(dtype=np.float64))
@@ -142,9 +142,9 @@ class Filtered:
 
         parts = run(score, self.pieces, self.threads)
         potential = sum(part[0] for part in parts)
-        # Rounding `closest` to float32, and at most n + 8 roundings in the float64 sums. Beside the margins, without
+        # The closest D rounded to float32, and n + 8 roundings at most in the float64 sums; beside the margins, without
         # which test_randomness.test_every_potential_is_the_integer_sum fails.
-        rounding = 2.0**-23 + (len(self.closest) + 8) * 2.0**-52
+        rounding = 2.0**-23 + (len(self.closest_dist_sq) + 8) * 2.0**-52
         error = sum(part[1] for part in parts) + np.abs(potential) * rounding
         self.bounds = (potential - error) / square, (potential + error) / square
 
@@ -159,21 +159,23 @@ class Filtered:
         for j in range(len(self.may_improve)):
             rows, distance = self._improved(j)
             weights = self.rows.weights_of(rows)
-            change = mass(self.closest[rows], exponent, weights) - mass(distance, exponent, weights)
+            change = sampling_weights(self.closest_dist_sq[rows], exponent, weights) - sampling_weights(
+                distance, exponent, weights
+            )
             totals.append(total - int(change.sum()))
         return totals, totals
 
     def accept(self, candidate: int, most: int) -> Changes | None:
         rows, distance = self._improved(candidate)
-        before = self.closest[rows]
-        self.closest[rows] = distance
+        before = self.closest_dist_sq[rows]
+        self.closest_dist_sq[rows] = distance
         return [(rows, before, distance)] if len(rows) <= most else None
 
     def lower(self, distance: Floats) -> None:
-        np.minimum(self.closest, distance, out=self.closest)
+        np.minimum(self.closest_dist_sq, distance, out=self.closest_dist_sq)
 
     def largest(self) -> float:
-        return float(self.closest.max())
+        return float(self.closest_dist_sq.max())
 
     def _improved(self, candidate: int) -> tuple[NDArray[np.int64], Floats]:
         center = self.candidates[:, candidate, None]
@@ -182,7 +184,7 @@ class Filtered:
             rows = np.flatnonzero(self.may_improve[candidate, piece])
             rows += piece.start
             distance = squared_distance(self.rows.exact(self.rows.span(rows)), center)
-            return rows, np.minimum(distance, self.closest[rows], out=distance)
+            return rows, np.minimum(distance, self.closest_dist_sq[rows], out=distance)
 
         parts = run(measure, self.pieces, self.threads)
         if len(parts) == 1:
@@ -201,7 +203,7 @@ _BOXES = 2**13
 _GROUP = 1024
 
 
-class Blocks:
+class BlockDistances:
     """Blocks of neighbours with bounding boxes. rows: feature-major, in the order of a curve.
 
     The last block is filled up with copies of the last point that count as chosen: at distance zero
@@ -232,7 +234,7 @@ class Blocks:
         self.farthest = np.full(blocks, np.inf)
 
     @property
-    def closest(self) -> Floats:
+    def closest_dist_sq(self) -> Floats:
         return self.distance.reshape(-1)[: self.n]
 
     def propose(self, candidates: Floats) -> None:
@@ -259,7 +261,7 @@ class Blocks:
             before, after = before.reshape(-1)[at], distance.reshape(-1)[at]
             weights = None if self.weights is None else self.weights.take(block, axis=0).reshape(-1)[at]
             gains = np.zeros(len(self.candidates), np.int64)
-            change = mass(before, exponent, weights) - mass(after, exponent, weights)
+            change = sampling_weights(before, exponent, weights) - sampling_weights(after, exponent, weights)
             np.add.at(gains, candidate[at // BLOCK], change)
             return gains
 
@@ -295,7 +297,7 @@ class Blocks:
         return known if sum(run(approach, self._groups(len(pairs)), self.threads)) <= most else None
 
     def lower(self, distance: Floats) -> None:
-        np.minimum(self.closest, distance, out=self.closest)
+        np.minimum(self.closest_dist_sq, distance, out=self.closest_dist_sq)
         self.farthest = self.distance.max(axis=1)
 
     def largest(self) -> float:

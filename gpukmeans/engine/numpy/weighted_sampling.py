@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy.deduplicate import inverse, order_of
 from gpukmeans.engine.numpy.seeding_distances import Changes
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints, Weights, mass
+from gpukmeans.exact.fixed_point import Ints, Weights, sampling_weights
 
 # Up to this many rows a prefix sum over all of them takes as long as a few calls do.
 _FEW_ROWS = 2**15
@@ -28,7 +28,7 @@ _RUN_BITS = 10
 _FOLLOW = 1 / 16
 
 
-class Ranks:
+class InverseCdf:
     """Masses of n rows. weights: (n,) or None for ones, with their summary. position: (n,) where each
     row's D to its closest center stands, or None for its own place."""
 
@@ -37,18 +37,18 @@ class Ranks:
     ) -> None:
         self.n, self.weights, self.summary, self.position = n, weights, summary, position
         self._bits = 0 if n <= _FEW_ROWS else _RUN_BITS
-        self._closest = np.empty(0)
+        self._closest_dist_sq = np.empty(0)
         self._exponent: int | None = None
         self._sums: Ints | None = None
         self._prefix = np.empty(0, np.int64)
         self._order: NDArray[np.int32] | None = None
 
-    def total(self, exponent: int | None, closest: Floats) -> int:
-        """The sum of all masses: weight times `closest` at 2**exponent, or weight alone for None.
+    def total(self, exponent: int | None, closest_dist_sq: Floats) -> int:
+        """The sum of all masses: weight times `closest_dist_sq` at 2**exponent, or weight alone for None.
 
-        `closest` may change in place later, if `follow` is told.
+        `closest_dist_sq` may change in place later, if `follow` is told.
         """
-        self._closest = closest
+        self._closest_dist_sq = closest_dist_sq
         if self._sums is None or exponent != self._exponent or self._bits == 0:
             self._exponent = exponent
             # Row by row is a run of one; longer runs are added up a few at a time.
@@ -66,12 +66,12 @@ class Ranks:
 
     @property
     def most(self) -> int:
-        """How many changes of `closest` it pays to know one by one."""
+        """How many changes of `closest_dist_sq` it pays to know one by one."""
         follows = self._bits > 0 and self._sums is not None and self._exponent is not None
-        return int(_FOLLOW * len(self._closest)) if follows else -1
+        return int(_FOLLOW * len(self._closest_dist_sq)) if follows else -1
 
     def follow(self, changes: Changes | None) -> None:
-        """Account for what changed in `closest`, by no more than `most`; None if that is not known."""
+        """Account for what changed in `closest_dist_sq`, by no more than `most`; None if that is not known."""
         if changes is None or self._sums is None or self._exponent is None:
             self._sums = None
             return
@@ -81,19 +81,19 @@ class Ranks:
                 which, rows = self._rows_at(places)
                 before, after = before[which], after[which]
             weights = None if self.weights is None else self.weights[rows]
-            gains = mass(after, self._exponent, weights) - mass(before, self._exponent, weights)
+            gains = sampling_weights(after, self._exponent, weights) - sampling_weights(before, self._exponent, weights)
             np.add.at(self._sums, rows >> self._bits, gains)
 
     def _rows_at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """All rows that stand at the given places, and for each which of the places it is."""
         assert self.position is not None
-        if len(self._closest) == self.n:  # one row to a place
+        if len(self._closest_dist_sq) == self.n:  # one row to a place
             if self._order is None:
                 self._order = inverse(self.position)
             return np.arange(len(places)), self._order[places]
         if self._order is None:
             self._order = order_of(self.position.astype(np.uint64))
-            counts = np.bincount(self.position, minlength=len(self._closest))
+            counts = np.bincount(self.position, minlength=len(self._closest_dist_sq))
             self._starts = np.concatenate([[0], np.cumsum(counts)])
         starts = self._starts[places]
         counts = self._starts[places + 1] - starts
@@ -115,5 +115,9 @@ class Ranks:
     def _masses(self, rows: slice) -> Ints:
         weights: Any = None if self.weights is None else self.weights[rows]
         if self._exponent is None:
-            return np.ones(rows.stop - rows.start, np.int64) if weights is None else self.summary.masses(weights)
-        return mass(self._closest[rows if self.position is None else self.position[rows]], self._exponent, weights)
+            return (
+                np.ones(rows.stop - rows.start, np.int64) if weights is None else self.summary.integer_weights(weights)
+            )
+        return sampling_weights(
+            self._closest_dist_sq[rows if self.position is None else self.position[rows]], self._exponent, weights
+        )

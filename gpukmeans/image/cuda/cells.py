@@ -1,4 +1,4 @@
-"""Cells on a GPU, through kernels/cells.cu and seed_cells.cu: the numbers of cells.py and whole.py.
+"""Cells on a GPU, through kernels/image_cells.cu and image_cells_seeding.cu: the numbers of cells.py and whole.py.
 
 What crosses the bus is what k centers say and are answered, and of a grid how many of each 256 of its bins are used.
 The tests run the kernels on a CPU, with an object in CuPy's place; see points/cuda.py.
@@ -45,7 +45,7 @@ class CudaWhole:
         table = self._gpu.zeros(grid.bins * (self._d + 1), np.uint64)
         totals = self._gpu.zeros(2, np.uint64)
         given = self._given(grid.sizes)
-        self._gpu.launch("cells", "add_points", self.m, *given, np.int32(grid.shift), table, totals)
+        self._gpu.launch("image_cells", "add_points", self.m, *given, np.int32(grid.shift), table, totals)
         self.square, mass = self._gpu.get(totals).tolist()
         return _gathered(self._gpu, self._d, table, grid, mass)
 
@@ -53,7 +53,7 @@ class CudaWhole:
         x = self._gpu.empty((self.m, self._d), np.float32)
         sums = self._gpu.empty(self.m * (self._d + 1), np.int64)
         totals = self._gpu.zeros(2, np.uint64)
-        self._gpu.launch("cells", "whole_points", self.m, *self._given([1] * self._d), x, sums, totals)
+        self._gpu.launch("image_cells", "whole_points", self.m, *self._given([1] * self._d), x, sums, totals)
         square, mass = self._gpu.get(totals).tolist()
         return CudaCells(self._gpu, x, sums, 0, square, mass)
 
@@ -63,12 +63,12 @@ def _gathered(gpu: Gpu, d: int, table: Any, grid: Grid, mass: int) -> CudaCells:
     parts = -(-grid.bins // _BINS)
     found = gpu.empty(parts, np.int32)
     bins, table = np.int32(grid.bins), table.view(np.int64)
-    gpu.launch("cells", "used_bins", grid.bins, table, bins, found)
+    gpu.launch("image_cells", "used_bins", grid.bins, table, bins, found)
     ends = np.cumsum(gpu.get(found), dtype=np.int32)
     m = int(ends[-1])
     x, sums, total = gpu.empty((m, d), np.float32), gpu.empty(m * (d + 1), np.int64), gpu.zeros(1, np.uint64)
     starts = gpu.put(np.concatenate([np.zeros(1, np.int32), ends[:-1]]))
-    gpu.launch("cells", "gather_bins", grid.bins, table, bins, starts, x, sums, total)
+    gpu.launch("image_cells", "gather_bins", grid.bins, table, bins, starts, x, sums, total)
     return CudaCells(gpu, x, sums, grid.cells, int(gpu.get(total)[0]), mass)
 
 
@@ -98,7 +98,9 @@ class CudaCells:
         *columns, shared = self._columns(centers)
         labels = self._gpu.empty(self.m, np.int32)
         answers = self._gpu.zeros(len(centers) * (self._d + 1), np.uint64)
-        self._gpu.launch("cells", "nearest_centers", self.m, *self._rows(), *columns, labels, answers, shared=shared)
+        self._gpu.launch(
+            "image_cells", "nearest_centers", self.m, *self._rows(), *columns, labels, answers, shared=shared
+        )
         return labels, self._answered(self._gpu.get(answers))
 
     def seconds(self, centers: Floats) -> Seconds:
@@ -110,7 +112,7 @@ class CudaCells:
         answers = gpu.zeros(k * (row + 1) + (-(-k * k // 64) if pairing else 0), np.uint64)
         sums, cost, pairs = answers[: k * row], answers[k * row : k * (row + 1)], answers[k * (row + 1) :]
         gpu.launch(
-            *("cells", "second_centers", self.m, *self._rows(), *columns, np.float64(2.0**-bits)),
+            *("image_cells", "second_centers", self.m, *self._rows(), *columns, np.float64(2.0**-bits)),
             *(np.int32(pairing), labels, second, sums, cost, pairs.view(np.uint32)),
             shared=shared,
         )
@@ -129,8 +131,8 @@ class CudaCells:
         spread = gpu.zeros(k * self._d, np.uint64)
         answers = gpu.zeros(2 * k * (self._d + 1), np.uint64)
         given = *self._rows(), labels, means
-        gpu.launch("cells", "spreads", self.m, *given, np.float64(fineness(self._total)), spread)
-        gpu.launch("cells", "half_sums", self.m, *given, spread, np.int32(k), answers)
+        gpu.launch("image_cells", "spreads", self.m, *given, np.float64(fineness(self._total)), spread)
+        gpu.launch("image_cells", "half_sums", self.m, *given, spread, np.int32(k), answers)
         return self._answered(gpu.get(answers))
 
     def seeds(self, draws: Floats) -> Floats:
@@ -138,7 +140,7 @@ class CudaCells:
         centers, closest = self._gpu.empty((k, self._d), np.float32), self._gpu.empty(self.m, np.int32)
         self._gpu.run(
             *(
-                "seed_cells",
+                "image_cells_seeding",
                 "seed_cells",
                 1,
                 _SEEDING,
@@ -154,5 +156,5 @@ class CudaCells:
     def merged(self, grid: Grid) -> CudaCells:
         table = self._gpu.zeros(grid.bins * (self._d + 1), np.uint64)
         frame = self._gpu.put(np.array([np.zeros(self._d), grid.extent, grid.sizes], np.float64))
-        self._gpu.launch("cells", "add_cells", self.m, *self._rows(), frame, np.int32(grid.shift), table)
+        self._gpu.launch("image_cells", "add_cells", self.m, *self._rows(), frame, np.int32(grid.shift), table)
         return _gathered(self._gpu, self._d, table, grid, self._total)

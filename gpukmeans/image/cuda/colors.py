@@ -1,4 +1,4 @@
-"""Colors on a GPU: those of three bytes, through kernels/color.cu.
+"""Colors on a GPU: those of three bytes, through kernels/image_colors.cu.
 
 The tests run the kernels on a CPU, with an object in CuPy's place; see points/cuda.py.
 """
@@ -39,7 +39,7 @@ class CudaColors:
         return len(self._codes)
 
     def _launch(self, name: str, *args: Any) -> None:
-        self._gpu.launch("color", name, len(self), self._codes, *args)
+        self._gpu.launch("image_colors", name, len(self), self._codes, *args)
 
     def levels(self) -> Levels:
         return unpack(self._gpu.get(self._codes), 3)
@@ -60,8 +60,8 @@ class CudaColors:
     def nearest(self, palette: Levels, space: str) -> Any:
         if palette.shape[1] == 4:
             return self._on_host().nearest(palette, space)
-        held = CudaPoints(self._gpu.cp, self.points(space), lasting=False, stay=True)
-        held.extent()
+        held = CudaPoints(self._gpu.cp, self.points(space), reused=False, keep_on_device=True)
+        held.feature_range()
         held.assign(to_points(palette, space).astype(np.float64))
         return held.labels()
 

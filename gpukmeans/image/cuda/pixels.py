@@ -1,4 +1,4 @@
-"""Pixels on a GPU: 8-bit pictures of one or three channels, through kernels/image.cu.
+"""Pixels on a GPU: 8-bit pictures of one or three channels, through kernels/image_pixels.cu.
 
 The distinct colors and their counts stay on the device; the pixels cross the bus only where they, or the answer, belong
 on the host. The tests run the kernels on a CPU, with an object in CuPy's place; see points/cuda.py.
@@ -18,7 +18,7 @@ from gpukmeans.image.numpy.pixels import index_dtype, nearest, unpack
 
 LABELS = {"uint8": "unsigned char", "uint16": "unsigned short", "int32": "int"}
 
-# Pixels, and counts, to a thread in kernels/image.cu.
+# Pixels, and counts, to a thread in kernels/image_pixels.cu.
 _RUN, _BINS = 16, 64
 
 
@@ -39,7 +39,7 @@ class CudaPixels:
 
     def _launch(self, name: str, threads: int, *args: Any, label: Any = np.uint8) -> None:
         options = (f"-DLABEL={LABELS[np.dtype(label).name]}",)
-        self._gpu.launch("image", name, threads, *args, options=options)
+        self._gpu.launch("image_pixels", name, threads, *args, options=options)
 
     def _answer(self, labels: Any) -> Any:
         return labels if self._stay else self._gpu.get(labels)
@@ -96,5 +96,5 @@ def without_alpha(cp: Any, levels: Any) -> Any:
     h, w, _ = levels.shape
     gpu = Gpu(cp, ("-DCHANNELS=3", "-DLABEL=unsigned char"))
     colors, clear = gpu.empty((h, w, 3), np.uint8), gpu.zeros(1, np.int32)
-    gpu.launch("image", "without_alpha", h * w, gpu.put(levels), np.int64(h * w), colors, clear)
+    gpu.launch("image_pixels", "without_alpha", h * w, gpu.put(levels), np.int64(h * w), colors, clear)
     return None if gpu.get(clear)[0] else colors

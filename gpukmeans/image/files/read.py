@@ -129,7 +129,7 @@ def read(source: Any) -> Picture:
         return from_pil(source)
     if hasattr(source, "read"):
         return decoded(source, getattr(source, "name", "the file"), from_pil)
-    array = array_interop.opened(source)
+    array = array_interop.as_array(source)
     return from_array(np.asarray(array)) if array_interop.gpu_of(array) is None else on_gpu(array)
 
 

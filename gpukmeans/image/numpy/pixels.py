@@ -233,7 +233,7 @@ def nearest(points: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.int32]:
     from gpukmeans.engine import dispatch  # which imports this module
 
     exact = points.astype(np.float32) if points.dtype == np.uint16 else points
-    held = dispatch.make_points(exact, device="cpu", lasting=False)
-    held.extent()
+    held = dispatch.make_points(exact, device="cpu", reused=False)
+    held.feature_range()
     held.assign(palette.astype(np.float64))
     return held.labels()

@@ -80,7 +80,7 @@ def find(
         points = colors.points(space)
         summary, weights = colors.weighed()
         held = dispatch.make_points(points, weights, summary, device=device, distinct=True)
-        low, high = held.extent()
+        low, high = held.feature_range()
         if init is None:
             grids = Grids(points, colors.weights, low, high, colors.unit, device)
             init = coarse_to_fine(grids, len(colors), k, random_state, tell)

@@ -1,5 +1,5 @@
 // The assignment step's proposal for up to 16 features, D_FEW of them, known at compile time: float32 scores of every
-// center, the least of them, the runner-up's, and whether the gap between them is certain (assign.cuh).
+// center, the least of them, the runner-up's, and whether the gap between them is certain (scores.cuh).
 //
 // A thread keeps ROWS neighboring rows in registers and runs along the centers, which the block loads to shared
 // memory a tile at a time. Every pair of row and center must cost D_FEW fused multiply-adds; what else it costs decides
@@ -12,7 +12,7 @@
 // Traffic: the rows once, in words as wide as they are aligned unless they are on a list; 4 bytes a row written, with
 // bounds 12.
 
-#include "assign.cuh"
+#include "scores.cuh"
 
 #define ROWS (D_FEW > 8 ? 2 : 4)  // with four, 9 features would spill
 #define GROUP 8
@@ -42,11 +42,11 @@ __device__ __forceinline__ void score_four(float (&score)[4], const float4* quad
     }
 }
 
-// columns: (1 + D_FEW, stride), |z|^2 first, then -2 z, stride a multiple of GROUP (centers.cu). tile: how many groups the dynamic shared
+// columns: (1 + D_FEW, stride), |z|^2 first, then -2 z, stride a multiple of GROUP (prepare_centers.cu). tile: how many groups the dynamic shared
 // memory holds. rows: if `listed` is, the list, and *length its length; next is then in its order. room, reach, drift
-// (4, k): see active.cu, written and read if `bounded`.
+// (4, k): see hamerly.cu, written and read if `bounded`.
 extern "C" __global__ void __launch_bounds__(256, 2)
-assign_few(const X* __restrict__ x, long long n, const F* __restrict__ offset, F scale,
+assign_low_dim(const X* __restrict__ x, long long n, const F* __restrict__ offset, F scale,
            const float* __restrict__ columns, int stride, int tile, const float* __restrict__ margins,
            int* __restrict__ next, int listed, const int* __restrict__ list,
            const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ drift, int k,

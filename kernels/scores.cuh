@@ -4,10 +4,10 @@
 // A score is |z|^2 - 2 y.z, with y the row and z the center in the frame (exact.Frame, which also bounds its error):
 // y = float((x - offset) * scale). columns holds the centers, |z|^2 and -2 z, a column a center; where their number or
 // d are rounded up, centers that are nobody's have a |z|^2 of NEVER, and features that are nobody's are 0.
-// next[i] becomes the label where the gap to the runner-up is above the bound, and UNCERTAIN where not; settle.cu
+// next[i] becomes the label where the gap to the runner-up is above the bound, and UNCERTAIN where not; refine.cu
 // decides those by D.
 //
-// Only the rows of a list are looked at if there is one (active.cu), and what their bounds are is written if anybody
+// Only the rows of a list are looked at if there is one (hamerly.cu), and what their bounds are is written if anybody
 // will ask: the runner-up's score, less the error of both, is the distance that others have at least.
 #pragma once
 
@@ -41,7 +41,7 @@ __device__ __forceinline__ void look_at(Nearest& found, float score, int label) 
     found.best = fminf(found.best, score);
 }
 
-// The gap above which the order of two scores is certain. margins: see centers.cu
+// The gap above which the order of two scores is certain. margins: see prepare_centers.cu
 // (test_kernels.test_no_certain_label_is_wrong fails without it; on kernels, so does
 // test_certificate.test_near_ties_far_from_all_centers_are_decided_by_distance without the norm's part, and
 // test_certificate.test_near_ties_are_decided_by_distance without the centers').
@@ -53,7 +53,7 @@ __device__ __forceinline__ int certain_label(const Nearest& found, float norm, c
     return found.second - found.best > margin_of(norm, margins) ? found.label : UNCERTAIN;
 }
 
-// What active.cu keeps of a row. Its label stands while D tells the two distances apart, which it does if they differ
+// What hamerly.cu keeps of a row. Its label stands while D tells the two distances apart, which it does if they differ
 // by 2^-20 (bounds.py): hence a little less than the distance to others. An uncertain row has no bounds
 // (test_pruning.test_any_walk_of_the_centers fails if it has, and
 // test_pruning.test_what_is_kept_of_rows_bounds_their_distances_in_rationals without the margin in either distance).

@@ -1,5 +1,5 @@
 // The assignment step's proposal for any number of features: float32 scores of every center, the least of them, the
-// runner-up's, and whether the gap between them is certain (assign.cuh). No n x k array exists anywhere.
+// runner-up's, and whether the gap between them is certain (scores.cuh). No n x k array exists anywhere.
 //
 // A block compares ROWS rows with CENTERS centers at a time, DEPTH features at a time through shared memory, a thread
 // EACH_ROWS x EACH_CENTERS of the pairs. With many centers that is 8 x 8: for each feature 64 fused multiply-adds to 4
@@ -18,7 +18,7 @@
 // Traffic: the rows and the centers once for every tile of the other, mostly from the second-level cache; 4 bytes a
 // row written, with bounds 12.
 
-#include "assign.cuh"
+#include "scores.cuh"
 
 #ifndef CENTERS
 #define CENTERS 128
@@ -63,9 +63,9 @@ __device__ __forceinline__ float4 four(const float* shared, int size, int each, 
     return *(const float4*)(shared + within(size, each, place, i % each));
 }
 
-// The centers (k, d) in the frame, and their |z|^2 (tiles * CENTERS,), as assign_many reads them.
+// The centers (k, d) in the frame, and their |z|^2 (tiles * CENTERS,), as assign_tiled reads them.
 extern "C" __global__ void __launch_bounds__(256, 4)
-many_table(const float* __restrict__ centers, const float* __restrict__ squares, int k, int d, int depth, int tiles,
+tiled_table(const float* __restrict__ centers, const float* __restrict__ squares, int k, int d, int depth, int tiles,
            float* __restrict__ columns) {
     int64 size = (int64)tiles * (depth + 1) * CENTERS;
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += (int64)gridDim.x * blockDim.x) {
@@ -77,9 +77,9 @@ many_table(const float* __restrict__ centers, const float* __restrict__ squares,
 }
 
 // depth: d rounded up to a multiple of DEPTH. offset: (depth,), 0 beyond d. columns: (tiles, 1 + depth, CENTERS), the
-// centers of each tile by themselves, |z|^2 first. The rest as assign_few has it. Blocks of 256 threads.
+// centers of each tile by themselves, |z|^2 first. The rest as assign_low_dim has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS)
-assign_many(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
+assign_tiled(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
             const float* __restrict__ columns, int tiles, const float* __restrict__ margins, int* __restrict__ next,
             int listed, const int* __restrict__ list, const unsigned long long* __restrict__ length, int bounded,
             const float* __restrict__ drift, int k, float* __restrict__ room, float* __restrict__ reach) {

@@ -17,7 +17,7 @@
 // Up to 16 features, D_FEW of them, known at compile time, a thread measures its own rows; of more, the warp together
 // those of its rows that are in doubt, and the words that it reads of a row are neighbors.
 
-#include "assign.cuh"
+#include "scores.cuh"
 
 #define EACH 4  // neighboring rows of a thread, whose labels and rooms are read in one word each
 
@@ -52,10 +52,10 @@ __device__ __forceinline__ float norm_between(const X* x, int d, const F* offset
 }
 
 // centers: (k, d), in the frame. labels, room: aligned to 16 bytes. room, reach: (n,). drift: (4, k), A + M from above
-// and from below, M from above and from below. margins: see centers.cu. rows: (n,), the list; listed: its
+// and from below, M from above and from below. margins: see prepare_centers.cu. rows: (n,), the list; listed: its
 // length, 0 before. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 4)
-active(const X* __restrict__ x, long long n, int d, const F* __restrict__ offset, F scale,
+hamerly(const X* __restrict__ x, long long n, int d, const F* __restrict__ offset, F scale,
        const float* __restrict__ centers, const int* __restrict__ labels, float* __restrict__ room,
        const float* __restrict__ reach, const float* __restrict__ drift, int k,
        const float* __restrict__ margins, int* __restrict__ rows, unsigned long long* __restrict__ listed) {

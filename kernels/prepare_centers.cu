@@ -1,15 +1,15 @@
 // Centers in the forms that kernels read, made on the device of the one form that crosses the bus, or of sums, where the
-// host will come to the same: float32 numbers in the frame (assign.cuh), their |z|^2, and columns for D. And what is
+// host will come to the same: float32 numbers in the frame (scores.cuh), their |z|^2, and columns for D. And what is
 // known of all of them: how far they have moved, for bounds, and what scores and distances may err by. The host would
 // take longer for that than the device takes for all else in an iteration.
 //
 // Traffic: 8 bytes a value read, 20 or 24 written, in the second-level cache.
 
-#include "assign.cuh"
+#include "scores.cuh"
 
 // centers: (k, d), given, or set to what Scales.centers makes of sums (k, d + 1) if `summed`, none of which is of an
 // empty cluster. middle, steps: (d,) the scales' offset and scale. inverse: 2**-exponent of weights. scale: the
-// frame's. framed: (k, d). squares: (padded,), NEVER from k on. table: if `tabled`, (1 + d, padded), as assign_few reads
+// frame's. framed: (k, d). squares: (padded,), NEVER from k on. table: if `tabled`, (1 + d, padded), as assign_low_dim reads
 // them. columns: (d, k), those of before until then. moved: (k,), how far from those, in the frame and from above. A warp
 // to a center, blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 4)
@@ -68,7 +68,7 @@ __device__ __forceinline__ Two two_largest(const Two& a, const Two& b) {
 
 // What k centers moved, added to what they moved before; if these are the first, or the sums came to be `longest`, they
 // begin anew. moved: (k,). squares: their |z|^2. way: (2, k), A + M and M in double, and drift: (4, k), the same from
-// above and from below, as active.cu has them. margins: the factor of |y|^2 and the rest of the bound on scores
+// above and from below, as hamerly.cu has them. margins: the factor of |y|^2 and the rest of the bound on scores
 // (exact.Frame.margin), the factor and the rest of the bound on distances (bounds.distance_bounds), of which the rests
 // depend on the farthest center. counts: (3,), of the assignment that follows. One block of 256 threads.
 extern "C" __global__ void __launch_bounds__(256)

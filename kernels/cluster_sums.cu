@@ -1,5 +1,5 @@
 // The rows of some clusters looked at once more: their extents, and their sums at scales of the clusters' own. Asked for
-// where the sums that settle.cu keeps up are too coarse for a cluster, and of all clusters at the end of a fit.
+// where the sums that refine.cu keeps up are too coarse for a cluster, and of all clusters at the end of a fit.
 //
 // A thread takes one row.
 // Traffic: 4 bytes a row for the label; the rows of the clusters that are asked for once, and for each value of theirs
@@ -22,7 +22,7 @@ __device__ __forceinline__ int place_of(const X* row, int d, int label, const in
 
 // keys: (2, m, d), the least as ~0 and the largest as 0 before, of m clusters.
 extern "C" __global__ void __launch_bounds__(256, 4)
-extents(const X* __restrict__ x, long long n, int d, const int* __restrict__ labels, const int* __restrict__ place,
+cluster_ranges(const X* __restrict__ x, long long n, int d, const int* __restrict__ labels, const int* __restrict__ place,
         const double* __restrict__ without, int p, int m, unsigned long long* keys) {
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         const X* row = x + i * d;
@@ -40,7 +40,7 @@ extents(const X* __restrict__ x, long long n, int d, const int* __restrict__ lab
 
 // exact.OwnScales.terms, added up. offset, scale: (m, d); shift, exponent: (m,). sums: (m, d + 1), 0 before.
 extern "C" __global__ void __launch_bounds__(256, 4)
-sums_of(const X* __restrict__ x, long long n, int d, const int* __restrict__ labels, const int* __restrict__ place,
+cluster_sums(const X* __restrict__ x, long long n, int d, const int* __restrict__ labels, const int* __restrict__ place,
         const double* __restrict__ without, int p, const W* __restrict__ weights, const double* __restrict__ offset,
         const double* __restrict__ scale, const int* __restrict__ shift, const int* __restrict__ exponent,
         unsigned long long* __restrict__ sums) {

@@ -100,7 +100,7 @@ __device__ __forceinline__ void extremes(const X* x, int64 start, int64 end, int
 // keys: (2, d), the least as ~0 and the largest as 0 before. not_finite: 0 before, then whether there is a NaN
 // (infinities show in the extremes). folded: whether 2 * d keys fit the dynamic shared memory.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS)
-extent(const X* __restrict__ x, long long n, int d, int folded,
+feature_range(const X* __restrict__ x, long long n, int d, int folded,
        unsigned long long* __restrict__ keys, int* __restrict__ nan) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
     unsigned* upper = (unsigned*)dynamic_shared;  // of 2 * d keys, then the lower words

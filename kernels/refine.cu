@@ -39,10 +39,10 @@ __device__ __forceinline__ int decide(const X* x, const double* centers, int k, 
 
 // centers: (d, k). next: (n,) what assign proposed. labels: (n,), UNCERTAIN where a row has none yet. sums: (k, d + 1).
 // summing: 0 if only labels are wanted, 1 for sums in global memory, 2 through the dynamic shared memory. counts: rows that
-// changed label, rows that D decided, rows on the list. unit: see weight_mass. listed, list: as assign_few has them;
+// changed label, rows that D decided, rows on the list. unit: see weight_mass. listed, list: as assign_low_dim has them;
 // counts[2] is then the list's length, and next is in its order.
 extern "C" __global__ void __launch_bounds__(256, 4)
-settle(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, int k,
+refine(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, int k,
        const W* __restrict__ weights, const double* __restrict__ offset, const double* __restrict__ scale, double unit,
        int summing, const int* __restrict__ next, int* __restrict__ labels, unsigned long long* __restrict__ sums,
        unsigned long long* __restrict__ counts, int listed, const int* __restrict__ list) {

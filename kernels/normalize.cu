@@ -15,7 +15,7 @@ __device__ __forceinline__ double unit_scale(double magnitude) {
 // unit: (n, d). A row that is zero stays zero (test_cosine.test_kernels_make_numpys_rows fails without that, or without
 // the limit of the power of two). One that is not finite becomes NaN: infinity by infinity, or NaN's own.
 extern "C" __global__ void __launch_bounds__(256, 4)
-unit(const X* __restrict__ x, long long n, int d, double* __restrict__ unit) {
+normalize(const X* __restrict__ x, long long n, int d, double* __restrict__ unit) {
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         const X* row = x + i * d;
         double* made = unit + i * d;
