@@ -32,7 +32,7 @@ from gpukmeans.exact.fixed_point import Ints, Weights
 from gpukmeans.progress import Record, Watch
 from gpukmeans.random_state import generator_of
 from gpukmeans.saving import estimators
-from gpukmeans.threads import one_blas_thread
+from gpukmeans.threads import one_blas_thread, unflagged
 
 logger = logging.getLogger("gpukmeans")
 
@@ -589,8 +589,7 @@ default="k-means++"
             dtype = self._validated(array_interop.validation_proxy(x), reset).dtype
             if gpu not in devices.gpus(device):
                 x = array_interop.to_numpy(x)
-        # What underflows is meant to, whatever the caller has NumPy do then.
-        with devices.on(device), np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+        with devices.on(device), unflagged():
             yield x.astype(dtype, copy=False), device
 
     def _validated(self, x: Any, reset: bool) -> Any:

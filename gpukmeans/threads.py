@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -60,6 +60,15 @@ def run(task: Callable[[Item], Result], items: Sequence[Item], threads: int) -> 
     if job.failures:
         raise job.failures[0]
     return job.results
+
+
+def unflagged() -> AbstractContextManager:
+    """The context in which nobody is told of floating-point flags, whatever the caller has NumPy do then.
+
+    What underflows is meant to, what is not finite is looked for, and BLAS now and then raises flags of its own, for
+    what happens to be in parts of registers that no number of ours is in.
+    """
+    return np.errstate(all="ignore")
 
 
 class _Job:
@@ -131,6 +140,7 @@ class _Workers:
             self.jobs.put(job)
 
     def _serve(self) -> None:
+        np.seterr(all="ignore")  # as within a fit, see `unflagged`
         while True:
             job = self.jobs.get()
             job.help()

@@ -389,3 +389,23 @@ def test_what_numpy_is_told_to_raise_does_not_end_a_fit(kmeans, x):
         assert np.isfinite(model.transform(x)).all()
         assert model.score(x) == -model.inertia_
     assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
+
+
+@pytest.mark.parametrize("state", ["warn", "raise"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_nobody_is_told_of_the_flags_that_blas_raises(state: str, threads: int, monkeypatch) -> None:
+    """Which it does now and then, for what is in parts of registers that hold none of the numbers."""
+    matmul, flags = np.matmul, []
+
+    def flagging(*operands: np.ndarray, **how: np.ndarray) -> np.ndarray:
+        flags.append(np.float32(np.inf) - np.float32(np.inf))
+        return matmul(*operands, **how)
+
+    x = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
+    expected = KMeans(4, random_state=0, device="cpu").fit(x)
+    monkeypatch.setattr(np, "matmul", flagging)
+    with np.errstate(all=state), tuned(threads=threads, chunk_rows=50, scores=True):
+        model = KMeans(4, random_state=0, device="cpu").fit(x)
+        assert model.predict(x).tolist() == expected.labels_.tolist()
+    assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
+    assert len(flags) > 10

@@ -1,6 +1,6 @@
 """The CUDA kernels and the Points that drives them, run on the CPU: NumPy's bits, and nothing out of bounds.
 
-The kernels and gpukmeans/points/cuda.py are those that a GPU runs; host_cuda.HostCuda stands where CuPy does. The
+The kernels and gpukmeans/engine/cuda/ are those that a GPU runs; host_cuda.HostCuda stands where CuPy does. The
 "address" build is watched by the address and undefined-behaviour sanitizers, the "race" build for unordered accesses;
 both shuffle the order of threads and blocks.
 """

@@ -180,7 +180,7 @@ import threading
 import numpy as np, scipy.linalg
 from threadpoolctl import threadpool_info, threadpool_limits
 from gpukmeans import KMeans
-from gpukmeans.points.numpy import tuned
+from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.threads import run
 
 def blas():
@@ -368,7 +368,7 @@ def test_a_thread_that_outlives_the_main_one_can_fit():
         import threading, time
         import numpy as np
         from gpukmeans import KMeans
-        from gpukmeans.points.numpy import tuned
+        from gpukmeans.engine.numpy.tuning import tuned
 
         def fit():
             time.sleep(0.2)
