@@ -26,7 +26,7 @@ from gpukmeans import array_interop, cluster_means, lloyd, seeding
 from gpukmeans.array_interop import is_dask
 from gpukmeans.dask import collections, workers
 from gpukmeans.engine import devices, dispatch
-from gpukmeans.engine.protocol import Points
+from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.distance import Floats, magnitude, normalize, squared_distance
 from gpukmeans.exact.fixed_point import Ints, Weights
 from gpukmeans.progress import Record, Watch
@@ -300,11 +300,18 @@ default="k-means++"
         return self._made(x, weights, summary, device=device, reused=reused), kept
 
     def _made(
-        self, x: Any, weights: Floats | Ints | None = None, summary: Weights | None = None, **where: Any
+        self,
+        x: Any,
+        weights: Floats | Ints | None = None,
+        summary: Weights | None = None,
+        *,
+        device: str,
+        reused: bool = True,
     ) -> Points:
-        """Points of samples x, by what the metric looks at; where: see `dispatch.make_points`."""
+        """Points of these samples, by what the metric looks at; see `Samples` and `dispatch.make_points`."""
+        samples = Samples(x, weights, summary, normalized=self.metric == "cosine", reused=reused)
         make = workers.make_points if is_dask(x) else dispatch.make_points
-        return make(x, weights, summary, normalized=self.metric == "cosine", **where)
+        return make(samples, device=device)
 
     def _weights(self, x: Any, sample_weight: ArrayLike | None) -> tuple[Floats | None, NDArray[np.bool_] | None]:
         """The weights that are positive, None for ones; and which samples have them, None for all."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpukmeans.engine.protocol import Points
+from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales, Weights, power_for
 from gpukmeans.random_state import seeded
@@ -77,7 +77,7 @@ def kmeans_parallel(
     points: Points,
     n_clusters: int,
     random_state: np.random.RandomState,
-    make: Callable[[Floats, Floats | Ints, Weights], Points],
+    make: Callable[[Samples], Points],
 ) -> Floats:
     """k-means||: centers (n_clusters, d) float64, each one of the points.
 
@@ -93,7 +93,7 @@ def kmeans_parallel(
     Where the candidates are fewer than the clusters, because nearly all weight * D was always in a few
     places, k-means++ chooses among all points instead.
 
-    make(x, weights, summary): Points of the candidates.
+    make(samples): Points of the candidates.
 
     Bahmani, Moseley, Vattani, Kumar and Vassilvitskii, "Scalable k-means++" (VLDB 2012).
     """
@@ -117,7 +117,7 @@ def kmeans_parallel(
     if np.count_nonzero(closest) < n_clusters:
         return kmeans_plusplus(points, n_clusters, random_state)
     summary, used = Weights.of(np.ldexp(weights[closest].astype(np.float64), -points.weights.exponent))
-    chosen_from = make(candidates[closest], used, summary)
+    chosen_from = make(Samples(candidates[closest], used, summary))
     chosen_from.prepare(Scales.of(*chosen_from.feature_range(), summary))
     return kmeans_plusplus(chosen_from, n_clusters, random_state)
 

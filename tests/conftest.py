@@ -6,6 +6,7 @@ import os
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from sklearn.datasets import load_digits, load_sample_image, make_blobs
 from gpukmeans import KMeans, lloyd
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.csr_rows import SparseRows
-from gpukmeans.engine.protocol import Points
+from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.fixed_point import OwnScales, Scales, Weights
 
 # One example may have to start a pool of threads; the failing example is printed, not stored.
@@ -132,7 +133,7 @@ def make_points(device: str) -> Callable[..., tuple[Points, Scales]]:
     ) -> tuple[Points, Scales]:
         summary, used = (None, None) if weights is None else Weights.of(np.asarray(weights, np.float64))
         points = dispatch.make_points(
-            x, used, summary, device=devices.resolve(device), reused=reused, normalized=normalized
+            Samples(x, used, summary, reused=reused, normalized=normalized), device=devices.resolve(device)
         )
         return points, lloyd.prepare(points, *points.feature_range())
 
@@ -200,10 +201,11 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """on(cp, rows): from here on, fits run on the kernels of cp, in batches of some rows, at first of all."""
 
     def switch(cp: HostCuda, rows: int | None = None) -> None:
-        def make_points(x: Any, weights: Any = None, summary: Any = None, *, device: str, **how: Any) -> Points:
-            x = SparseRows(x) if issparse(x) else x
-            points = dispatch.on_gpu(cp, x, weights, summary, **how)
-            points.rows = rows or len(x)  # type: ignore[attr-defined]
+        def make_points(samples: Samples, *, device: str) -> Points:
+            if issparse(samples.x):
+                samples = replace(samples, x=SparseRows(samples.x))
+            points = dispatch.on_gpu(cp, samples)
+            points.rows = rows or samples.shape[0]  # type: ignore[attr-defined]
             return points
 
         monkeypatch.setattr(dispatch, "make_points", make_points)

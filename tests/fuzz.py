@@ -13,12 +13,11 @@ import pandas as pd
 import scipy.sparse as sp
 from hypothesis import strategies as st
 
-from gpukmeans import array_interop
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.combine.out_of_core import Batches
 from gpukmeans.engine.numpy.points import NumPyPoints
-from gpukmeans.exact.fixed_point import Weights
+from gpukmeans.engine.protocol import Samples
 
 
 def _blobs(rng, n, d):
@@ -198,22 +197,17 @@ def shared_out(monkeypatch: Any, count: int, rows: int) -> None:
     """From here on rows are shared out among so many NumPyPoints, or on kernels come in batches of so many."""
     make = dispatch.make_points
 
-    def make_points(x: Any, weights: Any = None, summary: Any = None, *, device: str, **how: Any) -> Any:
+    def make_points(samples: Samples, *, device: str) -> Any:
         if device != "cpu":
-            points = make(x, weights, summary, device=device, **how)
+            points = make(samples, device=device)
             if isinstance(points, Batches):
                 points.rows = rows
             return points
-        if array_interop.is_dask(x):
-            return make(x, weights, summary, device=device, **how)
-        n, d = x.shape
-        whole = summary or Weights.of_rows(n)
+        n = samples.shape[0]
         bounds = sorted({n * i // count for i in range(count + 1)})
         slices = [slice(a, b) for a, b in pairwise(bounds)]
-        parts = [
-            make(x[part], None if weights is None else weights[part], whole, device=device, **how) for part in slices
-        ]
+        parts = [make(samples.part(part), device=device) for part in slices]
         assert isinstance(parts[0], NumPyPoints)
-        return Parallel(parts, slices, d, whole, how.get("normalized", False))
+        return Parallel(parts, slices, samples)
 
     monkeypatch.setattr(dispatch, "make_points", make_points)

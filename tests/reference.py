@@ -28,7 +28,7 @@ def norm(x):
     return float(distances(x[None], np.zeros((1, len(x))))[0, 0])
 
 
-def unit(x):
+def normalized(x):
     """Rows brought to length one; one that is zero stays zero."""
     y = x * np.ldexp(1.0, np.clip(-np.frexp(np.abs(x).max(axis=1, keepdims=True))[1], -1022, 1022))
     length = np.sqrt(distances(y, np.zeros((1, x.shape[1]))))
@@ -74,7 +74,7 @@ class Reference:
 
     def __init__(self, x, weights=None, metric="euclidean"):
         self.cosine, x = metric == "cosine", np.asarray(x, np.float64)
-        self.x = unit(x) if self.cosine else x
+        self.x = normalized(x) if self.cosine else x
         w, self.shift = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64), 0
         if w.max() < 2.0**-100 or w.max() > 2.0**32 or math.fsum(w) > 2.0**32:
             self.shift = 30 - log2_up(w.max()) - log2_up(float(len(w)))
@@ -144,7 +144,7 @@ class Reference:
         return found, left
 
     def placed(self, mean, before):
-        return mean if not self.cosine else unit(mean[None])[0] if mean.any() else before
+        return mean if not self.cosine else normalized(mean[None])[0] if mean.any() else before
 
     def update(self, labels, centers):
         """The next centers, and which of them are settled."""
@@ -184,7 +184,7 @@ class Reference:
     def fit(self, centers, tol=1e-4, max_iter=300, dtype=np.float64, given=True):
         """Lloyd's iteration from centers (k, d), given or drawn: (centers, labels, inertia, iterations)."""
         centers, labels, self.relocated = np.array(centers, np.float64) + 0.0, None, False
-        centers = unit(centers) if self.cosine and given else centers
+        centers = normalized(centers) if self.cosine and given else centers
         for n_iter in range(1, max_iter + 1):  # noqa: B007
             labels, before = self.labels(centers), labels
             if before is not None and (labels == before).all():

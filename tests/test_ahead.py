@@ -19,6 +19,7 @@ from gpukmeans.engine import dispatch
 from gpukmeans.engine.csr_rows import SparseRows
 from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.seeding import kmeans_plusplus
 
@@ -28,7 +29,7 @@ CENTERS = X[:5].astype(np.float64)
 
 def batches(cp, rows, x=X, weights=None, **how):
     summary, used = (None, None) if weights is None else Weights.of(weights)
-    points = dispatch.on_gpu(cp, x, used, summary, **how)
+    points = dispatch.on_gpu(cp, Samples(x, used, summary, **how))
     points.rows = rows
     return points
 
@@ -130,7 +131,7 @@ def test_rows_sent_ahead_are_numpys(monkeypatch, kind, piece):
     summary, used = (None, None) if weights is None else Weights.of(weights)
     unit = "unit" in kind
     centers = CENTERS / 100 if unit else CENTERS
-    expected = steps(NumPyPoints(x, used, summary, normalized=unit), centers)
+    expected = steps(NumPyPoints(Samples(x, used, summary, normalized=unit)), centers)
     monkeypatch.setattr(gpu, "PIECE", piece)
     for rows in (200, 350, 699):
         assert steps(batches(HostCuda(seed=1), rows, x, weights, normalized=unit), centers) == expected
@@ -139,7 +140,7 @@ def test_rows_sent_ahead_are_numpys(monkeypatch, kind, piece):
 @pytest.mark.parametrize("forgotten", ["arrival", "pinned memory"])
 def test_a_wait_that_is_forgotten_shows(monkeypatch, forgotten):
     """The kernels', for rows to have arrived; the host's, for pinned memory to have been read."""
-    expected = steps(NumPyPoints(X))
+    expected = steps(NumPyPoints(Samples(X)))
     if forgotten == "arrival":
         monkeypatch.setattr(Stream, "wait_event", lambda stream, event: None)
     else:
@@ -161,7 +162,7 @@ def test_where_two_batches_do_not_fit_smaller_ones_follow(caplog):
     points = batches(cp, 350)
     with caplog.at_level(logging.INFO, "gpukmeans"):
         found = steps(points)
-    assert found == steps(NumPyPoints(X))
+    assert found == steps(NumPyPoints(Samples(X)))
     assert points.rows == 175
     assert len(caplog.records) == 1, "half as many rows twice take what all took"
     assert cp.peak_bytes <= 11 * 1024
@@ -191,7 +192,7 @@ FEW, TWO = X[:12], CENTERS[:2]
 
 
 def test_memory_may_run_out_at_any_allocation_of_batches(caplog):
-    expected = steps(NumPyPoints(FEW), TWO, 1)
+    expected = steps(NumPyPoints(Samples(FEW)), TWO, 1)
     caplog.set_level(logging.INFO, "gpukmeans")
     cp, at = Failing(build="fast", seed=1), 0
     while True:
@@ -213,7 +214,7 @@ def test_memory_may_run_out_at_any_allocation_of_batches(caplog):
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
 def test_an_interruption_leaves_nothing_behind(kind):
     """No memory, no current stream, and the same Points may go on."""
-    expected = NumPyPoints(FEW)
+    expected = NumPyPoints(Samples(FEW))
     lloyd.prepare(expected, *expected.feature_range())
     expected.assign(TWO)
     cp, at = Failing(build="fast", seed=1), 0

@@ -18,6 +18,7 @@ from gpukmeans import DeviceError, KMeans, lloyd
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.seeding import kmeans_plusplus
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -99,13 +100,13 @@ def test_memory_may_run_out_beside_rows_on_the_device():
             centers, _ = lloyd.update(points, scales, centers)
         return points.labels(), centers.tolist()
 
-    labels, centers = iterated(NumPyPoints(X))
+    labels, centers = iterated(NumPyPoints(Samples(X)))
     ran_out = 0
     for at in count(0, 2):
         cp = Failing(None)
         x = cp.asarray(X)
         cp.left = at
-        found = iterated(dispatch.on_gpu(cp, x))
+        found = iterated(dispatch.on_gpu(cp, Samples(x)))
         if cp.left is not None:
             break
         ran_out += 1

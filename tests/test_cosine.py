@@ -26,6 +26,7 @@ from gpukmeans.engine.cuda import points as cuda
 from gpukmeans.engine.numpy.normalized_rows import NormalizedRows
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.engine.protocol import Samples
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -180,14 +181,14 @@ def test_rows_that_are_made_when_asked_for_are_those_that_are_kept(monkeypatch, 
     if device != "cpu":
         return  # the GPU's are made as they arrive
     x = words(4500)
-    expected = [NumPyPoints(x, normalized=True, reused=reused) for reused in (True, False)]
+    expected = [NumPyPoints(Samples(x, normalized=True, reused=reused)) for reused in (True, False)]
     assert all(type(points._row_x) is np.ndarray for points in expected)
     model = KMeans(6, metric="cosine", random_state=0, device="cpu", max_iter=4)
     kept = bits(model.fit(x)), model.transform(x[:50]).tobytes()
     monkeypatch.setattr(csr_rows, "DENSE_BYTES", 0)
-    assert type(NumPyPoints(x, normalized=True)._row_x) is NormalizedRows
-    assert type(NumPyPoints(x[:, :3] + 1, normalized=True)._row_x) is np.ndarray, "few features will be sorted"
-    assert type(NumPyPoints(x[:, :3] + 1, normalized=True, reused=False)._row_x) is NormalizedRows
+    assert type(NumPyPoints(Samples(x, normalized=True))._row_x) is NormalizedRows
+    assert type(NumPyPoints(Samples(x[:, :3] + 1, normalized=True))._row_x) is np.ndarray, "few features will be sorted"
+    assert type(NumPyPoints(Samples(x[:, :3] + 1, normalized=True, reused=False))._row_x) is NormalizedRows
     for way in ("plain", "merge", "rows of 7", "2 threads"):
         with tuned(**ways[way]):
             assert (bits(model.fit(x)), model.transform(x[:50]).tobytes()) == kept, way
@@ -419,10 +420,10 @@ def test_kernels_make_numpys_rows(monkeypatch, build, dtype):
     """In one piece, and in several."""
     with np.errstate(over="ignore"):
         x = np.concatenate(list(odd_rows(5))).astype(dtype) if dtype[0] == "f" else words(300, 5)
-    expected = np.asarray(NumPyPoints(x, normalized=True)._row_x)
+    expected = np.asarray(NumPyPoints(Samples(x, normalized=True))._row_x)
     for most in (10**6, 5 * 70):
         monkeypatch.setattr(cuda, "UNITS", most)
-        points = cuda.CudaPoints(HostCuda(build=build, seed=1), x, normalized=True)
+        points = cuda.CudaPoints(HostCuda(build=build, seed=1), Samples(x, normalized=True))
         np.testing.assert_array_equal(points._x.get(), expected)
         np.testing.assert_array_equal(points.feature_range(), [-abs(expected).max(axis=0), abs(expected).max(axis=0)])
 

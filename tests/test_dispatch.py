@@ -14,6 +14,7 @@ import gpukmeans
 from gpukmeans import DeviceError, KMeans
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.protocol import Samples
 
 X = np.array([[0.0], [1.0], [9.0], [10.0]])
 
@@ -93,7 +94,7 @@ def fallbacks(caplog):
 
 def test_cpu(no_cupy):
     assert devices.resolve("cpu") == "cpu"
-    assert isinstance(dispatch.make_points(X, device="cpu"), NumPyPoints)
+    assert isinstance(dispatch.make_points(Samples(X), device="cpu"), NumPyPoints)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda import speculate
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Inertia, Weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -34,8 +35,10 @@ def blobs(n, d, k, seed=0, spread=3.0):
 def both(cp, x, weights=None, keep_on_device=False):
     """stay: whether the kernels' rows are on the device, and labels stay there."""
     summary, used = (None, None) if weights is None else Weights.of(weights)
-    found = CudaPoints(cp, cp.asarray(x) if keep_on_device else x, used, summary, keep_on_device=keep_on_device)
-    for points in (NumPyPoints(x, used, summary), found):
+    found = CudaPoints(
+        cp, Samples(cp.asarray(x) if keep_on_device else x, used, summary), keep_on_device=keep_on_device
+    )
+    for points in (NumPyPoints(Samples(x, used, summary)), found):
         yield points, lloyd.prepare(points, *points.feature_range())
 
 
@@ -154,7 +157,7 @@ def test_nothing_is_guessed_of_empty_clusters_of_large_data_or_of_batches(on, fa
 
 def guessing(cp):
     x = blobs(200, 3, 6)
-    points = CudaPoints(cp, x)
+    points = CudaPoints(cp, Samples(x))
     scales = lloyd.prepare(points, *points.feature_range())
     centers = x[:6]
     for _ in range(3):

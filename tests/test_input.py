@@ -17,6 +17,7 @@ from gpukmeans import KMeans
 from gpukmeans.engine.numpy.deduplicate import arrange
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.distance import LARGEST_MAGNITUDE
 from gpukmeans.exact.fixed_point import Weights
 
@@ -275,9 +276,9 @@ def test_points_hold_the_callers_memory(device, dtype):
     if device != "cpu":
         return  # a device has memory of its own
     x = np.zeros((100_000, 3), dtype)
-    points = NumPyPoints(x)
+    points = NumPyPoints(Samples(x))
     assert points._rows.x is x or np.shares_memory(points._rows.x, x)
-    points = NumPyPoints(x, *reversed(Weights.of(np.ones(len(x)))))
+    points = NumPyPoints(Samples(x, *reversed(Weights.of(np.ones(len(x))))))
     assert np.shares_memory(points._rows.x, x)
 
 
@@ -335,9 +336,9 @@ def long():
 def test_spans_reach_every_row_beyond_32_bits(device, long):
     if device != "cpu":
         return
-    points = NumPyPoints(long)
+    points = NumPyPoints(Samples(long))
     with tuned(chunk_rows=700_000_001):
-        cut = NumPyPoints(long)
+        cut = NumPyPoints(Samples(long))
     for spans in (cut._spans(LONG, 1), points._spans(LONG, 2**30)):
         assert spans[0].start == 0
         assert spans[-1].stop == LONG
@@ -349,7 +350,7 @@ def test_rows_beyond_32_bits_are_found(device, long):
     """A gather and a slice at the far end: indices are 64-bit."""
     if device != "cpu":
         return
-    points = NumPyPoints(long)
+    points = NumPyPoints(Samples(long))
     far = LONG - np.arange(1, 6)
     assert far.dtype == np.int64
     assert points._rows.exact(far).tolist() == [[1.0] * 5] * 3

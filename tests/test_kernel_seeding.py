@@ -12,6 +12,7 @@ from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda import seeding as seeds
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.seeding import kmeans_plusplus
 
@@ -28,7 +29,7 @@ def test_every_step_of_seeding_is_numpys(address, weighing):
     weights = WEIGHTS[weighing](np.random.default_rng(2), len(x))
     summary, used = (None, None) if weights is None else Weights.of(np.maximum(weights, 0.25).astype(np.float64))
     found = []
-    for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary)):
+    for points in (NumPyPoints(Samples(x, used, summary)), CudaPoints(address, Samples(x, used, summary))):
         lloyd.prepare(points, *points.feature_range())
         said = [points.total(None)]
         said.append(points.find([0, said[0] // 2, said[0] - 1]).tolist())
@@ -101,7 +102,7 @@ def test_seeding_leaves_out_no_row_that_a_candidate_takes(address, monkeypatch, 
     for k in (3, 12, 60, 300):  # 3 to 7 candidates at a time
         expected, found = (
             steps_of(monkeypatch, points, k, np.random.RandomState(k))
-            for points in (NumPyPoints(x), CudaPoints(address, x))
+            for points in (NumPyPoints(Samples(x)), CudaPoints(address, Samples(x)))
         )
         assert len(found[0]) == k - 1
         assert len(found[1]) == k
@@ -120,7 +121,8 @@ def test_limits_of_seeding_bear_rounding(address, monkeypatch):
                 x[i, j] = np.nextafter(x[i, j], candidate[j])
         draws = Drawn(1 - 2.0**-53, 0.5)
         expected, found = (
-            steps_of(monkeypatch, points, 3, draws) for points in (NumPyPoints(x), CudaPoints(address, x))
+            steps_of(monkeypatch, points, 3, draws)
+            for points in (NumPyPoints(Samples(x)), CudaPoints(address, Samples(x)))
         )
         assert found[2][1] == candidate.tolist()
         assert found == expected
@@ -134,7 +136,7 @@ def test_seeding_reads_only_rows_that_a_candidate_may_take(address, monkeypatch,
     x[:, 0] += 100 * blob
     own = address.asarray(x)
     draws = Drawn(0.9, 0.5, 0.5, 0.0)  # each blob has a center then; the last are in the first blob
-    expected = steps_of(monkeypatch, NumPyPoints(x), 5, draws)
+    expected = steps_of(monkeypatch, NumPyPoints(Samples(x)), 5, draws)
     others = [row for row in np.flatnonzero(blob > 0) if x[row].astype(float).tolist() not in expected[2]]
     assert len(others) == 297
     run, drawn = gpu.Gpu.run, []
@@ -147,7 +149,7 @@ def test_seeding_reads_only_rows_that_a_candidate_may_take(address, monkeypatch,
                 own[row : row + 1].set(np.array(expected[2][4:], np.float32))
 
     monkeypatch.setattr(gpu.Gpu, "run", change)
-    points = CudaPoints(address, own)
+    points = CudaPoints(address, Samples(own))
     assert steps_of(monkeypatch, points, 5, draws) == expected
     assert drawn.count("accept_least") == 4
 
@@ -160,7 +162,7 @@ def test_where_no_mass_is_left_the_host_goes_on(address, monkeypatch, weighing):
     summary, used = (None, None) if weights is None else Weights.of(weights + 1.0)
     expected, found = (
         steps_of(monkeypatch, points, 10, np.random.RandomState(1))
-        for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary))
+        for points in (NumPyPoints(Samples(x, used, summary)), CudaPoints(address, Samples(x, used, summary)))
     )
     assert found[2] == expected[2]
     assert found[0][:6] == [*expected[0][:5], 0]
@@ -176,7 +178,7 @@ def test_a_row_whose_mass_is_nothing_is_left(address, monkeypatch, near, far, we
     summary, used = Weights.of(np.where(np.arange(60) < 59, 1.0, weight))
     expected, found = (
         steps_of(monkeypatch, points, 8, np.random.RandomState(1))
-        for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary))
+        for points in (NumPyPoints(Samples(x, used, summary)), CudaPoints(address, Samples(x, used, summary)))
     )
     assert found[2] == expected[2]
     made = found[0].index(0)
@@ -188,7 +190,7 @@ def test_a_row_whose_mass_is_nothing_is_left(address, monkeypatch, near, far, we
 def test_the_device_goes_on_from_a_center_that_it_found(address, another):
     """Of which it knows the row, from which others are measured: not where another was looked up in between."""
     x = values("float64", 60, 3)
-    points = CudaPoints(address, x)
+    points = CudaPoints(address, Samples(x))
     lloyd.prepare(points, *points.feature_range())
     points.restart()
     points.total(None)
@@ -206,7 +208,7 @@ def test_seeding_waits_for_no_center(address, monkeypatch, weighing):
     x = values("float32", 2000, 3)
     weights = WEIGHTS[weighing](np.random.default_rng(2), len(x))
     summary, used = (None, None) if weights is None else Weights.of(weights + 1.0)
-    points = CudaPoints(address, x, used, summary)
+    points = CudaPoints(address, Samples(x, used, summary))
     lloyd.prepare(points, *points.feature_range())
     waits, get = [], gpu.Gpu.get
     monkeypatch.setattr(gpu.Gpu, "get", lambda self, array: waits.append(array) or get(self, array))

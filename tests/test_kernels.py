@@ -26,6 +26,7 @@ from gpukmeans.engine.cuda import points as cuda
 from gpukmeans.engine.cuda import seeding as seeds
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.fixed_point import Inertia, Weights
 from gpukmeans.seeding import kmeans_plusplus
@@ -117,7 +118,7 @@ def test_extremes_behind_the_last_whole_word_are_seen_to_the_bit(address, dtype,
     for value in (0.1, -0.1, 1.1):
         x = np.ones((1001, d), dtype)
         x[-1] = value
-        low, high = CudaPoints(address, x).feature_range()
+        low, high = CudaPoints(address, Samples(x)).feature_range()
         assert low.tolist() == x.min(axis=0).tolist()
         assert high.tolist() == x.max(axis=0).tolist()
 
@@ -133,13 +134,13 @@ def test_extents_are_numpys(address, dtype):
                 part = x[start : start + n].copy()
                 part.flat[place] = value
                 device[start : start + n].set(part)
-                low, high = CudaPoints(address, device[start : start + n]).feature_range()
+                low, high = CudaPoints(address, Samples(device[start : start + n])).feature_range()
                 assert np.array_equal(low, part.min(axis=0))
                 assert np.array_equal(high, part.max(axis=0))
                 if dtype != "uint8":
                     part.flat[place] = np.nan
                     device[start : start + n].set(part)
-                    assert np.isnan(CudaPoints(address, device[start : start + n]).feature_range()).all()
+                    assert np.isnan(CudaPoints(address, Samples(device[start : start + n])).feature_range()).all()
 
 
 def test_memory_orders_are_numpys(on, address):
@@ -179,7 +180,7 @@ def test_uncertain_points_are_decided(address):
     centers = x[::2].copy()
     centers[:, 1] += 1e-12
     found = []
-    for points in (NumPyPoints(x), CudaPoints(address, x)):
+    for points in (NumPyPoints(Samples(x)), CudaPoints(address, Samples(x))):
         lloyd.prepare(points, *points.feature_range())
         points.assign(centers)
         found.append((points.labels().tolist(), points.sums().tolist(), points.uncertain > 0))
@@ -191,7 +192,7 @@ def test_uncertain_points_are_decided(address):
 
 
 def labels_of(cp, x, centers):
-    points = CudaPoints(cp, x)
+    points = CudaPoints(cp, Samples(x))
     lloyd.prepare(points, *points.feature_range())
     points.assign(centers)
     return points.labels(), points.uncertain
@@ -270,11 +271,11 @@ def test_rows_may_begin_at_any_address(address, brute_labels, dtype, d):
         part = slice(first, first + n * d)
         x = whole[part].reshape(n, d)
         centers = x[5:40:5].astype(np.float64)
-        points = CudaPoints(address, address.asarray(whole)[part].reshape(n, d))
+        points = CudaPoints(address, Samples(address.asarray(whole)[part].reshape(n, d)))
         lloyd.prepare(points, *points.feature_range())
         points.assign(centers)
         np.testing.assert_array_equal(points.labels(), brute_labels(x, centers))
-        there = NumPyPoints(x)
+        there = NumPyPoints(Samples(x))
         lloyd.prepare(there, *there.feature_range())
         for held in (points, there):
             held.restart()
@@ -299,7 +300,7 @@ def test_farthest_locations_and_sums_without_them_are_numpys(address, own_sums):
     summary, used = Weights.of(np.arange(1.0, 161.0))
     centers = np.array([[1.0, 1.0], [2.0, 2.0]])
     found = []
-    for points in (NumPyPoints(x, used, summary), CudaPoints(address, x, used, summary)):
+    for points in (NumPyPoints(Samples(x, used, summary)), CudaPoints(address, Samples(x, used, summary))):
         scales = lloyd.prepare(points, *points.feature_range())
         points.assign(centers)
         far = points.farthest(centers, 30)
@@ -342,7 +343,7 @@ def test_no_order_of_threads_and_blocks_matters(on, seed):
 @pytest.mark.parametrize(("d", "k"), [(3, 4), (20, 30)])
 def test_an_iteration_moves_nothing_of_the_size_of_the_data(address, d, k):
     x = values("float32", 3000, d)
-    points = CudaPoints(address, x)
+    points = CudaPoints(address, Samples(x))
     scales = lloyd.prepare(points, *points.feature_range())
     centers = x[:k].astype(np.float64)
     points.assign(centers)
@@ -359,7 +360,7 @@ def test_an_iteration_takes_no_memory_of_the_size_of_the_data(address, d):
     """What is of that size is made once, by the second assignment at the latest."""
     n, k = 3000, 30
     x = values("float32", n, d)
-    points = CudaPoints(address, x)
+    points = CudaPoints(address, Samples(x))
     lloyd.prepare(points, *points.feature_range())
     centers = x[:k].astype(np.float64)
     for step in range(2):
@@ -381,7 +382,7 @@ def test_memory_that_runs_out_leaves_no_bounds(address, monkeypatch, brute_label
     path = x[:30] / 2 + rng.normal(0, 0.3, (4, 30, 20)).cumsum(axis=0)
     empty = gpu.Gpu.empty
     for there in count():
-        points, left = CudaPoints(address, x), [there]
+        points, left = CudaPoints(address, Samples(x)), [there]
         lloyd.prepare(points, *points.feature_range())
 
         def failing(*args, left=left):
@@ -408,14 +409,14 @@ def test_an_extent_waits_once(address, monkeypatch):
     crossings = []
     get = gpu.Gpu.get
     monkeypatch.setattr(gpu.Gpu, "get", lambda *args: crossings.append("get") or get(*args))
-    CudaPoints(address, values("float32", 300, 3)).feature_range()
+    CudaPoints(address, Samples(values("float32", 300, 3))).feature_range()
     assert crossings == ["get"]
 
 
 @pytest.mark.parametrize("d", [3, 20])
 def test_an_iteration_waits_once_for_the_device(address, monkeypatch, d):
     x = values("float32", 300, d)
-    points = CudaPoints(address, x)
+    points = CudaPoints(address, Samples(x))
     scales = lloyd.prepare(points, *points.feature_range())
     centers = x[:30].astype(np.float64)
     points.assign(centers)
@@ -518,7 +519,7 @@ def test_fits_on_a_gpu_are_numpys(machine):
     x = values("float32", 200, 3)
     expected = KMeans(4, random_state=0, device="cpu").fit(x)
     found = KMeans(4, random_state=0).fit(x)
-    assert isinstance(dispatch.make_points(x, device="cuda:0"), Batches)
+    assert isinstance(dispatch.make_points(Samples(x), device="cuda:0"), Batches)
     assert found.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
     assert found.predict(x).tobytes() == expected.labels_.tobytes()
     assert found.transform(x).tobytes() == expected.transform(x).tobytes()

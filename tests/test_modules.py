@@ -12,6 +12,7 @@ from host_cuda.runtime import HostCuda
 
 from gpukmeans.engine.cuda import compile as modules
 from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.protocol import Samples
 
 
 class Compiled(HostCuda):
@@ -28,7 +29,7 @@ class Compiled(HostCuda):
 
 
 def feature_range(cp):
-    low, high = CudaPoints(cp, np.array([[3.0], [-1.0], [7.0]])).feature_range()
+    low, high = CudaPoints(cp, Samples(np.array([[3.0], [-1.0], [7.0]]))).feature_range()
     assert (low[0], high[0]) == (-1.0, 7.0)
     return cp.compiled
 
@@ -51,7 +52,7 @@ def test_another_gpu_or_type_is_compiled_for(folder):
     feature_range(Compiled())
     assert feature_range(Compiled(capability="80")) == ["feature_range"]
     other = Compiled()
-    CudaPoints(other, np.array([[3], [7]], np.uint8)).feature_range()
+    CudaPoints(other, Samples(np.array([[3], [7]], np.uint8))).feature_range()
     assert other.compiled == ["feature_range"]
 
 

@@ -18,6 +18,7 @@ from gpukmeans import KMeans
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.engine.protocol import Samples
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -338,4 +339,4 @@ def test_one_points_serves_many_assignments(make_points, brute_labels, ways):
 def test_points_from_dispatch_are_the_default(device, blobs):
     """The helpers of this suite drive the same class that KMeans does."""
     if device == "cpu":
-        assert isinstance(dispatch.make_points(blobs[0], device="cpu"), NumPyPoints)
+        assert isinstance(dispatch.make_points(Samples(blobs[0]), device="cpu"), NumPyPoints)

@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, quantize
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
-from gpukmeans.exact.fixed_point import Weights
+from gpukmeans.engine.protocol import Samples
 
 rng = np.random.default_rng(0)
 X = rng.normal(50, 20, (601, 3)).astype(np.float32)
@@ -146,7 +146,7 @@ def test_parts_are_worked_on_at_the_same_time():
             return self.rows.stop - self.rows.start
 
     slices = [slice(0, 2), slice(2, 5), slice(5, 6)]
-    points = Parallel([*map(Part, slices)], slices, 1, Weights.of_rows(6), False)
+    points = Parallel([*map(Part, slices)], slices, Samples(np.zeros((6, 1))))
     assert points.assign(np.zeros((1, 1))) == points.n == 6
 
 

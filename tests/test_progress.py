@@ -120,8 +120,8 @@ def test_the_kernels_tell_the_same(monkeypatch):
         expected = model.fit(x).history_
     cp = HostCuda(seed=1)
 
-    def make_points(x, weights=None, summary=None, *, device, **how):
-        points = dispatch.on_gpu(cp, x, weights, summary, **how)
+    def make_points(samples, *, device):
+        points = dispatch.on_gpu(cp, samples)
         points.rows = 150  # of a batch
         return points
 

@@ -14,6 +14,7 @@ from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.engine.protocol import Samples
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def ready(points):
 def both(cp, x):
     """The kernels' Points, and NumPy's without any tricks."""
     with tuned(merge=False, arrange=False, scores=False, bounds=False, threads=1):
-        return ready(CudaPoints(cp, x))[0], ready(NumPyPoints(x))
+        return ready(CudaPoints(cp, Samples(x)))[0], ready(NumPyPoints(Samples(x)))
 
 
 def agree(found, expected):

@@ -15,6 +15,7 @@ from gpukmeans.engine import dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Inertia, Weights
 from gpukmeans.seeding import kmeans_parallel, kmeans_plusplus
 
@@ -26,17 +27,15 @@ def gpus():
     return as_cupy(*(HostCuda(build="fast", seed=i + 1) for i in range(3)))
 
 
-def numpy_parts(rows, x, weights=None, summary=None):
+def numpy_parts(rows, samples):
     """Parts of so many rows, each NumPy's."""
-    bounds = [*range(0, len(x), rows), len(x)]
-    summary = summary or Weights.of_rows(len(x))
+    bounds = [*range(0, len(samples.x), rows), len(samples.x)]
     slices = [slice(a, b) for a, b in pairwise(bounds)]
-    parts = [NumPyPoints(x[part], None if weights is None else weights[part], summary) for part in slices]
-    return Parallel(parts, slices, x.shape[1], summary, False)
+    return Parallel([NumPyPoints(samples.part(part)) for part in slices], slices, samples)
 
 
-def in_batches(rows, gpus, x, *weighed):
-    points = dispatch.on_gpu(gpus, x, *weighed)
+def in_batches(rows, gpus, *samples):
+    points = dispatch.on_gpu(gpus, Samples(*samples))
     points.rows = rows
     return points
 
@@ -44,10 +43,13 @@ def in_batches(rows, gpus, x, *weighed):
 WAYS = {
     **{f"batches of {rows}": partial(in_batches, rows) for rows in (120, 50, 11)},
     **{
-        f"{count} GPUs": lambda gpus, *x, count=count: dispatch.on_gpus(gpus, list(range(count)), *x)
+        f"{count} GPUs": lambda gpus, *x, count=count: dispatch.on_gpus(gpus, list(range(count)), Samples(*x))
         for count in (2, 3)
     },
-    **{f"NumPy's, {rows} rows each": lambda gpus, *x, rows=rows: numpy_parts(rows, *x) for rows in (120, 50, 7)},
+    **{
+        f"NumPy's, {rows} rows each": lambda gpus, *x, rows=rows: numpy_parts(rows, Samples(*x))
+        for rows in (120, 50, 7)
+    },
 }
 
 
@@ -65,7 +67,7 @@ def test_every_step_is_that_of_all_rows(made, own_sums, d, weighed):
     summary, used = Weights.of(np.arange(1.0, 121.0)) if weighed == "weighed" else (None, None)
     centers = np.repeat([[1.0], [2.0], [99.0]], d, axis=1)
     found = []
-    for points in (NumPyPoints(x, used, summary), made(x, used, summary)):
+    for points in (NumPyPoints(Samples(x, used, summary)), made(x, used, summary)):
         scales = lloyd.prepare(points, *points.feature_range())
         steps = [points.assign(centers), points.labels().tolist(), points.sums().tolist()]
         for m in (1, 3, 40):
@@ -125,7 +127,7 @@ def test_what_is_true_of_a_part_may_not_be_of_all(monkeypatch, case, init):
     x = PARTS[case]
     parameters = {"n_clusters": 5, "init": init, "random_state": 0, "n_init": 3, "device": "cpu"}
     expected = KMeans(**parameters).fit(x)
-    monkeypatch.setattr(dispatch, "make_points", lambda x, *weighed, **how: numpy_parts(20, x, *weighed))
+    monkeypatch.setattr(dispatch, "make_points", lambda samples, *, device: numpy_parts(20, samples))
     for scores in (True, False):
         with tuned(scores=scores):
             found = KMeans(**parameters).fit(x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -15,6 +17,7 @@ from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.numpy import rows
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Weights
 
 
@@ -207,8 +210,8 @@ def test_on_a_device_rows_become_dense_a_piece_at_a_time(monkeypatch, batch):
             most = max(most, len(self))
             return super().__array__(dtype, copy)
 
-    def make_points(x, weights=None, summary=None, *, device, **how):
-        points = dispatch.on_gpu(cp, Watched(x), weights, summary, **how)
+    def make_points(samples, *, device):
+        points = dispatch.on_gpu(cp, replace(samples, x=Watched(samples.x)))
         points.rows = batch
         return points
 
@@ -232,7 +235,7 @@ def test_points_on_sparse_rows_answer_as_on_an_array(device, own_sums):
         return
     x = matrix(900, 12, whole=True)
     summary, weights = Weights.of(np.random.default_rng(2).integers(1, 5, 900).astype(float))
-    both = [NumPyPoints(form, weights, summary) for form in (x.toarray(), SparseRows(x))]
+    both = [NumPyPoints(Samples(form, weights, summary)) for form in (x.toarray(), SparseRows(x))]
     cluster_ranges = [points.feature_range() for points in both]
     np.testing.assert_array_equal(*cluster_ranges)
     scales, _ = (

@@ -16,6 +16,7 @@ from gpukmeans.engine.cuda import compile as modules
 from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda import launch_plans
 from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.certificate import U32, Frame
 
 DTYPES = ["uint8", "float16", "float32", "float64"]
@@ -162,7 +163,7 @@ SEARCHES = [
 
 
 def labels_of(cp, x, centers):
-    points = CudaPoints(cp, x)
+    points = CudaPoints(cp, Samples(x))
     lloyd.prepare(points, *points.feature_range())
     points.assign(centers)
     return points.labels(), points.uncertain
@@ -206,7 +207,7 @@ def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeyp
 def test_few_rows_are_left_to_d(capability):
     """Of noise in many features, in any iteration: tensor cores no more than float32's multiply-adds."""
     x = np.random.default_rng(1).normal(size=(500, 512)).astype(np.float32)
-    points = CudaPoints(HostCuda(build="fast", seed=1, capability=capability), x)
+    points = CudaPoints(HostCuda(build="fast", seed=1, capability=capability), Samples(x))
     scales = lloyd.prepare(points, *points.feature_range())
     centers = x[:60].astype(np.float64)
     for _ in range(4):
@@ -281,7 +282,7 @@ def test_centers_that_overflow_float16_are_compared_otherwise(brute_labels, reac
     """Or by D alone, and the next ones again on tensor cores."""
     cp = HostCuda(build="fast", capability="90")
     x = np.random.default_rng(0).uniform(-1, 1, (50, 20))
-    points = CudaPoints(cp, x)
+    points = CudaPoints(cp, Samples(x))
     lloyd.prepare(points, *points.feature_range())
     for centers, kernel in ((x[:40], "assign_tensor"), (x[:40] * reach, used), (x[:40] / 2, "assign_tensor")):
         cp.launches.clear()

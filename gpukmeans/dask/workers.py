@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, cast
@@ -20,37 +21,29 @@ from gpukmeans import array_interop
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.numpy.tuning import tuned
-from gpukmeans.engine.protocol import Known, Points
+from gpukmeans.engine.protocol import Known, Points, Samples
 from gpukmeans.errors import DeviceError, describe_error
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints, Weights
+from gpukmeans.exact.fixed_point import Ints
 
 
-def make_points(
-    x: Any,
-    weights: Floats | Ints | None = None,
-    summary: Weights | None = None,
-    *,
-    device: str,
-    reused: bool = True,
-    normalized: bool = False,
-) -> Points:
-    """The Points for a Dask array x (n, d): on the workers, if this process has a client of a cluster, or else here.
+def make_points(samples: Samples, *, device: str) -> Points:
+    """The Points for samples in a Dask array: on the workers, if this process has a client of a cluster, or else here.
 
-    device: as the user said it; what it means, every worker finds for itself. See NumPyPoints for the others.
+    device: as the user said it; what it means, every worker finds for itself.
     """
-    whole = summary or Weights.of_rows(len(x))
-    how: dict[str, Any] = {"summary": whole, "device": device, "reused": reused, "normalized": normalized}
+    x, weights = samples.x, samples.weights
+    known = replace(samples, x=None, weights=None, summary=samples.all_weights)  # what every part knows
     client = _client()
     calls: list[Callable[..., Any]]
     if client is None:
         slices = [slice(0, len(x))]
-        calls = [partial(_of, Part(x.compute(), weights, **how))]
+        calls = [partial(_of, WorkerPoints(x.compute(), weights, known, device))]
     else:
         x = _shared_out(x, len(client.scheduler_info(n_workers=-1)["workers"]))
         slices = [slice(a, b) for a, b in pairwise(accumulate(x.chunks[0], initial=0))]
-        calls = _on_workers(client, x, [None if weights is None else weights[rows] for rows in slices], how)
-    return Parallel([cast(Points, Remote(call)) for call in calls], slices, x.shape[1], whole, normalized)
+        calls = _on_workers(client, x, [None if weights is None else weights[rows] for rows in slices], known, device)
+    return Parallel([cast(Points, RemotePoints(call)) for call in calls], slices, samples)
 
 
 def _client() -> Any:
@@ -82,14 +75,17 @@ def _itself(rows: Any) -> Any:
     return rows
 
 
-def _on_workers(client: Any, x: Any, ws: list[Any], how: dict[str, Any]) -> list[Callable[..., Any]]:
-    """What calls the `Part` of each chunk of x, with its weights, on the worker where the chunk is made."""
+def _on_workers(client: Any, x: Any, ws: list[Any], known: Samples, device: str) -> list[Callable[..., Any]]:
+    """What calls the `WorkerPoints` of each chunk of x, with its weights, on the worker where the chunk is made."""
     chunks = client.compute(x.to_delayed().ravel().tolist())
     ws = [w if w is None else client.scatter(w, hash=False) for w in ws]
-    parts = [client.submit(Part, chunk, w, **how, actor=True, pure=False) for chunk, w in zip(chunks, ws, strict=True)]
+    parts = [
+        client.submit(WorkerPoints, chunk, w, known, device, actor=True, pure=False)
+        for chunk, w in zip(chunks, ws, strict=True)
+    ]
     try:
         with _workers_lost(), _making_room():
-            return [Away(actor) for actor in client.gather(parts)]
+            return [ActorProxy(actor) for actor in client.gather(parts)]
     finally:
         # An exception that a worker raised would keep all of this: the client has it, and it has this frame.
         for future in (*chunks, *ws, *parts):
@@ -113,17 +109,14 @@ def _making_room() -> Iterator[None]:
         rejoin()
 
 
-class Part:
-    """Points of rows x (n, d) on the device of the machine that this is made on, the current one while it works."""
+class WorkerPoints:
+    """Points of rows x (n, d) with these weights on the device of the machine that this is made on, the current one
+    while it works. known: the rest of their `Samples`."""
 
-    def __init__(
-        self, x: Any, weights: Floats | Ints | None, summary: Weights, device: str, reused: bool, normalized: bool
-    ) -> None:
-        self._device, self._reused = devices.resolve(device, array_interop.gpu_of(x)), reused
+    def __init__(self, x: Any, weights: Floats | Ints | None, known: Samples, device: str) -> None:
+        self._device, self._reused = devices.resolve(device, array_interop.gpu_of(x)), known.reused
         with devices.on(self._device), _threads_of_worker():
-            self._points = dispatch.make_points(
-                x, weights, summary, device=self._device, reused=reused, normalized=normalized
-            )
+            self._points = dispatch.make_points(replace(known, x=x, weights=weights), device=self._device)
 
     def call(self, name: str, *args: Any, proposed: Floats | None = None, **how: Any) -> Any:
         """What a method of the Points answers, once these candidates are proposed, if any; or an attribute says."""
@@ -139,7 +132,7 @@ class Part:
             return self._points.assign(centers), self._points.sums() if self._reused else None
 
 
-def _of(part: Part, name: str, *args: Any, **how: Any) -> Any:
+def _of(part: WorkerPoints, name: str, *args: Any, **how: Any) -> Any:
     return getattr(part, name)(*args, **how)
 
 
@@ -157,8 +150,8 @@ def _threads_of_worker() -> Iterator[None]:
             yield
 
 
-class Remote:
-    """A `Part` as a Points, in as few calls as may be. call(name, ...): calls a method of the part."""
+class RemotePoints:
+    """A `WorkerPoints` as a Points, in as few calls as may be. call(name, ...): calls a method of the part."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
@@ -193,9 +186,9 @@ class Remote:
         return self._call("call", name, *args, proposed=proposed, **how)
 
 
-class Away:
-    """Calls methods of a `Part` on a worker, by its actor, which goes with this. Dask would keep it, and the rows,
-    until Python happens to collect garbage here, since an actor's calls are part of a cycle."""
+class ActorProxy:
+    """Calls methods of a `WorkerPoints` on a worker, by its actor, which goes with this. Dask would keep it, and the
+    rows, until Python happens to collect garbage here, since an actor's calls are part of a cycle."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor

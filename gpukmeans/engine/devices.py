@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 
 from gpukmeans.engine import nvml
 from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.errors import DeviceError, describe_error
 
 logger = logging.getLogger("gpukmeans")
@@ -153,7 +154,7 @@ def _why_no_kernel(gpu: int) -> str | None:
 
     try:
         with cupy.cuda.Device(gpu):
-            CudaPoints(cupy, np.zeros((1, 1))).feature_range()
+            CudaPoints(cupy, Samples(np.zeros((1, 1)))).feature_range()
     except MemoryError:
         raise
     except Exception as error:

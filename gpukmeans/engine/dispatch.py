@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,85 +18,55 @@ from gpukmeans.engine.cuda.device import Ahead
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.devices import gpus
 from gpukmeans.engine.numpy.points import NumPyPoints
-from gpukmeans.engine.protocol import Points
-from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints, Weights
+from gpukmeans.engine.protocol import Points, Samples
 
 # Values of a part of the data, at least: one GPU has done with a million pixels before another could be asked.
 PART = 2**22
 
 
-def make_points(
-    x: Any,
-    weights: Floats | Ints | None = None,
-    summary: Weights | None = None,
-    *,
-    device: str,
-    reused: bool = True,
-    normalized: bool = False,
-    distinct: bool = False,
-) -> Points:
-    """The Points for x (n, d), an array or a CSR matrix, on a device that `resolve` returned; see NumPyPoints
-    for the other arguments."""
-    if issparse(x):
-        x = rows_of(x)
+def make_points(samples: Samples, *, device: str) -> Points:
+    """The Points for these samples, on a device that `devices.resolve` returned."""
+    if issparse(samples.x):
+        samples = replace(samples, x=rows_of(samples.x))
     if device == "cpu":
-        return NumPyPoints(x, weights, summary, reused, normalized, distinct)
+        return NumPyPoints(samples)
     import cupy
 
-    numbers = gpus(device)[: max(1, min(len(x), x.size // PART))]
-    if len(numbers) == 1:
-        return on_gpu(cupy, x, weights, summary, reused, normalized)
-    return on_gpus(cupy, numbers, x, weights, summary, reused, normalized)
+    n, d = samples.shape
+    numbers = gpus(device)[: max(1, min(n, n * d // PART))]
+    return on_gpu(cupy, samples) if len(numbers) == 1 else on_gpus(cupy, numbers, samples)
 
 
-def on_gpu(
-    cp: Any,
-    x: Any,
-    weights: Floats | Ints | None = None,
-    summary: Weights | None = None,
-    reused: bool = True,
-    normalized: bool = False,
-    part: slice | None = None,
-) -> Batches:
-    """CudaPoints for x (n, d) on the current GPU, of all rows or, where memory is short, of batches; cp: CuPy.
+def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
+    """CudaPoints on the current GPU, of all rows or, where memory is short, of batches; cp: CuPy.
 
     part: of which rows, all unless told; the others are somewhere else.
     """
-    whole = summary or Weights.of_rows(len(x))
-    there = isinstance(x, cp.ndarray) and part is None
-    first, end = (0, len(x)) if part is None else (part.start, part.stop)
-    answer = cp.asarray if there else np.asarray
-
-    beside = Ahead(cp)
+    there = isinstance(samples.x, cp.ndarray) and part is None
+    first, end = (0, samples.shape[0]) if part is None else (part.start, part.stop)
+    prefetch = Ahead(cp)
 
     def make(rows: slice, ahead: bool) -> CudaPoints:
         rows = slice(first + rows.start, first + rows.stop)
         single_batch = rows == slice(first, end)
-        w = None if weights is None else weights[rows]
         return CudaPoints(
-            cp, x[rows], w, whole, reused, there and single_batch, normalized, beside if ahead else None, single_batch
+            cp,
+            samples.part(rows),
+            keep_on_device=there and single_batch,
+            ahead=prefetch if ahead else None,
+            single_batch=single_batch,
         )
 
-    return Batches(make, end - first, x.shape[1], whole, answer=answer, normalized=normalized, reused=reused)
+    return Batches(make, end - first, samples, answer=cp.asarray if there else np.asarray)
 
 
-def on_gpus(
-    cp: Any,
-    numbers: list[int],
-    x: Any,
-    weights: Floats | Ints | None = None,
-    summary: Weights | None = None,
-    reused: bool = True,
-    normalized: bool = False,
-) -> Points:
-    """The same on several GPUs, each with as many rows. If x is on one, that is the current one."""
-    n, d = x.shape
-    whole = summary or Weights.of_rows(n)
-    there = isinstance(x, cp.ndarray)
+def on_gpus(cp: Any, numbers: list[int], samples: Samples) -> Points:
+    """The same on several GPUs, each with as many rows. If the rows are on one, that is the current one."""
+    n = samples.shape[0]
+    there = isinstance(samples.x, cp.ndarray)
     if there:
         # Other GPUs' streams do not wait for what makes x, nor for what CuPy would make of it to copy it.
-        x = cp.ascontiguousarray(x)
+        samples = replace(samples, x=cp.ascontiguousarray(samples.x))
         cp.cuda.get_current_stream().synchronize()
     streams: dict[int, Any] = {}
 
@@ -110,5 +81,5 @@ def on_gpus(
 
     bounds = [n * i // len(numbers) for i in range(len(numbers) + 1)]
     slices = [slice(a, b) for a, b in pairwise(bounds)]
-    parts = [on_gpu(cp, x, weights, whole, reused, normalized, rows) for rows in slices]
-    return Parallel(parts, slices, d, whole, normalized, enter, cp.asarray if there else np.asarray)
+    parts = [on_gpu(cp, samples, rows) for rows in slices]
+    return Parallel(parts, slices, samples, enter, cp.asarray if there else np.asarray)

@@ -17,7 +17,7 @@ A new device is one more class with these methods, and one more line in dispatch
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,41 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, Weights
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The rows that a Points is made of, and what is known of them.
+
+    x: (n, d), an array or a CSR matrix of uint8, float16, float32 or float64, on the host or a GPU. It is never
+    written to.
+    weights: (n,) positive, as `Weights.of` returns them, with that summary; None for ones.
+    summary: of the weights of all rows, of which these may be some; None for ones, these being all.
+    normalized: whether the engine is to bring the rows to length one, for metric="cosine".
+    reused: whether one assignment follows another. If not, nothing is done that pays off over iterations.
+    distinct: whether no two rows are equal and none will be seeds, so that sorting them gains nothing.
+    """
+
+    x: Any
+    weights: Floats | Ints | None = None
+    summary: Weights | None = None
+    normalized: bool = False
+    reused: bool = True
+    distinct: bool = False
+
+    @property
+    def all_weights(self) -> Weights:
+        """The summary, that of ones where there is none."""
+        return self.summary or Weights.of_rows(self.x.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.x.shape
+
+    def part(self, rows: slice) -> Samples:
+        """Some of the rows, with the summary of all."""
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(self, x=self.x[rows], weights=weights, summary=self.all_weights)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.protocol import Farthest, Known
+from gpukmeans.engine.protocol import Farthest, Known, Samples
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Weights
+from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales
 
 Result = TypeVar("Result")
 
@@ -22,13 +22,14 @@ Result = TypeVar("Result")
 class Sharded(ABC):
     """The methods of Points that need nothing of the parts but their answers.
 
-    weights: of all rows, as the parts know it.
+    n: how many of the samples' rows are the parts'.
     """
 
     integral = False  # as far as is known
 
-    def __init__(self, n: int, d: int, weights: Weights, normalized: bool) -> None:
-        self.n, self.d, self.weights, self.normalized = n, d, weights, normalized
+    def __init__(self, n: int, samples: Samples) -> None:
+        self.n, self.d = n, samples.shape[1]
+        self.weights, self.normalized = samples.all_weights, samples.normalized
 
     @abstractmethod
     def _each(self, work: Callable[[Any, slice], Result], uses: str = "", changes: str = "") -> list[Result]:

@@ -14,29 +14,26 @@ from typing import Any
 import numpy as np
 
 from gpukmeans.engine.combine.base import Result, Sharded
-from gpukmeans.engine.protocol import Points
+from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints, Scales, Weights
+from gpukmeans.exact.fixed_point import Ints, Scales
 from gpukmeans.threads import run
 
 
 class Parallel(Sharded):
-    """parts: Points of the slices of the rows, one after another, which know the weights of all and not of each other.
-    enter(i): the context that part i is used in, by any thread, one at a time. answer: where an array of the host
-    belongs, if it is an answer of size n.
+    """parts: Points of the slices of the samples' rows, one after another. enter(i): the context that part i is used
+    in, by any thread, one at a time. answer: where an array of the host belongs, if it is an answer of size n.
     """
 
     def __init__(
         self,
         parts: Sequence[Points],
         slices: list[slice],
-        d: int,
-        weights: Weights,
-        normalized: bool,
+        samples: Samples,
         enter: Callable[[int], AbstractContextManager] = nullcontext,
         answer: Callable[[Any], Any] = lambda array: array,
     ) -> None:
-        super().__init__(slices[-1].stop, d, weights, normalized)
+        super().__init__(slices[-1].stop, samples)
         self._parts, self._slices, self._enter, self._answer = parts, slices, enter, answer
         self._totals: list[int] = []
 

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.combine.base import Result, Sharded
-from gpukmeans.engine.protocol import Points, State
+from gpukmeans.engine.protocol import Points, Samples, State
 from gpukmeans.errors import DeviceError
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints, Scales, Weights
+from gpukmeans.exact.fixed_point import Ints, Scales
 
 logger = logging.getLogger("gpukmeans")
 
@@ -52,8 +52,8 @@ class Batch(Points, Protocol):
 
 
 class Batches(Sharded):
-    """make(rows, ahead): Points of a slice of the n rows, which weigh what the summary of all says; if ahead, their
-    rows are sent at once, while the device works on others. lasting: whether one pass follows another.
+    """make(rows, ahead): Points of a slice of the n rows; if ahead, their rows are sent at once, while the device works
+    on others.
 
     Answers of size n are the only batch's, or, of several, `answer` of an array on the host.
     """
@@ -62,15 +62,12 @@ class Batches(Sharded):
         self,
         make: Callable[[slice, bool], Batch],
         n: int,
-        d: int,
-        weights: Weights,
+        samples: Samples,
         answer: Callable[[NDArray[Any]], Any] = lambda array: array,
-        normalized: bool = False,
-        reused: bool = True,
     ) -> None:
-        super().__init__(n, d, weights, normalized)
+        super().__init__(n, samples)
         self.rows = n  # of a batch
-        self._make, self._answer, self._reused = make, answer, reused
+        self._make, self._answer, self._reused = make, answer, samples.reused
         self._held: Batch | None = None  # all rows, while they are one batch
         self._next: tuple[slice, Batch] | None = None  # sent ahead
         self._decided = 0
@@ -79,7 +76,7 @@ class Batches(Sharded):
         # What rows remember, while they are not held.
         self._k = 0
         self._labels: NDArray[np.int32] | None = None
-        self._sums: Ints = np.zeros((0, d + 1), np.int64)
+        self._sums: Ints = np.zeros((0, self.d + 1), np.int64)
         self._closest_dist_sq: Floats | None = None
         # Whether `closest_dist_sq` is known of all rows, and not of some
         # (test_batches.test_batches_of_any_size_give_the_same_answer fails if some will do).

@@ -18,10 +18,10 @@ from gpukmeans.engine.cuda import seeding
 from gpukmeans.engine.cuda.device import BLOCK, SHARED, Ahead, Gpu
 from gpukmeans.engine.cuda.seeding import Seeds
 from gpukmeans.engine.cuda.speculate import Bounds, Labels, Rows
-from gpukmeans.engine.protocol import Farthest, Known, State
+from gpukmeans.engine.protocol import Farthest, Known, Samples, State
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, Weights, about_zero
+from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, about_zero
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 
@@ -33,33 +33,29 @@ UNITS = 2**23
 
 
 class CudaPoints:
-    """x (n, d) of dtype uint8, float16, float32 or float64, in host memory or on the device, where it is used in
-    place; see NumPyPoints for the rest.
+    """Samples in host memory, or on the device, where their rows are used in place.
 
-    cp: CuPy, or what stands in its place. stay: whether answers of size n stay on the device. unit: whether to bring
-    the rows to length one; they are float64 then, and made on the device as they arrive. ahead: sends all rows now, on
-    its stream, to be there for whoever calls `begin` first; else they are sent when they are first asked for. alone:
-    whether these are all rows of this device; a batch of several is made anew for each pass, and keeps no bounds for
-    the next.
+    cp: CuPy, or what stands in its place. keep_on_device: whether answers of size n stay on the device. ahead: sends
+    all rows now, on its stream, to be there for whoever calls `begin` first; else they are sent when they are first
+    asked for. single_batch: whether these are all rows of this device; a batch of several is made anew for each pass,
+    and keeps no bounds for the next. Normalized rows are float64, and made on the device as they arrive.
     """
 
     def __init__(
         self,
         cp: Any,
-        x: Any,
-        weights: Floats | Ints | None = None,
-        summary: Weights | None = None,
-        reused: bool = True,
+        samples: Samples,
+        *,
         keep_on_device: bool = False,
-        normalized: bool = False,
         ahead: Ahead | None = None,
         single_batch: bool = True,
     ) -> None:
+        x, weights, normalized = samples.x, samples.weights, samples.normalized
         self.n, self.d = x.shape
         self.normalized = normalized
         self._dtype = np.dtype(np.float64) if normalized else x.dtype
         self.integral = self._dtype == np.uint8
-        self.weights = summary or Weights.of_rows(self.n)
+        self.weights = samples.all_weights
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
         weighed = (f"-DWEIGHT_KIND={kind}",)
         more = {
@@ -70,13 +66,8 @@ class CudaPoints:
         }
         options = (f"-DX_KIND={X_KINDS[self._dtype.name]}",)
         self._gpu = Gpu(cp, options, more, ahead.launched if ahead else None)
-        self._given, self._reused, self._keep_on_device, self._ahead, self._single_batch = (
-            x,
-            reused,
-            keep_on_device,
-            ahead,
-            single_batch,
-        )
+        self._given, self._reused = x, samples.reused
+        self._keep_on_device, self._ahead, self._single_batch = keep_on_device, ahead, single_batch
         with self._gpu, ahead or nullcontext():
             self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not normalized else None
             self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)

@@ -27,10 +27,10 @@ from gpukmeans.engine.numpy.seeding_distances import (
     Potentials,
 )
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
-from gpukmeans.engine.protocol import Farthest, Known
+from gpukmeans.engine.protocol import Farthest, Known, Samples
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, squared_distance
-from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, Weights, about_zero
+from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, about_zero
 from gpukmeans.threads import run, thread_count
 
 # Up to this many multiplications, computing every D takes fewer microseconds than scoring does.
@@ -57,36 +57,23 @@ _ROWS = 2**16
 
 
 class NumPyPoints:
-    """x (n, d) of dtype uint8, float16, float32 or float64; copied only where small or rearranged. Sparse
-    rows are neither.
+    """Samples in host memory; their rows are copied only where small or rearranged. Sparse rows are neither."""
 
-    weights: (n,) as `Weights.of` returns them, with that summary; None for ones.
-    lasting: False for a single assignment, where nothing that pays off over iterations can.
-    unit: whether to bring the rows to length one.
-    distinct: whether no two rows are equal and none will be seeds, so that sorting them gains nothing.
-    """
-
-    def __init__(
-        self,
-        x: NDArray[Any] | SparseRows,
-        weights: Floats | Ints | None = None,
-        summary: Weights | None = None,
-        reused: bool = True,
-        normalized: bool = False,
-        distinct: bool = False,
-    ) -> None:
-        self.n, self.d = x.shape
-        self.normalized = normalized
-        self.weights = summary or Weights.of_rows(self.n)
+    def __init__(self, samples: Samples) -> None:
+        x, weights = samples.x, samples.weights
+        self.n, self.d = samples.shape
+        self.normalized, self._reused = samples.normalized, samples.reused
+        self.weights = samples.all_weights
         self.uncertain = 0  # points that scores left to D, over all assignments
         # The caller's rows, and the rows worked on: the same, or rearranged by `prepare`.
-        self._row_x: NDArray[Any] | SparseRows | NormalizedRows = normalized_rows(x, reused) if normalized else x
+        self._row_x: NDArray[Any] | SparseRows | NormalizedRows = (
+            normalized_rows(x, self._reused) if self.normalized else x
+        )
         self._row_weights = weights
-        self._rows = Rows(self._row_x, weights, once=not reused)
+        self._rows = Rows(self._row_x, weights, once=not self._reused)
         self._position: NDArray[np.int32] | None = None
         self._copies: NDArray[Any] | None = None  # how many of the caller's rows each is, if not one
-        self._reused = reused
-        self._fewest = math.inf if distinct else FEWEST_ROWS
+        self._fewest = math.inf if samples.distinct else FEWEST_ROWS
         self._tuning = tuning.current()
         self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
         self._lock = threading.Lock()

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.image.color_space import Levels, oklab_tables, to_points
 from gpukmeans.image.numpy.colors import MOST_COUNTED, NumPyColors
@@ -60,7 +61,7 @@ class CudaColors:
     def nearest(self, palette: Levels, space: str) -> Any:
         if palette.shape[1] == 4:
             return self._on_host().nearest(palette, space)
-        held = CudaPoints(self._gpu.cp, self.points(space), reused=False, keep_on_device=True)
+        held = CudaPoints(self._gpu.cp, Samples(self.points(space), reused=False), keep_on_device=True)
         held.feature_range()
         held.assign(to_points(palette, space).astype(np.float64))
         return held.labels()

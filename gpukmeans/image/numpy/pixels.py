@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import array_interop
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.image.color_space import Levels
 from gpukmeans.threads import run, thread_count
 
@@ -233,7 +234,7 @@ def nearest(points: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.int32]:
     from gpukmeans.engine import dispatch  # which imports this module
 
     exact = points.astype(np.float32) if points.dtype == np.uint16 else points
-    held = dispatch.make_points(exact, device="cpu", reused=False)
+    held = dispatch.make_points(Samples(exact, reused=False), device="cpu")
     held.feature_range()
     held.assign(palette.astype(np.float64))
     return held.labels()

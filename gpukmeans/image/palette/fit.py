@@ -16,7 +16,7 @@ import numpy as np
 
 from gpukmeans import array_interop, cluster_means, lloyd
 from gpukmeans.engine import devices, dispatch
-from gpukmeans.engine.protocol import Points
+from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.distance import Floats, squared_distance
 from gpukmeans.exact.fixed_point import Scales
 from gpukmeans.image.color_space import Levels, to_colors, to_points
@@ -79,7 +79,7 @@ def find(
     with one_blas_thread(), devices.on(device):
         points = colors.points(space)
         summary, weights = colors.weighed()
-        held = dispatch.make_points(points, weights, summary, device=device, distinct=True)
+        held = dispatch.make_points(Samples(points, weights, summary, distinct=True), device=device)
         low, high = held.feature_range()
         if init is None:
             grids = Grids(points, colors.weights, low, high, colors.unit, device)
