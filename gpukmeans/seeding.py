@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpukmeans.engine.protocol import Points, Samples
+from gpukmeans.engine.protocol import Points, Samples, Seeding
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales, Weights, power_for
 from gpukmeans.random_state import seeded
@@ -53,23 +53,23 @@ def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.Ran
     trials = 2 + int(math.log(n_clusters))
     first = random_state.random_sample()
     draws = random_state.random_sample((n_clusters - 1, trials))
-    begun, weight, farthest = _begin(points, first)
-    added, farthest = points.accept_drawn(draws, farthest)
     centers = np.empty((n_clusters, points.d))
-    made = 1 + len(added)
-    centers[:made] = np.concatenate([begun, added])
-    for i, uniforms in enumerate(draws[made - 1 :].tolist(), start=made):
-        exponent, total = _potential(points, farthest)
-        if total == 0:
-            points.total(None)
-            centers[i] = points.find([inverse_cdf_index(uniforms[0], weight)])[0]
-            continue
-        candidates = _distinct(points.find([inverse_cdf_index(u, total) for u in uniforms]))
-        points.propose(candidates)
-        chosen = _least_potential(points, len(candidates), exponent)
-        centers[i] = candidates[chosen]
-        farthest = points.accept(chosen)
-    points.restart()
+    with points.seeding() as seeding:
+        centers[0], weight, farthest = _begin(seeding, first)
+        added, farthest = seeding.accept_drawn(draws, farthest)
+        made = 1 + len(added)
+        centers[1:made] = added
+        for i, uniforms in enumerate(draws[made - 1 :].tolist(), start=made):
+            exponent, total = _potential(points, seeding, farthest)
+            if total == 0:
+                seeding.total(None)
+                centers[i] = seeding.find([inverse_cdf_index(uniforms[0], weight)])[0]
+                continue
+            candidates = _distinct(seeding.find([inverse_cdf_index(u, total) for u in uniforms]))
+            seeding.propose(candidates)
+            chosen = _least_potential(seeding, len(candidates), exponent)
+            centers[i] = candidates[chosen]
+            farthest = seeding.accept(chosen)
     return centers + 0.0
 
 
@@ -99,18 +99,18 @@ def kmeans_parallel(
     """
     first = random_state.random_sample()
     rounds = random_state.random_sample((ROUNDS, OVERSAMPLING * n_clusters))
-    candidates, _, farthest = _begin(points, first)
-    drawn = candidates
-    for uniforms in rounds:
-        if len(drawn) < len(candidates):  # a round is accepted when the next one needs it
-            points.assign(drawn)
-            farthest = points.accept_all(drawn)
-        _, total = _potential(points, farthest)
-        if total == 0:
-            break
-        drawn = _distinct(points.find(inverse_cdf_indices(uniforms, total).tolist()))
-        candidates = np.concatenate([candidates, drawn])
-    points.restart()
+    with points.seeding() as seeding:
+        center, _, farthest = _begin(seeding, first)
+        candidates = drawn = center[None]
+        for uniforms in rounds:
+            if len(drawn) < len(candidates):  # a round is accepted when the next one needs it
+                points.assign(drawn)
+                farthest = seeding.accept_all(drawn)
+            _, total = _potential(points, seeding, farthest)
+            if total == 0:
+                break
+            drawn = _distinct(seeding.find(inverse_cdf_indices(uniforms, total).tolist()))
+            candidates = np.concatenate([candidates, drawn])
     points.assign(candidates)
     weights = points.sums()[:, -1]
     closest = weights > 0  # not that of a point so near to another that D is zero
@@ -122,22 +122,21 @@ def kmeans_parallel(
     return kmeans_plusplus(chosen_from, n_clusters, random_state)
 
 
-def _begin(points: Points, uniform: float) -> tuple[Floats, int, float]:
-    """Draw a first center (1, d) by weight; returns it, the total weight, and the largest D to it."""
-    points.restart()
-    weight = points.total(None)
-    center = points.find([inverse_cdf_index(uniform, weight)])
-    points.propose(center)
-    return center, weight, points.accept(0)
+def _begin(seeding: Seeding, uniform: float) -> tuple[Floats, int, float]:
+    """Draw a first center (d,) by weight; returns it, the total weight, and the largest D to it."""
+    weight = seeding.total(None)
+    center = seeding.find([inverse_cdf_index(uniform, weight)])
+    seeding.propose(center)
+    return center[0], weight, seeding.accept(0)
 
 
-def _potential(points: Points, farthest: float) -> tuple[int, int]:
-    """The exponent for masses of D up to `farthest`, and their total.
+def _potential(points: Points, seeding: Seeding, farthest: float) -> tuple[int, int]:
+    """The exponent for sampling weights of D up to `farthest`, and their total.
 
     The scale follows the distances down, so that the integers never run out of bits.
     """
     exponent = power_for(farthest, points.weights.total)
-    return exponent, points.total(exponent) if farthest > 0 else 0
+    return exponent, seeding.total(exponent) if farthest > 0 else 0
 
 
 def _distinct(candidates: Floats) -> Floats:
@@ -146,15 +145,15 @@ def _distinct(candidates: Floats) -> Floats:
     return candidates if len(kept) == len(candidates) else np.array(list(kept.values()))
 
 
-def _least_potential(points: Points, m: int, exponent: int) -> int:
+def _least_potential(seeding: Seeding, m: int, exponent: int) -> int:
     """Which of m proposed candidates leaves the least potential; bounds first, sums if they overlap
     (test_randomness.test_kmeans_plusplus_is_the_reference fails without these)."""
     if m == 1:
         return 0
-    low, high = points.potentials(exponent, exact=False)
+    low, high = seeding.potentials(exponent, exact=False)
     chosen = min(range(m), key=high.__getitem__)
     if sum(bound <= high[chosen] for bound in low) > 1:
-        low, _ = points.potentials(exponent, exact=True)
+        low, _ = seeding.potentials(exponent, exact=True)
         chosen = min(range(m), key=low.__getitem__)
     return chosen
 
@@ -166,15 +165,16 @@ def random(points: Points, n_clusters: int, random_state: np.random.RandomState)
     the caller's is advanced by one draw whatever the data.
     """
     own = seeded(random_state.randint(2**31 - 1))
-    total = points.total(None)
     kept: dict[tuple[float, ...], None] = {}
     repeated: list[list[float]] = []
-    for _ in range(8):
-        uniforms = own.random_sample(n_clusters - len(kept)).tolist()
-        for x in points.find([inverse_cdf_index(u, total) for u in uniforms]).tolist():
-            if tuple(x) in kept:
-                repeated.append(x)
-            kept[tuple(x)] = None
-        if len(kept) == n_clusters:
-            break
+    with points.seeding() as seeding:
+        total = seeding.total(None)
+        for _ in range(8):
+            uniforms = own.random_sample(n_clusters - len(kept)).tolist()
+            for x in seeding.find([inverse_cdf_index(u, total) for u in uniforms]).tolist():
+                if tuple(x) in kept:
+                    repeated.append(x)
+                kept[tuple(x)] = None
+            if len(kept) == n_clusters:
+                break
     return np.array([list(x) for x in kept] + repeated)[:n_clusters] + 0.0

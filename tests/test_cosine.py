@@ -150,19 +150,19 @@ def odd_rows(d):
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 40, 300])
 def test_rows_are_brought_to_length_one_as_a_plain_loop_does(make_points, d):
     x = np.concatenate(list(odd_rows(d)))
-    points, _ = make_points(x, normalized=True)
-    points.total(None)
-    assert points.find(list(range(len(x)))).tobytes() == plain_units(x).tobytes()
+    seeding = make_points(x, normalized=True)[0].seeding()
+    seeding.total(None)
+    assert seeding.find(list(range(len(x)))).tobytes() == plain_units(x).tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
 def test_rows_of_every_dtype_become_those_of_their_float64(make_points, dtype):
     x = (np.random.default_rng(0).random((3000, 7)) * 250 + 1).astype(dtype)
     for rows in (x, np.asfortranarray(x), x[::2, 1:5]):
-        points, _ = make_points(rows, normalized=True)
-        points.total(None)
+        seeding = make_points(rows, normalized=True)[0].seeding()
+        seeding.total(None)
         some = list(range(0, len(rows), 97))
-        assert points.find(some).tobytes() == plain_units(rows[some]).tobytes()
+        assert seeding.find(some).tobytes() == plain_units(rows[some]).tobytes()
 
 
 def test_the_definition_is_within_its_roundings_of_the_direction():

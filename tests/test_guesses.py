@@ -77,10 +77,10 @@ def test_whatever_is_asked_next_is_answered(fast, seed, d, k, weighed):
                 far = points.farthest(centers, 3)
                 said.append((far.distance.tolist(), far.x.tolist(), far.label.tolist()))
             elif step and asked in ("seed", "all"):
-                points.restart()
-                points.propose(x[:1].astype(np.float64))
-                said.append(points.accept(0) if asked == "seed" else points.accept(0) + points.accept_all(centers))
-                points.restart()
+                seeding = points.seeding()
+                seeding.propose(x[:1].astype(np.float64))
+                said.append(seeding.accept(0) if asked == "seed" else seeding.accept(0) + seeding.accept_all(centers))
+                seeding.end()
         assert not said or said[0] == said[1], (step, asked)
         heeded += guess is not None and asked == "means" and found._by._unheeded == 0
     assert heeded > 0

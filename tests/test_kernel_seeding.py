@@ -31,24 +31,25 @@ def test_every_step_of_seeding_is_numpys(address, weighing):
     found = []
     for points in (NumPyPoints(Samples(x, used, summary)), CudaPoints(address, Samples(x, used, summary))):
         lloyd.prepare(points, *points.feature_range())
-        said = [points.total(None)]
-        said.append(points.find([0, said[0] // 2, said[0] - 1]).tolist())
-        points.restart()
+        seeding = points.seeding()
+        said = [seeding.total(None)]
+        said.append(seeding.find([0, said[0] // 2, said[0] - 1]).tolist())
+        seeding = points.seeding()
         for center in (x[:1], x[7:9], x[100:103]):
-            points.propose(center.astype(np.float64))
+            seeding.propose(center.astype(np.float64))
             if len(said) > 2:
-                said.append(points.potentials(20, exact=True))
-            said.append(points.accept(len(center) - 1))
-            said.append(points.total(20))
-            said.append(points.find([0, said[-1] // 3, said[-1] - 1]).tolist())
+                said.append(seeding.potentials(20, exact=True))
+            said.append(seeding.accept(len(center) - 1))
+            said.append(seeding.total(20))
+            said.append(seeding.find([0, said[-1] // 3, said[-1] - 1]).tolist())
         for m in (4, 9, 16, 17, 33):  # more than a lane, a part of a warp, a warp take at once
-            total = points.total(20)
-            candidates = points.find([total * i // m for i in range(m)])
-            points.propose(candidates)
-            said += [candidates.tolist(), points.potentials(20, exact=True), points.accept(m // 2)]
+            total = seeding.total(20)
+            candidates = seeding.find([total * i // m for i in range(m)])
+            seeding.propose(candidates)
+            said += [candidates.tolist(), seeding.potentials(20, exact=True), seeding.accept(m // 2)]
         many = x[200:230].astype(np.float64)
-        said += [points.assign(many) > 0, points.accept_all(many), points.total(20)]
-        said.append(points.find([0, said[-1] // 3, said[-1] - 1]).tolist())
+        said += [points.assign(many) > 0, seeding.accept_all(many), seeding.total(20)]
+        said.append(seeding.find([0, said[-1] // 3, said[-1] - 1]).tolist())
         said.append(kmeans_plusplus(points, 9, np.random.RandomState(3)).tolist())
         found.append(said)
     assert found[1] == found[0]
@@ -76,7 +77,9 @@ def steps_of(monkeypatch, points, k, draws):
     if isinstance(points, CudaPoints):
         monkeypatch.setattr(points._seeds, "accept_drawn", noted(points._seeds.accept_drawn))
     else:
-        points.total, points.accept = noted(points.total), noted(points.accept)
+        seeding = points.seeding()
+        seeding.total, seeding.accept = noted(seeding.total), noted(seeding.accept)
+        monkeypatch.setattr(points, "seeding", lambda: seeding)
     centers = kmeans_plusplus(points, k, draws)
     return masses, left, centers.tolist()
 
@@ -192,14 +195,14 @@ def test_the_device_goes_on_from_a_center_that_it_found(address, another):
     x = values("float64", 60, 3)
     points = CudaPoints(address, Samples(x))
     lloyd.prepare(points, *points.feature_range())
-    points.restart()
-    points.total(None)
-    center = points.find([7])
+    seeding = points.seeding()
+    seeding.total(None)
+    center = seeding.find([7])
     if another:
-        points.find([30])
-    points.propose(center)
-    farthest = points.accept(0)
-    added, _ = points.accept_drawn(np.full((4, 3), 0.5), farthest)
+        seeding.find([30])
+    seeding.propose(center)
+    farthest = seeding.accept(0)
+    added, _ = seeding.accept_drawn(np.full((4, 3), 0.5), farthest)
     assert len(added) == (0 if another else 4)
 
 

@@ -278,7 +278,7 @@ def test_rows_may_begin_at_any_address(address, brute_labels, dtype, d):
         there = NumPyPoints(Samples(x))
         lloyd.prepare(there, *there.feature_range())
         for held in (points, there):
-            held.restart()
+            held.seeding().end()
         chosen = [kmeans_plusplus(held, 9, np.random.RandomState(first)).tolist() for held in (points, there)]
         assert chosen[0] == chosen[1]
 

@@ -161,10 +161,10 @@ def test_bounds_end_where_their_memory_serves_others(address):
     agree(found, expected)
     for points in (found, expected):
         points.assign(x[50:55])
-        points.restart()
-        points.propose(x[:1])
-        points.accept(0)
-        points.restart()
+        seeding = points.seeding()
+        seeding.propose(x[:1])
+        seeding.accept(0)
+        seeding.end()
         points.assign(x[100:105])
     agree(found, expected)
 

@@ -162,19 +162,19 @@ def test_every_potential_is_the_integer_sum(make_points, ways, kind, weighing):
     for name in ways.some("plain", "scores", "arrange", "merge", "rows of 7", "4 threads"):
         with tuned(**ways[name]):
             points, _ = make_points(x, weights)
-        points.restart()
+        seeding = points.seeding()
         power = 0
         for candidates, c, (potentials, largest, total, at) in zip(steps, chosen, expected, strict=True):
             # the first call takes one center, the others any number
-            points.propose(candidates if potentials else candidates[c : c + 1])
+            seeding.propose(candidates if potentials else candidates[c : c + 1])
             if potentials:
-                low, high = points.potentials(power, exact=False)
+                low, high = seeding.potentials(power, exact=False)
                 assert all(a <= p <= b for a, p, b in zip(low, potentials, high, strict=True)), name
-                assert points.potentials(power, exact=True) == (potentials, potentials), name
-            assert points.accept(c if potentials else 0) == largest, name
+                assert seeding.potentials(power, exact=True) == (potentials, potentials), name
+            assert seeding.accept(c if potentials else 0) == largest, name
             power = 62 - log2_up(reference.total) - log2_up(largest)
-            assert points.total(power) == total, name
-            assert points.find([index for _, index in at]).tolist() == [reference.x[row].tolist() for row, _ in at], (
+            assert seeding.total(power) == total, name
+            assert seeding.find([index for _, index in at]).tolist() == [reference.x[row].tolist() for row, _ in at], (
                 name
             )
 
@@ -189,16 +189,16 @@ def test_a_candidate_that_is_only_just_closer_counts(make_points, ways, d):
         for name in ways.some("plain", "scores", "arrange", "merge"):
             with tuned(**ways[name]):
                 points, _ = make_points(x)
-            points.restart()
-            points.propose(x[64:65])
-            farthest = points.accept(0)
+            seeding = points.seeding()
+            seeding.propose(x[64:65])
+            farthest = seeding.accept(0)
             power = 62 - 8 - log2_up(farthest)
-            points.total(power)
-            points.propose(x[128:129])
+            seeding.total(power)
+            seeding.propose(x[128:129])
             expected = 64 * round((candidate * candidate if moved else 1.0) * 2.0**power)
-            assert points.potentials(power, exact=True)[0] == [expected], (name, candidate)
-            assert points.accept(0) == (candidate * candidate if moved else 1.0), (name, candidate)
-            assert points.total(power) == expected, (name, candidate)
+            assert seeding.potentials(power, exact=True)[0] == [expected], (name, candidate)
+            assert seeding.accept(0) == (candidate * candidate if moved else 1.0), (name, candidate)
+            assert seeding.total(power) == expected, (name, candidate)
 
 
 def test_a_candidate_that_is_closer_by_less_than_scores_can_tell_counts(make_points, brute_distances, ways):
@@ -215,14 +215,14 @@ def test_a_candidate_that_is_closer_by_less_than_scores_can_tell_counts(make_poi
         for name in ways.some("plain", "scores"):
             with tuned(**ways[name]):
                 points, _ = make_points(x)
-            points.restart()
-            points.propose(center[None])
-            power = 62 - 3 - log2_up(points.accept(0))
-            points.total(power)
-            points.propose(candidate[None])
-            points.accept(0)
+            seeding = points.seeding()
+            seeding.propose(center[None])
+            power = 62 - 3 - log2_up(seeding.accept(0))
+            seeding.total(power)
+            seeding.propose(candidate[None])
+            seeding.accept(0)
             expected = sum(round(left * 2.0**power) for left in np.minimum(before, after).tolist())
-            assert points.total(power) == expected, name
+            assert seeding.total(power) == expected, name
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**-520, 2.0**-535])
@@ -258,13 +258,13 @@ def test_bounds_on_potentials_hold_where_masses_are_of_few_bits(make_points, way
     for name in ways.some("plain", "scores"):
         with tuned(**ways[name]):
             points, _ = make_points(x, weights)
-        points.restart()
-        points.propose(x[:1])
-        points.accept(0)
-        points.propose(x[1:9])
+        seeding = points.seeding()
+        seeding.propose(x[:1])
+        seeding.accept(0)
+        seeding.propose(x[1:9])
         for power in range(-9, 4):
-            points.total(power)
-            low, high = points.potentials(power, exact=False)
+            seeding.total(power)
+            low, high = seeding.potentials(power, exact=False)
             for c in range(8):
                 left = np.minimum(closest, reference.distances_to(x[1 + c]))
                 assert low[c] <= sum(reference.masses(left, power)) <= high[c], (name, power)
@@ -279,23 +279,23 @@ def test_totals_follow_few_changes_among_many_rows(make_points, brute_distances,
     w = rng.integers(1, 5, len(x)) if weighted else np.ones(len(x), int)
     with tuned(**ways[name]):
         points, _ = make_points(x, w if weighted else None)
-    points.restart()
+    seeding = points.seeding()
     closest = np.full(len(x), np.inf)
     power = 62 - log2_up(float(w.sum())) - log2_up(2.0 * 150**2)
     centers = x[rng.integers(0, len(x), 25)]
     centers = np.concatenate([centers, centers[:1]])  # the last one changes nothing
     for i, center in enumerate(centers):
-        points.propose(center[None])
+        seeding.propose(center[None])
         closest = np.minimum(closest, brute_distances(x, center[None])[:, 0])
-        assert points.accept(0) == closest.max()
+        assert seeding.accept(0) == closest.max()
         if i == 12:
             power += 2
         masses = np.rint(closest * 2.0**power).astype(np.int64) * w
-        assert points.total(power) == sum(masses.tolist())
+        assert seeding.total(power) == sum(masses.tolist())
         prefix = np.cumsum(masses)
         indices = [0, int(prefix[-1]) // 3, int(prefix[-1]) - 1]
         rows = [int(np.argmax(prefix > r)) for r in indices]
-        assert points.find(indices).tolist() == x[rows].tolist()
+        assert seeding.find(indices).tolist() == x[rows].tolist()
 
 
 def test_kmeans_plusplus_takes_distinct_points_while_there_are_any(make_points):
@@ -359,21 +359,21 @@ def test_centers_accepted_at_once_are_those_accepted_one_by_one(make_points, way
             points, _ = make_points(x, weights)
         found = []
         for at_once in (False, True):
-            points.restart()
-            points.propose(x[:1].astype(np.float64))
-            largest = points.accept(0)
-            points.total(20)
+            seeding = points.seeding()
+            seeding.propose(x[:1].astype(np.float64))
+            largest = seeding.accept(0)
+            seeding.total(20)
             if at_once:
                 points.assign(centers)
-                largest = points.accept_all(centers)
+                largest = seeding.accept_all(centers)
             for center in [] if at_once else centers:
-                points.propose(center[None])
-                largest = points.accept(0)
-            total = points.total(20)
+                seeding.propose(center[None])
+                largest = seeding.accept(0)
+            total = seeding.total(20)
             # one more by itself, which may be closer still
-            points.propose(x[-2:].astype(np.float64))
-            after = points.potentials(20, exact=True)[0], points.accept(1), points.total(20)
-            found.append((largest, total, after, points.find([0, after[2] // 2]).tolist()))
+            seeding.propose(x[-2:].astype(np.float64))
+            after = seeding.potentials(20, exact=True)[0], seeding.accept(1), seeding.total(20)
+            found.append((largest, total, after, seeding.find([0, after[2] // 2]).tolist()))
         assert found[0] == found[1], name
 
 

@@ -251,7 +251,8 @@ def test_points_on_sparse_rows_answer_as_on_an_array(device, own_sums):
         np.testing.assert_array_equal(*[getattr(found, field) for found in far])
     first, second = (own_sums(points, 5, far[0].x) for points in both)
     assert first == second
-    totals = {points.total(None) for points in both}
+    seedings = [points.seeding() for points in both]
+    totals = {seeding.total(None) for seeding in seedings}
     assert len(totals) == 1
-    ranks = np.random.default_rng(3).integers(0, totals.pop(), 50).tolist()
-    np.testing.assert_array_equal(*[points.find(ranks) for points in both])
+    indices = np.random.default_rng(3).integers(0, totals.pop(), 50).tolist()
+    np.testing.assert_array_equal(*[seeding.find(indices) for seeding in seedings])

@@ -118,13 +118,22 @@ class WorkerPoints:
         with devices.on(self._device), _threads_of_worker():
             self._points = dispatch.make_points(replace(known, x=x, weights=weights), device=self._device)
 
-    def call(self, name: str, *args: Any, proposed: Floats | None = None, **how: Any) -> Any:
-        """What a method of the Points answers, once these candidates are proposed, if any; or an attribute says."""
+    def call(self, name: str, *args: Any, **how: Any) -> Any:
+        """What a method of the Points answers; or an attribute says."""
         with devices.on(self._device):
-            if proposed is not None:
-                self._points.propose(proposed)
             found = getattr(self._points, name)
             return array_interop.to_numpy(found(*args, **how) if callable(found) else found)
+
+    def begin_seeding(self) -> None:
+        with devices.on(self._device):
+            self._seeding = self._points.seeding()
+
+    def seed(self, name: str, *args: Any, proposed: Floats | None, **how: Any) -> Any:
+        """What a method of the seeding answers, once these candidates are proposed, if any."""
+        with devices.on(self._device):
+            if proposed is not None:
+                self._seeding.propose(proposed)
+            return getattr(self._seeding, name)(*args, **how)
 
     def assign(self, centers: Floats) -> tuple[int, Ints | None]:
         """How many labels changed, and the sums, if anybody will ask for them."""
@@ -155,7 +164,6 @@ class RemotePoints:
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
-        self._proposed: Floats | None = None
         self._sums: Ints | None = None
 
     @property
@@ -170,20 +178,38 @@ class RemotePoints:
         assert self._sums is not None, "no centers were assigned to, or nobody was to ask"
         return self._sums.copy()
 
-    def propose(self, candidates: Floats) -> None:
-        self._proposed = candidates  # which go with the next call
-
     def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
         return self._ask("cluster_ranges", clusters, without)  # what is known, this process knows
+
+    def seeding(self) -> RemoteSeeding:
+        self._call("begin_seeding")
+        return RemoteSeeding(self._call)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(self._ask, name)
+
+    def _ask(self, name: str, *args: Any, **how: Any) -> Any:
+        return self._call("call", name, *args, **how)
+
+
+class RemoteSeeding:
+    """The seeding of a `WorkerPoints` as a Seeding. Candidates go with the next call."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+        self._proposed: Floats | None = None
+
+    def propose(self, candidates: Floats) -> None:
+        self._proposed = candidates
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return partial(self._ask, name)
 
     def _ask(self, name: str, *args: Any, **how: Any) -> Any:
         proposed, self._proposed = self._proposed, None
-        return self._call("call", name, *args, proposed=proposed, **how)
+        return self._call("seed", name, *args, proposed=proposed, **how)
 
 
 class ActorProxy:

@@ -16,9 +16,11 @@ A new device is one more class with these methods, and one more line in dispatch
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +105,68 @@ class State:
 Known = Callable[[Floats, Floats], NDArray[np.bool_]]
 
 
+class Seeding(ABC):
+    """Centers chosen among the points, one after another or several at a time; every point keeps the D to its closest
+    center so far. A context: at its end all of this is forgotten.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end()
+
+    @abstractmethod
+    def end(self) -> None:
+        """Give back what was remembered."""
+
+    @abstractmethod
+    def total(self, exponent: int | None) -> int:
+        """The sum of the points' fixed-point masses: weight * closest D at 2**exponent, or weight alone.
+
+        None means the weight, as `sums` counts it. Sets which masses `find` counts.
+        """
+
+    @abstractmethod
+    def find(self, ranks: list[int]) -> Floats:
+        """The points (len(ranks), d) float64 at these ranks: the first whose prefix sum of masses,
+        in row order, exceeds the rank."""
+
+    @abstractmethod
+    def propose(self, candidates: Floats) -> None:
+        """Consider new centers (m, d), all of them points, each in its own right."""
+
+    @abstractmethod
+    def potentials(self, exponent: int, exact: bool) -> tuple[Floats, Floats] | tuple[list[int], list[int]]:
+        """For each candidate, a lower and an upper bound on the total mass if it were chosen.
+
+        Bounds are in units of 2**-exponent, that of the last `total`. If exact, both are the total itself.
+        """
+
+    @abstractmethod
+    def accept(self, candidate: int) -> float:
+        """Add a candidate to the chosen centers; returns the largest D that remains.
+
+        The first call takes the candidate as the only center.
+        """
+
+    @abstractmethod
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        """Make steps of k-means++ after its first center, as `seeding.kmeans_plusplus` would by the methods above.
+
+        draws: (steps, trials) in [0, 1). farthest: the largest D that remains. Returns the centers added, (m, d), and
+        the largest D that then remains. m may be less than the steps: none where the driver has to decide, fewer where
+        the total mass is zero.
+        """
+
+    @abstractmethod
+    def accept_all(self, centers: Floats) -> float:
+        """Add centers (m, d), those that labels were last given by; returns the largest D that remains.
+
+        Not the first call.
+        """
+
+
 class Points(Protocol):
     """n weighted points on one device, or on several."""
 
@@ -178,46 +242,5 @@ class Points(Protocol):
         Of unit rows half of D, which from one unit vector to another is one less their cosine.
         """
 
-    # Seeding. Every point keeps the D to its closest center so far.
-
-    def total(self, exponent: int | None) -> int:
-        """The sum of the points' fixed-point masses: weight * closest D at 2**exponent, or weight alone.
-
-        None means the weight, as `sums` counts it. Sets which masses `find` counts.
-        """
-
-    def find(self, ranks: list[int]) -> Floats:
-        """The points (len(ranks), d) float64 at these ranks: the first whose prefix sum of masses,
-        in row order, exceeds the rank."""
-
-    def propose(self, candidates: Floats) -> None:
-        """Consider new centers (m, d), all of them points, each in its own right."""
-
-    def potentials(self, exponent: int, exact: bool) -> tuple[Floats, Floats] | tuple[list[int], list[int]]:
-        """For each candidate, a lower and an upper bound on the total mass if it were chosen.
-
-        Bounds are in units of 2**-exponent, that of the last `total`. If exact, both are the total itself.
-        """
-
-    def accept(self, candidate: int) -> float:
-        """Add a candidate to the chosen centers; returns the largest D that remains.
-
-        The first call after `restart` takes the candidate as the only center.
-        """
-
-    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        """Make steps of k-means++ after its first center, as `seeding.kmeans_plusplus` would by the methods above.
-
-        draws: (steps, trials) in [0, 1). farthest: the largest D that remains. Returns the centers added, (m, d), and
-        the largest D that then remains. m may be less than the steps: none where the driver has to decide, fewer where
-        the total mass is zero.
-        """
-
-    def accept_all(self, centers: Floats) -> float:
-        """Add centers (m, d), those that labels were last given by; returns the largest D that remains.
-
-        Not the first call after `restart`.
-        """
-
-    def restart(self) -> None:
-        """Forget the centers accepted so far."""
+    def seeding(self) -> Seeding:
+        """Begin to choose initial centers; an earlier choice is forgotten."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from enum import Flag, auto
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,15 @@ from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales
 
 Result = TypeVar("Result")
+
+
+class Uses(Flag):
+    """What work on a part reads or changes: its rows, the labels last given, the D to the closest center so far."""
+
+    NOTHING = 0
+    ROWS = auto()
+    LABELS = auto()
+    CLOSEST_DIST_SQ = auto()
 
 
 class Sharded(ABC):
@@ -32,19 +42,20 @@ class Sharded(ABC):
         self.weights, self.normalized = samples.all_weights, samples.normalized
 
     @abstractmethod
-    def _each(self, work: Callable[[Any, slice], Result], uses: str = "", changes: str = "") -> list[Result]:
-        """The results of work on each part and its rows, in the order of rows. uses: what it needs of "rows", "labels"
-        and "closest"; changes: which of the latter it changes."""
+    def _each(
+        self, work: Callable[[Any, slice], Result], uses: Uses = Uses.NOTHING, changes: Uses = Uses.NOTHING
+    ) -> list[Result]:
+        """The results of work on each part and its rows, in the order of rows; what it uses, and what it changes."""
 
     # ------------------------------------------------------------ assignment and update
 
     def feature_range(self) -> tuple[Floats, Floats]:
-        lows, highs = zip(*self._each(lambda part, rows: part.feature_range(), "rows"), strict=True)
+        lows, highs = zip(*self._each(lambda part, rows: part.feature_range(), Uses.ROWS), strict=True)
         # NaN in any of them stays.
         return np.minimum.reduce(lows), np.maximum.reduce(highs)
 
     def assign(self, centers: Floats) -> int:
-        return sum(self._each(lambda part, rows: part.assign(centers), "rows, labels", changes="labels"))
+        return sum(self._each(lambda part, rows: part.assign(centers), Uses.ROWS | Uses.LABELS, changes=Uses.LABELS))
 
     def farthest(self, centers: Floats, m: int) -> Farthest:
         """Of the m first of each part, which are in the order of distance and row, the m first of all.
@@ -52,7 +63,7 @@ class Sharded(ABC):
         They are there: whatever comes before a location in the part of its first row does so among all
         (test_sharded.test_every_step_is_that_of_all_rows fails if each is asked for fewer).
         """
-        found = self._each(lambda part, rows: part.farthest(centers, m), "rows, labels")
+        found = self._each(lambda part, rows: part.farthest(centers, m), Uses.ROWS | Uses.LABELS)
         distance, x, label = (
             np.concatenate([getattr(far, name) for far in found]) for name in ("distance", "x", "label")
         )
@@ -64,21 +75,15 @@ class Sharded(ABC):
     def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
-        found = self._each(lambda part, rows: part.cluster_ranges(clusters, without, known), "rows, labels")
+        found = self._each(lambda part, rows: part.cluster_ranges(clusters, without, known), Uses.ROWS | Uses.LABELS)
         lows, highs = zip(*found, strict=True)
         return np.minimum.reduce(lows), np.maximum.reduce(highs)
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
-        sums = self._each(lambda part, rows: part.cluster_sums(clusters, scales, without), "rows, labels")
+        sums = self._each(lambda part, rows: part.cluster_sums(clusters, scales, without), Uses.ROWS | Uses.LABELS)
         return sum(sums, np.zeros((len(clusters), self.d + 1), np.int64))
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
-        uses = "rows, labels" if len(centers) > 1 else "rows"
+        uses = Uses.ROWS | Uses.LABELS if len(centers) > 1 else Uses.ROWS
         coarse, fine = zip(*self._each(lambda part, rows: part.inertia(centers, split), uses), strict=True)
         return sum(coarse), sum(fine)
-
-    # ------------------------------------------------------------ seeding
-
-    def accept_all(self, centers: Floats) -> float:
-        uses = "rows, labels, closest"
-        return max(self._each(lambda part, rows: part.accept_all(centers), uses, changes="closest"))

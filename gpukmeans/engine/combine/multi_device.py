@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gpukmeans.engine.combine.base import Result, Sharded
-from gpukmeans.engine.protocol import Points, Samples
+from gpukmeans.engine.combine.base import Result, Sharded, Uses
+from gpukmeans.engine.protocol import Points, Samples, Seeding
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales
 from gpukmeans.threads import run
@@ -35,7 +35,6 @@ class Parallel(Sharded):
     ) -> None:
         super().__init__(slices[-1].stop, samples)
         self._parts, self._slices, self._enter, self._answer = parts, slices, enter, answer
-        self._totals: list[int] = []
 
     def _on_each(self, work: Callable[[int], Result]) -> list[Result]:
         """work(i) for each part, all at the same time."""
@@ -46,7 +45,9 @@ class Parallel(Sharded):
 
         return run(here, range(len(self._parts)), len(self._parts))
 
-    def _each(self, work: Callable[[Any, slice], Result], uses: str = "", changes: str = "") -> list[Result]:
+    def _each(
+        self, work: Callable[[Any, slice], Result], uses: Uses = Uses.NOTHING, changes: Uses = Uses.NOTHING
+    ) -> list[Result]:
         return self._on_each(lambda i: work(self._parts[i], self._slices[i]))
 
     @property
@@ -89,35 +90,52 @@ class Parallel(Sharded):
 
     # ------------------------------------------------------------ seeding
 
-    def restart(self) -> None:
-        self._each(lambda part, rows: part.restart())
+    def seeding(self) -> ParallelSeeding:
+        return ParallelSeeding(self, self._each(lambda part, rows: part.seeding()))
+
+
+class ParallelSeeding(Seeding):
+    """The seeding of all parts at the same time."""
+
+    def __init__(self, points: Parallel, seedings: list[Seeding]) -> None:
+        self._points, self._seedings = points, seedings
+        self._totals: list[int] = []
+
+    def _each(self, work: Callable[[Seeding], Result]) -> list[Result]:
+        return self._points._on_each(lambda i: work(self._seedings[i]))
+
+    def end(self) -> None:
+        self._each(lambda seeding: seeding.end())
 
     def total(self, exponent: int | None) -> int:
-        self._totals = self._each(lambda part, rows: part.total(exponent))
+        self._totals = self._each(lambda seeding: seeding.total(exponent))
         return sum(self._totals)
 
-    def find(self, ranks: list[int]) -> Floats:
-        found = np.empty((len(ranks), self.d))
+    def find(self, indices: list[int]) -> Floats:
+        found = np.empty((len(indices), self._points.d))
         starts = list(accumulate(self._totals, initial=0))
 
         def look(i: int) -> None:
-            here = [j for j, rank in enumerate(ranks) if starts[i] <= rank < starts[i + 1]]
+            here = [j for j, index in enumerate(indices) if starts[i] <= index < starts[i + 1]]
             if here:
-                found[here] = self._parts[i].find([ranks[j] - starts[i] for j in here])
+                found[here] = self._seedings[i].find([indices[j] - starts[i] for j in here])
 
-        self._on_each(look)
+        self._points._on_each(look)
         return found
 
     def propose(self, candidates: Floats) -> None:
-        self._each(lambda part, rows: part.propose(candidates))
+        self._each(lambda seeding: seeding.propose(candidates))
 
     def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
-        parts = self._each(lambda part, rows: part.potentials(exponent, exact=True)[0])
+        parts = self._each(lambda seeding: seeding.potentials(exponent, exact=True)[0])
         totals = [sum(those_of_one) for those_of_one in zip(*parts, strict=True)]
         return totals, totals
 
     def accept(self, candidate: int) -> float:
-        return max(self._each(lambda part, rows: part.accept(candidate)))
+        return max(self._each(lambda seeding: seeding.accept(candidate)))
 
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        return np.empty((0, self.d)), farthest  # no device knows the others' masses
+        return np.empty((0, self._points.d)), farthest  # no device knows the others' sampling weights
+
+    def accept_all(self, centers: Floats) -> float:
+        return max(self._each(lambda seeding: seeding.accept_all(centers)))

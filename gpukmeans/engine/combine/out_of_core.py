@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.combine.base import Result, Sharded
-from gpukmeans.engine.protocol import Points, Samples, State
+from gpukmeans.engine.combine.base import Result, Sharded, Uses
+from gpukmeans.engine.protocol import Points, Samples, Seeding, State
 from gpukmeans.errors import DeviceError
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales
@@ -48,7 +48,13 @@ class Batch(Points, Protocol):
         """As `labels`, wherever the rows were given."""
 
     def closest_dist_sq(self) -> Floats | None:
-        """D to the closest center so far, (n,); None after `restart`."""
+        """D to the closest center so far, (n,); None before the first."""
+
+    def ongoing_seeding(self) -> Seeding:
+        """The seeding that goes on, with what was taken over of it."""
+
+    def end_seeding(self) -> None:
+        """Forget it."""
 
 
 class Batches(Sharded):
@@ -88,7 +94,9 @@ class Batches(Sharded):
 
     # ------------------------------------------------------------ a pass over all rows
 
-    def _each(self, work: Callable[[Batch, slice], Result], uses: str = "", changes: str = "") -> list[Result]:
+    def _each(
+        self, work: Callable[[Batch, slice], Result], uses: Uses = Uses.NOTHING, changes: Uses = Uses.NOTHING
+    ) -> list[Result]:
         """Of one batch after another."""
         results: list[Result] = []
         start = 0
@@ -102,7 +110,7 @@ class Batches(Sharded):
         return results
 
     def _try(
-        self, work: Callable[[Batch, slice], Result], rows: slice, uses: str, changes: str, results: list[Result]
+        self, work: Callable[[Batch, slice], Result], rows: slice, uses: Uses, changes: Uses, results: list[Result]
     ) -> str | None:
         try:
             results.append(self._on(rows, work, uses, changes))
@@ -113,18 +121,18 @@ class Batches(Sharded):
             raise
         return None
 
-    def _on(self, rows: slice, work: Callable[[Batch, slice], Result], uses: str, changes: str) -> Result:
+    def _on(self, rows: slice, work: Callable[[Batch, slice], Result], uses: Uses, changes: Uses) -> Result:
         if self._held is not None:
             return work(self._held, rows)
-        passing = "rows" in uses
+        passing = Uses.ROWS in uses
         batch = self._taken(rows) if passing else self._make(rows, False)
         # Of single rows no smaller batches can be made, should two of them not fit.
         batch.begin(partial(self._send, rows) if passing and 1 < self.rows < self.n else None)
         if self._feature_range is not None:
-            labels = self._labels[rows] if "labels" in uses and self._labels is not None else None
+            labels = self._labels[rows] if Uses.LABELS in uses and self._labels is not None else None
             closest_dist_sq = (
                 self._closest_dist_sq[rows]
-                if "closest" in uses and self._closest_dist_sq is not None and self._seeded
+                if Uses.CLOSEST_DIST_SQ in uses and self._closest_dist_sq is not None and self._seeded
                 else None
             )
             batch.resume(State(*self._feature_range, self._scales, self._k, labels, closest_dist_sq))
@@ -132,9 +140,9 @@ class Batches(Sharded):
         if self.rows >= self.n:
             self._held = batch
             return result
-        if changes == "labels":
+        if Uses.LABELS in changes:
             self._keep_labels(batch, rows)
-        elif changes == "closest":
+        elif Uses.CLOSEST_DIST_SQ in changes:
             self._keep_closest(batch, rows)
         self._decided += batch.uncertain
         return result
@@ -249,36 +257,51 @@ class Batches(Sharded):
                 result = np.empty((self.n, len(centers)))
             result[rows] = distances
 
-        parts = self._each(measure, "rows")
+        parts = self._each(measure, Uses.ROWS)
         return parts[0] if result is None else self._answer(result)
 
     # ------------------------------------------------------------ seeding
 
-    def restart(self) -> None:
+    def seeding(self) -> BatchesSeeding:
+        self.end_seeding()
+        return BatchesSeeding(self)
+
+    def end_seeding(self) -> None:
         self._closest_dist_sq, self._seeded = None, False
         if self._held is not None:
-            self._held.restart()
+            self._held.end_seeding()
+
+
+class BatchesSeeding(Seeding):
+    """The seeding of one batch after another."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def end(self) -> None:
+        self._batches.end_seeding()
 
     def total(self, exponent: int | None) -> int:
         self._exponent = exponent
-        return sum(self._each(lambda batch, rows: batch.total(exponent), "closest"))
+        return sum(self._each(lambda batch, rows: batch.ongoing_seeding().total(exponent)))
 
-    def find(self, ranks: list[int]) -> Floats:
-        found = np.empty((len(ranks), self.d))
+    def find(self, indices: list[int]) -> Floats:
+        found = np.empty((len(indices), self._batches.d))
         before = 0
 
         def look(batch: Batch, rows: slice) -> None:
             nonlocal before
-            if batch is self._held:
-                found[:] = batch.find(ranks)
+            seeding = batch.ongoing_seeding()
+            if batch is self._batches._held:
+                found[:] = seeding.find(indices)
                 return
-            total = batch.total(self._exponent)
-            here = [i for i, rank in enumerate(ranks) if before <= rank < before + total]
+            total = seeding.total(self._exponent)
+            here = [i for i, index in enumerate(indices) if before <= index < before + total]
             if here:
-                found[here] = batch.find([ranks[i] - before for i in here])
+                found[here] = seeding.find([indices[i] - before for i in here])
             before += total
 
-        self._each(look, "closest")
+        self._each(look)
         return found
 
     def propose(self, candidates: Floats) -> None:
@@ -286,29 +309,44 @@ class Batches(Sharded):
 
     def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
         def weigh(batch: Batch, rows: slice) -> Any:
-            batch.propose(self._candidates)
-            return batch.potentials(exponent, exact=True)[0]
+            seeding = batch.ongoing_seeding()
+            seeding.propose(self._candidates)
+            return seeding.potentials(exponent, exact=True)[0]
 
-        totals = [sum(parts) for parts in zip(*self._each(weigh, "rows, closest"), strict=True)]
+        totals = [sum(parts) for parts in zip(*self._each(weigh, Uses.ROWS), strict=True)]
         return totals, totals
 
     def accept(self, candidate: int) -> float:
         def lower(batch: Batch, rows: slice) -> float:
-            batch.propose(self._candidates)
-            return batch.accept(candidate)
+            seeding = batch.ongoing_seeding()
+            seeding.propose(self._candidates)
+            return seeding.accept(candidate)
 
-        largest = max(self._each(lower, "rows, closest", changes="closest"))
-        self._seeded = self._closest_dist_sq is not None
+        largest = max(self._each(lower, Uses.ROWS, changes=Uses.CLOSEST_DIST_SQ))
+        self._batches._seeded = self._batches._closest_dist_sq is not None
         return largest
 
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        alone = self._held is not None
-        made = self._of_held(lambda batch: batch.accept_drawn(draws, farthest))
+        single_batch = self._batches._held is not None
+        made = self._batches._of_held(lambda batch: batch.ongoing_seeding().accept_drawn(draws, farthest))
         if made is not None:
             return made
         # Some steps were made, perhaps: back to the first center, which is proposed still
         # (test_batches.test_memory_may_run_out_in_the_middle_of_seeding fails without it).
-        if alone:
-            self.restart()
+        if single_batch:
+            self._batches.end_seeding()
             self.accept(0)
-        return np.empty((0, self.d)), farthest
+        return np.empty((0, self._batches.d)), farthest
+
+    def accept_all(self, centers: Floats) -> float:
+        work = self._each(
+            lambda batch, rows: batch.ongoing_seeding().accept_all(centers),
+            Uses.ROWS | Uses.LABELS,
+            changes=Uses.CLOSEST_DIST_SQ,
+        )
+        return max(work)
+
+    def _each(
+        self, work: Callable[[Batch, slice], Result], uses: Uses = Uses.NOTHING, changes: Uses = Uses.NOTHING
+    ) -> list[Result]:
+        return self._batches._each(work, uses | Uses.CLOSEST_DIST_SQ, changes)

@@ -18,7 +18,7 @@ from gpukmeans.engine.cuda import seeding
 from gpukmeans.engine.cuda.device import BLOCK, SHARED, Ahead, Gpu
 from gpukmeans.engine.cuda.seeding import Seeds
 from gpukmeans.engine.cuda.speculate import Bounds, Labels, Rows
-from gpukmeans.engine.protocol import Farthest, Known, Samples, State
+from gpukmeans.engine.protocol import Farthest, Known, Samples, Seeding, State
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, about_zero
@@ -319,37 +319,57 @@ class CudaPoints:
 
     # ------------------------------------------------------------ seeding
 
-    def restart(self) -> None:
+    def seeding(self) -> CudaSeeding:
+        self.end_seeding()
+        return CudaSeeding(self)
+
+    def ongoing_seeding(self) -> CudaSeeding:
+        return CudaSeeding(self)
+
+    def end_seeding(self) -> None:
         if self._by is not None:
             self._by.restart()
         self._seeds.restart()
 
-    def total(self, exponent: int | None) -> int:
-        return self._seeds.total(np.int64(self.n), exponent)
+    def _memory_for_seeding(self) -> Any:
+        if self._seeds.closest_dist_sq is None and self._by is not None:
+            # Its bounds are in the same memory (test_pruning.test_bounds_end_where_their_memory_serves_others fails
+            # without it).
+            self._by.proposals.forget()
+        return self._scratch()
 
-    def find(self, ranks: list[int]) -> Floats:
-        return self._seeds.find(*self._rows(), ranks)
+
+class CudaSeeding(Seeding):
+    """The seeding of CudaPoints, whose rows are handed to what the device knows of it."""
+
+    def __init__(self, points: CudaPoints) -> None:
+        self._points, self._seeds = points, points._seeds
+
+    def end(self) -> None:
+        self._points.end_seeding()
+
+    def total(self, exponent: int | None) -> int:
+        return self._seeds.total(np.int64(self._points.n), exponent)
+
+    def find(self, indices: list[int]) -> Floats:
+        return self._seeds.find(*self._points._rows(), indices)
 
     def propose(self, candidates: Floats) -> None:
         self._seeds.propose(candidates)
 
     def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
-        totals = self._seeds.potentials(*self._rows(), exponent)
+        totals = self._seeds.potentials(*self._points._rows(), exponent)
         return totals, totals
 
     def accept(self, candidate: int) -> float:
-        if self._seeds.closest_dist_sq is None and self._by is not None:
-            # Its bounds are in the same memory (test_pruning.test_bounds_end_where_their_memory_serves_others fails
-            # without it).
-            self._by.proposals.forget()
-        return self._seeds.accept(*self._rows(), candidate, self._scratch())
+        return self._seeds.accept(*self._points._rows(), candidate, self._points._memory_for_seeding())
 
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        centers, _, largest = self._seeds.accept_drawn(*self._rows(), draws, farthest)
+        centers, _, largest = self._seeds.accept_drawn(*self._points._rows(), draws, farthest)
         return centers, float(largest[-1])
 
     def accept_all(self, centers: Floats) -> float:
-        return self._seeds.accept_all(*self._rows(), centers, self._labelled().there)
+        return self._seeds.accept_all(*self._points._rows(), centers, self._points._labelled().there)
 
 
 def _doubles(keys: NDArray[np.uint64]) -> Floats:

@@ -19,12 +19,13 @@ from gpukmeans.engine.numpy.deduplicate import CURVE_FEATURES, FEWEST_ROWS, arra
 from gpukmeans.engine.numpy.hamerly import Bounds, Drift
 from gpukmeans.engine.numpy.normalized_rows import NormalizedRows, normalized_rows
 from gpukmeans.engine.numpy.rows import Rows
+from gpukmeans.engine.numpy.seeding import NumPySeeding
 from gpukmeans.engine.numpy.seeding_distances import (
     BlockDistances,
+    ClosestDistances,
     FilteredDistances,
     IntegralDistances,
     PlainDistances,
-    Potentials,
 )
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
 from gpukmeans.engine.protocol import Farthest, Known, Samples
@@ -81,7 +82,6 @@ class NumPyPoints:
         self._sums: Sums  # made by the first `assign`, if lasting
         self._target: Target | None = None
         self._bounds: Bounds | None = None
-        self.restart()
 
     # ------------------------------------------------------------ preparation
 
@@ -347,16 +347,11 @@ class NumPyPoints:
 
     # ------------------------------------------------------------ seeding
 
-    def restart(self) -> None:
-        self._closest_dist_sq: PlainDistances | FilteredDistances | BlockDistances | None = None
-        self._inverse_cdf = InverseCdf(self.n, self._row_weights, self.weights, self._position)
+    def seeding(self) -> NumPySeeding:
+        inverse_cdf = InverseCdf(self.n, self._row_weights, self.weights, self._position)
+        return NumPySeeding(self._row_x, inverse_cdf, self._closest_distances, self._all_own_distances)
 
-    def propose(self, candidates: Floats) -> None:
-        if self._closest_dist_sq is None:
-            self._closest_dist_sq = self._seeding()
-        self._closest_dist_sq.propose(candidates)
-
-    def _seeding(self) -> PlainDistances | FilteredDistances | BlockDistances:
+    def _closest_distances(self) -> ClosestDistances:
         if self._position is not None and self.d <= CURVE_FEATURES:
             return BlockDistances(self._rows, self._threads)
         scores = self._rows.x.size > _TINY // 4 if self._tuning.scores is None else self._tuning.scores
@@ -369,33 +364,6 @@ class NumPyPoints:
         return FilteredDistances(
             self._rows, self.weights, frame, self._spans(self._rows.m, _SCORES // self.d), self._threads
         )
-
-    def potentials(self, exponent: int, exact: bool) -> Potentials:
-        assert self._closest_dist_sq is not None
-        return self._closest_dist_sq.potentials(exponent, exact, self._total)
-
-    def accept(self, candidate: int) -> float:
-        assert self._closest_dist_sq is not None
-        self._inverse_cdf.follow(self._closest_dist_sq.accept(candidate, self._inverse_cdf.most))
-        return self._closest_dist_sq.largest()
-
-    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        return np.empty((0, self.d)), farthest
-
-    def accept_all(self, centers: Floats) -> float:
-        assert self._closest_dist_sq is not None
-        self._closest_dist_sq.lower(self._all_own_distances(centers))
-        self._inverse_cdf.follow(None)
-        return self._closest_dist_sq.largest()
-
-    def total(self, exponent: int | None) -> int:
-        self._total = self._inverse_cdf.total(
-            exponent, self._closest_dist_sq.closest_dist_sq if self._closest_dist_sq else np.empty(0)
-        )
-        return self._total
-
-    def find(self, ranks: list[int]) -> Floats:
-        return np.asarray(self._row_x[self._inverse_cdf.find(ranks)]).astype(np.float64)
 
 
 def _feature_range(x: NDArray[Any]) -> tuple[Floats, Floats]:

@@ -318,3 +318,6 @@ class BlockDistances:
         if not inside.all():
             x[:, ~inside] = self.tail
         return squared_distance(x.astype(np.float64, copy=False), self.candidates[candidate].T[:, :, None])
+
+
+ClosestDistances = PlainDistances | FilteredDistances | BlockDistances

@@ -1,0 +1,67 @@
+"""Seeding on NumPy: the closest distances, and prefix sums of what rows weigh in a draw, kept in step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpukmeans.engine.numpy.seeding_distances import ClosestDistances, Potentials
+from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
+from gpukmeans.engine.protocol import Seeding
+from gpukmeans.exact.distance import Floats
+
+
+class NumPySeeding(Seeding):
+    """x: (n, d) the caller's rows, in whatever form. distances(): the way to measure them that suits them best.
+    own_distances(centers): D (n,) to each row's own center, by the labels last given.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        inverse_cdf: InverseCdf,
+        distances: Callable[[], ClosestDistances],
+        own_distances: Callable[[Floats], Floats],
+    ) -> None:
+        self._x, self._inverse_cdf = x, inverse_cdf
+        self._make, self._own_distances = distances, own_distances
+        self._distances: ClosestDistances | None = None  # before the first candidates
+        self._total = 0
+
+    @property
+    def _measured(self) -> ClosestDistances:
+        assert self._distances is not None, "no candidates were proposed"
+        return self._distances
+
+    def end(self) -> None:
+        self._distances = None
+
+    def total(self, exponent: int | None) -> int:
+        closest_dist_sq = np.empty(0) if self._distances is None else self._distances.closest_dist_sq
+        self._total = self._inverse_cdf.total(exponent, closest_dist_sq)
+        return self._total
+
+    def find(self, indices: list[int]) -> Floats:
+        return np.asarray(self._x[self._inverse_cdf.find(indices)]).astype(np.float64)
+
+    def propose(self, candidates: Floats) -> None:
+        if self._distances is None:
+            self._distances = self._make()
+        self._distances.propose(candidates)
+
+    def potentials(self, exponent: int, exact: bool) -> Potentials:
+        return self._measured.potentials(exponent, exact, self._total)
+
+    def accept(self, candidate: int) -> float:
+        self._inverse_cdf.follow(self._measured.accept(candidate, self._inverse_cdf.most))
+        return self._measured.largest()
+
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        return np.empty((0, self._x.shape[1])), farthest
+
+    def accept_all(self, centers: Floats) -> float:
+        self._measured.lower(self._own_distances(centers))
+        self._inverse_cdf.follow(None)
+        return self._measured.largest()
