@@ -1,47 +1,38 @@
-"""KMeans: scikit-learn's interface over the driver; validation, and moving results back."""
+"""KMeans: scikit-learn's interface."""
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from fractions import Fraction
-from functools import cache, partial
+from collections.abc import Callable
+from functools import cache
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpukmeans import array_interop, cluster_means, lloyd, seeding
+from gpukmeans import array_interop, cluster_means, lloyd
 from gpukmeans.array_interop import is_dask
-from gpukmeans.dask import collections, workers
-from gpukmeans.engine import devices, dispatch
-from gpukmeans.engine.protocol import Points, Samples
-from gpukmeans.exact.distance import Floats, magnitude, normalize, squared_distance
-from gpukmeans.exact.fixed_point import Ints, Weights
-from gpukmeans.progress import Record, Watch
-from gpukmeans.random_state import generator_of
+from gpukmeans.centers import rounded
+from gpukmeans.dask import collections
+from gpukmeans.engine.protocol import Points
+from gpukmeans.exact.distance import Floats
+from gpukmeans.progress import Record
+from gpukmeans.samples import unshifted
 from gpukmeans.saving import estimators
-from gpukmeans.threads import one_blas_thread, unflagged
-
-logger = logging.getLogger("gpukmeans")
+from gpukmeans.starts import StartsMixin
+from gpukmeans.threads import one_blas_thread
 
 FITTED_ARRAYS = {"cluster_centers_", "labels_"}
 
 INITS = {"k-means++", "k-means||", "random"}
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class KMeans(StartsMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
     """k-means clustering with one answer.
 
     The result of `fit` is a function of the data, the weights, the parameters and the seed alone: the
@@ -263,7 +254,7 @@ default="k-means++"
                 )
             self.cluster_centers_ = self._convert_like(X, rounded(best.centers, dtype))
             self.labels_ = self._convert_like(X, labels)
-            self.inertia_ = _unshifted(best.inertia, points)
+            self.inertia_ = unshifted(best.inertia, points)
             self.n_iter_ = best.n_iter
         return self
 
@@ -274,143 +265,6 @@ default="k-means++"
     def fit_transform(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> NDArray[Any]:
         """Fit, and return X's distances to the centers; see `fit` and `transform`."""
         return self.fit(X, sample_weight=sample_weight).transform(X)
-
-    @contextmanager
-    def _unchanged_on_failure(self) -> Iterator[None]:
-        before = self.__dict__.copy()
-        try:
-            yield
-        except BaseException:  # KeyboardInterrupt too
-            self.__dict__.update(before)
-            for name in self.__dict__.keys() - before.keys():
-                del self.__dict__[name]
-            raise
-
-    def _points(
-        self, x: NDArray[Any], sample_weight: ArrayLike | None, device: str, reused: bool = True
-    ) -> tuple[Points, NDArray[np.bool_] | None]:
-        """Points of the samples that weigh anything, and which those are if not all."""
-        given, kept = self._weights(x, sample_weight)
-        if given is None:
-            return self._made(x, device=device, reused=reused), None
-        if kept is not None:
-            self._finite(self._made(x, device=device, reused=False), x)
-            x = array_interop.take_rows(x, kept)
-        summary, weights = Weights.of(given)
-        return self._made(x, weights, summary, device=device, reused=reused), kept
-
-    def _made(
-        self,
-        x: Any,
-        weights: Floats | Ints | None = None,
-        summary: Weights | None = None,
-        *,
-        device: str,
-        reused: bool = True,
-    ) -> Points:
-        """Points of these samples, by what the metric looks at; see `Samples` and `dispatch.make_points`."""
-        samples = Samples(x, weights, summary, normalized=self.metric == "cosine", reused=reused)
-        make = workers.make_points if is_dask(x) else dispatch.make_points
-        return make(samples, device=device)
-
-    def _weights(self, x: Any, sample_weight: ArrayLike | None) -> tuple[Floats | None, NDArray[np.bool_] | None]:
-        """The weights that are positive, None for ones; and which samples have them, None for all."""
-        if sample_weight is None:
-            return None, None
-        given = _check_sample_weight(
-            array_interop.to_numpy(sample_weight), x, dtype=np.float64, ensure_non_negative=True
-        )
-        kept = given > 0
-        if not kept.any():
-            raise ValueError("Sample weights must contain at least one non-zero number.")
-        return (given, None) if kept.all() else (given[kept], kept)
-
-    def _best_of_starts(self, points: Points, x: NDArray[Any], device: str, dtype: np.dtype) -> lloyd.Fit:
-        """The start of least inertia, by whose centers, rounded to that dtype, the points are left labelled."""
-        low, high = self._finite(points, x)
-        if not points.normalized:
-            rounded(np.stack([low, high]), dtype)  # which centers are within
-        scales = lloyd.prepare(points, low, high)
-        random_state = generator_of(self.random_state)
-        init = self._initial_array(x)
-        tolerance = lloyd.Tolerance(self.tol, points, scales)
-        best: lloyd.Fit | None = None
-        self._n_init = self._starts(init)
-        watch = Watch(
-            lambda centers: _unshifted(lloyd.inertia(points, scales, centers), points),
-            tolerance,
-            starts=self._n_init,
-            max_iter=self.max_iter,
-            verbose=self.verbose,
-            progress=self.progress,
-            callback=self.callback,
-        )
-        with watch:
-            for _ in range(self._n_init):
-                centers = self._seed(points, x, random_state, device) if init is None else init
-                watch.begin()
-                last = lloyd.fit(
-                    points, scales, centers, max_iter=self.max_iter, tolerance=tolerance, dtype=dtype, watch=watch
-                )
-                if best is None or last.inertia < best.inertia:
-                    best = last
-                if watch.stopped:
-                    break
-        self.history_ = watch.records
-        assert best is not None
-        if best is not last:
-            points.assign(best.centers)
-        return best
-
-    def _starts(self, init: Floats | None) -> int:
-        if self.n_init == "auto":
-            many = callable(self.init) or (isinstance(self.init, str) and self.init == "random")
-            return self._auto_starts if many else 1
-        if init is not None and self.n_init != 1:
-            warnings.warn(
-                "Explicit initial center position passed: performing only one init in "
-                f"{type(self).__name__} instead of n_init={self.n_init}.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-            return 1
-        return int(self.n_init)
-
-    def _initial_array(self, x: NDArray[Any]) -> Floats | None:
-        if isinstance(self.init, str) or callable(self.init):
-            return None
-        return self._checked_centers(self.init, x)
-
-    def _seed(self, points: Points, x: NDArray[Any], random_state: np.random.RandomState, device: str) -> Floats:
-        if self.init == "k-means||":
-            make = partial(dispatch.make_points, device="cpu" if is_dask(x) else device)  # candidates are on the host
-            return seeding.kmeans_parallel(points, self.n_clusters, random_state, make)
-        if isinstance(self.init, str):
-            choose = seeding.random if self.init == "random" else seeding.kmeans_plusplus
-            return choose(points, self.n_clusters, random_state)
-        return self._checked_centers(self.init(x, self.n_clusters, random_state=random_state), x)  # type: ignore
-
-    def _checked_centers(self, init: Any, x: NDArray[Any]) -> Floats:
-        """Initial centers (n_clusters, n_features) as float64, after rounding to the data's float dtype; with
-        metric="cosine" brought to length one then."""
-        dtype = _float_dtype(x.dtype)
-        with _adding_up():
-            centers = check_array(array_interop.to_numpy(init), dtype=dtype, copy=True, order="C", input_name="init")
-        if centers.shape[0] != self.n_clusters:
-            raise ValueError(
-                f"The shape of the initial centers {centers.shape} does not match "
-                f"the number of clusters {self.n_clusters}."
-            )
-        if centers.shape[1] != x.shape[1]:
-            raise ValueError(
-                f"The shape of the initial centers {centers.shape} does not match "
-                f"the number of features of the data {x.shape[1]}."
-            )
-        centers = centers.astype(np.float64) + 0.0  # as seeding has them
-        if self.metric == "cosine":
-            return normalize(centers.T).T.copy()
-        lloyd.check_magnitude(centers.min(axis=0), centers.max(axis=0), "init")
-        return centers
 
     # ------------------------------------------------------------ using the centers
 
@@ -480,7 +334,7 @@ default="k-means++"
         scales = lloyd.prepare(points, *self._finite(points, x))
         centers = self._centers(x)
         points.assign(centers)
-        return points, kept, _unshifted(lloyd.inertia(points, scales, centers), points)
+        return points, kept, unshifted(lloyd.inertia(points, scales, centers), points)
 
     def _label(self, x: Any, centers: Floats, device: str) -> Any:
         if is_dask(x):
@@ -496,45 +350,6 @@ default="k-means++"
         model = kind(len(centers), metric=self.metric, device=self.device)
         model.cluster_centers_, model.n_features_in_ = centers, centers.shape[1]
         return model
-
-    def _centers(self, x: Any) -> Floats:
-        """The fitted centers, or those set in their place, for rows like x, as float64."""
-        return self._published(x.shape[1]).astype(np.float64, copy=False)
-
-    def _published(self, width: int | None = None) -> NDArray[Any]:
-        """A copy of the same in the float dtype that they have, float64 for integers.
-
-        Raises ValueError for what cannot be the centers of rows of so many features.
-        """
-        try:
-            given, dtype = array_interop.readable(array_interop.to_numpy(self.cluster_centers_))
-            dtype = _float_dtype(dtype)
-            good = type(given) is np.ndarray and given.dtype == dtype and given.ndim == 2 and given.size > 0
-            if good and np.isfinite(given).all():
-                centers = given.copy()
-            else:  # which takes half as long as to predict a few rows
-                with _adding_up():  # infinity is refused
-                    centers = check_array(given, dtype=dtype, copy=True, order="C", input_name="cluster_centers_")
-            low, high = centers.min(axis=0), centers.max(axis=0)
-            lloyd.check_magnitude(low.astype(np.float64), high.astype(np.float64), "cluster_centers_")
-            if width not in (None, centers.shape[1]):
-                raise ValueError(f"They have {centers.shape[1]} features, and X has {width}.")
-            if self.metric == "cosine":
-                _check_lengths(centers.astype(np.float64))
-        except (OverflowError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"cluster_centers_ holds no centers that can be used. {error}\nSet it to an array of shape (n_centers, "
-                "n_features) of finite real numbers, as many features as X has, or fit again."
-            ) from error
-        return centers
-
-    def _published_dtype(self, X: Any, x: Any) -> np.dtype:
-        """That of the centers, to be known before rows get their labels: x's, if the kind of array that comes back has
-        it."""
-        return array_interop.held_dtype(X, _float_dtype(x.dtype), self.output_type)
-
-    def _convert_like(self, X: Any, answer: Any) -> Any:
-        return array_interop.convert_like(X, answer, self.output_type)
 
     def __getstate__(self) -> dict[str, Any]:
         """Arrays are saved on the host, so that a model fitted on a GPU loads where there is none."""
@@ -567,57 +382,6 @@ default="k-means++"
         """
         estimators.save(self, path)
 
-    # ------------------------------------------------------------ validation
-
-    @contextmanager
-    def _placed(
-        self, X: Any, *, reset: bool = False, gather: bool = False, counted: bool = True
-    ) -> Iterator[tuple[Any, str]]:
-        """X as an array or a CSR matrix of one of arrays.DTYPES and of the right width, where the device can read it,
-        and the device's name; whether X is finite shows in its extent. The device is the current one in this context.
-
-        reset: whether this is a fit, which sets the width. gather: whether a Dask array shall come here as a whole.
-        counted: whether it has to be known how many rows it has.
-        """
-        if not reset:
-            check_is_fitted(self)
-        if is_dask(X) and not gather:
-            dtype = self._validated(collections.validation_proxy(X), reset).dtype
-            yield collections.rows_of(X, dtype, counted), self.device
-            return
-        x = array_interop.to_numpy(X) if is_dask(X) else array_interop.as_array(X)
-        gpu = array_interop.gpu_of(x)
-        device = devices.resolve(self.device, gpu)
-        if gpu is None:
-            x = self._validated(x, reset)
-            x = x if issparse(x) else np.asarray(x)
-            dtype = x.dtype
-        else:
-            dtype = self._validated(array_interop.validation_proxy(x), reset).dtype
-            if gpu not in devices.gpus(device):
-                x = array_interop.to_numpy(x)
-        with devices.on(device), unflagged():
-            yield x.astype(dtype, copy=False), device
-
-    def _validated(self, x: Any, reset: bool) -> Any:
-        x, dtype = array_interop.readable(x)
-        if issparse(x) and (x.dtype == np.float16 or not x.dtype.isnative):
-            x = x.astype(dtype)  # before SciPy brings it into another format, which it cannot
-        return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=dtype, ensure_all_finite=False)
-
-    def _finite(self, points: Points, x: Any) -> tuple[Floats, Floats]:
-        """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
-        low, high = points.feature_range()
-        if not math.isfinite(magnitude(low, high)):
-            if points.normalized:  # infinity, too, is NaN by now
-                shown = collections.bad_value(x) if is_dask(x) else array_interop.to_numpy(x.data if issparse(x) else x)
-            else:
-                shown = np.stack([low, high]).astype(x.dtype)
-            with _adding_up():
-                assert_all_finite(shown, estimator_name=type(self).__name__, input_name="X")
-        lloyd.check_magnitude(low, high)
-        return low, high
-
     @classmethod
     @cache
     def _get_param_names(cls) -> list[str]:
@@ -632,47 +396,3 @@ default="k-means++"
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _adding_up() -> AbstractContextManager:
-    """scikit-learn adds values up to see whether they are finite: large ones overflow, one infinity meets the other."""
-    return np.errstate(over="ignore", invalid="ignore")
-
-
-def _float_dtype(dtype: np.dtype) -> np.dtype:
-    return dtype if dtype.kind == "f" else np.dtype(np.float64)
-
-
-def rounded(centers: Floats, dtype: np.dtype) -> NDArray[Any]:
-    """Centers in the dtype that they are published in; raises ValueError if that does not reach as far."""
-    with np.errstate(over="ignore"):
-        result = centers.astype(dtype)
-    if not np.isfinite(result).all():
-        raise ValueError(
-            f"Centers of up to {np.abs(centers).max():.3g} are beyond {dtype}: the dtype of the data, or of the first "
-            "batch, or what JAX has for float64 without jax_enable_x64. Scale the data, give it in a wider dtype, or "
-            'ask for output_type="numpy".'
-        )
-    return result
-
-
-def _check_lengths(centers: Floats) -> None:
-    """Raise ValueError unless all are unit vectors, rounded to any float dtype, or zero.
-
-    float16 rounds a coordinate by 2**-11 of itself, or by 2**-25: 2**30 of them move a length by less than 2**-9.
-    """
-    length = np.sqrt(squared_distance(centers.T, np.zeros((centers.shape[1], 1))))
-    if (np.abs(length - 1) > 2.0**-9)[centers.any(axis=1)].any():
-        raise ValueError(
-            'With metric="cosine" they are unit vectors, or zero: bring them to length one, as by '
-            "sklearn.preprocessing.normalize."
-        )
-
-
-def _unshifted(inertia: Fraction, points: Points) -> float:
-    """The inertia in the caller's weights, which may be the points' times a power of two."""
-    shift = points.weights.shift
-    try:
-        return float(inertia / Fraction(2) ** shift if shift else inertia)
-    except OverflowError:
-        return math.inf

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from numbers import Integral, Real
@@ -15,11 +14,14 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
 from gpukmeans import array_interop, cluster_means, lloyd, seeding
+from gpukmeans.centers import float_dtype, rounded
 from gpukmeans.engine.protocol import Points
-from gpukmeans.estimator import KMeans, _float_dtype, _unshifted, rounded
-from gpukmeans.exact.distance import Floats, squared_distance
-from gpukmeans.exact.fixed_point import Ints, Weights
+from gpukmeans.estimator import KMeans
+from gpukmeans.exact.distance import Floats
+from gpukmeans.minibatch_convergence import Convergence
 from gpukmeans.random_state import generator_of, seeded
+from gpukmeans.row_sampler import RowSampler, sizes
+from gpukmeans.samples import unshifted
 from gpukmeans.threads import one_blas_thread
 
 # Parameters of KMeans that this one does not have.
@@ -186,17 +188,17 @@ default="k-means++"
         """
         with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=True, gather=True) as (x, device):
             n = x.shape[0]
-            batch_size = self._sizes(n)
+            batch_size, self._init_size = sizes(n, self.n_clusters, self.batch_size, self.init_size)
             points, _ = self._points(x, sample_weight, device, reused=self.tol > 0)
             low, high = self._finite(points, x)
             tolerance = self._tolerance(points, low, high) if self.tol > 0 else 0.0
-            sampler = _Sampler(x, *self._weights(x, sample_weight))
+            sampler = RowSampler(x, *self._weights(x, sample_weight))
             del points  # batches follow, and labels at the end
 
             self._begin()
             centers = self._best_init(x, sampler, device)
             steps = self.max_iter * n // batch_size
-            watch = _Convergence(self, steps, batch_size, n, tolerance)
+            watch = Convergence(self, steps, batch_size, n, tolerance)
             for step in range(steps):
                 generator = self._generator()
                 batch = self._made(sampler.draw(batch_size, generator), device=device)
@@ -240,11 +242,11 @@ default="k-means++"
             points, _ = self._points(x, sample_weight, device)
             feature_range = self._finite(points, x)
             if first:
-                self._sizes(x.shape[0])
+                _, self._init_size = sizes(x.shape[0], self.n_clusters, self.batch_size, self.init_size)
                 self._begin()
-                sampler = _Sampler(x, *self._weights(x, sample_weight))
+                sampler = RowSampler(x, *self._weights(x, sample_weight))
                 centers = self._one_init(x, self._initial_array(x), sampler, self._generator(of_init=True), device)
-                dtype = _float_dtype(x.dtype)
+                dtype = float_dtype(x.dtype)
             else:
                 if not hasattr(self, "_counts"):
                     self._begin()
@@ -266,27 +268,6 @@ default="k-means++"
         """Fit, and return the labels of X (n_samples,), int32; see `fit`."""
         self.fit(X, sample_weight=sample_weight)
         return self.labels_ if self.compute_labels else self.predict(X)
-
-    def _sizes(self, n: int) -> int:
-        """Set the size of samples for initial centers; returns that of a batch."""
-        if n < self.n_clusters:
-            raise ValueError(f"n_samples={n} should be >= n_clusters={self.n_clusters}.")
-        batch_size = min(self.batch_size, n)
-        size = self.init_size
-        if size is None:
-            size = 3 * batch_size
-            if size < self.n_clusters:
-                size = 3 * self.n_clusters
-        elif size < self.n_clusters:
-            warnings.warn(
-                f"init_size={size} should be larger than n_clusters={self.n_clusters}. "
-                "Setting it to min(3*n_clusters, n_samples)",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-            size = 3 * self.n_clusters
-        self._init_size = min(size, n)
-        return batch_size
 
     def _tolerance(self, points: Points, low: Floats, high: Floats) -> float:
         scales = lloyd.prepare(points, low, high)
@@ -316,7 +297,7 @@ default="k-means++"
 
     # ------------------------------------------------------------ initial centers
 
-    def _best_init(self, x: Any, sampler: _Sampler, device: str) -> Floats:
+    def _best_init(self, x: Any, sampler: RowSampler, device: str) -> Floats:
         """The best of ``n_init`` choices, by their inertia over one more sample."""
         init = self._initial_array(x)
         self._n_init = self._starts(init)
@@ -337,14 +318,14 @@ default="k-means++"
                 points.assign(centers)
                 inertia = lloyd.inertia(points, scales, centers)
             if self.verbose:
-                print(f"Inertia for init {i + 1}/{self._n_init}: {_unshifted(inertia, points)}")
+                print(f"Inertia for init {i + 1}/{self._n_init}: {unshifted(inertia, points)}")
             if inertia < least:
                 best, least = centers, inertia
         assert best is not None
         return best
 
     def _one_init(
-        self, x: Any, init: Floats | None, sampler: _Sampler, generator: np.random.RandomState, device: str
+        self, x: Any, init: Floats | None, sampler: RowSampler, generator: np.random.RandomState, device: str
     ) -> Floats:
         if init is not None:
             return init
@@ -361,10 +342,13 @@ default="k-means++"
     def _step(
         self, points: Points, feature_range: tuple[Floats, Floats], centers: Floats, generator: np.random.RandomState
     ) -> tuple[Floats, float]:
-        """The centers after a batch, and the batch's inertia to those before; counts the step."""
+        """The centers after a batch, and the batch's inertia to those before; counts the step.
+
+        Once in 10 * n_clusters rows, or while a cluster is empty, the lightest centers move to rows of the batch.
+        """
         scales = lloyd.prepare(points, *feature_range)
         points.assign(centers)
-        inertia = _unshifted(lloyd.inertia(points, scales, centers), points)
+        inertia = unshifted(lloyd.inertia(points, scales, centers), points)
         found = cluster_means.of_result(points, scales)
         with np.errstate(over="ignore"):
             weight = np.ldexp(found.weight, -points.weights.shift)
@@ -378,106 +362,25 @@ default="k-means++"
         mean = np.where(share == 1, mean, centers[moved] + (mean - centers[moved]) * share)
         before, centers = centers, centers.copy()
         centers[moved] = lloyd.placed(points, mean, before[moved])
-        centers, counts = self._reassigned(points, centers, counts, generator)
+        self._since_reassignment += points.n
+        due = self._since_reassignment >= 10 * self.n_clusters or (self._counts == 0).any()
+        if due and self.reassignment_ratio > 0:
+            self._since_reassignment = 0
+            light = _lightest(counts, self.reassignment_ratio, points.n // 2)
+            if len(light):
+                if self.verbose:
+                    print(f"[MiniBatchKMeans] Reassigning {len(light)} cluster centers.")
+                centers[light] = seeding.random(points, len(light), generator)
+                # As much as the least of the others, so that they are not moved again at once.
+                counts[light] = np.delete(counts, light).min()
         self._counts = counts
         self.n_steps_ += 1
         return centers, inertia
 
-    def _reassigned(
-        self, points: Points, centers: Floats, counts: Floats, generator: np.random.RandomState
-    ) -> tuple[Floats, Floats]:
-        """Once in 10 * n_clusters rows, or while a cluster is empty, move the lightest centers to random rows
-        of the batch: half as many as there are at most, and never the heaviest one."""
-        self._since_reassignment += points.n
-        due = self._since_reassignment >= 10 * self.n_clusters or (self._counts == 0).any()
-        if not due or self.reassignment_ratio == 0:
-            return centers, counts
-        self._since_reassignment = 0
-        light = counts < self.reassignment_ratio * counts.max()
-        light[counts.argmax()] = False
-        order = np.argsort(counts, kind="stable")
-        lightest = order[light[order]][: points.n // 2]
-        if len(lightest) == 0:
-            return centers, counts
-        if self.verbose:
-            print(f"[MiniBatchKMeans] Reassigning {len(lightest)} cluster centers.")
-        lightest.sort()
-        centers[lightest] = seeding.random(points, len(lightest), generator)
-        counts = counts.copy()
-        # As much as the least of the others, so that they are not moved again at once.
-        counts[lightest] = np.delete(counts, lightest).min()
-        return centers, counts
 
-
-class _Sampler:
-    """Draws rows of x in proportion to their weight, with repetitions.
-
-    weights: the positive ones, None for ones; kept: which rows have them, None for all. As everywhere a draw
-    is a rank in the exact prefix sum of integer masses, in row order.
-    """
-
-    def __init__(self, x: Any, weights: Floats | None = None, kept: NDArray[np.bool_] | None = None) -> None:
-        self._x = x
-        self._rows = None if kept is None else np.flatnonzero(kept)
-        self._given: tuple[Weights, Floats | Ints] | None = None
-        self._prefix: Ints | None = None
-        self._total = x.shape[0]
-        if weights is not None:
-            self._given = Weights.of(weights)
-            self._prefix = np.cumsum(self._given[0].integer_weights(self._given[1]))
-            self._total = int(self._prefix[-1])
-
-    def draw(self, m: int, generator: np.random.RandomState) -> Any:
-        """m rows."""
-        rows: NDArray[np.int64] = seeding.inverse_cdf_indices(generator.random_sample(m), self._total)
-        if self._prefix is not None:
-            rows = np.searchsorted(self._prefix, rows, side="right")
-        return array_interop.take_rows(self._x, rows if self._rows is None else self._rows[rows])
-
-    @property
-    def weight(self) -> float:
-        """The sum of the caller's weights."""
-        if self._given is None:
-            return float(self._total)
-        with np.errstate(over="ignore"):
-            return float(np.ldexp(self._given[0].total, -self._given[0].shift))
-
-    def everything(self) -> tuple[Any, Floats | Ints | None, Weights | None]:
-        """All rows that weigh anything, their weights as they are used, and the summary of those."""
-        x = self._x if self._rows is None else array_interop.take_rows(self._x, self._rows)
-        summary, weights = self._given or (None, None)
-        return x, weights, summary
-
-
-class _Convergence:
-    """When a fit ends: smoothed inertia that no longer falls, or centers that hardly move."""
-
-    def __init__(self, model: MiniBatchKMeans, steps: int, batch_size: int, n: int, tolerance: float) -> None:
-        self._steps, self._tolerance = steps, tolerance
-        self._most, self._verbose = model.max_no_improvement, model.verbose
-        self._alpha = min(1.0, 2.0 * batch_size / (n + 1))
-        self.smoothed = 0.0  # an exponentially weighted average of the inertia per row
-        self._least = math.inf
-        self._without = 0
-
-    def ends(self, step: int, inertia: float, before: Floats, centers: Floats) -> bool:
-        """Whether to end after this step, counted from 0; inertia: the batch's, per row, to the centers before."""
-        at = f"step {step + 1}/{self._steps}"
-        # The first one tells of the initial centers, and the average begins anew with the second.
-        self.smoothed = inertia if step < 2 else self.smoothed * (1 - self._alpha) + inertia * self._alpha
-        if self._verbose:
-            smoothed = f", ewa inertia: {self.smoothed}" if step > 0 else ""
-            print(f"Minibatch {at}: mean batch inertia: {inertia}{smoothed}")
-        if step == 0:
-            return False
-        if self._tolerance > 0 and math.fsum(squared_distance(centers.T, before.T).tolist()) <= self._tolerance:
-            if self._verbose:
-                print(f"Converged (small centers change) at {at}")
-            return True
-        self._without = 0 if self.smoothed < self._least else self._without + 1
-        self._least = min(self._least, self.smoothed)
-        if self._most is not None and self._without >= self._most:
-            if self._verbose:
-                print(f"Converged (lack of improvement in inertia) at {at}")
-            return True
-        return False
+def _lightest(counts: Floats, ratio: float, most: int) -> NDArray[np.int64]:
+    """Which centers, up to so many, have counts below that ratio of the heaviest's, the lightest first; ascending."""
+    light = counts < ratio * counts.max()
+    light[counts.argmax()] = False
+    order = np.argsort(counts, kind="stable")
+    return np.sort(order[light[order]][:most])

@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 import dask.array as da
 from sklearn.exceptions import ConvergenceWarning
-from gpukmeans import KMeans, MiniBatchKMeans, arrays
+from gpukmeans import KMeans, MiniBatchKMeans, array_interop
 
 warnings.simplefilter("error")
 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -134,7 +134,7 @@ def test_with_64_bits():
 
 def test_host_arrays_are_not_copied():
     x = jnp.ones((9, 3))
-    assert np.shares_memory(arrays.opened(x), np.from_dlpack(x))
+    assert np.shares_memory(array_interop.as_array(x), np.from_dlpack(x))
 """
 
 

@@ -19,7 +19,7 @@ from sklearn.datasets import make_blobs
 from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
-from gpukmeans import MiniBatchKMeans, minibatch
+from gpukmeans import MiniBatchKMeans, row_sampler
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.numpy.tuning import tuned
 
@@ -239,7 +239,7 @@ def test_rows_of_weight_zero_are_never_drawn(model, whole):
 
 def test_rows_are_drawn_in_proportion_to_their_weight(whole):
     weights = np.array([0.0, 1.0, 3.0, 0.0, 6.0])
-    sampler = minibatch._Sampler(np.arange(5.0)[:, None], weights[weights > 0], weights > 0)
+    sampler = row_sampler.RowSampler(np.arange(5.0)[:, None], weights[weights > 0], weights > 0)
     drawn = sampler.draw(100_000, np.random.RandomState(0))[:, 0].astype(int)
     shares = np.bincount(drawn, minlength=5) / len(drawn)
     # Five standard deviations of the largest, sqrt(0.24 / 100,000).

@@ -1,0 +1,98 @@
+"""Centers as a caller gives or sets them, and as they are published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+from gpukmeans import array_interop, lloyd
+from gpukmeans.exact.distance import Floats, normalize, squared_distance
+from gpukmeans.threads import unflagged
+
+
+def float_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype that centers of data of this dtype are published in: itself, or float64 for integers."""
+    return dtype if dtype.kind == "f" else np.dtype(np.float64)
+
+
+def initial(init: Any, n_clusters: int, n_features: int, dtype: np.dtype, *, normalized: bool) -> Floats:
+    """Initial centers (n_clusters, n_features) as float64, after rounding to the float dtype of data of that dtype;
+    normalized ones are brought to length one then.
+
+    Raises ValueError for another shape, or for values that are not finite or too large.
+    """
+    with unflagged():  # scikit-learn adds values up, large ones and infinities too, to see whether they are finite
+        centers = check_array(
+            array_interop.to_numpy(init), dtype=float_dtype(dtype), copy=True, order="C", input_name="init"
+        )
+    if centers.shape[0] != n_clusters:
+        raise ValueError(
+            f"The shape of the initial centers {centers.shape} does not match the number of clusters {n_clusters}."
+        )
+    if centers.shape[1] != n_features:
+        raise ValueError(
+            f"The shape of the initial centers {centers.shape} does not match "
+            f"the number of features of the data {n_features}."
+        )
+    centers = centers.astype(np.float64) + 0.0  # as seeding has them
+    if normalized:
+        return normalize(centers.T).T.copy()
+    lloyd.check_magnitude(centers.min(axis=0), centers.max(axis=0), "init")
+    return centers
+
+
+def fitted(given: Any, n_features: int | None = None, *, normalized: bool) -> NDArray[Any]:
+    """A copy of ``cluster_centers_``, whoever has set them, in the float dtype that they have, float64 for integers.
+
+    Raises ValueError for what cannot be the centers of rows of so many features, if that is known.
+    """
+    try:
+        given, dtype = array_interop.readable(array_interop.to_numpy(given))
+        dtype = float_dtype(dtype)
+        good = type(given) is np.ndarray and given.dtype == dtype and given.ndim == 2 and given.size > 0
+        if good and np.isfinite(given).all():
+            centers = given.copy()
+        else:  # which takes half as long as to predict a few rows
+            with unflagged():
+                centers = check_array(given, dtype=dtype, copy=True, order="C", input_name="cluster_centers_")
+        low, high = centers.min(axis=0), centers.max(axis=0)
+        lloyd.check_magnitude(low.astype(np.float64), high.astype(np.float64), "cluster_centers_")
+        if n_features not in (None, centers.shape[1]):
+            raise ValueError(f"They have {centers.shape[1]} features, and X has {n_features}.")
+        if normalized:
+            _check_lengths(centers.astype(np.float64))
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"cluster_centers_ holds no centers that can be used. {error}\nSet it to an array of shape (n_centers, "
+            "n_features) of finite real numbers, as many features as X has, or fit again."
+        ) from error
+    return centers
+
+
+def rounded(centers: Floats, dtype: np.dtype) -> NDArray[Any]:
+    """Centers in the dtype that they are published in; raises ValueError if that does not reach as far."""
+    with np.errstate(over="ignore"):
+        result = centers.astype(dtype)
+    if not np.isfinite(result).all():
+        raise ValueError(
+            f"Centers of up to {np.abs(centers).max():.3g} are beyond {dtype}: the dtype of the data, or of the first "
+            "batch, or what JAX has for float64 without jax_enable_x64. Scale the data, give it in a wider dtype, or "
+            'ask for output_type="numpy".'
+        )
+    return result
+
+
+def _check_lengths(centers: Floats) -> None:
+    """Raise ValueError unless all are unit vectors, rounded to any float dtype, or zero.
+
+    float16 rounds a coordinate by 2**-11 of itself, or by 2**-25: 2**30 of them move a length by less than 2**-9.
+    """
+    length = np.sqrt(squared_distance(centers.T, np.zeros((centers.shape[1], 1))))
+    if (np.abs(length - 1) > 2.0**-9)[centers.any(axis=1)].any():
+        raise ValueError(
+            'With metric="cosine" they are unit vectors, or zero: bring them to length one, as by '
+            "sklearn.preprocessing.normalize."
+        )

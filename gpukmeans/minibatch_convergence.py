@@ -1,0 +1,45 @@
+"""When a fit by batches ends."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gpukmeans.exact.distance import Floats, squared_distance
+
+if TYPE_CHECKING:
+    from gpukmeans.minibatch import MiniBatchKMeans
+
+
+class Convergence:
+    """When a fit ends: smoothed inertia that no longer falls, or centers that hardly move."""
+
+    def __init__(self, model: MiniBatchKMeans, steps: int, batch_size: int, n: int, tolerance: float) -> None:
+        self._steps, self._tolerance = steps, tolerance
+        self._most, self._verbose = model.max_no_improvement, model.verbose
+        self._alpha = min(1.0, 2.0 * batch_size / (n + 1))
+        self.smoothed = 0.0  # an exponentially weighted average of the inertia per row
+        self._least = math.inf
+        self._without = 0
+
+    def ends(self, step: int, inertia: float, before: Floats, centers: Floats) -> bool:
+        """Whether to end after this step, counted from 0; inertia: the batch's, per row, to the centers before."""
+        at = f"step {step + 1}/{self._steps}"
+        # The first one tells of the initial centers, and the average begins anew with the second.
+        self.smoothed = inertia if step < 2 else self.smoothed * (1 - self._alpha) + inertia * self._alpha
+        if self._verbose:
+            smoothed = f", ewa inertia: {self.smoothed}" if step > 0 else ""
+            print(f"Minibatch {at}: mean batch inertia: {inertia}{smoothed}")
+        if step == 0:
+            return False
+        if self._tolerance > 0 and math.fsum(squared_distance(centers.T, before.T).tolist()) <= self._tolerance:
+            if self._verbose:
+                print(f"Converged (small centers change) at {at}")
+            return True
+        self._without = 0 if self.smoothed < self._least else self._without + 1
+        self._least = min(self._least, self.smoothed)
+        if self._most is not None and self._without >= self._most:
+            if self._verbose:
+                print(f"Converged (lack of improvement in inertia) at {at}")
+            return True
+        return False
