@@ -35,7 +35,7 @@ class Means:
 
     centers: Floats
     weight: Floats
-    settled: Mask
+    certified: Mask
 
 
 def of_iteration(points: Points, scales: Scales) -> Means:
@@ -46,24 +46,24 @@ def of_iteration(points: Points, scales: Scales) -> Means:
     doubtful = _light(points, means.weight)
     filled = means.weight > 0
     doubtful[filled] = _crowded(points, scales, means.centers[filled], means.weight[filled])
-    return settle(points, scales, means, np.flatnonzero(doubtful))
+    return certify(points, scales, means, np.flatnonzero(doubtful))
 
 
 def of_result(points: Points, scales: Scales) -> Means:
     """The means to publish."""
-    return finish(points, scales, _of_sums(points, scales))
+    return certify_all(points, scales, _of_sums(points, scales))
 
 
-def finish(points: Points, scales: Scales, means: Means) -> Means:
+def certify_all(points: Points, scales: Scales, means: Means) -> Means:
     """The means of the same rows with all of them settled, but for those that are
     (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails of others)."""
     if _exact(points, scales):
         return means
     rows = (means.weight > 0) | _light(points, means.weight)
-    return settle(points, scales, means, np.flatnonzero(rows & ~means.settled))
+    return certify(points, scales, means, np.flatnonzero(rows & ~means.certified))
 
 
-def settle(points: Points, scales: Scales, means: Means, clusters: Clusters) -> Means:
+def certify(points: Points, scales: Scales, means: Means, clusters: Clusters) -> Means:
     """The means with those of `clusters` held to their own rows: each then lies within the extent of these, and errs by
     no more than FINE of that, or the rounding of float64. Of unit rows it is the direction that errs by no more."""
     if points.normalized:
@@ -83,21 +83,21 @@ def settle(points: Points, scales: Scales, means: Means, clusters: Clusters) -> 
         return ~_coarse(points, scales, means, clusters, low, high) & within.all(axis=1)
 
     low, high = points.cluster_ranges(clusters, _nowhere(points), known)
-    centers, settled = means.centers.copy(), means.settled.copy()
+    centers, certified = means.centers.copy(), means.certified.copy()
     centers[clusters] = _within(centers[clusters], low, high)
-    settled[clusters] = True
+    certified[clusters] = True
     again = _coarse(points, scales, means, clusters, low, high)
-    return sum_again(points, Means(centers, means.weight, settled), clusters[again])
+    return sum_again(points, Means(centers, means.weight, certified), clusters[again])
 
 
 def sum_again(points: Points, means: Means, clusters: Clusters, without: Floats | None = None) -> Means:
     """The means with those of `clusters` made of sums of their own, without the rows at these locations (p, d)."""
     if len(clusters) == 0:
         return means
-    centers, weight, settled = means.centers.copy(), means.weight.copy(), means.settled.copy()
+    centers, weight, certified = means.centers.copy(), means.weight.copy(), means.certified.copy()
     without = _nowhere(points) if without is None else without
     low, high = points.cluster_ranges(clusters, without)
-    settled[clusters] = True
+    certified[clusters] = True
     some = low[:, 0] <= high[:, 0]
     none = clusters[~some]
     centers[none], weight[none] = 0.0, 0.0
@@ -119,7 +119,7 @@ def sum_again(points: Points, means: Means, clusters: Clusters, without: Floats 
             weight[clusters] = own.weight_of(units)
             break
         most = np.where(lighter, finer, most)
-    return Means(centers, weight, settled)
+    return Means(centers, weight, certified)
 
 
 def occupied(points: Points) -> Mask:

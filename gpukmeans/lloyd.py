@@ -126,7 +126,7 @@ def fit(
         centers = updated
         if stop or tolerance.reached(shift):
             break
-    published = finished(points, scales, centers, found).astype(dtype).astype(np.float64)
+    published = published_centers(points, scales, centers, found).astype(dtype).astype(np.float64)
     # test_one_answer.test_labels_and_inertia_are_those_of_the_centers fails if labels of others will do.
     if not np.array_equal(published, assigned):
         points.assign(published)
@@ -150,8 +150,8 @@ def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, clu
     left = np.unique(far.label[leaving])
     found = cluster_means.sum_again(points, found, left, without=far.x[leaving])
     heaviest = int(found.weight.argmax())
-    if len(leaving) < len(empty) and not found.settled[heaviest]:
-        found = cluster_means.settle(points, scales, found, np.array([heaviest]))
+    if len(leaving) < len(empty) and not found.certified[heaviest]:
+        found = cluster_means.certify(points, scales, found, np.array([heaviest]))
     updated = placed(points, found.centers, centers)
     updated[empty[: len(leaving)]] = far.x[leaving] + 0.0  # makes one zero of the two: rows may have either
     updated[empty[len(leaving) :]] = updated[heaviest]
@@ -172,10 +172,10 @@ def _leaving(points: Points, centers: Floats, m: int) -> tuple[Farthest, NDArray
         asked += m - len(leaving)
 
 
-def finished(points: Points, scales: Scales, centers: Floats, found: cluster_means.Means) -> Floats:
+def published_centers(points: Points, scales: Scales, centers: Floats, found: cluster_means.Means) -> Floats:
     """The centers of `update` as they are to be published: each held to its own rows."""
-    last = cluster_means.finish(points, scales, found)
-    now = last.settled & ~found.settled
+    last = cluster_means.certify_all(points, scales, found)
+    now = last.certified & ~found.certified
     return np.where(now[:, None], placed(points, last.centers, centers), centers)
 
 

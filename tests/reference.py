@@ -94,7 +94,7 @@ class Reference:
     def sums(self, rows):
         return self.scale.sums(self.x[rows], [self.w[i] for i in rows])
 
-    def settled(self, rows, weight, mean=None):
+    def certified(self, rows, weight, mean=None):
         """Mean and weight of these rows: those given, within the rows' extent, or by sums of their own."""
         low, high = self.extent(self.x[rows])
         off = self.scale.weight(self.fractions)
@@ -148,37 +148,37 @@ class Reference:
 
     def update(self, labels, centers):
         """The next centers, and which of them are settled."""
-        means, updated, settled = self.means(labels), centers.copy(), set()
+        means, updated, certified = self.means(labels), centers.copy(), set()
         weights = {c: weight for c, (_, _, weight) in means.items()}
 
-        def settle(c, rows, mean):
-            mean, weights[c] = self.settled(rows, weights[c], mean)
+        def certify(c, rows, mean):
+            mean, weights[c] = self.certified(rows, weights[c], mean)
             updated[c] = self.placed(mean, centers[c])
-            settled.add(c)
+            certified.add(c)
 
         for c, (rows, mean, _) in means.items():
             if mean is None or self.crowded(means, c):
-                settle(c, rows, mean)
+                certify(c, rows, mean)
             else:
                 updated[c] = self.placed(mean, centers[c])
         empty = [c for c in range(len(centers)) if c not in means]
         self.relocated |= len(empty) > 0
         far, left = self.leaving(labels, centers, len(empty))
         for c in np.unique(labels[far]).tolist():
-            settle(c, np.flatnonzero(left == c), None)
+            certify(c, np.flatnonzero(left == c), None)
         heaviest = max(sorted(weights), key=weights.__getitem__)
-        if len(far) < len(empty) and heaviest not in settled:
-            settle(heaviest, *means[heaviest][:2])
+        if len(far) < len(empty) and heaviest not in certified:
+            certify(heaviest, *means[heaviest][:2])
         for place, c in enumerate(empty):
             updated[c] = self.x[far[place]] + 0.0 if place < len(far) else updated[heaviest]
-        return updated, settled
+        return updated, certified
 
-    def finished(self, labels, centers, settled):
+    def published_centers(self, labels, centers, certified):
         """The centers of `update` once all are settled."""
         result = centers.copy()
         for c, (rows, mean, weight) in self.means(labels).items():
-            if c not in settled:
-                result[c] = self.placed(self.settled(rows, weight, mean)[0], centers[c])
+            if c not in certified:
+                result[c] = self.placed(self.certified(rows, weight, mean)[0], centers[c])
         return result
 
     def fit(self, centers, tol=1e-4, max_iter=300, dtype=np.float64, given=True):
@@ -189,13 +189,13 @@ class Reference:
             labels, before = self.labels(centers), labels
             if before is not None and (labels == before).all():
                 break
-            updated, settled = self.update(labels, centers)
+            updated, certified = self.update(labels, centers)
             shift = math.fsum(map(norm, updated - centers))
             centers = updated
             if shift == 0 or Fraction(shift) <= Fraction(tol) * self.variance():
                 break
         self.last = labels
-        centers = self.finished(labels, centers, settled).astype(dtype).astype(np.float64)
+        centers = self.published_centers(labels, centers, certified).astype(dtype).astype(np.float64)
         labels = self.labels(centers)
         return centers, labels, self.inertia(labels, centers), n_iter
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings, target
 from hypothesis import strategies as st
 
 from gpukmeans.engine.numpy import points as numpy
-from gpukmeans.engine.numpy.assign import Target, nearest
-from gpukmeans.engine.numpy.hamerly import Bounds, Drift, moved
+from gpukmeans.engine.numpy.assign import ScoredCenters, nearest
+from gpukmeans.engine.numpy.hamerly import CenterShift, HamerlyBounds, moved
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.seeding_distances import IntegralDistances, PlainDistances
 from gpukmeans.engine.numpy.tuning import tuned
@@ -385,12 +385,12 @@ def test_bounds_bound_distances_in_rationals(d, k):
     frame = Frame.of(x.min(axis=0), x.max(axis=0))
     scale, rows = Fraction(frame.scale), Rows(x, None, once=False)
     features, everyone = rows.features(slice(None), frame), np.arange(20)
-    bounds, before = Bounds(20), Target.of(old, frame)
+    bounds, before = HamerlyBounds(20), ScoredCenters.of(old, frame)
     found = nearest(features, before, rows.exact, True)
     bounds.set(everyone, found)
-    for after, centers in ((before, old), (Target.of(new, frame), new)):
+    for after, centers in ((before, old), (ScoredCenters.of(new, frame), new)):
         if after is not before:
-            drift = Drift.between(before, after)
+            drift = CenterShift.between(before, after)
             assert (drift.few is not None) == (k == 40)
             if drift.few is None:
                 bounds.loosen(slice(0, 20), found.labels, drift)
@@ -409,7 +409,7 @@ def test_movements_and_gaps_are_bounded_in_rationals(d):
     frame = Frame.of(x.min(axis=0), x.max(axis=0))
     scale = Fraction(frame.scale)
     own, others = moved(old.T, new.T, frame.scale)
-    drift = Drift.between(Target.of(old, frame), Target.of(new, frame))
+    drift = CenterShift.between(ScoredCenters.of(old, frame), ScoredCenters.of(new, frame))
     ways = [exact_square(new[c], old[c], scale) for c in range(40)]
     for c in range(40):
         for bound, true in ((own, ways[c]), (others, max(ways[:c] + ways[c + 1 :]))):
@@ -426,18 +426,18 @@ def test_the_few_that_moved_are_all_that_did():
     frame = Frame.of(x.min(axis=0), x.max(axis=0))
     new = old.copy()
     new[[7, 20], [0, 2]] = np.nextafter(new[[7, 20], [0, 2]], 9)
-    assert Drift.between(Target.of(old, frame), Target.of(new, frame)).few.tolist() == [7, 20]
+    assert CenterShift.between(ScoredCenters.of(old, frame), ScoredCenters.of(new, frame)).few.tolist() == [7, 20]
 
 
 def test_loosened_bounds_are_rounded_outwards():
     """However often: each sum of two float32 numbers is on its side of the true one."""
     rng = np.random.default_rng(0)
     n = 500
-    bounds, labels = Bounds(n), np.arange(n, dtype=np.int32)
+    bounds, labels = HamerlyBounds(n), np.arange(n, dtype=np.int32)
     bounds.upper, bounds.lower = (rng.uniform(1, 2, n).astype(np.float32) for _ in range(2))
     own, others = (rng.uniform(0, 1, n).astype(np.float32) for _ in range(2))
     upper, lower = (array.astype(np.float64) for array in (bounds.upper + np.float32(0), bounds.lower + np.float32(0)))
-    bounds.loosen(slice(0, n), labels, Drift(own, others, np.zeros(n, np.float32), None))
+    bounds.loosen(slice(0, n), labels, CenterShift(own, others, np.zeros(n, np.float32), None))
     assert (bounds.upper.astype(np.float64) >= upper + own).all()  # of these sums float64 rounds none
     assert (bounds.lower.astype(np.float64) <= lower - others).all()
 
@@ -447,13 +447,13 @@ def test_bounds_do_skip(make_points, device, ways, monkeypatch):
     if device != "cpu":
         return  # bounds are each device's own affair
     active = []
-    loosen = Bounds.loosen
+    loosen = HamerlyBounds.loosen
 
     def counted(self, *args):
         active.append(loosen(self, *args))
         return active[-1]
 
-    monkeypatch.setattr(Bounds, "loosen", counted)
+    monkeypatch.setattr(HamerlyBounds, "loosen", counted)
     rng = np.random.default_rng(0)
     x = gaussian(rng, 2000, 3)
     with tuned(**ways["bounds"]):

@@ -16,7 +16,7 @@ from reference import Reference, distances, log2_up
 from sklearn.exceptions import ConvergenceWarning
 
 from gpukmeans import lloyd
-from gpukmeans.engine.numpy.cluster_sums import Sums
+from gpukmeans.engine.numpy.cluster_sums import ClusterSums
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.exact.certificate import Frame
@@ -117,7 +117,7 @@ def test_sums_follow_rows_that_move(name):
     x, k, features = MOVES[name]
     low, high = x.min(axis=0), x.max(axis=0)
     scales, frame, rows = Scales.of(low, high, Weights.of_rows(len(x))), Frame.of(low, high), Rows(x, None, once=False)
-    sums = Sums(k, rows, scales, frame)
+    sums = ClusterSums(k, rows, scales, frame)
     assert (sums._feature_scale is not None) == features
     terms = scales.terms(x.T, None)
     labels = np.full(len(x), -1, np.int32)
@@ -143,7 +143,7 @@ def test_halves_of_terms_are_added_where_float64_holds_their_sum():
     x[:3, 0] = -1.0, 1.0, 0.0
     scales = Scales.of(np.array([-1.0]), np.array([1.0]), Weights.of_rows(len(x)))
     assert scales.scale.tolist() == [2.0**40]
-    sums = Sums(1, Rows(x, None, once=False), scales, None)
+    sums = ClusterSums(1, Rows(x, None, once=False), scales, None)
     labels = np.zeros(len(x), np.int32)
     assert sums._change(slice(None), labels, None).tolist() == [[3 - 2**22, 2**22]]
 

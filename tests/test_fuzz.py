@@ -261,7 +261,7 @@ def test_steps_on_batches_are_the_reference(explore, device, monkey):
                 model.partial_fit(problem.x, sample_weight=problem.weights)
                 assert_consistent(model, problem)
             for c, (at, mean, weight) in reference.means(reference.labels(centers)).items():
-                mean, weight = reference.settled(at, weight, mean)
+                mean, weight = reference.certified(at, weight, mean)
                 weight = math.ldexp(weight, -reference.shift)
                 if weight == 0:
                     continue

@@ -31,7 +31,7 @@ _NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
-class Target:
+class ScoredCenters:
     """The centers of one assignment step. centers: (d, k) float64. columns: (d + 1, k) float32 and Z^2,
     see Frame; without a frame D alone decides."""
 
@@ -41,12 +41,12 @@ class Target:
     largest_z: float
 
     @staticmethod
-    def of(centers: Floats, frame: Frame | None) -> Target:
+    def of(centers: Floats, frame: Frame | None) -> ScoredCenters:
         scores = frame.centers(centers) if frame is not None else None
         columns = np.ascontiguousarray(centers.T)
         if scores is None:
-            return Target(columns, None, np.empty((0, 0), np.float32), 0.0)
-        return Target(columns, frame, *scores)
+            return ScoredCenters(columns, None, np.empty((0, 0), np.float32), 0.0)
+        return ScoredCenters(columns, frame, *scores)
 
     @cached_property
     def z(self) -> NDArray[np.float32]:
@@ -74,7 +74,9 @@ def exact_nearest(x: Floats, centers: Floats) -> NDArray[np.int64]:
     return labels[0] if len(labels) == 1 else np.concatenate(labels)
 
 
-def nearest(features: Features, target: Target, exact: Callable[[NDArray[np.int64]], Floats], bounds: bool) -> Nearest:
+def nearest(
+    features: Features, target: ScoredCenters, exact: Callable[[NDArray[np.int64]], Floats], bounds: bool
+) -> Nearest:
     """The nearest centers of m points, with bounds if asked for, which the margin loosens
     (test_certificate.test_bounds_bound_distances_in_rationals fails without it).
 
@@ -110,7 +112,7 @@ def _below(square: NDArray[np.float32]) -> NDArray[np.float32]:
     return lower
 
 
-def least_distance(features: Features, target: Target, among: NDArray[np.int64]) -> NDArray[np.float32]:
+def least_distance(features: Features, target: ScoredCenters, among: NDArray[np.int64]) -> NDArray[np.float32]:
     """Lower bounds on the distance of m points to the nearest of some centers, (m,) in the frame's units
     (test_certificate.test_bounds_bound_distances_in_rationals fails without the margin)."""
     assert target.frame is not None

@@ -36,7 +36,7 @@ _FEW_CLUSTERS = 32
 Labels = NDArray[np.integer]
 
 
-class Sums:
+class ClusterSums:
     """value: (k, d + 1) int64, the sums of the terms of the rows that were moved to each cluster.
 
     Several threads may move different rows at a time. frame: that of the features, if rows have any.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.numpy.assign import Nearest, Target, least_distance
+from gpukmeans.engine.numpy.assign import Nearest, ScoredCenters, least_distance
 from gpukmeans.engine.numpy.rows import Features
 from gpukmeans.exact.certificate import U32, distance_error_factors
 from gpukmeans.exact.distance import Floats
@@ -55,7 +55,7 @@ def moved(old: Floats, new: Floats, scale: float) -> tuple[Floats, Floats]:
 
 
 @dataclass(frozen=True)
-class Drift:
+class CenterShift:
     """Per label: how far its center moved, the most any other center moved, and half the distance
     to the nearest other center; (k,) float32. few: the centers that moved, where these are so few that
     distances to all of them are soon measured (test_certificate.test_the_few_that_moved_are_all_that_did fails if one
@@ -67,15 +67,15 @@ class Drift:
     few: NDArray[np.int64] | None
 
     @staticmethod
-    def between(old: Target, new: Target) -> Drift:
+    def between(old: ScoredCenters, new: ScoredCenters) -> CenterShift:
         assert new.frame is not None
         own, others = moved(old.centers, new.centers, new.frame.scale)
         steps = np.flatnonzero((new.centers != old.centers).any(axis=0))
         few = steps if 0 < len(steps) <= _FEW_MOVED * len(own) else None
-        return Drift(_round_up(own), _round_up(others), Drift._half_gap(new), few)
+        return CenterShift(_round_up(own), _round_up(others), CenterShift._half_gap(new), few)
 
     @staticmethod
-    def _half_gap(target: Target) -> F32:
+    def _half_gap(target: ScoredCenters) -> F32:
         assert target.frame is not None
         d, k = target.centers.shape
         if k == 1:
@@ -94,7 +94,7 @@ class Drift:
         return half.astype(np.float32)
 
 
-class Bounds:
+class HamerlyBounds:
     """Bounds for n points. New ones exclude nothing."""
 
     def __init__(self, n: int) -> None:
@@ -102,7 +102,7 @@ class Bounds:
         self.lower = np.zeros(n, np.float32)
 
     def loosen(
-        self, rows: slice, labels: NDArray[np.int32], drift: Drift
+        self, rows: slice, labels: NDArray[np.int32], center_shift: CenterShift
     ) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
         """Account for the centers' movement; returns the rows that must be looked at, ascending, and, if
         few centers moved, the lower bounds that these had before.
@@ -110,13 +110,13 @@ class Bounds:
         test_certificate.test_loosened_bounds_are_rounded_outwards fails if sums are rounded to the nearest.
         """
         upper, lower = self.upper[rows], self.lower[rows]
-        before = None if drift.few is None else lower.copy()
-        upper += drift.own.take(labels)
+        before = None if center_shift.few is None else lower.copy()
+        upper += center_shift.own.take(labels)
         upper *= _UP
-        lower -= drift.others.take(labels)
+        lower -= center_shift.others.take(labels)
         np.maximum(lower, 0, out=lower)
         lower *= _DOWN
-        clear = np.maximum(lower, drift.half_gap.take(labels))
+        clear = np.maximum(lower, center_shift.half_gap.take(labels))
         active = np.flatnonzero(upper * _CLEAR >= clear)
         before = None if before is None else before[active]
         active += rows.start
@@ -128,8 +128,8 @@ class Bounds:
         before: F32 | None,
         features: Features,
         labels: NDArray[np.int32],
-        target: Target,
-        drift: Drift,
+        target: ScoredCenters,
+        center_shift: CenterShift,
     ) -> NDArray[np.bool_]:
         """Measure the distance of rows to their own centers, and to the few that moved; returns which stay active.
 
@@ -140,12 +140,12 @@ class Bounds:
         upper = np.sqrt(np.einsum("ij,ij->i", step, step)) * np.float32(relative)
         upper += np.float32(per_center * math.sqrt(target.largest_z) + rest)
         self.upper[rows] = upper
-        if drift.few is None or before is None:
+        if center_shift.few is None or before is None:
             lower = self.lower[rows]
         else:
-            lower = np.minimum(before, least_distance(features, target, drift.few))
+            lower = np.minimum(before, least_distance(features, target, center_shift.few))
             self.lower[rows] = lower
-        return upper * _CLEAR >= np.maximum(lower, drift.half_gap.take(labels))
+        return upper * _CLEAR >= np.maximum(lower, center_shift.half_gap.take(labels))
 
     def set(self, rows: slice | NDArray[np.int64], found: Nearest) -> None:
         assert found.upper is not None

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.csr_rows import SparseRows
 from gpukmeans.engine.numpy import tuning
-from gpukmeans.engine.numpy.assign import Target, exact_nearest, nearest
-from gpukmeans.engine.numpy.cluster_sums import Sums, added
+from gpukmeans.engine.numpy.assign import ScoredCenters, exact_nearest, nearest
+from gpukmeans.engine.numpy.cluster_sums import ClusterSums, added
 from gpukmeans.engine.numpy.deduplicate import CURVE_FEATURES, FEWEST_ROWS, arrange, take
-from gpukmeans.engine.numpy.hamerly import Bounds, Drift
+from gpukmeans.engine.numpy.hamerly import CenterShift, HamerlyBounds
 from gpukmeans.engine.numpy.normalized_rows import NormalizedRows, normalized_rows
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.seeding import NumPySeeding
@@ -79,9 +79,9 @@ class NumPyPoints:
         self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
         self._lock = threading.Lock()
         self._labels = np.empty(0, np.int32)
-        self._sums: Sums  # made by the first `assign`, if lasting
-        self._target: Target | None = None
-        self._bounds: Bounds | None = None
+        self._sums: ClusterSums  # made by the first `assign`, if lasting
+        self._target: ScoredCenters | None = None
+        self._bounds: HamerlyBounds | None = None
 
     # ------------------------------------------------------------ preparation
 
@@ -145,16 +145,16 @@ class NumPyPoints:
         if frame is not None:
             self._rows.keep_features(frame, self._exact_spans, self._threads)
         if self._target is None and self._reused:
-            self._sums = Sums(k, self._rows, self._scales, frame)
-        target = Target.of(centers, frame)
-        drift = self._follow(target)
+            self._sums = ClusterSums(k, self._rows, self._scales, frame)
+        target = ScoredCenters.of(centers, frame)
+        center_shift = self._follow(target)
         self._target = target
         # Two tasks a thread, so that threads finish together: with more, each too small to let the
         # others run, they wait for the interpreter lock.
         spans = self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (2 * self._threads))))
-        return sum(run(lambda rows: self._assign(rows, target, drift), spans, self._threads))
+        return sum(run(lambda rows: self._assign(rows, target, center_shift), spans, self._threads))
 
-    def _follow(self, target: Target) -> Drift | None:
+    def _follow(self, target: ScoredCenters) -> CenterShift | None:
         """What the bounds need to know of the centers' movement; None if there are none to loosen."""
         pays = self._reused and self._rows.m * target.centers.shape[1] > _FEW_PAIRS
         if target.frame is None or not (pays if self._tuning.bounds is None else self._tuning.bounds):
@@ -162,16 +162,16 @@ class NumPyPoints:
             return None
         old = self._target
         if self._bounds is not None and old is not None and old.frame is not None:
-            return Drift.between(old, target)
-        self._bounds = Bounds(self._rows.m)
+            return CenterShift.between(old, target)
+        self._bounds = HamerlyBounds(self._rows.m)
         return None
 
-    def _assign(self, span: slice, target: Target, drift: Drift | None) -> int:
+    def _assign(self, span: slice, target: ScoredCenters, center_shift: CenterShift | None) -> int:
         """Label the rows of a span; returns how many of the caller's changed."""
         step = min(max(64, _SCORES // target.centers.shape[1]), self._rows.most)
         pieces: list[Any] = [slice(a, min(a + step, span.stop)) for a in range(span.start, span.stop, step)]
-        if drift is not None and self._bounds is not None:
-            active = self._near(*self._bounds.loosen(span, self._labels[span], drift), target, drift)
+        if center_shift is not None and self._bounds is not None:
+            active = self._near(*self._bounds.loosen(span, self._labels[span], center_shift), target, center_shift)
             if len(active) < _MOST * (span.stop - span.start):
                 pieces = [active[a : a + step] for a in range(0, len(active), step)]
         moves = [self._search(piece, target) for piece in pieces]
@@ -185,28 +185,34 @@ class NumPyPoints:
         return len(moved) if self._copies is None else int(self._copies[moved].sum())
 
     def _near(
-        self, rows: NDArray[np.int64], before: NDArray[np.float32] | None, target: Target, drift: Drift
+        self,
+        rows: NDArray[np.int64],
+        before: NDArray[np.float32] | None,
+        target: ScoredCenters,
+        center_shift: CenterShift,
     ) -> NDArray[np.int64]:
-        """Those of rows whose label may change when some distances are measured (`Bounds.tighten`).
+        """Those of rows whose label may change when some distances are measured (`HamerlyBounds.tighten`).
 
         Where a first part shows that it excludes too few, the rest is left as it is
         (test_certificate.test_bounds_never_keep_a_wrong_label_of_many_pieces fails if it is left out).
         """
         assert self._bounds is not None
         assert target.frame is not None
-        widest = self.d if drift.few is None else max(self.d, len(drift.few))
+        widest = self.d if center_shift.few is None else max(self.d, len(center_shift.few))
         step = min(max(64, _SCORES // widest), self._rows.most)
         kept = []
         for a in range(0, len(rows), step):
             part, known = rows[a : a + step], None if before is None else before[a : a + step]
             features = self._rows.features(part, target.frame)
-            kept.append(part[self._bounds.tighten(part, known, features, self._labels[part], target, drift)])
+            kept.append(part[self._bounds.tighten(part, known, features, self._labels[part], target, center_shift)])
             if len(kept[-1]) > _MOST * len(part):
                 kept.append(rows[a + step :])
                 break
         return _joined(kept)
 
-    def _search(self, rows: slice | NDArray[np.int64], target: Target) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
+    def _search(
+        self, rows: slice | NDArray[np.int64], target: ScoredCenters
+    ) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
         """Compare rows, ascending, with every center; returns those whose label changed, and to what."""
         labels: NDArray[np.integer]
         if target.frame is None:
