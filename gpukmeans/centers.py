@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from gpukmeans import array_interop, lloyd
-from gpukmeans.exact.distance import Floats, normalize, squared_distance
+from gpukmeans import array_interop
+from gpukmeans.exact.distance import Floats, check_magnitude
+from gpukmeans.exact.metric import Metric
 from gpukmeans.threads import unflagged
 
 
@@ -18,9 +19,9 @@ def float_dtype(dtype: np.dtype) -> np.dtype:
     return dtype if dtype.kind == "f" else np.dtype(np.float64)
 
 
-def initial(init: Any, n_clusters: int, n_features: int, dtype: np.dtype, *, normalized: bool) -> Floats:
-    """Initial centers (n_clusters, n_features) as float64, after rounding to the float dtype of data of that dtype;
-    normalized ones are brought to length one then.
+def initial(init: Any, n_clusters: int, n_features: int, dtype: np.dtype, metric: Metric) -> Floats:
+    """Initial centers (n_clusters, n_features) as float64, after rounding to the float dtype of data of that dtype, and
+    as the metric has them.
 
     Raises ValueError for another shape, or for values that are not finite or too large.
     """
@@ -37,14 +38,10 @@ def initial(init: Any, n_clusters: int, n_features: int, dtype: np.dtype, *, nor
             f"The shape of the initial centers {centers.shape} does not match "
             f"the number of features of the data {n_features}."
         )
-    centers = centers.astype(np.float64) + 0.0  # as seeding has them
-    if normalized:
-        return normalize(centers.T).T.copy()
-    lloyd.check_magnitude(centers.min(axis=0), centers.max(axis=0), "init")
-    return centers
+    return metric.initial(centers.astype(np.float64) + 0.0)  # with one zero, as seeding has them
 
 
-def fitted(given: Any, n_features: int | None = None, *, normalized: bool) -> NDArray[Any]:
+def fitted(given: Any, metric: Metric, n_features: int | None = None) -> NDArray[Any]:
     """A copy of ``cluster_centers_``, whoever has set them, in the float dtype that they have, float64 for integers.
 
     Raises ValueError for what cannot be the centers of rows of so many features, if that is known.
@@ -59,11 +56,10 @@ def fitted(given: Any, n_features: int | None = None, *, normalized: bool) -> ND
             with unflagged():
                 centers = check_array(given, dtype=dtype, copy=True, order="C", input_name="cluster_centers_")
         low, high = centers.min(axis=0), centers.max(axis=0)
-        lloyd.check_magnitude(low.astype(np.float64), high.astype(np.float64), "cluster_centers_")
+        check_magnitude(low.astype(np.float64), high.astype(np.float64), "cluster_centers_")
         if n_features not in (None, centers.shape[1]):
             raise ValueError(f"They have {centers.shape[1]} features, and X has {n_features}.")
-        if normalized:
-            _check_lengths(centers.astype(np.float64))
+        metric.check(centers)
     except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(
             f"cluster_centers_ holds no centers that can be used. {error}\nSet it to an array of shape (n_centers, "
@@ -83,16 +79,3 @@ def rounded(centers: Floats, dtype: np.dtype) -> NDArray[Any]:
             'ask for output_type="numpy".'
         )
     return result
-
-
-def _check_lengths(centers: Floats) -> None:
-    """Raise ValueError unless all are unit vectors, rounded to any float dtype, or zero.
-
-    float16 rounds a coordinate by 2**-11 of itself, or by 2**-25: 2**30 of them move a length by less than 2**-9.
-    """
-    length = np.sqrt(squared_distance(centers.T, np.zeros((centers.shape[1], 1))))
-    if (np.abs(length - 1) > 2.0**-9)[centers.any(axis=1)].any():
-        raise ValueError(
-            'With metric="cosine" they are unit vectors, or zero: bring them to length one, as by '
-            "sklearn.preprocessing.normalize."
-        )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats, squared_distance
-from gpukmeans.exact.fixed_point import OwnScales, Scales, about_zero
+from gpukmeans.exact.fixed_point import OwnScales, Scales
 
 # While a fit goes on, a mean may err by this part of the way to the nearest other mean, as float32 would.
 COARSE = 2.0**-24
@@ -55,7 +55,7 @@ def of_result(points: Points, scales: Scales) -> Means:
 
 
 def certify_all(points: Points, scales: Scales, means: Means) -> Means:
-    """The means of the same rows with all of them settled, but for those that are
+    """The means of the same rows with all of them certified, but for those that are
     (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails of others)."""
     if _exact(points, scales):
         return means
@@ -66,7 +66,7 @@ def certify_all(points: Points, scales: Scales, means: Means) -> Means:
 def certify(points: Points, scales: Scales, means: Means, clusters: Clusters) -> Means:
     """The means with those of `clusters` held to their own rows: each then lies within the extent of these, and errs by
     no more than FINE of that, or the rounding of float64. Of unit rows it is the direction that errs by no more."""
-    if points.normalized:
+    if points.metric.normalizes:
         # A direction is compared with nothing but itself.
         bounds = np.zeros((2, len(clusters), points.d))
         return sum_again(points, means, clusters[_coarse(points, scales, means, clusters, *bounds)])
@@ -84,7 +84,7 @@ def certify(points: Points, scales: Scales, means: Means, clusters: Clusters) ->
 
     low, high = points.cluster_ranges(clusters, _nowhere(points), known)
     centers, certified = means.centers.copy(), means.certified.copy()
-    centers[clusters] = _within(centers[clusters], low, high)
+    centers[clusters] = points.metric.mean_within(centers[clusters], low, high)
     certified[clusters] = True
     again = _coarse(points, scales, means, clusters, low, high)
     return sum_again(points, Means(centers, means.weight, certified), clusters[again])
@@ -102,8 +102,7 @@ def sum_again(points: Points, means: Means, clusters: Clusters, without: Floats 
     none = clusters[~some]
     centers[none], weight[none] = 0.0, 0.0
     clusters, low, high = clusters[some], low[some], high[some]
-    if points.normalized:
-        low, high = about_zero(low, high)  # as all of them are measured
+    low, high = points.metric.scaled_range(low, high)
     most = weight[clusters] + _weights_off(points)
     fractions = points.weights.fractions
     while len(clusters):
@@ -115,7 +114,7 @@ def sum_again(points: Points, means: Means, clusters: Clusters, without: Floats 
         lighter = (units * FINE < fractions) & (finer <= most / 2)
         if not lighter.any():
             found = own.centers(sums)
-            centers[clusters] = found if points.normalized else _within(found, low, high)
+            centers[clusters] = points.metric.mean_within(found, low, high)
             weight[clusters] = own.weight_of(units)
             break
         most = np.where(lighter, finer, most)
@@ -157,12 +156,6 @@ def _nowhere(points: Points) -> Floats:
     return np.empty((0, points.d))
 
 
-def _within(centers: Floats, low: Floats, high: Floats) -> Floats:
-    """The nearest to centers (m, d) in [low, high]. Which of the two zeros an extreme is, depends on the order of rows;
-    adding makes one of them."""
-    return np.clip(centers, low, high) + 0.0
-
-
 def _light(points: Points, weight: NDArray[np.number]) -> Mask:
     """Which clusters may have rows although their summed weight is zero: counts are never rounded
     (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails of others)."""
@@ -177,12 +170,8 @@ def _weights_off(points: Points) -> float:
 def _coarse(points: Points, scales: Scales, means: Means, clusters: Clusters, low: Floats, high: Floats) -> Mask:
     """Of which clusters within [low, high] (m, d) the mean, or the weight, may be off by more than FINE."""
     weight = means.weight[clusters]
-    if points.normalized:
-        far = _reach(scales, weight) > FINE**2 * _norms(means.centers[clusters])
-    else:
-        with np.errstate(invalid="ignore"):  # where rows have no weight, and features no range
-            errors = np.multiply.outer(scales.errors(weight), scales.step)
-        far = np.logical_or.reduce((errors > FINE * (high - low)) & (high > low), axis=1)
+    errors = np.broadcast_to(scales.errors(weight), weight.shape)
+    far = points.metric.too_coarse(means.centers[clusters], errors, scales, low, high, FINE)
     return np.logical_or(far, _weights_off(points) > FINE * weight)
 
 
@@ -192,7 +181,7 @@ def _none_is_crowded(points: Points, scales: Scales, means: Means) -> bool:
     (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails without the distance or
     the weights, and test_cosine.test_rows_that_nearly_cancel_have_a_direction_while_a_fit_goes_on of unit rows).
     """
-    if points.normalized or not means.weight.all():
+    if points.metric.normalizes or not means.weight.all():
         return False
     along = np.sort(means.centers[:, scales.widest])
     gaps = along[1:] - along[:-1]
@@ -204,9 +193,7 @@ def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> M
     direction is what counts. Neighbors in the order of a feature are compared, then the next but one, and so on."""
     with np.errstate(over="ignore"):
         reach = np.broadcast_to(_reach(scales, weight) / COARSE**2, len(means))
-    crowded: Mask = np.zeros(len(means), bool)
-    if points.normalized:
-        crowded |= reach > _norms(means)
+    crowded = points.metric.without_direction(means, reach)
     along = means[:, scales.widest]
     order = np.argsort(along)
     along, most = along[order], reach.max()
@@ -227,7 +214,3 @@ def _reach(scales: Scales, weight: Any) -> Any:
     errors = scales.errors(weight)
     with np.errstate(over="ignore", invalid="ignore"):
         return errors * errors * scales.step_squared
-
-
-def _norms(x: Floats) -> Floats:
-    return squared_distance(x.T, np.zeros((x.shape[1], 1)))

@@ -16,25 +16,15 @@ from numpy.typing import NDArray
 
 from gpukmeans import cluster_means
 from gpukmeans.engine.protocol import Farthest, Points
-from gpukmeans.exact.distance import LARGEST_MAGNITUDE, Floats, magnitude, normalize, squared_distance
+from gpukmeans.exact.distance import Floats, squared_distance
 from gpukmeans.exact.fixed_point import Inertia, Scales
 
 
 def prepare(points: Points, low: Floats, high: Floats) -> Scales:
-    """Fix the scales of all sums from the points' extent, which `check_magnitude` has passed."""
+    """Fix the scales of all sums from the feature range of the points, which is known to be finite and small enough."""
     scales = Scales.of(low, high, points.weights)
     points.prepare(scales)
     return scales
-
-
-def check_magnitude(low: Floats, high: Floats, name: str = "X") -> None:
-    """Raise ValueError if values within [low, high] are too large to square; name: of the input they are from."""
-    largest = magnitude(low, high)
-    if largest > LARGEST_MAGNITUDE:
-        raise ValueError(
-            f"Input {name} contains values up to {largest:.3g}, whose squared distances overflow float64. "
-            f"Scale the data to at most {LARGEST_MAGNITUDE:.3g} in magnitude."
-        )
 
 
 class Tolerance:
@@ -145,14 +135,14 @@ def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, clu
     found = cluster_means.of_iteration(points, scales)
     empty = np.flatnonzero(found.weight == 0)
     if len(empty) == 0:
-        return placed(points, found.centers, centers), found
+        return points.metric.centers_of(found.centers, centers), found
     far, leaving = _leaving(points, centers, len(empty))
     left = np.unique(far.label[leaving])
     found = cluster_means.sum_again(points, found, left, without=far.x[leaving])
     heaviest = int(found.weight.argmax())
     if len(leaving) < len(empty) and not found.certified[heaviest]:
         found = cluster_means.certify(points, scales, found, np.array([heaviest]))
-    updated = placed(points, found.centers, centers)
+    updated = points.metric.centers_of(found.centers, centers)
     updated[empty[: len(leaving)]] = far.x[leaving] + 0.0  # makes one zero of the two: rows may have either
     updated[empty[len(leaving) :]] = updated[heaviest]
     return updated, found
@@ -176,17 +166,4 @@ def published_centers(points: Points, scales: Scales, centers: Floats, found: cl
     """The centers of `update` as they are to be published: each held to its own rows."""
     last = cluster_means.certify_all(points, scales, found)
     now = last.certified & ~found.certified
-    return np.where(now[:, None], placed(points, last.centers, centers), centers)
-
-
-def placed(points: Points, of_rows: Floats, before: Floats) -> Floats:
-    """The centers for clusters with these means (k, d): of unit rows, the unit vectors in their direction.
-
-    Those have the largest sum of cosines with their points. Opposite points may have a mean of zero, to which every
-    direction is as near: the center stays as it was before.
-
-    Dhillon and Modha, "Concept decompositions for large sparse text data using clustering" (Machine Learning, 2001).
-    """
-    if not points.normalized:
-        return of_rows
-    return np.where(of_rows.any(axis=1, keepdims=True), normalize(of_rows.T).T, before)
+    return np.where(now[:, None], points.metric.centers_of(last.centers, centers), centers)

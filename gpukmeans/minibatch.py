@@ -361,7 +361,7 @@ default="k-means++"
         # The difference may round: what had no weight before is the mean itself.
         mean = np.where(share == 1, mean, centers[moved] + (mean - centers[moved]) * share)
         before, centers = centers, centers.copy()
-        centers[moved] = lloyd.placed(points, mean, before[moved])
+        centers[moved] = points.metric.centers_of(mean, before[moved])
         self._since_reassignment += points.n
         due = self._since_reassignment >= 10 * self.n_clusters or (self._counts == 0).any()
         if due and self.reassignment_ratio > 0:

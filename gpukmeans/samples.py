@@ -14,13 +14,14 @@ from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpukmeans import array_interop, centers, lloyd
+from gpukmeans import array_interop, centers
 from gpukmeans.array_interop import is_dask
 from gpukmeans.dask import collections, workers
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.protocol import Points, Samples
-from gpukmeans.exact.distance import Floats, magnitude
+from gpukmeans.exact.distance import Floats, check_magnitude, magnitude
 from gpukmeans.exact.fixed_point import Ints, Weights
+from gpukmeans.exact.metric import METRICS
 from gpukmeans.threads import unflagged
 
 
@@ -66,7 +67,7 @@ class SamplesMixin:
         reused: bool = True,
     ) -> Points:
         """Points of these samples, by what the metric looks at; see `Samples` and `dispatch.make_points`."""
-        samples = Samples(x, weights, summary, normalized=self.metric == "cosine", reused=reused)
+        samples = Samples(x, weights, summary, METRICS[self.metric], reused=reused)
         make = workers.make_points if is_dask(x) else dispatch.make_points
         return make(samples, device=device)
 
@@ -122,13 +123,13 @@ class SamplesMixin:
         """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
         low, high = points.feature_range()
         if not math.isfinite(magnitude(low, high)):
-            if points.normalized:  # infinity, too, is NaN by now
+            if points.metric.normalizes:  # infinity, too, is NaN by now
                 shown = collections.bad_value(x) if is_dask(x) else array_interop.to_numpy(x.data if issparse(x) else x)
             else:
                 shown = np.stack([low, high]).astype(x.dtype)
             with unflagged():
                 assert_all_finite(shown, estimator_name=type(self).__name__, input_name="X")
-        lloyd.check_magnitude(low, high)
+        check_magnitude(low, high)
         return low, high
 
     def _centers(self, x: Any) -> Floats:
@@ -137,7 +138,7 @@ class SamplesMixin:
 
     def _published(self, width: int | None = None) -> NDArray[Any]:
         """See `centers.fitted`."""
-        return centers.fitted(self.cluster_centers_, width, normalized=self.metric == "cosine")
+        return centers.fitted(self.cluster_centers_, METRICS[self.metric], width)
 
     def _published_dtype(self, X: Any, x: Any) -> np.dtype:
         """That of the centers, to be known before rows get their labels: x's, if the kind of array that comes back has

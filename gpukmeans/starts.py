@@ -16,6 +16,7 @@ from gpukmeans.centers import initial, rounded
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.metric import METRICS
 from gpukmeans.progress import Record, Watch
 from gpukmeans.random_state import generator_of
 from gpukmeans.samples import SamplesMixin, unshifted
@@ -39,7 +40,7 @@ class StartsMixin(SamplesMixin):
     def _best_of_starts(self, points: Points, x: NDArray[Any], device: str, dtype: np.dtype) -> lloyd.Fit:
         """The start of least inertia, by whose centers, rounded to that dtype, the points are left labelled."""
         low, high = self._finite(points, x)
-        if not points.normalized:
+        if not points.metric.normalizes:
             rounded(np.stack([low, high]), dtype)  # which centers are within
         scales = lloyd.prepare(points, low, high)
         random_state = generator_of(self.random_state)
@@ -103,4 +104,4 @@ class StartsMixin(SamplesMixin):
 
     def _initial_centers(self, init: Any, x: Any) -> Floats:
         """See `centers.initial`."""
-        return initial(init, self.n_clusters, x.shape[1], x.dtype, normalized=self.metric == "cosine")
+        return initial(init, self.n_clusters, x.shape[1], x.dtype, METRICS[self.metric])

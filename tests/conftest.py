@@ -24,6 +24,7 @@ from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.csr_rows import SparseRows
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.fixed_point import OwnScales, Scales, Weights
+from gpukmeans.exact.metric import EUCLIDEAN, Metric
 
 # One example may have to start a pool of threads; the failing example is printed, not stored.
 settings.register_profile("contract", deadline=None, database=None, print_blob=True)
@@ -129,11 +130,11 @@ def make_points(device: str) -> Callable[..., tuple[Points, Scales]]:
     """make_points(x, weights=None): Points ready for use, and their scales."""
 
     def make(
-        x: np.ndarray, weights: Any = None, reused: bool = True, normalized: bool = False
+        x: np.ndarray, weights: Any = None, reused: bool = True, metric: Metric = EUCLIDEAN
     ) -> tuple[Points, Scales]:
         summary, used = (None, None) if weights is None else Weights.of(np.asarray(weights, np.float64))
         points = dispatch.make_points(
-            Samples(x, used, summary, reused=reused, normalized=normalized), device=devices.resolve(device)
+            Samples(x, used, summary, reused=reused, metric=metric), device=devices.resolve(device)
         )
         return points, lloyd.prepare(points, *points.feature_range())
 

@@ -147,7 +147,7 @@ class Reference:
         return mean if not self.cosine else normalized(mean[None])[0] if mean.any() else before
 
     def update(self, labels, centers):
-        """The next centers, and which of them are settled."""
+        """The next centers, and which of them are certified."""
         means, updated, certified = self.means(labels), centers.copy(), set()
         weights = {c: weight for c, (_, _, weight) in means.items()}
 
@@ -174,7 +174,7 @@ class Reference:
         return updated, certified
 
     def published_centers(self, labels, centers, certified):
-        """The centers of `update` once all are settled."""
+        """The centers of `update` once all are certified."""
         result = centers.copy()
         for c, (rows, mean, weight) in self.means(labels).items():
             if c not in certified:

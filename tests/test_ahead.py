@@ -21,6 +21,7 @@ from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Weights
+from gpukmeans.exact.metric import COSINE, EUCLIDEAN
 from gpukmeans.seeding import kmeans_plusplus
 
 X = np.random.default_rng(0).normal(50, 20, (700, 3)).astype(np.float32)
@@ -130,11 +131,12 @@ def test_rows_sent_ahead_are_numpys(monkeypatch, kind, piece):
         weights = np.random.default_rng(1).random(len(X)) + 0.1
     summary, used = (None, None) if weights is None else Weights.of(weights)
     unit = "unit" in kind
+    metric = COSINE if unit else EUCLIDEAN
     centers = CENTERS / 100 if unit else CENTERS
-    expected = steps(NumPyPoints(Samples(x, used, summary, normalized=unit)), centers)
+    expected = steps(NumPyPoints(Samples(x, used, summary, metric=metric)), centers)
     monkeypatch.setattr(gpu, "PIECE", piece)
     for rows in (200, 350, 699):
-        assert steps(batches(HostCuda(seed=1), rows, x, weights, normalized=unit), centers) == expected
+        assert steps(batches(HostCuda(seed=1), rows, x, weights, metric=metric), centers) == expected
 
 
 @pytest.mark.parametrize("forgotten", ["arrival", "pinned memory"])

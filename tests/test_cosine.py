@@ -27,6 +27,7 @@ from gpukmeans.engine.numpy.normalized_rows import NormalizedRows
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
+from gpukmeans.exact.metric import COSINE
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -95,7 +96,7 @@ WHOLE = {
 def test_rows_that_nearly_cancel_have_a_direction_while_a_fit_goes_on(make_points):
     """Sums of all rows know a mean of 2**-50 to a few bits. No other mean is near, but zero is."""
     x = np.array([[1, 0, 0], [-1, 0.7 * 2.0**-49, 0.3 * 2.0**-49], *[[0, -1, 0]] * 100])
-    points, scales = make_points(x, normalized=True)
+    points, scales = make_points(x, metric=COSINE)
     centers = np.array([[0.0, 0.6, -0.8], [0, -1, 0]])
     points.assign(centers)
     coarse = scales.centers(points.sums()) * 2.0**50
@@ -150,7 +151,7 @@ def odd_rows(d):
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 40, 300])
 def test_rows_are_brought_to_length_one_as_a_plain_loop_does(make_points, d):
     x = np.concatenate(list(odd_rows(d)))
-    seeding = make_points(x, normalized=True)[0].seeding()
+    seeding = make_points(x, metric=COSINE)[0].seeding()
     seeding.total(None)
     assert seeding.find(list(range(len(x)))).tobytes() == plain_units(x).tobytes()
 
@@ -159,7 +160,7 @@ def test_rows_are_brought_to_length_one_as_a_plain_loop_does(make_points, d):
 def test_rows_of_every_dtype_become_those_of_their_float64(make_points, dtype):
     x = (np.random.default_rng(0).random((3000, 7)) * 250 + 1).astype(dtype)
     for rows in (x, np.asfortranarray(x), x[::2, 1:5]):
-        seeding = make_points(rows, normalized=True)[0].seeding()
+        seeding = make_points(rows, metric=COSINE)[0].seeding()
         seeding.total(None)
         some = list(range(0, len(rows), 97))
         assert seeding.find(some).tobytes() == plain_units(rows[some]).tobytes()
@@ -181,14 +182,14 @@ def test_rows_that_are_made_when_asked_for_are_those_that_are_kept(monkeypatch, 
     if device != "cpu":
         return  # the GPU's are made as they arrive
     x = words(4500)
-    expected = [NumPyPoints(Samples(x, normalized=True, reused=reused)) for reused in (True, False)]
+    expected = [NumPyPoints(Samples(x, metric=COSINE, reused=reused)) for reused in (True, False)]
     assert all(type(points._row_x) is np.ndarray for points in expected)
     model = KMeans(6, metric="cosine", random_state=0, device="cpu", max_iter=4)
     kept = bits(model.fit(x)), model.transform(x[:50]).tobytes()
     monkeypatch.setattr(csr_rows, "DENSE_BYTES", 0)
-    assert type(NumPyPoints(Samples(x, normalized=True))._row_x) is NormalizedRows
-    assert type(NumPyPoints(Samples(x[:, :3] + 1, normalized=True))._row_x) is np.ndarray, "few features will be sorted"
-    assert type(NumPyPoints(Samples(x[:, :3] + 1, normalized=True, reused=False))._row_x) is NormalizedRows
+    assert type(NumPyPoints(Samples(x, metric=COSINE))._row_x) is NormalizedRows
+    assert type(NumPyPoints(Samples(x[:, :3] + 1, metric=COSINE))._row_x) is np.ndarray, "few features will be sorted"
+    assert type(NumPyPoints(Samples(x[:, :3] + 1, metric=COSINE, reused=False))._row_x) is NormalizedRows
     for way in ("plain", "merge", "rows of 7", "2 threads"):
         with tuned(**ways[way]):
             assert (bits(model.fit(x)), model.transform(x[:50]).tobytes()) == kept, way
@@ -213,7 +214,7 @@ def test_memory_of_rows_that_are_not_kept(monkeypatch, device, peak):
 def by_hand(x, weights, init, iterations, brute_labels, make_points):
     """Spherical k-means in loops: the centers (k, d), and the labels, after some iterations."""
     unit, centers = plain_units(x), plain_units(init)
-    _, scales = make_points(x, weights, normalized=True)
+    _, scales = make_points(x, weights, metric=COSINE)
     assert not scales.offset.any()
     for _ in range(iterations):
         labels = brute_labels(unit, centers)
@@ -420,10 +421,10 @@ def test_kernels_make_numpys_rows(monkeypatch, build, dtype):
     """In one piece, and in several."""
     with np.errstate(over="ignore"):
         x = np.concatenate(list(odd_rows(5))).astype(dtype) if dtype[0] == "f" else words(300, 5)
-    expected = np.asarray(NumPyPoints(Samples(x, normalized=True))._row_x)
+    expected = np.asarray(NumPyPoints(Samples(x, metric=COSINE))._row_x)
     for most in (10**6, 5 * 70):
         monkeypatch.setattr(cuda, "UNITS", most)
-        points = cuda.CudaPoints(HostCuda(build=build, seed=1), Samples(x, normalized=True))
+        points = cuda.CudaPoints(HostCuda(build=build, seed=1), Samples(x, metric=COSINE))
         np.testing.assert_array_equal(points._x.get(), expected)
         np.testing.assert_array_equal(points.feature_range(), [-abs(expected).max(axis=0), abs(expected).max(axis=0)])
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, Weights
+from gpukmeans.exact.metric import EUCLIDEAN, Metric
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Samples:
     written to.
     weights: (n,) positive, as `Weights.of` returns them, with that summary; None for ones.
     summary: of the weights of all rows, of which these may be some; None for ones, these being all.
-    normalized: whether the engine is to bring the rows to length one, for metric="cosine".
+    metric: what is near; the engine brings the rows to length one if that is cosine.
     reused: whether one assignment follows another. If not, nothing is done that pays off over iterations.
     distinct: whether no two rows are equal and none will be seeds, so that sorting them gains nothing.
     """
@@ -45,7 +46,7 @@ class Samples:
     x: Any
     weights: Floats | Ints | None = None
     summary: Weights | None = None
-    normalized: bool = False
+    metric: Metric = EUCLIDEAN
     reused: bool = True
     distinct: bool = False
 
@@ -173,7 +174,7 @@ class Points(Protocol):
     n: int
     d: int
     weights: Weights
-    normalized: bool  # whether rows were brought to length one, as the centers that the driver makes then are
+    metric: Metric
 
     @property
     def integral(self) -> bool:

@@ -109,3 +109,13 @@ def normalize(x: Floats) -> Floats:
 def magnitude(low: Floats, high: Floats) -> float:
     """The largest absolute value within [low, high]; NaN if both have one."""
     return max(-float(low.min()), float(high.max()))
+
+
+def check_magnitude(low: Floats, high: Floats, name: str = "X") -> None:
+    """Raise ValueError if values within [low, high] are too large to square; name: of the input they are from."""
+    largest = magnitude(low, high)
+    if largest > LARGEST_MAGNITUDE:
+        raise ValueError(
+            f"Input {name} contains values up to {largest:.3g}, whose squared distances overflow float64. "
+            f"Scale the data to at most {LARGEST_MAGNITUDE:.3g} in magnitude."
+        )

@@ -39,7 +39,7 @@ class Sharded(ABC):
 
     def __init__(self, n: int, samples: Samples) -> None:
         self.n, self.d = n, samples.shape[1]
-        self.weights, self.normalized = samples.all_weights, samples.normalized
+        self.weights, self.metric = samples.all_weights, samples.metric
 
     @abstractmethod
     def _each(

@@ -21,7 +21,7 @@ from gpukmeans.engine.cuda.speculate import Bounds, Labels, Rows
 from gpukmeans.engine.protocol import Farthest, Known, Samples, Seeding, State
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, about_zero
+from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 
@@ -50,10 +50,10 @@ class CudaPoints:
         ahead: Ahead | None = None,
         single_batch: bool = True,
     ) -> None:
-        x, weights, normalized = samples.x, samples.weights, samples.normalized
+        x, weights = samples.x, samples.weights
         self.n, self.d = x.shape
-        self.normalized = normalized
-        self._dtype = np.dtype(np.float64) if normalized else x.dtype
+        self.metric = samples.metric
+        self._dtype = np.dtype(np.float64) if self.metric.normalizes else x.dtype
         self.integral = self._dtype == np.uint8
         self.weights = samples.all_weights
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
@@ -69,7 +69,7 @@ class CudaPoints:
         self._given, self._reused = x, samples.reused
         self._keep_on_device, self._ahead, self._single_batch = keep_on_device, ahead, single_batch
         with self._gpu, ahead or nullcontext():
-            self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not normalized else None
+            self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not self.metric.normalizes else None
             self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
             if ahead:
                 self._send()
@@ -97,7 +97,7 @@ class CudaPoints:
             yield slice(0, self.n)
             return
         here = self._gpu.empty((self.n, self.d), self._dtype)
-        for rows in self._units(here) if self.normalized else self._gpu.upload(here, self._given):
+        for rows in self._units(here) if self.metric.normalizes else self._gpu.upload(here, self._given):
             self._here = here
             yield rows
 
@@ -144,8 +144,7 @@ class CudaPoints:
         low, high = _doubles(keys[:-1].reshape(2, self.d))
         if keys[-1]:
             low, high = np.full((2, self.d), np.nan)
-        if self.normalized:
-            low, high = about_zero(low, high)
+        low, high = self.metric.scaled_range(low, high)
         self.set_feature_range(low, high)
         return low, high
 
@@ -199,7 +198,7 @@ class CudaPoints:
             *(self._gpu, self.n, self.d, k, self._dtype, self._frame),
             *(self._scales, self._offset, self._scale, self._weight_scale),
             summing=self._reused,
-            guessing=self._reused and self._single_batch and not self.normalized,
+            guessing=self._reused and self._single_batch and not self.metric.normalizes,
         )
         self._before, self._by = (self.uncertain, self.compared), by  # once nothing can fail any more
         return by
@@ -311,7 +310,7 @@ class CudaPoints:
             x = self._x[a : a + rows]
             self._gpu.launch(
                 *("exact_distance", "distances", rows * k, x, np.int64(rows), np.int32(self.d), device, np.int32(k)),
-                *(np.int32(self.normalized), table),
+                *(np.int32(self.metric.normalizes), table),
             )
             if not self._keep_on_device:
                 result[a : a + rows] = self._gpu.get(table[:rows])

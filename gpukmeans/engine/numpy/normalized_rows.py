@@ -23,7 +23,7 @@ _PIECE = 2**16
 
 
 class NormalizedRows:
-    """Rows x (n, d) by their direction, float64; indexing makes them (exact.normalized).
+    """Rows x (n, d) by their direction, float64; indexing makes them (exact.distance.normalize).
 
     nbytes is that of all rows, made; stored is the same: as much as a pass may leave behind of them.
     """

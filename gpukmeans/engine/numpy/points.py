@@ -31,7 +31,7 @@ from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
 from gpukmeans.engine.protocol import Farthest, Known, Samples
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, squared_distance
-from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, about_zero
+from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
 from gpukmeans.threads import run, thread_count
 
 # Up to this many multiplications, computing every D takes fewer microseconds than scoring does.
@@ -63,12 +63,12 @@ class NumPyPoints:
     def __init__(self, samples: Samples) -> None:
         x, weights = samples.x, samples.weights
         self.n, self.d = samples.shape
-        self.normalized, self._reused = samples.normalized, samples.reused
+        self.metric, self._reused = samples.metric, samples.reused
         self.weights = samples.all_weights
         self.uncertain = 0  # points that scores left to D, over all assignments
         # The caller's rows, and the rows worked on: the same, or rearranged by `prepare`.
         self._row_x: NDArray[Any] | SparseRows | NormalizedRows = (
-            normalized_rows(x, self._reused) if self.normalized else x
+            normalized_rows(x, self._reused) if self.metric.normalizes else x
         )
         self._row_weights = weights
         self._rows = Rows(self._row_x, weights, once=not self._reused)
@@ -97,8 +97,7 @@ class NumPyPoints:
 
         if others:
             run(widen, others, self._threads)
-        if self.normalized:
-            self._low, self._high = about_zero(self._low, self._high)
+        self._low, self._high = self.metric.scaled_range(self._low, self._high)
         return self._low, self._high
 
     def set_feature_range(self, low: Floats, high: Floats) -> None:
@@ -346,7 +345,7 @@ class NumPyPoints:
         def measure(rows: slice) -> None:
             x = np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
             distances = squared_distance(x[:, None, :], columns).T
-            result[rows] = distances / 2 if self.normalized else np.sqrt(distances)
+            result[rows] = self.metric.transformed(distances)
 
         run(measure, self._spans(self.n, min(_EXACT // len(centers), self._rows.most)), self._threads)
         return result
