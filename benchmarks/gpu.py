@@ -19,26 +19,23 @@ scikit-learn takes part where an iteration is at most 2e10 multiply-adds.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import floors
 import numpy as np
-from machine import machine, versions
+from common import floors, result_files
+from common.gpu_tables import gpu_table
+from common.machine import machine, versions
 
 from gpukmeans import KMeans, datasets
-from gpukmeans.engine import nvml
+from gpukmeans.engine import devices, nvml
 from gpukmeans.engine.cuda import device as gpu
 
-RESULTS = Path(__file__).parent / "results"
 MOST_ON_CPU = 2e10
 FEW, MANY = 2, 10  # iterations of the two fits whose difference is that of eight
 ENERGY_SECONDS = 1.0  # NVML's counter is renewed some ten times a second
@@ -210,7 +207,7 @@ def kernels(
         seeded(k, max_iter=1).fit(X)
     taken = {**of_seeding, **taken}
     known = {
-        "feature_range": floors.extent_seconds(device, n, d, case.itemsize),
+        "feature_range": floors.feature_range_seconds(device, n, d, case.itemsize),
         "assign_low_dim": floors.assign_seconds(device, n, d, k, case.itemsize),
         "assign_tiled": floors.assign_seconds(device, n, d, k, case.itemsize),
         "assign_tensor": floors.assign_tensor_seconds(device, n, d, k, case.itemsize),
@@ -242,9 +239,9 @@ def joules(cp: Any, found: Any, X: Any, init: Any) -> float | None:
 def report(names: list[str], repeats: int) -> dict[str, Any]:
     """Everything measured, as it is kept."""
     import cupy as cp
-    from gpu_libraries import load
+    from common.gpu_libraries import load
 
-    started = datetime.now(UTC)
+    started = result_files.now()
     found, absent = load()
     device = floors.Device.measured(cp)
     measured = []
@@ -259,7 +256,7 @@ def report(names: list[str], repeats: int) -> dict[str, Any]:
     runtime = cp.cuda.runtime
     return {
         "kind": "gpu",
-        "date": started.strftime("%Y-%m-%d %H:%M UTC"),
+        "date": started,
         "command": f"python benchmarks/gpu.py --workloads {','.join(names)} --repeats {repeats}",
         "device": {
             "name": device.name,
@@ -281,25 +278,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", metavar="A,B", help=f"of {', '.join(WORKLOADS)} (default: all but small)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each library (default: 5)")
-    parser.add_argument("--json", nargs="?", type=Path, const=RESULTS, metavar="PATH", help="keep it in PATH")
+    result_files.add_option(parser)
     args = parser.parse_args()
     names = args.workloads.split(",") if args.workloads else DEFAULT
     if unknown := [name for name in names if name not in WORKLOADS]:
         parser.error(f"unknown workloads {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
     if args.repeats < 1:
         parser.error("--repeats must be at least 1")
-    from gpu_tables import gpu_table
-
-    from gpukmeans.engine.devices import why_no_gpu
-
-    if (reason := why_no_gpu()) is not None:
+    if (reason := devices.why_no_gpu()) is not None:
         sys.exit(f"gpu.py: nothing to measure on: {reason}")
     kept = report(names, args.repeats)
     if args.json:
         name = kept["device"]["name"].lower().replace(" ", "-")
-        path = RESULTS / f"{name}-{kept['date'][:10]}.json" if args.json == RESULTS else args.json
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(kept, indent=1) + "\n")
+        result_files.keep(args.json, name, kept)
     print(gpu_table(kept))
 
 

@@ -50,10 +50,10 @@ def machine(monkeypatch, fresh_dispatch):
     for name in ("torch", "flash_kmeans"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("gpu", "gpu_libraries"):
+    for name in ("gpu", "common.gpu_libraries"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield cupy
-    for name in ("gpu", "gpu_libraries"):
+    for name in ("gpu", "common.gpu_libraries"):
         sys.modules.pop(name, None)
 
 
@@ -109,11 +109,11 @@ def test_without_a_gpu_it_says_so(monkeypatch):
 def test_floors(monkeypatch):
     """A device that copies 1 GB/s, and has a single multiprocessor of 1 GHz."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import floors
+    from common import floors
 
     device = floors.Device("A GPU", 1e9, 1e9, 1024)
     n = 10**6
-    assert floors.extent_seconds(device, n, 3, 4) == 0.012
+    assert floors.feature_range_seconds(device, n, 3, 4) == 0.012
     assert floors.refine_seconds(device, n) == 0.008
     # Few centers: 16 bytes a row. Many: four instructions of 64 a clock; with many features, 128 multiply-adds a clock.
     assert floors.assign_seconds(device, n, 3, 1, 4) == 0.016

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.markdown import row, with_prefix
+
 HEAD = [
     "| workload | library | seconds | iterations | points/s | pairs/s | inertia | inertia ratio | time ratio |",
     "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -23,7 +25,7 @@ pair. Inertia is computed in float64 from each library's centers.
   they disturbed most, other programs kept {others} busy."""
 
 
-def table(report: dict[str, Any]) -> str:
+def cpu_table(report: dict[str, Any]) -> str:
     """The report in Markdown."""
     lines, floor, missing = list(HEAD), list(FLOOR), []
     for workload in report["workloads"]:
@@ -35,7 +37,7 @@ def table(report: dict[str, Any]) -> str:
             else:
                 cells = _cells(result["summary"])
             lines.append(row(_title(workload), library, *cells))
-        floor.append(row(name, short(workload["pass_bytes"]) + "B", short(workload["iteration_flops"])))
+        floor.append(row(name, with_prefix(workload["pass_bytes"]) + "B", with_prefix(workload["iteration_flops"])))
     missing += [f"- {library} is not installed: pip install 'gpukmeans[bench]'" for library in report["not_installed"]]
     threads = ", ".join(f"{library} {count}" for library, count in report["threads"].items())
     seeds = f"{report['seeds']} seed" + "s" * (report["seeds"] > 1)
@@ -71,22 +73,9 @@ def _cells(summary: dict[str, Any]) -> list[str]:
     return [
         f"{summary['seconds']:.3g}",
         f"{summary['iterations']:g}",
-        short(summary["points_per_second"]),
-        short(summary["pairs_per_second"]),
+        with_prefix(summary["points_per_second"]),
+        with_prefix(summary["pairs_per_second"]),
         f"{summary['inertia']:.6g}",
         f"{summary['inertia_ratio']:.4f}",
         f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
     ]
-
-
-def row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def short(number: float) -> str:
-    """1,234,567 as 1.23 M."""
-    for unit in ("", "k", "M", "G"):
-        if number < 999.5:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} T"
