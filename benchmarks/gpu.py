@@ -83,10 +83,14 @@ WORKLOADS: dict[str, Case] = {
     "embed8k": Case(lambda: blobs(1_000_000, 128, 8192, "float32"), 8192, 4),
     "embed8k_half": Case(lambda: blobs(1_000_000, 128, 8192, "float16"), 8192, 2),
     "embed8M": Case(lambda: blobs(8_000_000, 128, 1024, "float32"), 1024, 4),
+    # Of noise: Hamerly's bounds leave no row out.
+    "noise1k": Case(lambda: blobs(1_000_000, 128, 1024, "float32", spread=0), 1024, 4),
+    "noise1k_half": Case(lambda: blobs(1_000_000, 128, 1024, "float16", spread=0), 1024, 2),
     # For a first look, and for tests.
     "small": Case(lambda: blobs(600, 3, 4, "float32"), 4, 4),
 }
-DEFAULT = [name for name in WORKLOADS if name != "small"]
+NOT_BY_DEFAULT = ("noise1k", "noise1k_half", "small")
+DEFAULT = [name for name in WORKLOADS if name not in NOT_BY_DEFAULT]
 
 
 # ------------------------------------------------------------ measuring
@@ -236,13 +240,13 @@ def joules(cp: Any, found: Any, X: Any, init: Any) -> float | None:
     return None if before is None or after is None else (after - before) / fits
 
 
-def report(names: list[str], repeats: int) -> dict[str, Any]:
-    """Everything measured, as it is kept."""
+def report(names: list[str], repeats: int, libraries: list[str]) -> dict[str, Any]:
+    """Everything measured, as it is kept; libraries: those to measure, all if it is empty."""
     import cupy as cp
     from common.gpu_libraries import load
 
     started = result_files.now()
-    found, absent = load()
+    found, absent = load(libraries)
     device = floors.Device.measured(cp)
     measured = []
     for name in names:
@@ -257,7 +261,8 @@ def report(names: list[str], repeats: int) -> dict[str, Any]:
     return {
         "kind": "gpu",
         "date": started,
-        "command": f"python benchmarks/gpu.py --workloads {','.join(names)} --repeats {repeats}",
+        "command": f"python benchmarks/gpu.py --workloads {','.join(names)} --repeats {repeats}"
+        + f" --libraries {','.join(libraries)}" * bool(libraries),
         "device": {
             "name": device.name,
             "copy_bytes_per_second": device.bandwidth,
@@ -275,19 +280,26 @@ def report(names: list[str], repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    there_are = ", ".join(WORKLOADS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", metavar="A,B", help=f"of {', '.join(WORKLOADS)} (default: all but small)")
+    parser.add_argument(
+        "--workloads", metavar="A,B", help=f"of {there_are} (default: all but {', '.join(NOT_BY_DEFAULT)})"
+    )
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each library (default: 5)")
+    parser.add_argument("--libraries", metavar="A,B", default="", help="gpukmeans, and those to measure (default: all)")
     result_files.add_option(parser)
     args = parser.parse_args()
     names = args.workloads.split(",") if args.workloads else DEFAULT
     if unknown := [name for name in names if name not in WORKLOADS]:
-        parser.error(f"unknown workloads {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+        parser.error(f"unknown workloads {', '.join(unknown)}; there are {there_are}")
     if args.repeats < 1:
         parser.error("--repeats must be at least 1")
     if (reason := devices.why_no_gpu()) is not None:
         sys.exit(f"gpu.py: nothing to measure on: {reason}")
-    kept = report(names, args.repeats)
+    libraries = args.libraries.split(",") if args.libraries else []
+    if libraries and "gpukmeans" not in libraries:
+        parser.error("--libraries must name gpukmeans, to which the others are compared")
+    kept = report(names, args.repeats, libraries)
     if args.json:
         name = kept["device"]["name"].lower().replace(" ", "-")
         result_files.keep(args.json, name, kept)

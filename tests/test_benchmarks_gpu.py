@@ -124,6 +124,26 @@ def test_floors(monkeypatch):
     assert floors.assign_tensor_seconds(device, n, 128, 1024, 1) == pytest.approx(n * 1024 * 2 / 8 / 1e9)
 
 
+def test_some_libraries_alone(machine, monkeypatch, tmp_path, capsys):
+    import gpu
+
+    path = tmp_path / "gpu.json"
+    monkeypatch.setattr(gpu, "ENERGY_SECONDS", 0.0)
+    command = ["gpu.py", "--workloads", "small", "--repeats", "1", "--json", str(path), "--libraries"]
+    monkeypatch.setattr(sys, "argv", [*command, "gpukmeans,flash-kmeans"])
+    gpu.main()
+    kept = json.loads(path.read_text())
+    assert kept["command"].endswith("--workloads small --repeats 1 --libraries gpukmeans,flash-kmeans")
+    assert (list(kept["workloads"][0]["libraries"]), list(kept["not_installed"])) == (["gpukmeans"], ["flash-kmeans"])
+    assert "scikit-learn (CPU)" not in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*command, "plain CuPy"])
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main()
+    monkeypatch.setattr(sys, "argv", [*command, "gpukmeans,rings"])
+    with pytest.raises(ValueError, match="unknown libraries rings; there are gpukmeans, flash-kmeans"):
+        gpu.main()
+
+
 def test_the_pictures_and_blobs_are_what_they_say(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu

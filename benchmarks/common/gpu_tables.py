@@ -9,11 +9,11 @@ from gpukmeans.engine import nvml
 
 NOTES = """\
 Medians over {repeats} turns, from the same rows as initial centers. An iteration: a fit of ten less a fit of two,
-over eight, data on the device. Converged: by default arguments, data on the device; flash-kmeans, whose end is
-another, makes as many iterations as gpukmeans did. Ratios are to gpukmeans: above 1 is slower. Peak: device memory of
-a fit above what there was before. A kernel's floor is what its bytes and operations take at the device's rates
-(`benchmarks/common/floors.py`), for a pass over all rows, as an assignment's longest launch is; the device copies
-{bandwidth}B/s."""
+over eight, data on the device. Converged: by default arguments, data on the device; flash-kmeans, whose rule for the
+end is another, makes as many iterations as gpukmeans did, and gets float64 and uint8 as float32. Ratios are to
+gpukmeans: above 1 is slower. Peak: device memory of a fit above what there was before. A kernel's floor is what its
+bytes and operations take at the device's rates (`benchmarks/common/floors.py`), for a pass over all rows, as an
+assignment's longest launch is; the device copies {bandwidth}B/s."""
 
 
 def gpu_table(report: dict[str, Any]) -> str:
