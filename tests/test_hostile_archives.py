@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_hostile import STATE, X, archive, files, key, loaded, members, npy, parameters, path, used, with_metadata
+from hostile_files import X, archive, files, loaded, members, npy, path, used, with_metadata
+from test_hostile import STATE, key, parameters
 
 import gpukmeans
 from gpukmeans import KMeans
