@@ -12,17 +12,18 @@ HEAD = [
 ]
 FLOOR = ["| workload | one pass reads | flops of one iteration |", "| --- | ---: | ---: |"]
 NOTES = """\
-Medians over {seeds}, every library on the same. Ratios are to scikit-learn's fit with the same seed, the least and
-the greatest in parentheses: below 1 is faster, or nearer to the points. points/s: rows over the seconds of a whole fit,
-seeding included. pairs/s: rows x clusters x iterations over the same seconds, whether or not a library looked at each
-pair. Inertia is computed in float64 from each library's centers.
+Medians over {seeds}, the same for every library. A ratio compares two fits with the same seed, the library's and
+scikit-learn's; the least and the greatest are in parentheses. Below 1 is faster, or a smaller inertia. points/s: rows
+over the seconds of a whole fit, seeding included. pairs/s: rows x clusters x iterations over the same seconds, whether
+or not a library looked at each pair. Inertia is computed in float64 from each library's centers.
 
-- gpukmeans and scikit-learn have default arguments, thus seed by k-means++. "from given rows": ten iterations from the
-  same rows.
-- faiss-cpu and superkmeans compute in float32, start from random rows (superkmeans also where faiss-cpu was given some)
-  and run as many iterations as scikit-learn did, or fewer if nothing moves: theirs is another result, see its inertia.
-- Threads: {threads}. In the workload
-  they disturbed most, other programs kept {others} busy."""
+- gpukmeans and scikit-learn have default arguments, and so seed by k-means++. "from given rows": ten iterations from
+  the same rows.
+- faiss-cpu and superkmeans compute in float32 and start from random rows; where rows are given, faiss-cpu starts from
+  these, and superkmeans, which cannot be told, from random ones. They run as many iterations as scikit-learn did, or
+  fewer if nothing moves. Their results differ: compare the inertia.
+- Threads: {threads}. Other programs kept {others} busy
+  in the workload that they disturbed most."""
 
 
 def cpu_table(report: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The file that an estimator is saved to: a zip archive of metadata.json and arrays, read within bounds.
 
-Nothing is compressed, so what is read is no larger than the file, whatever the file says of itself. Only what is no
-array may take more memory than room in the file, and therefore has a limit.
+Nothing is compressed, so what is read is no larger than the file, whatever the file says of itself. Only what
+is no array may take more memory than it takes in the file, and therefore has a limit.
 """
 
 from __future__ import annotations
