@@ -10,7 +10,6 @@ asked for. There NVRTC gets these sources and options, and what comes of it is k
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -21,7 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from machine import machine, versions
+from common import result_files
+from common.machine import machine, versions
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from host_cuda.machine import as_cupy
@@ -78,8 +78,7 @@ def main() -> None:
         report["fits"][name] = taken
         print(f"{name}: {len(taken)} modules of kernels, {sum(taken):.1f} s, the longest {max(taken):.1f} s")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        result_files.write(options.json, report)
 
 
 if __name__ == "__main__":

@@ -16,27 +16,24 @@ get it converted beforehand, run the iterations that scikit-learn needed, and la
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-from libraries import OURS, PEERS, REFERENCE, Fit, Library, load, threads
-from machine import Others, machine, thread_pools, versions
+from common import result_files
+from common.cpu_libraries import OURS, PEERS, REFERENCE, Fit, Library, load, threads
+from common.cpu_tables import cpu_table
+from common.machine import Others, machine, thread_pools, versions
 from numpy.typing import NDArray
 from sklearn.datasets import make_blobs
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils import gen_batches
-from tables import table
 
 from gpukmeans import datasets
 
-RESULTS = Path(__file__).parent / "results"
 MANY_ROWS = 50_000  # untimed calls get every tenth of so many rows: enough to wake the threads
 WAKE = 0.05  # seconds of untimed calls: longer than OpenBLAS's threads spin
 
@@ -172,7 +169,7 @@ def summary(case: Case, runs: list[dict[str, Any]], reference: list[dict[str, An
 def report(names: list[str], seeds: int, quick: bool) -> dict[str, Any]:
     """Everything measured, as it is kept."""
     found, absent = load()
-    started = datetime.now(UTC)
+    started = result_files.now()
     measured = []
     for name in names:
         print(f"{name} ...", file=sys.stderr, flush=True)
@@ -182,7 +179,7 @@ def report(names: list[str], seeds: int, quick: bool) -> dict[str, Any]:
         measured.append({"name": name, **case.facts(), **busy, "libraries": results})
     command = f"python benchmarks/cpu.py --workloads {','.join(names)} --seeds {seeds}"
     return {
-        "date": started.strftime("%Y-%m-%d %H:%M UTC"),
+        "date": started,
         "command": command + " --quick" * quick,
         "machine": machine(),
         "versions": versions(),
@@ -199,7 +196,7 @@ def main() -> None:
     parser.add_argument("--workloads", metavar="A,B", help=f"of {', '.join(WORKLOADS)} (default: {DEFAULT})")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="random_state 0 to N-1 (default: 5)")
     parser.add_argument("--quick", action="store_true", help=f"one seed, little repetition; {QUICK} by default")
-    parser.add_argument("--json", nargs="?", type=Path, const=RESULTS, metavar="PATH", help="keep it in PATH")
+    result_files.add_option(parser)
     args = parser.parse_args()
     names = (args.workloads or (QUICK if args.quick else DEFAULT)).split(",")
     if unknown := [name for name in names if name not in WORKLOADS]:
@@ -208,10 +205,8 @@ def main() -> None:
         parser.error("--seeds must be at least 1")
     kept = report(names, 1 if args.quick else args.seeds, args.quick)
     if args.json:
-        path = RESULTS / f"cpu-{kept['date'][:10]}.json" if args.json == RESULTS else args.json
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(kept, indent=1) + "\n")
-    print(table(kept))
+        result_files.keep(args.json, "cpu", kept)
+    print(cpu_table(kept))
 
 
 if __name__ == "__main__":

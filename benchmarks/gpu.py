@@ -19,26 +19,23 @@ scikit-learn takes part where an iteration is at most 2e10 multiply-adds.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import floors
 import numpy as np
-from machine import machine, versions
+from common import floors, result_files
+from common.gpu_tables import gpu_table
+from common.machine import machine, versions
 
 from gpukmeans import KMeans, datasets
-from gpukmeans.engine import nvml
+from gpukmeans.engine import devices, nvml
 from gpukmeans.engine.cuda import device as gpu
 
-RESULTS = Path(__file__).parent / "results"
 MOST_ON_CPU = 2e10
 FEW, MANY = 2, 10  # iterations of the two fits whose difference is that of eight
 ENERGY_SECONDS = 1.0  # NVML's counter is renewed some ten times a second
@@ -86,10 +83,14 @@ WORKLOADS: dict[str, Case] = {
     "embed8k": Case(lambda: blobs(1_000_000, 128, 8192, "float32"), 8192, 4),
     "embed8k_half": Case(lambda: blobs(1_000_000, 128, 8192, "float16"), 8192, 2),
     "embed8M": Case(lambda: blobs(8_000_000, 128, 1024, "float32"), 1024, 4),
+    # Of noise: Hamerly's bounds leave no row out.
+    "noise1k": Case(lambda: blobs(1_000_000, 128, 1024, "float32", spread=0), 1024, 4),
+    "noise1k_half": Case(lambda: blobs(1_000_000, 128, 1024, "float16", spread=0), 1024, 2),
     # For a first look, and for tests.
     "small": Case(lambda: blobs(600, 3, 4, "float32"), 4, 4),
 }
-DEFAULT = [name for name in WORKLOADS if name != "small"]
+NOT_BY_DEFAULT = ("noise1k", "noise1k_half", "small")
+DEFAULT = [name for name in WORKLOADS if name not in NOT_BY_DEFAULT]
 
 
 # ------------------------------------------------------------ measuring
@@ -210,7 +211,7 @@ def kernels(
         seeded(k, max_iter=1).fit(X)
     taken = {**of_seeding, **taken}
     known = {
-        "feature_range": floors.extent_seconds(device, n, d, case.itemsize),
+        "feature_range": floors.feature_range_seconds(device, n, d, case.itemsize),
         "assign_low_dim": floors.assign_seconds(device, n, d, k, case.itemsize),
         "assign_tiled": floors.assign_seconds(device, n, d, k, case.itemsize),
         "assign_tensor": floors.assign_tensor_seconds(device, n, d, k, case.itemsize),
@@ -239,13 +240,13 @@ def joules(cp: Any, found: Any, X: Any, init: Any) -> float | None:
     return None if before is None or after is None else (after - before) / fits
 
 
-def report(names: list[str], repeats: int) -> dict[str, Any]:
-    """Everything measured, as it is kept."""
+def report(names: list[str], repeats: int, libraries: list[str]) -> dict[str, Any]:
+    """Everything measured, as it is kept; libraries: those to measure, all if it is empty."""
     import cupy as cp
-    from gpu_libraries import load
+    from common.gpu_libraries import load
 
-    started = datetime.now(UTC)
-    found, absent = load()
+    started = result_files.now()
+    found, absent = load(libraries)
     device = floors.Device.measured(cp)
     measured = []
     for name in names:
@@ -259,8 +260,9 @@ def report(names: list[str], repeats: int) -> dict[str, Any]:
     runtime = cp.cuda.runtime
     return {
         "kind": "gpu",
-        "date": started.strftime("%Y-%m-%d %H:%M UTC"),
-        "command": f"python benchmarks/gpu.py --workloads {','.join(names)} --repeats {repeats}",
+        "date": started,
+        "command": f"python benchmarks/gpu.py --workloads {','.join(names)} --repeats {repeats}"
+        + f" --libraries {','.join(libraries)}" * bool(libraries),
         "device": {
             "name": device.name,
             "copy_bytes_per_second": device.bandwidth,
@@ -278,28 +280,29 @@ def report(names: list[str], repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    there_are = ", ".join(WORKLOADS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", metavar="A,B", help=f"of {', '.join(WORKLOADS)} (default: all but small)")
+    parser.add_argument(
+        "--workloads", metavar="A,B", help=f"of {there_are} (default: all but {', '.join(NOT_BY_DEFAULT)})"
+    )
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each library (default: 5)")
-    parser.add_argument("--json", nargs="?", type=Path, const=RESULTS, metavar="PATH", help="keep it in PATH")
+    parser.add_argument("--libraries", metavar="A,B", default="", help="gpukmeans, and those to measure (default: all)")
+    result_files.add_option(parser)
     args = parser.parse_args()
     names = args.workloads.split(",") if args.workloads else DEFAULT
     if unknown := [name for name in names if name not in WORKLOADS]:
-        parser.error(f"unknown workloads {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+        parser.error(f"unknown workloads {', '.join(unknown)}; there are {there_are}")
     if args.repeats < 1:
         parser.error("--repeats must be at least 1")
-    from gpu_tables import gpu_table
-
-    from gpukmeans.engine.devices import why_no_gpu
-
-    if (reason := why_no_gpu()) is not None:
+    if (reason := devices.why_no_gpu()) is not None:
         sys.exit(f"gpu.py: nothing to measure on: {reason}")
-    kept = report(names, args.repeats)
+    libraries = args.libraries.split(",") if args.libraries else []
+    if libraries and "gpukmeans" not in libraries:
+        parser.error("--libraries must name gpukmeans, to which the others are compared")
+    kept = report(names, args.repeats, libraries)
     if args.json:
         name = kept["device"]["name"].lower().replace(" ", "-")
-        path = RESULTS / f"{name}-{kept['date'][:10]}.json" if args.json == RESULTS else args.json
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(kept, indent=1) + "\n")
+        result_files.keep(args.json, name, kept)
     print(gpu_table(kept))
 
 

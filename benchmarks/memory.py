@@ -10,17 +10,16 @@ from the highest that it holds at any time during the fit: results, scratch, and
 from __future__ import annotations
 
 import argparse
-import json
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import machine, versions
+from common import result_files
+from common.machine import held_bytes, machine, versions
 from numpy.typing import NDArray
 
 from gpukmeans import KMeans
@@ -38,14 +37,6 @@ def blobs(rows: int, clusters: int, dtype: str) -> NDArray[Any]:
         chunk = X[start : start + 2**16]
         chunk[:] = centers[draw.integers(clusters, size=len(chunk))] + draw.normal(0, 0.05, chunk.shape)
     return X
-
-
-def held(field: str) -> int:
-    """A field of /proc/self/status in bytes: VmRSS is what is held, VmHWM the most since the last reset."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {field} in /proc/self/status")
 
 
 class Peak:
@@ -67,19 +58,19 @@ class Peak:
             self.over.set()
             self.thread.join()
         else:
-            self.bytes = held("VmHWM")
+            self.bytes = held_bytes("VmHWM")
 
     def _look(self) -> None:
-        self.bytes = held("VmRSS")
+        self.bytes = held_bytes("VmRSS")
         while not self.over.wait(0.001):
-            self.bytes = max(self.bytes, held("VmRSS"))
+            self.bytes = max(self.bytes, held_bytes("VmRSS"))
 
 
 def measure(rows: int, clusters: int, iterations: int, dtype: str) -> dict[str, Any]:
     """Fit once in this process."""
     X = blobs(rows, clusters, dtype)
     model = KMeans(clusters, max_iter=iterations, random_state=0, device="cpu")
-    before = held("VmRSS")
+    before = held_bytes("VmRSS")
     start = time.perf_counter()
     with Peak() as peak:
         model.fit(X)
@@ -108,8 +99,8 @@ def main() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
         found = fresh.submit(measure, **what).result()
     if args.json:
-        about = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "machine": machine(), "versions": versions()}
-        args.json.write_text(json.dumps({**about, **what, **found}, indent=1) + "\n")
+        about = {"date": result_files.now(), "machine": machine(), "versions": versions()}
+        result_files.write(args.json, {**about, **what, **found})
     print(f"{args.rows:,} x {FEATURES} {args.dtype}, k={args.clusters}: {found['n_iter']} iterations", end=" ")
     print(f"and k-means++ in {found['seconds']:.1f} s")
     print(f"input              {found['input_bytes'] / 1e6:12,.1f} MB")

@@ -11,20 +11,18 @@ The peak is the most that the process holds at any time (VmHWM), Python, libvips
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 import zlib
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
-from machine import machine, versions
-from memory import held
+from common import result_files
+from common.machine import held_bytes, machine, versions
 from sklearn.datasets import load_sample_image
 
 from gpukmeans.image.streaming import quantize_file
@@ -71,7 +69,7 @@ def measure(source: str, target: str, colors: int, space: str) -> dict[str, Any]
         "psnr": result.psnr,
         "converged": result.converged,
         "seconds": time.perf_counter() - start,
-        "peak_bytes": held("VmHWM"),
+        "peak_bytes": held_bytes("VmHWM"),
         "file_bytes": Path(target).stat().st_size,
     }
 
@@ -102,10 +100,8 @@ def main() -> None:
                 flush=True,
             )
     if args.json:
-        about = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "machine": machine(), "versions": versions()}
-        args.json.write_text(
-            json.dumps({**about, "colors": args.colors, "space": args.space, **found}, indent=1) + "\n"
-        )
+        about = {"date": result_files.now(), "machine": machine(), "versions": versions()}
+        result_files.write(args.json, {**about, "colors": args.colors, "space": args.space, **found})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/quantize.py --publish                        # all of it, into results/, the README and docs/
     python benchmarks/quantize.py --images china --colors 64       # one
-    python benchmarks/quantize.py --table results/FILE.json        # the tables of an earlier run
+    python benchmarks/quantize.py --table benchmarks/results/FILE.json        # the tables of an earlier run
 
 Pictures are scikit-learn's two and scikit-image's color ones that come with it; nothing is downloaded. No library
 dithers. PSNR in dB over all channels; SSIM of the three channels; deltaE 2000 of pixels, its mean and 95th percentile;
@@ -20,18 +20,17 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 import skimage
 import sklearn.cluster
+from common import machine, result_files
+from common.quantize_tables import full
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from quantize_tables import full
 from report import publish
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
@@ -171,7 +170,7 @@ def run(names: list[str], colors: list[int], seeds: int, repeats: int) -> dict[s
             print(f"{name} {k}", file=sys.stderr)
     return {
         "kind": "quantize",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": result_files.now(),
         "machine": machine.machine(),
         "versions": machine.versions() | {package: _version(package) for package in ("pillow", "libimagequant")},
         "cores_busy_with_others": others.cores(),
@@ -236,11 +235,10 @@ def main() -> None:
         parser.error(f"unknown pictures {', '.join(unknown)}; there are {', '.join(pictures())}")
     report = run(names, [int(k) for k in args.colors.split(",")], args.seeds, args.repeats)
     if args.publish:
-        args.json = ROOT / "benchmarks" / "results" / f"quantize-{report['date'][:10]}.json"
+        args.json = result_files.FOLDER / f"quantize-{report['date'][:10]}.json"
         args.sheet = SHEET
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        result_files.write(args.json, report)
     print(full(report))
     if args.sheet:
         contact_sheet(args.sheet, "china" if "china" in names else names[0], 16)

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpu_tables import gpu_table
-from quantize_tables import full, short
-from tables import table
+from common.cpu_tables import cpu_table
+from common.gpu_tables import gpu_table
+from common.quantize_tables import full, short
 
 README = Path(__file__).parents[1] / "README.md"
 QUANTIZATION = README.parent / "docs" / "quantization.md"
@@ -28,7 +28,7 @@ def kind(report: dict[str, Any]) -> str:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    return {"cpu": table, "gpu": gpu_table, "quantize": short}[kind(report)](report)
+    return {"cpu": cpu_table, "gpu": gpu_table, "quantize": short}[kind(report)](report)
 
 
 def replaced(readme: str, report: dict[str, Any], markdown: Callable[[dict[str, Any]], str] = markdown) -> str:

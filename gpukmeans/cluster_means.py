@@ -6,6 +6,12 @@ follows from integers and scales (`Scales.errors`). Where that is too far, the c
 scale that their own extent and weight set (`OwnScales`). These have no order either, so Rule 3 holds as ever.
 """
 
+# Two limits, COARSE and FINE, because the first is asked for in each iteration and can be answered without looking at
+# rows: how far a mean may be off follows from the scale, the cluster's integer weight, and how many weights are no
+# integers. On ordinary data no mean is off by as much. Only at the end are all clusters looked at, which costs a pass.
+# Of normalized rows the direction counts, so an error is compared with the length of the mean. Whether a cluster is
+# empty is no question of weight: a cluster of rows too light for the sums has rows.
+
 from __future__ import annotations
 
 from dataclasses import dataclass

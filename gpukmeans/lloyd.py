@@ -3,6 +3,11 @@
 Lloyd, "Least squares quantization in PCM" (IEEE Transactions on Information Theory, 1982).
 """
 
+# Of several locations equally far from their centers the one of the smallest row index goes to an empty cluster, as the
+# first of equals is taken everywhere else. To settle it by coordinates would keep the order of rows out altogether;
+# that is open. Sums are not handed from one cluster to another: the rows that are left are summed again, since what
+# moved is one location.
+
 from __future__ import annotations
 
 import math

@@ -1,5 +1,10 @@
 """What is told of a fit while it runs: records, scikit-learn's lines, a bar, and the caller's callback."""
 
+# `callback` and `progress` are parameters of the estimator and not of `fit`: so they reach every method that fits,
+# pipelines and searches pass them on without routing, and `fit` keeps scikit-learn's signature. The price: `clone`
+# copies a callback that has state. A record counts rows even where equal rows were merged, so `history_` depends on the
+# device as little as any other result.
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -5,6 +5,15 @@ of clusters alone. A draw becomes a point by its rank in an exact integer prefix
 becomes may have either zero where it is zero; adding makes one of them.
 """
 
+# All draws of k-means++ are made before it looks at data, those that it turns out not to need as well. So the state of
+# the caller's generator after a fit tells nothing of the data, the device or the threads.
+#
+# Copies of a row count as its weight only where they stand beside it, because a rank is looked up in the caller's
+# order. Everything else about copies agrees already: the scales, the total, the draws and the rank. To look ranks up
+# among rows sorted by their coordinates, equal rows adding up their weights, would make seeding free of row order for
+# every `init`. It would cost one sort of whole rows before the first draw and another gather at each, several Points
+# would have to merge their orders, and every fit would pay; so it is left.
+
 from __future__ import annotations
 
 import math

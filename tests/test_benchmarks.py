@@ -108,19 +108,18 @@ def test_cpu_does_without_a_peer(monkeypatch: pytest.MonkeyPatch, quick: Written
     """A library that cannot do a workload has a row of dashes and its reason; one not installed, a line."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import cpu
-    import libraries
-    import tables
+    from common import cpu_libraries, cpu_tables
 
-    def refuse(*_: Any) -> libraries.Fit:
+    def refuse(*_: Any) -> cpu_libraries.Fit:
         raise RuntimeError("Error in train at /src/it.cpp:1: Error: too few features\nand more")
 
-    center: Callable = lambda X, *_: libraries.Fit(X[:1], 1)  # noqa: E731
+    center: Callable = lambda X, *_: cpu_libraries.Fit(X[:1], 1)  # noqa: E731
     found = {"gpukmeans": center, "scikit-learn": center, "faiss-cpu": refuse}
     case = cpu.Case(np.arange(12.0).reshape(6, 2), 1)
     results = cpu.measure(case, found, seeds=2, enough=1e-9)
     assert results["faiss-cpu"] == {"missing": "too few features"}
     measured = {"name": "line", **case.facts(), "cores_busy_with_others": None, "libraries": results}
-    text = tables.table({**quick.report, "workloads": [measured], "not_installed": ["superkmeans"], "seeds": 2})
+    text = cpu_tables.cpu_table({**quick.report, "workloads": [measured], "not_installed": ["superkmeans"], "seeds": 2})
     dashes = " | ".join("\N{EN DASH}" * 7)
     assert "an unknown number of cores" in text
     assert f"| line 6x2, k=1, float64 | faiss-cpu | {dashes} |" in text

@@ -50,10 +50,10 @@ def machine(monkeypatch, fresh_dispatch):
     for name in ("torch", "flash_kmeans"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("gpu", "gpu_libraries"):
+    for name in ("gpu", "common.gpu_libraries"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield cupy
-    for name in ("gpu", "gpu_libraries"):
+    for name in ("gpu", "common.gpu_libraries"):
         sys.modules.pop(name, None)
 
 
@@ -109,11 +109,11 @@ def test_without_a_gpu_it_says_so(monkeypatch):
 def test_floors(monkeypatch):
     """A device that copies 1 GB/s, and has a single multiprocessor of 1 GHz."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import floors
+    from common import floors
 
     device = floors.Device("A GPU", 1e9, 1e9, 1024)
     n = 10**6
-    assert floors.extent_seconds(device, n, 3, 4) == 0.012
+    assert floors.feature_range_seconds(device, n, 3, 4) == 0.012
     assert floors.refine_seconds(device, n) == 0.008
     # Few centers: 16 bytes a row. Many: four instructions of 64 a clock; with many features, 128 multiply-adds a clock.
     assert floors.assign_seconds(device, n, 3, 1, 4) == 0.016
@@ -122,6 +122,26 @@ def test_floors(monkeypatch):
     # Three products of 128 features at 1,024 a clock; two for bytes.
     assert floors.assign_tensor_seconds(device, n, 128, 1024, 2) == pytest.approx(n * 1024 * 3 / 8 / 1e9)
     assert floors.assign_tensor_seconds(device, n, 128, 1024, 1) == pytest.approx(n * 1024 * 2 / 8 / 1e9)
+
+
+def test_some_libraries_alone(machine, monkeypatch, tmp_path, capsys):
+    import gpu
+
+    path = tmp_path / "gpu.json"
+    monkeypatch.setattr(gpu, "ENERGY_SECONDS", 0.0)
+    command = ["gpu.py", "--workloads", "small", "--repeats", "1", "--json", str(path), "--libraries"]
+    monkeypatch.setattr(sys, "argv", [*command, "gpukmeans,flash-kmeans"])
+    gpu.main()
+    kept = json.loads(path.read_text())
+    assert kept["command"].endswith("--workloads small --repeats 1 --libraries gpukmeans,flash-kmeans")
+    assert (list(kept["workloads"][0]["libraries"]), list(kept["not_installed"])) == (["gpukmeans"], ["flash-kmeans"])
+    assert "scikit-learn (CPU)" not in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*command, "plain CuPy"])
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main()
+    monkeypatch.setattr(sys, "argv", [*command, "gpukmeans,rings"])
+    with pytest.raises(ValueError, match="unknown libraries rings; there are gpukmeans, flash-kmeans"):
+        gpu.main()
 
 
 def test_the_pictures_and_blobs_are_what_they_say(monkeypatch):

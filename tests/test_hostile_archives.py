@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_hostile import STATE, X, archive, files, key, loaded, members, npy, parameters, path, used, with_metadata
+from hostile_files import X, archive, files, loaded, members, npy, path, used, with_metadata
+from test_hostile import STATE, key, parameters
 
 import gpukmeans
 from gpukmeans import KMeans
-from gpukmeans.saving import archive as saved_file
+from gpukmeans.saving import archive as archives
 
 __all__ = ["files", "path"]  # fixtures
 
@@ -287,8 +288,13 @@ def test_the_limits_of_a_file_are_those_of_saving(path: Path, monkeypatch: pytes
     model = KMeans(init=[X, X])
     model.save(path)
     assert len(gpukmeans.load(path).init) == 2
-    for limit, value in (("MOST_ARRAYS", 1), ("MOST_METADATA", 300), ("MOST_VALUES", 20), ("MOST_DIRECTORY", 100)):
+    for limit, value in (
+        ("MAX_ARRAYS", 1),
+        ("MAX_METADATA_BYTES", 300),
+        ("MAX_METADATA_VALUES", 20),
+        ("MAX_DIRECTORY_BYTES", 100),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(saved_file, limit, value)
+            patch.setattr(archives, limit, value)
             with pytest.raises(ValueError, match="cannot be loaded"):
                 gpukmeans.load(path)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 DESIGN, COMING_FROM, REPRODUCIBILITY = (DOCS / f"{name}.md" for name in ("design", "coming-from", "reproducibility"))
+LINKED = [README, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "gpu_check" / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -77,7 +78,7 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in lines}
 
 
-@pytest.mark.parametrize("page", [README, DESIGN, COMING_FROM, REPRODUCIBILITY], ids=lambda path: path.name)
+@pytest.mark.parametrize("page", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if target.startswith("#"):

@@ -4,6 +4,12 @@ That is an actor: an object that lives on a worker, and whose methods the client
 to all of them and integers of size k * d come back, as with several GPUs.
 """
 
+# Actors and not tasks: tasks would have to hand over all of a Points' state after each step. Every call is a round trip
+# through the scheduler, so sums come with the count of an assignment, and candidates go with the call that follows. A
+# worker that is lost takes its part with it: the fit fails and says so. In one process with several clients, Dask may
+# ask the wrong one for an actor: let there be one. k-means|| chooses among its candidates on the client's NumPy, and
+# MiniBatchKMeans, which draws rows anywhere, has all of them come to the client.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

@@ -5,6 +5,9 @@ D and the terms of sums are defined over all features, zeros included (exact.py)
 bits are those of the dense matrix without its memory.
 """
 
+# What is given up is speed: a pass costs n d operations, not one for each entry. Sorting and merging are left out. On a
+# GPU rows become dense in the buffers that cross the bus.
+
 from __future__ import annotations
 
 from typing import Any

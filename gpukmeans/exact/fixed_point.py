@@ -1,5 +1,12 @@
 """Rule 3: sums as integers in fixed point, whose scales have no order (docs/design.md, section 1)."""
 
+# Rows of weight zero are taken out before anything here sees them. Left in, they would change the ranges, with these
+# the scales, and with those bits, although they weigh nothing.
+#
+# 2**1000 is the finest scale, so that it and its inverse are normal numbers. A term of a range R has then log2(R) + 999
+# bits at most: fewer than 30 below 2**-970, and where F weights are no integers, errors of up to F terms add up. So of
+# ranges below 2**-960 no more is promised than that a center lies among its rows (cluster_means.py holds it there).
+
 from __future__ import annotations
 
 import math

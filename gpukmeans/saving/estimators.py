@@ -2,53 +2,46 @@
 
 A file is a .npz, which `numpy.load` reads as well: a zip archive, not compressed, of arrays under the names of the
 parameters and attributes that hold them, and ``metadata.json``: the format and its version, the class, its parameters
-and its attributes. What JSON can tell stands there as it is; anything else is an object whose one key says what it is:
-
-    {"array": "init"}                   the array init.npy
-    {"scalar": "tol"}                   a NumPy scalar, which is the array tol.npy without dimensions
-    {"tuple": [...]}, {"dict": {...}}   of such values; lists are JSON's
-    {"objects": [...], "shape": [3]}    an array of Python objects: names of features
-    {"RandomState": {"dict": ...}}      the state of a generator
-    {"requests": {...}}                 what set_fit_request and its like asked for: the attribute _metadata_request
-    {"record": ["Record", {"dict": ...}]}   a dataclass among the public names, and its fields
+and its attributes. encoding.py says how values become JSON and arrays.
 
 Equal estimators make equal files, byte for byte.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import stat
 from typing import Any
 
-import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.metadata_routing import MetadataRequest
 
 import gpukmeans
 from gpukmeans import array_interop
 from gpukmeans.atomic_write import atomic
-from gpukmeans.saving.archive import Archive, Arrays, write
-from gpukmeans.saving.attributes import RefusedError, check_attributes, check_generator, said
+from gpukmeans.saving.archive import Archive, NamedArrays, write
+from gpukmeans.saving.attributes import check_attributes
+from gpukmeans.saving.encoding import REQUESTS, decode, decode_requests, encode, public_class
+from gpukmeans.saving.rules import RefusedError, describe_value
 
 FORMAT = "gpukmeans estimator"
 # Of the format, not of the package. A change that this module could not read needs the next number.
 VERSION = 1
-REQUESTS = "_metadata_request"
-MOST_DEPTH = 100  # of values in values: a third of what Python's stack takes
 
 
 def save(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
-    """Write an estimator of this package to a file; see `KMeans.save`."""
+    """Write an estimator of this package to a file; see `KMeans.save`.
+
+    Raises TypeError for any other object, or a value that no file without code can hold, and ValueError for values that
+    `load` would refuse; nothing is written then.
+    """
     name = type(model).__name__
-    if _estimator(name) is not type(model):
+    if _estimator_class(name) is not type(model):
         raise TypeError(f"{type(model).__qualname__} is not an estimator of gpukmeans, and only those can be saved.")
     # What pickling keeps, so that there is one rule for what belongs to an estimator.
     attributes = {key: array_interop.to_numpy(value) for key, value in sorted(model.__getstate__().items())}
-    held = Arrays()
+    arrays = NamedArrays()
     try:
-        encoded = {key: _encoded(value, key, held) for key, value in attributes.items()}
+        encoded = {key: encode(value, key, arrays) for key, value in attributes.items()}
         parameters = {key: attributes.pop(key) for key in type(model)._get_param_names()}
         check_attributes(type(model), parameters, attributes)
         metadata = {
@@ -60,7 +53,7 @@ def save(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
             "attributes": {key: encoded[key] for key in attributes},
         }
         with atomic(path) as file:
-            write(file, metadata, held)
+            write(file, metadata, arrays)
     except RefusedError as refusal:
         raise ValueError(f"The {name} cannot be saved: {refusal}. Nothing was written.") from None
 
@@ -125,19 +118,21 @@ def load(path: str | os.PathLike[str]) -> Any:
 def _read(archive: Archive) -> BaseEstimator:
     metadata = archive.metadata()
     if metadata["format"] != FORMAT:
-        raise ValueError(f"the format is {said(metadata['format'])}")
+        raise ValueError(f"the format is {describe_value(metadata['format'])}")
     origin = f"It was written by {metadata['written by']:.40}, and this is gpukmeans {gpukmeans.__version__}: update it"
     if type(metadata["version"]) is not int or metadata["version"] != VERSION:
-        raise RefusedError(f"its format has version {said(metadata['version'])}, and only {VERSION} is known. {origin}")
-    estimator = _estimator(metadata["class"])
+        raise RefusedError(
+            f"its format has version {describe_value(metadata['version'])}, and only {VERSION} is known. {origin}"
+        )
+    estimator = _estimator_class(metadata["class"])
     if estimator is None:
         raise RefusedError(f"it holds a {metadata['class']:.40}, which is not known. {origin}")
     unknown = sorted(metadata["parameters"].keys() - set(estimator._get_param_names()))
     if unknown:
         raise RefusedError(f"{metadata['class']} has no parameter {', '.join(unknown):.400}. {origin}")
-    model = estimator(**{key: _decoded(value, archive) for key, value in metadata["parameters"].items()})
+    model = estimator(**{key: decode(value, archive) for key, value in metadata["parameters"].items()})
     attributes = {
-        key: _requests(value) if key == REQUESTS else _decoded(value, archive)
+        key: decode_requests(value) if key == REQUESTS else decode(value, archive)
         for key, value in metadata["attributes"].items()
     }
     archive.finish()
@@ -146,115 +141,7 @@ def _read(archive: Archive) -> BaseEstimator:
     return model
 
 
-def _public(name: str) -> type | None:
-    """The public class of this name: a file can name one of these, and so make nothing else."""
-    found = getattr(gpukmeans, name) if name in gpukmeans.__all__ else None
-    return found if isinstance(found, type) else None
-
-
-def _estimator(name: str) -> type[BaseEstimator] | None:
-    found = _public(name)
+def _estimator_class(name: str) -> type[BaseEstimator] | None:
+    """The estimator of this package that has this name."""
+    found = public_class(name)
     return found if found is not None and issubclass(found, BaseEstimator) else None
-
-
-def _record(name: str) -> Any:
-    found = _public(name)
-    return found if dataclasses.is_dataclass(found) else None
-
-
-def _encoded(value: Any, key: str, held: Arrays, depth: int = 0) -> Any:
-    """value in JSON's types, its arrays put into ``held``; key: where it stands, for their names and for errors."""
-
-    def inner(value: Any, key: str) -> Any:
-        return _encoded(value, key, held, depth + 1)
-
-    def each(values: list[Any]) -> list[Any]:
-        return [inner(item, f"{key}.{i}") for i, item in enumerate(values)]
-
-    _check_depth(depth)
-    value = array_interop.to_numpy(value)  # an initial array may be on a GPU, and labels not computed yet
-    # By exact types: a float64 is a float too, and has to stay what it is.
-    kind = type(value)
-    if value is None or kind in (bool, int, float, str):
-        return value
-    if kind is list:
-        return each(value)
-    if kind is tuple:
-        return {"tuple": each(list(value))}
-    if kind is dict and all(type(name) is str for name in value):
-        return {"dict": {name: inner(item, f"{key}.{name}") for name, item in value.items()}}
-    if kind is np.ndarray and value.dtype == object:
-        return {"objects": each(value.ravel().tolist()), "shape": list(value.shape)}
-    if kind in (np.ndarray, np.memmap) and not value.dtype.hasobject:
-        return {"array": held.put(value, key)}
-    if isinstance(value, np.generic) and not value.dtype.hasobject:
-        return {"scalar": held.put(np.asarray(value), key)}
-    if kind is np.random.RandomState and value.get_state(legacy=False)["bit_generator"] == "MT19937":
-        state = value.get_state(legacy=False)
-        check_generator(key, state)
-        return {"RandomState": inner(state, key)}
-    if kind is MetadataRequest and key == REQUESTS:
-        return {"requests": value._serialize()}
-    if _record(kind.__name__) is kind:
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return {"record": [kind.__name__, inner(fields, key)]}
-    what = getattr(value, "__qualname__", f"of type {kind.__qualname__}")
-    raise TypeError(
-        f"{key} is {what}, which no file without code can hold, so nothing was saved. "
-        "Give it another value, such as an array or None, or pickle the estimator."
-    )
-
-
-def _decoded(value: Any, archive: Archive, depth: int = 0) -> Any:
-    """The value that `_encoded` turned into this."""
-
-    def inner(value: Any) -> Any:
-        return _decoded(value, archive, depth + 1) if type(value) in (list, dict) else value
-
-    _check_depth(depth)
-    if type(value) is list:
-        value[:] = map(inner, value)  # in its place, as it may be long
-        return value
-    if type(value) is not dict:
-        return value
-    kind, content = next(iter(value.items()), (None, None))
-    if len(value) == 1:
-        match kind, content:
-            case "array", str():
-                return archive.array(content)
-            case "scalar", str():
-                return archive.scalar(content)
-            case "tuple", list():
-                return tuple(map(inner, content))
-            case "dict", dict():
-                return {name: inner(item) for name, item in content.items()}
-            case "RandomState", dict():
-                state = inner(content)
-                check_generator("a generator", state)
-                generator = np.random.RandomState()
-                generator.set_state(state)
-                return generator
-            case "record", [str(name), dict(fields)]:
-                return _record(name)(**inner(fields))
-    if kind == "objects" and list(value) == ["objects", "shape"] and type(content) is list:
-        objects = np.empty(len(content), object)
-        for i, item in enumerate(content):
-            objects[i] = inner(item)
-        return objects.reshape(value["shape"])
-    raise RefusedError(f"it holds {said(value)}, which is no value")
-
-
-def _requests(value: Any) -> MetadataRequest:
-    requests = MetadataRequest(owner=None)
-    for method, asked in value["requests"].items():
-        add = getattr(requests, method).add_request
-        for name, alias in asked.items():
-            if alias is not None and type(alias) not in (bool, str):
-                raise RefusedError(f"{said(alias)} is asked for as metadata")
-            add(param=name, alias=alias)
-    return requests
-
-
-def _check_depth(depth: int) -> None:
-    if depth > MOST_DEPTH:
-        raise RefusedError(f"it has values nested more than {MOST_DEPTH} deep")

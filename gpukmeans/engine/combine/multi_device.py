@@ -4,6 +4,12 @@ What crosses between them and the host in an iteration is of size k * d for each
 sums, which are integers, are added up. Nothing goes from one to another.
 """
 
+# Devices do not speak with each other. k (d + 1) integers a device and iteration cross the bus to the host, which makes
+# the centers anyway; NCCL would have to be installed, and adds nothing to that. Parts are told the range of all rows,
+# in which scores compare them with centers that may lie outside their own. What a single GPU decides ahead of being
+# asked needs the sums of all rows: so parts decide no center of k-means++, and begin no assignment. A part whose memory
+# is short goes on in batches, which the others do not notice.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

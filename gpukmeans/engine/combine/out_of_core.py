@@ -11,6 +11,12 @@ both. Two batches have to fit the device then; where they do not, memory is shor
 half as many rows take together what the one took.
 """
 
+# One thread does all of this, so that there is no second one to interrupt, to wait for, or to give a device. Another
+# thread could also overlap labels on their way, 8 bytes a row, and the later of several answers; but passes that make
+# the rows cross have one answer, except for empty clusters. The last batch of a pass sends the first of the next one.
+# Passes that read seeding's distances alone (`total`, `find`) neither send nor take. Far rows for empty clusters are
+# the one answer with an order: the m first of each batch hold the m first of all.
+
 from __future__ import annotations
 
 import logging

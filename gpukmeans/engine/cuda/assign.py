@@ -25,7 +25,7 @@ MOST_LISTED = 2**31 - 1
 
 # Bounds are kept from so many centers on: below, comparing a row with all of them takes no longer than reading what
 # tells whether that is needed. Reading 8 bytes takes 1.9 ps at 4.3 TB/s, and writing 12 in the passes before as much
-# again; a pair of few features takes 0.1 to 0.3 ps on 132 multiprocessors (benchmarks/floors.py).
+# again; a pair of few features takes 0.1 to 0.3 ps on 132 multiprocessors (benchmarks/common/floors.py).
 FEWEST_CENTERS = 24
 
 # Sums of movement beyond this are begun anew, all rows being looked at: as float32 they keep steps of 2**-19, a

@@ -6,6 +6,11 @@ host makes its centers, and answers come with the centers that they are of
 or the labels by those before, labels and sums change to these as to any.
 """
 
+# Means are a division and a sum in float64, the same on the device as on the host: that is why the device can go ahead.
+# It does not where a cluster is empty or no label changed, after two mispredictions in a row (somebody looks at each
+# iteration), with batches, with normalized rows, or where a pass takes so long that one too many costs more than is
+# saved in a fit.
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -5,6 +5,9 @@ dtype stay the same rows. Making them again costs a pass less than a comparison 
 are kept only where that takes little memory, or where they will be sorted.
 """
 
+# Rounded to float32 they would take half the memory, but then the same numbers in float32 and in float64 would be
+# different rows, and labels of the former true of rounded rows only.
+
 from __future__ import annotations
 
 from typing import Any

@@ -5,6 +5,10 @@ color is known by its code: its bytes, in channel order, as one little-endian nu
 everywhere. A new device is one more class with these methods, and one more line in dispatch.py.
 """
 
+# Counting comes first, although the engine merges equal rows too: that has to keep each row's place, and sorts 8 bytes
+# a row where a code and no place need 4; and a table of labels maps pixels back faster than places do. What is shared
+# is the meaning: colors with counts are rows with integer weights.
+
 from __future__ import annotations
 
 from typing import Any, Protocol

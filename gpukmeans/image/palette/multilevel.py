@@ -6,6 +6,10 @@ are moved to where they are of more use (relocate.py). Where even the finest gri
 take its place.
 """
 
+# With steps of 1.8 times the way to the means, an end where an iteration saves a thousandth of the inertia, and up to
+# eight relocations, all of ten pictures come to within 0.05 dB of the mean of five full fits of scikit-learn at 16, 64
+# and 256 colors; with other seeds one or two of thirty miss that by 0.005 dB (benchmarks/NOTES.md).
+
 from __future__ import annotations
 
 import math

@@ -5,7 +5,7 @@ All begin with the same centers and make the same number of iterations, or end b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import cupy as cp
@@ -84,7 +84,8 @@ def _flash() -> Library:
         return Fit(centers[0].float().cpu().numpy(), int(done))
 
     def prepare(X: Any) -> Any:
-        tensor = torch.from_dlpack(X if X.dtype.kind == "f" else X.astype(np.float32))
+        # Its matrix products are Triton's, which may end the process on float64.
+        tensor = torch.from_dlpack(X if X.dtype in (np.float16, np.float32) else X.astype(np.float32))
         return tensor[None]
 
     def reset() -> None:
@@ -114,10 +115,14 @@ PEERS: dict[str, Callable[[], Library]] = {
 }
 
 
-def load() -> tuple[dict[str, Library], dict[str, str]]:
-    """The libraries by name, ours first, and why others are not there."""
+def load(names: Collection[str] = ()) -> tuple[dict[str, Library], dict[str, str]]:
+    """The libraries by name, ours first, and why others are not there; only those of these names, if there are any."""
+    if unknown := set(names) - {OURS, *PEERS}:
+        raise ValueError(f"unknown libraries {', '.join(sorted(unknown))}; there are {', '.join([OURS, *PEERS])}")
     found, absent = {OURS: Library(ours)}, {}
     for name, peer in PEERS.items():
+        if names and name not in names:
+            continue
         try:
             found[name] = peer()
         except ImportError as error:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.markdown import row, with_prefix
+
 HEAD = [
     "| workload | library | seconds | iterations | points/s | pairs/s | inertia | inertia ratio | time ratio |",
     "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
 ]
 FLOOR = ["| workload | one pass reads | flops of one iteration |", "| --- | ---: | ---: |"]
 NOTES = """\
-Medians over {seeds}, every library on the same. Ratios are to scikit-learn's fit with the same seed, the least and
-the greatest in parentheses: below 1 is faster, or nearer to the points. points/s: rows over the seconds of a whole fit,
-seeding included. pairs/s: rows x clusters x iterations over the same seconds, whether or not a library looked at each
-pair. Inertia is computed in float64 from each library's centers.
+Medians over {seeds}, the same for every library. A ratio compares two fits with the same seed, the library's and
+scikit-learn's; the least and the greatest are in parentheses. Below 1 is faster, or a smaller inertia. points/s: rows
+over the seconds of a whole fit, seeding included. pairs/s: rows x clusters x iterations over the same seconds, whether
+or not a library looked at each pair. Inertia is computed in float64 from each library's centers.
 
-- gpukmeans and scikit-learn have default arguments, thus seed by k-means++. "from given rows": ten iterations from the
-  same rows.
-- faiss-cpu and superkmeans compute in float32, start from random rows (superkmeans also where faiss-cpu was given some)
-  and run as many iterations as scikit-learn did, or fewer if nothing moves: theirs is another result, see its inertia.
-- Threads: {threads}. In the workload
-  they disturbed most, other programs kept {others} busy."""
+- gpukmeans and scikit-learn have default arguments, and so seed by k-means++. "from given rows": ten iterations from
+  the same rows.
+- faiss-cpu and superkmeans compute in float32 and start from random rows; where rows are given, faiss-cpu starts from
+  these, and superkmeans, which cannot be told, from random ones. They run as many iterations as scikit-learn did, or
+  fewer if nothing moves. Their results differ: compare the inertia.
+- Threads: {threads}. Other programs kept {others} busy
+  in the workload that they disturbed most."""
 
 
-def table(report: dict[str, Any]) -> str:
+def cpu_table(report: dict[str, Any]) -> str:
     """The report in Markdown."""
     lines, floor, missing = list(HEAD), list(FLOOR), []
     for workload in report["workloads"]:
@@ -35,7 +38,7 @@ def table(report: dict[str, Any]) -> str:
             else:
                 cells = _cells(result["summary"])
             lines.append(row(_title(workload), library, *cells))
-        floor.append(row(name, short(workload["pass_bytes"]) + "B", short(workload["iteration_flops"])))
+        floor.append(row(name, with_prefix(workload["pass_bytes"]) + "B", with_prefix(workload["iteration_flops"])))
     missing += [f"- {library} is not installed: pip install 'gpukmeans[bench]'" for library in report["not_installed"]]
     threads = ", ".join(f"{library} {count}" for library, count in report["threads"].items())
     seeds = f"{report['seeds']} seed" + "s" * (report["seeds"] > 1)
@@ -71,22 +74,9 @@ def _cells(summary: dict[str, Any]) -> list[str]:
     return [
         f"{summary['seconds']:.3g}",
         f"{summary['iterations']:g}",
-        short(summary["points_per_second"]),
-        short(summary["pairs_per_second"]),
+        with_prefix(summary["points_per_second"]),
+        with_prefix(summary["pairs_per_second"]),
         f"{summary['inertia']:.6g}",
         f"{summary['inertia_ratio']:.4f}",
         f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
     ]
-
-
-def row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def short(number: float) -> str:
-    """1,234,567 as 1.23 M."""
-    for unit in ("", "k", "M", "G"):
-        if number < 999.5:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} T"

@@ -52,6 +52,14 @@ def thread_pools() -> list[str]:
     return found
 
 
+def held_bytes(field: str) -> int:
+    """This process's memory by /proc/self/status: "VmRSS" what it holds, "VmHWM" the most since the last reset."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field} in /proc/self/status")
+
+
 class Others:
     """How many cores other programs kept busy since this was made, on average; None where nobody counts.
 

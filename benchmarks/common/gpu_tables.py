@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tables import row, short
-
+from common.markdown import row, with_prefix
 from gpukmeans.engine import nvml
 
 NOTES = """\
 Medians over {repeats} turns, from the same rows as initial centers. An iteration: a fit of ten less a fit of two,
-over eight, data on the device. Converged: by default arguments, data on the device; flash-kmeans, whose end is
-another, makes as many iterations as gpukmeans did. Ratios are to gpukmeans: above 1 is slower. Peak: device memory of
-a fit above what there was before. A kernel's floor is what its bytes and operations take at the device's rates
-(`benchmarks/floors.py`), for a pass over all rows, as an assignment's longest launch is; the device copies
-{bandwidth}B/s."""
+over eight, data on the device. Converged: by default arguments, data on the device; flash-kmeans, whose rule for the
+end is another, makes as many iterations as gpukmeans did, and gets float64 and uint8 as float32. Ratios are to
+gpukmeans: above 1 is slower. Peak: device memory of a fit above what there was before. A kernel's floor is what its
+bytes and operations take at the device's rates (`benchmarks/common/floors.py`), for a pass over all rows, as an
+assignment's longest launch is; the device copies {bandwidth}B/s."""
 
 
 def gpu_table(report: dict[str, Any]) -> str:
@@ -46,7 +45,7 @@ def gpu_table(report: dict[str, Any]) -> str:
         ends.append(
             row(
                 workload["name"],
-                short(workload["input_bytes"]) + "B",
+                with_prefix(workload["input_bytes"]) + "B",
                 *(f"{ours['summary'][f'{start}_seconds']:.3g}" for start in ("from_host", "seeded")),
                 "unknown" if joules is None else f"{joules:.3g}",
             )
@@ -55,7 +54,7 @@ def gpu_table(report: dict[str, Any]) -> str:
             above = f"{times['times_its_floor']:.2f}" if "times_its_floor" in times else ""
             taken = (f"{times[name]:.4g}" for name in ("milliseconds", "longest_milliseconds"))
             kernels.append(row(workload["name"], kernel, str(times["launches"]), *taken, above))
-    notes = NOTES.format(repeats=report["repeats"], bandwidth=short(report["device"]["copy_bytes_per_second"]))
+    notes = NOTES.format(repeats=report["repeats"], bandwidth=with_prefix(report["device"]["copy_bytes_per_second"]))
     return "\n".join([_where(report), "", *speed, "", notes, *missing, "", *ends, "", *kernels])
 
 
@@ -74,11 +73,11 @@ def _cells(result: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     return [
         f"{1000 * summary['iteration_seconds']:.4g}",
         f"{summary['iteration_seconds'] / ours['iteration_seconds']:.2f}",
-        short(summary["points_per_second"]),
-        short(summary["pairs_per_second"]),
+        with_prefix(summary["points_per_second"]),
+        with_prefix(summary["pairs_per_second"]),
         f"{summary['whole_seconds']:.4g}",
         f"{summary['whole_seconds'] / ours['whole_seconds']:.2f}",
         str(result["iterations"]),
         f"{summary['inertia']:.6g}",
-        short(result["peak_bytes"]) + "B",
+        with_prefix(result["peak_bytes"]) + "B",
     ]

@@ -76,9 +76,9 @@ def assign_tensor_seconds(device: Device, n: int, d: int, k: int, itemsize: int)
 
 
 def refine_seconds(device: Device, n: int) -> float:
-    """The floor of settling an iteration in which nothing changes: two labels a row are read."""
+    """The floor of `refine` in an iteration in which no label changes: it reads two labels a row."""
     return 8 * n / device.bandwidth
 
 
-def extent_seconds(device: Device, n: int, d: int, itemsize: int) -> float:
+def feature_range_seconds(device: Device, n: int, d: int, itemsize: int) -> float:
     return n * d * itemsize / device.bandwidth

@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Checks a machine with a GPU; README.md in this folder says what it needs, how long it takes, and what comes back.
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
+usage="usage: bash benchmarks/gpu_check/check.sh [correct] [speed [WORKLOAD ...]] [profile]"
+
+stages="" workloads=()
+for word in "$@"; do
+    case $word in
+        correct | speed | profile) stages="$stages $word " ;;
+        -h | --help) echo "$usage" && exit 0 ;;
+        *) [[ $stages == *" speed " ]] || { echo "$usage" >&2 && exit 2; } && workloads+=("$word") ;;
+    esac
+done
+[ ${#workloads[@]} -gt 0 ] || workloads=(china64 embed1k embed1k_half noise1k image100M64)
+
+out=${OUT:-$(mktemp -d)} python=${PYTHON:-python3} site=${TMPDIR:-/tmp}/gpu_check_site wheels=${WHEELS:-.whl}
+here=benchmarks/gpu_check
+failed=0
+mkdir -p "$out"
+say() { echo "[${SECONDS} s] $*"; }
+fail() { say "FAILED: $*" && failed=1; }
+
+# What the machine lacks may come along as wheels. The checkout needs no installation: where no kernels are installed,
+# a link takes the place of what an installation would put there.
+[ -d "$wheels" ] && "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade \
+    --target "$site" "$wheels"/*.whl
+export PYTHONPATH=$PWD:$PWD/benchmarks:$PWD/$here:$site${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONUNBUFFERED=1 PATH=$PATH:/usr/local/cuda/bin
+# Several processes share the processors: threads that wait must not spin.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} OMP_WAIT_POLICY=passive
+if ! "$python" -c "import gpukmeans.kernels" 2>/dev/null; then
+    ln -sfn ../kernels gpukmeans/kernels
+    trap 'rm gpukmeans/kernels' EXIT
+fi
+
+smoke() {
+    {
+        nvidia-smi --format=csv \
+            --query-gpu=name,driver_version,compute_mode,mig.mode.current,clocks.sm,clocks.max.sm,memory.used
+        "$python" -m pip list
+    } >"$out/environment.txt" 2>&1
+    head -n 2 "$out/environment.txt"
+    timeout 90 "$python" examples/fingerprint.py --device cpu >"$out/fingerprint_cpu.txt" 2>&1 &
+    if ! timeout 90 "$python" examples/fingerprint.py --device cuda >"$out/fingerprint_cuda.txt" 2>&1; then
+        tail -n 5 "$out/fingerprint_cuda.txt"
+        say "SMOKE FAILED: no fit ran on a GPU, so nothing else can" && wait
+        exit 3
+    fi
+    wait
+    cat "$out/fingerprint_cuda.txt"
+    if diff "$out/fingerprint_cpu.txt" "$out/fingerprint_cuda.txt"; then say "smoke: the CPU's bits"; else fail smoke; fi
+}
+
+# All at once: a GPU is shared by processes, and most of the time goes into NumPy's answers and the sanitizer.
+correct() {
+    local group tool tests=()
+    for group in low_dim tiled "seeding inputs" "torch batches" tensor "images big"; do
+        # shellcheck disable=SC2086  # the groups of one process
+        timeout 150 "$python" $here/bits.py $group >"$out/bits_${group// /_}.txt" 2>&1 || touch "$out/failed_bits" &
+    done
+    for tool in memcheck racecheck; do
+        timeout 150 compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 20 \
+            "$python" $here/bits.py --rows 3000 --own-allocations sanitizer >"$out/$tool.txt" 2>&1 ||
+            touch "$out/failed_$tool" &
+    done
+    # The contract, but for test_input and test_fuzz, which ask for libraries that such a machine may not have.
+    for group in tensor distance certificate fixed_point randomness one_answer sklearn_parity cosine minibatch sparse \
+        progress; do
+        tests+=("tests/test_$group.py")
+    done
+    timeout 150 "$python" -m pytest -q --maxfail 40 --device cuda -n 6 --dist worksteal -p device_only \
+        -p no:cacheprovider -o filterwarnings=default "${tests[@]}" >"$out/tests.txt" 2>&1 || touch "$out/failed_tests" &
+    wait
+    echo "cases with NumPy's bits: $(cat "$out"/bits_*.txt | grep -c '^OK')"
+    grep -hE '^(FAIL|----)|Error' "$out"/bits_*.txt | cut -c 1-300 | head -n 40
+    grep -hE '=====|^FAIL' "$out"/{memcheck,racecheck}.txt | grep -v COMPUTE-SANITIZER | cut -c 1-200 | head -n 30
+    tail -n 2 "$out"/{memcheck,racecheck}.txt
+    grep -E '^(FAILED|ERROR)|passed|failed' "$out/tests.txt" | cut -c 1-200 | tail -n 30
+    for group in bits memcheck racecheck tests; do
+        if [ -e "$out/failed_$group" ]; then fail "$group" && rm "$out/failed_$group"; fi
+    done
+    say correct
+}
+
+speed() {
+    local name
+    for name in "${workloads[@]}"; do
+        timeout 90 "$python" benchmarks/gpu.py --workloads "$name" --libraries gpukmeans,flash-kmeans \
+            --repeats "${REPEATS:-3}" --json "$out/$name.json" >"$out/$name.md" 2>>"$out/speed_log.txt" ||
+            { fail "speed $name" && tail -n 3 "$out/speed_log.txt"; }
+        grep -E '^\| |^- ' "$out/$name.md" | grep -vE '^\| (---|workload)'
+    done
+    say speed
+}
+
+# 45 launches, without locking clocks: it is not known what a borrowed GPU may be told.
+profile() {
+    timeout 90 ncu --clock-control none --launch-count 45 \
+        --kernel-name 'regex:^(assign_.*|refine|hamerly|potentials|accept_least)$' \
+        --section SpeedOfLight --section Occupancy --section WarpStateStats --section InstructionStats \
+        --section ComputeWorkloadAnalysis --section MemoryWorkloadAnalysis \
+        "$python" $here/profiled.py >"$out/ncu.txt" 2>&1 || { fail profile && tail -n 5 "$out/ncu.txt"; }
+    grep -E '^ +[a-z_]+ \(|Duration|SM Throughput|Memory Throughput|Executed Ipc Active|Achieved Occ|L2 Hit|L1/TEX Hit' \
+        "$out/ncu.txt" | cut -c 1-110 | tail -n 130
+    say profile
+}
+
+smoke
+for stage in correct speed profile; do
+    if [[ $stages == *" $stage "* ]]; then $stage; fi
+done
+echo "everything that was printed, and more: $out"
+exit $failed

@@ -1,0 +1,40 @@
+"""Fits for a profiler: one of each kernel family that compares rows with centers, and of k-means++.
+
+ncu python benchmarks/gpu_check/profiled.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from typing import Any
+
+import cupy as cp
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans import KMeans
+
+
+def from_first_rows(X: NDArray[Any], k: int) -> None:
+    """Two iterations, on rows that are on the device, with at most as many centers as half of the rows."""
+    k = min(k, len(X) // 2)
+    KMeans(k, init=X[:k].astype(np.float64), n_init=1, max_iter=2, device="cuda").fit(cp.asarray(X))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--divide", type=int, default=1, metavar="N", help="take an Nth of the rows (default: 1)")
+    divide = parser.parse_args().divide
+    warnings.simplefilter("ignore")
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((1_000_000 // divide, 128), np.float32)
+    from_first_rows(vectors, 1024)
+    from_first_rows(vectors.astype(np.float16), 1024)
+    from_first_rows(np.ascontiguousarray(vectors[:, :16]), 256)
+    from_first_rows(rng.integers(0, 256, (20_000_000 // divide, 3), dtype=np.uint8), 64)
+    KMeans(6, n_init=1, max_iter=1, random_state=0, device="cuda").fit(cp.asarray(vectors))  # six centers: assign_tiled
+
+
+if __name__ == "__main__":
+    main()
