@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpukmeans.image.files import write
-from gpukmeans.image.files.read import ImageError
+from gpukmeans.image.picture import ImageError
 
 # What a folder is searched for.
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".npy"}
