@@ -38,6 +38,7 @@ from skimage.metrics import structural_similarity
 from sklearn.datasets import load_sample_image
 
 import gpukmeans
+from gpukmeans.image.levels import psnr
 
 Picture = NDArray[np.uint8]  # (h, w, 3)
 Result = tuple[NDArray[Any], Picture]  # indices (h, w), palette (k, 3)
@@ -122,14 +123,14 @@ def methods() -> dict[str, Method]:
 
 def quality(picture: Picture, indices: NDArray[Any], palette: Picture) -> dict[str, float]:
     found = palette[indices]
-    error = np.mean((picture.astype(float) - found) ** 2)
+    error = np.sum((picture.astype(np.int64) - found) ** 2)
     delta = deltaE_ciede2000(rgb2lab(picture), rgb2lab(found))
     buffer = io.BytesIO()
     image = Image.fromarray(indices.astype(np.uint8))
     image.putpalette(palette.tobytes())
     image.save(buffer, "PNG", optimize=True)
     return {
-        "psnr": float(-10 * np.log10(error / 255**2)),
+        "psnr": psnr(int(error), picture.size, 255),
         "ssim": float(structural_similarity(picture, found, channel_axis=2)),
         "delta_e": float(delta.mean()),
         "delta_e_95": float(np.percentile(delta, 95)),

@@ -17,7 +17,9 @@ from gpukmeans.image import dispatch
 from gpukmeans.image.cuda import pixels as cuda_pixels
 from gpukmeans.image.cuda.pixels import CudaPixels
 from gpukmeans.image.dither import offsets_of, ordered
+from gpukmeans.image.levels import to_rgba
 from gpukmeans.image.numpy.pixels import NumPyPixels
+from gpukmeans.image.streaming import quantize_file
 
 
 @pytest.fixture(scope="module", params=["address", "race"])
@@ -142,6 +144,27 @@ def test_an_array_on_a_gpu_stays_there(monkeypatch, fresh_dispatch, china, shape
         assert whole.dtype == image.dtype
         assert (whole.get() == want.to_array()).all()
         assert (np.asarray(found.to_pil()) == want.indices).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_bands_are_numpys(monkeypatch, fresh_dispatch, china, tmp_path, channels):
+    """Counted, mapped and dithered a band at a time, with palettes of their own, given ones, and such with alpha."""
+    image = np.ascontiguousarray(china[:300, ::8])
+    image = image[..., 0] if channels == 1 else to_rgba(image) if channels == 4 else image
+    given = np.random.default_rng(1).integers(0, 256, (20, 3)).astype(np.uint8)
+    clear = np.concatenate([np.zeros((1, 4), np.uint8), to_rgba(given)])
+    options = [{}, {"dither": "bayer"}, {"palette": given}, {"palette": clear, "dither": "blue-noise"}]
+    target = tmp_path / "out.tif"
+
+    def written(device):
+        for each in options:
+            done = quantize_file(image, target, 9, device=device, **each)
+            yield done.palette.tobytes(), done.psnr, target.read_bytes()
+
+    expected = list(written("cpu"))
+    host = on_a_fast_host(monkeypatch)
+    assert list(written("cuda")) == expected
+    assert {"histogram", "add_offsets", "nearest_centers"} <= set(host.launches)
 
 
 def on_a_fast_host(monkeypatch):

@@ -185,11 +185,11 @@ class _Energy:
             table.append(table[-1] * 13119 >> 14)  # exp(-1 / (2 * 1.5**2)) = 0.80074, and 13119 / 2**14 = 0.80072
         self._kernel = np.array(table)[side[:, None] ** 2 + side**2]
 
-    def one(self, place: int) -> NDArray[np.int64]:
-        return np.roll(self._kernel, (place // self._size, place % self._size), axis=(0, 1)).reshape(-1)
+    def one(self, pixel: int) -> NDArray[np.int64]:
+        return np.roll(self._kernel, (pixel // self._size, pixel % self._size), axis=(0, 1)).reshape(-1)
 
     def all(self, ones: NDArray[np.bool_]) -> NDArray[np.int64]:
         total = np.zeros(len(ones), np.int64)
-        for place in np.flatnonzero(ones):
-            total += self.one(int(place))
+        for pixel in np.flatnonzero(ones):
+            total += self.one(int(pixel))
         return total

@@ -41,7 +41,7 @@ MOST_COUNTED = 2**MASS_BITS / ROOM
 class GridScale:
     """How points become whole numbers: a point is x / scale + middle.
 
-    middle: (d,), as points. half_range: (d,), how far from zero x may be in each feature, at most HALF. mass_scale:
+    middle: (d,), a point. half_range: (d,), how far from zero x may be in each feature, at most HALF. mass_scale:
     what a weight of 1 becomes as mass, so that all masses together are at most 2**MASS_BITS.
     """
 

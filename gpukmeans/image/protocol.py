@@ -11,13 +11,13 @@ What an implementation must guarantee: every number that it returns is the one t
 - Colors are known by their codes (`levels.pack`), which come in ascending order.
 - Points of a space are those of `color_space.to_points`, to the bit.
 - The nearest color of a palette is the one of least D, as points or as levels; of equally near ones the first counts.
-- Whole numbers are made as `grid.GridScale` says, and all that is added up of them is an integer below 2**53: so no
-  order shows. Where a term is rounded, it is rounded by itself before it is added.
+- Points become whole numbers as `grid.GridScale` says. All sums of these are exact, so that no order shows: each term
+  is an integer, or is rounded by itself before it is added, and grid.py bounds what they come to.
 - Errors are sums of integers, exact however large.
 
-How it finds them is its own affair, and so is where it keeps them. Answers of size n or m are on the engine's device,
-or on the host where a method says so; what is taken, labels above all, may be in either place. A new device is one more
-class for each of these, and one more line in each function of dispatch.py.
+How it finds them is its own affair. Answers of size n or m are on the engine's device unless a method says otherwise.
+What it is given, such as labels, may be there or on the host. A new device is one more class for each of the four, and
+one more line in each function of dispatch.py.
 """
 
 from __future__ import annotations
@@ -140,12 +140,12 @@ class Cells(Protocol):
         center along the axis of the largest spread, the first of equals: sums (2 k, d)."""
 
     def kmeans_plusplus(self, draws: Floats) -> Floats:
-        """Greedy k-means++: k of the cells, (k, d), from draws (k, trials) in [0, 1), of which the first step takes
-        one.
+        """Greedy k-means++: k of the cells, (k, d), from draws (k, trials) in [0, 1).
 
-        Masses are less by `surplus_bits`, rounded up. A step draws cells by mass times D to the closest chosen so far:
-        the first whose prefix sum is above draw * total, rounded down, or the last cell where there is none. It takes
-        the one that leaves the least potential, the first of equals.
+        The first step takes one draw, the others all of theirs. Masses are less by `surplus_bits`, rounded up. A step
+        draws cells by mass times D to the closest chosen so far: the first whose prefix sum is above draw * total,
+        rounded down, or the last cell where there is none. It takes the one that leaves the least potential, the first
+        of equals.
         """
 
     def merged(self, grid: Grid) -> Cells:

@@ -20,7 +20,7 @@ from gpukmeans.image.files.read import is_array_file, load_array, read
 from gpukmeans.image.levels import Levels, to_8_bit, to_rgba
 from gpukmeans.image.picture import TURNED, ImageError, Metadata, TooLargeError, from_array
 
-# Rows of a band: a multiple of both patterns of ordered dithering, and of the 16 rows to which tiles are cut.
+# Rows of a band, and the side of a tile that is written: a multiple of both patterns of ordered dithering.
 BAND = 256
 
 # Why there are no pictures in bands, and what to do.
@@ -30,7 +30,7 @@ MISSING = "pictures in bands need pyvips and tifffile: pip install 'gpukmeans[la
 MOST_WIDTH = 2**19
 
 # Pixels that libvips decodes at once, with as much as 40 bytes for each on their way to 8 bits.
-_DECODED = 2**20
+_PIXELS_AT_ONCE = 2**20
 
 # What libvips reads in bands, by how a file begins: its loader is called by name. Left to itself it would try all that
 # it was built with, and some of them read further files, start programs or take text for a picture, whatever the name
@@ -79,11 +79,11 @@ def read_bands(source: str | os.PathLike[str] | NDArray[Any]) -> Bands:
     for magic, loader, fail_on in _LOADERS:
         if re.match(magic, start, re.DOTALL):
             return _vips_bands(name, loader, fail_on)
-    return _whole_bands(name)
+    return _bands_in_memory(name)
 
 
-def _whole_bands(name: str) -> Bands:
-    """Of a format that is not read in bands."""
+def _bands_in_memory(name: str) -> Bands:
+    """Of a file whose format is not read in bands."""
     try:
         picture = read(name)
     except TooLargeError:
@@ -137,14 +137,14 @@ def _vips_bands(name: str, loader: str, fail_on: str) -> Bands:
     if image.bands not in (1, 3, 4):
         raise ImageError(f"{name} has {image.bands} channels; 1, 3 and 4 are known.")
 
-    def reader() -> Callable[[int, int], Levels]:
+    def begin() -> Callable[[int, int], Levels]:
         region = pyvips.Region.new(open_image())
 
         def fetch(row: int, rows: int) -> Levels:
             levels = np.empty((rows, image.width, image.bands), np.uint8)
-            few = max(1, _DECODED // image.width)
-            for a in range(0, rows, few):
-                part = levels[a : a + few]
+            step = max(1, _PIXELS_AT_ONCE // image.width)
+            for a in range(0, rows, step):
+                part = levels[a : a + step]
                 try:
                     data = region.fetch(0, row + a, image.width, len(part))
                 except pyvips.Error as error:
@@ -163,7 +163,7 @@ def _vips_bands(name: str, loader: str, fail_on: str) -> Bands:
     dpi = (image.xres * 25.4, image.yres * 25.4)  # pixels per millimeter
     known = field("resolution-unit") is not None
     metadata = Metadata(profile, dpi if known else None, orientation if orientation in TURNED else None)
-    return Bands(image.height, image.width, image.bands, reader, metadata)
+    return Bands(image.height, image.width, image.bands, begin, metadata)
 
 
 def _last_line(error: Any) -> str:
