@@ -43,7 +43,7 @@ def jobs_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[J
         jobs = [job := Job(*args.files)]
         if job.target == PIPE and (args.json or args.compare):
             parser.error("--json and --compare need a file to write to, not standard output")
-        if job.target != PIPE and Path(job.target).exists() is False:
+        if job.target != PIPE and not Path(job.target).exists():
             write.format_of(job.target)
     else:
         if PIPE in args.files:

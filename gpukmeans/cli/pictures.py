@@ -38,16 +38,17 @@ def read_picture(job: Job) -> Picture:
 
 def do(job: Job, args: argparse.Namespace, onto: Onto | None) -> None:
     """Do the job, and tell of it. onto: None for a palette of its own."""
-    start = time.perf_counter()
-    if args.bands and PIPE in (job.source, job.target):
+    start, piped = time.perf_counter(), PIPE in (job.source, job.target)
+    if args.bands and piped:
         raise ImageError("--bands needs files, not standard input or output.")
-    try:
-        if args.bands:
-            raise TooLargeError
-        picture = read_picture(job)
-    except TooLargeError:
-        if not args.bands and not (job.target != PIPE and write.is_tiff(job.target)):
-            raise
+    picture = None
+    if not args.bands:
+        try:
+            picture = read_picture(job)
+        except TooLargeError:
+            if piped or not write.is_tiff(job.target):
+                raise
+    if picture is None:
         outcome = _in_bands(job, args, onto)
     else:
         result = _in_memory(picture, args, onto)

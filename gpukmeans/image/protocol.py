@@ -91,7 +91,7 @@ class Colors(Protocol):
         palette (k, 3) or (k, 4). The weights are counts."""
 
 
-class ClusterSums(NamedTuple):
+class CellSums(NamedTuple):
     """sums: (k, d), each cluster's sum of mass times x. mass: (k,), that of mass. Whole numbers, on the host."""
 
     sums: Floats
@@ -112,7 +112,7 @@ class SecondNearest(NamedTuple):
     """
 
     labels: Any
-    clusters: ClusterSums
+    clusters: CellSums
     cost: Floats
     pairs: NDArray[Any]
 
@@ -129,13 +129,13 @@ class Cells(Protocol):
     square: int
     lost: float
 
-    def assign(self, centers: Floats) -> tuple[Any, ClusterSums]:
+    def assign(self, centers: Floats) -> tuple[Any, CellSums]:
         """The labels (m,), on the device, of the nearest of the centers (k, d), and the clusters' sums."""
 
     def second_nearest(self, centers: Floats) -> SecondNearest:
         """The same, and what the next nearest of at least two centers say."""
 
-    def half_sums(self, labels: Any, centers: Floats) -> ClusterSums:
+    def half_sums(self, labels: Any, centers: Floats) -> CellSums:
         """Of each cluster, which has that center (k, d) as its mean, the part up to and, k further, that above the
         center along the axis of the largest spread, the first of equals: sums (2 k, d)."""
 

@@ -15,7 +15,7 @@ from gpukmeans.exact.distance import Floats
 from gpukmeans.image.cuda import kernels
 from gpukmeans.image.cuda.compaction import compact_table
 from gpukmeans.image.grid import Grid, score_columns, spread_scale, surplus_bits
-from gpukmeans.image.protocol import ClusterSums, SecondNearest
+from gpukmeans.image.protocol import CellSums, SecondNearest
 
 # A bit for each pair of up to so many clusters: 2 MB. Beyond, the second-nearest centers come to the host.
 _PAIRED = 2**12
@@ -39,11 +39,11 @@ class CudaCells:
     def _columns(self, centers: Floats) -> Any:
         return self._gpu.put(np.ascontiguousarray(score_columns(centers).T))
 
-    def _cluster_sums(self, answers: NDArray[np.uint64]) -> ClusterSums:
+    def _cluster_sums(self, answers: NDArray[np.uint64]) -> CellSums:
         sums = answers.view(np.int64).astype(np.float64).reshape(-1, self._d + 1)
-        return ClusterSums(sums[:, :-1], sums[:, -1])
+        return CellSums(sums[:, :-1], sums[:, -1])
 
-    def assign(self, centers: Floats) -> tuple[Any, ClusterSums]:
+    def assign(self, centers: Floats) -> tuple[Any, CellSums]:
         answers = self._gpu.zeros((len(centers), self._d + 1), np.uint64)
         labels = kernels.nearest_centers(
             self._gpu, x=self._x, sums=self._sums, columns=self._columns(centers), answers=answers
@@ -74,7 +74,7 @@ class CudaCells:
             pairs = np.unique(gpu.get(labels).astype(np.int64) * k + gpu.get(second))
         return SecondNearest(labels, self._cluster_sums(sums), np.ldexp(cost.astype(np.float64), bits), pairs)
 
-    def half_sums(self, labels: Any, centers: Floats) -> ClusterSums:
+    def half_sums(self, labels: Any, centers: Floats) -> CellSums:
         gpu, x, sums = self._gpu, self._x, self._sums
         means = gpu.put(np.ascontiguousarray(centers))
         scale = spread_scale(self._total)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpukmeans.exact.distance import Floats
 from gpukmeans.image.grid import Grid, score_columns, spread_scale, surplus_bits
 from gpukmeans.image.numpy.grid_table import GridTable, sum_by_label
-from gpukmeans.image.protocol import ClusterSums, SecondNearest
+from gpukmeans.image.protocol import CellSums, SecondNearest
 from gpukmeans.threads import run, scratch, thread_count
 
 # Scores at a time: 512 KB of float32, a part of a core's second-level cache.
@@ -56,13 +56,13 @@ class NumPyCells:
 
     # ------------------------------------------------------------ the nearest of centers
 
-    def assign(self, centers: Floats) -> tuple[Labels, ClusterSums]:
+    def assign(self, centers: Floats) -> tuple[Labels, CellSums]:
         labels = self.nearest(centers)
         return labels, self._cluster_sums(labels, len(centers))
 
-    def _cluster_sums(self, labels: Labels, k: int) -> ClusterSums:
+    def _cluster_sums(self, labels: Labels, k: int) -> CellSums:
         sums = np.stack([sum_by_label(labels, x, k) for x in self.weighted], axis=1)
-        return ClusterSums(sums, sum_by_label(labels, self.mass, k))
+        return CellSums(sums, sum_by_label(labels, self.mass, k))
 
     def nearest(self, centers: Floats) -> Labels:
         """The labels (m,): the nearest of the centers (k, d)."""
@@ -139,7 +139,7 @@ class NumPyCells:
 
     # ------------------------------------------------------------ halves of clusters
 
-    def half_sums(self, labels: Labels, centers: Floats) -> ClusterSums:
+    def half_sums(self, labels: Labels, centers: Floats) -> CellSums:
         k = len(centers)
         from_center = [x - own.take(labels) for x, own in zip(self.columns, centers.T, strict=True)]
         mass = self.mass * spread_scale(self._total)
