@@ -62,7 +62,7 @@ def quantize_file(
     device: str = "auto",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> WrittenPicture:
-    """`quantize`, or `remap` onto a palette (k, 3) uint8, from file to file, for pictures of any size.
+    """`quantize`, or `remap` onto a palette, from file to file, for pictures of any size.
 
     Parameters
     ----------
@@ -71,15 +71,22 @@ def quantize_file(
     target : path
         A .tif or .tiff file, tiled, of at most 256 colors; written whole or not at all.
     n_colors, space, palette, random_state, device : as for `quantize` and `remap`
+        A palette has no half-transparent colors, which a TIFF's cannot have.
     dither : {"none", "bayer", "blue-noise"}, default="none"
         Error diffusion is not done in bands.
     progress : callable
         ``progress(done, total)`` is called with the number of rows read so far in both passes.
 
+    Returns
+    -------
+    written : WrittenPicture
+
     Raises
     ------
     ImageError, ValueError, OSError, DeviceError
-        As `quantize` does.
+        As `quantize` does; ImageError also for what such a file cannot hold.
+    ImportError
+        Without pyvips or tifffile.
 
     Notes
     -----

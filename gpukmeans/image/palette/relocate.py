@@ -29,17 +29,17 @@ def relocated(cells: Cells, centers: Floats, slack: float) -> Floats | None:
     heirs, first = pairs % k, np.searchsorted(pairs, np.arange(k + 1) * k).tolist()
     moved, fixed = centers.copy(), np.zeros(k, bool)
     cheapest = iter(np.argsort(cost, kind="stable").tolist())
-    for split in np.argsort(-gain, kind="stable").tolist():
-        if fixed[split]:
+    for halved in np.argsort(-gain, kind="stable").tolist():
+        if fixed[halved]:
             continue
-        fixed[split] = True
+        fixed[halved] = True
         free = (i for i in cheapest if not fixed[i] and not fixed[heirs[first[i] : first[i + 1]]].any())
         dissolved = next(free, None)
-        if dissolved is None or cost[dissolved] >= slack * gain[split]:
+        if dissolved is None or cost[dissolved] >= slack * gain[halved]:
             break
         fixed[heirs[first[dissolved] : first[dissolved + 1]]] = True
         fixed[dissolved] = True
-        moved[split], moved[dissolved] = halves[split], halves[k + split]
+        moved[halved], moved[dissolved] = halves[halved], halves[k + halved]
     return moved if not np.array_equal(moved, centers) else None
 
 
