@@ -37,10 +37,11 @@ from skimage.metrics import structural_similarity
 from sklearn.datasets import load_sample_image
 
 import gpukmeans
+from gpukmeans.image.levels import psnr
 
-Picture = NDArray[np.uint8]  # (h, w, 3)
-Result = tuple[NDArray[Any], Picture]  # indices (h, w), palette (k, 3)
-Method = Callable[[Picture, int, int], Result]  # of picture, colors and seed
+Rgb = NDArray[np.uint8]  # (h, w, 3), or (k, 3) of a palette
+Result = tuple[NDArray[Any], Rgb]  # indices (h, w), palette
+Method = Callable[[Rgb, int, int], Result]  # of picture, colors and seed
 
 BUNDLED = ["astronaut", "chelsea", "coffee", "hubble_deep_field", "ihc", "motorcycle_left", "retina", "rocket"]
 COLORS = [16, 64, 256]
@@ -50,7 +51,7 @@ ROOT = Path(__file__).parents[1]
 SHEET = ROOT / "docs" / "quantization.png"
 
 
-def pictures() -> dict[str, Picture]:
+def pictures() -> dict[str, Rgb]:
     found = {name: load_sample_image(f"{name}.jpg") for name in ("china", "flower")}
     folder = Path(skimage.__file__).parent / "data"
     for name in BUNDLED:
@@ -63,7 +64,7 @@ def pictures() -> dict[str, Picture]:
 
 
 def _ours(space: str) -> Method:
-    def quantize(picture: Picture, k: int, seed: int) -> Result:
+    def quantize(picture: Rgb, k: int, seed: int) -> Result:
         result = gpukmeans.quantize(picture, k, space=space, random_state=seed, device="cpu")
         return result.indices, result.palette
 
@@ -71,7 +72,7 @@ def _ours(space: str) -> Method:
 
 
 def _pillow(method: Image.Quantize, kmeans: int = 0) -> Method:
-    def quantize(picture: Picture, k: int, seed: int) -> Result:
+    def quantize(picture: Rgb, k: int, seed: int) -> Result:
         image = Image.fromarray(picture).quantize(k, method=method, kmeans=kmeans, dither=Image.Dither.NONE)
         return np.asarray(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
 
@@ -81,7 +82,7 @@ def _pillow(method: Image.Quantize, kmeans: int = 0) -> Method:
 def _libimagequant() -> Method:
     import libimagequant
 
-    def quantize(picture: Picture, k: int, seed: int) -> Result:
+    def quantize(picture: Rgb, k: int, seed: int) -> Result:
         height, width = picture.shape[:2]
         attributes = libimagequant.Attr()
         attributes.max_colors = k
@@ -95,7 +96,7 @@ def _libimagequant() -> Method:
     return quantize
 
 
-def _scikit_learn(picture: Picture, k: int, seed: int) -> Result:
+def _scikit_learn(picture: Rgb, k: int, seed: int) -> Result:
     flat = picture.reshape(-1, 3).astype(np.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -119,16 +120,16 @@ def methods() -> dict[str, Method]:
 # ---------------------------------------------------------------- measuring
 
 
-def quality(picture: Picture, indices: NDArray[Any], palette: Picture) -> dict[str, float]:
+def quality(picture: Rgb, indices: NDArray[Any], palette: Rgb) -> dict[str, float]:
     found = palette[indices]
-    error = np.mean((picture.astype(float) - found) ** 2)
+    error = np.sum((picture.astype(np.int64) - found) ** 2)
     delta = deltaE_ciede2000(rgb2lab(picture), rgb2lab(found))
     buffer = io.BytesIO()
     image = Image.fromarray(indices.astype(np.uint8))
     image.putpalette(palette.tobytes())
     image.save(buffer, "PNG", optimize=True)
     return {
-        "psnr": float(-10 * np.log10(error / 255**2)),
+        "psnr": psnr(int(error), picture.size, 255),
         "ssim": float(structural_similarity(picture, found, channel_axis=2)),
         "delta_e": float(delta.mean()),
         "delta_e_95": float(np.percentile(delta, 95)),
@@ -136,7 +137,7 @@ def quality(picture: Picture, indices: NDArray[Any], palette: Picture) -> dict[s
     }
 
 
-def measure(picture: Picture, k: int, found: dict[str, Method], seeds: int, repeats: int) -> dict[str, Any]:
+def measure(picture: Rgb, k: int, found: dict[str, Method], seeds: int, repeats: int) -> dict[str, Any]:
     """For each method its figures: means over seeds, and the median of seconds, the methods taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in found}
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in found}

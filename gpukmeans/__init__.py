@@ -6,7 +6,7 @@ TYPE_CHECKING = False  # that of typing, which takes a while to import, as type 
 if TYPE_CHECKING:
     from gpukmeans.errors import DeviceError
     from gpukmeans.estimator import KMeans
-    from gpukmeans.image.files.read import ImageError
+    from gpukmeans.image.picture import ImageError
     from gpukmeans.image.quantize import quantize, remap
     from gpukmeans.image.result import Quantized
     from gpukmeans.minibatch import MiniBatchKMeans
@@ -29,7 +29,7 @@ __all__ = [
 # Where the names are, which are imported as they are used: the command has its signals in order before NumPy is there.
 _HOMES = {
     "DeviceError": "errors",
-    "ImageError": "image.files.read",
+    "ImageError": "image.picture",
     "KMeans": "estimator",
     "MiniBatchKMeans": "minibatch",
     "Quantized": "image.result",

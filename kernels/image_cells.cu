@@ -1,8 +1,8 @@
 // Cells of a picture's colors, on whole numbers: adding points up in them, and the nearest centers.
 //
-// The arithmetic of gpukmeans/image/cells.py and whole.py. x and centers are whole numbers within 2**10 of zero, so that
-// float32 scores are exact, and whatever is added up is an integer: no order shows. D is the number of features, 1, 3 or
-// 4. Of a cell there are x, D float32 values; and sums, D + 1 of 64 bits: mass times coordinate, and mass.
+// The arithmetic of gpukmeans/image/grid.py and protocol.py. x and centers are whole numbers within 2**10 of zero, so
+// that float32 scores are exact, and whatever is added up is an integer: no order shows. D is the number of features,
+// 1, 3 or 4. Of a cell there are x, D float32 values; and sums, D + 1 of 64 bits: mass times coordinate, and mass.
 //
 // Traffic: a few MB, which stay in the second-level cache, so that a launch of some microseconds is most of the time of
 // each. The nearest of k centers take k * (D + 4) instructions of a thread, a thread a cell. Sums are atomic additions
@@ -12,7 +12,7 @@
 
 #define ROW (D + 1)
 
-// A frame and a grid, as cuda_cells.py sends them: middle, extent and sizes of D features each.
+// frame: a GridScale's middle and half_range, and a grid's sizes, of D features each.
 __device__ __forceinline__ int64 bin_of(const float (&x)[D], const double* frame, int shift) {
     int64 code = 0;
     for (int j = 0; j < D; j++) {

@@ -1,4 +1,4 @@
-// Greedy k-means++ on the cells of image_cells.cu, all steps in one launch: what image/cells.py does, on the same integers.
+// Greedy k-means++ on the cells of image_cells.cu, all steps in one launch: Cells.kmeans_plusplus of image/protocol.py.
 //
 // A block alone has no need to wait for others or for the host, which otherwise would have to say for each of 64 seeds
 // which candidate it takes. A thread has a run of cells, of which it alone keeps D to the closest center so far. In a

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpukmeans.image.numpy import cells
-from gpukmeans.image.numpy import grid_cells as whole
-from gpukmeans.image.numpy.cells import HALF, NumPyCells
+from gpukmeans.image.grid import HALF, GridScale, spread_scale, surplus_bits
+from gpukmeans.image.numpy import cells, integral_points
+from gpukmeans.image.numpy.cells import NumPyCells
 from gpukmeans.image.numpy.colors import NumPyColors
+from gpukmeans.image.numpy.integral_points import NumPyIntegralPoints
 from gpukmeans.image.palette.grids import Grids
 from gpukmeans.image.palette.multilevel import refined
 
@@ -54,25 +55,25 @@ def test_threads_and_pieces_do_not_matter(monkeypatch):
         assert (held.nearest(held.x[:k]) == want).all()
 
 
-def test_no_point_lies_outside_its_frame():
+def test_no_point_lies_outside_its_half_range():
     """Where the middle is rounded to one end, the other is twice as far from it."""
     points = np.array([[1.0], [1 + 2.0**-52]])
-    frame = whole.Frame.of(points[0], points[1], 1.0)
-    held = whole.NumPyWhole(points, np.ones(2), frame).cells()
-    assert (np.abs(held.x) <= frame.extent).all()
+    scale = GridScale.of(points[0], points[1], 1.0)
+    found = NumPyIntegralPoints(points, np.ones(2), scale).cells()
+    assert (np.abs(found.x) <= scale.half_range).all()
 
 
 @pytest.mark.parametrize("d", [1, 3, 4])
 def test_grids_lose_nothing_but_places(d, monkeypatch):
-    monkeypatch.setattr(whole, "_PIECE", 1000)
+    monkeypatch.setattr(integral_points, "_PIECE", 1000)
     rng = np.random.default_rng(0)
     points = np.unique(rng.normal(0, [1, 0.3, 2, 0.1][:d], (5000, d)).astype(np.float32), axis=0)
     weights = rng.integers(1, 100, len(points))
     low, high = (bound(points.astype(float), axis=0) for bound in (np.min, np.max))
-    grids = Grids(points, weights, low, high, 1.0, "cpu")
-    levels, every = grids.merged(1, np.inf), grids.whole()
+    grids = Grids(points, weights, GridScale.of(low, high, 1.0), device="cpu")
+    levels, every = grids.merged(1, np.inf), grids.all_points()
     assert every.grid == 0
-    assert np.abs(grids.centers(every.x) - points).max() <= 0.5 / grids.frame.scale + 1e-6
+    assert np.abs(grids.centers(every.x) - points).max() <= 0.5 / grids.scale.scale + 1e-6
     assert [level.grid for level in levels] == sorted({level.grid for level in levels})
     assert len(levels) > 2
     for level in levels:
@@ -86,7 +87,8 @@ def test_grids_lose_nothing_but_places(d, monkeypatch):
 
 def test_weights_that_are_not_whole_become_whole():
     def mass_of(weights):
-        return whole.mass_of(weights, NumPyColors(np.zeros((len(weights), 3), np.uint8), weights).unit)
+        mass_scale = NumPyColors(np.zeros((len(weights), 3), np.uint8), weights).mass_scale
+        return integral_points.mass_of(weights, mass_scale)
 
     assert mass_of(np.array([3, 1, 2**37, 5])).tolist() == [3, 1, 2**37, 5]
     assert mass_of(np.array([3.0, 1.0])).tolist() == [3, 1]
@@ -100,13 +102,13 @@ def test_weights_that_are_not_whole_become_whole():
 
 @pytest.mark.parametrize("total", [1.0, 3.0, 2.0**28, 2.0**28 + 1, 2.0**38])
 def test_sums_of_squares_are_exact_in_any_order(total):
-    assert total * 2.0 ** -cells.surplus(total) * 2**24 <= 2**52
-    assert total * cells.fineness(total) * 2**22 <= 2**52
+    assert total * 2.0 ** -surplus_bits(total) * 2**24 <= 2**52
+    assert total * spread_scale(total) * 2**22 <= 2**52
 
 
 def test_a_fit_ends_at_means_and_with_less_inertia():
     held = random_cells(np.random.default_rng(0), 2000, 3)
-    start = held.seeds(np.random.default_rng(1).uniform(size=(12, 4)))
+    start = held.kmeans_plusplus(np.random.default_rng(1).uniform(size=(12, 4)))
     assert len(np.unique(start, axis=0)) == 12
     first, last = refined(held, start, 0.0, 1), refined(held, start, 1e-3, 60)
     assert last.inertia < first.inertia

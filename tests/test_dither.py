@@ -7,14 +7,13 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from gpukmeans import quantize, remap
-from gpukmeans.image import dither as dithering
-from gpukmeans.image.dither import floyd_steinberg
+from gpukmeans.image.dither import _bayer, _blue_noise, floyd_steinberg, offsets_of, ordered
 from gpukmeans.image.numpy.pixels import NumPyPixels
 
 ORDERED = ["bayer", "blue-noise"]
 
 
-def one_by_one(pixels, palette, still=None, still_index=0):
+def one_by_one(pixels, palette, fixed=None, fixed_index=0):
     """Floyd and Steinberg's diffusion, a pixel at a time."""
     height, width, c = pixels.shape
     top = np.iinfo(pixels.dtype).max
@@ -22,8 +21,8 @@ def one_by_one(pixels, palette, still=None, still_index=0):
     indices = np.zeros((height, width), np.int64)
     for y in range(height):
         for x in range(width):
-            if still is not None and still[y, x]:
-                indices[y, x] = still_index
+            if fixed is not None and fixed[y, x]:
+                indices[y, x] = fixed_index
                 continue
             level = np.clip(pixels[y, x] + (share[y, x + 1] + 8 >> 4), 0, top)
             indices[y, x] = ((level - colors) ** 2).sum(axis=1).argmin()
@@ -45,15 +44,16 @@ def test_floyd_steinberg_is_the_loop(shape, dtype, channels, k):
     found = floyd_steinberg(pixels, palette)
     assert found.dtype == (np.uint8 if k <= 256 else np.uint16)
     assert (found == one_by_one(pixels, palette)).all()
-    still = rng.random(shape) < 0.3
-    assert (floyd_steinberg(pixels, palette, still, 1) == one_by_one(pixels, palette, still, 1)).all()
+    fixed = rng.random(shape) < 0.3
+    assert (floyd_steinberg(pixels, palette, fixed, 1) == one_by_one(pixels, palette, fixed, 1)).all()
 
 
 def test_ties_go_to_the_least_index():
     pixels = np.full((3, 5, 3), 100, np.uint8)
     palette = np.array([[110, 100, 100], [90, 100, 100], [100, 110, 100], [110, 100, 100]], np.uint8)
     assert floyd_steinberg(pixels, palette)[0, 0] == 0
-    assert NumPyPixels(pixels.reshape(-1, 3)).dither(np.zeros((1, 1, 3), np.int32), 5, palette).max() == 0
+    nowhere = np.zeros((1, 1, 3), np.int32)
+    assert ordered(NumPyPixels(pixels.reshape(-1, 3)), nowhere, 5, palette, device="cpu").max() == 0
 
 
 @pytest.mark.parametrize("name", ORDERED)
@@ -63,33 +63,33 @@ def test_ordered_dithering_is_the_loop(name, channels, dtype):
     top = np.iinfo(dtype).max
     pixels = rng.integers(0, top + 1, (20, 70, channels)).astype(dtype)
     palette = rng.integers(0, top + 1, (9, channels)).astype(dtype)
-    pattern = dithering.offsets(name, palette)
+    pattern = offsets_of(name, palette)
     t = len(pattern)
     tiled = np.tile(pattern, (20 // t + 1, 70 // t + 1, 1))[:20, :70]
     levels = np.clip(pixels.astype(np.int64) + tiled, 0, top)
     expected = ((levels[:, :, None] - palette.astype(np.int64)) ** 2).sum(axis=-1).argmin(axis=-1)
-    found = NumPyPixels(pixels.reshape(-1, channels)).dither(pattern, 70, palette)
+    found = ordered(NumPyPixels(pixels.reshape(-1, channels)), pattern, 70, palette, device="cpu")
     assert (found.reshape(20, 70) == expected).all()
 
 
 @pytest.mark.parametrize("name", ORDERED)
 def test_offsets_cover_the_distance_between_colors_evenly(name):
     palette = np.array([[0, 0, 0], [60, 0, 0], [120, 0, 0]], np.uint8)
-    pattern = dithering.offsets(name, palette)
+    pattern = offsets_of(name, palette)
     spacing = 60 / 3**0.5
     assert pattern.max() == pytest.approx(spacing / 2, abs=1)
     assert pattern.min() == pytest.approx(-spacing / 2, abs=1)
     assert abs(pattern.mean()) < 0.6
-    assert not dithering.offsets(name, palette[:1]).any(), "one color leaves nothing to mix"
+    assert not offsets_of(name, palette[:1]).any(), "one color leaves nothing to mix"
 
 
 def test_bayer_is_bayers():
-    assert dithering._bayer(1).tolist() == [[0, 2], [3, 1]]
-    assert dithering._bayer(2).tolist() == [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]
+    assert _bayer(1).tolist() == [[0, 2], [3, 1]]
+    assert _bayer(2).tolist() == [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]
 
 
 def test_blue_noise_has_every_rank_once_and_no_low_frequencies():
-    ranks = dithering._blue_noise(64)
+    ranks = _blue_noise(64)
     assert (np.sort(ranks.reshape(-1)) == np.arange(64 * 64)).all()
     # What any threshold leaves is even: next to none of its power is in the lower eighth of the frequencies.
     side = np.minimum(np.arange(64), 64 - np.arange(64))

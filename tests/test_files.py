@@ -172,22 +172,22 @@ import json, resource, signal, sys
 import numpy as np
 import gpukmeans
 from gpukmeans import atomic_write
-from gpukmeans.cli import main as cli
-from gpukmeans.image.files import comparison as compare, read
+from gpukmeans.cli.main import main
+from gpukmeans.image.files.comparison import write_comparison
+from gpukmeans.image.files.read import read
 from gpukmeans.image.streaming import quantize_file
-from gpukmeans.engine.cuda import compile as modules
 folder = sys.argv[1]
 rng = np.random.default_rng(0)
 noise = rng.integers(0, 256, (64, 64, 3), np.uint8)
 result = gpukmeans.quantize(noise, 64)
-picture = read.read(noise)
+picture = read(noise)
 model = gpukmeans.KMeans(64, n_init=1, max_iter=2).fit(rng.normal(size=(200, 20)))
 np.save(folder + "/noise.npy", noise)
 writers = {f"a.{end}": lambda path: result.save(path) for end in ("png", "gif", "tif", "tiff", "webp")}
 writers |= {
     "many.png": gpukmeans.quantize(noise, 300).save,
     "many.tif": gpukmeans.quantize(noise, 300).save,
-    "compare.png": lambda path: compare.write_comparison(picture, result, path),
+    "compare.png": lambda path: write_comparison(picture, result.palette, result.indices, path),
     "bands.tif": lambda path: quantize_file(noise, path, 64),
     "model.npz": model.save,
 }
@@ -207,8 +207,8 @@ with open(folder + "/own.tif", "wb", buffering=0) as file:
     except OSError as error:
         said["own file"] = error.errno
 for argv in (["noise.npy", "b.tif"], ["noise.npy", "c.tif", "--bands"]):
-    cli.main(["quantize", folder + "/" + argv[0], folder + "/" + argv[1], *argv[2:]])
-cli.main(["demo", "--out", folder, "--device", "cpu"])
+    main(["quantize", folder + "/" + argv[0], folder + "/" + argv[1], *argv[2:]])
+main(["demo", "--out", folder, "--device", "cpu"])
 print(json.dumps(said))
 """
 

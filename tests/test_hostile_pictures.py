@@ -94,7 +94,7 @@ def test_no_program_is_started_and_no_other_file_opened(small, tmp_path):
     code = """
 import sys, pathlib
 import gpukmeans, PIL.Image, pyvips, tifffile, PIL.EpsImagePlugin
-from gpukmeans.image.large import quantize_file
+from gpukmeans.image.streaming import quantize_file
 PIL.Image.init()
 seen = []
 folder = pathlib.Path(sys.argv[1])
@@ -192,9 +192,10 @@ def test_tags_that_nobody_knows_are_no_damage(small, tmp_path):
 CHILD = """
 import contextlib, io, json, pathlib, sys, time, warnings
 import PIL.Image, pyvips, tifffile
-from gpukmeans import ImageError, console
-from gpukmeans.cli import main
-from gpukmeans.image import palettes
+from gpukmeans import ImageError
+from gpukmeans.cli import console
+from gpukmeans.cli.main import main
+from gpukmeans.image.files import palettes
 
 def most():
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
@@ -409,7 +410,7 @@ def test_files_that_unpack_to_much_are_answered_in_bounded_time_and_memory(small
 MEMORY = """
 import json, pathlib, sys
 import gpukmeans, PIL.Image, pyvips, tifffile
-from gpukmeans.image import large
+from gpukmeans.image.streaming import quantize_file
 
 def told(what):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
@@ -423,7 +424,7 @@ for path in sorted(folder.iterdir()):
     before, said = told("VmRSS"), None
     try:
         if path.name.startswith("bands"):
-            written = large.quantize_file(path, out)
+            written = quantize_file(path, out)
             size = [written.width, written.height]
         else:
             quantized = gpukmeans.quantize(path)

@@ -3,18 +3,25 @@ NumPy's bits."""
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
+from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 
+from gpukmeans import array_interop
 from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.image import dispatch
 from gpukmeans.image.color_space import SPACES
 from gpukmeans.image.cuda import cells as cuda_cells
-from gpukmeans.image.cuda.cells import CudaWhole
+from gpukmeans.image.cuda import kernels
 from gpukmeans.image.cuda.colors import CudaColors
+from gpukmeans.image.cuda.integral_points import CudaIntegralPoints
+from gpukmeans.image.grid import Grid, GridScale
+from gpukmeans.image.levels import pack
 from gpukmeans.image.numpy.colors import NumPyColors
-from gpukmeans.image.numpy.grid_cells import Frame, Grid, NumPyWhole
-from gpukmeans.image.numpy.pixels import pack
+from gpukmeans.image.numpy.integral_points import NumPyIntegralPoints
 
 
 @pytest.fixture(scope="module", params=["address", "race"])
@@ -56,20 +63,38 @@ def test_every_root_is_numpys():
 def test_the_nearest_and_the_error_are_numpys(cp, space):
     ours, theirs = random_colors(cp, 400)
     rng = np.random.default_rng(1)
-    for channels in (3, 4):
-        palette = rng.integers(0, 256, (30, channels)).astype(np.uint8)
-        palette[20] = palette[3]
-        found, labels = ours.nearest(palette, space), theirs.nearest(palette, space)
-        assert (cp.asarray(found).get() == labels).all()
-        assert ours.error(palette, labels) == ours.error(palette, cp.asarray(labels)) == theirs.error(palette, labels)
+    palette = rng.integers(0, 256, (30, 3)).astype(np.uint8)
+    palette[20] = palette[3]
+    found, labels = ours.nearest(palette, space), theirs.nearest(palette, space)
+    assert (found.get() == labels).all()
+    assert (ours.nearest_levels(palette).get() == theirs.nearest_levels(palette)).all()
+    assert ours.error(palette, labels) == ours.error(palette, cp.asarray(labels)) == theirs.error(palette, labels)
+
+
+def test_colors_are_held_where_palettes_can_be_compared_with_them(monkeypatch, cp):
+    """On the GPU, unless the palette has alpha; with NumPy's answers either way."""
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(cp))
+    levels = np.unique(np.random.default_rng(0).integers(0, 256, (400, 3)).astype(np.uint8), axis=0)
+    counts = np.arange(1, len(levels) + 1)
+    expected = NumPyColors(levels, counts)
+    for channels, kind in ((3, CudaColors), (4, NumPyColors)):
+        palette = np.random.default_rng(1).integers(0, 256, (30, channels)).astype(np.uint8)
+        codes, times = cp.asarray(np.sort(pack(levels))), cp.asarray(counts[np.argsort(pack(levels))])
+        total = int(counts.sum())
+        ours = dispatch.make_colors(codes, times, 3, total, device="cuda:0", palette_channels=channels)
+        assert type(ours) is kind
+        labels = np.empty(len(levels), np.int32)
+        labels[np.argsort(pack(levels))] = array_interop.to_numpy(ours.nearest(palette, "oklab"))
+        assert (labels == expected.nearest(palette, "oklab")).all()
+        assert ours.error(palette, ours.nearest(palette, "oklab")) == expected.error(palette, labels)
 
 
 def test_weights_are_numpys(cp):
     ours, theirs = random_colors(cp, 400)
-    (summary, weights), (expected, given) = ours.weighed(), theirs.weighed()
+    (summary, weights), (expected, given) = ours.engine_weights(), theirs.engine_weights()
     assert summary == expected
     assert (weights.get() == given).all()
-    assert ours.unit == theirs.unit
+    assert ours.mass_scale == theirs.mass_scale
 
 
 # ---------------------------------------------------------------- cells
@@ -77,8 +102,8 @@ def test_weights_are_numpys(cp):
 
 def both(cp, points, weights):
     colors = NumPyColors(np.zeros((len(points), 3), np.uint8), weights)
-    frame = Frame.of(points.min(axis=0).astype(float), points.max(axis=0).astype(float), colors.unit)
-    return CudaWhole(cp, points, weights, frame), NumPyWhole(points, weights, frame), frame
+    scale = GridScale.of(points.min(axis=0).astype(float), points.max(axis=0).astype(float), colors.mass_scale)
+    return CudaIntegralPoints(cp, points, weights, scale), NumPyIntegralPoints(points, weights, scale), scale
 
 
 def random_points(d, dtype, m=600):
@@ -93,19 +118,19 @@ def agree(ours, theirs):
     rng = np.random.default_rng(0)
     for k in (1, 2, 33):
         centers = theirs.x[rng.integers(0, theirs.m, k)]  # some more than once
-        (found, sums), (expected, same) = ours.clusters(centers), theirs.clusters(centers)
+        (found, sums), (expected, same) = ours.assign(centers), theirs.assign(centers)
         assert (found.get() == expected).all()
         assert_same(sums, same)
-        assert_same(ours.halves(found, same.means), theirs.halves(expected, same.means))
+        assert_same(ours.half_sums(found, same.means), theirs.half_sums(expected, same.means))
         if k > 1:
-            second, other = ours.seconds(centers), theirs.seconds(centers)
+            second, other = ours.second_nearest(centers), theirs.second_nearest(centers)
             assert (second.labels.get() == other.labels).all()
             assert_same(second.clusters, other.clusters)
             assert second.cost.tobytes() == other.cost.tobytes()
             assert (second.pairs == other.pairs).all()
     for size in ((1, 2), (9, 4)):
         draws = rng.uniform(size=size)
-        assert ours.seeds(draws).tobytes() == theirs.seeds(draws).tobytes()
+        assert ours.kmeans_plusplus(draws).tobytes() == theirs.kmeans_plusplus(draws).tobytes()
 
 
 def assert_same(found, expected):
@@ -124,11 +149,11 @@ def test_cells_are_numpys(cp, d, dtype, kind):
         "heavy": rng.integers(1, 2**28, len(points)),
         "fractions": rng.uniform(size=len(points)) * 1e-9,
     }[kind]
-    ours, theirs, frame = both(cp, points, weights)
+    ours, theirs, scale = both(cp, points, weights)
     agree(ours.cells(), theirs.cells())
     finer = None
     for shift in (5, 8, 10):
-        grid = Grid(frame.extent, shift)
+        grid = Grid(scale.half_range, shift)
         finer = (ours.merged(grid), theirs.merged(grid)) if finer is None else [cells.merged(grid) for cells in finer]
         assert ours.square == theirs.square
         agree(*finer)
@@ -136,22 +161,22 @@ def test_cells_are_numpys(cp, d, dtype, kind):
 
 def test_all_bins_used_and_one_color(cp):
     grid = np.stack(np.meshgrid(*[np.arange(8, dtype=np.uint8)] * 3), axis=-1).reshape(-1, 3)
-    ours, theirs, frame = both(cp, grid, np.arange(1, 513))
-    eighths = Grid(frame.extent, 8)
+    ours, theirs, scale = both(cp, grid, np.arange(1, 513))
+    eighths = Grid(scale.half_range, 8)
     assert eighths.bins == 512
     found, expected = ours.merged(eighths), theirs.merged(eighths)
     assert found.m == 512
     agree(found, expected)
-    ours, theirs, frame = both(cp, grid[:1], np.array([7]))
+    ours, theirs, scale = both(cp, grid[:1], np.array([7]))
     agree(ours.cells(), theirs.cells())
-    agree(ours.merged(Grid(frame.extent, 5)), theirs.merged(Grid(frame.extent, 5)))
+    agree(ours.merged(Grid(scale.half_range, 5)), theirs.merged(Grid(scale.half_range, 5)))
 
 
 def test_tiles_pairs_and_strides_do_not_matter(cp, monkeypatch):
     points = random_points(3, np.uint8)
     ours, theirs, _ = both(cp, points, np.arange(1, len(points) + 1))
-    monkeypatch.setattr(cuda_cells, "SHARED", 16 * 10)  # ten centers at a time
+    monkeypatch.setattr(kernels, "SHARED", 16 * 10)  # ten centers at a time
     monkeypatch.setattr(cuda_cells, "_PAIRED", 20)
-    monkeypatch.setattr(cuda_cells, "_SEEDING", 64)
+    monkeypatch.setattr(kernels, "_SEEDING", 64)
     monkeypatch.setattr(gpu, "RESIDENT", 1)  # more cells than threads
     agree(ours.cells(), theirs.cells())

@@ -13,10 +13,13 @@ from host_cuda.runtime import HostCuda
 
 from gpukmeans import ImageError, quantize, remap
 from gpukmeans.engine.cuda import device as gpu
-from gpukmeans.image import dispatch, dither
+from gpukmeans.image import dispatch
+from gpukmeans.image.cuda import pixels as cuda_pixels
 from gpukmeans.image.cuda.pixels import CudaPixels
-from gpukmeans.image.numpy import pixels
+from gpukmeans.image.dither import offsets_of, ordered
+from gpukmeans.image.levels import to_rgba
 from gpukmeans.image.numpy.pixels import NumPyPixels
+from gpukmeans.image.streaming import quantize_file
 
 
 @pytest.fixture(scope="module", params=["address", "race"])
@@ -30,15 +33,15 @@ def few_counts(request, monkeypatch):
     if "cp" not in request.fixturenames or request.getfixturevalue("cp").build != "race":
         return
 
-    def on_the_host(self, counts, bins):
-        found = self._gpu.get(counts)
+    def on_the_host(gpu, counts):
+        if len(counts) < 2**24:
+            return on_the_device(gpu, counts)
+        found = gpu.get(counts)
         codes = np.flatnonzero(found).astype(np.uint32)
-        return self._gpu.put(codes), self._gpu.put(found[codes].astype(np.int64))
+        return gpu.put(codes), gpu.put(found[codes].astype(np.int64))
 
-    whole = CudaPixels._used
-    monkeypatch.setattr(
-        CudaPixels, "_used", lambda self, *args: (whole if self._channels == 1 else on_the_host)(self, *args)
-    )
+    on_the_device = cuda_pixels.compact_counts
+    monkeypatch.setattr(cuda_pixels, "compact_counts", on_the_host)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -59,27 +62,30 @@ def test_counts_and_labels_are_numpys(cp, channels, n):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("name", "k"), [("bayer", 5), ("blue-noise", 40), ("bayer", 300)])
-def test_ordered_dithering_is_numpys(cp, channels, name, k):
+def test_ordered_dithering_is_numpys(monkeypatch, cp, channels, name, k):
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(cp))
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (19 * 31, channels)).astype(np.uint8)
     palette = rng.integers(0, 256, (k, channels)).astype(np.uint8)
     palette[k // 2] = palette[0]
-    offsets = dither.offsets(name, palette)
-    expected = NumPyPixels(image).dither(offsets, 31, palette)
-    found = CudaPixels(cp, image).dither(offsets, 31, palette)
+    offsets = offsets_of(name, palette)
+    expected = ordered(NumPyPixels(image), offsets, 31, palette, device="cpu")
+    found = ordered(CudaPixels(cp, image), offsets, 31, palette, device="cuda:0")
     assert found.dtype == expected.dtype
     assert (found == expected).all()
 
 
 def test_more_pixels_than_threads(cp, monkeypatch):
     monkeypatch.setattr(gpu, "RESIDENT", 1)
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(cp))
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (3000, 3)).astype(np.uint8)
     palette = rng.integers(0, 256, (20, 3)).astype(np.uint8)
     ours, theirs = CudaPixels(cp, image), NumPyPixels(image)
     assert (ours.count()[1].get() == theirs.count()[1]).all()
-    offsets = dither.offsets("bayer", palette)
-    assert (ours.dither(offsets, 60, palette) == theirs.dither(offsets, 60, palette)).all()
+    offsets = offsets_of("bayer", palette)
+    found = ordered(ours, offsets, 60, palette, device="cuda:0")
+    assert (found == ordered(theirs, offsets, 60, palette, device="cpu")).all()
 
 
 def test_quantize_on_a_gpu_is_numpys(monkeypatch, fresh_dispatch, china):
@@ -138,6 +144,27 @@ def test_an_array_on_a_gpu_stays_there(monkeypatch, fresh_dispatch, china, shape
         assert whole.dtype == image.dtype
         assert (whole.get() == want.to_array()).all()
         assert (np.asarray(found.to_pil()) == want.indices).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_bands_are_numpys(monkeypatch, fresh_dispatch, china, tmp_path, channels):
+    """Counted, mapped and dithered a band at a time, with palettes of their own, given ones, and such with alpha."""
+    image = np.ascontiguousarray(china[:300, ::8])
+    image = image[..., 0] if channels == 1 else to_rgba(image) if channels == 4 else image
+    given = np.random.default_rng(1).integers(0, 256, (20, 3)).astype(np.uint8)
+    clear = np.concatenate([np.zeros((1, 4), np.uint8), to_rgba(given)])
+    options = [{}, {"dither": "bayer"}, {"palette": given}, {"palette": clear, "dither": "blue-noise"}]
+    target = tmp_path / "out.tif"
+
+    def written(device):
+        for each in options:
+            done = quantize_file(image, target, 9, device=device, **each)
+            yield done.palette.tobytes(), done.psnr, target.read_bytes()
+
+    expected = list(written("cpu"))
+    host = on_a_fast_host(monkeypatch)
+    assert list(written("cuda")) == expected
+    assert {"histogram", "add_offsets", "nearest_centers"} <= set(host.launches)
 
 
 def on_a_fast_host(monkeypatch):
@@ -271,4 +298,4 @@ def test_other_dtypes_and_errors_on_a_gpu_are_the_hosts(monkeypatch, fresh_dispa
 def test_what_no_kernel_takes_is_numpys(monkeypatch, fresh_dispatch):
     monkeypatch.setitem(sys.modules, "cupy", as_cupy(HostCuda(build="address", seed=1)))
     for image in (np.zeros((4, 4), np.uint8), np.zeros((4, 3), np.uint16)):
-        assert isinstance(dispatch.make_pixels(image, device="cuda:0"), pixels.NumPyPixels)
+        assert isinstance(dispatch.make_pixels(image, device="cuda:0"), NumPyPixels)

@@ -11,7 +11,8 @@ import tifffile
 from PIL import Image
 
 from gpukmeans import ImageError, quantize, remap
-from gpukmeans.image import streaming
+from gpukmeans.image import dither
+from gpukmeans.image.files.bands import BAND
 from gpukmeans.image.streaming import quantize_file
 
 
@@ -135,7 +136,7 @@ def test_memory_does_not_grow_with_the_picture(picture, tmp_path):
         file.write(tiles, shape=shape, dtype=np.uint8, tile=(128, 128), photometric="rgb", compression="zlib")
     program = (
         "import resource, sys\n"
-        "from gpukmeans.image.large import quantize_file\n"
+        "from gpukmeans.image.streaming import quantize_file\n"
         "from PIL import Image; import pyvips, tifffile\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "quantize_file(sys.argv[1], sys.argv[2], 16)\n"
@@ -151,6 +152,4 @@ def test_memory_does_not_grow_with_the_picture(picture, tmp_path):
 
 
 def test_a_band_is_a_whole_number_of_patterns():
-    from gpukmeans.image import dither
-
-    assert streaming.BAND % dither._TILE == streaming.BAND % 2**dither._BAYER_BITS == 0
+    assert BAND % dither._TILE == BAND % 2**dither._BAYER_BITS == 0

@@ -14,12 +14,16 @@ from sklearn.cluster import KMeans as Reference
 
 import gpukmeans
 from gpukmeans import ImageError, KMeans, quantize, remap
-from gpukmeans.image import color_space
-from gpukmeans.image.files import palettes, read
+from gpukmeans.image import color_space, picture
+from gpukmeans.image.files import palettes
+from gpukmeans.image.files.pillow import ORIENTATION, from_pil
+from gpukmeans.image.levels import unpack
 from gpukmeans.image.numpy import pixels
 from gpukmeans.image.numpy.colors import NumPyColors
+from gpukmeans.image.numpy.histogram import Histogram
 from gpukmeans.image.palette import multilevel
-from gpukmeans.image.palette.fit import find
+from gpukmeans.image.palette.fit import fit_palette
+from gpukmeans.image.picture import from_array
 from gpukmeans.image.quantize import common_palette
 
 SPACES = ["rgb", "oklab"]
@@ -49,7 +53,7 @@ def psnr(one, other):
 def counted(image):
     held = pixels.NumPyPixels(image.reshape(-1, image.shape[-1]))
     codes, counts = held.count()
-    return held, codes, counts, pixels.unpack(codes, image.shape[-1])
+    return held, codes, counts, unpack(codes, image.shape[-1])
 
 
 # ---------------------------------------------------------------- counting first
@@ -73,14 +77,14 @@ def test_counting_is_numpys_unique(dtype, channels, monkeypatch):
 def test_parts_are_added_up_in_a_table(monkeypatch):
     """Three-byte colors: as many as there may be, in 128 MB."""
     rng = np.random.default_rng(0)
-    tally, other = pixels.Tally(3), pixels.Tally(4)
+    histogram, other = Histogram(3), Histogram(4)
     parts = [np.unique(rng.integers(0, 2**22, 500_000).astype(np.uint32)) for _ in range(5)]
     for part in parts:
-        for each in (tally, other):
+        for each in (histogram, other):
             each.add(part, np.ones(len(part), np.int64))
-    assert tally._table is not None
+    assert histogram._table is not None
     expected = np.unique(np.concatenate(parts), return_counts=True)
-    for each in (tally, other):
+    for each in (histogram, other):
         for one, want in zip(each.result(), expected, strict=True):
             assert (one == want).all()
 
@@ -95,8 +99,8 @@ def test_counted_colors_are_clustered_as_all_pixels_are(small, monkeypatch):
     assert one.cluster_centers_.tobytes() == other.cluster_centers_.tobytes()
     assert (held.map(codes, one.labels_, np.int32) == other.labels_).all()
     options = {"space": "rgb", "random_state": 0, "device": "cpu", "init": init}
-    counted_first = find(NumPyColors(colors, counts), 12, **options)
-    every_pixel = find(NumPyColors(flat, np.ones(len(flat), np.int64)), 12, **options)
+    counted_first = fit_palette(NumPyColors(colors, counts), 12, **options)
+    every_pixel = fit_palette(NumPyColors(flat, np.ones(len(flat), np.int64)), 12, **options)
     assert counted_first.palette.tobytes() == every_pixel.palette.tobytes()
     assert (held.map(codes, counted_first.labels, np.int32) == every_pixel.labels).all()
     assert len(counted_first.history) == len(every_pixel.history)
@@ -165,9 +169,9 @@ def test_pieces_and_threads_do_not_matter(small, monkeypatch):
 def test_relocation_never_costs(small, monkeypatch):
     """What centers far away gain is looked for among fits that end with less inertia."""
     _, _, counts, colors = counted(small)
-    found = find(NumPyColors(colors, counts), 16, space="rgb", random_state=0, device="cpu")
+    found = fit_palette(NumPyColors(colors, counts), 16, space="rgb", random_state=0, device="cpu")
     monkeypatch.setattr(multilevel, "relocated", lambda *_: None)
-    without = find(NumPyColors(colors, counts), 16, space="rgb", random_state=0, device="cpu")
+    without = fit_palette(NumPyColors(colors, counts), 16, space="rgb", random_state=0, device="cpu")
     inertia = [
         ((colors - each.palette[each.labels].astype(float)) ** 2).sum(axis=1) @ counts for each in (found, without)
     ]
@@ -332,7 +336,7 @@ def profile(space="sRGB"):
 @pytest.mark.parametrize("suffix", ["png", "webp", "tif", "gif"])
 def test_files_hold_the_picture_and_what_was_said_of_it(small, suffix, tmp_path):
     exif = Image.Exif()
-    exif[read.ORIENTATION] = 6
+    exif[ORIENTATION] = 6
     source = tmp_path / "source.png"
     Image.fromarray(small).save(source, icc_profile=profile(), dpi=(300, 150), exif=exif)
     result = quantize(source, 20)
@@ -342,10 +346,10 @@ def test_files_hold_the_picture_and_what_was_said_of_it(small, suffix, tmp_path)
         assert after.mode == ("RGB" if suffix == "webp" else "P")
         if suffix != "gif":
             assert after.info["icc_profile"] == before.info["icc_profile"]
-            assert after.getexif()[read.ORIENTATION] == 6  # until it is loaded, in the case of TIFF
+            assert after.getexif()[ORIENTATION] == 6  # until it is loaded, in the case of TIFF
         upright = np.asarray(ImageOps.exif_transpose(after).convert("RGB"))
         expected = Image.fromarray(result.to_array())
-        expected.getexif()[read.ORIENTATION] = 6
+        expected.getexif()[ORIENTATION] = 6
         assert (upright == np.asarray(ImageOps.exif_transpose(expected))).all()
         assert upright.shape[:2] == small.shape[1::-1]
         if suffix in ("png", "tif"):
@@ -640,8 +644,8 @@ def test_a_paletted_picture_is_what_its_colors_are(options, dither, small, devic
     image = paletted(small, **options)
     spread = np.asarray(image.convert("RGBA" if options else "RGB"))
     ours, theirs = (quantize(each, 5, dither=dither, device=device) for each in (image, spread))
-    assert read.from_pil(image).table is not None
-    assert (read.from_pil(image).levels == read.from_array(spread).levels).all()
+    assert from_pil(image).table is not None
+    assert (from_pil(image).levels == from_array(spread).levels).all()
     for name in ("palette", "indices", "psnr", "converged"):
         assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
     assert np.array_equal(ours.to_array(), theirs.to_array())
@@ -649,8 +653,8 @@ def test_a_paletted_picture_is_what_its_colors_are(options, dither, small, devic
     ours, theirs = (quantize(each, 5, weights=weights, device=device) for each in (image, spread))
     assert np.array_equal(ours.palette[ours.indices], theirs.palette[theirs.indices])
     ours, theirs = (
-        common_palette([read.from_array(small), each], 7, space="oklab", random_state=0, device="cpu")[0]
-        for each in (read.from_pil(image), read.from_array(spread))
+        common_palette([from_array(small), each], 7, space="oklab", random_state=0, device="cpu")[0]
+        for each in (from_pil(image), from_array(spread))
     )
     assert np.array_equal(ours, theirs)
 
@@ -660,7 +664,7 @@ def test_equal_colors_of_a_palette_are_one(device):
     image = Image.fromarray(indices)
     image.putpalette(bytes([9, 9, 9, 1, 2, 3, 9, 9, 9]) + bytes(range(100, 127)) + bytes(60))
     levels = np.asarray(image.convert("RGB"))
-    ours = pixels.IndexedPixels(read.from_pil(image).pixels.reshape(-1), read.from_pil(image).table)
+    ours = pixels.IndexedPixels(from_pil(image).pixels.reshape(-1), from_pil(image).table)
     for one, other in zip(ours.count(), pixels.NumPyPixels(levels.reshape(-1, 3)).count(), strict=True):
         assert np.array_equal(one, other)
     assert (quantize(image, 20, device=device).to_array() == levels).all()
@@ -678,8 +682,8 @@ def test_a_tall_picture_is_converted_some_rows_at_a_time(mode, small, monkeypatc
         image = Image.merge("LAB", [Image.fromarray(np.ascontiguousarray(tall[..., i])) for i in range(3)])
     else:
         image = Image.fromarray(np.dstack([tall, tall[..., 0]])).convert(mode)
-    monkeypatch.setattr(read, "_ROWS", 7)
-    pieces = read.from_pil(image)
-    monkeypatch.setattr(read, "_ROWS", 10**6)
-    assert np.array_equal(pieces.levels, read.from_pil(image).levels)
+    monkeypatch.setattr(picture, "ROWS", 7)
+    pieces = from_pil(image)
+    monkeypatch.setattr(picture, "ROWS", 10**6)
+    assert np.array_equal(pieces.levels, from_pil(image).levels)
     assert pieces.levels.shape[:2] == tall.shape[:2]

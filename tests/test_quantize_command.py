@@ -16,6 +16,7 @@ from PIL import Image
 
 from gpukmeans import quantize, remap
 from gpukmeans.cli.main import main
+from gpukmeans.image.files import read
 
 COMMAND = [sys.executable, "-m", "gpukmeans", "quantize"]
 
@@ -138,6 +139,18 @@ def test_in_bands(source, tmp_path, capsys):
     assert run(source, tmp_path / "out.tif", "-k", "8", "--bands", "--json") == 0
     assert (colors(tmp_path / "out.tif") == quantize(source, 8).to_array()).all()
     assert json.loads(capsys.readouterr().out)["psnr"] == quantize(source, 8).psnr
+
+
+def test_what_does_not_fit_into_memory_is_read_in_bands_if_it_can_be(source, picture, tmp_path, monkeypatch, capsys):
+    """From a file into a .tif; or it is said why not."""
+    monkeypatch.setattr(read, "MOST_PIXELS", picture.shape[0] * picture.shape[1] - 1)
+    assert run(source, tmp_path / "out.tif", "-k", "9") == 0
+    assert (colors(tmp_path / "out.tif") == quantize(picture, 9).to_array()).all()
+    capsys.readouterr()
+    assert "more than" in failure(capsys, source, tmp_path / "out.png")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
+    assert "more than" in failure(capsys, "-", tmp_path / "other.tif")
+    assert names(tmp_path) == ["in.png", "out.tif"]
 
 
 def test_over_itself(source, picture):

@@ -19,6 +19,8 @@ from gpukmeans import KMeans, atomic_write, datasets
 from gpukmeans.cli import console
 from gpukmeans.cli.errors import CommandError, resolved
 from gpukmeans.datasets import LabeledWorkload, PictureWorkload, Workload
+from gpukmeans.image.files.pillow import to_pil
+from gpukmeans.image.levels import psnr
 
 ROW = "{:<8} {:>12} {:>4}  {:<7} {:>9} {:>10} {:>14}  {:>9} {:>10} {:>14}"
 FITS = ["seconds", "iterations", "inertia"]
@@ -102,11 +104,11 @@ def _compare(workload: Workload, device: str, seed: int, repeats: int) -> tuple[
         model.fit(few)
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
-        for model, taken in zip(models, seconds, strict=True):
+        for model, times in zip(models, seconds, strict=True):
             start = time.perf_counter()
             model.fit(workload.X)
-            taken.append(time.perf_counter() - start)
-    ours, theirs = (Timed(model, median(taken)) for model, taken in zip(models, seconds, strict=True))
+            times.append(time.perf_counter() - start)
+    ours, theirs = (Timed(model, median(times)) for model, times in zip(models, seconds, strict=True))
     return ours, theirs
 
 
@@ -140,7 +142,6 @@ def _draw_digits(workload: LabeledWorkload, model: KMeans) -> Drawn:
 
 def _draw_china(workload: PictureWorkload, model: KMeans) -> Drawn:
     from matplotlib.figure import Figure
-    from PIL import Image
 
     from gpukmeans import plot
 
@@ -149,7 +150,7 @@ def _draw_china(workload: PictureWorkload, model: KMeans) -> Drawn:
     result = model.cluster_centers_[model.labels_].reshape(workload.shape)
     before = len(np.unique(workload.X, axis=0))
     after = workload.n_clusters
-    decibels = -10 * np.log10(model.inertia_ / workload.X.size)  # peak signal-to-noise ratio, the peak being 1
+    decibels = psnr(model.inertia_, workload.X.size, 1)
 
     figure = Figure(figsize=(12, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(9, 1))
@@ -159,8 +160,8 @@ def _draw_china(workload: PictureWorkload, model: KMeans) -> Drawn:
     bottom.set_title(f"the {after} centers, from dark to light")
 
     colors = np.rint(model.cluster_centers_ * 255).astype(np.uint8)
-    picture = Image.fromarray(model.labels_.astype(np.uint8).reshape(height, width))
-    picture.putpalette(colors.tobytes())  # an indexed PNG: a label a pixel, and the table of colors
+    # An indexed PNG: a label a pixel, and the table of colors.
+    picture = to_pil(model.labels_.astype(np.uint8).reshape(height, width), colors)
     return {"china.png": partial(figure.savefig, dpi=150), "china-64.png": picture.save}
 
 

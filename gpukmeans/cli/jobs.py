@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpukmeans.image.files import write
-from gpukmeans.image.files.read import ImageError
+from gpukmeans.image.picture import ImageError
 
 # What a folder is searched for.
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".npy"}
@@ -43,7 +43,7 @@ def jobs_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[J
         jobs = [job := Job(*args.files)]
         if job.target == PIPE and (args.json or args.compare):
             parser.error("--json and --compare need a file to write to, not standard output")
-        if job.target != PIPE and Path(job.target).exists() is False:
+        if job.target != PIPE and not Path(job.target).exists():
             write.format_of(job.target)
     else:
         if PIPE in args.files:
@@ -59,19 +59,19 @@ def _check_targets(jobs: list[Job], args: argparse.Namespace) -> None:
     written: dict[str, str] = {}
 
     def claim(path: str | Path, whose: str) -> None:
-        if _place(path) in written:
-            raise ImageError(f"{written[_place(path)]} and {whose} would both be written to {path}.")
-        written[_place(path)] = whose
+        if _real_path(path) in written:
+            raise ImageError(f"{written[_real_path(path)]} and {whose} would both be written to {path}.")
+        written[_real_path(path)] = whose
 
     for job in jobs:
         if job.target != PIPE:
             claim(job.target, job.source)
     if args.compare:
-        read = {_place(job.source): job.source for job in jobs if job.source != PIPE}
+        read = {_real_path(job.source): job.source for job in jobs if job.source != PIPE}
         if args.palette:
-            read[_place(args.palette)] = str(args.palette)
+            read[_real_path(args.palette)] = str(args.palette)
         for job in jobs:
-            over = read.get(_place(job.comparison))
+            over = read.get(_real_path(job.comparison))
             if over is not None:
                 raise ImageError(
                     f"the comparison of {job} would be written over {over}, which is read: name the result otherwise."
@@ -79,8 +79,8 @@ def _check_targets(jobs: list[Job], args: argparse.Namespace) -> None:
             claim(job.comparison, f"the comparison of {job}")
 
 
-def _place(path: str | Path) -> str:
-    """The same for all names of a place."""
+def _real_path(path: str | Path) -> str:
+    """The same for all names of a file."""
     return os.path.normcase(os.path.realpath(path))
 
 

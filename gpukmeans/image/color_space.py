@@ -1,7 +1,6 @@
 """Colors as points to cluster, and centers as colors again.
 
-A color is its levels, uint8 or uint16, in one channel (grey), three (red, green, blue) or four (with alpha). A point
-is what k-means measures distances in:
+A point is what k-means measures distances in; of a color's levels it makes one of two spaces:
 
 - "rgb": the levels themselves, which makes the inertia the squared error of the picture.
 - "oklab": Oklab, in which equal distances look about equally far (Bjorn Ottosson, "A perceptual color space for
@@ -25,9 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact.distance import Floats
+from gpukmeans.image.levels import Levels, largest_level
 from gpukmeans.threads import run, thread_count
-
-Levels = NDArray[Any]  # uint8 or uint16
 
 SPACES = ("oklab", "rgb")
 
@@ -73,7 +71,7 @@ def to_points(colors: Levels, space: str) -> NDArray[Any]:
     if len(colors) > _PIECE:
         pieces = [colors[a : a + _PIECE] for a in range(0, len(colors), _PIECE)]
         return np.concatenate(run(lambda piece: to_points(piece, space), pieces, thread_count()))
-    top = np.iinfo(colors.dtype).max
+    top = largest_level(colors.dtype)
     opaque = colors if colors.shape[1] != 4 else colors[:, :3]
     if space == "rgb":
         points: NDArray[Any] = opaque if top == 255 else opaque.astype(np.float32)
@@ -92,7 +90,7 @@ def to_points(colors: Levels, space: str) -> NDArray[Any]:
 
 def to_colors(centers: Floats, space: str, dtype: Any) -> Levels:
     """Centers (k, c) as the colors nearest to them, of that dtype: the levels that round to them."""
-    top = np.iinfo(dtype).max
+    top = largest_level(dtype)
     if centers.shape[1] == 4:
         alpha = centers[:, 3:] / top if space == "rgb" else centers[:, 3:] * top
         seen = np.maximum(centers[:, 3:], np.finfo(np.float64).tiny)
@@ -110,7 +108,7 @@ def to_colors(centers: Floats, space: str, dtype: Any) -> Levels:
 
 def _oklab(colors: Levels) -> list[Floats]:
     """L and twice a and b of colors (m, 3)."""
-    table = _linear_table(np.iinfo(colors.dtype).max)
+    table = _linear_table(largest_level(colors.dtype))
     linear = [table[colors[:, j]] for j in range(3)]
     cones = [_root(_dot(row, linear), 3) for row in _TO_CONES]
     lightness, a, b = (_dot(row, cones) for row in _TO_LAB)
@@ -132,17 +130,17 @@ def _dot(row: tuple[float, ...], columns: Any) -> Floats:
 @cache
 def _linear_table(top: int) -> Floats:
     """The linear light of each level from 0 to top."""
-    return _linear(np.arange(top + 1) / top)
+    return linear_light(np.arange(top + 1) / top)
 
 
 @cache
 def _between(top: int) -> Floats:
     """The linear light half way between each level and the next."""
-    return _linear((np.arange(top) + 0.5) / top)
+    return linear_light((np.arange(top) + 0.5) / top)
 
 
-def _linear(encoded: Floats) -> Floats:
-    """sRGB's decoding: x / 12.92 for the darkest, else ((x + 0.055) / 1.055)**2.4."""
+def linear_light(encoded: Floats) -> Floats:
+    """sRGB's decoding of values in [0, 1]: x / 12.92 for the darkest, else ((x + 0.055) / 1.055)**2.4."""
     fifth = _root((encoded + 0.055) / 1.055, 5)
     cubed = fifth * fifth * fifth
     sixth = cubed * cubed
@@ -151,11 +149,11 @@ def _linear(encoded: Floats) -> Floats:
 
 def _level(linear: Floats, dtype: Any) -> Levels:
     """The level of each linear light, the nearest as encoded; beyond the ends, the ends."""
-    return np.searchsorted(_between(np.iinfo(dtype).max), linear).astype(dtype)
+    return np.searchsorted(_between(largest_level(dtype)), linear).astype(dtype)
 
 
 def _rounded(levels: Floats, dtype: Any) -> Levels:
-    return np.clip(np.rint(levels), 0, np.iinfo(dtype).max).astype(dtype)
+    return np.clip(np.rint(levels), 0, largest_level(dtype)).astype(dtype)
 
 
 def _root(x: Floats, n: int) -> Floats:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from gpukmeans import array_interop
-from gpukmeans.image.cuda.cells import CudaWhole
 from gpukmeans.image.cuda.colors import CudaColors
+from gpukmeans.image.cuda.integral_points import CudaIntegralPoints
 from gpukmeans.image.cuda.pixels import CudaPixels, without_alpha
-from gpukmeans.image.numpy.colors import Colors, NumPyColors
-from gpukmeans.image.numpy.grid_cells import Frame, NumPyWhole, Whole
-from gpukmeans.image.numpy.pixels import NumPyPixels, Pixels, unpack
+from gpukmeans.image.grid import GridScale
+from gpukmeans.image.levels import unpack
+from gpukmeans.image.numpy.colors import NumPyColors
+from gpukmeans.image.numpy.integral_points import NumPyIntegralPoints
+from gpukmeans.image.numpy.pixels import NumPyPixels
+from gpukmeans.image.protocol import Colors, IntegralPoints, Pixels
 
 
 def make_pixels(pixels: Any, *, device: str) -> Pixels:
@@ -22,23 +25,26 @@ def make_pixels(pixels: Any, *, device: str) -> Pixels:
     return CudaPixels(cupy, pixels)
 
 
-def make_colors(codes: Any, counts: Any, channels: int, total: int, *, device: str) -> Colors:
-    """The Colors of such codes (m,), of which there are so many (m,), and in all, on a device that `resolve` returned;
-    NumPy's where no kernel serves them."""
-    if device == "cpu" or not CudaColors.serves(codes, channels, total):
+def make_colors(
+    codes: Any, counts: Any, channels: int, total: int, *, device: str, palette_channels: int = 3
+) -> Colors:
+    """The Colors of such codes (m,), of which there are so many (m,), and total in all, on a device that `resolve`
+    returned; NumPy's where no kernel serves them. palette_channels: 4 if they are to be compared with a palette that
+    has alpha."""
+    if device == "cpu" or not CudaColors.serves(codes, channels, total, palette_channels):
         return NumPyColors(unpack(array_interop.to_numpy(codes), channels), array_interop.to_numpy(counts))
     import cupy
 
     return CudaColors(cupy, codes, counts, total)
 
 
-def make_whole(points: Any, weights: Any, frame: Frame, *, device: str) -> Whole:
-    """Points (m, d) of weights (m,) as whole numbers, on a device that `resolve` returned."""
+def make_integral_points(points: Any, weights: Any, scale: GridScale, *, device: str) -> IntegralPoints:
+    """The IntegralPoints of points (m, d) with weights (m,), on a device that `resolve` returned."""
     if device == "cpu":
-        return NumPyWhole(points, weights, frame)
+        return NumPyIntegralPoints(points, weights, scale)
     import cupy
 
-    return CudaWhole(cupy, points, weights, frame)
+    return CudaIntegralPoints(cupy, points, weights, scale)
 
 
 def opaque(levels: Any) -> Any:

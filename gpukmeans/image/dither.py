@@ -11,7 +11,7 @@ stays small only if the color chosen is the nearest in the same measure.
 - Ordered dithering adds a repeating pattern of offsets before the nearest color is taken: Bayer's ("An optimum method
   for two-level rendition of continuous-tone pictures", ICC 1973), or blue noise by Ulichney's void-and-cluster method
   ("The void-and-cluster method for dither array generation", SPIE 1913, 1993). Pixels do not depend on each other, so
-  this is what a GPU does.
+  this is what a GPU does (`Pixels.shifted`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.image.color_space import Levels
-from gpukmeans.image.numpy.pixels import index_dtype
+from gpukmeans.image import dispatch
+from gpukmeans.image.levels import Levels, index_dtype, largest_level
+from gpukmeans.image.protocol import Pixels
 from gpukmeans.threads import one_blas_thread
 
 DITHERS = ("none", "floyd-steinberg", "bayer", "blue-noise")
@@ -36,11 +37,11 @@ _TILE = 64
 
 
 def floyd_steinberg(
-    pixels: Levels, palette: Levels, still: NDArray[np.bool_] | None = None, still_index: int = 0
+    pixels: Levels, palette: Levels, fixed: NDArray[np.bool_] | None = None, fixed_index: int = 0
 ) -> NDArray[Any]:
     """The indices (h, w) of pixels (h, w, c) in palette (k, c), by error diffusion.
 
-    still: (h, w) pixels that take `still_index`, and neither receive nor pass on any error.
+    fixed: (h, w) pixels that take `fixed_index`, and neither receive nor pass on any error.
 
     A pixel waits for its left neighbour and three above, so those with the same x + 2 y can be done at once: about
     w + 2 h steps of up to h pixels.
@@ -51,7 +52,7 @@ def floyd_steinberg(
     [[0, 1, 0, 0], [0, 1, 0, 1]]
     """
     height, width, c = pixels.shape
-    top = np.iinfo(pixels.dtype).max
+    top = largest_level(pixels.dtype)
     flat = pixels.reshape(-1, c)
     out = np.empty(height * width, index_dtype(len(palette)))
     colors = palette.astype(np.int32)
@@ -74,9 +75,9 @@ def floyd_steinberg(
             values[: len(at), :c] = levels
             labels = (values[: len(at)] @ columns).argmin(axis=1)
             error = levels - colors[labels]
-            if still is not None:
-                stays = still.reshape(-1)[at]
-                labels[stays], error[stays] = still_index, 0
+            if fixed is not None:
+                unchanged = fixed.reshape(-1)[at]
+                labels[unchanged], error[unchanged] = fixed_index, 0
             out[at] = labels
             one, two, three = three, one, two
             one[rows] = error
@@ -85,8 +86,30 @@ def floyd_steinberg(
     return out.reshape(height, width)
 
 
-def offsets(dither: str, palette: Levels) -> NDArray[np.int32]:
-    """The pattern (t, t, c) that ordered dithering with this palette (k, c) adds to levels."""
+def ordered(pixels: Pixels, offsets: NDArray[np.int32], width: int, palette: Levels, *, device: str) -> Any:
+    """The indices (n,) of pixels in palette (k, c), by ordered dithering: for each the color nearest to its levels plus
+    an offset, the least index of the nearest.
+
+    offsets: (t, t, c), see `offsets_of`; they repeat over a picture of that width. Sums are cut to the range of levels.
+    Answers of a GPU stay there if the pixels were there.
+
+    Examples
+    --------
+    >>> pixels = dispatch.make_pixels(np.full((8, 1), 100, np.uint8), device="cpu")
+    >>> palette = np.array([[0], [255]], np.uint8)
+    >>> ordered(pixels, np.array([[[-64], [64]], [[64], [-64]]], np.int32), 4, palette, device="cpu").tolist()
+    [0, 1, 0, 1, 1, 0, 1, 0]
+    """
+    moved = pixels.shifted(offsets, width)
+    codes, counts = moved.count()
+    c = palette.shape[1]
+    colors = dispatch.make_colors(codes, counts, c, pixels.n, device=device, palette_channels=c)
+    return moved.map(codes, colors.nearest_levels(palette), index_dtype(len(palette)))
+
+
+def offsets_of(dither: str, palette: Levels) -> NDArray[np.int32]:
+    """The pattern (t, t, c) that ordered dithering with this palette (k, c) adds to levels; dither: "bayer" or
+    "blue-noise"."""
     ranks = _bayer(_BAYER_BITS) if dither == "bayer" else _blue_noise(_TILE)
     count, c = ranks.size, palette.shape[1]
     # Thresholds from -1/2 to 1/2, in units of 1 / (2 count); a channel's differ, or only greys could be mixed.
@@ -162,11 +185,11 @@ class _Energy:
             table.append(table[-1] * 13119 >> 14)  # exp(-1 / (2 * 1.5**2)) = 0.80074, and 13119 / 2**14 = 0.80072
         self._kernel = np.array(table)[side[:, None] ** 2 + side**2]
 
-    def one(self, place: int) -> NDArray[np.int64]:
-        return np.roll(self._kernel, (place // self._size, place % self._size), axis=(0, 1)).reshape(-1)
+    def one(self, pixel: int) -> NDArray[np.int64]:
+        return np.roll(self._kernel, (pixel // self._size, pixel % self._size), axis=(0, 1)).reshape(-1)
 
     def all(self, ones: NDArray[np.bool_]) -> NDArray[np.int64]:
         total = np.zeros(len(ones), np.int64)
-        for place in np.flatnonzero(ones):
-            total += self.one(int(place))
+        for pixel in np.flatnonzero(ones):
+            total += self.one(int(pixel))
         return total

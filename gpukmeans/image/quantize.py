@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from gpukmeans import array_interop
 from gpukmeans.engine import devices
 from gpukmeans.image import dispatch
-from gpukmeans.image import dither as dithering
-from gpukmeans.image.color_space import SPACES, Levels
-from gpukmeans.image.files import write
-from gpukmeans.image.files.read import ImageError, Picture, on_host, premultiplied, read
-from gpukmeans.image.numpy.colors import Colors, NumPyColors, with_alpha
-from gpukmeans.image.numpy.pixels import IndexedPixels, NumPyPixels, Pixels, Tally, index_dtype, unpack
-from gpukmeans.image.palette import fit as palettes
-from gpukmeans.image.palette.fit import Found
+from gpukmeans.image.color_space import SPACES
+from gpukmeans.image.dither import DITHERS
+from gpukmeans.image.files.read import read
+from gpukmeans.image.levels import MOST_COLORS, Levels, to_8_bit, to_16_bit, to_rgba, unpack
+from gpukmeans.image.mapping import CountedPicture
+from gpukmeans.image.numpy.colors import NumPyColors
+from gpukmeans.image.numpy.histogram import Histogram
+from gpukmeans.image.numpy.pixels import IndexedPixels, NumPyPixels
+from gpukmeans.image.palette.channels import palette_of, without_idle_alpha
+from gpukmeans.image.palette.fit import PaletteFit
+from gpukmeans.image.picture import ImageError, Picture, on_host
 from gpukmeans.image.result import Quantized
-
-MOST_COLORS = 65536
 
 
 def quantize(
@@ -80,19 +81,18 @@ def quantize(
     >>> result.to_array().tolist(), result.converged
     ([[2, 2, 251, 251]], True)
     """
-    check(n_colors, space, dither)
-    picture, device = _opened(image, device)
+    check_parameters(n_colors, space, dither)
+    picture, device = _read_onto(image, device)
 
     def reduce(device: str) -> Quantized:
-        held = _held(picture, device)
-        counted = _counted(held, device)
+        counted = CountedPicture(picture, device=device)
         if weights is None:
-            found = cluster(counted.colors, n_colors, space, random_state, device)
+            fit = palette_of(counted.colors, n_colors, space=space, random_state=random_state, device=device)
         else:
-            found = _weighted(weights, held, counted, n_colors, space, random_state, device)
-        return _mapped(held, counted, found, dither, device)
+            fit = _weighted_palette(weights, counted, n_colors, space=space, random_state=random_state)
+        return counted.mapped(fit, dither)
 
-    return _returned(image, devices.where_it_fits(reduce, device, random_state))
+    return _as_given(image, devices.where_it_fits(reduce, device, random_state))
 
 
 def remap(
@@ -125,46 +125,43 @@ def remap(
             f"a palette is an array (k, 3) or (k, 4) of uint8 with 1 to {MOST_COLORS:,} colors, "
             f"got {given.dtype} {given.shape}."
         )
-    check(len(given), space, dither)
-    picture, device = _opened(image, device)
+    check_parameters(len(given), space, dither)
+    picture, device = _read_onto(image, device)
 
     def map_onto(device: str) -> Quantized:
-        held = _held(picture, device)
-        counted = _counted(held, device)
-        colors = counted.colors
-        like = given if colors.dtype == np.uint8 else given.astype(np.uint16) * np.uint16(257)
+        counted = CountedPicture(picture, device=device, palette_channels=given.shape[1])
+        levels = given if counted.colors.dtype == np.uint8 else to_16_bit(given)
         with devices.on(device):
-            found = Found(like, colors.nearest(like, space), True)
-        return _mapped(held, counted, found, dither, device)
+            fit = PaletteFit(levels, counted.colors.nearest(levels, space), True)
+        return counted.mapped(fit, dither)
 
-    return _returned(image, devices.where_it_fits(map_onto, device))
+    return _as_given(image, devices.where_it_fits(map_onto, device))
 
 
 def common_palette(
     pictures: Iterable[Picture], n_colors: int, *, space: str, random_state: Any, device: str
 ) -> tuple[Levels, bool]:
     """One palette for several pictures, as if they were one; and whether it is a fixed point. 8 bits a channel."""
-    tally = Tally(4)
+    histogram = Histogram(4)
     for picture in pictures:
-        levels = write.eight_bit(picture.pixels) if picture.table is None else picture.table[None]
-        own = np.full((*levels.shape[:2], 4), 255, np.uint8)
-        own[..., : 4 if levels.shape[2] == 4 else 3] = levels
-        own = own.reshape(-1, 4)
-        pixels = NumPyPixels(own) if picture.table is None else IndexedPixels(picture.pixels.reshape(-1), own)
-        tally.add(*pixels.count())
-    if tally.empty:
+        if picture.table is None:
+            pixels: Any = NumPyPixels(to_rgba(to_8_bit(picture.pixels)).reshape(-1, 4))
+        else:
+            pixels = IndexedPixels(picture.pixels.reshape(-1), to_rgba(picture.table))
+        histogram.add(*pixels.count())
+    if histogram.empty:
         raise ImageError("there is no picture to take the colors from.")
-    codes, counts = tally.result()
-    colors = unpack(codes, 4)
-    opaque = bool((colors[:, 3] == 255).all())
-    held = NumPyColors(colors[:, :3] if opaque else colors, counts)
-    found = devices.where_it_fits(
-        lambda device: cluster(held, n_colors, space, random_state, device), devices.resolve(device), random_state
-    )
+    codes, counts = histogram.result()
+    colors = without_idle_alpha(NumPyColors(unpack(codes, 4), counts))
+
+    def fit(device: str) -> PaletteFit:
+        return palette_of(colors, n_colors, space=space, random_state=random_state, device=device)
+
+    found = devices.where_it_fits(fit, devices.resolve(device), random_state)
     return found.palette, found.converged
 
 
-def check(n_colors: Any, space: str, dither: str) -> None:
+def check_parameters(n_colors: Any, space: str, dither: str) -> None:
     """Raise ValueError, or TypeError, for parameters out of range."""
     if not isinstance(n_colors, (int, np.integer)) or isinstance(n_colors, bool):
         raise TypeError(f"n_colors must be an integer, got {n_colors!r}.")
@@ -172,16 +169,16 @@ def check(n_colors: Any, space: str, dither: str) -> None:
         raise ValueError(f"n_colors must be from 1 to {MOST_COLORS:,}, got {n_colors}.")
     if space not in SPACES:
         raise ValueError(f"space must be one of {SPACES}, got {space!r}.")
-    if dither not in dithering.DITHERS:
-        raise ValueError(f"dither must be one of {dithering.DITHERS}, got {dither!r}.")
+    if dither not in DITHERS:
+        raise ValueError(f"dither must be one of {DITHERS}, got {dither!r}.")
 
 
-def _opened(image: Any, device: str) -> tuple[Picture, str]:
+def _read_onto(image: Any, device: str) -> tuple[Picture, str]:
     """The picture and the device; levels stay on a GPU that is the device, if its kernels take them."""
     picture = read(image)
-    there = array_interop.gpu_of(picture.pixels)
-    device = devices.resolve(device, near=there)
-    if there is None or device != f"cuda:{there}":
+    gpu = array_interop.gpu_of(picture.pixels)
+    device = devices.resolve(device, near=gpu)
+    if gpu is None or device != f"cuda:{gpu}":
         return on_host(picture), device
     if picture.shape[2] == 4:
         try:
@@ -192,147 +189,33 @@ def _opened(image: Any, device: str) -> tuple[Picture, str]:
     return picture, device
 
 
-def _held(picture: Picture, device: str) -> Picture:
-    """The picture for work on the device."""
-    return on_host(picture) if device == "cpu" else picture
-
-
-def _returned(image: Any, result: Quantized) -> Quantized:
+def _as_given(image: Any, result: Quantized) -> Quantized:
     """With indices of the image's kind, if it is an array's."""
     is_array = not isinstance(image, Picture) and (hasattr(image, "__dlpack_device__") or array_interop.on_a_gpu(image))
     return replace(result, indices=array_interop.convert_like(image, result.indices)) if is_array else result
 
 
-class _Counted(NamedTuple):
-    """A picture's pixels and colors, with the colors' codes."""
-
-    pixels: Pixels
-    codes: Any
-    colors: Colors
-
-
-def _counted(picture: Picture, device: str) -> _Counted:
-    h, w, c = picture.shape
-    with devices.on(device):
-        if picture.table is None:
-            pixels = dispatch.make_pixels(picture.pixels.reshape(h * w, c), device=device)
-        else:  # bytes, which are counted here before they are on a GPU
-            pixels = IndexedPixels(picture.pixels.reshape(-1), picture.table)
-        codes, counts = pixels.count()
-        return _Counted(pixels, codes, dispatch.make_colors(codes, counts, c, h * w, device=device))
-
-
-def _weighted(
-    weights: ArrayLike, picture: Picture, counted: _Counted, k: int, space: str, random_state: Any, device: str
-) -> Found:
+def _weighted_palette(
+    weights: ArrayLike, counted: CountedPicture, k: int, *, space: str, random_state: Any
+) -> PaletteFit:
     """The palette, and the label of every distinct color, also of those that weigh nothing."""
-    given = np.asarray(array_interop.to_numpy(weights), np.float64)
-    if given.shape != picture.shape[:2]:
-        raise ValueError(f"weights have the picture's shape {picture.shape[:2]}, got {given.shape}.")
+    given, shape = np.asarray(array_interop.to_numpy(weights), np.float64), counted.picture.shape[:2]
+    if given.shape != shape:
+        raise ValueError(f"weights have the picture's shape {shape}, got {given.shape}.")
     if not (np.isfinite(given).all() and given.min() >= 0 and given.max() > 0):
         raise ValueError("weights must be finite, none negative and at least one above zero.")
-    with devices.on(device):
-        place = array_interop.to_numpy(_places(counted))
-        colors = counted.colors.levels()
+    with devices.on(counted.device):
+        color_of_pixel, colors = counted.color_of_pixel(), counted.colors.levels()
     # No sum of these overflows, and none is lost; what weights mean is their ratios.
     exponent = int(np.frexp(given.max())[1])
     if not -100 < exponent < 100:
         given = np.ldexp(given, -exponent)
     # Pixels are added in their order, so that the sums have the same bits.
-    mass = np.bincount(place, given.reshape(-1), len(colors))
+    mass = np.bincount(color_of_pixel, given.reshape(-1), len(colors))
     kept = mass > 0
+    options: dict[str, Any] = {"space": space, "random_state": random_state, "device": counted.device}
     if kept.all():
-        return cluster(NumPyColors(colors, mass), k, space, random_state, device)
-    found = cluster(NumPyColors(colors[kept], mass[kept]), k, space, random_state, device)
-    with devices.on(device):
-        return replace(found, labels=counted.colors.nearest(found.palette, space))
-
-
-def _places(counted: _Counted) -> Any:
-    """For each pixel the place of its color among the distinct ones, (n,) int32."""
-    return counted.pixels.map(counted.codes, np.arange(len(counted.colors), dtype=np.int32), np.int32)
-
-
-def cluster(colors: Colors, k: int, space: str, random_state: Any, device: str) -> Found:
-    """The palette (j, 3) or (j, 4), j at most k, of distinct colors."""
-    k = int(k)
-    options: dict[str, Any] = {"space": space, "random_state": random_state, "device": device}
-    greys = int(np.iinfo(colors.dtype).max) + 1
-    if colors.channels == 3 and len(colors) <= greys and _grey(colors.levels()):
-        # Grey stays grey, and is one dimension.
-        colors = NumPyColors(colors.levels()[:, :1], array_interop.to_numpy(colors.weights))
-    if colors.channels == 1:
-        found = palettes.find(colors, k, **options)
-        return replace(found, palette=np.repeat(found.palette, 3, axis=1))
-    if colors.channels == 3 or k == 1 or len(colors) == 1:
-        return palettes.find(colors, k, **options)
-    levels = colors.levels()
-    clear = levels.any(axis=1)
-    if clear.all():
-        return palettes.find(colors, k, **options)
-    # What is fully transparent has one code, all zeros, the least of all: it is color 0, and not clustered.
-    found = palettes.find(NumPyColors(levels[clear], colors.weights[clear]), k - 1, **options)
-    palette = np.concatenate([np.zeros((1, 4), levels.dtype), found.palette])
-    labels = np.concatenate([np.zeros(1, np.int32), array_interop.to_numpy(found.labels) + np.int32(1)])
-    return replace(found, palette=palette, labels=labels)
-
-
-def _mapped(picture: Picture, counted: _Counted, found: Found, dither: str, device: str) -> Quantized:
-    shape, own = picture.shape[:2], np.empty((0, picture.shape[2]), found.palette.dtype)
-    _, palette = with_alpha(own, found.palette)
-    seen = palette.shape[1]
-    with devices.on(device):
-        if dither == "none":
-            indices = counted.pixels.map(counted.codes, found.labels, index_dtype(len(palette))).reshape(shape)
-            error = counted.colors.error(palette, found.labels)
-        else:
-            indices, error = _dithered(picture, counted, premultiplied(palette), dither)
-    top = int(np.iinfo(palette.dtype).max)
-    channels = picture.channels
-    if (channels < 3 and not _grey(palette)) or seen == 4:
-        channels = seen  # a given palette may have what the picture had not
-    values = indices.size * (1 if channels < 3 else seen)
-    error = error // 3 if channels < 3 else error  # three equal channels stand for one
-    psnr = float("inf") if error == 0 else float(10 * np.log10(values * top**2 / error))
-    return Quantized(
-        palette,
-        indices,
-        psnr,
-        found.converged,
-        found.history,
-        picture.metadata,
-        channels,
-        picture.dtype,
-    )
-
-
-def _dithered(picture: Picture, counted: _Counted, shown: Levels, dither: str) -> tuple[NDArray[Any], int]:
-    """Indices (h, w), and the sum of squared errors. shown: the palette as it is seen."""
-    h, w, c = picture.shape
-    levels = picture.levels
-    clear = np.flatnonzero(~shown.any(axis=1)) if shown.shape[1] == 4 else np.empty(0, np.int64)
-    still = np.asarray(levels[..., 3] == 0) if c == 4 and len(clear) else None
-    held, entries = counted.pixels, shown
-    if shown.shape[1] == c == 3:
-        own = levels
-    elif c == 1 and _grey(shown):
-        own, entries = levels, shown[:, :1]
-    else:
-        colors = premultiplied(with_alpha(counted.colors.levels(), shown)[0])
-        own = colors[array_interop.to_numpy(_places(counted))].reshape(h, w, -1)
-        held = NumPyPixels(own.reshape(h * w, -1))
-    if dither == "floyd-steinberg":
-        at = int(clear[0]) if len(clear) else 0
-        indices = dithering.floyd_steinberg(
-            np.ascontiguousarray(array_interop.to_numpy(own)), entries, still, at
-        ).reshape(-1)
-    else:
-        indices = held.dither(dithering.offsets(dither, entries), w, entries)
-        if still is not None:
-            indices[still.reshape(-1)] = clear[0]
-    error = held.error(entries, indices) * (3 if entries.shape[1] == 1 else 1)  # one channel stands for three
-    return indices.reshape(h, w), error
-
-
-def _grey(levels: Levels) -> bool:
-    return levels.shape[1] == 3 and bool((levels[:, :1] == levels).all())
+        return palette_of(NumPyColors(colors, mass), k, **options)
+    fit = palette_of(NumPyColors(colors[kept], mass[kept]), k, **options)
+    with devices.on(counted.device):
+        return replace(fit, labels=counted.colors.nearest(fit.palette, space))

@@ -9,10 +9,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from gpukmeans import array_interop
-from gpukmeans.image.color_space import Levels
 from gpukmeans.image.files import write
-from gpukmeans.image.files.read import ImageError, Metadata
+from gpukmeans.image.files.pillow import to_pil
+from gpukmeans.image.levels import Levels, largest_level, to_8_bit, to_rgba
 from gpukmeans.image.palette.fit import Step
+from gpukmeans.image.picture import ImageError, Metadata
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,16 +53,15 @@ class Quantized:
         colors = self.palette
         if self._channels < 3:
             colors = colors[:, :1]
-        elif self._channels == 4 and colors.shape[1] == 3:
-            opaque = np.full((len(colors), 1), np.iinfo(colors.dtype).max, colors.dtype)
-            colors = np.concatenate([colors, opaque], axis=1)
+        elif self._channels == 4:
+            colors = to_rgba(colors)
         if np.dtype(self._dtype).kind == "f":
-            colors = (colors / np.iinfo(colors.dtype).max).astype(self._dtype)
+            colors = (colors / largest_level(colors.dtype)).astype(self._dtype)
         return array_interop.look_up(np.ascontiguousarray(colors if self._channels else colors[:, 0]), self.indices)
 
     def to_pil(self) -> Image:
         """A Pillow image of mode P up to 256 colors, otherwise RGB or RGBA; of 8 bits a channel."""
-        return write.to_pil(array_interop.to_numpy(self.indices), write.eight_bit(self.palette))
+        return to_pil(array_interop.to_numpy(self.indices), to_8_bit(self.palette))
 
     def save(self, path: str | Path | IO[bytes], format: str | None = None) -> None:
         """Write a PNG, GIF, WebP or TIFF, with the source's ICC profile, orientation and resolution.
@@ -86,6 +86,5 @@ class Quantized:
             format = write.format_of(name)
         elif format.upper() not in write.FORMATS.values():
             raise ImageError(f"format must be one of {sorted(set(write.FORMATS.values()))}, got {format!r}.")
-        write.save(
-            path, format.upper(), array_interop.to_numpy(self.indices), write.eight_bit(self.palette), self.metadata
-        )
+        indices = array_interop.to_numpy(self.indices)
+        write.save(path, format.upper(), indices, to_8_bit(self.palette), self.metadata)

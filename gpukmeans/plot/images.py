@@ -11,6 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
+from gpukmeans.image.color_space import linear_light
 from gpukmeans.plot.axes import own_axes
 
 
@@ -130,5 +131,4 @@ def comparison(
 
 def _luminance(colors: NDArray[np.float64]) -> NDArray[np.float64]:
     """The relative luminance (n,) of sRGB colors (n, 3): IEC 61966-2-1. Orders colors as CIE lightness does."""
-    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
-    return linear @ np.array([0.2126, 0.7152, 0.0722])
+    return linear_light(colors) @ np.array([0.2126, 0.7152, 0.0722])

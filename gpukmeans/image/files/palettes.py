@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.image.files.read import ImageError, Picture, decoded, from_pil
-from gpukmeans.image.numpy.pixels import NumPyPixels, unpack
+from gpukmeans.image.files.pillow import from_pil
+from gpukmeans.image.files.read import decode
+from gpukmeans.image.levels import MOST_COLORS, index_dtype, to_rgb, unpack
+from gpukmeans.image.numpy.pixels import NumPyPixels
+from gpukmeans.image.picture import ImageError, Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-MOST_COLORS = 65536
 
 # Of a text: 256 for each color.
 _MOST_BYTES = 2**24
@@ -39,9 +40,13 @@ def load(path: str | Path) -> NDArray[np.uint8]:
     if suffix not in readers:
         raise ImageError(f"{path} is no palette that can be read: the name has to end in {', '.join(readers)}.")
     colors = readers[suffix](Path(path))
-    if not 0 < len(colors) <= MOST_COLORS:
-        raise ImageError(f"{path} holds {len(colors):,} colors; a palette has 1 to {MOST_COLORS:,}.")
+    _check_size(path, len(colors))
     return colors
+
+
+def _check_size(path: str | Path, colors: int) -> None:
+    if not 0 < colors <= MOST_COLORS:
+        raise ImageError(f"{path} holds {colors:,} colors; a palette has 1 to {MOST_COLORS:,}.")
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -84,13 +89,12 @@ def _hex(path: Path) -> NDArray[np.uint8]:
 def _png(path: Path) -> NDArray[np.uint8]:
     """The table of a palette picture; of any other its colors, in the order in which they first occur."""
     with open(path, "rb") as file:
-        found = decoded(file, str(path), lambda image: _table(image) if image.mode == "P" else from_pil(image))
+        found = decode(file, str(path), lambda image: _table(image) if image.mode == "P" else from_pil(image))
     if not isinstance(found, Picture):
         return found
     if found.dtype != np.uint8:
         raise ImageError(f"{path} has more than 8 bits a channel, which no palette has.")
-    colors = _in_order(path, found)
-    return np.repeat(colors, 3, axis=1) if colors.shape[1] == 1 else colors
+    return to_rgb(_in_order(path, found))
 
 
 def _table(image: Image) -> NDArray[np.uint8]:
@@ -104,12 +108,11 @@ def _in_order(path: Path, picture: Picture) -> NDArray[np.uint8]:
     """The picture's colors, in the order in which they first occur."""
     pixels = NumPyPixels(picture.levels.reshape(-1, picture.shape[2]))
     codes, _ = pixels.count()
-    if len(codes) > MOST_COLORS:
-        raise ImageError(f"{path} holds {len(codes):,} colors; a palette has 1 to {MOST_COLORS:,}.")
-    places = pixels.map(codes, np.arange(len(codes), dtype=np.int32), np.uint16)
+    _check_size(path, len(codes))
+    color_of_pixel = pixels.map(codes, np.arange(len(codes), dtype=np.int32), index_dtype(MOST_COLORS))
     seen, order = np.zeros(len(codes), bool), []
-    for a in range(0, len(places), 2**20):
-        found, first = np.unique(places[a : a + 2**20], return_index=True)
+    for a in range(0, len(color_of_pixel), 2**20):
+        found, first = np.unique(color_of_pixel[a : a + 2**20], return_index=True)
         order.append(found[np.argsort(first)])
         order[-1] = order[-1][~seen[order[-1]]]
         seen[found] = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import IO, Any
 
-from gpukmeans.image.files.read import ImageError
+from gpukmeans.image.picture import ImageError
 
 # TIFF's numbers of tags, and of the two names of deflation.
 WIDTH, HEIGHT, COMPRESSION, SAMPLES, ROWS, PLANES = 256, 257, 259, 277, 278, 284
@@ -29,17 +29,17 @@ def check(file: IO[bytes], name: str) -> None:
         needed = -(-width // int(across)) * -(-height // int(down))
         if tags.get(PLANES, 1) == 2:
             needed *= int(tags.get(SAMPLES, 1))
-        places, sizes = (_all(tags[tag]) for tag in (TILES if tiled else STRIPS))
+        starts, sizes = (_all(tags[tag]) for tag in (TILES if tiled else STRIPS))
     except Exception:  # whatever is amiss there is for the decoder to say
         return
-    if min(len(places), len(sizes)) < needed:
-        raise ImageError(f"{name} is damaged: it has {len(places)} of the {needed} parts that its picture is made of.")
+    if min(len(starts), len(sizes)) < needed:
+        raise ImageError(f"{name} is damaged: it has {len(starts)} of the {needed} parts that its picture is made of.")
     if tags.get(COMPRESSION) not in DEFLATED:
         return
     left = _PER_PIXEL * width * height + _MORE
-    for place, size in zip(places, sizes, strict=False):
-        if place < 2**62:  # as far as files can be
-            left = _inflated(file, place, size, left, name)
+    for start, size in zip(starts, sizes, strict=False):
+        if start < 2**62:  # as far as files can be
+            left = _left_after_inflating(file, start, size, left, name)
 
 
 def _tags(file: IO[bytes]) -> Any:
@@ -59,9 +59,9 @@ def _all(values: Any) -> tuple[int, ...]:
     return values if isinstance(values, tuple) else (values,)
 
 
-def _inflated(file: IO[bytes], place: int, size: int, left: int, name: str) -> int:
-    """How much may be inflated after this part."""
-    file.seek(place)
+def _left_after_inflating(file: IO[bytes], start: int, size: int, left: int, name: str) -> int:
+    """How many bytes may be inflated after this part, of those left before it."""
+    file.seek(start)
     inflater = zlib.decompressobj()
     while left > 0 and size > 0 and not inflater.eof:
         data = file.read(min(size, 2**16))

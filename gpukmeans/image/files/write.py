@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import atomic_write
-from gpukmeans.image.files.read import ORIENTATION, ImageError, Metadata, looked_up, pillow
+from gpukmeans.image.files.pillow import ORIENTATION, pil_image, to_pil
+from gpukmeans.image.levels import MOST_FILE_COLORS
+from gpukmeans.image.picture import ImageError, Metadata
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,23 +30,9 @@ def format_of(path: Path | str) -> str:
     return FORMATS[suffix]
 
 
-def eight_bit(palette: NDArray[Any]) -> NDArray[np.uint8]:
-    """A palette as files have it."""
-    if palette.dtype == np.uint8:
-        return palette
-    return ((palette.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-
-
-def to_pil(indices: NDArray[Any], palette: NDArray[np.uint8]) -> Image:
-    """Mode P up to 256 colors, otherwise RGB or RGBA."""
-    Image = pillow()
-    height, width = indices.shape
-    mode = "RGB" if palette.shape[1] == 3 else "RGBA"
-    if len(palette) > 256:
-        return Image.frombytes(mode, (width, height), looked_up(palette, indices).data.cast("B"))
-    image = Image.frombytes("P", (width, height), np.ascontiguousarray(indices).data.cast("B"))
-    image.putpalette(palette.tobytes(), mode)
-    return image
+def is_tiff(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name asks for a TIFF."""
+    return FORMATS.get(Path(path).suffix.lower()) == "TIFF"
 
 
 def save(
@@ -54,7 +43,7 @@ def save(
     if isinstance(target, (str, Path)):
         atomic_write.write(target, partial(image.save, format=format, **options))
         return
-    encoded = io.BytesIO()  # as files.write does
+    encoded = io.BytesIO()  # as atomic_write.write does
     image.save(encoded, format=format, **options)
     left = encoded.getbuffer()
     while len(left):  # a file without a buffer may take a part
@@ -65,11 +54,10 @@ def _prepared(
     format: str, indices: NDArray[Any], palette: NDArray[np.uint8], metadata: Metadata
 ) -> tuple[Image, dict[str, Any]]:
     """The image, and what Pillow's `save` needs to know, for a format of `FORMATS`."""
-    Image = pillow()
+    Image = pil_image()
     options: dict[str, Any] = {}
-    profile = metadata.icc_profile
-    if profile is not None and profile[16:20] == b"RGB ":  # one for grey does not fit a palette
-        options["icc_profile"] = profile
+    if metadata.rgb_profile is not None:
+        options["icc_profile"] = metadata.rgb_profile
     if metadata.dpi is not None:
         options["dpi"] = metadata.dpi
     exif = Image.Exif()
@@ -94,8 +82,10 @@ def _gif(indices: NDArray[Any], palette: NDArray[np.uint8], orientation: int | N
     """Turned as it is to be seen, since GIF cannot say so."""
     from PIL import ImageOps
 
-    if len(palette) > 256:
-        raise ImageError(f"GIF holds at most 256 colors, not {len(palette)}: ask for fewer, or write PNG.")
+    if len(palette) > MOST_FILE_COLORS:
+        raise ImageError(
+            f"GIF holds at most {MOST_FILE_COLORS} colors, not {len(palette)}: ask for fewer, or write PNG."
+        )
     image = to_pil(indices, palette[:, :3])
     if palette.shape[1] == 4:
         alpha = palette[:, 3]

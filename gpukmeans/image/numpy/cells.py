@@ -1,30 +1,19 @@
-"""Colors merged into cells of a grid, on whole numbers, for which float32 products are exact.
-
-Coarse palettes only begin finer ones, so their points and centers may be whole numbers of 11 bits: each at most
-`HALF` from zero. A score |z|^2 - 2 x.z, and any part of its sum, is at most 3 d HALF^2 and below 2**24, so that float32
-holds it in whatever order BLAS adds, fused or not. No bound on rounding is needed, no runner-up, and no second look:
-the nearest center is the least score. Masses are whole numbers too, and all sums are exact; so the same palette
-comes of every machine and device. cuda_cells.py does the same on a GPU.
-"""
+"""Cells of grids on the CPU: the nearest of centers by products of float32, which are exact, and sums of clusters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import ceil_log2
+from gpukmeans.image.grid import Grid, score_columns, spread_scale, surplus_bits
+from gpukmeans.image.numpy.grid_table import GridTable, sum_by_label
+from gpukmeans.image.protocol import CellSums, SecondNearest
 from gpukmeans.threads import run, scratch, thread_count
-
-if TYPE_CHECKING:
-    from gpukmeans.image.palette.grids import Grid
-
-# For four features at most: 3 * 4 * HALF**2 < 2**24.
-HALF = 2**10
 
 # Scores at a time: 512 KB of float32, a part of a core's second-level cache.
 _SCORES = 2**17
@@ -38,136 +27,79 @@ _THREADED = 2**20
 Labels = NDArray[np.int64]
 
 
-class Sums(NamedTuple):
-    """sums: (k, d), each cluster's sum of mass times x. mass: (k,), that of mass."""
-
-    sums: Floats
-    mass: Floats
-
-    @property
-    def means(self) -> Floats:
-        """(k, d); of a cluster without cells zero."""
-        return self.sums / np.maximum(self.mass, 1.0)[:, None]
-
-
-class Seconds(NamedTuple):
-    """labels: (m,) nearest centers, where the cells are. clusters: their sums. cost: (k,), by how much the inertia
-    grows if a cluster's cells go to the centers next to theirs. pairs: k * label + next that occur, ascending."""
-
-    labels: Any
-    clusters: Sums
-    cost: Floats
-    pairs: NDArray[Any]
-
-
-class Cells(Protocol):
-    """m cells of mass, whole numbers within HALF of zero, on one device. grid: cells along the widest feature, 0 for
-    colors that were not merged. square: the sum of mass |mean|^2, each term rounded so that the sum has no order.
-    lost: the inertia about the means of what was merged. Centers are whole numbers, of equally near ones the first
-    counts; what is returned is on the host, but labels."""
-
-    m: int
-    grid: int
-    square: int
-    lost: float
-
-    def clusters(self, centers: Floats) -> tuple[Any, Sums]:
-        """The labels (m,), where the cells are, of the nearest of the centers (k, d), and the clusters' sums."""
-
-    def seconds(self, centers: Floats) -> Seconds:
-        """The same, and what the next nearest of at least two centers say."""
-
-    def halves(self, labels: Any, centers: Floats) -> Sums:
-        """Of each cluster, which has that center (k, d) as its mean, the part below and, k further, that above the
-        center along the axis of the largest spread."""
-
-    def seeds(self, draws: Floats) -> Floats:
-        """Greedy k-means++: k of the cells, (k, d), from draws (k, trials) in [0, 1)."""
-
-    def merged(self, grid: Grid) -> Cells:
-        """The cells of a coarser grid."""
-
-
-def surplus(total: float) -> int:
-    """By how many bits a total mass passes 28. Masses that are less by these, or products of mass and D, at most 2**24,
-    add up to less than 2**53 in all, which float64 holds in whatever order."""
-    return max(0, ceil_log2(total) - 28)
-
-
-def fineness(total: float) -> float:
-    """A power of two: masses of that total times it, times squares of differences, each at most 2**22, add up to less
-    than 2**53, rounded one by one."""
-    return 2.0 ** (29 - ceil_log2(total))
-
-
 class NumPyCells:
     """x: (m, d) whole numbers within HALF of zero. mass: (m,) whole numbers, as float64. weighted: d times (m,), what
-    mass times coordinate adds up to in each, which x rounds."""
+    mass times coordinate adds up to in each, which x rounds. grid: see Cells."""
 
     def __init__(self, x: Floats, mass: Floats, weighted: list[Floats], *, grid: int = 0) -> None:
         self.m = len(x)
         self.x, self.mass, self.weighted, self.grid = x, mass, weighted, grid
-        self.square = whole_sum(np.rint(squares(weighted) / mass))
+        self.square = integral_sum(np.rint(_squares(weighted) / mass))
         self.columns = np.ascontiguousarray(x.T)
         self.lost = 0.0
 
     @cached_property
-    def _y(self) -> NDArray[np.float32]:
-        y = np.ones((len(self.x), self.x.shape[1] + 1), np.float32)
-        y[:, :-1] = self.x
-        return y
+    def _rows_and_ones(self) -> NDArray[np.float32]:
+        """[x, 1], (m, d + 1)."""
+        rows = np.ones((self.m, self.x.shape[1] + 1), np.float32)
+        rows[:, :-1] = self.x
+        return rows
+
+    @cached_property
+    def _columns_and_ones(self) -> Floats:
+        """The same, (d + 1, m)."""
+        return np.concatenate([self.columns, np.ones((1, self.m))])
 
     @cached_property
     def _total(self) -> float:
         return float(self.mass.sum())
 
-    def clusters(self, centers: Floats) -> tuple[Labels, Sums]:
-        labels = self.nearest(centers)
-        return labels, self._sums(labels, len(centers))
+    # ------------------------------------------------------------ the nearest of centers
 
-    def _sums(self, labels: Labels, k: int) -> Sums:
-        return Sums(np.stack([added(labels, x, k) for x in self.weighted], axis=1), added(labels, self.mass, k))
+    def assign(self, centers: Floats) -> tuple[Labels, CellSums]:
+        labels = self.nearest(centers)
+        return labels, self._cluster_sums(labels, len(centers))
+
+    def _cluster_sums(self, labels: Labels, k: int) -> CellSums:
+        sums = np.stack([sum_by_label(labels, x, k) for x in self.weighted], axis=1)
+        return CellSums(sums, sum_by_label(labels, self.mass, k))
 
     def nearest(self, centers: Floats) -> Labels:
         """The labels (m,): the nearest of the centers (k, d)."""
-        labels = np.empty(len(self.x), np.int64)
+        labels = np.empty(self.m, np.int64)
         if len(centers) <= _FEW:
-            self._packed(centers, labels)
+            self._nearest_of_few(centers, labels)
             return labels
 
-        def part(rows: slice, scores: NDArray[np.float32]) -> None:
+        def take_least(rows: slice, scores: NDArray[np.float32]) -> None:
             labels[rows] = scores.argmin(axis=1)
 
-        self._scored(centers, part)
+        self._scored(centers, take_least)
         return labels
 
-    def _packed(self, centers: Floats, labels: Labels) -> None:
-        """Of few centers: a column of scores to a cell, with the center's index in the bits below, so that the least
-        number is both. argmin's cost a row is that of 60 scores."""
+    def _nearest_of_few(self, centers: Floats, labels: Labels) -> None:
+        """A column of scores to a cell, with the center's index in the bits below, so that the least number is both.
+        argmin's cost a row is that of 60 scores."""
         k = len(centers)
-        scaled = score_columns(centers).astype(np.float64) * _FEW
-        scaled[-1] += np.arange(k)
-        scaled = np.ascontiguousarray(scaled.T)
+        packing = score_columns(centers).astype(np.float64) * _FEW
+        packing[-1] += np.arange(k)
+        packing = np.ascontiguousarray(packing.T)
         step = _SCORES // k
 
         def score(first: int) -> None:
-            y = self._columns[:, first : first + step]
-            scores = scratch("packed", step * k, np.float64)[: k * y.shape[1]].reshape(k, y.shape[1])
-            least = np.minimum.reduce(np.matmul(scaled, y, out=scores), axis=0)
+            columns = self._columns_and_ones[:, first : first + step]
+            packed = scratch("packed", step * k, np.float64)[: k * columns.shape[1]].reshape(k, columns.shape[1])
+            least = np.minimum.reduce(np.matmul(packing, columns, out=packed), axis=0)
             np.bitwise_and(least.astype(np.int64), _FEW - 1, out=labels[first : first + step])
 
-        self._run(score, range(0, len(self.x), step), k)
-
-    @cached_property
-    def _columns(self) -> Floats:
-        return np.concatenate([self.columns, np.ones((1, len(self.x)))])
+        self._run(score, range(0, self.m, step), k)
 
     def two_nearest(self, centers: Floats) -> tuple[Labels, Labels, Floats]:
         """The nearest, the next nearest, and how much larger their D is: (m,) each."""
-        m, k = len(self.x), len(centers)
+        m, k = self.m, len(centers)
         labels, second, excess = np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m)
 
-        def part(rows: slice, scores: NDArray[np.float32]) -> None:
+        def take_two(rows: slice, scores: NDArray[np.float32]) -> None:
             flat, first = scores.reshape(-1), np.arange(0, scores.size, k)
             nearest = scores.argmin(axis=1)
             best = flat[first + nearest]
@@ -176,60 +108,65 @@ class NumPyCells:
             labels[rows], second[rows] = nearest, next_
             excess[rows] = flat[first + next_] - best
 
-        self._scored(centers, part)
+        self._scored(centers, take_two)
         return labels, second, excess
 
-    def seconds(self, centers: Floats) -> Seconds:
+    def second_nearest(self, centers: Floats) -> SecondNearest:
         k = len(centers)
         labels, second, excess = self.two_nearest(centers)
         excess *= self.mass
-        bits = surplus(self._total)
-        cost = added(labels, np.rint(np.ldexp(excess, -bits)) if bits else excess, k)
-        return Seconds(labels, self._sums(labels, k), np.ldexp(cost, bits), np.unique(labels * k + second))
+        bits = surplus_bits(self._total)
+        cost = sum_by_label(labels, np.rint(np.ldexp(excess, -bits)) if bits else excess, k)
+        pairs = np.unique(labels * k + second)
+        return SecondNearest(labels, self._cluster_sums(labels, k), np.ldexp(cost, bits), pairs)
 
-    def _scored(self, centers: Floats, part: Callable[[slice, NDArray[np.float32]], None]) -> None:
-        """Calls part(rows, scores) for all rows, a piece at a time."""
-        m, k = len(self.x), len(centers)
+    def _scored(self, centers: Floats, take: Callable[[slice, NDArray[np.float32]], None]) -> None:
+        """Calls take(rows, scores) for all rows, a piece at a time."""
+        k = len(centers)
         columns = score_columns(centers)
         step = max(64, _SCORES // k)
 
         def score(first: int) -> None:
-            y = self._y[first : first + step]
-            scores = scratch("scores", step * k, np.float32)[: len(y) * k].reshape(len(y), k)
-            np.matmul(y, columns, out=scores)
-            part(slice(first, first + len(y)), scores)
+            rows = self._rows_and_ones[first : first + step]
+            scores = scratch("scores", step * k, np.float32)[: len(rows) * k].reshape(len(rows), k)
+            np.matmul(rows, columns, out=scores)
+            take(slice(first, first + len(rows)), scores)
 
-        self._run(score, range(0, m, step), k)
+        self._run(score, range(0, self.m, step), k)
 
     def _run(self, score: Callable[[int], None], pieces: range, k: int) -> None:
-        run(score, pieces, thread_count() if len(self.x) * k >= _THREADED else 1)
+        run(score, pieces, thread_count() if self.m * k >= _THREADED else 1)
 
-    def halves(self, labels: Labels, centers: Floats) -> Sums:
+    # ------------------------------------------------------------ halves of clusters
+
+    def half_sums(self, labels: Labels, centers: Floats) -> CellSums:
         k = len(centers)
-        off = [x - own.take(labels) for x, own in zip(self.columns, centers.T, strict=True)]
-        mass = self.mass * fineness(self._total)
+        from_center = [x - own.take(labels) for x, own in zip(self.columns, centers.T, strict=True)]
+        mass = self.mass * spread_scale(self._total)
 
-        def spread_of(x: Floats) -> Floats:
+        def spread_along(x: Floats) -> Floats:
             terms = mass * x
             terms *= x
-            return added(labels, np.rint(terms, out=terms), k)
+            return sum_by_label(labels, np.rint(terms, out=terms), k)
 
-        spread = np.stack([spread_of(x) for x in off])
-        upper = np.choose(spread.argmax(axis=0)[labels], off) > 0
-        return self._sums(labels + k * upper, 2 * k)
+        spread = np.stack([spread_along(x) for x in from_center])
+        upper = np.choose(spread.argmax(axis=0)[labels], from_center) > 0
+        return self._cluster_sums(labels + k * upper, 2 * k)
+
+    # ------------------------------------------------------------ seeding
 
     def squares_to(self, centers: Floats) -> NDArray[np.float32]:
         """D from each of the centers (k, d) to each cell: (k, m), below 2**24 and exact."""
-        squares_ = score_columns(centers).T @ self._y.T
-        squares_ += self._norms
-        return squares_
+        squares = score_columns(centers).T @ self._rows_and_ones.T
+        squares += self._norms
+        return squares
 
     @cached_property
     def _norms(self) -> NDArray[np.float32]:
-        return squares(list(self.columns)).astype(np.float32)
+        return _squares(list(self.columns)).astype(np.float32)
 
-    def seeds(self, draws: Floats) -> Floats:
-        bits = surplus(self._total)
+    def kmeans_plusplus(self, draws: Floats) -> Floats:
+        bits = surplus_bits(self._total)
         mass = np.ceil(np.ldexp(self.mass, -bits)) if bits else self.mass
         centers = self.x[_drawn(mass, draws[0, :1])]
         closest = self.squares_to(centers)[0]
@@ -240,22 +177,21 @@ class NumPyCells:
             centers, closest = np.concatenate([centers, candidates[best : best + 1]]), proposed[best]
         return centers
 
+    # ------------------------------------------------------------ coarser grids
+
     def merged(self, grid: Grid) -> NumPyCells:
-        return grid.table().add(self.columns, self.mass, self.weighted).cells()
+        table = GridTable(grid)
+        table.add(self.columns, self.mass, self.weighted)
+        return NumPyCells(*table.occupied(), grid=grid.cells)
 
 
 def _drawn(mass: Floats, draws: Floats) -> Labels:
-    """Indices at ranks, draws of the way through the mass, or the last ones where there is none."""
-    ranks = np.cumsum(mass)
-    return np.minimum(np.searchsorted(ranks, np.floor(draws * ranks[-1]), side="right"), len(mass) - 1)
+    """Indices of cells drawn by mass, draws (t,) of the way through it; the last ones where there is none."""
+    ends = np.cumsum(mass)
+    return np.minimum(np.searchsorted(ends, np.floor(draws * ends[-1]), side="right"), len(mass) - 1)
 
 
-def added(labels: Labels, x: Floats, k: int) -> Floats:
-    """The sum of x (m,) over each of k labels."""
-    return np.bincount(labels, x, k)  # type: ignore[return-value]  # float64 like its weights
-
-
-def squares(columns: list[Floats]) -> Floats:
+def _squares(columns: list[Floats]) -> Floats:
     """The sum of squares, (m,), of d columns (m,)."""
     total = columns[0] * columns[0]
     for column in columns[1:]:
@@ -263,11 +199,6 @@ def squares(columns: list[Floats]) -> Floats:
     return total
 
 
-def score_columns(centers: Floats) -> NDArray[np.float32]:
-    """What [x, 1] is multiplied by to give the scores of centers (k, d): (d + 1, k)."""
-    return np.concatenate([-2 * centers.T, (centers.T**2).sum(axis=0)[None]]).astype(np.float32)
-
-
-def whole_sum(x: Floats) -> int:
+def integral_sum(x: Any) -> int:
     """The sum of whole numbers, exactly, up to 2**63."""
     return int(x.astype(np.int64).sum())

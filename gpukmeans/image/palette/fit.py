@@ -1,10 +1,10 @@
 """The palette of weighted colors: k-means from coarse to fine, then on the colors that can be shown.
 
-A first palette is found among cells of grids (coarse.py). At the end all distinct colors take part, and the palette is
-one of levels, not of means: a color of the palette moves to the levels that its pixels' mean rounds to, where these
-are nearer to the mean than its own. Each such step lessens the error, so the iteration ends, and at its end the
-palette as it will be written is a fixed point of Lloyd's iteration on all pixels: every pixel has the nearest color,
-and every color is its pixels' rounded mean.
+A first palette is found among cells of grids (multilevel.py). At the end all distinct colors take part, and the palette
+is one of levels, not of means: a color of the palette moves to the levels that its pixels' mean rounds to, where these
+are nearer to the mean than its own. Each such step lessens the error, so the iteration ends, and at its end the palette
+as it will be written is a fixed point of Lloyd's iteration on all pixels: every pixel has the nearest color, and every
+color is its pixels' rounded mean.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.distance import Floats, squared_distance
 from gpukmeans.exact.fixed_point import Scales
-from gpukmeans.image.color_space import Levels, to_colors, to_points
-from gpukmeans.image.numpy.colors import Colors
+from gpukmeans.image.color_space import to_colors, to_points
+from gpukmeans.image.grid import GridScale
+from gpukmeans.image.levels import Levels
 from gpukmeans.image.palette.grids import Grids
 from gpukmeans.image.palette.multilevel import Stage, coarse_to_fine
+from gpukmeans.image.protocol import Colors
 from gpukmeans.threads import one_blas_thread
 
 # Iterations on levels; photographs take 2 to 20.
@@ -45,9 +47,9 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Found:
+class PaletteFit:
     """palette: (k, c). labels: (m,) int32 of the distinct colors, where these are. converged: whether the palette is a
-    fixed point."""
+    fixed point. history: how it was found."""
 
     palette: Levels
     labels: Any
@@ -55,7 +57,7 @@ class Found:
     history: list[Step] = field(default_factory=list)
 
 
-def find(
+def fit_palette(
     colors: Colors,
     k: int,
     *,
@@ -63,53 +65,53 @@ def find(
     random_state: int | np.random.RandomState | None,
     device: str,
     init: Floats | None = None,
-) -> Found:
+) -> PaletteFit:
     """At most k colors for the m colors.
 
     init: (k, c) centers to begin with, as points of the space; found as above unless given.
     """
     if len(colors) <= k:
         with devices.on(device):
-            return Found(colors.levels(), np.arange(len(colors), dtype=np.int32), True)
+            return PaletteFit(colors.levels(), np.arange(len(colors), dtype=np.int32), True)
     history: list[Step] = []
 
     def tell(stage: Stage, inertia: float) -> None:
         history.append(Step(stage.cells.grid, stage.cells.m, stage.iterations, inertia))
 
     with one_blas_thread(), devices.on(device):
-        points = colors.points(space)
-        summary, weights = colors.weighed()
-        held = dispatch.make_points(Samples(points, weights, summary, distinct=True), device=device)
-        low, high = held.feature_range()
+        coordinates = colors.points(space)
+        summary, weights = colors.engine_weights()
+        points = dispatch.make_points(Samples(coordinates, weights, summary, distinct=True), device=device)
+        low, high = points.feature_range()
         if init is None:
-            grids = Grids(points, colors.weights, low, high, colors.unit, device)
+            grids = Grids(coordinates, colors.weights, GridScale.of(low, high, colors.mass_scale), device=device)
             init = coarse_to_fine(grids, len(colors), k, random_state, tell)
             del grids
-        scales = lloyd.prepare(held, low, high)
-        palette, converged = _on_levels(held, scales, init, space, colors.dtype, history)
-        labels = held.labels()
-        used = cluster_means.occupied(held)
+        scales = lloyd.prepare(points, low, high)
+        palette, converged = _on_levels(points, scales, init, space, colors.dtype, history)
+        labels = points.labels()
+        used = cluster_means.occupied(points)
     if not used.all():  # equal colors leave all but the first without pixels
         labels = (np.cumsum(used, dtype=np.int32) - 1)[array_interop.to_numpy(labels)]
-    return Found(palette[used], labels, converged, history)
+    return PaletteFit(palette[used], labels, converged, history)
 
 
 def _on_levels(
-    held: Points, scales: Scales, centers: Floats, space: str, dtype: Any, history: list[Step]
+    points: Points, scales: Scales, centers: Floats, space: str, dtype: Any, history: list[Step]
 ) -> tuple[Levels, bool]:
     """Lloyd's iteration on palettes of levels, from the one that centers round to: (k, c), and whether it is a fixed
     point. The points are left labelled by it."""
     palette = to_colors(centers, space, dtype)
     own = to_points(palette, space).astype(np.float64)
     for _ in range(_MOST):
-        changed = held.assign(own)
-        updated, _ = lloyd.update(held, scales, own)
+        changed = points.assign(own)
+        updated, _ = lloyd.update(points, scales, own)
         rounded = to_colors(updated, space, dtype)
         new = to_points(rounded, space).astype(np.float64)
         moves = squared_distance(new.T, updated.T) < squared_distance(own.T, updated.T)
-        history.append(Step(0, held.n, 1, None, int(changed), int(np.count_nonzero(moves))))
+        history.append(Step(0, points.n, 1, None, int(changed), int(np.count_nonzero(moves))))
         if not moves.any():
             return palette, True
         palette, own = np.where(moves[:, None], rounded, palette), np.where(moves[:, None], new, own)
-    held.assign(own)
+    points.assign(own)
     return palette, False

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from gpukmeans.exact.distance import Floats
-from gpukmeans.image.numpy.cells import HALF, Cells
+from gpukmeans.image.grid import HALF
 from gpukmeans.image.palette.grids import Grids
 from gpukmeans.image.palette.relocate import relocated, split
+from gpukmeans.image.protocol import Cells
 from gpukmeans.random_state import generator_of
 from gpukmeans.threads import one_blas_thread
 
@@ -87,7 +88,7 @@ def coarse_to_fine(
 
     def advance(cells: Cells, best: Stage | None) -> Stage | None:
         """The next grid's best fit, from the last one's; None while cells hide too much."""
-        found = fit(cells, cells.seeds(draws) if best is None else best.centers, tol=_TOL if best else rough)
+        found = fit(cells, cells.kmeans_plusplus(draws) if best is None else best.centers, tol=_TOL if best else rough)
         if best is None and _hidden(found):
             return None
         grown = best is None
@@ -106,7 +107,7 @@ def coarse_to_fine(
         for cells in grids.merged(_CELLS_PER_SEED * seeds, _WORTH_MERGING * m):
             best = advance(cells, best)
         if best is None or len(best.centers) < k or _hidden(best):
-            best = advance(grids.whole(), best)
+            best = advance(grids.all_points(), best)
     assert best is not None
     # Where rounding left fewer locations than colors, the iteration on levels finds places for those left over.
     rest = np.repeat(best.centers[:1], k - len(best.centers), axis=0)
@@ -122,9 +123,9 @@ def refined(cells: Cells, centers: Floats, tol: float, most: int) -> Stage:
     before, iterations = math.inf, 0
     while True:
         at = np.rint(centers)
-        labels, found = cells.clusters(at)
-        mass = found.mass[:, None]
-        means = np.where(mass > 0, found.means, at)
+        labels, clusters = cells.assign(at)
+        mass = clusters.mass[:, None]
+        means = np.where(mass > 0, clusters.means, at)
         inertia = cells.square - math.fsum((mass * means * means).ravel().tolist())
         iterations += 1
         if iterations == most or before - inertia <= tol * inertia:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpukmeans.exact.distance import Floats, squared_distance
-from gpukmeans.image.numpy.cells import Cells
+from gpukmeans.image.protocol import Cells
 
 
 def relocated(cells: Cells, centers: Floats, slack: float) -> Floats | None:
@@ -23,24 +23,23 @@ def relocated(cells: Cells, centers: Floats, slack: float) -> Floats | None:
     amounts are pessimistic, and more than 1 often leads further.
     """
     k = len(centers)
-    found = cells.seconds(np.rint(centers))
-    halves, gain = _split(cells, found.labels, found.clusters.means)
-    cost, pairs = found.cost, found.pairs
+    labels, clusters, cost, pairs = cells.second_nearest(np.rint(centers))
+    halves, gain = _split(cells, labels, clusters.means)
     # Where points of cluster i would go: heirs[first[i] : first[i + 1]].
     heirs, first = pairs % k, np.searchsorted(pairs, np.arange(k + 1) * k).tolist()
     moved, fixed = centers.copy(), np.zeros(k, bool)
     cheapest = iter(np.argsort(cost, kind="stable").tolist())
-    for split in np.argsort(-gain, kind="stable").tolist():
-        if fixed[split]:
+    for halved in np.argsort(-gain, kind="stable").tolist():
+        if fixed[halved]:
             continue
-        fixed[split] = True
+        fixed[halved] = True
         free = (i for i in cheapest if not fixed[i] and not fixed[heirs[first[i] : first[i + 1]]].any())
         dissolved = next(free, None)
-        if dissolved is None or cost[dissolved] >= slack * gain[split]:
+        if dissolved is None or cost[dissolved] >= slack * gain[halved]:
             break
         fixed[heirs[first[dissolved] : first[dissolved + 1]]] = True
         fixed[dissolved] = True
-        moved[split], moved[dissolved] = halves[split], halves[k + split]
+        moved[halved], moved[dissolved] = halves[halved], halves[k + halved]
     return moved if not np.array_equal(moved, centers) else None
 
 
@@ -56,7 +55,7 @@ def split(cells: Cells, labels: Any, centers: Floats, k: int) -> Floats:
 
 def _split(cells: Cells, labels: Any, centers: Floats) -> tuple[Floats, Floats]:
     """The means (2 k, d) of each cluster's lower and upper half, and what the inertia loses by the split, (k,)."""
-    k, halves = len(centers), cells.halves(labels, centers)
+    k, halves = len(centers), cells.half_sums(labels, centers)
     means, low, high = halves.means, halves.mass[:k], halves.mass[k:]
     apart = squared_distance(means[:k].T, means[k:].T)
     return means, np.where((low > 0) & (high > 0), low * high / np.maximum(low + high, 1.0) * apart, 0.0)
