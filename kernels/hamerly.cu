@@ -11,8 +11,8 @@
 // so most rows cost one comparison, 8 bytes read; the rest measure the distance to their own center; and those for
 // which that is not enough go on the list. All roundings are directed so that a bound stays a bound. The list is in
 // the order of rows within a block's share, so that what reads those rows finds them side by side.
-// test_pruning.test_rows_just_past_the_middle_change_sides fails if either sum of movements is left out or halved, and
-// test_pruning.test_what_is_kept_of_rows_bounds_their_distances_in_rationals if distances are not taken from above.
+// test_hamerly.test_rows_just_past_the_middle_change_sides fails if either sum of movements is left out or halved, and
+// test_hamerly.test_what_is_kept_of_rows_bounds_their_distances_in_rationals if distances are not taken from above.
 //
 // Up to 16 features, D_FEW of them, known at compile time, a thread measures its own rows; of more, the warp together
 // those of its rows that are in doubt, and the words that it reads of a row are neighbors.

@@ -55,8 +55,8 @@ __device__ __forceinline__ int certain_label(const Nearest& found, float norm, c
 
 // What hamerly.cu keeps of a row. Its label stands while D tells the two distances apart, which it does if they differ
 // by 2^-20 (bounds.py): hence a little less than the distance to others. An uncertain row has no bounds
-// (test_pruning.test_any_walk_of_the_centers fails if it has, and
-// test_pruning.test_what_is_kept_of_rows_bounds_their_distances_in_rationals without the margin in either distance).
+// (test_hamerly.test_any_walk_of_the_centers fails if it has, and
+// test_hamerly.test_what_is_kept_of_rows_bounds_their_distances_in_rationals without the margin in either distance).
 __device__ __forceinline__ void write_bounds(const Nearest& found, int label, float norm, const float* margins,
                                              const float* drift, int k, float& room, float& reach) {
     if (label == UNCERTAIN) {

@@ -21,7 +21,7 @@ from gpukmeans import DeviceError, KMeans, lloyd
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.out_of_core import Batches
 from gpukmeans.engine.cuda import device as gpu
-from gpukmeans.engine.cuda import launch_plans
+from gpukmeans.engine.cuda import launch_plans, transfer
 from gpukmeans.engine.cuda import points as cuda
 from gpukmeans.engine.cuda import seeding as seeds
 from gpukmeans.engine.cuda.points import CudaPoints
@@ -101,7 +101,7 @@ def test_more_centers_than_fit_shared_memory_at_once(on, address):
 
 def test_centers_of_more_than_a_piece_are_numpys(on, address, monkeypatch):
     """Beside the movement that bounds need, which then crosses by itself."""
-    monkeypatch.setattr(gpu, "PIECE", 1024)
+    monkeypatch.setattr(transfer, "PIECE", 1024)
     same(on, address, values("float32", 200, 20), 30)
 
 

@@ -13,8 +13,8 @@ from scipy.sparse import issparse
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.combine.out_of_core import Batches
 from gpukmeans.engine.csr_rows import rows_of
-from gpukmeans.engine.cuda.device import Ahead
 from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.devices import gpus
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Points
@@ -67,7 +67,7 @@ def on_gpu(
     first, end = (0, len(x)) if part is None else (part.start, part.stop)
     answer = cp.asarray if there else np.asarray
 
-    beside = Ahead(cp)
+    beside = Prefetch(cp)
 
     def make(rows: slice, ahead: bool) -> CudaPoints:
         rows = slice(first + rows.start, first + rows.stop)

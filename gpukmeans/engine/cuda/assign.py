@@ -19,7 +19,7 @@ from gpukmeans.exact.distance import Floats
 # Rows of a thread of active.
 EACH = 4
 
-# Rows on a list are known by int32 (test_pruning.test_of_more_rows_than_a_list_can_name_all_are_compared fails without
+# Rows on a list are known by int32 (test_hamerly.test_of_more_rows_than_a_list_can_name_all_are_compared fails without
 # it).
 MOST_LISTED = 2**31 - 1
 

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.cuda import seeding
-from gpukmeans.engine.cuda.device import BLOCK, SHARED, Ahead, Gpu
+from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
 from gpukmeans.engine.cuda.seeding import Seeds
 from gpukmeans.engine.cuda.speculate import Bounds, Labels, Rows
+from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.protocol import Farthest, Known, State
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
@@ -52,7 +53,7 @@ class CudaPoints:
         reused: bool = True,
         keep_on_device: bool = False,
         normalized: bool = False,
-        ahead: Ahead | None = None,
+        ahead: Prefetch | None = None,
         single_batch: bool = True,
     ) -> None:
         self.n, self.d = x.shape
@@ -260,7 +261,7 @@ class CudaPoints:
 
     def farthest(self, centers: Floats, m: int) -> Farthest:
         by = self._labelled()
-        # test_pruning.test_bounds_end_where_their_memory_serves_others fails without it.
+        # test_hamerly.test_bounds_end_where_their_memory_serves_others fails without it.
         by.proposals.forget()
         labels = by.there
         # Seeding may be under way, and need that memory itself.
@@ -348,7 +349,7 @@ class CudaPoints:
 
     def accept(self, candidate: int) -> float:
         if self._seeds.closest_dist_sq is None and self._by is not None:
-            # Its bounds are in the same memory (test_pruning.test_bounds_end_where_their_memory_serves_others fails
+            # Its bounds are in the same memory (test_hamerly.test_bounds_end_where_their_memory_serves_others fails
             # without it).
             self._by.proposals.forget()
         return self._seeds.accept(*self._rows(), candidate, self._scratch())

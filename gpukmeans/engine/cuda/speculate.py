@@ -2,8 +2,8 @@
 
 What the driver of a fit asks next are the means of what it was answered. So that assignment is under way while the
 host makes its centers, and answers come with the centers that they are of
-(test_guesses.test_a_guess_counts_for_the_very_bits_alone fails if nearly the same will do). Should others be asked for,
-or the labels by those before, labels and sums change to these as to any.
+(test_speculation.test_a_guess_counts_for_the_very_bits_alone fails if nearly the same will do). Should others be asked
+for, or the labels by those before, labels and sums change to these as to any.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.cuda.assign import Means, Proposals
-from gpukmeans.engine.cuda.device import SHARED, Answer, Gpu
+from gpukmeans.engine.cuda.device import SHARED, Gpu
+from gpukmeans.engine.cuda.transfer import PendingAnswer
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales
@@ -84,13 +85,13 @@ class Labels:
         # The centers last asked for, and their sums if these came; both may lie in what `_heeded` received.
         self._asked: Floats | None = None
         self._sums: NDArray[np.uint64] | None = None
-        self._heeded: Answer | None = None
+        self._heeded: PendingAnswer | None = None
         # Whether labels and sums on the device may be those of other centers: a guess's, whose answer may be coming.
         self._astray = False
-        self._guess: Answer | None = None
+        self._guess: PendingAnswer | None = None
         self._guess_listed = False  # whether it left rows out
         self._unheeded = 0  # guesses one after another that were in vain
-        self._two: list[Answer] = []
+        self._two: list[PendingAnswer] = []
         self.uncertain = self.compared = 0
 
     def restart(self) -> None:
@@ -118,7 +119,7 @@ class Labels:
             self._guess_next(rows, bounds, answers)
         return changed
 
-    def _take(self, answers: NDArray[np.uint64], listed: bool, centers: Floats, heeded: Answer | None) -> int:
+    def _take(self, answers: NDArray[np.uint64], listed: bool, centers: Floats, heeded: PendingAnswer | None) -> int:
         """What was answered is of these centers, which were asked for; returns how many labels changed."""
         self._sums = None
         self._asked, self._heeded = centers, heeded
@@ -168,7 +169,7 @@ class Labels:
         if self._sums is None or self._scales is None or not self._guessing or self._unheeded > 1:
             return None
         sums = self._clusters(self._sums)
-        # test_guesses.test_whatever_is_asked_next_is_answered fails of empty clusters.
+        # test_speculation.test_whatever_is_asked_next_is_answered fails of empty clusters.
         return self._scales.centers(sums) if sums[:, -1].all() else None
 
     def _guess_next(self, rows: Rows, bounds: Bounds, answers: NDArray[np.uint64]) -> None:
@@ -178,7 +179,7 @@ class Labels:
             return
         with suppress(MemoryError):
             if not self._two:
-                self._two = [Answer(self._gpu, len(self._answers)) for _ in range(2)]
+                self._two = [PendingAnswer(self._gpu, len(self._answers)) for _ in range(2)]
             answer = self._two[self._two[0] is self._heeded]
             self._astray = True
             self._label_by(rows, self.proposals.within(bounds), self._means)
@@ -187,8 +188,8 @@ class Labels:
 
     def catch_up(self, rows: Rows, bounds: Bounds) -> None:
         """Should the device be astray, go back to the labels and sums of the centers last asked for
-        (test_guesses.test_whatever_is_asked_next_is_answered fails without it after a guess that changed labels, and
-        test_guesses.test_memory_may_run_out_at_any_launch_or_answer after an answer that did not come)."""
+        (test_speculation.test_whatever_is_asked_next_is_answered fails without it after a guess that changed labels,
+        and test_speculation.test_memory_may_run_out_at_any_launch_or_answer after an answer that did not come)."""
         if not self._astray:
             return
         if self._guess is None or self._guess.wait()[0] > 0:

@@ -13,7 +13,7 @@ from host_cuda.streams import Event, Stream
 from gpukmeans import DeviceError, KMeans, lloyd
 from gpukmeans.engine.cuda import assign as proposals
 from gpukmeans.engine.cuda import device as gpu
-from gpukmeans.engine.cuda import speculate
+from gpukmeans.engine.cuda import speculate, transfer
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.exact.fixed_point import Inertia, Weights
@@ -111,7 +111,7 @@ def test_a_fit_sends_no_centers_and_waits_for_nothing_else(on, fast, monkeypatch
     assert expected.n_iter_ > 8
     on(fast)
     crossings = []
-    for owner, name in ((gpu.Gpu, "write"), (gpu.Answer, "wait")):
+    for owner, name in ((gpu.Gpu, "write"), (transfer.PendingAnswer, "wait")):
         crossing = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args, name=name, to=crossing: crossings.append(name) or to(*args))
     found = KMeans(8, **parameters).fit(x)

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from gpukmeans import DeviceError, lloyd
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.csr_rows import SparseRows
-from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda import transfer
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.seeding import kmeans_plusplus
@@ -131,7 +131,7 @@ def test_rows_sent_ahead_are_numpys(monkeypatch, kind, piece):
     unit = "unit" in kind
     centers = CENTERS / 100 if unit else CENTERS
     expected = steps(NumPyPoints(x, used, summary, normalized=unit), centers)
-    monkeypatch.setattr(gpu, "PIECE", piece)
+    monkeypatch.setattr(transfer, "PIECE", piece)
     for rows in (200, 350, 699):
         assert steps(batches(HostCuda(seed=1), rows, x, weights, normalized=unit), centers) == expected
 
@@ -143,7 +143,7 @@ def test_a_wait_that_is_forgotten_shows(monkeypatch, forgotten):
     if forgotten == "arrival":
         monkeypatch.setattr(Stream, "wait_event", lambda stream, event: None)
     else:
-        monkeypatch.setattr(gpu, "PIECE", 1024)
+        monkeypatch.setattr(transfer, "PIECE", 1024)
         monkeypatch.setattr(Event, "synchronize", lambda event: None)
     try:
         found = steps(batches(HostCuda(seed=1), 300))
