@@ -119,7 +119,7 @@ movement(const double* __restrict__ moved, const float* __restrict__ squares, in
         for (int e = 0; e < 2; e++) {
             // Twice what rounding to float32 may take away or add (test_hamerly.test_movement_adds_up_from_above fails
             // without it). Begun anew, no row stands by what was: beyond any distance, but not what active has where
-            // there is no row (test_hamerly.test_long_ways_are_begun_anew fails without that).
+            // there is no row (test_hamerly.test_long_shifts_are_begun_anew fails without that).
             drift[2 * e * k + c] = anew ? NEVER / 4 : (float)(way[e * k + c] * (1 + 1.1920929e-07));
             drift[(2 * e + 1) * k + c] = (float)(way[e * k + c] * (1 - 1.1920929e-07));
         }

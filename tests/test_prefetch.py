@@ -1,4 +1,4 @@
-"""The rows of the next batch cross the bus while the device works on this one; see points/batches.py.
+"""The rows of the next batch cross the bus while the device works on this one; see engine/combine/out_of_core.py.
 
 Streams of the device that stands here do as little as CUDA lets them (host_cuda/streams.py): a copy that nobody waits
 for is not there, and its absence shows in the answer.
@@ -118,9 +118,9 @@ def test_nothing_is_sent_that_nobody_will_read():
 # ---------------------------------------------------------------- the answer
 
 
-@pytest.mark.parametrize("kind", ["float32", "weights", "unit", "sparse", "unit sparse"])
+@pytest.mark.parametrize("kind", ["float32", "weights", "normalized", "sparse", "normalized sparse"])
 @pytest.mark.parametrize("piece", [1024, 2**22])
-def test_rows_sent_ahead_are_numpys(monkeypatch, kind, piece):
+def test_prefetched_rows_are_numpys(monkeypatch, kind, piece):
     """In pieces through pinned memory, and at once."""
     x, weights = X, None
     if "sparse" in kind:
@@ -128,12 +128,12 @@ def test_rows_sent_ahead_are_numpys(monkeypatch, kind, piece):
     if kind == "weights":
         weights = np.random.default_rng(1).random(len(X)) + 0.1
     summary, used = (None, None) if weights is None else Weights.of(weights)
-    unit = "unit" in kind
-    centers = CENTERS / 100 if unit else CENTERS
-    expected = steps(NumPyPoints(x, used, summary, normalized=unit), centers)
+    normalized = "normalized" in kind
+    centers = CENTERS / 100 if normalized else CENTERS
+    expected = steps(NumPyPoints(x, used, summary, normalized=normalized), centers)
     monkeypatch.setattr(transfer, "PIECE", piece)
     for rows in (200, 350, 699):
-        assert steps(batches(HostCuda(seed=1), rows, x, weights, normalized=unit), centers) == expected
+        assert steps(batches(HostCuda(seed=1), rows, x, weights, normalized=normalized), centers) == expected
 
 
 @pytest.mark.parametrize("forgotten", ["arrival", "pinned memory"])

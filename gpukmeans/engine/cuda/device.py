@@ -55,13 +55,23 @@ class Gpu(Transfers):
         self.tensor_cores = _has_tensor_cores(cp, self.number)
         self.blocks = RESIDENT * _multiprocessors(cp, self.number)
         self._functions: dict[tuple[str, str, tuple[str, ...]], Any] = {}  # by family, name and options of their own
-        self.nothing = self.zeros(1, np.float64)  # for arguments that a kernel will not read
+        # By dtype, for arguments that a kernel will not read.
+        self._nothing = {np.dtype(np.float64): self.zeros(1, np.float64)}
 
     def compiling(self, options: tuple[str, ...]) -> Gpu:
         """The same with other options for the compiler; what either launches, the errors of both name."""
         other = copy(self)
         other._options, other._functions = options, {}
         return other
+
+    def given(self, array: Any, dtype: Any) -> Any:
+        """The array, or if it is None one of that dtype, for an argument that a kernel will not read then."""
+        if array is not None:
+            return array
+        dtype = np.dtype(dtype)
+        if dtype not in self._nothing:
+            self._nothing[dtype] = self._nothing[np.dtype(np.float64)].view(dtype)
+        return self._nothing[dtype]
 
     def launch(
         self,
