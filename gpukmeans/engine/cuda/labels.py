@@ -56,6 +56,7 @@ class Labels:
     def __init__(
         self,
         gpu: Gpu,
+        *,
         n: int,
         d: int,
         k: int,
@@ -64,8 +65,7 @@ class Labels:
         scales: Scales | None,
         offset: Any,
         scale: Any,
-        weight_scale: np.float64,
-        *,
+        weight_scale: float,
         summing: bool,
         speculating: bool,
     ) -> None:
@@ -78,7 +78,7 @@ class Labels:
         self._answers = gpu.zeros(self._sums_end + k * d, np.uint64)
         self._counts = self._answers[:COUNTS]
         sums = self._answers[COUNTS : self._sums_end].reshape(k, d + 1)
-        self._sums = DeviceSums(sums, offset, scale, float(weight_scale))
+        self._sums = DeviceSums(sums, offset, scale, weight_scale)
         centers = self._answers[self._sums_end :].view(np.float64).reshape(k, d)
         self.tentative = TentativeLabels(gpu, n, dtype, frame, centers)
         self.speculation = Speculation(

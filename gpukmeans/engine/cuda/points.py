@@ -1,8 +1,8 @@
 """Points on a GPU: the rows stay in device memory, the kernels of `kernels/` do the work.
 
 Everything of size n lives on the device from the first call on; what crosses the bus in an iteration is of size k d.
-The kernels compute what exact.py defines; the tests run them on a CPU too, with an object of the same few methods in
-CuPy's place, which is why CuPy is an argument here.
+The kernels compute what gpukmeans/exact/ defines; the tests run them on a CPU too, with an object of the same few
+methods in CuPy's place, which is why CuPy is an argument here.
 """
 
 from __future__ import annotations
@@ -109,12 +109,12 @@ class CudaPoints:
             yield slice(0, self.n)
             return
         here = self._gpu.empty((self.n, self.d), self._dtype)
-        for rows in self._units(here) if self.normalized else self._gpu.upload(here, self._given):
+        for rows in self._normalize(here) if self.normalized else self._gpu.upload(here, self._given):
             self._here = here
             yield rows
 
-    def _units(self, here: Any) -> Iterator[slice]:
-        """Make the unit rows here, a piece of the rows given after another; yields those made."""
+    def _normalize(self, here: Any) -> Iterator[slice]:
+        """Bring the rows given to length one, a piece after another; yields those that are here."""
         kind = X_KINDS[self._given.dtype.name]
         gpu = self._gpu.compiling((f"-DX_KIND={kind}",))
         step = max(1, UNITS // self.d)
@@ -196,8 +196,16 @@ class CudaPoints:
     def _label(self, k: int) -> Labels:
         """Forget all labels: k centers are to come."""
         by = Labels(
-            *(self._gpu, self.n, self.d, k, self._dtype, self._frame),
-            *(self._scales, self._offset, self._scale, self._weight_scale),
+            self._gpu,
+            n=self.n,
+            d=self.d,
+            k=k,
+            dtype=self._dtype,
+            frame=self._frame,
+            scales=self._scales,
+            offset=self._offset,
+            scale=self._scale,
+            weight_scale=float(self._weight_scale),
             summing=self._reused,
             speculating=self._reused and self._single_batch and not self.normalized,
         )

@@ -30,7 +30,7 @@ class Seeds:
     def __init__(self, gpu: Gpu, w: Any, weights: Weights) -> None:
         self._gpu, self._weights = gpu, w
         self._weight_scale = 2.0**weights.exponent
-        # Bits of an int64 sum that the total weight leaves to D at its scale, see exact.power_for.
+        # Bits of an int64 sum that the total weight leaves to D at its scale, see fixed_point.power_for.
         self._spare_bits = SUM_BITS - ceil_log2(weights.total)
         self.restart()
 
@@ -207,6 +207,6 @@ class Seeds:
             )
         self._first_row = None
         host = gpu.get(remaining)
-        masses = host[:steps].view(np.uint64)
-        made = int(np.count_nonzero(masses))  # zero stays zero
-        return gpu.get(centers)[:made], masses[: made + 1], host[steps : steps + made + 1]
+        totals = host[:steps].view(np.uint64)
+        made = int(np.count_nonzero(totals))  # zero stays zero
+        return gpu.get(centers)[:made], totals[: made + 1], host[steps : steps + made + 1]

@@ -38,7 +38,7 @@ def run_count(n: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceScale:
-    """The scale of sampling weights as the device finds it: exact.power_for the largest D that a step left.
+    """The scale of sampling weights as the device finds it: 2 to fixed_point.power_for the largest D that a step left.
 
     largest: uint64, the bits of that D, an element a step. spare_bits: those of sums that the total weight leaves.
     """
