@@ -51,16 +51,21 @@ class TentativeLabels:
     """Of n rows of d features and that dtype, by k centers: `labels` (n,) int32, UNCERTAIN where D has to decide.
 
     listed: the rows that they are of, in whose order they are, while the others keep their label; None: all rows.
-    centers: (k, d) float64 on the device, those compared with. columns: (d, k), the same.
+    centers: (k, d) float64 on the device, those compared with. columns: (d, k), the same. counts: (3,) uint64 on the
+    device, see `compare`.
     """
 
-    def __init__(self, gpu: Gpu, n: int, dtype: np.dtype, frame: Frame | None, centers: Any) -> None:
+    def __init__(self, gpu: Gpu, n: int, dtype: np.dtype, frame: Frame | None, centers: Any, counts: Any) -> None:
         k, d = centers.shape
         self._gpu, self._n, self._k, self._frame = gpu, n, k, frame
         self.centers, self.columns = centers, gpu.empty((d, k), np.float64)
         self.labels = gpu.empty(n, np.int32)
         self.listed: RowList | None = None
-        self._list: Any = None  # (n,) int32, once there are bounds
+        self._counts, self._length = counts, counts[2:]
+        # Once there are bounds: the memory that was given for them, and the arrays in it.
+        self._memory: Any = None
+        self._list: RowList | None = None
+        self._bounds: RowBounds | None = None
         # Whether rows have bounds that are of their labels, and whether they will have once `labels` are theirs.
         self._bounds_hold = self._bounds_written = False
         if frame is None:
@@ -86,22 +91,21 @@ class TentativeLabels:
         """For a `compare` that shall not need more memory than those before."""
         return None if self._list is None else memory
 
-    def compare(self, x: Any, labels: Any, given: Floats | DeviceSums, counts: Any, memory: BoundsMemory) -> None:
+    def compare(self, x: Any, labels: Any, given: Floats | DeviceSums, memory: BoundsMemory) -> None:
         """Set `labels`, `listed` and the centers: (k, d) on the host, or the means of sums on the device.
 
-        x: (n, d), labels: (n,) int32, what the rows have. counts: (3,) uint64, become zero, and the third the length of
-        the list.
+        x: (n, d), labels: (n,) int32, what the rows have. The counts become zero, and the third the length of the list.
         """
         plan, means_of = (self._plan, given) if isinstance(given, DeviceSums) else (self._send(given), None)
         bounds_held, self._bounds_hold, self._bounds_written = self._bounds_hold, False, False
         if plan is None:
             self.listed = None
             self._gpu.fill(self.labels, 0xFF)  # UNCERTAIN
-            self._gpu.fill(counts, 0)
+            self._gpu.fill(self._counts, 0)
             return
-        bounds = self._bounds(memory)
-        self.listed = RowList(self._list, counts[2:]) if bounds_held and bounds else None
-        table, squares = self._forms(plan, means_of, counts)
+        bounds = self._bounds_in(memory)
+        self.listed = self._list if bounds_held and bounds else None
+        table, squares = self._forms(plan, means_of)
         gpu, rows, margins = self._gpu, Framed(x, self._offset), self._margins
         if self.listed and bounds:
             assert self._frame is not None
@@ -128,13 +132,17 @@ class TentativeLabels:
         ASSIGN[plan.kernel](gpu, compared)
         self._bounds_written = bounds is not None
 
-    def _bounds(self, memory: BoundsMemory) -> RowBounds | None:
+    def _bounds_in(self, memory: BoundsMemory) -> RowBounds | None:
         if memory is None or self._k < FEWEST_CENTERS or self._n > MOST_LISTED:
             return None
-        halves = memory().view(np.float32)
+        found = memory()
         if self._list is None:
-            self._list = self._gpu.empty(self._n, np.int32)
-        return RowBounds(halves[: self._n], halves[self._n :], self._center_shift)
+            self._list = RowList(self._gpu.empty(self._n, np.int32), self._length)
+        if found is not self._memory:  # nearly always it is, and views of it cost as much as launches
+            halves = found.view(np.float32)
+            self._bounds = RowBounds(halves[: self._n], halves[self._n :], self._center_shift)
+            self._memory = found
+        return self._bounds
 
     def _send(self, centers: Floats) -> LaunchPlan | None:
         """Send the centers; returns how rows are compared with them, None if scores do not serve."""
@@ -148,7 +156,7 @@ class TentativeLabels:
             return launch_plans.tiled(self._frame, self._k)
         return self._plan
 
-    def _forms(self, plan: LaunchPlan, means_of: DeviceSums | None, counts: Any) -> tuple[Any, Any]:
+    def _forms(self, plan: LaunchPlan, means_of: DeviceSums | None) -> tuple[Any, Any]:
         """Make the centers' forms, and account for how far they have moved; returns the table and |z|^2."""
         assert self._frame is not None
         gpu, table, squares = self._gpu, self._table, self._squares
@@ -178,7 +186,7 @@ class TentativeLabels:
             shift_sums=self._shift_sums,
             center_shift=self._center_shift,
             margins=self._margins,
-            counts=counts,
+            counts=self._counts,
         )
         if maker:
             maker(gpu, plan, framed=self._framed, squares=squares, table=table)

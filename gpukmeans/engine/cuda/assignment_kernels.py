@@ -7,7 +7,6 @@ kernel that does so reads the centers from a table of its own; which, a LaunchPl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,7 +111,7 @@ def movement(
     """
     gpu.run(
         *("prepare_centers", "movement", 1, BLOCK, moved, squares, np.int32(len(moved)), np.int32(first)),
-        *(np.float64(longest), *map(np.float64, errors), shift_sums, center_shift, margins, counts),
+        *(np.float64(longest), *errors, shift_sums, center_shift, margins, counts),
     )
 
 
@@ -166,8 +165,7 @@ def hamerly(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(NamedTuple):
     """What the kernels that compare rows with all centers are given, whichever of them does.
 
     plan: which does. table, squares: what its table's maker and center_forms wrote. margins: (4,) float32, see

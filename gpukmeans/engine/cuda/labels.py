@@ -80,7 +80,7 @@ class Labels:
         sums = self._answers[COUNTS : self._sums_end].reshape(k, d + 1)
         self._sums = DeviceSums(sums, offset, scale, weight_scale)
         centers = self._answers[self._sums_end :].view(np.float64).reshape(k, d)
-        self.tentative = TentativeLabels(gpu, n, dtype, frame, centers)
+        self.tentative = TentativeLabels(gpu, n, dtype, frame, centers, self._counts)
         self.speculation = Speculation(
             gpu, len(self._answers), allowed=speculating and frame is not None and pays(n, d, k)
         )
@@ -125,7 +125,7 @@ class Labels:
     def _label_by(self, rows: Rows, memory: BoundsMemory, given: Floats | DeviceSums) -> None:
         """Launch what gives all rows the labels of these centers, see TentativeLabels.compare."""
         tentative = self.tentative
-        tentative.compare(rows.x, self.there, given, self._counts, memory)
+        tentative.compare(rows.x, self.there, given, memory)
         refine(
             self._gpu,
             x=rows.x,

@@ -40,16 +40,16 @@ class ErrorFactors(NamedTuple):
     v in float32, which is at most relative v + per_reach Z + absolute (exact.certificate.distance_error_factors).
     """
 
-    per_norm: float
-    per_center: float
-    rest: float
-    relative: float
-    per_reach: float
-    absolute: float
+    per_norm: np.float64
+    per_center: np.float64
+    rest: np.float64
+    relative: np.float64
+    per_reach: np.float64
+    absolute: np.float64
 
     @classmethod
     def of(cls, margin: tuple[float, float, float], d: int) -> ErrorFactors:
-        return cls(*margin, *distance_error_factors(d))
+        return cls(*map(np.float64, (*margin, *distance_error_factors(d))))
 
 
 @dataclass(frozen=True, kw_only=True)
