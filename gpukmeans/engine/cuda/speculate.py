@@ -1,7 +1,12 @@
 """Assignments that begin before they are asked for: when they pay, and which labels the device has meanwhile.
 
-What the driver of a fit asks next are the means of what it was answered. A speculative assignment by these is under way
-while the host makes its centers, and its answer comes with the centers that it is of.
+What the driver of a fit asks next are the means of what it was answered: a division and a sum in float64, the same on
+the device as on the host. A speculative assignment by these is under way while the host makes its centers, and its
+answer comes with the centers that it is of.
+
+None begins where a cluster is empty or no label changed, after two mispredictions one after another (somebody looks at
+each iteration), of batches, of normalized rows, or where a pass takes so long that one too many costs more than is
+saved in a fit.
 """
 
 from __future__ import annotations
