@@ -4,7 +4,7 @@ What the driver of a fit asks next are the means of what it was answered: a divi
 the device as on the host. A speculative assignment by these is under way while the host makes its centers, and its
 answer comes with the centers that it is of.
 
-None begins where a cluster is empty or no label changed, after two mispredictions one after another (somebody looks at
+No such assignment begins where a cluster is empty or no label changed, after two mispredictions (somebody looks at
 each iteration), of batches, of normalized rows, or where a pass takes so long that one too many costs more than is
 saved in a fit.
 """
