@@ -1,16 +1,31 @@
-// The assignment step's proposal for up to 16 features, D_FEW of them, known at compile time: float32 scores of every
-// center, the least of them, the runner-up's, and whether the gap between them is certain (scores.cuh).
+// Tentative labels for up to 16 features, D_FEW of them, known at compile time, by float32 scores of every center. The
+// same in plain C, of rows y and centers z in the frame (scores.cuh), of D_FEW features:
+//
+//     for (i = 0; i < n; i++) {
+//         best = second = NEVER, label = 0;
+//         for (c = 0; c < k; c++) {
+//             for (score = dot(z[c], z[c]), j = 0; j < D_FEW; j++) score -= 2 * z[c][j] * y[i][j];
+//             if (score < best) second = best, best = score, label = c;
+//             else if (score < second) second = score;
+//         }
+//         tentative[i] = second - best > margin_of(dot(y[i], y[i])) ? label : UNCERTAIN;
+//     }
 //
 // A thread keeps ROWS neighboring rows in registers and runs along the centers, which the block loads to shared
 // memory a tile at a time. Every pair of row and center must cost D_FEW fused multiply-adds; what else it costs decides
 // the speed, since comparisons issue at half the rate. So centers go by groups of GROUP: of a group only its least
 // score is found, (GROUP - 1) minima, and compared with the best and second of all groups, 5 more. Afterwards the best
 // group's scores are computed again, the same bits, to see which of its centers it was, and its runner-up. That is
-// 1.5 operations a pair. Tried by count and dropped: comparing every score, 5 a pair; the center's index in the low
-// bits of its score, 4 a pair, and a larger bound because of those bits.
+// 1.5 operations a pair.
 //
-// Traffic: the rows once, in words as wide as they are aligned unless they are on a list; 4 bytes a row written, with
-// bounds 12.
+// Tried, by count (benchmarks/NOTES.md), and dropped: comparing every score, 5 operations a pair; the center's index in
+// the low bits of its score, 4 a pair, and a larger bound because of those bits. Four rows of more than 8 features
+// spill.
+//
+// Launch: blocks of 256 threads, two to a multiprocessor; dynamic shared memory of `tile` times GROUP_SIZE float4.
+// Options: X_KIND, D_FEW. By gpukmeans.engine.cuda.assignment_kernels.assign_low_dim, as launch_plans.low_dim has it.
+// A row: read once, in words as wide as it is aligned unless it is on a list; 4 bytes written, with bounds 12;
+// k (D_FEW + 1.5) operations.
 
 #include "scores.cuh"
 
@@ -42,15 +57,16 @@ __device__ __forceinline__ void score_four(float (&score)[4], const float4* quad
     }
 }
 
-// columns: (1 + D_FEW, stride), |z|^2 first, then -2 z, stride a multiple of GROUP (prepare_centers.cu). tile: how many groups the dynamic shared
-// memory holds. rows: if `listed` is, the list, and *length its length; next is then in its order. room, reach, drift
-// (4, k): see hamerly.cu, written and read if `bounded`.
+// columns: (1 + D_FEW, stride), |z|^2 first, then -2 z, stride a multiple of GROUP (prepare_centers.cu). tile: how many
+// groups the dynamic shared memory holds. margins: see prepare_centers.cu. tentative: (n,). listed: whether only the
+// rows of `list` are compared, whose length is *length; tentative is then in its order. bounded: whether slack and
+// lower_bound (n,) of these rows are written, by center_shift (4, k); see hamerly.cu.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_low_dim(const X* __restrict__ x, long long n, const F* __restrict__ offset, F scale,
-           const float* __restrict__ columns, int stride, int tile, const float* __restrict__ margins,
-           int* __restrict__ next, int listed, const int* __restrict__ list,
-           const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ drift, int k,
-           float* __restrict__ room, float* __restrict__ reach) {
+               const float* __restrict__ columns, int stride, int tile, const float* __restrict__ margins,
+               int* __restrict__ tentative, int listed, const int* __restrict__ list,
+               const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ center_shift,
+               int k, float* __restrict__ slack, float* __restrict__ lower_bound) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
     float4* centers = (float4*)dynamic_shared;
     int all = stride / GROUP, loaded = -1;  // the tile that shared memory holds
@@ -138,15 +154,16 @@ assign_low_dim(const X* __restrict__ x, long long n, const F* __restrict__ offse
             label[r] = certain_label(found[r], norm, margins);
             if (bounded && i + r < n) {
                 int64 row = listed ? list[i + r] : i + r;
-                write_bounds(found[r], label[r], norm, margins, drift, k, room[row], reach[row]);
+                write_bounds(found[r], label[r], norm, margins, center_shift, k, slack[row], lower_bound[row]);
             }
         }
-        if ((size_t)next % sizeof(label) == 0 && i + ROWS <= n) {
+        if ((size_t)tentative % sizeof(label) == 0 && i + ROWS <= n) {
             // As plain stores these were taken apart into stores of 4 bytes.
-            if (ROWS == 4) __stcg((int4*)(next + i), make_int4(label[0], label[1], label[ROWS - 2], label[ROWS - 1]));
-            else __stcg((int2*)(next + i), make_int2(label[0], label[1]));
+            int* to = tentative + i;
+            if (ROWS == 4) __stcg((int4*)to, make_int4(label[0], label[1], label[ROWS - 2], label[ROWS - 1]));
+            else __stcg((int2*)to, make_int2(label[0], label[1]));
         } else {
-            for (int r = 0; r < ROWS && i + r < n; r++) next[i + r] = label[r];
+            for (int r = 0; r < ROWS && i + r < n; r++) tentative[i + r] = label[r];
         }
     }
 }

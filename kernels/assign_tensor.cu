@@ -1,21 +1,28 @@
-// The assignment step's proposal for many features and centers, on tensor cores: the same scores as assign_tiled's, with
-// another bound on their error (exact.Frame.tensor_margin_factors), and otherwise the same answers.
+// Tentative labels for many features and centers, by scores that tensor cores make: the loop of assign_low_dim.cu, for
+// d features, with another bound on the error of scores (exact.certificate.Frame.tensor_margin_factors).
 //
 // Rows and centers in the frame are float32 numbers, 24 bits; a float16 has 11. So each is the sum of two float16, and
 // of the four products of such sums three are needed: high high, high low, low high; the fourth is below the last bit.
 // Rows of uint8 are exact in one float16, as those of float16 are where the frame's offset is zero (AT_ZERO), and take
-// two products. Values are multiplied by 2^14 first, so that parts that matter stay clear of float16's subnormal numbers,
-// of which PTX promises nothing. Tensor cores may cut off what they add at the last bit of the sum so far; so 16 features
-// are summed by themselves, the small products first, and then added to those before by an addition that rounds.
+// two products. Values are multiplied by 2^14 first, so that parts that matter stay clear of float16's subnormal
+// numbers, of which PTX promises nothing. Tensor cores may cut off what they add at the last bit of the sum so far; so
+// 16 features are summed by themselves, the small products first, and then added to those before by an addition that
+// rounds.
 //
 // A block compares 128 rows with 128 centers at a time, 16 features at a time, each of its eight warps 32 rows with 64
 // centers. Shared memory holds operands as lanes hold them, so that one load of 16 bytes brings a lane its share of 16
 // rows, or of 8 centers both parts; features are numbered so that a lane's are four neighbors. While one half of the
 // shared memory is worked on, the next features are on their way to registers and then to the other half.
-// Against the two alternatives: TF32 has the same 11 bits at half the rate; a single product of float16 has an error
-// that would leave up to 6 % of rows to a second pass, and is bound by reading rows anyway (benchmarks/NOTES.md).
 //
-// Traffic: as assign_tiled.
+// Tried, by count (benchmarks/NOTES.md), and dropped: TF32, which has the same 11 bits at half the rate; a single
+// product of float16, whose error would leave up to 6 % of rows to a second pass, and which is bound by reading rows
+// anyway; one sum over all features, whose bound is ten times as large; operands in another order, of which each word
+// is moved.
+//
+// Launch: blocks of 256 threads, two to a multiprocessor; 128 rows a block; static shared memory alone; from compute
+// capability 8.0 on. Options: X_KIND, AT_ZERO. By gpukmeans.engine.cuda.assignment_kernels.assign_tensor, as
+// launch_plans.tensor has it, and .tensor_table, a thread 16 bytes.
+// A row: read as assign_tiled reads it; 4 bytes written, with bounds 12; 3 k d products of float16, or 2 k d.
 
 #include "scores.cuh"
 #include "mma.cuh"
@@ -30,7 +37,7 @@
 #define SQUARES_DOWN 3.725290298461914e-9f   // 2^-28, back from rows times 2^14
 #define PRODUCTS_DOWN 7.450580596923828e-9f  // 2^-27, back from their products with -2 z times 2^13
 
-// The centers (k, d) in the frame, as lanes hold them: (tiles, depth / 16, 16, 32) of 16 bytes, a thread each. Lane
+// centers: (k, d), in the frame. table: (tiles, depth / 16, 16, 32) of 16 bytes, becomes these as lanes hold them. Lane
 // 4 g + t of 8 centers has four features of center g, from 4 t on, times -2 * 2^13: the high parts and the low ones.
 extern "C" __global__ void __launch_bounds__(256)
 tensor_table(const float* __restrict__ centers, int k, int d, int depth, int tiles, uint4* __restrict__ table) {
@@ -56,9 +63,9 @@ tensor_table(const float* __restrict__ centers, int k, int d, int depth, int til
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
               const uint4* __restrict__ centers, const float* __restrict__ squares, int tiles,
-              const float* __restrict__ margins, int* __restrict__ next, int listed, const int* __restrict__ list,
-              const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ drift, int k,
-              float* __restrict__ room, float* __restrict__ reach) {
+              const float* __restrict__ margins, int* __restrict__ tentative, int listed, const int* __restrict__ list,
+              const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ center_shift, int k,
+              float* __restrict__ slack, float* __restrict__ lower_bound) {
     __shared__ uint4 ys[2][ROWS / 16][PARTS][32], zs[2][CENTERS / 8][32];
     __shared__ Nearest kept[4][256];  // each thread's own, of its rows; in the end all rows', by halves of the centers
     __shared__ int64 starts[ROWS];  // of the rows, in values of x
@@ -187,10 +194,10 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
         if (threadIdx.x < ROWS && place < count) {
             Nearest best = merge(kept[0][threadIdx.x], kept[1][threadIdx.x]);
             float square = __fmul_rn(norms[threadIdx.x], SQUARES_DOWN);
-            int label = next[place] = certain_label(best, square, margins);
+            int label = tentative[place] = certain_label(best, square, margins);
             if (bounded) {
                 int64 i = listed ? list[place] : place;
-                write_bounds(best, label, square, margins, drift, k, room[i], reach[i]);
+                write_bounds(best, label, square, margins, center_shift, k, slack[i], lower_bound[i]);
             }
         }
         __syncthreads();  // all of that is written again

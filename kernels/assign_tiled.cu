@@ -1,5 +1,5 @@
-// The assignment step's proposal for any number of features: float32 scores of every center, the least of them, the
-// runner-up's, and whether the gap between them is certain (scores.cuh). No n x k array exists anywhere.
+// Tentative labels for any number of features, by float32 scores of every center: the loop of assign_low_dim.cu, for d
+// features. No n x k array exists anywhere.
 //
 // A block compares ROWS rows with CENTERS centers at a time, DEPTH features at a time through shared memory, a thread
 // EACH_ROWS x EACH_CENTERS of the pairs. With many centers that is 8 x 8: for each feature 64 fused multiply-adds to 4
@@ -10,13 +10,17 @@
 //
 // The scores take 64 registers, and a thread may have 128 for two blocks to be resident. That decides much: pointers
 // that advance rather than indices, centers laid out as they are read, no state of eight rows beside the scores.
-// float64 rows take more on their way, and have a multiprocessor to themselves on some GPUs.
+// float64 rows take more on their way, and have a multiprocessor to themselves on some GPUs. Counted (benchmarks/
+// NOTES.md): 82 % of the loop is multiply-adds.
 //
 // Compiled for tiles of CENTERS: 128, or 16, 32 or 64 where there are no more, since a tile costs the same however many
 // of its centers are anybody's. The threads then take more rows instead.
 //
-// Traffic: the rows and the centers once for every tile of the other, mostly from the second-level cache; 4 bytes a
-// row written, with bounds 12.
+// Launch: blocks of 256 threads, two to a multiprocessor (of float64 one); ROWS rows a block; static shared memory
+// alone. Options: X_KIND, CENTERS. By gpukmeans.engine.cuda.assignment_kernels.assign_tiled, as launch_plans.tiled has
+// it, and .tiled_table, a thread a word. A row: read once for every tile of centers, mostly from the second-level
+// cache, as centers are for every tile of rows; 4 bytes written, with bounds 12; k d multiply-adds, and 5 operations
+// for each center.
 
 #include "scores.cuh"
 
@@ -63,10 +67,15 @@ __device__ __forceinline__ float4 four(const float* shared, int size, int each, 
     return *(const float4*)(shared + within(size, each, place, i % each));
 }
 
-// The centers (k, d) in the frame, and their |z|^2 (tiles * CENTERS,), as assign_tiled reads them.
+// centers: (k, d), in the frame. squares: (tiles * CENTERS,), their |z|^2. columns: becomes what assign_tiled reads:
+//
+//     for (tile = 0; tile < tiles; tile++) for (j = 0; j <= depth; j++) for (c = 0; c < CENTERS; c++)
+//         columns[tile][j][c] = j == 0 ? squares[tile * CENTERS + c] : -2 * centers[tile * CENTERS + c][j - 1];
+//
+// with 0 for features and centers that are nobody's.
 extern "C" __global__ void __launch_bounds__(256, 4)
 tiled_table(const float* __restrict__ centers, const float* __restrict__ squares, int k, int d, int depth, int tiles,
-           float* __restrict__ columns) {
+            float* __restrict__ columns) {
     int64 size = (int64)tiles * (depth + 1) * CENTERS;
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += (int64)gridDim.x * blockDim.x) {
         unsigned row = i / CENTERS;
@@ -80,9 +89,10 @@ tiled_table(const float* __restrict__ centers, const float* __restrict__ squares
 // centers of each tile by themselves, |z|^2 first. The rest as assign_low_dim has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS)
 assign_tiled(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
-            const float* __restrict__ columns, int tiles, const float* __restrict__ margins, int* __restrict__ next,
-            int listed, const int* __restrict__ list, const unsigned long long* __restrict__ length, int bounded,
-            const float* __restrict__ drift, int k, float* __restrict__ room, float* __restrict__ reach) {
+             const float* __restrict__ columns, int tiles, const float* __restrict__ margins,
+             int* __restrict__ tentative, int listed, const int* __restrict__ list,
+             const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ center_shift, int k,
+             float* __restrict__ slack, float* __restrict__ lower_bound) {
     __shared__ __align__(16) float ys[2][DEPTH][ROWS + PADDING], zs[2][DEPTH][CENTERS + PADDING];
     __shared__ float norms[ROWS];
     __shared__ int64 count;  // of rows; two registers fewer
@@ -173,10 +183,10 @@ assign_tiled(const X* __restrict__ x, long long n, int d, int depth, const F* __
         int64 place = (int64)tile * ROWS + own_row;
         Nearest best = kept[threadIdx.x];
         if (along % SHARING == 0 && place < count) {
-            int label = next[place] = certain_label(best, norms[own_row], margins);
+            int label = tentative[place] = certain_label(best, norms[own_row], margins);
             if (bounded) {
                 int64 i = listed ? list[place] : place;
-                write_bounds(best, label, norms[own_row], margins, drift, k, room[i], reach[i]);
+                write_bounds(best, label, norms[own_row], margins, center_shift, k, slack[i], lower_bound[i]);
             }
         }
     }

@@ -5,7 +5,7 @@
 //   WEIGHT_KIND   0 all rows weigh one, 1 int64 (copies of a row), 2 float64
 // Rows are stored one after another: x[i * d + j]. Indices of values are 64-bit: n * d may pass 2**31.
 //
-// The arithmetic is that of gpukmeans/exact.py, operation by operation. The *_rn intrinsics are never
+// The arithmetic is that of gpukmeans/exact/, operation by operation. The *_rn intrinsics are never
 // contracted into a fused multiply-add, and no fast-math option is ever used: the bits are the contract.
 #pragma once
 
@@ -109,7 +109,7 @@ __device__ __forceinline__ W weight_of(const W* weights, int64 i) {
 #endif
 }
 
-// exact.weigh: `term` holds an integer; a whole weight counts copies of it, any other scales it before rounding.
+// fixed_point.weigh: `term` holds an integer; a whole weight counts copies of it, any other scales it before rounding.
 __device__ __forceinline__ int64 weigh(double term, W weight) {
 #if WEIGHT_KIND == 0
     return (int64)term;
@@ -120,10 +120,10 @@ __device__ __forceinline__ int64 weigh(double term, W weight) {
 #endif
 }
 
-// Weights.masses: the weight as sums count it. unit: 2**exponent.
-__device__ __forceinline__ int64 weight_mass(W weight, double unit) {
+// Weights.masses: the weight as sums count it. weight_scale: 2**exponent.
+__device__ __forceinline__ int64 weight_mass(W weight, double weight_scale) {
 #if WEIGHT_KIND == 2
-    return (int64)rint(__dmul_rn(weight, unit));
+    return (int64)rint(__dmul_rn(weight, weight_scale));
 #else
     return (int64)weight;
 #endif

@@ -1,14 +1,28 @@
-// What is computed from D itself, a thread a row: inertia, distances to every center, the rows farthest from their
-// own center.
+// What is computed from D itself: inertia, distances to every center, the rows farthest from their own center.
+//
+//     for (i = 0; i < n; i++) {
+//         for (c = 0; c < k; c++) distances[i][c] = sqrt(squared_distance(x[i], centers[c]));     // distances
+//         distance[i] = squared_distance(x[i], centers[labels[i]]);                               // own_distances
+//         scaled = distance[i] * coarse * weights[i];                                             // inertia
+//         sums[0] += rint(scaled), sums[1] += rint((scaled - rint(scaled)) * fine);
+//         if (distance[i] > largest) largest = distance[i], first = i;         // farthest, first_farthest
+//     }
+//     for (i = 0; i < n; i++) if (x[i] == x[first]) distance[i] = 0;           // take_farthest
+//
+// Launch: blocks of 256 threads, four to a multiprocessor; a row a thread, in distances a pair. Options: X_KIND,
+// WEIGHT_KIND. By gpukmeans.engine.cuda.kernels.inertia, .distances, .own_distances, .farthest, .first_farthest and
+// .take_farthest.
+// A row: read once, 4 bytes for the label, 3 d operations of float64; in distances k times as many operations, and 8 k
+// bytes written. farthest and first_farthest read 8 bytes of it.
 
 #include "common.cuh"
 
 // Inertia.sums. labelled: 0 if there is one center, that of all. coarse, fine: the powers of two of the two parts.
 // sums: (2,).
-// Traffic: the rows once, 4 bytes a row for the label.
 extern "C" __global__ void __launch_bounds__(256, 4)
 inertia(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, const int* __restrict__ labels,
-        int labelled, const W* __restrict__ weights, double coarse, double fine, unsigned long long* __restrict__ sums) {
+        int labelled, const W* __restrict__ weights, double coarse, double fine,
+        unsigned long long* __restrict__ sums) {
     int64 large = 0, small = 0;
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         double distance = squared_distance(x + i * d, centers + (labelled ? (int64)labels[i] * d : 0), d);
@@ -29,15 +43,15 @@ inertia(const X* __restrict__ x, long long n, int d, const double* __restrict__ 
     block_add(&sums[1], small);
 }
 
-// distances: (n, k), the roots of D or, of unit rows, half of it. A thread computes one of them; neighbours share the
-// row.
+// distances: (n, k), the roots of D or, of normalized rows, half of it. A thread computes one of them; neighbours share
+// the row.
 extern "C" __global__ void __launch_bounds__(256, 4)
-distances(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, int k,
-          int unit, double* __restrict__ distances) {
+distances(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, int k, int normalized,
+          double* __restrict__ distances) {
     int64 pairs = n * k;
     for (int64 e = (int64)blockIdx.x * blockDim.x + threadIdx.x; e < pairs; e += (int64)gridDim.x * blockDim.x) {
         double distance = squared_distance(x + e / k * d, centers + e % k * d, d);
-        distances[e] = unit ? __dmul_rn(0.5, distance) : __dsqrt_rn(distance);
+        distances[e] = normalized ? __dmul_rn(0.5, distance) : __dsqrt_rn(distance);
     }
 }
 

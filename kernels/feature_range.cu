@@ -1,11 +1,20 @@
 // Least and largest value of each feature, and whether all are numbers.
 //
+//     for (i = 0; i < n; i++) for (j = 0; j < d; j++) {
+//         low[j] = min(low[j], x[i][j]), high[j] = max(high[j], x[i][j]);
+//         nan |= x[i][j] != x[i][j];
+//     }
+//
 // Values are read as one row after another lies in memory, 16 bytes at a time where they begin at a multiple of that,
 // and otherwise one by one (test_kernels.test_rows_may_begin_at_any_address fails of words anywhere). A thread's words
 // are a multiple of d values apart, so that each place in them is always the same feature's. Rows narrower than float64
-// are compared as float32, which holds them without loss. Blocks fold what they found in shared memory, where d is small
-// enough, and then into keys in global memory whose integer order is the doubles'.
-// Traffic: n * d values read once; nothing of size n written.
+// are compared as float32, which holds them without loss. Blocks fold what they found in shared memory, where d is
+// small enough, and then into keys in global memory whose integer order is the doubles'.
+//
+// Launch: blocks of 256 threads, at least d threads in all, four blocks to a multiprocessor, of values of one or two
+// bytes two; dynamic shared memory of 16 d bytes where that is in 48 kB. Options: X_KIND. By
+// gpukmeans.engine.cuda.kernels.feature_range.
+// A row: read once, nothing written; 3 d operations.
 
 #include "common.cuh"
 
@@ -30,7 +39,7 @@ struct alignas(size * sizeof(X)) Values {
     X x[size];
 };
 
-// Of the values from start to end, `size` at a time. All threads of the block call it; see `extent`.
+// Of the values from start to end, `size` at a time. All threads of the block call it; see `feature_range`.
 template <int size>
 __device__ __forceinline__ void extremes(const X* x, int64 start, int64 end, int d, int folded, uint64* keys, int* nan,
                                          unsigned* upper, unsigned* lower) {
@@ -97,11 +106,11 @@ __device__ __forceinline__ void extremes(const X* x, int64 start, int64 end, int
     }
 }
 
-// keys: (2, d), the least as ~0 and the largest as 0 before. not_finite: 0 before, then whether there is a NaN
-// (infinities show in the extremes). folded: whether 2 * d keys fit the dynamic shared memory.
+// keys: (2, d), the least as ~0 and the largest as 0 before. nan: 0 before, then whether there is one (infinities show
+// in the extremes). folded: whether 2 * d keys fit the dynamic shared memory.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS)
-feature_range(const X* __restrict__ x, long long n, int d, int folded,
-       unsigned long long* __restrict__ keys, int* __restrict__ nan) {
+feature_range(const X* __restrict__ x, long long n, int d, int folded, unsigned long long* __restrict__ keys,
+              int* __restrict__ nan) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
     unsigned* upper = (unsigned*)dynamic_shared;  // of 2 * d keys, then the lower words
     unsigned* lower = upper + 2 * d;

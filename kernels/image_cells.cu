@@ -1,22 +1,38 @@
-// Cells of a picture's colors, on whole numbers: adding points up in them, and the nearest centers.
+// Cells of a picture's colors, on integers: adding points up in them, and the nearest centers. In plain C:
 //
-// The arithmetic of gpukmeans/image/grid.py and protocol.py. x and centers are whole numbers within 2**10 of zero, so
-// that float32 scores are exact, and whatever is added up is an integer: no order shows. D is the number of features,
-// 1, 3 or 4. Of a cell there are x, D float32 values; and sums, D + 1 of 64 bits: mass times coordinate, and mass.
+//     for (i = 0; i < n; i++) {                                     // add_points; whole_points has a bin for each
+//         x = rint((points[i] - middle) * scale), mass = max(rint(weights[i] * mass_scale), 1);
+//         for (j = 0; j < D; j++) table[bin_of(x)][j] += mass * x[j];
+//         table[bin_of(x)][D] += mass;
+//     }
+//     for (i = 0; i < m; i++) {                                     // nearest_centers, second_centers
+//         label = argmin of squares[c] - 2 * dot(centers[c], x[i]) over c;
+//         for (j = 0; j <= D; j++) answers[label][j] += sums[i][j];
+//     }
 //
-// Traffic: a few MB, which stay in the second-level cache, so that a launch of some microseconds is most of the time of
-// each. The nearest of k centers take k * (D + 4) instructions of a thread, a thread a cell. Sums are atomic additions
-// to global memory, 64 bits each: D + 1 for a cell, to as many places as there are centers, or bins.
+// The arithmetic of gpukmeans/image/grid.py and protocol.py. x and centers are integers within 2**10 of zero, so that
+// float32 scores are exact, and whatever is added up is an integer: no order shows. D is the number of features, 1, 3
+// or 4. Of a cell there are x, D float32 values; and sums, D + 1 of 64 bits: mass times coordinate, and mass.
+//
+// Counted (benchmarks/NOTES.md): a launch of some microseconds is most of the time of each; the nearest of 256 centers
+// of 50,220 cells take 4 us, the second-nearest 7.
+//
+// Launch: blocks of 256 threads, four to a multiprocessor; a point, a cell or a bin a thread; in nearest_centers and
+// second_centers dynamic shared memory of `tile` centers of 4 (D + 1) bytes. Options: X_KIND, WEIGHT_KIND, D. By the
+// functions of the same names in gpukmeans.image.cuda.kernels.
+// A cell: 4 D + 8 (D + 1) bytes, a few MB of all in the second-level cache; k (D + 4) instructions for the nearest of k
+// centers. Sums are atomic additions to global memory, 64 bits each: D + 1 for a cell, to as many places as there are
+// centers, or bins.
 
 #include "common.cuh"
 
 #define ROW (D + 1)
 
-// frame: a GridScale's middle and half_range, and a grid's sizes, of D features each.
-__device__ __forceinline__ int64 bin_of(const float (&x)[D], const double* frame, int shift) {
+// geometry: (3, D), a GridScale's middle and half_range, and a grid's sizes.
+__device__ __forceinline__ int64 bin_of(const float (&x)[D], const double* geometry, int shift) {
     int64 code = 0;
     for (int j = 0; j < D; j++) {
-        code = code * (int64)frame[2 * D + j] + ((int64)((double)x[j] + frame[D + j]) >> shift);
+        code = code * (int64)geometry[2 * D + j] + ((int64)((double)x[j] + geometry[D + j]) >> shift);
     }
     return code;
 }
@@ -25,11 +41,11 @@ __device__ __forceinline__ void take_cell(const float* x, int64 i, float (&own)[
     for (int j = 0; j < D; j++) own[j] = x[i * D + j];
 }
 
-// Point i as whole numbers, and its mass.
-__device__ __forceinline__ double whole(const X* points, const W* weights, int64 i, const double* frame, double scale,
-                                        double unit, float (&x)[D]) {
-    for (int j = 0; j < D; j++) x[j] = (float)rint(__dmul_rn(__dsub_rn(value(points[i * D + j]), frame[j]), scale));
-    return fmax(rint(__dmul_rn((double)weight_of(weights, i), unit)), 1.0);
+// Point i as integers, and its mass.
+__device__ __forceinline__ double integral(const X* points, const W* weights, int64 i, const double* geometry,
+                                           double scale, double mass_scale, float (&x)[D]) {
+    for (int j = 0; j < D; j++) x[j] = (float)rint(__dmul_rn(__dsub_rn(value(points[i * D + j]), geometry[j]), scale));
+    return fmax(rint(__dmul_rn((double)weight_of(weights, i), mass_scale)), 1.0);
 }
 
 // Mass times |x|^2, in the order of NumPy's operations.
@@ -48,15 +64,15 @@ __device__ __forceinline__ int64 mean_square(const int64 (&row)[ROW]) {
 
 // table: (bins, ROW), zeros at first, gets the sums of points (n, D). totals: mass times |x|^2, and mass, of all.
 extern "C" __global__ void __launch_bounds__(256, 4)
-add_points(const X* __restrict__ points, const W* __restrict__ weights, long long n, const double* __restrict__ frame,
-           double scale, double unit, int shift, unsigned long long* __restrict__ table,
-           unsigned long long* __restrict__ totals) {
+add_points(const X* __restrict__ points, const W* __restrict__ weights, long long n,
+           const double* __restrict__ geometry, double scale, double mass_scale, int shift,
+           unsigned long long* __restrict__ table, unsigned long long* __restrict__ totals) {
     int64 square = 0, total = 0;
 #pragma unroll 1  // copies of the loop would need more registers than there are
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         float x[D];
-        double mass = whole(points, weights, i, frame, scale, unit, x);
-        uint64* row = table + bin_of(x, frame, shift) * ROW;
+        double mass = integral(points, weights, i, geometry, scale, mass_scale, x);
+        uint64* row = table + bin_of(x, geometry, shift) * ROW;
         for (int j = 0; j < D; j++) add_global(&row[j], (int64)mass * (int64)x[j]);
         add_global(&row[D], (int64)mass);
         square += square_of(x, mass);
@@ -68,27 +84,27 @@ add_points(const X* __restrict__ points, const W* __restrict__ weights, long lon
 
 // The same of finer cells.
 extern "C" __global__ void __launch_bounds__(256, 4)
-add_cells(const float* __restrict__ x, const long long* __restrict__ sums, long long m, const double* __restrict__ frame,
-          int shift, unsigned long long* __restrict__ table) {
+add_cells(const float* __restrict__ x, const long long* __restrict__ sums, long long m,
+          const double* __restrict__ geometry, int shift, unsigned long long* __restrict__ table) {
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < m; i += (int64)gridDim.x * blockDim.x) {
         float own[D];
         take_cell(x, i, own);
-        uint64* row = table + bin_of(own, frame, shift) * ROW;
+        uint64* row = table + bin_of(own, geometry, shift) * ROW;
         for (int j = 0; j < ROW; j++) add_global(&row[j], sums[i * ROW + j]);
     }
 }
 
 // All points as cells of their own: x (n, D), sums (n, ROW); totals: mass times |mean|^2, and mass.
 extern "C" __global__ void __launch_bounds__(256, 4)
-whole_points(const X* __restrict__ points, const W* __restrict__ weights, long long n, const double* __restrict__ frame,
-             double scale, double unit, float* __restrict__ x, long long* __restrict__ sums,
-             unsigned long long* __restrict__ totals) {
+whole_points(const X* __restrict__ points, const W* __restrict__ weights, long long n,
+             const double* __restrict__ geometry, double scale, double mass_scale, float* __restrict__ x,
+             long long* __restrict__ sums, unsigned long long* __restrict__ totals) {
     int64 square = 0, total = 0;
 #pragma unroll 1  // copies of the loop would need more registers than there are
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         float own[D];
         int64 row[ROW];
-        row[D] = (int64)whole(points, weights, i, frame, scale, unit, own);
+        row[D] = (int64)integral(points, weights, i, geometry, scale, mass_scale, own);
         for (int j = 0; j < D; j++) {
             row[j] = row[D] * (int64)own[j];
             x[i * D + j] = own[j];
@@ -237,8 +253,8 @@ spreads(const float* __restrict__ x, const long long* __restrict__ sums, long lo
     }
 }
 
-// answers: (2 k, ROW), gets the sums of each cluster's cells up to its mean, and beyond, along the feature of the largest
-// spread, the first of equals.
+// answers: (2 k, ROW), gets the sums of each cluster's cells up to its mean, and beyond, along the feature of the
+// largest spread, the first of equals.
 extern "C" __global__ void __launch_bounds__(256, 4)
 half_sums(const float* __restrict__ x, const long long* __restrict__ sums, long long m, const int* __restrict__ labels,
           const double* __restrict__ means, const unsigned long long* __restrict__ spread, int k,

@@ -1,14 +1,28 @@
-// A picture's pixels: how often each color occurs, looking colors up, the patterns of ordered dithering, and what it errs
-// by.
+// A picture's pixels: how often each color occurs, looking colors up, the patterns of ordered dithering, and what it
+// errs by. In plain C:
+//
+//     for (i = 0; i < n; i++) {
+//         counts[code_of(pixels[i])]++;                                              // histogram
+//         labels[i] = table[code_of(pixels[i])];                                     // map_codes, after fill_table
+//         moved[i] = clip(pixels[i] + offsets[row % t][column % t], 0, 255);         // add_offsets
+//         total += square(pixels[i] - palette[labels[i]]);                           // squared_error
+//     }
+//     for (code = m = 0; code < bins; code++) if (counts[code]) codes[m] = code, times[m++] = counts[code];
+//                                                                                    // used, gather_used
 //
 // Pixels are 8-bit levels, CHANNELS of them one after another: pixels[i * CHANNELS + c], CHANNELS being 1 or 3. A code
 // is a color's bytes as one little-endian number, so that there are 2**8 or 2**24 of them.
 //
-// Traffic: a pixel's bytes once, 16 pixels a thread in loads of 16 bytes. histogram adds to 32-bit counts in the
-// second-level cache, where all colors' take 64 MB. Pictures are uneven: a sky's pixels would wait for one count, one
-// after another. So a thread adds equal neighbours as one, and a warp whose 512 pixels are equal adds once. map_codes
-// gathers from a table of 2**24 labels. add_offsets reads and writes a pixel's bytes; what it writes is counted and
-// looked up as a picture is.
+// histogram adds to 32-bit counts in the second-level cache, where all colors' take 64 MB. Pictures are uneven: a sky's
+// pixels would wait for one count, one after another. So a thread adds equal neighbours as one, and a warp whose 512
+// pixels are equal adds once. map_codes gathers from a table of 2**24 labels. What add_offsets writes is counted and
+// looked up as a picture is: comparing every pixel with the palette took 12 integer operations a pair, by count 11 ms
+// for 10^8 pixels and 256 colors, and 2.7 s for 65,536 (benchmarks/NOTES.md).
+//
+// Launch: blocks of 256 threads, four to a multiprocessor; RUN pixels a thread, or 64 counts, or one pixel. Options:
+// CHANNELS, LABEL. By the functions of the same names in gpukmeans.image.cuda.kernels.
+// A pixel: its bytes once, 16 pixels a thread in loads of 16 bytes; histogram adds 4 bytes, map_codes reads and writes
+// a label, add_offsets writes as many bytes as it reads.
 
 #include "common.cuh"  // its sums; X and W are of rows
 
@@ -81,8 +95,8 @@ histogram(const unsigned char* __restrict__ pixels, long long n, unsigned* __res
     }
 }
 
-// Of counts (bins,), a multiple of 64, how many are not zero: a block looks at 256 times 64 at a time, and says of all of
-// them in found (parts / 256, rounded up), and in starts (parts = bins / 64,) how many of those lie before each 64.
+// Of counts (bins,), a multiple of 64, how many are not zero: a block looks at 256 times 64 at a time, and says of all
+// of them in found (parts / 256, rounded up), and in starts (parts = bins / 64,) how many of those lie before each 64.
 extern "C" __global__ void __launch_bounds__(256, 4)
 used(const unsigned* __restrict__ counts, int bins, int* __restrict__ starts, int* __restrict__ found) {
     __shared__ int of_warp[8];
@@ -187,11 +201,11 @@ without_alpha(const unsigned char* __restrict__ pixels, long long n, unsigned ch
     if (!opaque) atomicOr(clear, 1);
 }
 
-// moved: (n, CHANNELS), the pixels' levels plus offsets (t, t, CHANNELS), which repeat over a picture of that width, cut
-// to 0 to 255. n is below 2**32.
+// moved: (n, CHANNELS), the pixels' levels plus offsets (t, t, CHANNELS), which repeat over a picture of that width,
+// cut to 0 to 255. n is below 2**32.
 extern "C" __global__ void __launch_bounds__(256, 4)
-add_offsets(const unsigned char* __restrict__ pixels, long long n, unsigned width, const int* __restrict__ offsets, int t,
-            unsigned char* __restrict__ moved) {
+add_offsets(const unsigned char* __restrict__ pixels, long long n, unsigned width, const int* __restrict__ offsets,
+            int t, unsigned char* __restrict__ moved) {
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         unsigned row = (unsigned)i / width, column = (unsigned)i - row * width;
         const int* offset = offsets + (row % (unsigned)t * (unsigned)t + column % (unsigned)t) * CHANNELS;

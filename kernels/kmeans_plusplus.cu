@@ -1,13 +1,40 @@
 // Seeding: every row keeps D to its closest center so far; candidates are weighed by what would remain, and rows are
-// picked by rank in the prefix sum of integer masses, in row order (Rule 4).
+// picked by inverse-CDF index in the prefix sum of integer sampling weights, in row order (Rule 4). In plain C:
+//
+//     for (i = 0; i < n; i++) sampling_weight[i] = rint(closest_dist_sq[i] * scale) * weights[i];  // or weights[i]
+//     for (i = total = 0; i < n; i++) prefix[i] = total += sampling_weight[i];                    // run_, prefix_sums
+//     for (t = 0; t < m; t++) {
+//         index = floor(draws[t] * total);
+//         for (i = 0; prefix[i] <= index; i++) continue;
+//         candidates[t] = x[i];                                                                   // find
+//         for (i = sums[t] = 0; i < n; i++) {
+//             distance = min(squared_distance(x[i], candidates[t]), closest_dist_sq[i]);
+//             sums[t] += rint(distance * scale) * weights[i] - sampling_weight[i];                // potentials
+//         }
+//     }
+//     chosen = argmin of sums[t] over t;
+//     for (i = 0; i < n; i++)                                                                     // accept_least
+//         closest_dist_sq[i] = min(closest_dist_sq[i], squared_distance(x[i], candidates[chosen]));
 //
 // Steps of k-means++ follow each other without the host: what it would decide by answers that it has to wait for (the
-// masses' scale, ranks, which candidate is kept; gpukmeans/seeding.py) is found here, by the same integers. Then `power`
-// is negative, and what the steps before left is in arrays of an element for each step.
+// scale, inverse-CDF indices, which candidate is kept; gpukmeans/seeding.py) is found here, by the same integers. Then
+// `scale` is negative, and what the steps before left is in arrays of an element for each step.
 //
-// Masses are summed over runs of RUN rows, a block each, and one block makes prefix sums of those: to pick a row is
-// then a search among the runs' sums and a scan of one run. A scan takes few barriers: threads add up neighboring
-// masses, lanes scan those by shuffles, and only the warps' sums go through shared memory.
+// Sampling weights are summed over runs of RUN rows, a block each, and one block makes prefix sums of those: to pick a
+// row is then a search among the runs' sums and a scan of one run. A scan takes few barriers: threads add up
+// neighboring sampling weights, lanes scan those by shuffles, and only the warps' sums go through shared memory.
+//
+// Tried (benchmarks/NOTES.md): steps decided by the host waited twice a center, 83 us of its time for each, where
+// launches alone take a third; all rows read for every four candidates, a thread a row, touched 32 lines for each load,
+// 1 to 2 ms a center for 10^6 rows of 128 features, where 0.4 to 0.5 are expected now. Leaving rows out by the triangle
+// inequality leaves a tenth to a half of a picture's or well-parted blobs' rows, and all of overlapping ones.
+//
+// Launch: blocks of 256 threads: potentials, accept_*, a row a thread, three and four to a multiprocessor; run_sums and
+// find a block a run and a candidate, of RUN threads if RUN is below 256; prefix_sums a single one. Options: X_KIND,
+// WEIGHT_KIND, RUN. By the functions of the same names in gpukmeans.engine.cuda.seeding_kernels.
+// A row, in a step: 8 bytes for closest_dist_sq and 4 to 12 for owner and weight, three times; if it is not left out,
+// the row once for every 16 candidates, 3 d operations of float64 for each, and 12 bytes written if it has a closer
+// center.
 
 #include "common.cuh"
 
@@ -15,33 +42,33 @@
 #define RUN 1024
 #endif
 
-// A row's mass: weight times `closest` at the scale `power`, or, for power 0, the weight alone.
-__device__ __forceinline__ int64 mass(double closest, W weight, double power, double unit) {
-    return power == 0.0 ? weight_mass(weight, unit) : weigh(rint(__dmul_rn(closest, power)), weight);
+// A row's sampling weight: weight times closest_dist_sq at that scale, or, for scale 0, the weight alone.
+__device__ __forceinline__ int64 sampling_weight(double closest_dist_sq, W weight, double scale, double weight_scale) {
+    return scale == 0.0 ? weight_mass(weight, weight_scale) : weigh(rint(__dmul_rn(closest_dist_sq, scale)), weight);
 }
 
-// `power`, or, if that is negative, exact.power_for the largest D left; any if none is. room: what is left of the sums'
-// bits when those of the total weight are taken off.
-__device__ __forceinline__ double power_of(double power, const uint64* largest, int room) {
-    if (power >= 0.0) return power;
+// `scale`, or, if that is negative, 2 to fixed_point.power_for the largest D left; any if none is. spare_bits: what is
+// left of the sums' bits when those of the total weight are taken off.
+__device__ __forceinline__ double scale_of(double scale, const uint64* largest, int spare_bits) {
+    if (scale >= 0.0) return scale;
     double left = __longlong_as_double((int64)*largest);
     if (left == 0.0) return 1.0;
     int exponent;
     double mantissa = frexp(left, &exponent);
-    return ldexp(1.0, min(1000, room - (exponent - (mantissa == 0.5))));
+    return ldexp(1.0, min(1000, spare_bits - (exponent - (mantissa == 0.5))));
 }
 
-// seeding.rank: floor(uniform * total) for 53 bits of a uniform draw.
-__device__ __forceinline__ int64 rank_of(double uniform, uint64 total) {
+// seeding.inverse_cdf_index: floor(uniform * total) for 53 bits of a uniform draw.
+__device__ __forceinline__ int64 inverse_cdf_index(double uniform, uint64 total) {
     uint64 steps = (uint64)__dmul_rn(uniform, 9007199254740992.0);
     return (int64)(__umul64hi(steps, total) << 11 | steps * total >> 53);
 }
 
-// The triangle inequality leaves rows out: where D(c, z) from a candidate to a row's closest center so far is four times
-// D(x, z), the candidate is not closer, since |x - c| >= |c - z| - |x - z| >= |x - z|. A computed D errs by (d + 2) 2^-53
-// of itself at most, or 2^-22 for d below 2^31. For the comparison of D(x, c) and D(x, z) that comes to 6 * 2^-22; that
-// the limit on D(x, z) is lower by 2^-20 counts twice there. What underflows does not count: candidates are drawn by
-// their mass, which is not zero, so that D(c, z) is 2^-1001 or more.
+// The triangle inequality leaves rows out: where D(c, z) from a candidate to a row's closest center so far is four
+// times D(x, z), the candidate is not closer, since |x - c| >= |c - z| - |x - z| >= |x - z|. A computed D errs by (d +
+// 2) 2^-53 of itself at most, or 2^-22 for d below 2^31. For the comparison of D(x, c) and D(x, z) that comes to 6 *
+// 2^-22; that the limit on D(x, z) is lower by 2^-20 counts twice there. What underflows does not count: candidates are
+// drawn by their sampling weight, not zero, so that D(c, z) is 2^-1001 or more.
 // (test_kernel_seeding.test_seeding_leaves_out_no_row_that_a_candidate_takes fails without the quarter, and
 // test_kernel_seeding.test_limits_of_seeding_bear_rounding without 2^-20.)
 __device__ __forceinline__ double limit_of(double between) { return between * 0.25 * (1 - 9.5367431640625e-07); }
@@ -86,19 +113,19 @@ __device__ __forceinline__ void measure(double (&distance)[count], const X* row,
     });
 }
 
-// sums: (m + 1,), how each candidate would change the sum of all masses, and that sum. candidates: (d, padded), columns,
-// padded being 4, 8 or a multiple of 16. limited: whether rows with an owner, the number of their closest center so far,
-// are left out by the least limit of that (owners so far,). Blocks of 256 threads, three to a multiprocessor.
+// sums: (m + 1,), how each candidate would change the sum of all sampling weights, and that sum. candidates: (d,
+// padded), columns, padded being 4, 8 or a multiple of 16. limited: whether rows with an owner, the number of their
+// closest center so far, are left out by the least limit of that (owners so far,).
 //
 // A warp gathers rows that are not left out until they occupy its lanes, which are a row and four candidates each.
-// Traffic: `closest`, owners and weights for every 16 candidates, and the rows that are not left out with theirs again.
 extern "C" __global__ void __launch_bounds__(256, 3)
 potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
-           const double* __restrict__ closest, const double* __restrict__ candidates, int m, int padded, int limited,
-           const int* __restrict__ owners, const unsigned long long* __restrict__ least, double power,
-           const unsigned long long* __restrict__ largest, int room, int step, unsigned long long* __restrict__ sums) {
+           const double* __restrict__ closest_dist_sq, const double* __restrict__ candidates, int m, int padded,
+           int limited, const int* __restrict__ owners, const unsigned long long* __restrict__ least, double scale,
+           const unsigned long long* __restrict__ largest, int spare_bits, int step,
+           unsigned long long* __restrict__ sums) {
     __shared__ int64 waiting[8][64];
-    power = power_of(power, largest + step, room);
+    scale = scale_of(scale, largest + step, spare_bits);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int64* rows = waiting[warp];
     int groups = min(padded, MOST) / AT_ONCE, places = 32 / groups, place = lane / groups;
@@ -112,8 +139,8 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
             int64 i = start + lane;
             bool doubt = i < n;
             if (doubt) {
-                double so_far = closest[i];
-                all += (uint64)mass(so_far, weight_of(weights, i), power, 0.0);
+                double so_far = closest_dist_sq[i];
+                all += (uint64)sampling_weight(so_far, weight_of(weights, i), scale, 0.0);
                 doubt = !limited || so_far > least_of(least[owners[i]]);
             }
             unsigned doubts = __ballot_sync(0xffffffffu, doubt);
@@ -129,12 +156,12 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
                 if (place >= count) continue;
                 double distance[AT_ONCE] = {};
                 measure(distance, x + theirs * d, columns, padded, d, wide);
-                double so_far = closest[theirs];
+                double so_far = closest_dist_sq[theirs];
                 W weight = weight_of(weights, theirs);
-                int64 now = mass(so_far, weight, power, 0.0);
+                int64 now = sampling_weight(so_far, weight, scale, 0.0);
 #pragma unroll
                 for (int e = 0; e < AT_ONCE; e++) {
-                    change[e] += (uint64)(mass(fmin(distance[e], so_far), weight, power, 0.0) - now);
+                    change[e] += (uint64)(sampling_weight(fmin(distance[e], so_far), weight, scale, 0.0) - now);
                 }
             }
         }
@@ -162,34 +189,34 @@ __device__ __forceinline__ uint64 larger(uint64 most, double distance) {
     return bits > most ? bits : most;
 }
 
-// closest: lowered to D to the candidate of that place, or set to it if that is the first center. largest: the bits of
-// the largest that remains, 0 before. The rest as potentials has it.
+// closest_dist_sq: lowered to D to the candidate of that place, or set to it if that is the first center. largest: the
+// bits of the largest that remains, 0 before. The rest as potentials has it.
 extern "C" __global__ void __launch_bounds__(256, 4)
 accept_center(const X* __restrict__ x, long long n, int d, const double* __restrict__ candidates, int place, int padded,
-              int first, double* __restrict__ closest, unsigned long long* __restrict__ largest) {
+              int first, double* __restrict__ closest_dist_sq, unsigned long long* __restrict__ largest) {
     uint64 most = 0;
     bool wide = is_wide(x, d);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        double so_far = first ? 0.0 : closest[i];
+        double so_far = first ? 0.0 : closest_dist_sq[i];
         double distance = measure_one(x + i * d, candidates + place, padded, d, wide);
-        if (first || distance < so_far) closest[i] = so_far = distance;
+        if (first || distance < so_far) closest_dist_sq[i] = so_far = distance;
         most = larger(most, so_far);
     }
     block_max(largest, most);
 }
 
 // The same of the first of m candidates that leave the least sums, as center number step + 1, unless the total of the
-// step is zero. owners: (n,), which of the centers closest is of. numbers: of the candidates' rows, and rows: of the
-// centers', to which that of this one is added, as its coordinates are to centers (steps, d). limits: (step + 1, padded),
-// for each candidate. largest: at step, and at step + 1, 0 before.
+// step is zero. owners: (n,), which of the centers is the closest. candidate_rows: which rows the candidates are, and
+// center_rows: the centers, to which that of this one is added, as its coordinates are to centers (steps, d). limits:
+// (step + 1, padded), for each candidate. largest: at step, and at step + 1, 0 before.
 extern "C" __global__ void __launch_bounds__(256, 4)
 accept_least(const X* __restrict__ x, long long n, int d, const double* __restrict__ candidates, int padded,
-             const unsigned long long* __restrict__ sums, int m, const unsigned long long* __restrict__ totals, int step,
-             const long long* __restrict__ numbers, const double* __restrict__ limits, double* __restrict__ closest,
-             int* __restrict__ owners, long long* __restrict__ rows, double* __restrict__ centers,
-             unsigned long long* __restrict__ largest) {
+             const unsigned long long* __restrict__ sums, int m, const unsigned long long* __restrict__ totals,
+             int step, const long long* __restrict__ candidate_rows, const double* __restrict__ limits,
+             double* __restrict__ closest_dist_sq, int* __restrict__ owners, long long* __restrict__ center_rows,
+             double* __restrict__ centers, unsigned long long* __restrict__ largest) {
     int thread = blockIdx.x * blockDim.x + threadIdx.x;
-    if (totals[step] == 0) {  // nor is that of the next, whose masses are the same
+    if (totals[step] == 0) {  // as is that of the next, whose sampling weights are the same
         if (thread == 0) largest[step + 1] = largest[step];
         return;
     }
@@ -198,15 +225,15 @@ accept_least(const X* __restrict__ x, long long n, int d, const double* __restri
     for (int j = thread; j < d; j += gridDim.x * blockDim.x) {
         centers[(int64)step * d + j] = candidates[(int64)j * padded + place];
     }
-    if (thread == 0) rows[step + 1] = numbers[place];
+    if (thread == 0) center_rows[step + 1] = candidate_rows[place];
     uint64 most = 0;
     bool wide = is_wide(x, d);
     for (int64 i = thread; i < n; i += (int64)gridDim.x * blockDim.x) {
-        double so_far = closest[i];
+        double so_far = closest_dist_sq[i];
         if (so_far > limits[(int64)owners[i] * padded + place]) {
             double distance = measure_one(x + i * d, candidates + place, padded, d, wide);
             if (distance < so_far) {
-                closest[i] = so_far = distance;
+                closest_dist_sq[i] = so_far = distance;
                 owners[i] = step + 1;
             }
         }
@@ -215,21 +242,22 @@ accept_least(const X* __restrict__ x, long long n, int d, const double* __restri
     block_max(largest + step + 1, most);
 }
 
-// closest: lowered to D to the row's own center, of those (m, d) that labels were given by. largest: as above.
+// closest_dist_sq: lowered to D to the row's own center, of those (m, d) that labels were given by. largest: as above.
 extern "C" __global__ void __launch_bounds__(256, 4)
 accept_all(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers,
-           const int* __restrict__ labels, double* __restrict__ closest, unsigned long long* __restrict__ largest) {
+           const int* __restrict__ labels, double* __restrict__ closest_dist_sq,
+           unsigned long long* __restrict__ largest) {
     uint64 most = 0;
     bool wide = is_wide(x, d);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         double distance = measure_one(x + i * d, centers + (int64)labels[i] * d, 1, d, wide);
-        most = larger(most, closest[i] = fmin(distance, closest[i]));
+        most = larger(most, closest_dist_sq[i] = fmin(distance, closest_dist_sq[i]));
     }
     block_max(largest, most);
 }
 
 #define SCAN (RUN < 256 ? RUN : 256)  // threads of a block that scans a run
-#define EACH (RUN / SCAN)             // neighboring masses of each
+#define EACH (RUN / SCAN)             // neighboring sampling weights of each
 
 // What the block's threads before this one have together; all: what all of them have. warps: one for each warp.
 __device__ __forceinline__ int64 before_in_block(int64 amount, int64 (&warps)[SCAN / 32], int64& all) {
@@ -247,16 +275,17 @@ __device__ __forceinline__ int64 before_in_block(int64 amount, int64 (&warps)[SC
     return before;
 }
 
-// runs: (ceil(n / RUN),), the sum of each run's masses. A block of SCAN threads to a run.
+// runs: (ceil(n / RUN),), the sum of each run's sampling weights. A block of SCAN threads to a run.
 extern "C" __global__ void __launch_bounds__(SCAN)
-run_sums(long long n, const W* __restrict__ weights, const double* __restrict__ closest, double power, double unit,
-         const unsigned long long* __restrict__ largest, int room, int step, unsigned long long* __restrict__ runs) {
+run_sums(long long n, const W* __restrict__ weights, const double* __restrict__ closest_dist_sq, double scale,
+         double weight_scale, const unsigned long long* __restrict__ largest, int spare_bits, int step,
+         unsigned long long* __restrict__ runs) {
     __shared__ int64 warps[SCAN / 32];
-    power = power_of(power, largest + step, room);
+    scale = scale_of(scale, largest + step, spare_bits);
     for (int64 run = blockIdx.x; run * RUN < n; run += gridDim.x) {
         int64 sum = 0, all;
         for (int64 i = run * RUN + threadIdx.x; i < n && i < (run + 1) * RUN; i += SCAN) {
-            sum += mass(power == 0.0 ? 0.0 : closest[i], weight_of(weights, i), power, unit);
+            sum += sampling_weight(scale == 0.0 ? 0.0 : closest_dist_sq[i], weight_of(weights, i), scale, weight_scale);
         }
         before_in_block(sum, warps, all);
         if (threadIdx.x == 0) runs[run] = (uint64)all;
@@ -264,11 +293,11 @@ run_sums(long long n, const W* __restrict__ weights, const double* __restrict__ 
 }
 
 // runs: (count,), from sums to inclusive prefix sums, in place. totals: at step, their total. draws: (steps, m), by
-// which ranks (m,) are found, -1 if the total is zero; m is 0 if the host will. clear: (clears,), set to zero for kernels
-// to come. One block of SCAN threads.
+// which indices (m,) are found, -1 if the total is zero; m is 0 if the host will. clear: (clears,), set to zero for
+// kernels to come. One block of SCAN threads.
 extern "C" __global__ void __launch_bounds__(SCAN)
 prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned long long* totals, int step,
-            const double* __restrict__ draws, int m, long long* __restrict__ ranks,
+            const double* __restrict__ draws, int m, long long* __restrict__ indices,
             unsigned long long* __restrict__ clear, int clears) {
     __shared__ int64 warps[SCAN / 32];
     int64 total = 0;
@@ -289,31 +318,33 @@ prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned lon
     }
     if (threadIdx.x == 0) totals[step] = (uint64)total;
     for (int i = threadIdx.x; i < m; i += SCAN) {
-        ranks[i] = total ? rank_of(draws[(int64)step * m + i], (uint64)total) : -1;
+        indices[i] = total ? inverse_cdf_index(draws[(int64)step * m + i], (uint64)total) : -1;
     }
     for (int i = threadIdx.x; i < clears; i += SCAN) clear[i] = 0;
 }
 
-// Of each of m ranks, below the total, the first row whose prefix sum exceeds it: its number, and its coordinates as a
-// column of candidates (d, padded); nothing of those below zero. rows: the numbers of those that own others so far.
-// limits: (owners, padded), and their least, 0 before; see potentials. Blocks of SCAN threads, as many to each rank as
-// share the owners.
+// Of each of m inverse-CDF indices, below the total, the first row whose prefix sum exceeds it: its number, and its
+// coordinates as a column of candidates (d, padded); nothing of those below zero. center_rows: the numbers of those
+// that own others so far. limits: (owners, padded), and their least, 0 before; see potentials. Blocks of SCAN threads,
+// as many to each candidate as share the owners.
 extern "C" __global__ void __launch_bounds__(SCAN)
-find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights, const double* __restrict__ closest,
-     double power, double unit, const unsigned long long* __restrict__ largest, int room, int step,
-     const unsigned long long* __restrict__ prefix, long long count, const long long* __restrict__ ranks, int m,
-     int padded, double* __restrict__ candidates, long long* __restrict__ numbers, const long long* __restrict__ rows,
-     int owners, double* __restrict__ limits, unsigned long long* __restrict__ least) {
+find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
+     const double* __restrict__ closest_dist_sq, double scale, double weight_scale,
+     const unsigned long long* __restrict__ largest, int spare_bits, int step,
+     const unsigned long long* __restrict__ prefix, long long count, const long long* __restrict__ indices, int m,
+     int padded, double* __restrict__ candidates, long long* __restrict__ candidate_rows,
+     const long long* __restrict__ center_rows, int owners, double* __restrict__ limits,
+     unsigned long long* __restrict__ least) {
     __shared__ int64 warps[SCAN / 32];
     __shared__ int64 found;
     int candidate = blockIdx.x % m, part = blockIdx.x / m;
-    int64 rank = ranks[candidate];
-    if (rank < 0) return;
-    power = power_of(power, largest + step, room);
-    int64 run = 0;  // how many runs end at or before the rank
+    int64 index = indices[candidate];
+    if (index < 0) return;
+    scale = scale_of(scale, largest + step, spare_bits);
+    int64 run = 0;  // how many runs end at or before the index
     for (int64 size = count; size > 0;) {
         int64 half = size / 2;
-        if ((int64)prefix[run + half] <= rank) {
+        if ((int64)prefix[run + half] <= index) {
             run += half + 1;
             size -= half + 1;
         } else {
@@ -324,25 +355,27 @@ find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         int64 i = first + e;
-        own[e] = i < n ? mass(power == 0.0 ? 0.0 : closest[i], weight_of(weights, i), power, unit) : 0;
+        own[e] = i < n ? sampling_weight(scale == 0.0 ? 0.0 : closest_dist_sq[i], weight_of(weights, i), scale,
+                                         weight_scale)
+                       : 0;
         sum += own[e];
     }
     int64 end = (run ? (int64)prefix[run - 1] : 0) + before_in_block(sum, warps, all);
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         end += own[e];
-        if (end > rank && end - own[e] <= rank) found = first + e;  // of one thread
+        if (end > index && end - own[e] <= index) found = first + e;  // of one thread
     }
     __syncthreads();
     const X* row = x + found * d;
     if (part == 0) {
         for (int j = threadIdx.x; j < d; j += SCAN) candidates[(int64)j * padded + candidate] = value(row[j]);
-        if (threadIdx.x == 0) numbers[candidate] = found;
+        if (threadIdx.x == 0) candidate_rows[candidate] = found;
     }
     bool wide = is_wide(x, d);
     for (int o = part * SCAN + threadIdx.x; o < owners; o += gridDim.x / m * SCAN) {
         double between = 0.0;
-        for_features(x + rows[o] * d, d, wide,
+        for_features(x + center_rows[o] * d, d, wide,
                      [&](X z, int j) { between = add_square(between, value(row[j]), value(z)); });
         double limit = limits[(int64)o * padded + candidate] = limit_of(between);
         atomicMax(&least[o], least_key(limit));

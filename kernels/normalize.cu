@@ -1,27 +1,37 @@
-// Rows brought to length one (exact.unit), for metric="cosine": a thread a row, in three passes over its values.
+// Rows brought to length one (exact.distance.normalize), for metric="cosine":
 //
-// The sum of squares is in the order of Rule 1, so a row is one thread's; the second and third pass find it in the
-// caches. Traffic: n * d values read once, 8 bytes of each written.
+//     for (i = 0; i < n; i++) {
+//         scale = the power of two that brings max(|x[i][j]|) into [1/2, 1);
+//         for (total = j = 0; j < d; j++) total += square(x[i][j] * scale);
+//         for (j = 0; j < d; j++) normalized[i][j] = x[i][j] * scale / sqrt(total);
+//     }
+//
+// The sum of squares is in the order of Rule 1, so a row is one thread's; the second and third pass over its values
+// find them in the caches.
+//
+// Launch: blocks of 256 threads, four to a multiprocessor; a row a thread. Options: X_KIND. By
+// gpukmeans.engine.cuda.kernels.normalize.
+// A row: read once, 8 bytes a value written; 5 d operations of float64 and a division for each value.
 
 #include "common.cuh"
 
 // The power of two that brings a magnitude into [1/2, 1), within 2**-1022 to 2**1022. Of b, the exponent that the
 // magnitude is stored with, 2**(1022 - b), which is stored with 2045 - b; subnormal numbers have b = 0.
-__device__ __forceinline__ double unit_scale(double magnitude) {
+__device__ __forceinline__ double scale_to_one(double magnitude) {
     int b = (int)(__double_as_longlong(magnitude) >> 52);
     return __longlong_as_double((int64)max(1, 2045 - b) << 52);
 }
 
-// unit: (n, d). A row that is zero stays zero (test_cosine.test_kernels_make_numpys_rows fails without that, or without
-// the limit of the power of two). One that is not finite becomes NaN: infinity by infinity, or NaN's own.
+// normalized: (n, d). A row that is zero stays zero (test_cosine.test_kernels_make_numpys_rows fails without that, or
+// without the limit of the power of two). One that is not finite becomes NaN: infinity by infinity, or NaN's own.
 extern "C" __global__ void __launch_bounds__(256, 4)
-normalize(const X* __restrict__ x, long long n, int d, double* __restrict__ unit) {
+normalize(const X* __restrict__ x, long long n, int d, double* __restrict__ normalized) {
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         const X* row = x + i * d;
-        double* made = unit + i * d;
+        double* made = normalized + i * d;
         double largest = 0.0;
         for (int j = 0; j < d; j++) largest = fmax(largest, fabs(value(row[j])));  // of NaN, the other one
-        double scale = unit_scale(largest), total = 0.0;
+        double scale = scale_to_one(largest), total = 0.0;
         for (int j = 0; j < d; j++) {
             double y = __dmul_rn(value(row[j]), scale);
             total = __dadd_rn(total, __dmul_rn(y, y));  // D to zero

@@ -1,17 +1,37 @@
-// Centers in the forms that kernels read, made on the device of the one form that crosses the bus, or of sums, where the
-// host will come to the same: float32 numbers in the frame (scores.cuh), their |z|^2, and columns for D. And what is
-// known of all of them: how far they have moved, for bounds, and what scores and distances may err by. The host would
-// take longer for that than the device takes for all else in an iteration.
+// Centers in the forms that kernels read, made on the device of the one form that crosses the bus, or of sums, where
+// the host will come to the same: float32 numbers in the frame (scores.cuh), their |z|^2, and columns for D. And what
+// is known of all of them: how far they have moved, for bounds, and what scores and distances may err by. In plain C:
 //
-// Traffic: 8 bytes a value read, 20 or 24 written, in the second-level cache.
+//     for (c = 0; c < k; c++) {
+//         for (squares[c] = moved[c] = j = 0; j < d; j++) {
+//             if (summed) centers[c][j] = sums[c][j] / (sums[c][d] / weight_scale) / steps[j] + middle[j];
+//             moved[c] += square(centers[c][j] - columns[j][c]);
+//             framed[c][j] = (centers[c][j] - offset[j]) * scale;
+//             squares[c] += square(framed[c][j]);
+//             columns[j][c] = centers[c][j];
+//         }
+//         moved[c] = sqrt(moved[c]) * scale;
+//     }
+//     for (c = 0; c < k; c++) {
+//         others = the largest moved[b] of all b but c;
+//         shift_sums[0][c] += moved[c] + others, shift_sums[1][c] += others;
+//     }
+//
+// Measured (benchmarks/NOTES.md): when the host made the forms, it took 45 us for an iteration of 64 colors instead of
+// 20, and 16 ms instead of 5 for 8,192 centers of 128 features, longer than the device for all else. Writing the table
+// of assign_low_dim here, where its values are in registers, saves a launch.
+//
+// Launch: blocks of 256 threads, for center_forms a warp to a center, four blocks to a multiprocessor; for movement a
+// single block. Options: X_KIND. By gpukmeans.engine.cuda.assignment_kernels.center_forms and .movement.
+// A value of a center: 8 bytes read, 20 or 24 written, in the second-level cache; nothing of rows.
 
 #include "scores.cuh"
 
 // centers: (k, d), given, or set to what Scales.centers makes of sums (k, d + 1) if `summed`, none of which is of an
-// empty cluster. middle, steps: (d,) the scales' offset and scale. inverse: 2**-exponent of weights. scale: the
-// frame's. framed: (k, d). squares: (padded,), NEVER from k on. table: if `tabled`, (1 + d, padded), as assign_low_dim reads
-// them. columns: (d, k), those of before until then. moved: (k,), how far from those, in the frame and from above. A warp
-// to a center, blocks of 256 threads.
+// empty cluster. middle, steps: (d,) the scales' offset and scale. inverse: 1 / weight_scale, 2**-exponent of weights.
+// offset, scale: the frame's. framed: (k, d). squares: (padded,), NEVER from k on. table: if `tabled`, (1 + d, padded),
+// as assign_low_dim reads them. columns: (d, k), those of before until then. moved: (k,), how far from those, in the
+// frame and from above.
 extern "C" __global__ void __launch_bounds__(256, 4)
 center_forms(const unsigned long long* __restrict__ sums, const double* __restrict__ middle,
              const double* __restrict__ steps, double inverse, int summed, double* __restrict__ centers, int k, int d,
@@ -21,7 +41,7 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
     int lane = threadIdx.x % 32;
     for (int center = (blockIdx.x * blockDim.x + threadIdx.x) / 32; center < padded;
          center += gridDim.x * blockDim.x / 32) {
-        double square = 0.0, way = 0.0, weight = 0.0;
+        double square = 0.0, shift = 0.0, weight = 0.0;
         if (summed && center < k) weight = __dmul_rn((double)(int64)sums[(int64)center * (d + 1) + d], inverse);
         for (int j = lane; j < d; j += 32) {
             if (center >= k) {
@@ -36,20 +56,20 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
             double value = centers[at], z = __dmul_rn(__dsub_rn(value, (double)offset[j]), scale);
             double step = __dsub_rn(value, columns[(int64)j * k + center]);
             square = __dadd_rn(square, __dmul_rn(z, z));
-            way = __dadd_rn(way, __dmul_rn(step, step));
+            shift = __dadd_rn(shift, __dmul_rn(step, step));
             framed[at] = (float)z;
             if (tabled) table[(int64)(1 + j) * padded + center] = -2.0f * (float)z;
             columns[(int64)j * k + center] = value;
         }
         for (int other = 16; other; other >>= 1) {
             square += __shfl_xor_sync(0xffffffffu, square, other);
-            way += __shfl_xor_sync(0xffffffffu, way, other);
+            shift += __shfl_xor_sync(0xffffffffu, shift, other);
         }
         if (lane == 0) {
             squares[center] = center < k ? (float)square : NEVER;
             if (tabled) table[center] = squares[center];
-            // 2^-30 is more than the roundings of up to 2^17 squares (bounds.moved).
-            if (center < k) moved[center] = sqrt(way) * scale * (1 + 9.3132257e-10);
+            // 2^-30 is more than the roundings of up to 2^17 squares (hamerly.moved).
+            if (center < k) moved[center] = sqrt(shift) * scale * (1 + 9.3132257e-10);
         }
     }
 }
@@ -67,14 +87,15 @@ __device__ __forceinline__ Two two_largest(const Two& a, const Two& b) {
 }
 
 // What k centers moved, added to what they moved before; if these are the first, or the sums came to be `longest`, they
-// begin anew. moved: (k,). squares: their |z|^2. way: (2, k), A + M and M in double, and drift: (4, k), the same from
-// above and from below, as hamerly.cu has them. margins: the factor of |y|^2 and the rest of the bound on scores
-// (exact.Frame.margin), the factor and the rest of the bound on distances (bounds.distance_bounds), of which the rests
-// depend on the farthest center. counts: (3,), of the assignment that follows. One block of 256 threads.
+// begin anew. moved: (k,). squares: their |z|^2. shift_sums: (2, k), A + M and M in double, and center_shift: (4, k),
+// the same from above and from below, as hamerly.cu has them. per_norm to absolute: launch_plans.ErrorFactors. margins:
+// the factor of |y|^2 and the rest of the bound on scores (Frame.margin), the factor and the rest of the bound on
+// distances (certificate.distance_error_factors), of which the rests depend on the farthest center. counts: (3,), of
+// the assignment that follows.
 extern "C" __global__ void __launch_bounds__(256)
 movement(const double* __restrict__ moved, const float* __restrict__ squares, int k, int first, double longest,
-         double per_norm, double per_center, double margin, double relative, double per_reach, double absolute,
-         double* __restrict__ way, float* __restrict__ drift, float* __restrict__ margins,
+         double per_norm, double per_center, double rest, double relative, double per_reach, double absolute,
+         double* __restrict__ shift_sums, float* __restrict__ center_shift, float* __restrict__ margins,
          unsigned long long* __restrict__ counts) {
     __shared__ Two tops[8];
     __shared__ float largest[8];
@@ -102,26 +123,26 @@ movement(const double* __restrict__ moved, const float* __restrict__ squares, in
     if (threadIdx.x < 3) counts[threadIdx.x] = 0;
     if (threadIdx.x == 0) {
         margins[0] = (float)per_norm;
-        margins[1] = (float)(per_center * square + margin);
+        margins[1] = (float)(per_center * square + rest);
         margins[2] = (float)relative;
         margins[3] = (float)(per_reach * sqrt((double)square) + absolute);
     }
     bool anew = first;
     for (int c = threadIdx.x; !first && c < k; c += blockDim.x) {
         double others = c == top.which ? fmax(top.second, 0.0) : top.first;
-        way[c] += moved[c] + others;
-        way[k + c] += others;
-        anew |= way[c] >= longest;
+        shift_sums[c] += moved[c] + others;
+        shift_sums[k + c] += others;
+        anew |= shift_sums[c] >= longest;
     }
     anew = __syncthreads_or(anew);
     for (int c = threadIdx.x; c < k; c += blockDim.x) {
-        if (anew) way[c] = way[k + c] = 0.0;
+        if (anew) shift_sums[c] = shift_sums[k + c] = 0.0;
         for (int e = 0; e < 2; e++) {
-            // Twice what rounding to float32 may take away or add (test_pruning.test_movement_adds_up_from_above fails
-            // without it). Begun anew, no row stands by what was: beyond any distance, but not what active has where
-            // there is no row (test_pruning.test_long_ways_are_begun_anew fails without that).
-            drift[2 * e * k + c] = anew ? NEVER / 4 : (float)(way[e * k + c] * (1 + 1.1920929e-07));
-            drift[(2 * e + 1) * k + c] = (float)(way[e * k + c] * (1 - 1.1920929e-07));
+            // Twice what rounding to float32 may take away or add (test_hamerly.test_movement_adds_up_from_above fails
+            // without it). Begun anew, no row stands by what was: beyond any distance, but not what hamerly has where
+            // there is no row (test_hamerly.test_long_shifts_are_begun_anew fails without that).
+            center_shift[2 * e * k + c] = anew ? NEVER / 4 : (float)(shift_sums[e * k + c] * (1 + 1.1920929e-07));
+            center_shift[(2 * e + 1) * k + c] = (float)(shift_sums[e * k + c] * (1 - 1.1920929e-07));
         }
     }
 }

@@ -1,11 +1,28 @@
 // The rest of the assignment step: uncertain labels are decided by D (Rule 1), labels are replaced, and only the rows
-// that changed cluster move their terms from one cluster's integer sums to the other's (Rule 3).
+// that changed cluster move their terms from one cluster's integer sums to the other's (Rule 3). In plain C:
+//
+//     for (i = 0; i < n; i++) {
+//         to = tentative[i] != UNCERTAIN ? tentative[i] : argmin of squared_distance(x[i], centers[c]) over c;
+//         from = labels[i];
+//         if (to == from) continue;
+//         labels[i] = to;
+//         for (j = 0; j <= d; j++) {
+//             term = j < d ? fixed_term(x[i][j], offset[j], scale[j], weights[i]) : weight_mass(weights[i]);
+//             sums[to][j] += term;
+//             if (from >= 0) sums[from][j] -= term;
+//         }
+//     }
 //
 // A thread takes one row, and the warp together those of its rows that D has to decide; of more than FEW features also
-// those that move, so that neighboring lanes read neighboring values and add to neighboring sums. Sums gather in a
-// block's shared memory where k * (d + 1) of them fit, so that global memory sees one addition a block and sum;
-// otherwise they go to global memory, whose 64-bit add needs no loop.
-// Traffic: 8 bytes a row read, 4 written; the row itself only if it is uncertain or changed.
+// those that move, so that neighboring lanes read neighboring values and add to neighboring sums (benchmarks/NOTES.md:
+// by count a quarter to an eighth of what a thread alone takes). Sums gather in a block's shared memory where all of
+// them fit, so that global memory sees one addition a block and sum; otherwise they go to global memory, whose 64-bit
+// add needs no loop.
+//
+// Launch: blocks of 256 threads, four to a multiprocessor; a row a thread; dynamic shared memory of 8 k (d + 1) bytes
+// where that is in 48 kB. Options: X_KIND, WEIGHT_KIND. By gpukmeans.engine.cuda.assignment_kernels.refine.
+// A row: 8 bytes read, 4 written; the row itself only if it is uncertain (then 3 k d operations of float64) or changed
+// (d + 1 terms, each added twice).
 
 #include "common.cuh"
 
@@ -37,15 +54,16 @@ __device__ __forceinline__ int decide(const X* x, const double* centers, int k, 
     return label;
 }
 
-// centers: (d, k). next: (n,) what assign proposed. labels: (n,), UNCERTAIN where a row has none yet. sums: (k, d + 1).
-// summing: 0 if only labels are wanted, 1 for sums in global memory, 2 through the dynamic shared memory. counts: rows that
-// changed label, rows that D decided, rows on the list. unit: see weight_mass. listed, list: as assign_low_dim has them;
-// counts[2] is then the list's length, and next is in its order.
+// centers: (d, k). tentative: (n,). labels: (n,), UNCERTAIN where a row has none yet. sums: (k, d + 1). summing: 0 if
+// only labels are wanted, 1 for sums in global memory, 2 through the dynamic shared memory. counts: rows that changed
+// label, rows that D decided, rows on the list. weight_scale: see weight_mass. listed, list: as assign_low_dim has
+// them; counts[2] is then the list's length, and tentative is in its order.
 extern "C" __global__ void __launch_bounds__(256, 4)
 refine(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, int k,
-       const W* __restrict__ weights, const double* __restrict__ offset, const double* __restrict__ scale, double unit,
-       int summing, const int* __restrict__ next, int* __restrict__ labels, unsigned long long* __restrict__ sums,
-       unsigned long long* __restrict__ counts, int listed, const int* __restrict__ list) {
+       const W* __restrict__ weights, const double* __restrict__ offset, const double* __restrict__ scale,
+       double weight_scale, int summing, const int* __restrict__ tentative, int* __restrict__ labels,
+       unsigned long long* __restrict__ sums, unsigned long long* __restrict__ counts, int listed,
+       const int* __restrict__ list) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
     unsigned* local = (unsigned*)dynamic_shared;
     int size = k * (d + 1);
@@ -58,7 +76,7 @@ refine(const X* __restrict__ x, long long n, int d, const double* __restrict__ c
         const X* row = x + i * d;
         W weight = weight_of(weights, i);
         for (int j = first; j <= d; j += step) {
-            int64 term = j < d ? fixed_term(row[j], offset[j], scale[j], weight) : weight_mass(weight, unit);
+            int64 term = j < d ? fixed_term(row[j], offset[j], scale[j], weight) : weight_mass(weight, weight_scale);
             if (summing == 2) {
                 add_shared(local + 2 * (to * (d + 1) + j), term);
                 if (from >= 0) add_shared(local + 2 * (from * (d + 1) + j), -term);
@@ -74,7 +92,7 @@ refine(const X* __restrict__ x, long long n, int d, const double* __restrict__ c
     int64 own = (int64)blockIdx.x * blockDim.x + threadIdx.x, lane = threadIdx.x % 32;
     for (int64 start = own - lane; start < n; start += (int64)gridDim.x * blockDim.x) {
         int64 place = start + lane, i = place < n ? (listed ? list[place] : place) : 0;
-        int after = place < n ? next[place] : 0;
+        int after = place < n ? tentative[place] : 0;
         bool uncertain = place < n && after == UNCERTAIN;
         for (unsigned left = __ballot_sync(0xffffffffu, uncertain); left; left &= left - 1) {
             int turn = __ffs(left) - 1;

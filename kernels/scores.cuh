@@ -1,11 +1,11 @@
 // What the kernels of the assignment step share: rows in the frame, the best center so far, what is certain, and what
 // is kept for the next time.
 //
-// A score is |z|^2 - 2 y.z, with y the row and z the center in the frame (exact.Frame, which also bounds its error):
-// y = float((x - offset) * scale). columns holds the centers, |z|^2 and -2 z, a column a center; where their number or
-// d are rounded up, centers that are nobody's have a |z|^2 of NEVER, and features that are nobody's are 0.
-// next[i] becomes the label where the gap to the runner-up is above the bound, and UNCERTAIN where not; refine.cu
-// decides those by D.
+// A score is |z|^2 - 2 y.z, with y the row and z the center in the frame (exact.certificate.Frame, which also bounds
+// its error): y = float((x - offset) * scale). columns holds the centers, |z|^2 and -2 z, a column a center; where
+// their number or d are rounded up, centers that are nobody's have a |z|^2 of NEVER, and features that are nobody's are
+// 0. tentative[i] becomes the label where the gap to the runner-up is above the bound, and UNCERTAIN where not;
+// refine.cu decides those by D.
 //
 // Only the rows of a list are looked at if there is one (hamerly.cu), and what their bounds are is written if anybody
 // will ask: the runner-up's score, less the error of both, is the distance that others have at least.
@@ -54,20 +54,20 @@ __device__ __forceinline__ int certain_label(const Nearest& found, float norm, c
 }
 
 // What hamerly.cu keeps of a row. Its label stands while D tells the two distances apart, which it does if they differ
-// by 2^-20 (bounds.py): hence a little less than the distance to others. An uncertain row has no bounds
-// (test_pruning.test_any_walk_of_the_centers fails if it has, and
-// test_pruning.test_what_is_kept_of_rows_bounds_their_distances_in_rationals without the margin in either distance).
+// by 2^-20 (engine/numpy/hamerly.py): hence a little less than the distance to others. An uncertain row has no bounds
+// (test_hamerly.test_any_walk_of_the_centers fails if it has, and
+// test_hamerly.test_what_is_kept_of_rows_bounds_their_distances_in_rationals without the margin in either distance).
 __device__ __forceinline__ void write_bounds(const Nearest& found, int label, float norm, const float* margins,
-                                             const float* drift, int k, float& room, float& reach) {
+                                             const float* center_shift, int k, float& slack, float& lower_bound) {
     if (label == UNCERTAIN) {
-        room = reach = -NEVER;
+        slack = lower_bound = -NEVER;
         return;
     }
     float margin = margin_of(norm, margins);
     float own = sqrtf(fmaxf(found.best + norm + margin, 0.0f)) * (1 + 4 * 5.9604645e-8f);
     float others = sqrtf(fmaxf(found.second + norm - margin, 0.0f)) * (1 - 4 * 5.9604645e-8f - 1.9073486e-6f);
-    reach = __fadd_rd(others, drift[3 * k + label]);
-    room = __fadd_rd(__fsub_rd(others, own), drift[k + label]);
+    lower_bound = __fadd_rd(others, center_shift[3 * k + label]);
+    slack = __fadd_rd(__fsub_rd(others, own), center_shift[k + label]);
 }
 
 // ---------------------------------------------------------------- many features, and centers by tiles

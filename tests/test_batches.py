@@ -17,6 +17,7 @@ from host_cuda.streams import Stream
 from gpukmeans import DeviceError, KMeans, lloyd
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda import transfer
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.seeding import kmeans_plusplus
@@ -141,7 +142,7 @@ def test_memory_may_run_out_in_the_middle_of_seeding(on, monkeypatch):
 
 def test_pinned_memory_may_run_out_anywhere(on, monkeypatch):
     """On the way down, too: an answer that is lost could not be asked for again, since labels have changed by then."""
-    monkeypatch.setattr(gpu, "PIECE", 128)  # less than the sums of five clusters
+    monkeypatch.setattr(transfer, "PIECE", 128)  # less than the sums of five clusters
     init = X[:5]
     expected = KMeans(5, init=init, tol=0, device="cpu").fit(X)
     assert expected.n_iter_ > 3
@@ -226,7 +227,7 @@ def test_too_little_for_a_single_row_is_said(on):
 def test_rows_that_come_in_pieces(on, monkeypatch, piece):
     views = [X, X[::2], np.asfortranarray(X), X[::-1, ::-1], X.astype(np.float16), X[:1]]
     expected = [fit(x, k=1 if len(x) == 1 else 5) for x in views]
-    monkeypatch.setattr(gpu, "PIECE", piece * 12)
+    monkeypatch.setattr(transfer, "PIECE", piece * 12)
     on(HostCuda(seed=1))
     assert [fit(x, k=1 if len(x) == 1 else 5) for x in views] == expected
 
@@ -243,9 +244,9 @@ def test_pinned_memory_is_given_back_once_nothing_copies_there(monkeypatch, erro
         device = gpu.Gpu(cp, ())
         array = device.put(X)
         with monkeypatch.context() as patched:
-            copies = iter([gpu._copy, interrupt] if crossing == "up" else [interrupt])
-            patched.setattr(gpu, "_copy", lambda target, source, copies=copies: next(copies)(target, source))
-            patched.setattr(gpu, "PIECE", 1024)
+            copies = iter([transfer._copy, interrupt] if crossing == "up" else [interrupt])
+            patched.setattr(transfer, "_copy", lambda target, source, copies=copies: next(copies)(target, source))
+            patched.setattr(transfer, "PIECE", 1024)
             with pytest.raises(error):
                 device.put(X) if crossing == "up" else device.get(array)
         assert cp.streams.record[-2][0] == crossing, "it was on its way"
@@ -255,7 +256,7 @@ def test_pinned_memory_is_given_back_once_nothing_copies_there(monkeypatch, erro
 def test_an_error_that_shows_when_pinned_memory_is_waited_for_is_a_device_error(monkeypatch):
     cp = HostCuda(seed=1)
     device = gpu.Gpu(cp, ())
-    monkeypatch.setattr(gpu, "PIECE", 1024)
+    monkeypatch.setattr(transfer, "PIECE", 1024)
     pieces = device.upload(device.empty(X.shape, X.dtype), X)
     next(pieces)
 

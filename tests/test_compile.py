@@ -18,7 +18,7 @@ from sass import disassembled, inner_loops
 # 30), Ada, Hopper, Blackwell (B200, then RTX 50).
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
-# Tensor cores serve where they are worth it alone (points/gpu.py): A100, H100 and H200, B200.
+# Tensor cores serve where they are worth it alone (engine/cuda/device.py): A100, H100 and H200, B200.
 ONLY = {"assign_tensor": (80, 90, 100)}
 
 # Instructions are counted for the GPU that NOTES.md computes its floors for. (For sm_120, waits of float64 arithmetic
@@ -42,7 +42,7 @@ class Loop:
 @dataclass(frozen=True)
 class Budget:
     """What one kernel may use. shared: static, in bytes, or shared(size); what is dynamic the launch decides
-    (points/cuda.py)."""
+    (engine/cuda/*kernels.py)."""
 
     registers: int
     loop: Loop
@@ -59,16 +59,16 @@ ONE_SQUARE = Loop("DADD", 7 / 2)
 
 
 def group_of_centers(d: int) -> float:
-    """assign_few, a group of 8 centers: a fused multiply-add a feature of every pair; of each row 7 + 5 comparisons;
-    d + 1 values of 8 centers in loads of 4; the loop's own 5, and one to spare."""
+    """assign_low_dim, a group of 8 centers: a fused multiply-add a feature of every pair; of each row 7 + 5
+    comparisons; d + 1 values of 8 centers in loads of 4; the loop's own 5, and one to spare."""
     rows = 4 if d <= 8 else 2
     return (8 * rows * d + 12 * rows + 2 * (d + 1) + 6) / (8 * rows * d)
 
 
 def measured_rows(d: int | None) -> float:
-    """active, a row that is measured: of each feature loads of it, its offset and center, a difference, a multiply-add,
-    and a conversion, which takes six for a float16; multiply-adds for the root and the bound. By a warp, addresses of
-    64 bits for each feature."""
+    """hamerly, a row that is measured: of each feature loads of it, its offset and center, a difference, a
+    multiply-add, and a conversion, which takes six for a float16; multiply-adds for the root and the bound. By a warp,
+    addresses of 64 bits for each feature."""
     return 19 if d is None else (13 * d + 107) / (d + 3)
 
 
@@ -88,7 +88,7 @@ def tensor_shared(parts: int) -> int:
 
 
 def eight_features(width: int) -> float:
-    """assign_many, eight features of a thread's pairs: for 128 centers 512 FFMA and 4 more for the norm. 32 loads of
+    """assign_tiled, eight features of a thread's pairs: for 128 centers 512 FFMA and 4 more for the norm. 32 loads of
     operands, 4 values of up to 19 instructions to unpack (of a float16), bring into the frame and store; 48 to load
     what comes next, row by row or four values at once, and the loop's own. Narrower tiles bring 8 values, each also
     with its load, and have fewer operands."""
@@ -98,7 +98,7 @@ def eight_features(width: int) -> float:
     return (8 * pairs + values + operands + 19 * values + 48 * values // 4) / (8 * pairs + values)
 
 
-def many_shared(width: int) -> int:
+def tiled_shared(width: int) -> int:
     """Two halves of two tiles of 8 features, 4 floats between rows; the norms; of 256 threads best, second and
     label; the number of rows."""
     rows = 128 if width == 128 else 256
@@ -106,20 +106,21 @@ def many_shared(width: int) -> int:
 
 
 def center_of_cells(d: int, more: int) -> float:
-    """cells, four centers: of each d FFMA, the score's comparison, two selects and the center's index, and `more`;
-    d + 1 values in loads of 4; the loop's own 5."""
+    """image_cells, four centers: of each d FFMA, the score's comparison, two selects and the center's index, and
+    `more`; d + 1 values in loads of 4; the loop's own 5."""
     return (4 * (d + 4 + more) + (d + 1) + 5) / (4 * d)
 
 
 def offset_pixels(d: int) -> float:
-    """image, a pixel: its place in the picture and in the pattern, three divisions of 12 and the loop's own; of each
-    channel two loads with their addresses, a sum, a minimum and a maximum, and a store."""
+    """image_pixels, a pixel: its place in the picture and in the pattern, three divisions of 12 and the loop's own; of
+    each channel two loads with their addresses, a sum, a minimum and a maximum, and a store."""
     return (3 * 12 + 6 + 9 * d) / d
 
 
 def added_points(d: int) -> float:
-    """cells, a point: of each feature a load, conversions between float64, float32 and integers, the frame's difference
-    and product, a place in the grid, a product and an addition of 64 bits; the weight, and the sums of all points."""
+    """image_cells, a point: of each feature a load, conversions between float64, float32 and integers, the frame's
+    difference and product, a place in the grid, a product and an addition of 64 bits; the weight, and the sums of all
+    points."""
     return (24 * d + 30) / (d + 1)
 
 
@@ -147,7 +148,7 @@ BUDGETS = {
     # A value: three loads and their addresses, the term, of which a weight that is no integer makes two, and a 64-bit
     # addition.
     "cluster_sums": Budget(FOUR_BLOCKS, Loop("DADD", 28)),
-    "sums_of of float16": Budget(FOUR_BLOCKS, Loop("DADD", 28 + 10)),
+    "cluster_sums of float16": Budget(FOUR_BLOCKS, Loop("DADD", 28 + 10)),
     # A square: a load, a conversion, which takes ten for a float16, two products, a sum; the loop's own, unrolled.
     "normalize": Budget(FOUR_BLOCKS, Loop("DADD", 1 + 10 + 3 + 2)),
     # Four features: of each its load, unless they are aligned, its conversion, the center's load and 3; and 12 for
@@ -213,7 +214,7 @@ BUDGETS = {
     # of each warp, one for each of 16 trials, and these trials.
     "seed_cells": Budget(FOUR_BLOCKS, Loop("LDG", 7), 8 * (32 + 32 * 16 + 16)),
     # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.
-    "assign_tiled": Budget(TWO_BLOCKS, Loop("FFMA", eight_features), many_shared),
+    "assign_tiled": Budget(TWO_BLOCKS, Loop("FFMA", eight_features), tiled_shared),
     # 64 sums, 16 words of rows and 4 of centers, 8 values for the next 16 features. To split a value: half a conversion
     # of two, a conversion back, a difference, half a conversion.
     "assign_tensor": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3)), tensor_shared(2)),
@@ -233,7 +234,7 @@ BUDGETS = {
     # division for the place, and the loop's own: 40. Four F2FP.
     "tensor_table": Budget(FOUR_BLOCKS, Loop("F2FP", (4 * 10 + 40) / 4)),
     # Twice the registers for the next values: one block, where need be.
-    "assign_many of float64": Budget(ONE_BLOCK, Loop("FFMA", eight_features), many_shared),
+    "assign_tiled of float64": Budget(ONE_BLOCK, Loop("FFMA", eight_features), tiled_shared),
 }
 
 KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
@@ -245,6 +246,8 @@ SIZES = {
     "image_cells": "D",
     "image_cells_seeding": "D",
 }
+
+KERNEL = r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\("
 
 SPECIALISATIONS = [
     *[("feature_range", x, 0, None) for x in KINDS],
@@ -314,6 +317,12 @@ def check_code(kernels: set[str], x: str, size: int | None, cubin: Path) -> None
                 assert each <= most, f"{where}: {each:.3f} instructions to a {budget.marker}, {loop}"
 
 
+def test_budgets_are_of_kernels_that_there_are() -> None:
+    """A budget by another name would be nobody's."""
+    sources = "".join(path.read_text() for path in Path(str(files("gpukmeans.kernels"))).glob("*.cu"))
+    assert {name.split(" of ")[0] for name in BUDGETS} == set(re.findall(KERNEL, sources))
+
+
 @pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=name_of)
 def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, int, int | None], tmp_path: Path) -> None:
     family, x, weights, size = specialisation
@@ -334,7 +343,7 @@ def check(family: str, options: list[str], tmp_path: Path, x: str, size: int | N
     """The family's kernels, for values of type x and that size, compile for all architectures within budget."""
     folder = Path(str(files("gpukmeans.kernels")))
     source = (folder / f"{family}.cu").read_text()
-    kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\(", source))
+    kernels = set(re.findall(KERNEL, source))
     for architecture in ONLY.get(family, ARCHITECTURES):
         report, cubin = compile_for(architecture, source, ["--std=c++17", f"-I{folder}", *options])
         assert "warning" not in report, report

@@ -9,7 +9,7 @@ from test_kernels import WEIGHTS, values
 
 from gpukmeans import lloyd
 from gpukmeans.engine.cuda import device as gpu
-from gpukmeans.engine.cuda import seeding as seeds
+from gpukmeans.engine.cuda import seeding_kernels
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
@@ -97,8 +97,9 @@ class Drawn:
 @pytest.mark.parametrize(("d", "sides", "scale"), [(1, 300, 1), (3, 9, 2.0**470), (18, 2, 1), (3, 9, 2.0**-498)])
 def test_seeding_leaves_out_no_row_that_a_candidate_takes(address, monkeypatch, d, sides, scale):
     """On a lattice, where rows lie just at the limits and a little beside them; also where masses are of few bits."""
-    monkeypatch.setattr(seeds, "RUN", 32)
-    monkeypatch.setattr(seeds, "OWNERS", 128)  # several blocks of 32 threads, each in several turns, find limits
+    monkeypatch.setattr(seeding_kernels, "RUN", 32)
+    # Several blocks of 32 threads, each in several turns, find limits.
+    monkeypatch.setattr(seeding_kernels, "OWNERS", 128)
     rng = np.random.default_rng(d)
     x = rng.integers(0, sides, (700, d)) + rng.integers(-1, 2, (700, d)) * 2.0 ** -rng.integers(22, 45, (700, d))
     x *= scale

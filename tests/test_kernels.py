@@ -21,9 +21,7 @@ from gpukmeans import DeviceError, KMeans, lloyd
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.out_of_core import Batches
 from gpukmeans.engine.cuda import device as gpu
-from gpukmeans.engine.cuda import launch_plans
-from gpukmeans.engine.cuda import points as cuda
-from gpukmeans.engine.cuda import seeding as seeds
+from gpukmeans.engine.cuda import kernels, launch_plans, seeding_kernels, transfer
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
@@ -102,7 +100,7 @@ def test_more_centers_than_fit_shared_memory_at_once(on, address):
 
 def test_centers_of_more_than_a_piece_are_numpys(on, address, monkeypatch):
     """Beside the movement that bounds need, which then crosses by itself."""
-    monkeypatch.setattr(gpu, "PIECE", 1024)
+    monkeypatch.setattr(transfer, "PIECE", 1024)
     same(on, address, values("float32", 200, 20), 30)
 
 
@@ -124,7 +122,7 @@ def test_extremes_behind_the_last_whole_word_are_seen_to_the_bit(address, dtype,
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_extents_are_numpys(address, dtype):
+def test_feature_ranges_are_numpys(address, dtype):
     """Words of 16 bytes whose values are of several rows, or of a part of one; what is left over; no words at all."""
     for n, d in [(400, 3), (333, 5), (90, 16), (77, 24), (3, 700), (1, 1), (2, 9)]:
         x = values(dtype, n + 1, d, seed=n)
@@ -188,7 +186,7 @@ def test_uncertain_points_are_decided(address):
     assert found[1][2]
 
 
-# ---------------------------------------------------------------- proposals: what is certain is right
+# ---------------------------------------------------------------- tentative labels: what is certain is right
 
 
 def labels_of(cp, x, centers):
@@ -288,9 +286,9 @@ def test_rows_may_begin_at_any_address(address, brute_labels, dtype, d):
 
 def test_many_runs_and_turns_of_the_grid_are_numpys(on, address, monkeypatch):
     monkeypatch.setattr(gpu, "RESIDENT", 1)
-    for module in (cuda, launch_plans):
+    for module in (kernels, launch_plans):
         monkeypatch.setattr(module, "SHARED", 256)
-    monkeypatch.setattr(seeds, "RUN", 32)
+    monkeypatch.setattr(seeding_kernels, "RUN", 32)
     same(on, address, values("float32", 5000, 2), 30, max_iter=3)
 
 
@@ -322,9 +320,9 @@ def test_no_race(on, race):
 def test_no_race_beyond_one_turn_of_the_grid(on, race, monkeypatch):
     """More rows than all blocks together take at once, more centers than a tile, more runs than a block scans."""
     monkeypatch.setattr(gpu, "RESIDENT", 1)
-    for module in (cuda, launch_plans):
+    for module in (kernels, launch_plans):
         monkeypatch.setattr(module, "SHARED", 256)
-    monkeypatch.setattr(seeds, "RUN", 32)
+    monkeypatch.setattr(seeding_kernels, "RUN", 32)
     same(on, race, values("float32", 2500, 2), 30, max_iter=2)
     same(on, race, values("float32", 300, 17), 140, max_iter=2)
     same(on, race, values("float32", 600, 2), 3, init="k-means||", max_iter=1)
@@ -405,7 +403,7 @@ def test_memory_that_runs_out_leaves_no_bounds(address, monkeypatch, brute_label
     assert there > 8
 
 
-def test_an_extent_waits_once(address, monkeypatch):
+def test_a_feature_range_waits_once(address, monkeypatch):
     crossings = []
     get = gpu.Gpu.get
     monkeypatch.setattr(gpu.Gpu, "get", lambda *args: crossings.append("get") or get(*args))

@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans as Theirs
 from gpukmeans import KMeans, lloyd
 from gpukmeans.engine import csr_rows, dispatch
 from gpukmeans.engine.csr_rows import SparseRows, rows_of
-from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda import transfer
 from gpukmeans.engine.numpy import rows
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
@@ -216,7 +216,7 @@ def test_on_a_device_rows_become_dense_a_piece_at_a_time(monkeypatch, batch):
         return points
 
     cp = HostCuda(seed=1)
-    monkeypatch.setattr(gpu, "PIECE", 10 * 6 * 8)
+    monkeypatch.setattr(transfer, "PIECE", 10 * 6 * 8)
     monkeypatch.setattr(dispatch, "make_points", make_points)
     assert answer(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(x)) == expected
     assert 0 < most <= 10

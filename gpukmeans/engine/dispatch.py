@@ -14,8 +14,8 @@ from scipy.sparse import issparse
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.combine.out_of_core import Batches
 from gpukmeans.engine.csr_rows import rows_of
-from gpukmeans.engine.cuda.device import Ahead
 from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.devices import gpus
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Points, Samples
@@ -44,7 +44,7 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
     """
     there = isinstance(samples.x, cp.ndarray) and part is None
     first, end = (0, samples.shape[0]) if part is None else (part.start, part.stop)
-    prefetch = Ahead(cp)
+    prefetch = Prefetch(cp)
 
     def make(rows: slice, ahead: bool) -> CudaPoints:
         rows = slice(first + rows.start, first + rows.stop)

@@ -1,8 +1,9 @@
-"""The kernels that compare rows with all centers, kernels/assign_*.cu: where each serves, and how it wants them."""
+"""The kernels that compare rows with all centers, kernels/assign_*.cu: where each serves, and how it is launched."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,20 +11,20 @@ from gpukmeans.engine.cuda.device import BLOCK, SHARED
 from gpukmeans.exact.certificate import Frame, distance_error_factors
 
 # Up to this many features a thread holds whole rows in registers.
-FEW_FEATURES = 16
+LOW_DIM_FEATURES = 16
 
-# As assign_few has it: centers of a group, and floats between groups in shared memory, which read other banks then.
+# As assign_low_dim has it: centers of a group, and floats between groups in shared memory, which read other banks then.
 GROUP, GROUP_PADDING = 8, 4
 
-# As assign_many has it: features that a block compares at a time, and how many centers, with how many rows. All centers
-# of a tile cost the same, whether or not they are anybody's, so few centers have narrower ones.
-DEPTH = 8
-TILES = {16: 256, 32: 256, 64: 256, 128: 128}
+# As assign_tiled has it: features that a block compares at a time, and how many centers, with how many rows. All
+# centers of a tile cost the same, whether or not they are anybody's, so few centers have narrower ones.
+TILED_DEPTH = 8
+TILED_ROWS = {16: 256, 32: 256, 64: 256, 128: 128}
 
 # The same of assign_tensor, of which there is but one tile.
-TENSOR_DEPTH, TENSOR_TILE = 16, 128
+TENSOR_DEPTH, TENSOR_CENTERS, TENSOR_ROWS = 16, 128, 128
 
-# Up to 32 centers, a tile of assign_many that is no wider costs no more than one of assign_tensor, three quarters of
+# Up to 32 centers, a tile of assign_tiled that is no wider costs no more than one of assign_tensor, three quarters of
 # which are nobody's (by count, benchmarks/NOTES.md). A part of a center beyond this would overflow float16, and a
 # larger scale float32 (test_tensor.test_centers_that_overflow_float16_are_compared_otherwise and
 # test_tensor.test_they_serve_where_their_bound_holds fail without them).
@@ -32,101 +33,135 @@ LARGEST_TENSOR_CENTER = 3.9
 LARGEST_TENSOR_EXPONENT = 112
 
 
+class ErrorFactors(NamedTuple):
+    """By how much may be off, in the frame, with Z the largest |z| of all centers:
+
+    two scores of row y together, by per_norm |y|^2 + per_center Z^2 + rest (Frame.margin_factors), and a distance
+    v in float32, which is at most relative v + per_reach Z + absolute (exact.certificate.distance_error_factors).
+    """
+
+    per_norm: np.float64
+    per_center: np.float64
+    rest: np.float64
+    relative: np.float64
+    per_reach: np.float64
+    absolute: np.float64
+
+    @classmethod
+    def of(cls, margin: tuple[float, float, float], d: int) -> ErrorFactors:
+        return cls(*map(np.float64, (*margin, *distance_error_factors(d))))
+
+
 @dataclass(frozen=True, kw_only=True)
-class Search:
-    """A launch of `kernel` with blocks of 256 threads, each for so many rows at a time.
+class CenterTable:
+    """What a kernel reads of the centers, in the layout that its file describes.
 
-    shape: numbers that follow n. scale: brings rows into the frame. numbers: what follows the tables. factors: of
-    the bounds on scores and on distances, Frame.margin_factors and bounds.distance_bounds. shared: bytes of dynamic
-    shared memory.
+    made_by: the kernel that writes it: center_forms, along with the other forms of centers, or the family's own.
+    centers, features: of the table, with those that are nobody's. tile: centers that a block compares at a time.
+    words: of 4 bytes, of this dtype. squares_apart: whether |z|^2 are read beside the table, or are in it.
+    """
 
-    What the kernel reads of the centers is made by its family's `maker`, which takes k and the numbers `made`, as so
-    many words of 4 bytes and this dtype, `step` to a thread; or, if there is none, by center_forms. padded: as many
-    |z|^2 are needed. apart: whether the kernel reads these, or else the maker.
+    made_by: str
+    centers: int
+    features: int
+    tile: int
+    words: int
+    dtype: type[np.generic]
+    squares_apart: bool
+
+    @property
+    def tiles(self) -> int:
+        return self.centers // self.tile
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchPlan:
+    """How one of the kernels compares rows with k centers.
+
+    kernel: its name, and its family's. options: the compiler's, which its table's maker shares. rows: that a block
+    of 256 threads takes at a time. shared: bytes of dynamic shared memory. scale: brings rows into the frame.
     """
 
     kernel: str
     options: tuple[str, ...]
     rows: int
-    shape: tuple[np.int32, ...]
+    shared: int
     scale: float
-    numbers: tuple[np.int32, ...]
-    factors: tuple[np.float64, ...]
-    shared: int = 0
-    maker: str = ""
-    made: tuple[np.int32, ...] = ()
-    words: int
-    dtype: type[np.generic] = np.float32
-    step: int = 1
-    padded: int
-    apart: bool = False
+    table: CenterTable
+    errors: ErrorFactors
 
 
-def few(frame: Frame, k: int) -> Search:
-    """For k centers and up to FEW_FEATURES."""
+def low_dim(frame: Frame, k: int) -> LaunchPlan:
+    """For k centers and up to LOW_DIM_FEATURES."""
     d = len(frame.offset)
     padded = k + -k % GROUP
-    size = 4 * ((d + 1) * GROUP + GROUP_PADDING)
-    tile = min(padded // GROUP, SHARED // size)
-    return Search(
+    group_bytes = 4 * ((d + 1) * GROUP + GROUP_PADDING)
+    groups = min(padded // GROUP, SHARED // group_bytes)
+    return LaunchPlan(
         kernel="assign_low_dim",
         options=(f"-DD_FEW={d}",),
         rows=BLOCK * (4 if d <= 8 else 2),  # as many as fit a thread's registers
-        shape=(),
+        shared=groups * group_bytes,
         scale=frame.scale,
-        numbers=(np.int32(padded), np.int32(tile)),
-        factors=_factors(frame.margin_factors(), d),
-        shared=tile * size,
-        words=(d + 1) * padded,
-        padded=padded,
+        table=CenterTable(
+            made_by="center_forms",
+            centers=padded,
+            features=d,
+            tile=groups * GROUP,
+            words=(d + 1) * padded,
+            dtype=np.float32,
+            squares_apart=False,
+        ),
+        errors=ErrorFactors.of(frame.margin_factors(), d),
     )
 
 
-def many(frame: Frame, k: int) -> Search:
+def tiled(frame: Frame, k: int) -> LaunchPlan:
     """For k centers and any number of features."""
     d = len(frame.offset)
-    width = next((width for width in TILES if k <= width), max(TILES))
-    tiles, depth = -(-k // width), d + -d % DEPTH
-    return Search(
+    width = next((width for width in TILED_ROWS if k <= width), max(TILED_ROWS))
+    padded, depth = k + -k % width, d + -d % TILED_DEPTH
+    return LaunchPlan(
         kernel="assign_tiled",
         options=(f"-DCENTERS={width}",),
-        rows=TILES[width],
-        shape=(np.int32(d), np.int32(depth)),
+        rows=TILED_ROWS[width],
+        shared=0,
         scale=frame.scale,
-        numbers=(np.int32(tiles),),
-        factors=_factors(frame.margin_factors(), d),
-        maker="tiled_table",
-        made=(np.int32(d), np.int32(depth), np.int32(tiles)),
-        words=tiles * (depth + 1) * width,
-        padded=tiles * width,
+        table=CenterTable(
+            made_by="tiled_table",
+            centers=padded,
+            features=depth,
+            tile=width,
+            words=padded * (depth + 1),
+            dtype=np.float32,
+            squares_apart=False,
+        ),
+        errors=ErrorFactors.of(frame.margin_factors(), d),
     )
 
 
-def tensor(frame: Frame, k: int, dtype: np.dtype) -> Search | None:
-    """As `many`, or None where the kernel or its bound does not serve. Coordinates of centers in the frame may be up to
-    LARGEST_TENSOR_CENTER. Rows of float16 are that in the frame too if its offset is zero, and take two products
+def tensor(frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan | None:
+    """As `tiled`, or None where the kernel or its bound does not serve. Coordinates of centers in the frame may be up
+    to LARGEST_TENSOR_CENTER. Rows of float16 are that in the frame too if its offset is zero, and take two products
     (test_tensor.test_float16_about_zero_takes_two_products fails if others do)."""
     if k < FEWEST_TENSOR_CENTERS or frame.exponent > LARGEST_TENSOR_EXPONENT:
         return None
     d = len(frame.offset)
-    tiles, depth = -(-k // TENSOR_TILE), d + -d % TENSOR_DEPTH
-    return Search(
+    padded, depth = k + -k % TENSOR_CENTERS, d + -d % TENSOR_DEPTH
+    return LaunchPlan(
         kernel="assign_tensor",
         options=("-DAT_ZERO=1",) if dtype == np.float16 and not frame.offset.any() else (),
-        rows=128,
-        shape=(np.int32(d), np.int32(depth)),
+        rows=TENSOR_ROWS,
+        shared=0,
         scale=frame.scale * 2.0**14,
-        numbers=(np.int32(tiles),),
-        factors=_factors(frame.tensor_margin_factors(), d),
-        maker="tensor_table",
-        made=(np.int32(d), np.int32(depth), np.int32(tiles)),
-        words=tiles * depth * TENSOR_TILE,
-        dtype=np.uint32,
-        step=4,
-        padded=tiles * TENSOR_TILE,
-        apart=True,
+        table=CenterTable(
+            made_by="tensor_table",
+            centers=padded,
+            features=depth,
+            tile=TENSOR_CENTERS,
+            words=padded * depth,
+            dtype=np.uint32,
+            squares_apart=True,
+        ),
+        errors=ErrorFactors.of(frame.tensor_margin_factors(), d),
     )
-
-
-def _factors(margin: tuple[float, float, float], d: int) -> tuple[np.float64, ...]:
-    return tuple(np.float64(factor) for factor in (*margin, *distance_error_factors(d)))

@@ -1,8 +1,8 @@
 """Points on a GPU: the rows stay in device memory, the kernels of `kernels/` do the work.
 
 Everything of size n lives on the device from the first call on; what crosses the bus in an iteration is of size k d.
-The kernels compute what exact.py defines; the tests run them on a CPU too, with an object of the same few methods in
-CuPy's place, which is why CuPy is an argument here.
+The kernels compute what gpukmeans/exact/ defines; the tests run them on a CPU too, with an object of the same few
+methods in CuPy's place, which is why CuPy is an argument here.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.cuda import seeding
-from gpukmeans.engine.cuda.device import BLOCK, SHARED, Ahead, Gpu
+from gpukmeans.engine.cuda import kernels
+from gpukmeans.engine.cuda.assign import BoundsMemory
+from gpukmeans.engine.cuda.device import Gpu
+from gpukmeans.engine.cuda.labels import Labels, Rows
 from gpukmeans.engine.cuda.seeding import Seeds
-from gpukmeans.engine.cuda.speculate import Bounds, Labels, Rows
+from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.protocol import Farthest, Known, Samples, Seeding, State
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
@@ -47,7 +49,7 @@ class CudaPoints:
         samples: Samples,
         *,
         keep_on_device: bool = False,
-        ahead: Ahead | None = None,
+        ahead: Prefetch | None = None,
         single_batch: bool = True,
     ) -> None:
         x, weights = samples.x, samples.weights
@@ -57,12 +59,12 @@ class CudaPoints:
         self.integral = self._dtype == np.uint8
         self.weights = samples.all_weights
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
-        weighed = (f"-DWEIGHT_KIND={kind}",)
+        weighed: tuple[str, ...] = (f"-DWEIGHT_KIND={kind}",)
         more = {
             "refine": weighed,
             "exact_distance": weighed,
             "cluster_sums": weighed,
-            "kmeans_plusplus": (*weighed, f"-DRUN={seeding.RUN}"),
+            "kmeans_plusplus": weighed,
         }
         options = (f"-DX_KIND={X_KINDS[self._dtype.name]}",)
         self._gpu = Gpu(cp, options, more, ahead.launched if ahead else None)
@@ -70,14 +72,15 @@ class CudaPoints:
         self._keep_on_device, self._ahead, self._single_batch = keep_on_device, ahead, single_batch
         with self._gpu, ahead or nullcontext():
             self._here: Any = self._gpu.put(x) if self._gpu.holds(x) and not self.metric.normalizes else None
-            self._w = self._gpu.nothing if weights is None else self._gpu.put(weights)
+            self._w = None if weights is None else self._gpu.put(weights)
             if ahead:
                 self._send()
         self._by: Labels | None = None  # by the centers last assigned to
         self._before = (0, 0)  # rows that assignments to other numbers of centers left to D, and compared with all
         self._seeds = Seeds(self._gpu, self._w, self.weights)
         self._spare: Any = None
-        self._offset = self._scale = self._gpu.nothing  # until `prepare`
+        self._offset: Any = None  # until `prepare`
+        self._scale: Any = None
         self._scales: Scales | None = None
         self._weight_scale = np.float64(2.0**self.weights.exponent)
 
@@ -97,19 +100,19 @@ class CudaPoints:
             yield slice(0, self.n)
             return
         here = self._gpu.empty((self.n, self.d), self._dtype)
-        for rows in self._units(here) if self.metric.normalizes else self._gpu.upload(here, self._given):
+        for rows in self._normalize(here) if self.metric.normalizes else self._gpu.upload(here, self._given):
             self._here = here
             yield rows
 
-    def _units(self, here: Any) -> Iterator[slice]:
-        """Make the unit rows here, a piece of the rows given after another; yields those made."""
+    def _normalize(self, here: Any) -> Iterator[slice]:
+        """Bring the rows given to length one, a piece after another; yields those that are here."""
         kind = X_KINDS[self._given.dtype.name]
         gpu = self._gpu.compiling((f"-DX_KIND={kind}",))
         step = max(1, UNITS // self.d)
         for a in range(0, self.n, step):
             rows = slice(a, min(a + step, self.n))
             given, made = gpu.put(self._given[rows]), here[rows]
-            gpu.launch("normalize", "normalize", len(made), given, np.int64(len(made)), np.int32(self.d), made)
+            kernels.normalize(gpu, x=given, normalized=made)
             yield rows
 
     @property
@@ -117,10 +120,6 @@ class CudaPoints:
         if self._here is None:
             self._send()
         return self._here
-
-    def _rows(self) -> tuple[Any, np.int64, np.int32]:
-        """The arguments that most kernels begin with."""
-        return self._x, np.int64(self.n), np.int32(self.d)
 
     # ------------------------------------------------------------ preparation
 
@@ -130,16 +129,8 @@ class CudaPoints:
         keys[: self.d] = ~np.uint64(0)
         device = self._gpu.put(keys)
         nan = device[2 * self.d :].view(np.int32)
-        size = 2 * self.d * 8
-        folded = size <= SHARED
-        shared = size if folded else 0
         for rows in self._arriving():
-            n = rows.stop - rows.start
-            blocks = max(-(-self.d // BLOCK), min(self._gpu.blocks, -(-n * self.d // BLOCK)))
-            part = (self._here[rows], np.int64(n), np.int32(self.d))
-            self._gpu.run(
-                "feature_range", "feature_range", blocks, BLOCK, *part, np.int32(folded), device, nan, shared=shared
-            )
+            kernels.feature_range(self._gpu, x=self._here[rows], keys=device[: 2 * self.d], nan=nan)
         keys = self._gpu.get(device)
         low, high = _doubles(keys[:-1].reshape(2, self.d))
         if keys[-1]:
@@ -151,7 +142,7 @@ class CudaPoints:
     def set_feature_range(self, low: Floats, high: Floats) -> None:
         self._frame = Frame.of(low, high)
         if self._frame is not None and self._dtype == np.float16:
-            self._frame = self._frame.at_zero(low, high)  # for tensor cores, see searches.tensor
+            self._frame = self._frame.at_zero(low, high)  # for tensor cores, see launch_plans.tensor
 
     def prepare(self, scales: Scales) -> None:
         self._scales = scales
@@ -187,23 +178,31 @@ class CudaPoints:
 
     def assign(self, centers: Floats) -> int:
         by = self._by if self._by is not None and self._by.k == len(centers) else self._label(len(centers))
-        return by.assign(self._weighed_rows(), self._memory_for_bounds(), centers)
+        return by.assign(self._rows(), self._memory_for_bounds(), centers)
 
-    def _weighed_rows(self) -> Rows:
-        return Rows(*self._rows(), self._w)
+    def _rows(self) -> Rows:
+        return Rows(self._x, self._w)
 
     def _label(self, k: int) -> Labels:
         """Forget all labels: k centers are to come."""
         by = Labels(
-            *(self._gpu, self.n, self.d, k, self._dtype, self._frame),
-            *(self._scales, self._offset, self._scale, self._weight_scale),
+            self._gpu,
+            n=self.n,
+            d=self.d,
+            k=k,
+            dtype=self._dtype,
+            frame=self._frame,
+            scales=self._scales,
+            offset=self._offset,
+            scale=self._scale,
+            weight_scale=float(self._weight_scale),
             summing=self._reused,
-            guessing=self._reused and self._single_batch and not self.metric.normalizes,
+            speculating=self._reused and self._single_batch and not self.metric.normalizes,
         )
         self._before, self._by = (self.uncertain, self.compared), by  # once nothing can fail any more
         return by
 
-    def _memory_for_bounds(self) -> Bounds:
+    def _memory_for_bounds(self) -> BoundsMemory:
         """That of seeding; none while seeding needs it (test_kernel_seeding.test_every_step_of_seeding_is_numpys fails
         without that), or where no later assignment would profit."""
         return self._scratch if self._reused and self._single_batch and self._seeds.closest_dist_sq is None else None
@@ -211,7 +210,7 @@ class CudaPoints:
     def _labelled(self) -> Labels:
         """The labels as they were last asked for."""
         assert self._by is not None, "no centers were assigned to"
-        self._by.catch_up(self._weighed_rows(), self._memory_for_bounds())
+        self._by.roll_back(self._rows(), self._memory_for_bounds())
         return self._by
 
     def _scratch(self) -> Any:
@@ -222,7 +221,7 @@ class CudaPoints:
 
     def sums(self) -> Ints:
         assert self._by is not None, "no centers were assigned to"
-        return self._by.sums(self._weighed_rows(), self._memory_for_bounds())
+        return self._by.sums(self._rows(), self._memory_for_bounds())
 
     def labels(self) -> Any:
         return self._labelled().there if self._keep_on_device else self.labels_on_host()
@@ -234,43 +233,40 @@ class CudaPoints:
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
         sums = self._gpu.zeros(2, np.uint64)
-        labels = self._labelled().there if len(centers) > 1 else self._gpu.nothing.view(np.int32)
-        self._gpu.launch(
-            *("exact_distance", "inertia", self.n, *self._rows(), self._gpu.put(centers), labels),
-            *(
-                np.int32(len(centers) > 1),
-                self._w,
-                np.float64(2.0**split.coarse_bits),
-                np.float64(2.0**split.fine_bits),
-            ),
-            sums,
+        kernels.inertia(
+            self._gpu,
+            x=self._x,
+            centers=self._gpu.put(centers),
+            labels=self._labelled().there if len(centers) > 1 else None,
+            weights=self._w,
+            coarse_scale=2.0**split.coarse_bits,
+            fine_scale=2.0**split.fine_bits,
+            sums=sums,
         )
         coarse, fine = self._gpu.get(sums).view(np.int64).tolist()
         return coarse, fine
 
     def farthest(self, centers: Floats, m: int) -> Farthest:
         by = self._labelled()
-        # test_pruning.test_bounds_end_where_their_memory_serves_others fails without it.
-        by.proposals.forget()
-        labels = by.there
+        # test_hamerly.test_bounds_end_where_their_memory_serves_others fails without it.
+        by.tentative.drop_bounds()
+        gpu, x, labels = self._gpu, self._x, by.there
         # Seeding may be under way, and need that memory itself.
-        distance = self._scratch() if self._seeds.closest_dist_sq is None else self._gpu.empty(self.n, np.float64)
-        device = self._gpu.put(centers)
-        self._gpu.launch("exact_distance", "own_distances", self.n, *self._rows(), device, labels, distance)
-        n = np.int64(self.n)
+        distance = self._scratch() if self._seeds.closest_dist_sq is None else gpu.empty(self.n, np.float64)
+        kernels.own_distances(gpu, x=x, centers=gpu.put(centers), labels=labels, distance=distance)
         locations = []
         for _ in range(m):
-            found = self._gpu.put(np.array([0, ~np.uint64(0)], np.uint64))
-            self._gpu.launch("exact_distance", "farthest", self.n, distance, n, found)
-            largest = float(self._gpu.get(found)[:1].view(np.float64)[0])
+            found = gpu.put(np.array([0, ~np.uint64(0)], np.uint64))
+            kernels.farthest(gpu, distance=distance, found=found)
+            largest = float(gpu.get(found)[:1].view(np.float64)[0])
             if largest == 0:
                 break
-            self._gpu.launch("exact_distance", "first_farthest", self.n, distance, n, found)
-            x, label = self._gpu.empty(self.d, np.float64), self._gpu.empty(1, np.int32)
-            self._gpu.launch(
-                "exact_distance", "take_farthest", self.n, *self._rows(), labels, found, distance, x, label
+            kernels.first_farthest(gpu, distance=distance, found=found)
+            location, label = gpu.empty(self.d, np.float64), gpu.empty(1, np.int32)
+            kernels.take_farthest(
+                gpu, x=x, labels=labels, found=found, distance=distance, location=location, location_label=label
             )
-            locations.append((largest, self._gpu.get(x), int(self._gpu.get(label)[0])))
+            locations.append((largest, gpu.get(location), int(gpu.get(label)[0])))
         return Farthest.of(locations, self.d)
 
     def cluster_ranges(
@@ -279,25 +275,33 @@ class CudaPoints:
         keys = np.zeros((2, len(clusters), self.d), np.uint64)
         keys[0] = ~np.uint64(0)
         device = self._gpu.put(keys)
-        self._on_clusters("cluster_ranges", clusters, without, np.int32(len(clusters)), device)
+        kernels.cluster_ranges(self._gpu, x=self._x, **self._asked(clusters, without), keys=device)
         keys = self._gpu.get(device)
         low, high = _doubles(keys)
         return np.where(keys[1] == 0, np.inf, low), np.where(keys[1] == 0, -np.inf, high)
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
         sums = self._gpu.zeros((len(clusters), self.d + 1), np.uint64)
-        own = [self._gpu.put(part) for part in (scales.offset, scales.scale, scales.shift, scales.exponent)]
-        self._on_clusters("cluster_sums", clusters, without, self._w, *own, sums)
+        put = self._gpu.put
+        kernels.cluster_sums(
+            self._gpu,
+            x=self._x,
+            **self._asked(clusters, without),
+            weights=self._w,
+            offset=put(scales.offset),
+            scale=put(scales.scale),
+            shift=put(scales.shift),
+            exponent=put(scales.exponent),
+            sums=sums,
+        )
         return self._gpu.get(sums).view(np.int64)
 
-    def _on_clusters(self, name: str, clusters: NDArray[np.int64], without: Floats, *arguments: Any) -> None:
+    def _asked(self, clusters: NDArray[np.int64], without: Floats) -> dict[str, Any]:
+        """The arguments that say which rows of which clusters are looked at."""
         by = self._labelled()
         place = np.full(by.k, -1, np.int32)
         place[clusters] = np.arange(len(clusters))
-        self._gpu.launch(
-            *("cluster_sums", name, self.n, *self._rows(), by.there, self._gpu.put(place)),
-            *(self._gpu.put(without), np.int32(len(without)), *arguments),
-        )
+        return {"labels": by.there, "place": self._gpu.put(place), "without": self._gpu.put(without)}
 
     def distances(self, centers: Floats) -> Any:
         k = len(centers)
@@ -308,10 +312,7 @@ class CudaPoints:
         for a in range(0, self.n, step):
             rows = min(step, self.n - a)
             x = self._x[a : a + rows]
-            self._gpu.launch(
-                *("exact_distance", "distances", rows * k, x, np.int64(rows), np.int32(self.d), device, np.int32(k)),
-                *(np.int32(self.metric.normalizes), table),
-            )
+            kernels.distances(self._gpu, x=x, centers=device, normalized=self.metric.normalizes, distances=table)
             if not self._keep_on_device:
                 result[a : a + rows] = self._gpu.get(table[:rows])
         return result
@@ -332,9 +333,9 @@ class CudaPoints:
 
     def _memory_for_seeding(self) -> Any:
         if self._seeds.closest_dist_sq is None and self._by is not None:
-            # Its bounds are in the same memory (test_pruning.test_bounds_end_where_their_memory_serves_others fails
+            # Its bounds are in the same memory (test_hamerly.test_bounds_end_where_their_memory_serves_others fails
             # without it).
-            self._by.proposals.forget()
+            self._by.tentative.drop_bounds()
         return self._scratch()
 
 
@@ -348,27 +349,27 @@ class CudaSeeding(Seeding):
         self._points.end_seeding()
 
     def total(self, exponent: int | None) -> int:
-        return self._seeds.total(np.int64(self._points.n), exponent)
+        return self._seeds.total(self._points.n, exponent)
 
     def find(self, indices: list[int]) -> Floats:
-        return self._seeds.find(*self._points._rows(), indices)
+        return self._seeds.find(self._points._x, indices)
 
     def propose(self, candidates: Floats) -> None:
         self._seeds.propose(candidates)
 
     def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
-        totals = self._seeds.potentials(*self._points._rows(), exponent)
+        totals = self._seeds.potentials(self._points._x, exponent)
         return totals, totals
 
     def accept(self, candidate: int) -> float:
-        return self._seeds.accept(*self._points._rows(), candidate, self._points._memory_for_seeding())
+        return self._seeds.accept(self._points._x, candidate, self._points._memory_for_seeding())
 
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        centers, _, largest = self._seeds.accept_drawn(*self._points._rows(), draws, farthest)
+        centers, _, largest = self._seeds.accept_drawn(self._points._x, draws, farthest)
         return centers, float(largest[-1])
 
     def accept_all(self, centers: Floats) -> float:
-        return self._seeds.accept_all(*self._points._rows(), centers, self._points._labelled().there)
+        return self._seeds.accept_all(self._points._x, centers, self._points._labelled().there)
 
 
 def _doubles(keys: NDArray[np.uint64]) -> Floats:

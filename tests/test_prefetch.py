@@ -1,4 +1,4 @@
-"""The rows of the next batch cross the bus while the device works on this one; see points/batches.py.
+"""The rows of the next batch cross the bus while the device works on this one; see engine/combine/out_of_core.py.
 
 Streams of the device that stands here do as little as CUDA lets them (host_cuda/streams.py): a copy that nobody waits
 for is not there, and its absence shows in the answer.
@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from gpukmeans import DeviceError, lloyd
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.csr_rows import SparseRows
-from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda import transfer
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Weights
@@ -100,7 +100,7 @@ def test_rows_cross_once_a_pass_and_only_for_passes_that_read_them():
     )
     assert 0 < sent(points.assign, CENTERS) < 4 * len(X)
     assert 0 < sent(points.assign, CENTERS + 1) - 4 * len(X) < 2000, "labels go along"
-    assert sent(points.total, None) < 200 - X.nbytes, "weights are all that is looked at"
+    assert sent(points.seeding().total, None) < 200 - X.nbytes, "weights are all that is looked at"
     assert 0 < sent(points.assign, CENTERS) - 4 * len(X) < 2000
 
 
@@ -120,9 +120,9 @@ def test_nothing_is_sent_that_nobody_will_read():
 # ---------------------------------------------------------------- the answer
 
 
-@pytest.mark.parametrize("kind", ["float32", "weights", "unit", "sparse", "unit sparse"])
+@pytest.mark.parametrize("kind", ["float32", "weights", "normalized", "sparse", "normalized sparse"])
 @pytest.mark.parametrize("piece", [1024, 2**22])
-def test_rows_sent_ahead_are_numpys(monkeypatch, kind, piece):
+def test_prefetched_rows_are_numpys(monkeypatch, kind, piece):
     """In pieces through pinned memory, and at once."""
     x, weights = X, None
     if "sparse" in kind:
@@ -130,11 +130,10 @@ def test_rows_sent_ahead_are_numpys(monkeypatch, kind, piece):
     if kind == "weights":
         weights = np.random.default_rng(1).random(len(X)) + 0.1
     summary, used = (None, None) if weights is None else Weights.of(weights)
-    unit = "unit" in kind
-    metric = COSINE if unit else EUCLIDEAN
-    centers = CENTERS / 100 if unit else CENTERS
+    metric = COSINE if "normalized" in kind else EUCLIDEAN
+    centers = CENTERS / 100 if metric.normalizes else CENTERS
     expected = steps(NumPyPoints(Samples(x, used, summary, metric=metric)), centers)
-    monkeypatch.setattr(gpu, "PIECE", piece)
+    monkeypatch.setattr(transfer, "PIECE", piece)
     for rows in (200, 350, 699):
         assert steps(batches(HostCuda(seed=1), rows, x, weights, metric=metric), centers) == expected
 
@@ -146,7 +145,7 @@ def test_a_wait_that_is_forgotten_shows(monkeypatch, forgotten):
     if forgotten == "arrival":
         monkeypatch.setattr(Stream, "wait_event", lambda stream, event: None)
     else:
-        monkeypatch.setattr(gpu, "PIECE", 1024)
+        monkeypatch.setattr(transfer, "PIECE", 1024)
         monkeypatch.setattr(Event, "synchronize", lambda event: None)
     try:
         found = steps(batches(HostCuda(seed=1), 300))

@@ -11,10 +11,10 @@ from host_cuda.runtime import CUDARuntimeError, HostCuda
 from host_cuda.streams import Event, Stream
 
 from gpukmeans import DeviceError, KMeans, lloyd
-from gpukmeans.engine.cuda import assign as proposals
+from gpukmeans.engine.cuda import assign, speculate, transfer
 from gpukmeans.engine.cuda import device as gpu
-from gpukmeans.engine.cuda import speculate
 from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.cuda.speculate import Speculation, State
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Inertia, Weights
@@ -46,17 +46,17 @@ def both(cp, x, weights=None, keep_on_device=False):
 @pytest.mark.parametrize(("d", "k"), [(2, 5), (3, 30), (20, 6), (20, 40)])
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_is_asked_next_is_answered(fast, seed, d, k, weighed):
-    """What fits ask, in any order: guesses come true, do not, and are overtaken."""
+    """What fits ask, in any order: predictions come true, do not, and are overtaken."""
     rng = np.random.default_rng(seed)
     x = blobs(150, d, 7, seed)
     weights = rng.integers(0, 2, len(x)) + 0.5 if weighed else None
     (numpy, scales), (found, _) = both(fast, x, weights, keep_on_device=weighed)
     centers = x[:k]
-    heeded = 0
+    committed = 0
     for step in range(120):
         asked = rng.choice(["means", "other", "sums", "inertia", "labels", "farthest", "seed", "all", "k"], p=_SHARES)
         said = []
-        guess = found._by and found._by._guess
+        in_flight = found._by is not None and found._by.speculation.state is State.IN_FLIGHT
         if asked == "other":
             centers = centers + rng.normal(0, 1, centers.shape)
         if asked == "k":
@@ -82,14 +82,14 @@ def test_whatever_is_asked_next_is_answered(fast, seed, d, k, weighed):
                 said.append(seeding.accept(0) if asked == "seed" else seeding.accept(0) + seeding.accept_all(centers))
                 seeding.end()
         assert not said or said[0] == said[1], (step, asked)
-        heeded += guess is not None and asked == "means" and found._by._unheeded == 0
-    assert heeded > 0
+        committed += in_flight and asked == "means" and found._by.speculation.mispredictions == 0
+    assert committed > 0
 
 
 _SHARES = [0.65, 0.05, 0.04, 0.04, 0.04, 0.04, 0.08, 0.04, 0.02]
 
 
-def test_a_guess_counts_for_the_very_bits_alone(fast):
+def test_a_prediction_counts_for_the_very_bits_alone(fast):
     """Of a center that is one bit off the mean, for which a row half way between two changes sides."""
     x = np.array([-4, -4, -4, 0, 3, 100, 101, 102, 120.0])[:, None]
     (numpy, scales), (found, _) = both(fast, x)
@@ -98,7 +98,7 @@ def test_a_guess_counts_for_the_very_bits_alone(fast):
         assert found.assign(centers) == numpy.assign(centers)
         centers, _ = lloyd.update(numpy, scales, centers)
     assert centers.ravel().tolist() == [-3, 3, 101, 120]
-    assert found._by._guess.wait()[-4:].view(np.float64).tolist() == centers.ravel().tolist()
+    assert found._by.speculation.answer()[-4:].view(np.float64).tolist() == centers.ravel().tolist()
     centers[0] = np.nextafter(-3, -4)
     assert found.assign(centers) == numpy.assign(centers) == 1
     assert found.labels().tolist() == numpy.labels().tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3]
@@ -106,15 +106,15 @@ def test_a_guess_counts_for_the_very_bits_alone(fast):
 
 @pytest.mark.parametrize(("dtype", "d"), [("uint8", 3), ("float32", 3), ("float64", 20)])
 def test_a_fit_sends_no_centers_and_waits_for_nothing_else(on, fast, monkeypatch, dtype, d):
-    """But for the first two assignments, for the last labels, which a guess may have changed before their clusters are
-    looked at once more, and for that by the centers as they are published."""
+    """But for the first two assignments, for the last labels, which speculation may have changed before their clusters
+    are looked at once more, and for that by the centers as they are published."""
     x = (blobs(700, d, 8, spread=6) * 5 + 100).clip(0, 255).astype(dtype)
     parameters = {"init": x[:8].astype(float), "tol": 0, "max_iter": 12, "device": "cpu"}
     expected = KMeans(8, **parameters).fit(x)
     assert expected.n_iter_ > 8
     on(fast)
     crossings = []
-    for owner, name in ((gpu.Gpu, "write"), (gpu.Answer, "wait")):
+    for owner, name in ((gpu.Gpu, "write"), (transfer.PendingAnswer, "wait")):
         crossing = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args, name=name, to=crossing: crossings.append(name) or to(*args))
     found = KMeans(8, **parameters).fit(x)
@@ -126,19 +126,19 @@ def test_a_fit_sends_no_centers_and_waits_for_nothing_else(on, fast, monkeypatch
     assert fast.launches["refine"] <= expected.n_iter_ + 5
 
 
-def test_whoever_looks_at_each_iteration_pays_for_two_guesses(on, fast):
+def test_whoever_looks_at_each_iteration_pays_for_two_mispredictions(on, fast):
     x = blobs(300, 3, 6)
     seen = []
     on(fast)
     model = KMeans(6, init=x[:6], tol=0, device="cpu", callback=lambda record: seen.append(record.inertia))
     model.fit(x)
     assert model.n_iter_ > 8
-    # Each guess in vain costs itself, and the labels of before once more.
+    # Each misprediction costs itself, and the labels of before once more.
     assert fast.launches["refine"] <= model.n_iter_ + 2 * 2 + 2
     assert seen[-1] == pytest.approx(model.inertia_, rel=1e-6)
 
 
-def test_nothing_is_guessed_of_empty_clusters_of_large_data_or_of_batches(on, fast, monkeypatch):
+def test_no_assignment_begins_early_for_empty_clusters_for_large_data_or_for_batches(on, fast, monkeypatch):
     x = blobs(300, 3, 4)
     init = np.concatenate([x[:3], np.full((2, 3), 1e3)])
     on(fast)
@@ -155,7 +155,7 @@ def test_nothing_is_guessed_of_empty_clusters_of_large_data_or_of_batches(on, fa
     assert fast.launches["refine"] == 2 * (model.n_iter_ + 1)
 
 
-def guessing(cp):
+def speculating(cp):
     x = blobs(200, 3, 6)
     points = CudaPoints(cp, Samples(x))
     scales = lloyd.prepare(points, *points.feature_range())
@@ -163,21 +163,21 @@ def guessing(cp):
     for _ in range(3):
         points.assign(centers)
         centers, _ = lloyd.update(points, scales, centers)
-    assert points._by._guess is not None
+    assert points._by.speculation.state is State.IN_FLIGHT
     return points, centers
 
 
 def test_pinned_memory_is_kept_while_an_answer_is_on_its_way(fast, monkeypatch):
-    points, _ = guessing(fast)
-    answers, waited = len(points._by._two), []
+    points, _ = speculating(fast)
+    answers, waited = len(points._by.speculation._buffers), []
     monkeypatch.setattr(Stream, "synchronize", lambda self: waited.append(self.number))
     del points
     gc.collect()
     assert waited == [0] * answers == [0, 0]
 
 
-def test_an_error_of_a_guess_names_its_kernels(fast, monkeypatch):
-    points, centers = guessing(fast)
+def test_an_error_of_a_speculative_assignment_names_its_kernels(fast, monkeypatch):
+    points, centers = speculating(fast)
 
     def fail(self):
         raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access")
@@ -190,7 +190,7 @@ def test_an_error_of_a_guess_names_its_kernels(fast, monkeypatch):
 
 @pytest.mark.parametrize(("name", "k", "fewest"), [("run", 8, 24), ("run", 30, 24), ("get", 8, 3)])
 def test_memory_may_run_out_at_any_launch_or_answer(fast, monkeypatch, name, k, fewest):
-    """Of what was asked for, it may be asked again; of a guess nobody is told. Neither loses a change of labels."""
+    """Of what was asked for, it may be asked again; of speculation nobody is told. Neither loses a change of labels."""
     method = getattr(gpu.Gpu, name)
     x = blobs(150, 3, 8)
     for at in count():
@@ -215,6 +215,42 @@ def test_memory_may_run_out_at_any_launch_or_answer(fast, monkeypatch, name, k, 
     assert at >= fewest
 
 
+def test_states_are_those_of_the_table(fast):
+    device = gpu.Gpu(fast, ())
+    speculation, answers = Speculation(device, 2, allowed=True), device.put(np.arange(2, dtype=np.uint64))
+
+    def speculate():
+        buffer = speculation.buffer()
+        speculation.begin()
+        assert speculation.state is State.STALE
+        speculation.send_for(buffer, answers, left_out=False)
+        assert speculation.state is State.IN_FLIGHT
+        return buffer
+
+    assert speculation.state is State.IDLE
+    assert speculation.answer() is None
+    speculation.begin()
+    speculation.commit()
+    assert speculation.state is State.IDLE
+    first = speculate()
+    assert speculation.answer().tolist() == [0, 1]
+    speculation.rolled_back()
+    assert (speculation.state, speculation.mispredictions) == (State.IDLE, 1)
+    assert speculate() is first, "what it received is of no use"
+    speculation.commit()
+    assert (speculation.state, speculation.mispredictions) == (State.IDLE, 0)
+    assert speculate() is not first, "what was committed lies there"
+    speculation.rolled_back()
+    speculate()
+    speculation.rolled_back()
+    assert not speculation.worthwhile
+    speculation.restart()
+    assert speculation.worthwhile
+    speculation.begin()  # and fails
+    speculation.rolled_back()
+    assert (speculation.state, speculation.mispredictions) == (State.IDLE, 0)
+
+
 def twice(method, *args):
     try:
         return method(*args)
@@ -223,7 +259,7 @@ def twice(method, *args):
 
 
 @pytest.mark.parametrize("what", ["Event", "alloc_pinned_memory"])
-def test_a_fit_without_memory_for_guesses(on, fast, monkeypatch, what):
+def test_a_fit_without_memory_for_speculation(on, fast, monkeypatch, what):
     x = blobs(300, 3, 8)
     parameters = {"init": x[:8], "tol": 0, "device": "cpu"}
     expected = KMeans(8, **parameters).fit(x)
@@ -250,7 +286,7 @@ def test_a_fit_without_memory_for_guesses(on, fast, monkeypatch, what):
 @pytest.mark.parametrize("build", ["address", "race"])
 @pytest.mark.parametrize(("d", "k"), [(3, 6), (20, 34)])
 def test_no_race_and_nothing_out_of_bounds(monkeypatch, build, d, k):
-    monkeypatch.setattr(proposals, "FEWEST_CENTERS", 1)
+    monkeypatch.setattr(assign, "FEWEST_CENTERS", 1)
     x = blobs(300, d, 6).astype(np.float32)
     (numpy, scales), (found, _) = both(HostCuda(build=build, seed=3), x)
     centers = x[:k].astype(np.float64)

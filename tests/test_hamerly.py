@@ -9,7 +9,7 @@ import pytest
 from host_cuda.runtime import HostCuda
 
 from gpukmeans import lloyd
-from gpukmeans.engine.cuda import assign as proposals
+from gpukmeans.engine.cuda import assign
 from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
@@ -20,7 +20,7 @@ from gpukmeans.engine.protocol import Samples
 @pytest.fixture(autouse=True)
 def always(monkeypatch):
     """Bounds however few centers there are."""
-    monkeypatch.setattr(proposals, "FEWEST_CENTERS", 1)
+    monkeypatch.setattr(assign, "FEWEST_CENTERS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_iterations(address, dtype, d, k):
 
 
 @pytest.mark.parametrize(("d", "clusters", "capability"), [(3, 6, "90"), (24, 40, "90"), (24, 40, "86")])
-def test_settled_rows_are_left_out(d, clusters, capability):
+def test_rows_that_stay_are_left_out(d, clusters, capability):
     address = HostCuda(build="fast", seed=1, capability=capability)
     x = blobs(900, d, clusters, spread=0.05)
     found, (expected, scales) = both(address, x)
@@ -136,8 +136,8 @@ def test_rows_just_past_the_middle_change_sides(address):
         agree(found, expected)
 
 
-def test_long_ways_are_begun_anew(address, monkeypatch):
-    monkeypatch.setattr(proposals, "LONGEST", np.float64(0.05))
+def test_long_shifts_are_begun_anew(address, monkeypatch):
+    monkeypatch.setattr(assign, "LONGEST_SHIFT", 0.05)
     x = blobs(300, 2, 5)
     found, (expected, scales) = both(address, x)
     centers = x[:5]
@@ -212,26 +212,26 @@ def test_what_is_kept_of_rows_bounds_their_distances_in_rationals(d, capability)
     points.assign(centers)
     labels, kept = points.labels(), points._spare.get().view(np.float32).reshape(2, -1)
     for i in np.flatnonzero(kept[0] > -1e37)[:25]:
-        room, reach = (Fraction(float(value)) for value in kept[:, i])
+        slack, lower_bound = (Fraction(float(value)) for value in kept[:, i])
         own, others = squares(i, centers)
-        assert 0 <= reach**2 <= others
-        assert (reach - room) ** 2 >= own
+        assert 0 <= lower_bound**2 <= others
+        assert (lower_bound - slack) ** 2 >= own
     points.assign(moved)
-    drift = points._by.proposals._drift.get().reshape(4, -1)
+    shift = points._by.tentative._center_shift.get().reshape(4, -1)
     now = points._spare.get().view(np.float32).reshape(2, -1)
     measured = np.flatnonzero((now[0] != kept[0]) & (now[1] == kept[1]))
     assert len(measured) > 10
     for i in measured[:50]:
-        room, reach = (Fraction(float(value)) for value in now[:, i])
-        _, down, others_up, _ = (Fraction(float(value)) for value in drift[:, labels[i]])
-        assert (reach - others_up - (room - down)) ** 2 >= squares(i, moved)[0]
+        slack, lower_bound = (Fraction(float(value)) for value in now[:, i])
+        _, down, others_up, _ = (Fraction(float(value)) for value in shift[:, labels[i]])
+        assert (lower_bound - others_up - (slack - down)) ** 2 >= squares(i, moved)[0]
 
 
 def test_of_more_rows_than_a_list_can_name_all_are_compared(address, monkeypatch):
     x = blobs(300, 2, 5)
     compared = []
     for most in (len(x), len(x) - 1):
-        monkeypatch.setattr(proposals, "MOST_LISTED", most)
+        monkeypatch.setattr(assign, "MOST_LISTED", most)
         points, _ = both(address, x)
         for _ in range(3):
             points.assign(x[:5])
@@ -247,14 +247,14 @@ def test_movement_adds_up_from_above(address, monkeypatch):
     new = np.array([[0.3, 0.4], [0.0, 0.1], [0.0, 0.0]])
     for centers in (old, new, old):
         points.assign(centers)
-    drift = points._by.proposals._drift.get().reshape(4, 3).astype(np.float64)
-    both_up, both_down, others_up, others_down = drift
+    shift = points._by.tentative._center_shift.get().reshape(4, 3).astype(np.float64)
+    both_up, both_down, others_up, others_down = shift
     for up, down, true in ((both_up, both_down, [1.2, 1.2, 1.0]), (others_up, others_down, [0.2, 1.0, 1.0])):
         assert (down < true).all()
         assert (up > true).all()
         np.testing.assert_allclose(up, down, rtol=1e-6)
-    monkeypatch.setattr(proposals, "LONGEST", np.float64(1.7))
+    monkeypatch.setattr(assign, "LONGEST_SHIFT", 1.7)
     points.assign(new)
-    drift = points._by.proposals._drift.get().reshape(4, 3)
-    assert (drift[::2] > 1e37).all(), "too far for any row to be left out"
-    assert not drift[1::2].any()
+    shift = points._by.tentative._center_shift.get().reshape(4, 3)
+    assert (shift[::2] > 1e37).all(), "too far for any row to be left out"
+    assert not shift[1::2].any()

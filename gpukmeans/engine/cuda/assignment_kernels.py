@@ -1,0 +1,275 @@
+"""One function a kernel, see kernels.py: those of the assignment step.
+
+k centers are compared with in a frame (exact.certificate.Frame): z = (center - offset) * scale, as y of a row. Each
+kernel that does so reads the centers from a table of its own; which, a LaunchPlan says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
+from gpukmeans.engine.cuda.kernels import of_rows
+from gpukmeans.engine.cuda.launch_plans import GROUP, LOW_DIM_FEATURES, ErrorFactors, LaunchPlan
+
+# Neighboring rows of a thread of hamerly.
+HAMERLY_ROWS = 4
+
+
+class DeviceSums(NamedTuple):
+    """The clusters' sums, and what makes means of them (exact.Scales): sums (k, d + 1) uint64, weight last; offset,
+    scale (d,) float64; weight_scale, 2 to the exponent of weights."""
+
+    sums: Any
+    offset: Any
+    scale: Any
+    weight_scale: float
+
+
+class RowList(NamedTuple):
+    """Some of n rows: rows (n,) int32, of which as many count as length (1,) uint64 says."""
+
+    rows: Any
+    length: Any
+
+
+class RowBounds(NamedTuple):
+    """By which rows keep their label, see hamerly.cu: slack, lower_bound (n,) float32 of rows; center_shift (4, k)
+    float32, by how much centers have moved."""
+
+    slack: Any
+    lower_bound: Any
+    center_shift: Any
+
+
+class Framed(NamedTuple):
+    """Rows, to be brought into the frame: x (n, d), see kernels.py, and the frame's offset, (d,) with zeros up to a
+    multiple of 16, float64 if x is, else float32."""
+
+    x: Any
+    offset: Any
+
+    def scale(self, scale: float) -> np.floating[Any]:
+        return self.offset.dtype.type(scale)
+
+
+# ---------------------------------------------------------------- the centers
+
+
+def center_forms(
+    gpu: Gpu,
+    *,
+    means_of: DeviceSums | None,
+    offset: Any,
+    scale: float,
+    centers: Any,
+    columns: Any,
+    framed: Any,
+    squares: Any,
+    table: Any,
+    moved: Any,
+) -> None:
+    """The centers in the forms that other kernels read.
+
+    centers: (k, d) float64, or what becomes the means of `means_of`. offset, scale: the frame's, as Framed has them.
+    columns: (d, k) float64, the centers of before, which become these. framed: (k, d) float32, becomes z. squares:
+    (padded,) float32, become |z|^2. table: what assign_low_dim reads, or None. moved: (k,) float64, becomes how far
+    each center went, in the frame and from above.
+    """
+    (k, d), padded = centers.shape, len(squares)
+    sums, middle, steps, weight_scale = means_of or DeviceSums(None, None, None, 1.0)
+    gpu.launch(
+        *("prepare_centers", "center_forms", 32 * padded),  # a warp a center
+        *(gpu.given(sums, np.uint64), gpu.given(middle, np.float64), gpu.given(steps, np.float64)),
+        *(np.float64(1 / weight_scale), np.int32(means_of is not None), centers, np.int32(k), np.int32(d), offset),
+        *(np.float64(scale), np.int32(padded), framed, squares, gpu.given(table, np.float32)),
+        *(np.int32(table is not None), columns, moved),
+    )
+
+
+def movement(
+    gpu: Gpu,
+    *,
+    moved: Any,
+    squares: Any,
+    first: bool,
+    longest: float,
+    errors: ErrorFactors,
+    shift_sums: Any,
+    center_shift: Any,
+    margins: Any,
+    counts: Any,
+) -> None:
+    """How far centers have moved in all, and what scores and distances may err by.
+
+    moved, squares: what center_forms wrote. shift_sums: (2, k) float64, to which that is added, or which begin anew, if
+    these are the first or once one is `longest`. center_shift: see RowBounds, margins: (4,) float32, become what these
+    and `errors` say. counts: (3,) uint64, become zero.
+    """
+    gpu.run(
+        *("prepare_centers", "movement", 1, BLOCK, moved, squares, np.int32(len(moved)), np.int32(first)),
+        *(np.float64(longest), *errors, shift_sums, center_shift, margins, counts),
+    )
+
+
+def tiled_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, table: Any) -> None:
+    """table: (plan.table.words,) float32, becomes what assign_tiled reads; a thread a word."""
+    gpu.launch(
+        *("assign_tiled", "tiled_table", plan.table.words, framed, squares, *_table_shape(plan, framed), table),
+        options=plan.options,
+    )
+
+
+def tensor_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, table: Any) -> None:
+    """table: (plan.table.words,) uint32, becomes what assign_tensor reads; a thread 16 bytes. squares: not read."""
+    gpu.launch(
+        *("assign_tensor", "tensor_table", plan.table.words // 4, framed, *_table_shape(plan, framed), table),
+        options=plan.options,
+    )
+
+
+def _table_shape(plan: LaunchPlan, framed: Any) -> tuple[np.int32, ...]:
+    """The arguments k, d, depth and tiles."""
+    k, d = framed.shape
+    return np.int32(k), np.int32(d), np.int32(plan.table.features), np.int32(plan.table.tiles)
+
+
+# ---------------------------------------------------------------- rows and centers
+
+
+def hamerly(
+    gpu: Gpu,
+    *,
+    rows: Framed,
+    scale: float,
+    framed: Any,
+    labels: Any,
+    bounds: RowBounds,
+    margins: Any,
+    listed: RowList,
+) -> None:
+    """listed: becomes the rows whose label may have changed; its length is 0 before. bounds: of rows that are measured
+    they follow.
+
+    scale: the frame's. framed: (k, d) float32, margins: (4,) float32, as the kernels above write them. labels: (n,)
+    int32.
+    """
+    n, d = rows.x.shape
+    gpu.run(
+        *("hamerly", "hamerly", min(gpu.blocks, -(-n // (BLOCK * HAMERLY_ROWS))), BLOCK, *of_rows(rows.x)),
+        *(rows.offset, rows.scale(scale), framed, labels, *bounds, np.int32(len(framed)), margins, *listed),
+        options=(f"-DD_FEW={d}",) if d <= LOW_DIM_FEATURES else (),
+    )
+
+
+class Comparison(NamedTuple):
+    """What the kernels that compare rows with all centers are given, whichever of them does.
+
+    plan: which does. table, squares: what its table's maker and center_forms wrote. margins: (4,) float32, see
+    movement. tentative: (n,) int32, becomes labels, UNCERTAIN where scores leave them to D. listed: the rows to
+    compare, in whose order tentative is then, or None for all. bounds: become those of these rows, unless None.
+    """
+
+    plan: LaunchPlan
+    rows: Framed
+    table: Any
+    squares: Any
+    margins: Any
+    tentative: Any
+    listed: RowList | None
+    bounds: RowBounds | None
+
+    def blocks(self, gpu: Gpu) -> int:
+        return min(gpu.blocks, -(-len(self.rows.x) // self.plan.rows))
+
+    @property
+    def frame(self) -> tuple[Any, np.floating[Any]]:
+        return self.rows.offset, self.rows.scale(self.plan.scale)
+
+    def outcome(self, gpu: Gpu) -> tuple[Any, ...]:
+        """The arguments from margins to lower_bound, in the order of all these kernels."""
+        listed = self.listed or RowList(gpu.given(None, np.int32), gpu.given(None, np.uint64))
+        slack, lower_bound, shift = self.bounds or RowBounds(*[gpu.given(None, np.float32)] * 3)
+        k = np.int32(0 if self.bounds is None else shift.shape[1])
+        of_list = np.int32(self.listed is not None), *listed
+        return self.margins, self.tentative, *of_list, np.int32(self.bounds is not None), shift, k, slack, lower_bound
+
+
+def assign_low_dim(gpu: Gpu, compared: Comparison) -> None:
+    """Of up to 16 features: tentative labels by float32 scores; a thread four rows, or two."""
+    x, plan = compared.rows.x, compared.plan
+    groups = plan.table.tile // GROUP
+    gpu.run(
+        *("assign_low_dim", "assign_low_dim", compared.blocks(gpu), BLOCK, x, np.int64(len(x)), *compared.frame),
+        *(compared.table, np.int32(plan.table.centers), np.int32(groups), *compared.outcome(gpu)),
+        options=plan.options,
+        shared=plan.shared,
+    )
+
+
+def assign_tiled(gpu: Gpu, compared: Comparison) -> None:
+    """Of any number of features: tentative labels by float32 scores; a block a tile of rows."""
+    plan = compared.plan
+    gpu.run(
+        *("assign_tiled", "assign_tiled", compared.blocks(gpu), BLOCK, *of_rows(compared.rows.x)),
+        *(np.int32(plan.table.features), *compared.frame, compared.table, np.int32(plan.table.tiles)),
+        *compared.outcome(gpu),
+        options=plan.options,
+    )
+
+
+def assign_tensor(gpu: Gpu, compared: Comparison) -> None:
+    """Of any number of features: tentative labels by scores that tensor cores make; a block 128 rows."""
+    plan = compared.plan
+    gpu.run(
+        *("assign_tensor", "assign_tensor", compared.blocks(gpu), BLOCK, *of_rows(compared.rows.x)),
+        *(np.int32(plan.table.features), *compared.frame, compared.table, compared.squares),
+        *(np.int32(plan.table.tiles), *compared.outcome(gpu)),
+        options=plan.options,
+    )
+
+
+# By the names that launch plans have.
+TABLES: dict[str, Callable[..., None]] = {"tiled_table": tiled_table, "tensor_table": tensor_table}
+ASSIGN: dict[str, Callable[[Gpu, Comparison], None]] = {
+    "assign_low_dim": assign_low_dim,
+    "assign_tiled": assign_tiled,
+    "assign_tensor": assign_tensor,
+}
+
+
+# ---------------------------------------------------------------- labels and sums
+
+
+def refine(
+    gpu: Gpu,
+    *,
+    x: Any,
+    columns: Any,
+    weights: Any,
+    tentative: Any,
+    labels: Any,
+    sums: DeviceSums | None,
+    counts: Any,
+    listed: RowList | None,
+) -> None:
+    """labels: (n,) int32, -1 before the first, become the tentative ones, and where those are UNCERTAIN the ones by D.
+
+    columns: (d, k) float64, the centers. sums: of the clusters, follow; None: they are not wanted. counts: (3,) uint64,
+    gets how many labels changed, and how many D decided. tentative, listed: as Comparison has them, the list's length
+    being the third of counts.
+    """
+    d, k = columns.shape
+    size = 8 * k * (d + 1)
+    in_shared = sums is not None and size <= SHARED
+    amounts, offset, scale, weight_scale = sums or DeviceSums(None, None, None, 1.0)
+    gpu.launch(
+        *("refine", "refine", len(x), *of_rows(x), columns, np.int32(k), gpu.given(weights, np.float64)),
+        *(gpu.given(offset, np.float64), gpu.given(scale, np.float64), np.float64(weight_scale)),
+        *(np.int32(0 if sums is None else 2 if in_shared else 1), tentative, labels, gpu.given(amounts, np.uint64)),
+        *(counts, np.int32(listed is not None), gpu.given(listed and listed.rows, np.int32)),
+        shared=size if in_shared else 0,
+    )

@@ -1,0 +1,44 @@
+"""CUDA's errors in words for the user. What a kernel does wrong shows at some later call, so all of them are named."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, NoReturn
+
+from gpukmeans.errors import DeviceError
+
+
+class CudaErrors:
+    """A context in which CUDA's errors become DeviceError and MemoryError.
+
+    cp: CuPy, or what stands in its place. launched: a list that several of these share, so that the errors of any name
+    the kernels of all.
+    """
+
+    def __init__(self, cp: Any, launched: list[str] | None = None) -> None:
+        self.cp = cp
+        self.number = int(cp.cuda.Device().id)
+        # Kernels launched since the device last answered.
+        self.launched = [] if launched is None else launched
+        self._errors = (
+            cp.cuda.runtime.CUDARuntimeError,
+            cp.cuda.driver.CUDADriverError,
+            cp.cuda.compiler.CompileException,
+        )
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, self._errors):
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        if "MemoryAllocation" in str(error) or "OUT_OF_MEMORY" in str(error):
+            raise MemoryError(str(error)) from error
+        launched = ", ".join(dict.fromkeys(self.launched)) or "none"
+        raise DeviceError(
+            f"CUDA failed on device 'cuda:{self.number}'; kernels launched since it last answered: {launched}. "
+            f"It says: {error}\nNothing was changed by what was asked for. A process in which a kernel failed may "
+            "have to be started anew; device='cpu' gives the same answer."
+        ) from error

@@ -1,0 +1,139 @@
+"""One function a kernel, which derives the launch from what the kernel needs: of rows, and of D to their centers.
+
+The kernels of the assignment step are in assignment_kernels.py, those of seeding in seeding_kernels.py;
+kernels/README.md lists all of them. Here as there: arrays are the device's, in C order. x is (n, d), uint8, float16,
+float32 or float64, weights are (n,), int64 (copies of a row) or float64, or None if all rows weigh one; the options of
+`gpu` name both types. What a kernel does not read is None.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
+
+
+def of_rows(x: Any) -> tuple[Any, np.int64, np.int32]:
+    """The arguments x, n and d."""
+    n, d = x.shape
+    return x, np.int64(n), np.int32(d)
+
+
+# ---------------------------------------------------------------- before anything else
+
+
+def feature_range(gpu: Gpu, *, x: Any, keys: Any, nan: Any) -> None:
+    """The least and largest value of each feature, joined with those already there.
+
+    keys: (2 * d,) uint64, the least, ~0 before, and the largest, 0 before, by order_key of common.cuh. nan: int32 (1,),
+    becomes 1 if a value is NaN.
+    """
+    n, d = x.shape
+    # A thread stays with one feature, so that there are at least d. 16 bytes a key, in two words of each.
+    blocks = max(-(-d // BLOCK), min(gpu.blocks, -(-n * d // BLOCK)))
+    folded = 16 * d <= SHARED
+    gpu.run(
+        *("feature_range", "feature_range", blocks, BLOCK, *of_rows(x), np.int32(folded), keys, nan),
+        shared=16 * d if folded else 0,
+    )
+
+
+def normalize(gpu: Gpu, *, x: Any, normalized: Any) -> None:
+    """normalized: (n, d) float64, becomes the rows brought to length one."""
+    gpu.launch("normalize", "normalize", len(x), *of_rows(x), normalized)
+
+
+# ---------------------------------------------------------------- D
+
+
+def inertia(
+    gpu: Gpu, *, x: Any, centers: Any, labels: Any, weights: Any, coarse_scale: float, fine_scale: float, sums: Any
+) -> None:
+    """sums: (2,) uint64, zeros before, become the two parts of the inertia (fixed_point.Inertia).
+
+    centers: (k, d) float64. labels: (n,) int32, or None if there is one center. Scales are powers of two.
+    """
+    labelled = np.int32(labels is not None)
+    scales = np.float64(coarse_scale), np.float64(fine_scale)
+    gpu.launch(
+        *("exact_distance", "inertia", len(x), *of_rows(x), centers, gpu.given(labels, np.int32), labelled),
+        *(gpu.given(weights, np.float64), *scales, sums),
+    )
+
+
+def distances(gpu: Gpu, *, x: Any, centers: Any, normalized: bool, distances: Any) -> None:
+    """distances: (n, k) float64, become the roots of D, or half of D if rows are normalized.
+
+    centers: (k, d) float64. A thread a distance.
+    """
+    k = len(centers)
+    given = centers, np.int32(k), np.int32(normalized), distances
+    gpu.launch("exact_distance", "distances", len(x) * k, *of_rows(x), *given)
+
+
+def own_distances(gpu: Gpu, *, x: Any, centers: Any, labels: Any, distance: Any) -> None:
+    """distance: (n,) float64, becomes D to the own center. centers: (k, d) float64. labels: (n,) int32."""
+    gpu.launch("exact_distance", "own_distances", len(x), *of_rows(x), centers, labels, distance)
+
+
+def farthest(gpu: Gpu, *, distance: Any, found: Any) -> None:
+    """found: (2,) uint64, 0 and ~0 before; the first becomes the largest of distance (n,) float64, as its bits."""
+    n = len(distance)
+    gpu.launch("exact_distance", "farthest", n, distance, np.int64(n), found)
+
+
+def first_farthest(gpu: Gpu, *, distance: Any, found: Any) -> None:
+    """found: as `farthest` left it; the second becomes the first row whose distance that is."""
+    n = len(distance)
+    gpu.launch("exact_distance", "first_farthest", n, distance, np.int64(n), found)
+
+
+def take_farthest(
+    gpu: Gpu, *, x: Any, labels: Any, found: Any, distance: Any, location: Any, location_label: Any
+) -> None:
+    """Rows that lie where row found[1] does, and are as far, get a distance of zero.
+
+    location: (d,) float64, becomes that row; location_label: (1,) int32, its label. The rest as above.
+    """
+    gpu.launch(
+        *("exact_distance", "take_farthest", len(x), *of_rows(x), labels, found, distance, location, location_label)
+    )
+
+
+# ---------------------------------------------------------------- some clusters by themselves
+
+
+def cluster_ranges(gpu: Gpu, *, x: Any, labels: Any, place: Any, without: Any, keys: Any) -> None:
+    """Least and largest value of each feature in m clusters.
+
+    labels: (n,) int32. place: (k,) int32, which of the m a cluster is, -1 if none. without: (p, d) float64, locations
+    whose rows do not count. keys: (2, m, d) uint64, as `feature_range` has them.
+    """
+    asked = labels, place, without, np.int32(len(without))
+    gpu.launch("cluster_sums", "cluster_ranges", len(x), *of_rows(x), *asked, np.int32(keys.shape[1]), keys)
+
+
+def cluster_sums(
+    gpu: Gpu,
+    *,
+    x: Any,
+    labels: Any,
+    place: Any,
+    without: Any,
+    weights: Any,
+    offset: Any,
+    scale: Any,
+    shift: Any,
+    exponent: Any,
+    sums: Any,
+) -> None:
+    """sums: (m, d + 1) uint64, zeros before, become the sums of m clusters at scales of their own.
+
+    offset, scale: (m, d) float64. shift, exponent: (m,) int32. Those four are fixed_point.OwnScales. The rest as
+    `cluster_ranges` has it.
+    """
+    asked = labels, place, without, np.int32(len(without))
+    own = offset, scale, shift, exponent
+    gpu.launch("cluster_sums", "cluster_sums", len(x), *of_rows(x), *asked, gpu.given(weights, np.float64), *own, sums)
