@@ -129,8 +129,8 @@ def fit(
 
 
 def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, cluster_means.Means]:
-    """The means of the clusters, or of unit rows their directions, (k, d) float64; an empty one takes over a far point.
-    And the means as they were found, which the same labels may be asked for later.
+    """The centers (k, d) float64 by the means of the clusters, as the metric has them; an empty one takes over a far
+    point. And the means as they were found, which the same labels may be asked for later.
 
     As in scikit-learn, the points farthest from their own centers, one for each empty cluster in
     order, leave their cluster for it. All rows at the same location leave together, so that a weight

@@ -1,6 +1,6 @@
 """Sparse rows: a CSR matrix that stands where an array of rows does.
 
-D and the terms of sums are defined over all features, zeros included (exact.py): `(0 - c)^2` and
+D and the terms of sums are defined over all features, zeros included (exact/): `(0 - c)^2` and
 `rint((0 - offset) * scale)` count. So rows are made dense, as many at a time as a pass asks for, and the
 bits are those of the dense matrix without its memory.
 """

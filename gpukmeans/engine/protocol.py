@@ -5,7 +5,7 @@ that grows with n. The drivers (lloyd.py, seeding.py) hold the k centers on the 
 that does not, and know no device. What crosses the seam is of size k * d at most, except `labels`
 and `distances`.
 
-What an implementation must guarantee: every number it returns is the one that exact.py defines, bit
+What an implementation must guarantee: every number it returns is the one that exact/ defines, bit
 for bit. How it finds them is its own affair: which rows it merges, in what order it keeps them, which
 distances it skips, how many threads or devices it uses. Rows are known to the drivers by their
 position in the caller's data. Every reduction is an integer sum, a minimum or a maximum, so several
@@ -187,7 +187,7 @@ class Points(Protocol):
     def feature_range(self) -> tuple[Floats, Floats]:
         """Least and largest value of each feature, (d,) float64 each; NaN if any value is NaN.
 
-        Called first, once: the data are known to be finite before anything else looks at them. Of unit rows, NaN
+        Called first, once: the data are known to be finite before anything else looks at them. Of normalized rows, NaN
         also says that a value is infinite; and as scores and sums measure them from zero, so that opposite directions
         cancel to the bit, the least is the negative of the largest.
         """
@@ -240,7 +240,7 @@ class Points(Protocol):
     def distances(self, centers: Floats) -> Any:
         """The root of D from every point to every center, (n, k) float64, where the rows were given.
 
-        Of unit rows half of D, which from one unit vector to another is one less their cosine.
+        Of normalized rows half of D, which from one unit vector to another is one less their cosine.
         """
 
     def seeding(self) -> Seeding:

@@ -52,7 +52,7 @@ class NormalizedRows:
 
 
 def normalized_rows(x: NDArray[Any] | SparseRows, reused: bool) -> Floats | NormalizedRows:
-    """The unit rows of x, all of them made if that is small, or if they are of few features and will be read often."""
+    """The normalized rows of x: all of them made if that is small, or if they have few features and will be reused."""
     rows = NormalizedRows(x)
     n, d = rows.shape
     if rows.nbytes > csr_rows.DENSE_BYTES and (d > CURVE_FEATURES or not reused):

@@ -79,7 +79,7 @@ class NumPyPoints:
         self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
         self._lock = threading.Lock()
         self._labels = np.empty(0, np.int32)
-        self._sums: ClusterSums  # made by the first `assign`, if lasting
+        self._sums: ClusterSums  # made by the first `assign`, if reused
         self._target: ScoredCenters | None = None
         self._bounds: HamerlyBounds | None = None
 
