@@ -70,8 +70,8 @@ def certify_all(points: Points, scales: Scales, means: Means) -> Means:
 
 
 def certify(points: Points, scales: Scales, means: Means, clusters: Clusters) -> Means:
-    """The means with those of `clusters` certified: each then lies within the range of its own rows, and errs by no more than
-    FINE of that, or the rounding of float64. Of normalized rows it is the direction that errs by no more."""
+    """The means with those of `clusters` certified: each then lies within the range of its own rows, and errs by no
+    more than FINE of that, or the rounding of float64. Of normalized rows it is the direction that errs by no more."""
     if points.metric.normalizes:
         # A direction is compared with nothing but itself.
         bounds = np.zeros((2, len(clusters), points.d))
@@ -195,8 +195,8 @@ def _none_is_crowded(points: Points, scales: Scales, means: Means) -> bool:
 
 
 def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> Mask:
-    """Which means (m, d) may be off by more than COARSE of the way to another; of normalized rows, or to zero, since
-    their direction is what counts. Neighbors in the order of a feature are compared, then the next but one, and so on."""
+    """Which means (m, d) may be off by more than COARSE of the way to another; of normalized rows, or to zero, as their
+    direction is what counts. Neighbors in the order of a feature are compared, then the next but one, and so on."""
     with np.errstate(over="ignore"):
         reach = np.broadcast_to(_reach(scales, weight) / COARSE**2, len(means))
     crowded = points.metric.without_direction(means, reach)
