@@ -17,15 +17,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from gpukmeans import array_interop, cluster_means, lloyd
 from gpukmeans.array_interop import is_dask
-from gpukmeans.centers import rounded
+from gpukmeans.center_checks import rounded
 from gpukmeans.dask import collections
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats
+from gpukmeans.n_init import StartsMixin
 from gpukmeans.progress import Record
-from gpukmeans.samples import unshifted
 from gpukmeans.saving import estimators
-from gpukmeans.starts import StartsMixin
 from gpukmeans.threads import one_blas_thread
+from gpukmeans.validation import unshifted
 
 FITTED_ARRAYS = {"cluster_centers_", "labels_"}
 

@@ -20,15 +20,15 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
 from gpukmeans import array_interop, cluster_means, lloyd, seeding
-from gpukmeans.centers import float_dtype, rounded
+from gpukmeans.center_checks import float_dtype, rounded
 from gpukmeans.engine.protocol import Points
 from gpukmeans.estimator import KMeans
 from gpukmeans.exact.distance import Floats
 from gpukmeans.minibatch_convergence import Convergence
 from gpukmeans.random_state import generator_of, seeded
 from gpukmeans.row_sampler import RowSampler, sizes
-from gpukmeans.samples import unshifted
 from gpukmeans.threads import one_blas_thread
+from gpukmeans.validation import unshifted
 
 # Parameters of KMeans that this one does not have.
 _NOT_HERE = {"copy_x", "algorithm", "callback", "progress"}

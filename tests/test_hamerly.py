@@ -9,8 +9,8 @@ import pytest
 from host_cuda.runtime import HostCuda
 
 from gpukmeans import lloyd
-from gpukmeans.engine.cuda import assign
 from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda import tentative_labels as assign
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned

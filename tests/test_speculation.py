@@ -11,10 +11,11 @@ from host_cuda.runtime import CUDARuntimeError, HostCuda
 from host_cuda.streams import Event, Stream
 
 from gpukmeans import DeviceError, KMeans, lloyd
-from gpukmeans.engine.cuda import assign, speculate, transfer
 from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda import speculation_state, transfer
+from gpukmeans.engine.cuda import tentative_labels as assign
 from gpukmeans.engine.cuda.points import CudaPoints
-from gpukmeans.engine.cuda.speculate import Speculation, State
+from gpukmeans.engine.cuda.speculation_state import Speculation, State
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Inertia, Weights
@@ -144,11 +145,11 @@ def test_no_assignment_begins_early_for_empty_clusters_for_large_data_or_for_bat
     on(fast)
     KMeans(5, init=init, max_iter=1, device="cpu").fit(x)
     assert fast.launches["refine"] == 2
-    monkeypatch.setattr(speculate, "PAIR", 1.0)
+    monkeypatch.setattr(speculation_state, "PAIR", 1.0)
     fast.launches.clear()
     model = KMeans(5, init=x[:5], tol=0, max_iter=5, device="cpu").fit(x)
     assert fast.launches["refine"] == model.n_iter_ + 1
-    monkeypatch.setattr(speculate, "PAIR", 0.0)
+    monkeypatch.setattr(speculation_state, "PAIR", 0.0)
     fast.launches.clear()
     on(fast, 150)
     model = KMeans(5, init=x[:5], tol=0, max_iter=5, device="cpu").fit(x)
@@ -232,16 +233,16 @@ def test_states_are_those_of_the_table(fast):
     speculation.begin()
     speculation.commit()
     assert speculation.state is State.IDLE
-    first = speculate()
+    first = speculation_state()
     assert speculation.answer().tolist() == [0, 1]
     speculation.rolled_back()
     assert (speculation.state, speculation.mispredictions) == (State.IDLE, 1)
-    assert speculate() is first, "what it received is of no use"
+    assert speculation_state() is first, "what it received is of no use"
     speculation.commit()
     assert (speculation.state, speculation.mispredictions) == (State.IDLE, 0)
-    assert speculate() is not first, "what was committed lies there"
+    assert speculation_state() is not first, "what was committed lies there"
     speculation.rolled_back()
-    speculate()
+    speculation_state()
     speculation.rolled_back()
     assert not speculation.worthwhile
     speculation.restart()

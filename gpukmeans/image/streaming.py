@@ -20,17 +20,9 @@ from gpukmeans.engine import devices
 from gpukmeans.image import dispatch
 from gpukmeans.image.dither import offsets_of, ordered
 from gpukmeans.image.files.bands import Bands, read_bands
-from gpukmeans.image.files.tiled_tiff import write_tiled
+from gpukmeans.image.files.tiled_tiff_writer import write_tiled
 from gpukmeans.image.files.write import is_tiff
-from gpukmeans.image.levels import (
-    MOST_FILE_COLORS,
-    Codes,
-    Levels,
-    premultiplied,
-    psnr,
-    to_rgba,
-    with_common_channels,
-)
+from gpukmeans.image.levels import MOST_FILE_COLORS, Codes, Levels, premultiplied, psnr, to_rgba, with_common_channels
 from gpukmeans.image.numpy.histogram import Histogram
 from gpukmeans.image.palette.channels import palette_of, without_idle_alpha
 from gpukmeans.image.palette.fit import PaletteFit
@@ -91,7 +83,8 @@ def quantize_file(
     Notes
     -----
     Pictures of more than 8 bits a channel are rounded to 8 first. Memory grows with the distinct colors: a TIFF of
-    46,336 x 46,336 pixels took 0.97 GB at its peak, a picture with all 2**24 colors 1.0 GB (benchmarks/pictures.py).
+    46,336 x 46,336 pixels took 0.97 GB at its peak, a picture with all 2**24 colors 1.0 GB
+    (benchmarks/picture_memory.py).
     """
     check_parameters(n_colors, space, dither)
     if n_colors > MOST_FILE_COLORS or not is_tiff(target):

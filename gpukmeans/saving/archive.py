@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.saving.rules import RefusedError, describe_value
+from gpukmeans.saving.rule_types import RefusedError, describe_value
 
 METADATA = "metadata.json"
 

@@ -22,8 +22,8 @@ from sklearn.utils.metadata_routing import MetadataRequest
 import gpukmeans
 from gpukmeans import array_interop
 from gpukmeans.saving.archive import Archive, NamedArrays
-from gpukmeans.saving.attributes import check_generator
-from gpukmeans.saving.rules import RefusedError, describe_value
+from gpukmeans.saving.rule_types import RefusedError, describe_value
+from gpukmeans.saving.schema import check_generator
 
 REQUESTS = "_metadata_request"
 MAX_DEPTH = 100  # of values in values: a third of what Python's stack takes

@@ -19,9 +19,9 @@ import gpukmeans
 from gpukmeans import array_interop
 from gpukmeans.atomic_write import atomic
 from gpukmeans.saving.archive import Archive, NamedArrays, write
-from gpukmeans.saving.attributes import check_attributes
 from gpukmeans.saving.encoding import REQUESTS, decode, decode_requests, encode, public_class
-from gpukmeans.saving.rules import RefusedError, describe_value
+from gpukmeans.saving.rule_types import RefusedError, describe_value
+from gpukmeans.saving.schema import check_attributes
 
 FORMAT = "gpukmeans estimator"
 # Of the format, not of the package. A change that this module could not read needs the next number.

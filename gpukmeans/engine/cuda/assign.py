@@ -1,200 +1,192 @@
-"""The GPU's side of the assignment step, up to the tentative labels that scores give (Rule 2); `refine` follows.
+"""The labels of rows on a GPU by k centers, and the sums of the clusters.
 
-Most rows are left out once centers move little: kernels/hamerly.cu lists those whose label may have changed, by bounds
-that the kernels of launch_plans.py write.
+Both follow the centers last asked for, the committed ones. Of a fit the next are predicted, and that assignment begins
+early (speculation_state.py): its answer counts if these very centers are asked for
+(test_speculation.test_a_prediction_counts_for_the_very_bits_alone fails if nearly the same will do). Should others be,
+or the labels by those before, labels and sums change to these as to any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpukmeans.engine.cuda import launch_plans
-from gpukmeans.engine.cuda.assignment_kernels import (
-    ASSIGN,
-    TABLES,
-    Comparison,
-    DeviceSums,
-    Framed,
-    RowBounds,
-    RowList,
-    center_forms,
-    hamerly,
-    movement,
-)
+from gpukmeans.engine.cuda.assignment_kernels import DeviceSums, refine
 from gpukmeans.engine.cuda.device import Gpu
-from gpukmeans.engine.cuda.launch_plans import LaunchPlan
+from gpukmeans.engine.cuda.speculation_state import Speculation, State, pays
+from gpukmeans.engine.cuda.tentative_labels import BoundsMemory, TentativeLabels
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Ints, Scales
 
-# Rows on a list are known by int32 (test_hamerly.test_of_more_rows_than_a_list_can_name_all_are_compared fails without
-# it).
-MOST_LISTED = 2**31 - 1
-
-# Bounds are kept from so many centers on: below, comparing a row with all of them takes no longer than reading what
-# tells whether that is needed. Reading 8 bytes takes 1.9 ps at 4.3 TB/s, and writing 12 in the passes before as much
-# again; a pair of few features takes 0.1 to 0.3 ps on 132 multiprocessors (benchmarks/common/floors.py).
-FEWEST_CENTERS = 24
-
-# Sums of center shifts beyond this are begun anew, all rows being looked at: as float32 they keep steps of 2**-19, a
-# thousandth of an 8-bit color's.
-LONGEST_SHIFT = 16.0
-
-# Gives (n,) float64 of memory for bounds, which are its owner's until they are dropped; None where no later assignment
-# will profit from any.
-BoundsMemory = Callable[[], Any] | None
+# Rows that changed label, that D decided, and that are on the list; in front of the sums.
+COUNTS = 3
 
 
-class TentativeLabels:
-    """Of n rows of d features and that dtype, by k centers: `labels` (n,) int32, UNCERTAIN where D has to decide.
+class Rows(NamedTuple):
+    """On the device: x (n, d), and their weights (n,), or None."""
 
-    listed: the rows that they are of, in whose order they are, while the others keep their label; None: all rows.
-    centers: (k, d) float64 on the device, those compared with. columns: (d, k), the same. counts: (3,) uint64 on the
-    device, see `compare`.
+    x: Any
+    weights: Any
+
+
+@dataclass
+class Committed:
+    """The centers (k, d) last asked for, and their sums (k * (d + 1),), if these came with the answer."""
+
+    centers: Floats
+    sums: NDArray[np.uint64] | None
+
+
+class Labels:
+    """Of n rows of d features and that dtype, by k centers. offset, scale: those of `scales` on the device, None with
+    it. weight_scale: 2 to the exponent of weights. summing: whether sums are wanted. speculating: whether to begin
+    assignments early, where it pays.
+
+    Methods take the rows, which this does not keep, and memory for bounds, see TentativeLabels.
+
+    there: (n,) int32 on the device, the committed labels once `roll_back` was called; -1 before the first. uncertain,
+    compared: rows that scores left to D, and that were compared with all centers, over all assignments.
     """
 
-    def __init__(self, gpu: Gpu, n: int, dtype: np.dtype, frame: Frame | None, centers: Any, counts: Any) -> None:
-        k, d = centers.shape
-        self._gpu, self._n, self._k, self._frame = gpu, n, k, frame
-        self.centers, self.columns = centers, gpu.empty((d, k), np.float64)
-        self.labels = gpu.empty(n, np.int32)
-        self.listed: RowList | None = None
-        self._counts, self._length = counts, counts[2:]
-        # Once there are bounds: the memory that was given for them, and the arrays in it.
-        self._memory: Any = None
-        self._list: RowList | None = None
-        self._bounds: RowBounds | None = None
-        # Whether rows have bounds that are of their labels, and whether they will have once `labels` are theirs.
-        self._bounds_hold = self._bounds_written = False
-        if frame is None:
-            return
-        # A multiple of what any kernel reads at a time, in the type that brings rows into the frame (scores.cuh).
-        offset = np.pad(frame.offset, (0, -d % launch_plans.TENSOR_DEPTH))
-        self._offset = gpu.put(offset.astype(np.float64 if dtype == np.float64 else np.float32))
-        self._plan = _plan(gpu, frame, k, dtype)
-        self._framed, self._squares = gpu.empty((k, d), np.float32), gpu.empty(self._plan.table.centers, np.float32)
-        self._table = gpu.empty(self._plan.table.words, self._plan.table.dtype)
-        self._moved, self._shift_sums = gpu.empty(k, np.float64), gpu.empty((2, k), np.float64)
-        self._center_shift, self._margins = gpu.empty((4, k), np.float32), gpu.empty(4, np.float32)
-
-    def drop_bounds(self) -> None:
-        """Their memory serves others, or labels are no longer those that they are of."""
-        self._bounds_hold = False
-
-    def refined(self) -> None:
-        """`labels`, refined, are what the rows have."""
-        self._bounds_hold = self._bounds_written
-
-    def within(self, memory: BoundsMemory) -> BoundsMemory:
-        """For a `compare` that shall not need more memory than those before."""
-        return None if self._list is None else memory
-
-    def compare(self, x: Any, labels: Any, given: Floats | DeviceSums, memory: BoundsMemory) -> None:
-        """Set `labels`, `listed` and the centers: (k, d) on the host, or the means of sums on the device.
-
-        x: (n, d), labels: (n,) int32, what the rows have. The counts become zero, and the third the length of the list.
-        """
-        plan, means_of = (self._plan, given) if isinstance(given, DeviceSums) else (self._send(given), None)
-        bounds_held, self._bounds_hold, self._bounds_written = self._bounds_hold, False, False
-        if plan is None:
-            self.listed = None
-            self._gpu.fill(self.labels, 0xFF)  # UNCERTAIN
-            self._gpu.fill(self._counts, 0)
-            return
-        bounds = self._bounds_in(memory)
-        self.listed = self._list if bounds_held and bounds else None
-        table, squares = self._forms(plan, means_of)
-        gpu, rows, margins = self._gpu, Framed(x, self._offset), self._margins
-        if self.listed and bounds:
-            assert self._frame is not None
-            hamerly(
-                gpu,
-                rows=rows,
-                scale=self._frame.scale,
-                framed=self._framed,
-                labels=labels,
-                bounds=bounds,
-                margins=margins,
-                listed=self.listed,
-            )
-        compared = Comparison(
-            plan=plan,
-            rows=rows,
-            table=table,
-            squares=squares,
-            margins=margins,
-            tentative=self.labels,
-            listed=self.listed,
-            bounds=bounds,
+    def __init__(
+        self,
+        gpu: Gpu,
+        *,
+        n: int,
+        d: int,
+        k: int,
+        dtype: np.dtype,
+        frame: Frame | None,
+        scales: Scales | None,
+        offset: Any,
+        scale: Any,
+        weight_scale: float,
+        summing: bool,
+        speculating: bool,
+    ) -> None:
+        self._gpu, self.k, self._n = gpu, k, n
+        self._scales, self._summing = scales, summing
+        self.there = gpu.empty(n, np.int32)
+        gpu.fill(self.there, 0xFF)
+        # Counts, sums, and the centers that they are of: one array, which comes down at once.
+        self._sums_end = COUNTS + k * (d + 1)
+        self._answers = gpu.zeros(self._sums_end + k * d, np.uint64)
+        self._counts = self._answers[:COUNTS]
+        sums = self._answers[COUNTS : self._sums_end].reshape(k, d + 1)
+        self._sums = DeviceSums(sums, offset, scale, weight_scale)
+        centers = self._answers[self._sums_end :].view(np.float64).reshape(k, d)
+        self.tentative = TentativeLabels(gpu, n, dtype, frame, centers, self._counts)
+        self.speculation = Speculation(
+            gpu, len(self._answers), allowed=speculating and frame is not None and pays(n, d, k)
         )
-        ASSIGN[plan.kernel](gpu, compared)
-        self._bounds_written = bounds is not None
+        self._committed: Committed | None = None
+        self.uncertain = self.compared = 0
 
-    def _bounds_in(self, memory: BoundsMemory) -> RowBounds | None:
-        if memory is None or self._k < FEWEST_CENTERS or self._n > MOST_LISTED:
-            return None
-        found = memory()
-        if self._list is None:
-            self._list = RowList(self._gpu.empty(self._n, np.int32), self._length)
-        if found is not self._memory:  # nearly always it is, and views of it cost as much as launches
-            halves = found.view(np.float32)
-            self._bounds = RowBounds(halves[: self._n], halves[self._n :], self._center_shift)
-            self._memory = found
-        return self._bounds
+    def restart(self) -> None:
+        """Another driver is to come."""
+        self.speculation.restart()
 
-    def _send(self, centers: Floats) -> LaunchPlan | None:
-        """Send the centers; returns how rows are compared with them, None if scores do not serve."""
-        reach = None if self._frame is None else self._frame.reach(centers)
-        self._gpu.write(self.centers, centers)
-        # test_tensor.test_centers_that_overflow_float16_are_compared_otherwise fails of centers too far for scores.
-        if self._frame is None or reach is None:
-            self._gpu.write(self.columns, centers.T)
-            return None
-        if self._plan.kernel == "assign_tensor" and reach[1] > launch_plans.LARGEST_TENSOR_CENTER:
-            return launch_plans.tiled(self._frame, self._k)
-        return self._plan
+    def assign(self, rows: Rows, memory: BoundsMemory, centers: Floats) -> int:
+        """Give rows the labels of these centers (k, d); returns how many changed."""
+        answers = self.speculation.answer()
+        if answers is not None:
+            bits = answers[self._sums_end :]
+            if (bits == np.ascontiguousarray(centers).view(np.uint64).reshape(-1)).all():
+                left_out = self.speculation.left_out
+                self.speculation.commit()
+                changed = self._commit(answers, left_out, bits.view(np.float64).reshape(centers.shape))
+                self._speculate(rows, memory, answers)
+                return changed
+        self.roll_back(rows, memory)  # how many labels change is counted from those asked for before
+        predicted = self._predicted()
+        self.speculation.begin()
+        self._label_by(rows, memory, centers)
+        # The sums come with the counts, so that the host waits once.
+        answers = self._gpu.get(self._answers[: self._sums_end if self._summing else COUNTS])
+        self.speculation.commit()
+        changed = self._commit(answers, self.tentative.listed is not None, centers.copy())
+        if predicted is not None and np.array_equal(predicted, centers):
+            self._speculate(rows, memory, answers)
+        return changed
 
-    def _forms(self, plan: LaunchPlan, means_of: DeviceSums | None) -> tuple[Any, Any]:
-        """Make the centers' forms, and account for how far they have moved; returns the table and |z|^2."""
-        assert self._frame is not None
-        gpu, table, squares = self._gpu, self._table, self._squares
-        if plan is not self._plan:
-            table = gpu.empty(plan.table.words, plan.table.dtype)
-            squares = gpu.empty(plan.table.centers, np.float32)
-        maker = TABLES.get(plan.table.made_by)
-        center_forms(
-            gpu,
-            means_of=means_of,
-            offset=self._offset,
-            scale=self._frame.scale,
-            centers=self.centers,
-            columns=self.columns,
-            framed=self._framed,
-            squares=squares,
-            table=None if maker else table,
-            moved=self._moved,
-        )
-        movement(
-            gpu,
-            moved=self._moved,
-            squares=squares,
-            first=self.listed is None,
-            longest=LONGEST_SHIFT,
-            errors=plan.errors,
-            shift_sums=self._shift_sums,
-            center_shift=self._center_shift,
-            margins=self._margins,
+    def _commit(self, answers: NDArray[np.uint64], left_out: bool, centers: Floats) -> int:
+        """What was answered is of these centers, which were asked for; returns how many labels changed."""
+        self._committed = Committed(centers, answers[COUNTS : self._sums_end] if self._summing else None)
+        changed, decided, length = answers[:COUNTS].tolist()
+        self.uncertain += decided
+        self.compared += length if left_out else self._n
+        return changed
+
+    def _label_by(self, rows: Rows, memory: BoundsMemory, given: Floats | DeviceSums) -> None:
+        """Launch what gives all rows the labels of these centers, see TentativeLabels.compare."""
+        tentative = self.tentative
+        tentative.compare(rows.x, self.there, given, memory)
+        refine(
+            self._gpu,
+            x=rows.x,
+            columns=tentative.columns,
+            weights=rows.weights,
+            tentative=tentative.labels,
+            labels=self.there,
+            sums=self._sums if self._summing else None,
             counts=self._counts,
+            listed=tentative.listed,
         )
-        if maker:
-            maker(gpu, plan, framed=self._framed, squares=squares, table=table)
-        return table, squares
+        tentative.refined()
 
+    def sums(self, rows: Rows, memory: BoundsMemory) -> Ints:
+        """Of the committed centers' clusters, (k, d + 1)."""
+        if self._committed is not None and self._committed.sums is not None:
+            return self._clusters(self._committed.sums).copy()
+        self.roll_back(rows, memory)
+        sums = self._gpu.get(self._sums.sums).reshape(-1)
+        if self._committed is not None:
+            self._committed.sums = sums
+        return self._clusters(sums).copy()
 
-def _plan(gpu: Gpu, frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan:
-    if len(frame.offset) <= launch_plans.LOW_DIM_FEATURES:
-        return launch_plans.low_dim(frame, k)
-    on_tensor_cores = launch_plans.tensor(frame, k, dtype) if gpu.tensor_cores else None
-    return on_tensor_cores or launch_plans.tiled(frame, k)
+    def _clusters(self, sums: NDArray[np.uint64]) -> Ints:
+        return sums.view(np.int64).reshape(self.k, -1)
+
+    # ------------------------------------------------------------ speculation
+
+    def _predicted(self) -> Floats | None:
+        """The centers that are asked for next if this is a fit; None if not, or if speculating does not pay."""
+        if self._committed is None or self._committed.sums is None or self._scales is None:
+            return None
+        if not self.speculation.worthwhile:
+            return None
+        sums = self._clusters(self._committed.sums)
+        # test_speculation.test_whatever_is_asked_next_is_answered fails of empty clusters.
+        return self._scales.centers(sums) if sums[:, -1].all() else None
+
+    def _speculate(self, rows: Rows, memory: BoundsMemory, answers: NDArray[np.uint64]) -> None:
+        """Label by the means of what was answered, unless the host will have something else in mind. Nobody asked for
+        it, so that nobody is told should memory run out."""
+        if answers[0] == 0 or not self._clusters(answers[COUNTS : self._sums_end])[:, -1].all():
+            return
+        with suppress(MemoryError):
+            buffer = self.speculation.buffer()
+            self.speculation.begin()
+            self._label_by(rows, self.tentative.within(memory), self._sums)
+            self.speculation.send_for(buffer, self._answers, left_out=self.tentative.listed is not None)
+
+    def roll_back(self, rows: Rows, memory: BoundsMemory) -> None:
+        """Go back to the committed labels and sums, unless the device has them
+        (test_speculation.test_whatever_is_asked_next_is_answered fails without it after a misprediction that changed
+        labels, and test_speculation.test_memory_may_run_out_at_any_launch_or_answer after an answer that did not come).
+        """
+        if self.speculation.state is State.IDLE:
+            return
+        answers = self.speculation.answer()
+        if answers is None or answers[0] > 0:
+            if self._committed is None:
+                self._gpu.fill(self.there, 0xFF)
+                self._gpu.fill(self._answers, 0)
+            else:
+                self._label_by(rows, self.tentative.within(memory), self._committed.centers)
+        self.speculation.rolled_back()

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.cuda import kernels
-from gpukmeans.engine.cuda.assign import BoundsMemory
+from gpukmeans.engine.cuda.assign import Labels, Rows
 from gpukmeans.engine.cuda.device import Gpu
-from gpukmeans.engine.cuda.labels import Labels, Rows
 from gpukmeans.engine.cuda.seeding import Seeds
+from gpukmeans.engine.cuda.tentative_labels import BoundsMemory
 from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.protocol import Farthest, Known, Samples, Seeding, State
 from gpukmeans.exact.certificate import Frame

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.image.files import tiff
+from gpukmeans.image.files import damaged_tiff
 from gpukmeans.image.files.read import is_array_file, load_array, read
 from gpukmeans.image.levels import Levels, to_8_bit, to_rgba
 from gpukmeans.image.picture import TURNED, ImageError, Metadata, TooLargeError, from_array
@@ -128,7 +128,7 @@ def _vips_bands(name: str, loader: str, fail_on: str) -> Bands:
 
     if loader == "tiffload":
         with open(name, "rb") as file:
-            tiff.check(file, name)
+            damaged_tiff.check(file, name)
     image = open_image()
     if image.get_typeof("n-pages") and image.get("n-pages") > 1:
         raise ImageError(f"{name} holds {image.get('n-pages')} pictures: save them as files, one each.")

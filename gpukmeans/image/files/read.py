@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import array_interop
-from gpukmeans.image.files import tiff
+from gpukmeans.image.files import damaged_tiff
 from gpukmeans.image.files.pillow import from_pil, pil_image
 from gpukmeans.image.picture import ImageError, Picture, TooLargeError, from_array, from_gpu_array
 
@@ -100,7 +100,7 @@ def decode(file: IO[bytes], name: str, use: Callable[[Image], Any]) -> Any:
                         "--shared-palette` gives them one palette."
                     )
                 if image.format == "TIFF":
-                    tiff.check(file, name)
+                    damaged_tiff.check(file, name)
                 image.load()
                 return use(image)
         except ImageError:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from gpukmeans import lloyd, seeding
 from gpukmeans.array_interop import is_dask
-from gpukmeans.centers import initial, rounded
+from gpukmeans.center_checks import initial, rounded
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.metric import METRICS
 from gpukmeans.progress import Record, Watch
 from gpukmeans.random_state import generator_of
-from gpukmeans.samples import SamplesMixin, unshifted
+from gpukmeans.validation import SamplesMixin, unshifted
 
 
 class StartsMixin(SamplesMixin):

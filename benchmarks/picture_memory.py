@@ -1,8 +1,8 @@
 """Peak memory of `quantize_file` on pictures that are made here, in a process of its own for each.
 
-    python benchmarks/pictures.py                        every 24-bit color, and two gigapixels; some ten minutes
-    python benchmarks/pictures.py --only colors --space rgb
-    python benchmarks/pictures.py --only pixels --side 10000 --json PATH
+    python benchmarks/picture_memory.py                        every 24-bit color, and two gigapixels; some ten minutes
+    python benchmarks/picture_memory.py --only colors --space rgb
+    python benchmarks/picture_memory.py --only pixels --side 10000 --json PATH
 
 The peak is the most that the process holds at any time (VmHWM), Python, libvips and tifffile included. Files need
 0.1 GB for all colors and 1.5 GB for two gigapixels, in --folder.

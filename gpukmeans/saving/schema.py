@@ -14,7 +14,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from gpukmeans.exact.distance import LARGEST_MAGNITUDE
 from gpukmeans.progress import Record
-from gpukmeans.saving.rules import (
+from gpukmeans.saving.rule_types import (
     ArrayRule,
     DictRule,
     FloatRule,

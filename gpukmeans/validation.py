@@ -14,7 +14,7 @@ from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpukmeans import array_interop, centers
+from gpukmeans import array_interop, center_checks
 from gpukmeans.array_interop import is_dask
 from gpukmeans.dask import collections, workers
 from gpukmeans.engine import devices, dispatch
@@ -138,12 +138,12 @@ class SamplesMixin:
 
     def _published(self, width: int | None = None) -> NDArray[Any]:
         """See `centers.fitted`."""
-        return centers.fitted(self.cluster_centers_, METRICS[self.metric], width)
+        return center_checks.fitted(self.cluster_centers_, METRICS[self.metric], width)
 
     def _published_dtype(self, X: Any, x: Any) -> np.dtype:
         """That of the centers, to be known before rows get their labels: x's, if the kind of array that comes back has
         it."""
-        return array_interop.held_dtype(X, centers.float_dtype(x.dtype), self.output_type)
+        return array_interop.held_dtype(X, center_checks.float_dtype(x.dtype), self.output_type)
 
     def _convert_like(self, X: Any, answer: Any) -> Any:
         return array_interop.convert_like(X, answer, self.output_type)

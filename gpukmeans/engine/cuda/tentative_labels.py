@@ -1,0 +1,200 @@
+"""The GPU's side of the assignment step, up to the tentative labels that scores give (Rule 2); `refine` follows.
+
+Most rows are left out once centers move little: kernels/hamerly.cu lists those whose label may have changed, by bounds
+that the kernels of launch_plans.py write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpukmeans.engine.cuda import launch_plans
+from gpukmeans.engine.cuda.assignment_kernels import (
+    ASSIGN,
+    TABLES,
+    Comparison,
+    DeviceSums,
+    Framed,
+    RowBounds,
+    RowList,
+    center_forms,
+    hamerly,
+    movement,
+)
+from gpukmeans.engine.cuda.device import Gpu
+from gpukmeans.engine.cuda.launch_plans import LaunchPlan
+from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.distance import Floats
+
+# Rows on a list are known by int32 (test_hamerly.test_of_more_rows_than_a_list_can_name_all_are_compared fails without
+# it).
+MOST_LISTED = 2**31 - 1
+
+# Bounds are kept from so many centers on: below, comparing a row with all of them takes no longer than reading what
+# tells whether that is needed. Reading 8 bytes takes 1.9 ps at 4.3 TB/s, and writing 12 in the passes before as much
+# again; a pair of few features takes 0.1 to 0.3 ps on 132 multiprocessors (benchmarks/common/floors.py).
+FEWEST_CENTERS = 24
+
+# Sums of center shifts beyond this are begun anew, all rows being looked at: as float32 they keep steps of 2**-19, a
+# thousandth of an 8-bit color's.
+LONGEST_SHIFT = 16.0
+
+# Gives (n,) float64 of memory for bounds, which are its owner's until they are dropped; None where no later assignment
+# will profit from any.
+BoundsMemory = Callable[[], Any] | None
+
+
+class TentativeLabels:
+    """Of n rows of d features and that dtype, by k centers: `labels` (n,) int32, UNCERTAIN where D has to decide.
+
+    listed: the rows that they are of, in whose order they are, while the others keep their label; None: all rows.
+    centers: (k, d) float64 on the device, those compared with. columns: (d, k), the same. counts: (3,) uint64 on the
+    device, see `compare`.
+    """
+
+    def __init__(self, gpu: Gpu, n: int, dtype: np.dtype, frame: Frame | None, centers: Any, counts: Any) -> None:
+        k, d = centers.shape
+        self._gpu, self._n, self._k, self._frame = gpu, n, k, frame
+        self.centers, self.columns = centers, gpu.empty((d, k), np.float64)
+        self.labels = gpu.empty(n, np.int32)
+        self.listed: RowList | None = None
+        self._counts, self._length = counts, counts[2:]
+        # Once there are bounds: the memory that was given for them, and the arrays in it.
+        self._memory: Any = None
+        self._list: RowList | None = None
+        self._bounds: RowBounds | None = None
+        # Whether rows have bounds that are of their labels, and whether they will have once `labels` are theirs.
+        self._bounds_hold = self._bounds_written = False
+        if frame is None:
+            return
+        # A multiple of what any kernel reads at a time, in the type that brings rows into the frame (scores.cuh).
+        offset = np.pad(frame.offset, (0, -d % launch_plans.TENSOR_DEPTH))
+        self._offset = gpu.put(offset.astype(np.float64 if dtype == np.float64 else np.float32))
+        self._plan = _plan(gpu, frame, k, dtype)
+        self._framed, self._squares = gpu.empty((k, d), np.float32), gpu.empty(self._plan.table.centers, np.float32)
+        self._table = gpu.empty(self._plan.table.words, self._plan.table.dtype)
+        self._moved, self._shift_sums = gpu.empty(k, np.float64), gpu.empty((2, k), np.float64)
+        self._center_shift, self._margins = gpu.empty((4, k), np.float32), gpu.empty(4, np.float32)
+
+    def drop_bounds(self) -> None:
+        """Their memory serves others, or labels are no longer those that they are of."""
+        self._bounds_hold = False
+
+    def refined(self) -> None:
+        """`labels`, refined, are what the rows have."""
+        self._bounds_hold = self._bounds_written
+
+    def within(self, memory: BoundsMemory) -> BoundsMemory:
+        """For a `compare` that shall not need more memory than those before."""
+        return None if self._list is None else memory
+
+    def compare(self, x: Any, labels: Any, given: Floats | DeviceSums, memory: BoundsMemory) -> None:
+        """Set `labels`, `listed` and the centers: (k, d) on the host, or the means of sums on the device.
+
+        x: (n, d), labels: (n,) int32, what the rows have. The counts become zero, and the third the length of the list.
+        """
+        plan, means_of = (self._plan, given) if isinstance(given, DeviceSums) else (self._send(given), None)
+        bounds_held, self._bounds_hold, self._bounds_written = self._bounds_hold, False, False
+        if plan is None:
+            self.listed = None
+            self._gpu.fill(self.labels, 0xFF)  # UNCERTAIN
+            self._gpu.fill(self._counts, 0)
+            return
+        bounds = self._bounds_in(memory)
+        self.listed = self._list if bounds_held and bounds else None
+        table, squares = self._forms(plan, means_of)
+        gpu, rows, margins = self._gpu, Framed(x, self._offset), self._margins
+        if self.listed and bounds:
+            assert self._frame is not None
+            hamerly(
+                gpu,
+                rows=rows,
+                scale=self._frame.scale,
+                framed=self._framed,
+                labels=labels,
+                bounds=bounds,
+                margins=margins,
+                listed=self.listed,
+            )
+        compared = Comparison(
+            plan=plan,
+            rows=rows,
+            table=table,
+            squares=squares,
+            margins=margins,
+            tentative=self.labels,
+            listed=self.listed,
+            bounds=bounds,
+        )
+        ASSIGN[plan.kernel](gpu, compared)
+        self._bounds_written = bounds is not None
+
+    def _bounds_in(self, memory: BoundsMemory) -> RowBounds | None:
+        if memory is None or self._k < FEWEST_CENTERS or self._n > MOST_LISTED:
+            return None
+        found = memory()
+        if self._list is None:
+            self._list = RowList(self._gpu.empty(self._n, np.int32), self._length)
+        if found is not self._memory:  # nearly always it is, and views of it cost as much as launches
+            halves = found.view(np.float32)
+            self._bounds = RowBounds(halves[: self._n], halves[self._n :], self._center_shift)
+            self._memory = found
+        return self._bounds
+
+    def _send(self, centers: Floats) -> LaunchPlan | None:
+        """Send the centers; returns how rows are compared with them, None if scores do not serve."""
+        reach = None if self._frame is None else self._frame.reach(centers)
+        self._gpu.write(self.centers, centers)
+        # test_tensor.test_centers_that_overflow_float16_are_compared_otherwise fails of centers too far for scores.
+        if self._frame is None or reach is None:
+            self._gpu.write(self.columns, centers.T)
+            return None
+        if self._plan.kernel == "assign_tensor" and reach[1] > launch_plans.LARGEST_TENSOR_CENTER:
+            return launch_plans.tiled(self._frame, self._k)
+        return self._plan
+
+    def _forms(self, plan: LaunchPlan, means_of: DeviceSums | None) -> tuple[Any, Any]:
+        """Make the centers' forms, and account for how far they have moved; returns the table and |z|^2."""
+        assert self._frame is not None
+        gpu, table, squares = self._gpu, self._table, self._squares
+        if plan is not self._plan:
+            table = gpu.empty(plan.table.words, plan.table.dtype)
+            squares = gpu.empty(plan.table.centers, np.float32)
+        maker = TABLES.get(plan.table.made_by)
+        center_forms(
+            gpu,
+            means_of=means_of,
+            offset=self._offset,
+            scale=self._frame.scale,
+            centers=self.centers,
+            columns=self.columns,
+            framed=self._framed,
+            squares=squares,
+            table=None if maker else table,
+            moved=self._moved,
+        )
+        movement(
+            gpu,
+            moved=self._moved,
+            squares=squares,
+            first=self.listed is None,
+            longest=LONGEST_SHIFT,
+            errors=plan.errors,
+            shift_sums=self._shift_sums,
+            center_shift=self._center_shift,
+            margins=self._margins,
+            counts=self._counts,
+        )
+        if maker:
+            maker(gpu, plan, framed=self._framed, squares=squares, table=table)
+        return table, squares
+
+
+def _plan(gpu: Gpu, frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan:
+    if len(frame.offset) <= launch_plans.LOW_DIM_FEATURES:
+        return launch_plans.low_dim(frame, k)
+    on_tensor_cores = launch_plans.tensor(frame, k, dtype) if gpu.tensor_cores else None
+    return on_tensor_cores or launch_plans.tiled(frame, k)
