@@ -233,16 +233,16 @@ def test_states_are_those_of_the_table(fast):
     speculation.begin()
     speculation.commit()
     assert speculation.state is State.IDLE
-    first = speculation_state()
+    first = speculate()
     assert speculation.answer().tolist() == [0, 1]
     speculation.rolled_back()
     assert (speculation.state, speculation.mispredictions) == (State.IDLE, 1)
-    assert speculation_state() is first, "what it received is of no use"
+    assert speculate() is first, "what it received is of no use"
     speculation.commit()
     assert (speculation.state, speculation.mispredictions) == (State.IDLE, 0)
-    assert speculation_state() is not first, "what was committed lies there"
+    assert speculate() is not first, "what was committed lies there"
     speculation.rolled_back()
-    speculation_state()
+    speculate()
     speculation.rolled_back()
     assert not speculation.worthwhile
     speculation.restart()
