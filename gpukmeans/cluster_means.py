@@ -1,9 +1,9 @@
 """The means of clusters: of the sums that an iteration keeps up, or of sums of their own where those are too coarse.
 
-All clusters share one scale, which the extent and the weight of all rows set. A cluster that has little of the weight,
+All clusters share one scale, which the range and the weight of all rows set. A cluster that has little of the weight,
 or lies within a small part of a range that an outlier sets, gets few of its 62 bits. How far off its mean may be
 follows from integers and scales (`Scales.errors`). Where that is too far, the cluster's rows are summed again, at a
-scale that their own extent and weight set (`OwnScales`). These have no order either, so Rule 3 holds as ever.
+scale that their own range and weight set (`OwnScales`). These have no order either, so Rule 3 holds as ever.
 """
 
 # Two limits, COARSE and FINE, because the first is asked for in each iteration and can be answered without looking at
@@ -80,7 +80,7 @@ def certify(points: Points, scales: Scales, means: Means, clusters: Clusters) ->
         return means
 
     def known(low: Floats, high: Floats) -> Mask:
-        """Whether these extents, of some rows, will do: a mean that lies within them and errs by little enough of them
+        """Whether these ranges, of some rows, will do: a mean that lies within them and errs by little enough of them
         does so of all rows. Where some rows have no range all may have a small one, unless that is all there is.
         test_fixed_point.test_a_center_is_right_whichever_of_its_rows_are_looked_at fails without either.
         """

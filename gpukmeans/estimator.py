@@ -24,7 +24,7 @@ from gpukmeans.exact.distance import Floats
 from gpukmeans.n_init import StartsMixin
 from gpukmeans.progress import Record
 from gpukmeans.saving import estimators
-from gpukmeans.threads import one_blas_thread
+from gpukmeans.threads import flagged, one_blas_thread
 from gpukmeans.validation import unshifted
 
 FITTED_ARRAYS = {"cluster_centers_", "labels_"}
@@ -305,9 +305,9 @@ default="k-means++"
                 points = self._made(x, device=device, reused=False)
                 self._finite(points, x)
                 distances = points.distances(published.astype(np.float64))
-            return self._convert_like(
-                X, distances.astype(array_interop.held_dtype(X, dtype, self.output_type), copy=False)
-            )
+            with flagged():  # some may be beyond float32
+                distances = distances.astype(array_interop.held_dtype(X, dtype, self.output_type), copy=False)
+            return self._convert_like(X, distances)
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """The negative inertia of X with the fitted centers.

@@ -204,7 +204,13 @@ default="k-means++"
             self._begin()
             centers = self._best_init(x, sampler, device)
             steps = self.max_iter * n // batch_size
-            watch = Convergence(self, steps, batch_size, n, tolerance)
+            watch = Convergence(
+                steps=steps,
+                share=batch_size / (n + 1),
+                tolerance=tolerance,
+                max_no_improvement=self.max_no_improvement,
+                verbose=self.verbose,
+            )
             for step in range(steps):
                 generator = self._generator()
                 batch = self._made(sampler.draw(batch_size, generator), device=device)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from gpukmeans.exact.distance import Floats, squared_distance
-
-if TYPE_CHECKING:
-    from gpukmeans.minibatch import MiniBatchKMeans
 
 
 class Convergence:
     """When a fit ends: smoothed inertia that no longer falls, or centers that hardly move."""
 
-    def __init__(self, model: MiniBatchKMeans, steps: int, batch_size: int, n: int, tolerance: float) -> None:
+    def __init__(
+        self, *, steps: int, share: float, tolerance: float, max_no_improvement: int | None, verbose: int
+    ) -> None:
+        """share: of all rows, that a batch has."""
         self._steps, self._tolerance = steps, tolerance
-        self._most, self._verbose = model.max_no_improvement, model.verbose
-        self._alpha = min(1.0, 2.0 * batch_size / (n + 1))
+        self._most, self._verbose = max_no_improvement, verbose
+        self._alpha = min(1.0, 2.0 * share)
         self.smoothed = 0.0  # an exponentially weighted average of the inertia per row
         self._least = math.inf
         self._without = 0

@@ -16,9 +16,10 @@ from gpukmeans.center_checks import initial, rounded
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.metric import METRICS
+from gpukmeans.exact.metric import metric_of
 from gpukmeans.progress import Record, Watch
 from gpukmeans.random_state import generator_of
+from gpukmeans.threads import flagged
 from gpukmeans.validation import SamplesMixin, unshifted
 
 
@@ -100,8 +101,10 @@ class StartsMixin(SamplesMixin):
         if isinstance(self.init, str):
             choose = seeding.random if self.init == "random" else seeding.kmeans_plusplus
             return choose(points, self.n_clusters, random_state)
-        return self._initial_centers(self.init(x, self.n_clusters, random_state=random_state), x)
+        with flagged():
+            centers = self.init(x, self.n_clusters, random_state=random_state)
+        return self._initial_centers(centers, x)
 
     def _initial_centers(self, init: Any, x: Any) -> Floats:
         """See `centers.initial`."""
-        return initial(init, self.n_clusters, x.shape[1], x.dtype, METRICS[self.metric])
+        return initial(init, self.n_clusters, x.shape[1], x.dtype, metric_of(self.metric))

@@ -14,6 +14,7 @@ from typing import Any
 
 from gpukmeans.exact.distance import Floats
 from gpukmeans.lloyd import Iteration, Tolerance
+from gpukmeans.threads import flagged
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class Watch:
         if self._bar is not None:
             self._bar.set_postfix_str(f"inertia {inertia:.6g}, {record.changed:,} changed", refresh=False)
             self._bar.update()
-        self.stopped = self._callback is not None and bool(self._callback(record))
+        with flagged():
+            self.stopped = self._callback is not None and bool(self._callback(record))
         return self.stopped
 
     def _print(self, record: Record) -> None:

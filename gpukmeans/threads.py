@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from functools import cache
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -62,13 +63,27 @@ def run(task: Callable[[Item], Result], items: Sequence[Item], threads: int) -> 
     return job.results
 
 
-def unflagged() -> AbstractContextManager:
+_callers: ContextVar[dict[str, Any] | None] = ContextVar("callers", default=None)
+
+
+@contextmanager
+def unflagged() -> Iterator[None]:
     """The context in which nobody is told of floating-point flags, whatever the caller has NumPy do then.
 
     What underflows is meant to, what is not finite is looked for, and BLAS now and then raises flags of its own, for
     what happens to be in parts of registers that no number of ours is in.
     """
-    return np.errstate(all="ignore")
+    token = _callers.set(_callers.get() or dict(np.geterr()))
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        _callers.reset(token)
+
+
+def flagged() -> AbstractContextManager:
+    """The context for what is the caller's, within `unflagged`: flags are told of as the caller has it."""
+    return np.errstate(**(_callers.get() or {}))
 
 
 class _Job:

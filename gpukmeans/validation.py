@@ -21,7 +21,7 @@ from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.distance import Floats, check_magnitude, magnitude
 from gpukmeans.exact.fixed_point import Ints, Weights
-from gpukmeans.exact.metric import METRICS
+from gpukmeans.exact.metric import metric_of
 from gpukmeans.threads import unflagged
 
 
@@ -67,7 +67,7 @@ class SamplesMixin:
         reused: bool = True,
     ) -> Points:
         """Points of these samples, by what the metric looks at; see `Samples` and `dispatch.make_points`."""
-        samples = Samples(x, weights, summary, METRICS[self.metric], reused=reused)
+        samples = Samples(x, weights, summary, metric_of(self.metric), reused=reused)
         make = workers.make_points if is_dask(x) else dispatch.make_points
         return make(samples, device=device)
 
@@ -87,8 +87,9 @@ class SamplesMixin:
     def _placed(
         self, X: Any, *, reset: bool = False, gather: bool = False, counted: bool = True
     ) -> Iterator[tuple[Any, str]]:
-        """X as an array or a CSR matrix of one of arrays.DTYPES and of the right width, where the device can read it,
-        and the device's name; whether X is finite shows in its extent. The device is the current one in this context.
+        """X as an array or a CSR matrix of one of array_interop.DTYPES and of the right width, where the device can read
+        it, and the device's name; whether X is finite shows in its feature range. The device is the current one in this
+        context.
 
         reset: whether this is a fit, which sets the width. gather: whether a Dask array shall come here as a whole.
         counted: whether it has to be known how many rows it has.
@@ -97,7 +98,8 @@ class SamplesMixin:
             check_is_fitted(self)
         if is_dask(X) and not gather:
             dtype = self._validated(collections.validation_proxy(X), reset).dtype
-            yield collections.rows_of(X, dtype, counted), self.device
+            with unflagged():
+                yield collections.rows_of(X, dtype, counted), self.device
             return
         x = array_interop.to_numpy(X) if is_dask(X) else array_interop.as_array(X)
         gpu = array_interop.gpu_of(x)
@@ -120,7 +122,7 @@ class SamplesMixin:
         return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=dtype, ensure_all_finite=False)
 
     def _finite(self, points: Points, x: Any) -> tuple[Floats, Floats]:
-        """The extent of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
+        """The feature range of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
         low, high = points.feature_range()
         if not math.isfinite(magnitude(low, high)):
             if points.metric.normalizes:  # infinity, too, is NaN by now
@@ -138,7 +140,7 @@ class SamplesMixin:
 
     def _published(self, width: int | None = None) -> NDArray[Any]:
         """See `centers.fitted`."""
-        return center_checks.fitted(self.cluster_centers_, METRICS[self.metric], width)
+        return center_checks.fitted(self.cluster_centers_, metric_of(self.metric), width)
 
     def _published_dtype(self, X: Any, x: Any) -> np.dtype:
         """That of the centers, to be known before rows get their labels: x's, if the kind of array that comes back has

@@ -120,7 +120,7 @@ __device__ __forceinline__ int64 weigh(double term, W weight) {
 #endif
 }
 
-// Weights.masses: the weight as sums count it. weight_scale: 2**exponent.
+// Weights.integer_weights: the weight as sums count it. weight_scale: 2**exponent.
 __device__ __forceinline__ int64 weight_mass(W weight, double weight_scale) {
 #if WEIGHT_KIND == 2
     return (int64)rint(__dmul_rn(weight, weight_scale));

@@ -410,3 +410,31 @@ def test_nobody_is_told_of_the_flags_that_blas_raises(state: str, threads: int, 
         assert model.predict(x).tolist() == expected.labels_.tolist()
     assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
     assert len(flags) > 10
+
+
+def test_flags_of_what_the_caller_wrote_are_told_as_ever() -> None:
+    """Of a callable init, of a callback, and of distances that the answer's dtype cannot hold."""
+    zero = np.zeros(2)
+
+    def init(X: np.ndarray, k: int, random_state: np.random.RandomState) -> np.ndarray:
+        _ = zero / zero
+        return X[:k]
+
+    x = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
+    with pytest.warns(RuntimeWarning, match="invalid value"):
+        KMeans(2, init=init, n_init=1, device="cpu").fit(x)
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        KMeans(2, random_state=0, callback=lambda record: (zero + 1) / zero is None, device="cpu").fit(x)
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+        KMeans(2, init=init, n_init=1, device="cpu").fit(x)
+    wide = np.array([[-3e38], [3e38]], np.float32)
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        assert np.isinf(KMeans(2, random_state=0, device="cpu").fit(wide).transform(wide)).any()
+
+
+def test_a_metric_that_there_is_not_is_an_error_wherever_it_is_looked_up() -> None:
+    model = KMeans(2, random_state=0, device="cpu").fit(np.arange(6.0)[:, None])
+    model.metric = "manhattan"
+    for call in (model.predict, model.transform, model.score):
+        with pytest.raises(ValueError, match=r"metric must be one of \['cosine', 'euclidean'\], got 'manhattan'"):
+            call(np.arange(6.0)[:, None])

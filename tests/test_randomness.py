@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 
@@ -13,10 +14,14 @@ from hypothesis import strategies as st
 from reference import Reference, distances, log2_up
 from sklearn.datasets import make_blobs
 
+from gpukmeans import lloyd
 from gpukmeans.engine import devices, dispatch
+from gpukmeans.engine.combine.multi_device import Parallel
+from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.seeding_distances import BLOCK, BlockDistances
 from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.seeding import inverse_cdf_index, inverse_cdf_indices, kmeans_parallel, kmeans_plusplus, random
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -657,3 +662,41 @@ def test_auto_makes_one_start_or_ten(kmeans, digits):
         assert auto.cluster_centers_.tobytes() == same.cluster_centers_.tobytes()
         other = kmeans(n_clusters=10, init=init, random_state=0, n_init=11 - starts).fit(x)
         assert other.inertia_ != auto.inertia_
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["by an error", "as it should"])
+def test_seeding_leaves_nothing_behind(ended):
+    """At its end, of whatever kind: distances, prefix sums, and places of rows take as much memory as small data."""
+    x = np.random.default_rng(0).random((40_000, 2))
+    points = NumPyPoints(Samples(x))
+    lloyd.prepare(points, *points.feature_range())
+    seeding = points.seeding()
+    with suppress(KeyboardInterrupt), seeding:
+        seeding.propose(x[:1])
+        seeding.accept(0)
+        seeding.total(20)
+        if ended:
+            raise KeyboardInterrupt
+    held = [value for part in (seeding, seeding._inverse_cdf) for value in vars(part).values()]
+    assert seeding._distances is None
+    assert sum(value.nbytes for value in held if isinstance(value, np.ndarray)) <= x.nbytes + 4 * len(x)
+
+
+def test_an_error_in_seeding_is_not_hidden_by_what_fails_at_its_end():
+    """Parts that are busy or gone are not asked to forget."""
+
+    class Gone:
+        def seeding(self):
+            return self
+
+        def propose(self, candidates):
+            raise KeyboardInterrupt
+
+        def end(self):
+            raise AssertionError("nobody is to be asked")
+
+    samples = Samples(np.zeros((4, 1)))
+    points = Parallel([Gone()], [slice(0, 4)], samples)
+    with pytest.raises(KeyboardInterrupt) as caught, points.seeding() as seeding:
+        seeding.propose(samples.x[:1])
+    assert caught.value.__context__ is None

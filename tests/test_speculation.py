@@ -15,7 +15,7 @@ from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda import speculation_state, transfer
 from gpukmeans.engine.cuda import tentative_labels as assign
 from gpukmeans.engine.cuda.points import CudaPoints
-from gpukmeans.engine.cuda.speculation_state import Speculation, State
+from gpukmeans.engine.cuda.speculation_state import Speculation, SpeculationState
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Inertia, Weights
@@ -57,7 +57,7 @@ def test_whatever_is_asked_next_is_answered(fast, seed, d, k, weighed):
     for step in range(120):
         asked = rng.choice(["means", "other", "sums", "inertia", "labels", "farthest", "seed", "all", "k"], p=_SHARES)
         said = []
-        in_flight = found._by is not None and found._by.speculation.state is State.IN_FLIGHT
+        in_flight = found._by is not None and found._by.speculation.state is SpeculationState.IN_FLIGHT
         if asked == "other":
             centers = centers + rng.normal(0, 1, centers.shape)
         if asked == "k":
@@ -164,7 +164,7 @@ def speculating(cp):
     for _ in range(3):
         points.assign(centers)
         centers, _ = lloyd.update(points, scales, centers)
-    assert points._by.speculation.state is State.IN_FLIGHT
+    assert points._by.speculation.state is SpeculationState.IN_FLIGHT
     return points, centers
 
 
@@ -223,23 +223,23 @@ def test_states_are_those_of_the_table(fast):
     def speculate():
         buffer = speculation.buffer()
         speculation.begin()
-        assert speculation.state is State.STALE
+        assert speculation.state is SpeculationState.STALE
         speculation.send_for(buffer, answers, left_out=False)
-        assert speculation.state is State.IN_FLIGHT
+        assert speculation.state is SpeculationState.IN_FLIGHT
         return buffer
 
-    assert speculation.state is State.IDLE
+    assert speculation.state is SpeculationState.IDLE
     assert speculation.answer() is None
     speculation.begin()
     speculation.commit()
-    assert speculation.state is State.IDLE
+    assert speculation.state is SpeculationState.IDLE
     first = speculate()
     assert speculation.answer().tolist() == [0, 1]
     speculation.rolled_back()
-    assert (speculation.state, speculation.mispredictions) == (State.IDLE, 1)
+    assert (speculation.state, speculation.mispredictions) == (SpeculationState.IDLE, 1)
     assert speculate() is first, "what it received is of no use"
     speculation.commit()
-    assert (speculation.state, speculation.mispredictions) == (State.IDLE, 0)
+    assert (speculation.state, speculation.mispredictions) == (SpeculationState.IDLE, 0)
     assert speculate() is not first, "what was committed lies there"
     speculation.rolled_back()
     speculate()
@@ -249,7 +249,7 @@ def test_states_are_those_of_the_table(fast):
     assert speculation.worthwhile
     speculation.begin()  # and fails
     speculation.rolled_back()
-    assert (speculation.state, speculation.mispredictions) == (State.IDLE, 0)
+    assert (speculation.state, speculation.mispredictions) == (SpeculationState.IDLE, 0)
 
 
 def twice(method, *args):

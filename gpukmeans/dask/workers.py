@@ -141,6 +141,10 @@ class WorkerPoints:
                 self._seeding.propose(proposed)
             return getattr(self._seeding, name)(*args, **how)
 
+    def end_seeding(self) -> None:
+        if hasattr(self, "_seeding"):
+            del self._seeding
+
     def assign(self, centers: Floats) -> tuple[int, Ints | None]:
         """How many labels changed, and the sums, if anybody will ask for them."""
         with devices.on(self._device):
@@ -209,6 +213,9 @@ class RemoteSeeding:
 
     def propose(self, candidates: Floats) -> None:
         self._proposed = candidates
+
+    def end(self) -> None:
+        self._call("end_seeding")
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return partial(self._ask, name)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -88,10 +89,10 @@ class Farthest:
 
 @dataclass(frozen=True)
 class State:
-    """What is known of rows: the extent of all, and what Points that had these rows before left behind.
+    """What is known of rows: the range of all, and what Points that had these rows before left behind.
 
-    k: of the centers that labels (n,) are of. closest: (n,) D to the closest center of the seeding. None for what is
-    not known or not needed.
+    k: of the centers that labels (n,) are of. closest_dist_sq: (n,) D to the closest center of the seeding. None for
+    what is not known or not needed.
     """
 
     low: Floats
@@ -102,7 +103,7 @@ class State:
     closest_dist_sq: Floats | None
 
 
-# Of which clusters no more is to be known than that these are in their extents, low and high (m, d): (m,).
+# Of which clusters no more is to be known than that these are in their ranges, low and high (m, d): (m,).
 Known = Callable[[Floats, Floats], NDArray[np.bool_]]
 
 
@@ -115,11 +116,19 @@ class Seeding(ABC):
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.end()
+        if error is None:
+            self.end()
+        else:
+            self.abandon()
 
     @abstractmethod
     def end(self) -> None:
         """Give back what was remembered."""
+
+    def abandon(self) -> None:
+        """The same after an error, which is not to be hidden by another."""
+        with suppress(Exception):
+            self.end()
 
     @abstractmethod
     def total(self, exponent: int | None) -> int:
@@ -129,7 +138,7 @@ class Seeding(ABC):
         """
 
     @abstractmethod
-    def find(self, ranks: list[int]) -> Floats:
+    def find(self, indices: list[int]) -> Floats:
         """The points (len(ranks), d) float64 at these ranks: the first whose prefix sum of masses,
         in row order, exceeds the rank."""
 
@@ -193,7 +202,7 @@ class Points(Protocol):
         """
 
     def set_feature_range(self, low: Floats, high: Floats) -> None:
-        """These rows are some of those with this extent, (d,) float64 each; called once theirs was asked for, or not.
+        """These rows are some of those with this range, (d,) float64 each; called once theirs was asked for, or not.
 
         Centers lie there, and rows are better compared with them for knowing it.
         """
@@ -225,7 +234,7 @@ class Points(Protocol):
         labels last given: (m, d) float64 each, infinity and its negative where there are none. Rows at the locations
         `without` (p, d) do not count.
 
-        Of clusters for which the extents of some of their rows already say all that is to be `known`, these will do.
+        Of clusters for which the ranges of some of their rows already say all that is to be `known`, these will do.
         """
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:

@@ -218,7 +218,7 @@ class Scales:
 
 @dataclass(frozen=True)
 class OwnScales:
-    """`Scales` for each of m clusters by itself, as fine as its own extent and weight allow.
+    """`Scales` for each of m clusters by itself, as fine as its own range and weight allow.
 
     Coordinates become ``rint((x - offset) * scale)``, offset and scale (m, d). Weights that are no counts are
     multiplied by 2**shift first, (m,), and then summed in units of 2**-exponent, (m,); of counts both are zero.
@@ -252,10 +252,10 @@ class OwnScales:
         steps = np.rint((x - self.offset[clusters].T) * self.scale[clusters].T)
         if weights is not None and weights.dtype != np.int64:
             weights = np.ldexp(weights, self.shift[clusters])
-            sampling_weights = np.rint(np.ldexp(weights, self.exponent[clusters])).astype(np.int64)
+            units = np.rint(np.ldexp(weights, self.exponent[clusters])).astype(np.int64)
         else:
-            sampling_weights = np.ones(x.shape[1], np.int64) if weights is None else weights
-        return np.concatenate([weigh(steps, weights), sampling_weights[None]]).T
+            units = np.ones(x.shape[1], np.int64) if weights is None else weights
+        return np.concatenate([weigh(steps, weights), units[None]]).T
 
     def centers(self, sums: Ints) -> Floats:
         """The centers (m, d) float64 of sums (m, d + 1) int64 whose weights are not zero."""
@@ -329,6 +329,6 @@ class Inertia:
         return Inertia(coarse, self.fine_bits) if coarse > self.coarse_bits else None
 
 
-def sampling_weights(closest: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:
+def sampling_weights(closest_dist_sq: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:
     """The fixed-point weights of k-means++: weight times D (m,), as int64 at the scale 2**exponent."""
-    return weigh(np.rint(closest * 2.0**exponent), weights)
+    return weigh(np.rint(closest_dist_sq * 2.0**exponent), weights)

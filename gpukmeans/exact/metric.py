@@ -114,4 +114,11 @@ def _norms(x: Floats) -> Floats:
 
 
 EUCLIDEAN, COSINE = Metric(), Cosine()
-METRICS = {metric.name: metric for metric in (EUCLIDEAN, COSINE)}
+_METRICS = {metric.name: metric for metric in (EUCLIDEAN, COSINE)}
+
+
+def metric_of(name: str) -> Metric:
+    """The metric of that name; raises ValueError for any other."""
+    if name not in _METRICS:
+        raise ValueError(f"metric must be one of {sorted(_METRICS)}, got {name!r}.")
+    return _METRICS[name]

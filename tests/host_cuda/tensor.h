@@ -1,4 +1,4 @@
-// kernels/tensor.cuh for g++: what tensor cores compute, as inexactly as any is known to.
+// kernels/mma.cuh for g++: what tensor cores compute, as inexactly as any is known to.
 #pragma once
 
 #include "cuda_host.h"

@@ -113,6 +113,9 @@ class ParallelSeeding(Seeding):
     def end(self) -> None:
         self._each(lambda seeding: seeding.end())
 
+    def abandon(self) -> None:
+        """Nothing: parts may be busy, or gone, and the next seeding takes the place of this."""
+
     def total(self, exponent: int | None) -> int:
         self._totals = self._each(lambda seeding: seeding.total(exponent))
         return sum(self._totals)

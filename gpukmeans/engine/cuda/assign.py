@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.cuda.assignment_kernels import DeviceSums, refine
 from gpukmeans.engine.cuda.device import Gpu
-from gpukmeans.engine.cuda.speculation_state import Speculation, State, pays
+from gpukmeans.engine.cuda.speculation_state import Speculation, SpeculationState, pays
 from gpukmeans.engine.cuda.tentative_labels import BoundsMemory, TentativeLabels
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
@@ -180,7 +180,7 @@ class Labels:
         (test_speculation.test_whatever_is_asked_next_is_answered fails without it after a misprediction that changed
         labels, and test_speculation.test_memory_may_run_out_at_any_launch_or_answer after an answer that did not come).
         """
-        if self.speculation.state is State.IDLE:
+        if self.speculation.state is SpeculationState.IDLE:
             return
         answers = self.speculation.answer()
         if answers is None or answers[0] > 0:

@@ -9,11 +9,6 @@ each iteration), of batches, of normalized rows, or where a pass takes so long t
 saved in a fit.
 """
 
-# Means are a division and a sum in float64, the same on the device as on the host: that is why the device can go ahead.
-# It does not where a cluster is empty or no label changed, after two mispredictions in a row (somebody looks at each
-# iteration), with batches, with normalized rows, or where a pass takes so long that one too many costs more than is
-# saved in a fit.
-
 from __future__ import annotations
 
 from enum import Enum
@@ -36,7 +31,7 @@ def pays(n: int, d: int, k: int) -> bool:
     return MISPREDICTIONS * n * k * d * PAIR < ITERATIONS * (HOST + k * d * HOST_VALUE)
 
 
-class State(Enum):
+class SpeculationState(Enum):
     """What labels and sums on the device are."""
 
     IDLE = "those of the committed centers, the last that were asked for"
@@ -64,7 +59,7 @@ class Speculation:
 
     def __init__(self, gpu: Gpu, size: int, *, allowed: bool) -> None:
         """size: of answers, arrays of uint64."""
-        self.state = State.IDLE
+        self.state = SpeculationState.IDLE
         self.mispredictions = 0
         self.left_out = False
         self._gpu, self._size, self._allowed = gpu, size, allowed
@@ -80,7 +75,7 @@ class Speculation:
 
     def answer(self) -> NDArray[np.uint64] | None:
         """The answer in flight, waited for; None if none is."""
-        if self.state is not State.IN_FLIGHT:
+        if self.state is not SpeculationState.IN_FLIGHT:
             return None
         assert self._in_flight is not None
         return self._in_flight.wait()
@@ -92,8 +87,8 @@ class Speculation:
     # ------------------------------------------------------------ transitions
 
     def begin(self) -> None:
-        assert self.state is State.IDLE
-        self.state = State.STALE
+        assert self.state is SpeculationState.IDLE
+        self.state = SpeculationState.STALE
 
     def buffer(self) -> PendingAnswer:
         """For `send_for`, so that memory runs out before anything was launched."""
@@ -103,17 +98,17 @@ class Speculation:
 
     def send_for(self, buffer: PendingAnswer, answers: Any, *, left_out: bool) -> None:
         """Of a speculative assignment that was launched."""
-        assert self.state is State.STALE
+        assert self.state is SpeculationState.STALE
         buffer.send_for(answers)
-        self.state, self._in_flight, self.left_out = State.IN_FLIGHT, buffer, left_out
+        self.state, self._in_flight, self.left_out = SpeculationState.IN_FLIGHT, buffer, left_out
 
     def commit(self) -> None:
-        assert self.state is not State.IDLE
-        if self.state is State.IN_FLIGHT:
+        assert self.state is not SpeculationState.IDLE
+        if self.state is SpeculationState.IN_FLIGHT:
             self.mispredictions = 0
-        self.state, self._in_flight, self._committed = State.IDLE, None, self._in_flight
+        self.state, self._in_flight, self._committed = SpeculationState.IDLE, None, self._in_flight
 
     def rolled_back(self) -> None:
-        assert self.state is not State.IDLE
-        self.mispredictions += self.state is State.IN_FLIGHT
-        self.state, self._in_flight = State.IDLE, None
+        assert self.state is not SpeculationState.IDLE
+        self.mispredictions += self.state is SpeculationState.IN_FLIGHT
+        self.state, self._in_flight = SpeculationState.IDLE, None

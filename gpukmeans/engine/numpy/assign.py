@@ -1,6 +1,6 @@
 """The assignment step on NumPy: float32 scores propose, D decides (Rule 2).
 
-Two layouts of the scores, for few centers and for many, give the same proposals
+Two layouts of the scores, for few centers and for many, propose the same labels
 (test_certificate.test_near_ties_are_decided_by_distance fails without the margin in either).
 """
 

@@ -1,4 +1,4 @@
-"""Unit rows: rows that stand brought to length one where an array of rows does.
+"""Normalized rows: rows that stand brought to length one where an array of rows does.
 
 They are float64 whatever the dtype that they are made of, as every pass reads them: so the same numbers in another
 dtype stay the same rows. Making them again costs a pass less than a comparison with a few centers does, and so they

@@ -33,7 +33,7 @@ _MADE = 2**20
 
 
 class Features(NamedTuple):
-    """y: (m, d + 1) float32, see exact.Frame. norms: |y|^2 without the column of ones, (m,) float32."""
+    """y: (m, d + 1) float32, see certificate.Frame. norms: |y|^2 without the column of ones, (m,) float32."""
 
     y: NDArray[np.float32]
     norms: NDArray[np.float32]
@@ -85,7 +85,7 @@ class Rows:
         return np.ascontiguousarray(self.take(rows).T, dtype=np.float64)
 
     def terms(self, rows: Any, scales: Scales) -> Ints:
-        """Rows as fixed-point terms (m, d + 1), see exact.Scales."""
+        """Rows as fixed-point terms (m, d + 1), see fixed_point.Scales."""
         if not self.small:
             return scales.terms(self.take(rows).T, self.weights_of(rows))
         if self._terms is None or self._terms[0] is not scales:

@@ -37,6 +37,7 @@ class NumPySeeding(Seeding):
 
     def end(self) -> None:
         self._distances = None
+        self._inverse_cdf.forget()
 
     def total(self, exponent: int | None) -> int:
         closest_dist_sq = np.empty(0) if self._distances is None else self._distances.closest_dist_sq

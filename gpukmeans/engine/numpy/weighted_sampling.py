@@ -43,6 +43,11 @@ class InverseCdf:
         self._prefix = np.empty(0, np.int64)
         self._order: NDArray[np.int32] | None = None
 
+    def forget(self) -> None:
+        """Give back all that takes memory."""
+        self._closest_dist_sq, self._prefix = np.empty(0), np.empty(0, np.int64)
+        self._sums = self._order = None
+
     def total(self, exponent: int | None, closest_dist_sq: Floats) -> int:
         """The sum of all masses: weight times `closest_dist_sq` at 2**exponent, or weight alone for None.
 
