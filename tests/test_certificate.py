@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given, settings, target
 from hypothesis import strategies as st
 
+from gpukmeans import lloyd
+from gpukmeans.engine.numpy import assign
 from gpukmeans.engine.numpy import points as numpy
 from gpukmeans.engine.numpy.assign import ScoredCenters, nearest
 from gpukmeans.engine.numpy.hamerly import CenterShift, HamerlyBounds, moved
+from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.seeding_distances import IntegralDistances, PlainDistances
 from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact import certificate
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import squared_distance
@@ -184,6 +188,118 @@ def test_score_plus_norm_is_within_half_the_margin(add_up):
         target(worst)
 
     search()
+
+
+class Bounded:
+    """The assignment step's bounds on scores of x (m, d) by centers (k, d), in the order in which it rounds."""
+
+    def __init__(self, x, centers, add_up):
+        self.frame = Frame.of(x.min(axis=0), x.max(axis=0))
+        y = self.frame.features(x)
+        self.norms = np.einsum("ij,ij->i", y[:, :-1], y[:, :-1])
+        columns, _, self.slack = self.frame.least_scores(centers)
+        self.least, self.margin = add_up(y, columns), self.frame.row_margin(self.norms)
+        self.most = self.least + self.slack
+
+    def excluded(self):
+        """(m, k, k): whether the second center is certain not to be nearer than the first."""
+        return self.least[:, None, :] > (self.most + self.margin[:, None])[:, :, None]
+
+
+@pytest.mark.parametrize("add_up", SUMS)
+def test_no_bound_on_a_score_is_wrong(brute_distances, add_up):
+    """Each center's score errs by its own distance from the offset: D and rationals agree with what is certain."""
+
+    @settings(max_examples=150)
+    @given(problems)
+    def search(problem):
+        x, centers = problem
+        bounded, distances = Bounded(x, centers, add_up), brute_distances(x, centers)
+        assert not (bounded.excluded() & (distances[:, None, :] <= distances[:, :, None])).any()
+        scale = Fraction(bounded.frame.scale)
+        low = bounded.least + bounded.norms[:, None] - bounded.margin[:, None]
+        high = bounded.most + bounded.norms[:, None] + bounded.margin[:, None]
+        for i in range(0, len(x), 3):
+            for c in range(len(centers)):
+                square = exact_square(x[i], centers[c], scale)
+                assert Fraction(float(low[i, c])) <= square <= Fraction(float(high[i, c]))
+
+    search()
+
+
+def test_the_search_would_find_dishonest_bounds_on_scores(brute_distances):
+    """The same constructions refute bounds without what a center's distance adds, and without what a row's does."""
+    found = {"slack": 0, "margin": 0}
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        x, centers = near_ties(seed, int(rng.integers(1, 5)), 4, 0.0, 0.0, 2.0 ** -rng.integers(18, 30), 1.0)
+        distances = brute_distances(x, centers)
+        for part in found:
+            bounded = Bounded(x, centers, by_blas)
+            bounded.least += bounded.slack / 2 if part == "slack" else 0
+            bounded.most, bounded.margin = bounded.least + 0, bounded.margin * np.float32(0 if part == "margin" else 1)
+            found[part] += bool((bounded.excluded() & (distances[:, None, :] <= distances[:, :, None])).any())
+    assert found["margin"] > 0
+    assert found["slack"] > 0
+
+
+def test_float64_products_exclude_no_nearest_center(brute_distances):
+    """However little it is nearer; and without the bound on their error they would."""
+    wrong = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        d, gap = int(rng.integers(1, 40)), 2.0 ** -rng.integers(40, 53)
+        x, centers = near_ties(seed, d, 6, 0.0, 0.0, gap, 1.0)
+        frame, distances = Frame.of(x.min(axis=0), x.max(axis=0)), brute_distances(x, centers)
+        nearest = distances == distances.min(axis=1, keepdims=True)
+        possible = frame.possible(np.ascontiguousarray(x.T), np.ascontiguousarray(centers.T))
+        assert (possible | ~nearest).all()
+        z, y = (centers - frame.offset) * frame.scale, (x - frame.offset) * frame.scale
+        scores = (z * z).sum(axis=1) - 2 * (y @ z.T)
+        wrong += bool((nearest & (scores > scores.min(axis=1, keepdims=True))).any())
+    assert wrong > 0
+
+
+KINDS_OF_OUTLIERS = {
+    "a row that is also a center": lambda rng, x: (x, x[:40]),
+    "a row": lambda rng, x: (x, x[10:50]),
+    "a center": lambda rng, x: (x[1:], np.concatenate([x[1:40], np.full((1, x.shape[1]), 1e4)])),
+}
+
+
+@pytest.mark.parametrize("k", [6, 40])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", KINDS_OF_OUTLIERS)
+def test_one_far_value_leaves_no_row_in_doubt(brute_labels, kind, dtype, k):
+    """The offset is where the rows are, and a center's distance makes only its own score doubtful."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 16)).astype(dtype)
+    x[0, 0] = -9999
+    x, centers = KINDS_OF_OUTLIERS[kind](rng, x)
+    centers = centers[-k:].astype(np.float64) if kind == "a center" else centers[:k].astype(np.float64)
+    points = NumPyPoints(Samples(x))
+    lloyd.prepare(points, *points.feature_range())
+    points.assign(centers)
+    assert points.labels().tolist() == brute_labels(x.astype(np.float64), centers).tolist()
+    assert points.uncertain <= 0.01 * len(x)
+
+
+@pytest.mark.parametrize("k", [4, 40])
+def test_groups_far_apart_are_told_apart_by_float64_products(brute_labels, monkeypatch, k):
+    """Nearly all rows are in doubt in float32, and D is asked for few pairs of them."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(500, 16)), rng.normal(size=(500, 16)) + 1e4])
+    centers, pairs = x[:: 1000 // k], []
+    decided = assign.decide
+    monkeypatch.setattr(assign, "decide", lambda x, possible, c: pairs.append(possible) or decided(x, possible, c))
+    with tuned(scores=True, arrange=False):
+        points = NumPyPoints(Samples(x))
+        lloyd.prepare(points, *points.feature_range())
+        points.assign(centers)
+    assert points.labels().tolist() == brute_labels(x, centers).tolist()
+    assert points.uncertain > 900
+    if k == 40:
+        assert sum(np.count_nonzero(possible) for possible in pairs) < 1.01 * len(x)
 
 
 def test_a_frame_is_refused_where_its_bound_would_not_hold():

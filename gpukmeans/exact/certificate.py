@@ -14,6 +14,7 @@ from gpukmeans.exact.fixed_point import ceil_log2
 from gpukmeans.threads import scratch
 
 U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one rounding
+U64 = 2.0**-53  # and of float64
 
 # |z|^2 from which on scores near the largest float32
 # (test_certificate.test_a_frame_is_refused_where_its_bound_would_not_hold fails without it).
@@ -57,8 +58,12 @@ class Frame:
     exponent: int
 
     @staticmethod
-    def of(low: Floats, high: Floats) -> Frame | None:
+    def of(low: Floats, high: Floats, sample: Floats | None = None) -> Frame | None:
         """The frame of data within [low, high]; None if float32 scores cannot serve.
+
+        The offset is the middle of the range, or the median of a sample (s, d) of the rows, each a value of theirs,
+        where these are on average four times nearer to that. So an outlier that sets the range leaves the other rows
+        with scores near zero, where float32 is fine.
 
         They cannot for ranges below 2**-380 or above 2**380, where D underflows or nears overflow, or
         with more than 2**17 features, where the bound above no longer holds; nor for data not finite
@@ -72,6 +77,10 @@ class Frame:
             return None
         offset = low + (high - low) / 2
         single = is_single(low) and is_single(high)
+        if sample is not None:
+            median = np.partition(sample, len(sample) // 2, axis=0)[len(sample) // 2]
+            if np.abs(sample - offset).sum() > 4 * np.abs(sample - median).sum():
+                offset = median
         if single:
             offset = offset.astype(np.float32).astype(np.float64)
         largest = float(np.maximum(high - offset, offset - low).max())
@@ -114,10 +123,56 @@ class Frame:
         largest = float(norms.max())
         if not largest < _TOO_FAR:
             return None
-        columns = np.empty((centers.shape[1] + 1, len(centers)), np.float32)
-        np.multiply(z.T, -2.0, out=columns[:-1], casting="same_kind")
-        columns[-1] = norms
-        return columns, largest
+        return _columns(z, norms), largest
+
+    def least_scores(self, centers: Floats) -> tuple[NDArray[np.float32], Floats, NDArray[np.float32]] | None:
+        """centers (k, d) as columns (d + 1, k) whose products with features are lower bounds on the scores, by all that
+        does not depend on the row; |z|^2 (k,); and what to add for upper bounds, (k,). `row_margin` is the rest.
+
+        Each center's score errs by its own |z|^2 alone, and a far one makes no other doubtful. Of the error above a
+        score's own |z|^2 has the factor 2.03 d + 7.1. Taking it off, adding |y|^2 and the row's part, and adding up to
+        an upper bound round seven times, each by u of at most 2 |y|^2 + 2 |z|^2: together 2.03 d + 14.1, with 7 % as
+        in `margin`. (test_certificate.test_no_bound_on_a_score_is_wrong fails without it.)
+
+        None for centers too far for float32, see `reach`.
+        """
+        z = (centers - self.offset) * self.scale
+        norms = np.einsum("ij,ij->i", z, z)
+        if not float(norms.max()) < _TOO_FAR:
+            return None
+        errors = norms * (1.07 * U32 * (2.03 * len(self.offset) + 14.1))
+        return _columns(z, norms - errors), norms, (2 * errors).astype(np.float32)
+
+    def row_margin(self, y_norms: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What two bounds on scores of the same row may err by beside that, (m,); half of it is each one's.
+
+        Of |y|^2 the factor is that of `margin` and what the same seven roundings add.
+        """
+        d = len(self.offset)
+        margin = y_norms * np.float32(1.07 * U32 * (2.04 * d + 24.2))
+        margin += np.float32((d + 4) * 2.0**-118)
+        return margin
+
+    def possible(self, x: Floats, centers: Floats) -> NDArray[np.bool_]:
+        """Which of the centers (d, k) may by D be the nearest to each of x (d, m), as far as float64 products can tell:
+        (m, k), at least one for each. They can nearly as much as D itself, at the speed of BLAS.
+
+        The bounds are those of `least_scores` and `row_margin` with u = 2**-53, where D's own error is no longer a
+        thousandth of the others: (d + 3) u T, at most 2 (d + 3) u of |y|^2 + |z|^2. Underflow in D is at most d
+        2**-1074, in the frame d 2**-314, since its scale is 2**380 at most.
+        (test_certificate.test_float64_products_exclude_no_nearest_center fails without these.)
+        """
+        d = len(self.offset)
+        y = ((x - self.offset[:, None]) * self.scale).T
+        z = (centers - self.offset[:, None]) * self.scale
+        y_norms, norms = np.einsum("ij,ij->i", y, y), np.einsum("ij,ij->j", z, z)
+        errors = norms * (1.07 * U64 * (4.03 * d + 20.1))
+        scores = y @ z
+        scores *= -2.0
+        scores += norms - errors
+        most = np.minimum.reduce(scores + 2 * errors, axis=1)
+        most += y_norms * (1.07 * U64 * (6.04 * d + 36.2)) + (d + 4) * 2.0**-310
+        return scores <= most[:, None]
 
     def reach(self, centers: Floats) -> tuple[float, float] | None:
         """Z^2 of centers (k, d), and the largest coordinate of any z.
@@ -171,6 +226,14 @@ class Frame:
         whole = d + -d % 16
         rest = 1.07 * U32 * d / 4 + (d + 4) * 2.0**-118
         return 1.07 * U32 * (0.132 * whole + 231.8), 1.07 * U32 * (0.132 * whole + 236.8), rest
+
+
+def _columns(z: Floats, squares: Floats) -> NDArray[np.float32]:
+    """-2 z, and below it the squares, as (d + 1, k)."""
+    columns = np.empty((z.shape[1] + 1, len(z)), np.float32)
+    np.multiply(z.T, -2.0, out=columns[:-1], casting="same_kind")
+    columns[-1] = squares
+    return columns
 
 
 def distance_error_factors(d: int) -> tuple[float, float, float]:

@@ -27,26 +27,42 @@ _PIECE = 2**17
 # that of 30 to 60 scores.
 _FEW = 32
 
+# From so many possible centers a row on, float64 products with all are faster than D to these.
+_MANY_POSSIBLE = 4
+
 _NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
 class ScoredCenters:
-    """The centers of one assignment step. centers: (d, k) float64. columns: (d + 1, k) float32 and Z^2,
-    see Frame; without a frame D alone decides."""
+    """The centers of one assignment step. centers: (d, k) float64. columns: (d + 1, k) float32, slack: (k,) float32,
+    norms: |z|^2 (k,), see Frame.least_scores; without a frame D alone decides."""
 
     centers: Floats
     frame: Frame | None
     columns: NDArray[np.float32]
-    largest_z: float
+    norms: Floats
+    slack: NDArray[np.float32]
 
     @staticmethod
     def of(centers: Floats, frame: Frame | None) -> ScoredCenters:
-        scores = frame.centers(centers) if frame is not None else None
+        scores = frame.least_scores(centers) if frame is not None else None
         columns = np.ascontiguousarray(centers.T)
         if scores is None:
-            return ScoredCenters(columns, None, np.empty((0, 0), np.float32), 0.0)
+            nothing = np.empty(0, np.float32)
+            return ScoredCenters(columns, None, nothing.reshape(0, 0), np.empty(0), nothing)
         return ScoredCenters(columns, frame, *scores)
+
+    @cached_property
+    def common_slack(self) -> np.float32 | None:
+        """The largest slack, where it will do for all; None if a center is so far that others would be in doubt."""
+        ordered = np.sort(self.slack)
+        return ordered[-1] if ordered[-1] <= 4 * ordered[len(ordered) // 2] else None
+
+    @cached_property
+    def lengths(self) -> NDArray[np.float32]:
+        """|z| (k,), from above."""
+        return (np.sqrt(self.norms) * (1 + 2.0**-20)).astype(np.float32)
 
     @cached_property
     def z(self) -> NDArray[np.float32]:
@@ -84,23 +100,26 @@ def nearest(
     """
     assert target.frame is not None
     y, norms = features
-    margin = target.frame.margin(norms, target.largest_z)
+    margin = target.frame.row_margin(norms)
     propose = _propose_few if target.columns.shape[1] <= _FEW else _propose_many
-    labels, best, second, uncertain, possible = propose(y, target.columns, margin, bounds)
+    labels, least, most, second, uncertain, possible = propose(y, target, margin, bounds)
     if uncertain.size:
-        labels[uncertain] = decide(exact(uncertain), possible, target.centers)
+        x = exact(uncertain)
+        if np.count_nonzero(possible) > _MANY_POSSIBLE * len(uncertain):
+            possible &= target.frame.possible(x, target.centers)
+        labels[uncertain] = decide(x, possible, target.centers)
     if second is None:
         return Nearest(labels, len(uncertain))
     if uncertain.size:
-        # All that is known of these: every center is at least as far as the best score allows, and
-        # the chosen one is within the margin of it.
-        second[uncertain] = best[uncertain]
-        best[uncertain] += margin[uncertain]
-    best += norms
-    best += margin
+        # All that is known of these: every center is at least as far as the least score allows, and by D the chosen
+        # one is no farther than the one whose score is at most so much.
+        second[uncertain] = least[uncertain]
+        most[uncertain] += margin[uncertain]
+    most += norms
+    most += margin
     second += norms
     second -= margin
-    upper = np.sqrt(np.maximum(best, 0, out=best), out=best)
+    upper = np.sqrt(np.maximum(most, 0, out=most), out=most)
     upper *= np.float32(1 + 4 * U32)
     return Nearest(labels, len(uncertain), upper, _below(second))
 
@@ -120,48 +139,56 @@ def least_distance(features: Features, target: ScoredCenters, among: NDArray[np.
     scores = np.empty((len(among), len(y)), np.float32)
     least = np.minimum.reduce(multiply(target.columns[:, among].T, y.T, scores), axis=0)
     least += norms
-    least -= target.frame.margin(norms, target.largest_z)
+    least -= target.frame.row_margin(norms)
     return _below(least)
 
 
-# Labels, best score, runner-up's score if asked for, the uncertain points, and which centers (u, k)
-# are possible for each of those.
+# Labels; the least lower bound on a score, and the least upper bound, (m,); the runner-up's lower bound if asked for;
+# the uncertain points, and which centers (u, k) are possible for each of those.
 Proposal = tuple[
-    NDArray[np.integer], NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.int64], NDArray[np.bool_]
+    NDArray[np.integer],
+    NDArray[np.float32],
+    NDArray[np.float32],
+    NDArray[np.float32] | None,
+    NDArray[np.int64],
+    NDArray[np.bool_],
 ]
 
 
-def _propose_many(
-    y: NDArray[np.float32], columns: NDArray[np.float32], margin: NDArray[np.float32], bounds: bool
-) -> Proposal:
+def _propose_many(y: NDArray[np.float32], target: ScoredCenters, margin: NDArray[np.float32], bounds: bool) -> Proposal:
     """A row of scores to a point: argmin runs along it. The runner-up is a second argmin with the
     winner masked, which NumPy does faster than a minimum or a partition."""
-    m, k = len(y), columns.shape[1]
+    m, k = len(y), target.columns.shape[1]
     scores = scratch("scores", m * k, np.float32).reshape(m, k)
-    np.matmul(y, columns, out=scores)
+    np.matmul(y, target.columns, out=scores)
     flat = scores.reshape(-1)
     first = np.arange(0, m * k, k)
     labels = scores.argmin(axis=1)
     at = first + labels
-    best = flat[at]
+    least = flat[at]
     flat[at] = np.inf
     second = flat[first + scores.argmin(axis=1)]
-    uncertain = np.flatnonzero(~(second - best > margin))
-    flat[at[uncertain]] = best[uncertain]
-    possible = scores[uncertain] <= (best[uncertain] + margin[uncertain])[:, None]
-    return labels, best, second, uncertain, possible
+    most = least + target.slack.take(labels)
+    uncertain = np.flatnonzero(~(second - most > margin))
+    flat[at[uncertain]] = least[uncertain]
+    possible = scores[uncertain] <= (most[uncertain] + margin[uncertain])[:, None]
+    return labels, least, most, second, uncertain, possible
 
 
-def _propose_few(
-    y: NDArray[np.float32], columns: NDArray[np.float32], margin: NDArray[np.float32], bounds: bool
-) -> Proposal:
+def _propose_few(y: NDArray[np.float32], target: ScoredCenters, margin: NDArray[np.float32], bounds: bool) -> Proposal:
     """A column of scores to a point: every operation runs across points, which short rows are too
     short for. A point is certain if no other center is within the margin."""
-    m, k = len(y), columns.shape[1]
+    m, k = len(y), target.columns.shape[1]
     scores = scratch("scores", m * k, np.float32).reshape(k, m)
-    multiply(columns.T, y.T, scores)
-    best = np.minimum.reduce(scores, axis=0)
-    possible = scores <= best + margin
+    multiply(target.columns.T, y.T, scores)
+    least = np.minimum.reduce(scores, axis=0)
+    if target.common_slack is not None:
+        most = least + target.common_slack
+    else:
+        most = np.full(m, np.inf, np.float32)
+        for score, slack in zip(scores, target.slack, strict=True):
+            np.minimum(most, score + slack, out=most)
+    possible = scores <= most + margin
     # Of a single possible center the sum of indices is the index.
     ones = possible.astype(np.float32)
     labels = (np.arange(k, dtype=np.float32) @ ones).astype(np.int32)
@@ -170,9 +197,9 @@ def _propose_few(
         np.putmask(scores, possible, np.inf)
         second = np.minimum.reduce(scores, axis=0)
     if np.count_nonzero(possible) == m:
-        return labels, best, second, _NONE, possible[:, :0].T
+        return labels, least, most, second, _NONE, possible[:, :0].T
     uncertain = np.flatnonzero(np.ones(k, np.float32) @ ones > 1)
-    return labels, best, second, uncertain, possible[:, uncertain].T
+    return labels, least, most, second, uncertain, possible[:, uncertain].T
 
 
 def decide(x: Floats, possible: NDArray[np.bool_], centers: Floats) -> NDArray[np.int64]:

@@ -10,7 +10,6 @@ so that a bound stays a bound; a point is skipped only if its label is certain u
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,7 +137,7 @@ class HamerlyBounds:
         step = features.y[:, :-1] - target.z.take(labels, axis=0)
         relative, per_center, rest = distance_error_factors(target.z.shape[1])
         upper = np.sqrt(np.einsum("ij,ij->i", step, step)) * np.float32(relative)
-        upper += np.float32(per_center * math.sqrt(target.largest_z) + rest)
+        upper += np.float32(per_center) * target.lengths.take(labels) + np.float32(rest)
         self.upper[rows] = upper
         if center_shift.few is None or before is None:
             lower = self.lower[rows]
