@@ -87,9 +87,9 @@ class SamplesMixin:
     def _placed(
         self, X: Any, *, reset: bool = False, gather: bool = False, counted: bool = True
     ) -> Iterator[tuple[Any, str]]:
-        """X as an array or a CSR matrix of one of array_interop.DTYPES and of the right width, where the device can read
-        it, and the device's name; whether X is finite shows in its feature range. The device is the current one in this
-        context.
+        """X as an array or a CSR matrix, of one of array_interop.DTYPES and of the right width, where the device can
+        read it, and the device's name; whether X is finite shows in its feature range. The device is the current one
+        in this context.
 
         reset: whether this is a fit, which sets the width. gather: whether a Dask array shall come here as a whole.
         counted: whether it has to be known how many rows it has.
