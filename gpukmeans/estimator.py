@@ -304,7 +304,7 @@ default="k-means++"
             else:
                 points = self._made(x, device=device, reused=False)
                 self._finite(points, x)
-                distances = points.distances(published.astype(np.float64))
+                distances = points.distances(published.astype(np.float64), dtype)
             with flagged():  # some may be beyond float32
                 distances = distances.astype(array_interop.held_dtype(X, dtype, self.output_type), copy=False)
             return self._convert_like(X, distances)

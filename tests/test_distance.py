@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpukmeans.engine.numpy.tuning import tuned
-from gpukmeans.exact.distance import LARGEST_MAGNITUDE, squared_distance
+from gpukmeans.exact.distance import LARGEST_MAGNITUDE, normalize, squared_distance
 
 
 def one_distance(x, c):
@@ -285,3 +285,25 @@ def test_no_distance_within_the_largest_magnitude_overflows():
     """Of up to 2**20 features."""
     x = np.full((2**20, 1), LARGEST_MAGNITUDE)
     assert squared_distance(x, -x).tolist() == [2.0**1022]
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("kind", ["noise", "apart", "duplicates", "offset", "few features"])
+def test_distances_in_float32_are_rounded_ones(kmeans, brute_distances, kind, metric):
+    """Of D as Rule 1 has it, to the bit: D says what float64 products leave open, near zero and between two numbers."""
+    rng = np.random.default_rng(0)
+    x = {
+        "noise": lambda: rng.normal(size=(400, 40)),
+        "apart": lambda: np.concatenate([rng.normal(size=(200, 20)), 1e6 + rng.normal(size=(200, 20))]),
+        "duplicates": lambda: rng.integers(0, 3, (1500, 4)) / 7,
+        "offset": lambda: 1e5 + rng.normal(size=(400, 30)),
+        "few features": lambda: rng.normal(size=(3000, 2)),
+    }[kind]().astype(np.float32)
+    model = kmeans(n_clusters=12, init=x[:12], n_init=1, max_iter=1, metric=metric).fit(x)
+    model.cluster_centers_ = model.cluster_centers_.copy()
+    model.cluster_centers_[:4] = x[20:24] if metric == "euclidean" else model.cluster_centers_[4:8]
+    found = model.transform(x)
+    rows = normalize(x.T.astype(np.float64)).T if metric == "cosine" else x.astype(np.float64)
+    squares = brute_distances(rows, model.cluster_centers_.astype(np.float64))
+    assert found.dtype == np.float32
+    assert found.tobytes() == (squares / 2 if metric == "cosine" else np.sqrt(squares)).astype(np.float32).tobytes()

@@ -246,10 +246,9 @@ class Points(Protocol):
     def labels(self) -> Any:
         """The labels last given, (n,) int32, in the caller's order, on the device that the rows were given on."""
 
-    def distances(self, centers: Floats) -> Any:
-        """The root of D from every point to every center, (n, k) float64, where the rows were given.
-
-        Of normalized rows half of D, which from one unit vector to another is one less their cosine.
+    def distances(self, centers: Floats, dtype: Any = np.float64) -> Any:
+        """What the metric makes of D from every point to every center, (n, k), where the rows were given: float64, or
+        that rounded to float32 if this is the dtype asked for, and is found sooner.
         """
 
     def seeding(self) -> Seeding:

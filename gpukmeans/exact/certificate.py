@@ -155,24 +155,32 @@ class Frame:
 
     def possible(self, x: Floats, centers: Floats) -> NDArray[np.bool_]:
         """Which of the centers (d, k) may by D be the nearest to each of x (d, m), as far as float64 products can tell:
-        (m, k), at least one for each. They can nearly as much as D itself, at the speed of BLAS.
+        (m, k), at least one for each. They can nearly as much as D itself, at the speed of BLAS
+        (test_certificate.test_float64_products_exclude_no_nearest_center fails without their bounds).
+        """
+        low, high = self.distance_bounds(x, centers)
+        return low <= np.minimum.reduce(high, axis=1)[:, None]
 
-        The bounds are those of `least_scores` and `row_margin` with u = 2**-53, where D's own error is no longer a
-        thousandth of the others: (d + 3) u T, at most 2 (d + 3) u of |y|^2 + |z|^2. Underflow in D is at most d
-        2**-1074, in the frame d 2**-314, since its scale is 2**380 at most.
-        (test_certificate.test_float64_products_exclude_no_nearest_center fails without these.)
+    def distance_bounds(self, x: Floats, centers: Floats) -> tuple[Floats, Floats]:
+        """Bounds on D of x (d, m) to centers (d, k), in the frame's units: (m, k) each, by float64 products.
+
+        They are those of `least_scores` and `row_margin` with u = 2**-53, where D's own error is no longer a thousandth
+        of the others: (d + 3) u T, at most 2 (d + 3) u of |y|^2 + |z|^2. Underflow in D is at most d 2**-1074, in the
+        frame d 2**-314, since its scale is 2**380 at most.
         """
         d = len(self.offset)
         y = ((x - self.offset[:, None]) * self.scale).T
         z = (centers - self.offset[:, None]) * self.scale
         y_norms, norms = np.einsum("ij,ij->i", y, y), np.einsum("ij,ij->j", z, z)
-        errors = norms * (1.07 * U64 * (4.03 * d + 20.1))
-        scores = y @ z
-        scores *= -2.0
-        scores += norms - errors
-        most = np.minimum.reduce(scores + 2 * errors, axis=1)
-        most += y_norms * (1.07 * U64 * (6.04 * d + 36.2)) + (d + 4) * 2.0**-310
-        return scores <= most[:, None]
+        errors = np.add.outer(y_norms * (1.07 * U64 * (3.02 * d + 18.1)), norms * (1.07 * U64 * (4.03 * d + 20.1)))
+        errors += (d + 4) * 2.0**-311
+        square = y @ z
+        square *= -2.0
+        square += norms
+        square += y_norms[:, None]
+        low = np.maximum(square - errors, 0.0)
+        square += errors
+        return low, square
 
     def reach(self, centers: Floats) -> tuple[float, float] | None:
         """Z^2 of centers (k, d), and the largest coordinate of any z.

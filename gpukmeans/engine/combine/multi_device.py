@@ -85,11 +85,11 @@ class Parallel(Sharded):
         self._each(take)
         return self._answer(result)
 
-    def distances(self, centers: Floats) -> Any:
-        result = np.empty((self.n, len(centers)))
+    def distances(self, centers: Floats, dtype: Any = np.float64) -> Any:
+        result = np.empty((self.n, len(centers)), dtype)
 
         def take(part: Points, rows: slice) -> None:
-            result[rows] = part.distances(centers)
+            result[rows] = part.distances(centers, dtype)
 
         self._each(take)
         return self._answer(result)

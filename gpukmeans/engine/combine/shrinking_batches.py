@@ -251,16 +251,16 @@ class Batches(Sharded):
         assert self._labels is not None
         return self._answer(self._labels.copy())
 
-    def distances(self, centers: Floats) -> Any:
+    def distances(self, centers: Floats, dtype: Any = np.float64) -> Any:
         result: Floats | None = None
 
         def measure(batch: Batch, rows: slice) -> Any:
             nonlocal result
-            distances = batch.distances(centers)
+            distances = batch.distances(centers, dtype)
             if rows.stop - rows.start == self.n:
                 return distances
             if result is None:
-                result = np.empty((self.n, len(centers)))
+                result = np.empty((self.n, len(centers)), dtype)
             result[rows] = distances
 
         parts = self._each(measure, Uses.ROWS)

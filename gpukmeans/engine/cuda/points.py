@@ -303,11 +303,11 @@ class CudaPoints:
         place[clusters] = np.arange(len(clusters))
         return {"labels": by.there, "place": self._gpu.put(place), "without": self._gpu.put(without)}
 
-    def distances(self, centers: Floats) -> Any:
+    def distances(self, centers: Floats, dtype: Any = np.float64) -> Any:
         k = len(centers)
         step = self.n if self._keep_on_device else max(1, TABLE // k)
         table = self._gpu.empty((min(step, self.n), k), np.float64)
-        result = table if self._keep_on_device else np.empty((self.n, k))
+        result = table if self._keep_on_device else np.empty((self.n, k), dtype)
         device = self._gpu.put(centers)
         for a in range(0, self.n, step):
             rows = min(step, self.n - a)

@@ -53,6 +53,12 @@ _EXACT = 2**17
 # Where some rows of each cluster may do, so many are looked at, and so many more for each cluster.
 _SAMPLE, _SAMPLE_ROWS = 2**10, 32
 
+# Distances at once where float64 products bound them: 0.5 MB of float64.
+_PRODUCTS = 2**16
+
+# Distances below this are finite in float32.
+_LARGEST_SINGLE = 2.0**127
+
 # The median of so many rows is where scores are measured from, if an outlier sets the range.
 _FRAME_ROWS = 2**6
 
@@ -349,17 +355,39 @@ class NumPyPoints:
 
         run(part, self._spans(-(-self._rows.m // step), _EXACT // self.d), self._threads)
 
-    def distances(self, centers: Floats) -> Floats:
-        result = np.empty((self.n, len(centers)))
-        columns = np.ascontiguousarray(centers.T)[:, :, None]
+    def distances(self, centers: Floats, dtype: Any = np.float64) -> NDArray[np.floating]:
+        result = np.empty((self.n, len(centers)), dtype)
+        columns = np.ascontiguousarray(centers.T)
+        frame = self._distance_frame(centers) if dtype == np.float32 else None
 
         def measure(rows: slice) -> None:
             x = np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
-            distances = squared_distance(x[:, None, :], columns).T
-            result[rows] = self.metric.transformed(distances)
+            if frame is None:
+                distances = squared_distance(x[:, None, :], columns[:, :, None]).T
+                result[rows] = self.metric.transformed(distances)
+                return
+            # Rounding does not reorder: where both bounds become the same float32 number, D does
+            # (test_distance.test_distances_in_float32_are_rounded_ones fails if it is not asked where they differ).
+            low, high = (
+                self.metric.transformed(bound / frame.scale**2).astype(np.float32)
+                for bound in frame.distance_bounds(x, columns)
+            )
+            row, center = np.nonzero(low != high)
+            low[row, center] = self.metric.transformed(squared_distance(x[:, row], columns[:, center]))
+            result[rows] = low
 
-        run(measure, self._spans(self.n, min(_EXACT // len(centers), self._rows.most)), self._threads)
+        most = _PRODUCTS if frame is not None else _EXACT
+        run(measure, self._spans(self.n, min(most // len(centers), self._rows.most)), self._threads)
         return result
+
+    def _distance_frame(self, centers: Floats) -> Frame | None:
+        """The frame that float64 products are made in, None where D is as fast or a distance may be beyond float32."""
+        frame = self._frame if self.n * centers.size > _TINY else None
+        reach = None if frame is None else frame.reach(centers)
+        if frame is None or reach is None:
+            return None
+        farthest = (math.sqrt(reach[0]) + math.sqrt(self.d)) / frame.scale
+        return frame if farthest < _LARGEST_SINGLE else None
 
     # ------------------------------------------------------------ seeding
 
