@@ -106,5 +106,5 @@ class StartsMixin(SamplesMixin):
         return self._initial_centers(centers, x)
 
     def _initial_centers(self, init: Any, x: Any) -> Floats:
-        """See `centers.initial`."""
+        """See `center_checks.initial`."""
         return initial(init, self.n_clusters, x.shape[1], x.dtype, metric_of(self.metric))

@@ -139,7 +139,7 @@ class SamplesMixin:
         return self._published(x.shape[1]).astype(np.float64, copy=False)
 
     def _published(self, width: int | None = None) -> NDArray[Any]:
-        """See `centers.fitted`."""
+        """See `center_checks.fitted`."""
         return center_checks.fitted(self.cluster_centers_, metric_of(self.metric), width)
 
     def _published_dtype(self, X: Any, x: Any) -> np.dtype:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
-from gpukmeans.engine.combine.shrinking_batches import Batches
+from gpukmeans.engine.combine.out_of_memory import Batches
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 

@@ -19,7 +19,7 @@ from host_cuda.runtime import HostCuda, OutOfMemoryError
 
 from gpukmeans import DeviceError, KMeans, lloyd
 from gpukmeans.engine import devices, dispatch
-from gpukmeans.engine.combine.shrinking_batches import Batches
+from gpukmeans.engine.combine.out_of_memory import Batches
 from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda import kernels, launch_plans, seeding_kernels, transfer
 from gpukmeans.engine.cuda.points import CudaPoints

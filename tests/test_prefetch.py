@@ -1,4 +1,4 @@
-"""The rows of the next batch cross the bus while the device works on this one; see engine/combine/shrinking_batches.py.
+"""The rows of the next batch cross the bus while the device works on this one; see engine/combine/out_of_memory.py.
 
 Streams of the device that stands here do as little as CUDA lets them (host_cuda/streams.py): a copy that nobody waits
 for is not there, and its absence shows in the answer.

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from gpukmeans.engine.combine.multi_device import Parallel
-from gpukmeans.engine.combine.shrinking_batches import Batches
+from gpukmeans.engine.combine.out_of_memory import Batches
 from gpukmeans.engine.csr_rows import rows_of
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.cuda.transfer import Prefetch

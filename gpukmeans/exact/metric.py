@@ -1,4 +1,4 @@
-"""The seam for a metric: where euclidean and cosine differ, and nothing else does.
+"""The seam for a metric: where euclidean and cosine differ. Others ask at most whether rows are normalized.
 
 D is the same for both (Rule 1). A metric says which rows and centers it is taken of, by what a mean is near enough, and
 what `transform` makes of it. Whoever holds rows knows their metric; the algorithm asks that one.

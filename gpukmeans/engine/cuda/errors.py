@@ -1,4 +1,7 @@
-"""CUDA's errors in words for the user. What a kernel does wrong shows at some later call, so all of them are named."""
+"""CUDA's errors in words for the user. What a kernel does wrong shows at some later call, so all of them are named.
+
+Memory that has run out becomes a MemoryError, upon which combine/out_of_memory.py goes on with smaller batches.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ answer comes with the centers that it is of.
 No such assignment begins where a cluster is empty or no label changed, after two mispredictions (somebody looks at
 each iteration), of batches, of normalized rows, or where a pass takes so long that one too many costs more than is
 saved in a fit.
+
+assign.py predicts the centers, begins these assignments, and goes back where the prediction failed.
 """
 
 from __future__ import annotations
