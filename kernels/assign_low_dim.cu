@@ -58,9 +58,9 @@ __device__ __forceinline__ void score_four(float (&score)[4], const float4* quad
 }
 
 // columns: (1 + D_FEW, stride), |z|^2 first, then -2 z, stride a multiple of GROUP (prepare_centers.cu). tile: how many
-// groups the dynamic shared memory holds. margins: see prepare_centers.cu. tentative: (n,). listed: whether only the
-// rows of `list` are compared, whose length is *length; tentative is then in its order. bounded: whether slack and
-// lower_bound (n,) of these rows are written, by center_shift (4, k); see hamerly.cu.
+// groups the dynamic shared memory holds. margins: see prepare_centers.cu. tentative: (n,), aligned to 16 bytes.
+// listed: whether only the rows of `list` are compared, whose length is *length; tentative is then in its order.
+// bounded: whether slack and lower_bound (n,) of these rows are written, by center_shift (4, k); see hamerly.cu.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_low_dim(const X* __restrict__ x, long long n, const F* __restrict__ offset, F scale,
                const float* __restrict__ columns, int stride, int tile, const float* __restrict__ margins,
@@ -157,8 +157,9 @@ assign_low_dim(const X* __restrict__ x, long long n, const F* __restrict__ offse
                 write_bounds(found[r], label[r], norm, margins, center_shift, k, slack[row], lower_bound[row]);
             }
         }
-        if ((size_t)tentative % sizeof(label) == 0 && i + ROWS <= n) {
-            // As plain stores these were taken apart into stores of 4 bytes.
+        if (i + ROWS <= n) {
+            // As plain stores these were taken apart into stores of 4 bytes. Labels begin where their allocation does
+            // (test_kernels.test_fits_are_numpys fails if they do not).
             int* to = tentative + i;
             if (ROWS == 4) __stcg((int4*)to, make_int4(label[0], label[1], label[ROWS - 2], label[ROWS - 1]));
             else __stcg((int2*)to, make_int2(label[0], label[1]));

@@ -20,8 +20,9 @@
 // so most rows cost one comparison, 8 bytes read; the rest measure the distance to their own center; and those for
 // which that is not enough go on the list. All roundings are directed so that a bound stays a bound. The list is in
 // the order of rows within a block's share, so that what reads those rows finds them side by side.
-// test_hamerly.test_rows_just_past_the_middle_change_sides fails if either sum of movements is left out or halved, and
-// test_hamerly.test_what_is_kept_of_rows_bounds_their_distances_in_rationals if distances are not taken from above.
+// test_hamerly.test_rows_just_past_the_middle_change_sides fails if either sum of movements is left out or halved,
+// test_hamerly.test_what_is_kept_of_rows_bounds_their_distances_in_rationals if distances are not taken from above, and
+// test_hamerly.test_bounds_are_rounded_so_that_they_stay_bounds if any sum is rounded to the nearest.
 //
 // Up to 16 features, D_FEW of them, known at compile time, a thread measures its own rows; of more, the warp together
 // those of its rows that are in doubt, and the words that it reads of a row are neighbors.
@@ -68,9 +69,9 @@ __device__ __forceinline__ float norm_between(const X* x, int d, const F* offset
     return norm;
 }
 
-// centers: (k, d), in the frame. labels, slack: aligned to 16 bytes. slack, lower_bound: (n,). center_shift: (4, k), A
-// + M from above and from below, M from above and from below. margins: see prepare_centers.cu. rows: (n,), the list;
-// listed: its length, 0 before.
+// centers: (k, d), in the frame. labels, slack: aligned to 16 bytes (test_hamerly.test_any_walk_of_the_centers fails if
+// they are not). slack, lower_bound: (n,). center_shift: (4, k), A + M from above and from below, M from above and from
+// below. margins: see prepare_centers.cu. rows: (n,), the list; listed: its length, 0 before.
 extern "C" __global__ void __launch_bounds__(256, 4)
 hamerly(const X* __restrict__ x, long long n, int d, const F* __restrict__ offset, F scale,
         const float* __restrict__ centers, const int* __restrict__ labels, float* __restrict__ slack,

@@ -162,7 +162,9 @@ __device__ __forceinline__ void each_center(const float (&x)[D], bool here, cons
                                             int tile, bool load, Look look) {
     for (int base = 0; base < k; base += tile) {
         int count = min(tile, k - base);
-        if (tile < k || load) {  // those that fit are loaded once
+        // Those that fit are loaded once (test_image_colors.test_tiles_pairs_and_strides_do_not_matter fails if others
+        // are, too).
+        if (tile < k || load) {
             __syncthreads();
             for (int e = threadIdx.x; e < count * ROW; e += blockDim.x) held[e] = columns[(int64)base * ROW + e];
             __syncthreads();

@@ -28,7 +28,8 @@
 // The most candidates of a step.
 #define TRIALS 16
 
-// A cell's mass, less `bits` bits and rounded up.
+// A cell's mass, less `bits` bits and rounded up
+// (test_image_colors.test_cells_that_weigh_next_to_nothing_are_seeds_too fails if it is rounded down).
 __device__ __forceinline__ uint64 mass_of(const long long* sums, int64 i, int bits) {
     return (uint64)((sums[i * ROW + D] + ((1ll << bits) - 1)) >> bits);
 }
@@ -70,6 +71,7 @@ seed_cells(const float* __restrict__ x, const long long* __restrict__ sums, long
         }
         for (int t = 0; t < count; t++) {
             uint64 rank = (uint64)floor(__dmul_rn(draws[step * trials + t], (double)total));
+            // Another thread's cell (test_image_colors.test_cells_are_numpys fails if those before count as its own).
             if (rank >= end || rank < end - own) continue;
             uint64 before = end - own;
             for (int64 i = first; i < last; i++) {

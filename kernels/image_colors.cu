@@ -32,7 +32,8 @@ __device__ __forceinline__ double dot(const double* row, const double (&x)[3]) {
     return __dadd_rn(sum, __dmul_rn(row[2], x[2]));
 }
 
-// color_space._root for n = 3: x = mantissa * 2**e, the mantissa in [1/2, 1); x is zero or a normal number.
+// color_space._root for n = 3: x = mantissa * 2**e, the mantissa in [1/2, 1); x is zero or a normal number
+// (test_image_colors.test_every_root_is_numpys fails if zero is not left out, or of fewer steps).
 __device__ __forceinline__ double cube_root(double x) {
     if (x == 0.0) return 0.0;
     int e = (int)(__double_as_longlong(x) >> 52) - 1022;

@@ -39,7 +39,9 @@ __device__ __forceinline__ unsigned code_of(const unsigned char* pixels, int64 i
 // The codes of pixels first to first + count, at most RUN.
 __device__ __forceinline__ void codes_of(const unsigned char* pixels, int64 first, int count, unsigned (&code)[RUN]) {
     const unsigned char* here = pixels + first * CHANNELS;
-    if (count < RUN || (uint64)here % 16) {  // the end, or a part of an array that begins anywhere
+    // The end, or a part of an array that begins anywhere (test_image_kernels.test_even_pictures_and_parts_of_arrays
+    // fails if either is read in words).
+    if (count < RUN || (uint64)here % 16) {
 #pragma unroll
         for (int j = 0; j < RUN; j++) code[j] = j < count ? code_of(pixels, first + j) : 0;
         return;
@@ -74,7 +76,9 @@ histogram(const unsigned char* __restrict__ pixels, long long n, unsigned* __res
         unsigned code[RUN];
         codes_of(pixels, first, count, code);
         unsigned last = code[0], length = 0;
-        bool even = count == RUN;  // all of one color
+        // All of one color, and RUN of them (test_image_kernels.test_even_pictures_and_parts_of_arrays fails of fewer,
+        // test_image_kernels.test_a_single_pixel_within_an_even_picture_counts if only the last one is looked at).
+        bool even = count == RUN;
 #pragma unroll
         for (int j = 0; j < RUN; j++) {
             if (j >= count) continue;
@@ -86,6 +90,7 @@ histogram(const unsigned char* __restrict__ pixels, long long n, unsigned* __res
             }
             length++;
         }
+        // test_image_kernels.test_even_pictures_and_parts_of_arrays fails if another thread's color may be another.
         unsigned other = __shfl_sync(FULL, last, 0);
         if (__all_sync(FULL, even && last == other)) {
             if (threadIdx.x % 32 == 0) atomicAdd(&counts[last], 32u * RUN);
@@ -157,7 +162,7 @@ map_codes(const unsigned char* __restrict__ pixels, long long n, const LABEL* __
           LABEL* __restrict__ labels) {
     int64 stride = (int64)gridDim.x * blockDim.x * RUN;
     for (int64 first = ((int64)blockIdx.x * blockDim.x + threadIdx.x) * RUN; first < n; first += stride) {
-        if (n - first < RUN) {
+        if (n - first < RUN) {  // test_image_kernels.test_counts_and_labels_are_numpys fails of words
             for (int64 i = first; i < n; i++) labels[i] = table[code_of(pixels, i)];
             continue;
         }
@@ -168,7 +173,9 @@ map_codes(const unsigned char* __restrict__ pixels, long long n, const LABEL* __
         for (int j = 0; j < RUN; j++) {
             word[j * WORDS / RUN] |= (unsigned)table[code[j]] << (8 * (int)sizeof(LABEL) * j % 32);
         }
-        uint4* out = (uint4*)(labels + first);  // labels begin where their allocation does
+        // Labels begin where their allocation does
+        // (test_image_kernels.test_counts_and_labels_are_numpys fails if they do not).
+        uint4* out = (uint4*)(labels + first);
 #pragma unroll
         for (int w = 0; w < WORDS; w += 4) out[w / 4] = make_uint4(word[w], word[w + 1], word[w + 2], word[w + 3]);
     }
@@ -189,7 +196,8 @@ squared_error(const unsigned char* __restrict__ pixels, long long n, const LABEL
     block_add(total, (int64)sum);
 }
 
-// colors: (n, 3), what pixels (n, 4) are without alpha. clear: set where one is not opaque.
+// colors: (n, 3), what pixels (n, 4) are without alpha. clear: set where one is not opaque
+// (test_image_kernels.test_alpha_is_left_out_where_every_pixel_is_opaque fails if it is for less alpha only).
 extern "C" __global__ void __launch_bounds__(256, 4)
 without_alpha(const unsigned char* __restrict__ pixels, long long n, unsigned char* __restrict__ colors,
               int* __restrict__ clear) {

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpukmeans.image.grid import HALF, GridScale, spread_scale, surplus_bits
+from gpukmeans.image.grid import HALF, MASS_BITS, GridScale, spread_scale, surplus_bits
 from gpukmeans.image.numpy import cells, integral_points
 from gpukmeans.image.numpy.cells import NumPyCells
 from gpukmeans.image.numpy.colors import NumPyColors
 from gpukmeans.image.numpy.integral_points import NumPyIntegralPoints
 from gpukmeans.image.palette.grids import Grids
 from gpukmeans.image.palette.multilevel import refined
+from gpukmeans.image.palette.relocate import relocated
 
 
 def random_cells(rng, m, d):
@@ -100,6 +101,13 @@ def test_weights_that_are_not_whole_become_whole():
         assert mass[2] / mass[0] == weights[2] / weights[0]
 
 
+def test_masses_fit_however_many_weigh_next_to_nothing():
+    """Each of these is a mass of one, beside others that reach a power of two by themselves."""
+    weights = np.array([1.0] + [1e-30] * 1000)
+    mass_scale = NumPyColors(np.zeros((len(weights), 3), np.uint8), weights).mass_scale
+    assert integral_points.mass_of(weights, mass_scale).sum() <= 2**MASS_BITS
+
+
 @pytest.mark.parametrize("total", [1.0, 3.0, 2.0**28, 2.0**28 + 1, 2.0**38])
 def test_sums_of_squares_are_exact_in_any_order(total):
     assert total * 2.0 ** -surplus_bits(total) * 2**24 <= 2**52
@@ -125,4 +133,44 @@ def test_a_cluster_without_cells_stays_where_it_is():
     start = np.concatenate([held.x[:2], held.x[:1]])
     stage = refined(held, start, 0.0, 5)
     assert (stage.centers[2] == start[2]).all() or (stage.labels == 2).any()
+    assert (refined(held, start, 0.0, 1).centers[2] == start[2]).all()
     assert np.isfinite(stage.centers).all()
+
+
+def test_long_steps_end_where_scores_are_exact():
+    """Beyond the means, but within HALF of zero."""
+
+    class Watched(NumPyCells):
+        def assign(self, centers):
+            farthest.append(np.abs(centers).max())
+            return super().assign(centers)
+
+    farthest, x, mass = [], np.array([[HALF, -HALF], [HALF - 1, -HALF]], float), np.ones(2)
+    refined(Watched(x, mass, list(x.T)), np.zeros((1, 2)), 0.0, 5)
+    assert farthest[1] == max(farthest) == HALF
+
+
+@pytest.mark.parametrize(
+    ("seed", "m", "k", "d", "side"),
+    [
+        (2, 20, 8, 1, 30),
+        (414, 16, 6, 1, 200),
+        (476, 20, 8, 2, 30),
+        (573, 20, 8, 1, 30),
+        (724, 14, 5, 2, 10),
+        (9516, 12, 8, 1, 100),
+    ],
+)
+def test_moving_centers_far_away_without_slack_saves(seed, m, k, d, side):
+    """Whichever clusters are dissolved, and whoever takes their cells: each case needs a check that others do not."""
+    rng = np.random.default_rng(seed)
+    x = np.unique(rng.integers(-side, side + 1, (m, d)), axis=0).astype(float)
+    mass = np.rint(2.0 ** rng.uniform(0, 10, len(x)))
+    held = NumPyCells(x, mass, [mass * column for column in x.T])
+    centers = x[rng.choice(len(x), k, replace=False)]
+
+    def inertia(centers):
+        return ((x[:, None] - centers) ** 2).sum(axis=2).min(axis=1) @ mass
+
+    moved = relocated(held, centers, 1.0)
+    assert moved is None or inertia(moved) < inertia(centers)

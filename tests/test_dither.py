@@ -48,6 +48,14 @@ def test_floyd_steinberg_is_the_loop(shape, dtype, channels, k):
     assert (floyd_steinberg(pixels, palette, fixed, 1) == one_by_one(pixels, palette, fixed, 1)).all()
 
 
+def test_neighbours_among_16_bits_are_told_apart():
+    """Where float32 would hold no score."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(60000, 60010, (20, 20, 3)).astype(np.uint16)
+    palette = rng.integers(60000, 60010, (9, 3)).astype(np.uint16)
+    assert (floyd_steinberg(pixels, palette) == one_by_one(pixels, palette)).all()
+
+
 def test_ties_go_to_the_least_index():
     pixels = np.full((3, 5, 3), 100, np.uint8)
     palette = np.array([[110, 100, 100], [90, 100, 100], [100, 110, 100], [110, 100, 100]], np.uint8)

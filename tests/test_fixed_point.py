@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reference import Reference, distances, log2_up
 from sklearn.exceptions import ConvergenceWarning
 
-from gpukmeans import lloyd
+from gpukmeans import cluster_means, lloyd
 from gpukmeans.engine.numpy.cluster_sums import ClusterSums
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.tuning import tuned
@@ -188,6 +188,15 @@ TOTALS = [1, 2, 3, 2**18 - 1, 2**18, 2**18 + 1, 273_280, 2**31, 2**32, 2**40 - 1
 LARGESTS = [5e-324, 1e-310, 2.0**-1022, 1e-30, 0.1, 0.5, 1.0, 1 + 2.0**-52, 255.0, 1e30, 2.0**500, 2.0**501, 2.0**1021]
 
 
+def test_a_constant_feature_leaves_means_certain(make_points):
+    """Its terms are zero, whatever its scale: no rows have to be looked at for it."""
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    x[:, 1] = 3
+    points, scales = make_points(x)
+    points.assign(x[:5])
+    assert not cluster_means.of_iteration(points, scales).certified.any()
+
+
 def test_logarithm_rounds_up():
     values = [5e-324, 1e-310, 0.5, 0.5 + 2**-53, 0.75, 1.0, 1 + 2**-52, 2.0, 3.0, 1e300, sys.float_info.max]
     for value in values:
@@ -243,6 +252,19 @@ def test_inertia_fits_however_many(total):
                 assert abs(split.value(split.units(coarse, fine)) - Fraction(distance)) <= unit / 2
                 if total <= 2**35:  # 54 bits of the largest distance, where float64 has 53
                     assert unit <= Fraction(scales.farthest(centers)) * Fraction(2) ** -50
+
+
+def test_no_row_in_range_is_farther_than_the_farthest():
+    """The corner that is farthest is as far, to the bit."""
+    rng = np.random.default_rng(0)
+    for d in (1, 2, 9, 40, 300):
+        ends, centers = (
+            np.sort(rng.normal(size=(2, d)) * 10.0 ** rng.integers(-3, 4, d), axis=0),
+            rng.normal(size=(7, d)),
+        )
+        scales = Scales.of(*ends, Weights.of_rows(10))
+        corners = np.where(ends[1] - centers > centers - ends[0], ends[1], ends[0])
+        assert scales.farthest(centers) == max(distances(corners, centers).diagonal())
 
 
 def test_weights_are_copies_up_to_a_total_of_2_to_the_32():

@@ -40,6 +40,8 @@ def test_a_name_is_seen_in_any_comment() -> None:
     assert names(ROOT / "gpukmeans" / "engine" / "numpy" / "cluster_sums.py") >= {
         "test_fixed_point.test_sums_follow_rows_that_move"
     }
+    for engine in ("engine/numpy", "engine/cuda", "engine/combine", "image/numpy", "image/cuda", "image/palette"):
+        assert any(names(path) for path in SOURCES if path.is_relative_to(ROOT / "gpukmeans" / engine)), engine
     assert "test_sums_follow_rows_that_move" in defined("test_fixed_point")
     assert defined("test_of_nothing") == set()
     assert NAMED.findall("(test_sums.test_of_rows fails) and test_alone.") == ["test_sums.test_of_rows", "test_alone"]

@@ -11,6 +11,7 @@ from host_cuda.runtime import HostCuda
 from gpukmeans import lloyd
 from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda import tentative_labels as assign
+from gpukmeans.engine.cuda.assignment_kernels import Framed, RowBounds, RowList, hamerly
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
@@ -225,6 +226,36 @@ def test_what_is_kept_of_rows_bounds_their_distances_in_rationals(d, capability)
         slack, lower_bound = (Fraction(float(value)) for value in now[:, i])
         _, down, others_up, _ = (Fraction(float(value)) for value in shift[:, labels[i]])
         assert (lower_bound - others_up - (slack - down)) ** 2 >= squares(i, moved)[0]
+
+
+def test_bounds_are_rounded_so_that_they_stay_bounds(address):
+    """Distances here are exact in float32, and margins none: all that is left is how sums are rounded."""
+    rng, n, k = np.random.default_rng(0), 2000, 100
+    x = np.ldexp(rng.integers(1, 2**12, n).astype(np.float32), -rng.integers(12, 27, n)).astype(np.float32)
+    slack, lower_bound = np.full(n, -1, np.float32), rng.uniform(0, 2, n).astype(np.float32)
+    labels, shift = rng.integers(0, k, n).astype(np.int32), rng.uniform(0, 0.1, (4, k)).astype(np.float32)
+    device = gpu.Gpu(address, ("-DX_KIND=2",))
+    listed = RowList(device.empty(n, np.int32), device.zeros(1, np.uint64))
+    bounds = RowBounds(device.put(slack), device.put(lower_bound), device.put(shift))
+    hamerly(
+        device,
+        rows=Framed(device.put(x[:, None]), device.zeros(16, np.float32)),
+        scale=1.0,
+        framed=device.zeros((k, 1), np.float32),
+        labels=device.put(labels),
+        bounds=bounds,
+        margins=device.put(np.array([0, 0, 1, 0], np.float32)),
+        listed=listed,
+    )
+    kept = np.ones(n, bool)
+    kept[device.get(listed.rows)[: int(device.get(listed.length)[0])]] = False
+    _, own, others, _ = shift.astype(float)[:, labels[kept]]  # float64 holds all sums
+    left = lower_bound[kept] - others - x[kept]
+    assert kept.sum() > n / 2
+    assert (left > 0).all()
+    found = device.get(bounds.slack)[kept]
+    assert (found <= left + own).all()
+    assert (found > left + own - 2.0**-21).all()
 
 
 def test_of_more_rows_than_a_list_can_name_all_are_compared(address, monkeypatch):

@@ -89,6 +89,17 @@ def test_colors_are_held_where_palettes_can_be_compared_with_them(monkeypatch, c
         assert ours.error(palette, ours.nearest(palette, "oklab")) == expected.error(palette, labels)
 
 
+def test_more_pixels_than_masses_can_count_are_the_hosts(monkeypatch, cp):
+    """Masses are then counts no more, but less."""
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(cp))
+    levels = np.stack([np.arange(300) // 256, np.arange(300) % 256, np.zeros(300, int)], axis=1).astype(np.uint8)
+    for each in (2**20, 2**30):
+        counts = np.full(300, each)
+        ours = dispatch.make_colors(pack(levels), counts, 3, int(counts.sum()), device="cuda:0")
+        assert type(ours) is (CudaColors if each == 2**20 else NumPyColors)
+        assert ours.mass_scale == NumPyColors(levels, counts).mass_scale
+
+
 def test_weights_are_numpys(cp):
     ours, theirs = random_colors(cp, 400)
     (summary, weights), (expected, given) = ours.engine_weights(), theirs.engine_weights()
@@ -173,10 +184,21 @@ def test_all_bins_used_and_one_color(cp):
 
 
 def test_tiles_pairs_and_strides_do_not_matter(cp, monkeypatch):
-    points = random_points(3, np.uint8)
-    ours, theirs, _ = both(cp, points, np.arange(1, len(points) + 1))
     monkeypatch.setattr(kernels, "SHARED", 16 * 10)  # ten centers at a time
     monkeypatch.setattr(cuda_cells, "_PAIRED", 20)
     monkeypatch.setattr(kernels, "_SEEDING", 64)
-    monkeypatch.setattr(gpu, "RESIDENT", 1)  # more cells than threads
+    monkeypatch.setattr(gpu, "RESIDENT", 1)
+    points = random_points(3, np.uint8)
+    ours, theirs, _ = both(cp, points, np.arange(1, len(points) + 1))
+    assert len(points) > 512, "more cells than threads"
     agree(ours.cells(), theirs.cells())
+
+
+def test_cells_that_weigh_next_to_nothing_are_seeds_too(cp):
+    """Bits of masses are left out beside a heavy one, and rounded up, so that none is zero."""
+    points = random_points(3, np.uint8, m=60)
+    ours, theirs, _ = both(cp, points, np.where(np.arange(len(points)) == 7, 2**37, 1))
+    draws = np.random.default_rng(0).uniform(size=(20, 3))
+    found = ours.cells().kmeans_plusplus(draws)
+    assert len(np.unique(found, axis=0)) == 20
+    assert found.tobytes() == theirs.cells().kmeans_plusplus(draws).tobytes()

@@ -121,6 +121,23 @@ def test_even_pictures_and_parts_of_arrays(cp):
         assert (found.get() == np.repeat([1, 2], [2000 - start, 1500])).all()
 
 
+def test_a_single_pixel_within_an_even_picture_counts(cp):
+    """Where a warp adds as one, and the last pixels of all of its threads are equal."""
+    image = np.full((1024, 1), 7, np.uint8)
+    image[700] = 9
+    codes, counts = (found.get() for found in CudaPixels(cp, image).count())
+    assert codes.tolist() == [7, 9]
+    assert counts.tolist() == [1023, 1]
+
+
+def test_alpha_is_left_out_where_every_pixel_is_opaque(cp):
+    levels = np.random.default_rng(0).integers(0, 256, (30, 40, 4)).astype(np.uint8)
+    levels[..., 3] = 255
+    assert (cuda_pixels.without_alpha(cp, levels).get() == levels[..., :3]).all()
+    levels[29, 39, 3] = 254
+    assert cuda_pixels.without_alpha(cp, levels) is None
+
+
 @pytest.mark.parametrize("shape", ["grey", "rgb", "opaque", "clear"])
 def test_an_array_on_a_gpu_stays_there(monkeypatch, fresh_dispatch, china, shape):
     image = china[::16, ::16]
@@ -297,5 +314,6 @@ def test_other_dtypes_and_errors_on_a_gpu_are_the_hosts(monkeypatch, fresh_dispa
 
 def test_what_no_kernel_takes_is_numpys(monkeypatch, fresh_dispatch):
     monkeypatch.setitem(sys.modules, "cupy", as_cupy(HostCuda(build="address", seed=1)))
-    for image in (np.zeros((4, 4), np.uint8), np.zeros((4, 3), np.uint16)):
+    more_than_counts_hold = np.broadcast_to(np.zeros((1, 3), np.uint8), (2**32, 3))
+    for image in (np.zeros((4, 4), np.uint8), np.zeros((4, 3), np.uint16), more_than_counts_hold):
         assert isinstance(dispatch.make_pixels(image, device="cuda:0"), NumPyPixels)

@@ -81,6 +81,19 @@ def test_alpha_and_given_palettes(picture, tmp_path):
     assert (indices(tmp_path / "out.tif") == quantize(picture, 9).indices).all()
 
 
+@pytest.mark.parametrize("kind", ["array", "file"])
+def test_bands_may_be_opaque_where_others_are_not(picture, kind, tmp_path):
+    """And what is fully transparent may have any color in the file."""
+    image = np.dstack([picture[:, :20], np.full((300, 20), 255, np.uint8)])
+    image[3:9, :5, 3] = 0
+    for rows in (image, image[::-1]):
+        Image.fromarray(rows).save(tmp_path / "in.png")
+        quantize_file(rows if kind == "array" else tmp_path / "in.png", tmp_path / "out.tif", 9)
+        expected, seen = quantize(rows, 9).to_array(), rows[..., 3] > 0
+        with Image.open(tmp_path / "out.tif") as found:
+            assert (np.asarray(found.convert("RGB"))[seen] == expected[seen][:, :3]).all()
+
+
 def test_more_than_eight_bits(picture, tmp_path):
     deep = picture.astype(np.uint16) * 257
     tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb")

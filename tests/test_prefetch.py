@@ -239,6 +239,27 @@ def test_an_interruption_leaves_nothing_behind(kind):
     assert at > 80, "all allocations were reached"
 
 
+def test_an_interruption_between_batches_leaves_no_rows_that_are_taken_for_others(monkeypatch):
+    """The second batch is on its way then, and the next pass begins with the first."""
+    expected, points = NumPyPoints(Samples(X)), batches(HostCuda(build="fast", seed=1), 300)
+    for held in (expected, points):
+        lloyd.prepare(held, *held.feature_range())
+    work = points._try
+
+    def interrupted(*args):
+        work(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(points, "_try", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            points.assign(CENTERS)
+    for held in (expected, points):
+        held.assign(CENTERS)
+    assert points.labels().tolist() == expected.labels().tolist()
+    assert points.sums().tolist() == expected.sums().tolist()
+
+
 def test_an_error_that_shows_while_rows_are_sent_names_the_kernels_at_work(monkeypatch):
     cp = HostCuda(seed=1)
     points = batches(cp, 300)

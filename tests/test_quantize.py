@@ -232,6 +232,17 @@ def test_grey_stays_grey(small, space, dither):
         assert flat.psnr == pytest.approx(psnr(flat.to_array(), grey), abs=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["greys", "colors"])
+def test_dithered_grey_is_that_of_three_equal_channels(small, kind):
+    """For whose errors that of one stands, if the palette is grey."""
+    palette = np.random.default_rng(0).integers(0, 256, (7, 3)).astype(np.uint8)
+    palette = np.repeat(palette[:, :1], 3, axis=1) if kind == "greys" else palette
+    grey = small[::4, ::4, 1]
+    one, three = (remap(each, palette, dither="floyd-steinberg") for each in (grey, np.dstack([grey] * 3)))
+    assert (one.indices == three.indices).all()
+    assert one.psnr == pytest.approx(three.psnr, abs=1e-9)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(30, 40), (30, 40, 1), (30, 40, 3), (30, 40, 4)])
 def test_arrays_come_back_as_they_were(dtype, shape):
@@ -297,6 +308,16 @@ def test_points_lead_back_to_colors(space, dtype, channels):
         colors[:, 3] = np.maximum(colors[:, 3], 1)
     points = color_space.to_points(colors, space).astype(np.float64)
     assert (color_space.to_colors(points, space, dtype) == colors).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_points_with_alpha_are_products_of_levels(dtype):
+    """None rounded, although those of 16 bits have 32."""
+    top = np.iinfo(dtype).max
+    colors = np.random.default_rng(0).integers(0, top + 1, (100, 4)).astype(dtype)
+    levels, alpha = colors[:, :3].astype(np.int64), colors[:, 3:].astype(np.int64)
+    expected = np.concatenate([levels * alpha, top * alpha], axis=1)
+    assert (color_space.to_points(colors, "rgb").astype(np.int64) == expected).all()
 
 
 def test_oklab_is_oklab():
@@ -657,6 +678,22 @@ def test_a_paletted_picture_is_what_its_colors_are(options, dither, small, devic
         for each in (from_pil(image), from_array(spread))
     )
     assert np.array_equal(ours, theirs)
+
+
+def test_a_palette_may_have_colors_that_no_pixel_has(monkeypatch):
+    """Of any code, and not each piece of a picture need have an index as high as others."""
+    monkeypatch.setattr(pixels, "_PIECE", 2)
+    held = pixels.IndexedPixels(np.array([1, 1, 3], np.uint8), np.array([[9], [5], [0], [7], [8]], np.uint8))
+    codes, counts = held.count()
+    assert (codes.tolist(), counts.tolist()) == ([5, 7], [2, 1])
+    assert held.map(codes, np.array([30, 40], np.int32), np.int32).tolist() == [30, 30, 40]
+
+
+def test_errors_of_16_bits_are_exact_however_many_pixels():
+    levels, counts = np.array([[0, 0, 0], [65535, 65535, 65534]], np.uint16), np.array([2**36, 2**36 + 1])
+    palette = np.array([[65535, 65535, 65535], [0, 0, 0]], np.uint16)
+    expected = 2**36 * 3 * 65535**2 + (2**36 + 1) * (2 * 65535**2 + 65534**2)
+    assert NumPyColors(levels, counts).error(palette, np.array([0, 1])) == expected > 2**64
 
 
 def test_equal_colors_of_a_palette_are_one(device):

@@ -176,7 +176,8 @@ class Scales:
         """(d,): by how much a center's coordinate may err while nothing but terms and its division are rounded.
 
         A term is off by half of 1 / scale, and by the rounding of x - offset; two more roundings make the quotient.
-        Each of these three is at most 2**-53 of the feature's half-range. All terms of a constant feature are zero.
+        Each of these three is at most 2**-53 of the feature's half-range. All terms of a constant feature are zero, and
+        such means need no second look (test_fixed_point.test_a_constant_feature_leaves_means_certain fails if they do).
         """
         half = np.maximum(self.high - self.offset, self.offset - self.low)
         return np.where(half > 0, 1 / self.scale + 2.0**-51 * half, 0.0)
@@ -211,9 +212,12 @@ class Scales:
             return 1 + 2.0 * self.weights.fractions / weight
 
     def farthest(self, centers: Floats) -> float:
-        """An upper bound on D between any point in range and any of the centers (k, d)."""
+        """The largest D between any point in range and any of the centers (k, d): that of a corner. Of larger numbers
+        each operation of D rounds to no smaller one, in its order
+        (test_fixed_point.test_no_row_in_range_is_farther_than_the_farthest fails of another, or of one side alone).
+        """
         reach = np.ascontiguousarray(np.maximum(self.high - centers, centers - self.low).T)
-        return float(np.max(sum_features(reach * reach))) * (1 + 2.0**-20)
+        return float(np.max(sum_features(reach * reach)))
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ def to_points(colors: Levels, space: str) -> NDArray[Any]:
     alpha = colors[:, 3:].astype(np.float64)
     full = alpha * top if space == "rgb" else alpha / top
     weighted = points * (alpha if space == "rgb" else full)
-    dtype = np.float32 if top == 255 or space == "oklab" else np.float64  # 65535**2 needs 32 bits
+    # 65535**2 needs 32 bits (test_quantize.test_points_with_alpha_are_products_of_levels fails of float32).
+    dtype = np.float32 if top == 255 or space == "oklab" else np.float64
     return np.concatenate([weighted, full], axis=1).astype(dtype)
 
 
@@ -162,7 +163,8 @@ def _root(x: Floats, n: int) -> Floats:
     # x = mantissa * 2**exponent with a mantissa in [1/2, 1), so this is within a factor of two of the root.
     y = np.ldexp(1.0, -(-exponent // n))
     x = np.where(mantissa > 0, x, 1.0)
-    # A relative error e becomes (n - 1) / 2 * e**2 once it is small; from a factor of two, 6 and 8 steps suffice.
+    # A relative error e becomes (n - 1) / 2 * e**2 once it is small; from a factor of two, 6 and 8 steps suffice
+    # (test_quantize.test_roots fails of fewer, or if zero is not left out).
     for _ in range(n + 3):
         power = y * y if n == 3 else y * y * (y * y)
         y = y - (y - x / power) / n

@@ -56,11 +56,13 @@ def floyd_steinberg(
     flat = pixels.reshape(-1, c)
     out = np.empty(height * width, index_dtype(len(palette)))
     colors = palette.astype(np.int32)
-    # Scores |p|^2 - 2 p.v of levels are integers below 2**24, or 2**53, and so exact in any order of summation.
+    # Scores |p|^2 - 2 p.v of levels are integers below 2**24, or 2**53, and so exact in any order of summation
+    # (test_dither.test_neighbours_among_16_bits_are_told_apart fails of float32).
     exact: Any = np.float32 if top == 255 else np.float64
     columns = np.concatenate([palette.T.astype(exact) * exact(-2), np.sum(palette.astype(exact) ** 2, axis=1)[None]])
     columns = columns.astype(exact)
-    # Errors of the last three steps, by row: one, two and three pixels ago. Row -1 is the last, always zero.
+    # Errors of the last three steps, by row: one, two and three pixels ago. Row -1 is the last, always zero
+    # (test_dither.test_floyd_steinberg_is_the_loop fails without it).
     one, two, three = (np.zeros((height + 1, c), np.int32) for _ in range(3))
     values = np.ones((height, c + 1), exact)
     with one_blas_thread():
@@ -81,7 +83,8 @@ def floyd_steinberg(
             out[at] = labels
             one, two, three = three, one, two
             one[rows] = error
-            # Rows that have ended, and the one that begins next, have no error of this step.
+            # Rows that have ended, and the one that begins next, have no error of this step
+            # (test_dither.test_floyd_steinberg_is_the_loop fails of what stood there).
             one[:first] = 0
     return out.reshape(height, width)
 

@@ -19,18 +19,19 @@ from numpy.typing import NDArray
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import ceil_log2
 
-# For four features at most: 3 * 4 * HALF**2 < 2**24.
+# For four features at most: 3 * 4 * HALF**2 < 2**24 (test_cells.test_the_nearest_and_the_next_are_exact fails of more).
 HALF = 2**10
 
 # Of numbers from -HALF to HALF.
 BITS = 11
 
 # What all points weigh at most as whole numbers: sums of mass times coordinate are then below 2**53, of mass times
-# square below 2**63.
+# square below 2**63 (test_cells.test_weights_that_are_not_whole_become_whole fails of more).
 MASS_BITS = 38
 
 # What a total weight is multiplied by before the power of two above it is taken: rounding and order move the last bits
-# of a sum of weights, but not that power, which has this room to spare.
+# of a sum of weights, but not that power, which has this room to spare
+# (test_cells.test_masses_fit_however_many_weigh_next_to_nothing fails without it).
 ROOM = 1.01
 
 # Up to so many pixels counts are masses as they are.
@@ -96,11 +97,13 @@ def score_columns(centers: Floats) -> NDArray[np.float32]:
 
 def surplus_bits(total: float) -> int:
     """By how many bits a total mass passes 28. Masses that are less by these, or products of mass and D, at most 2**24,
-    add up to less than 2**53 in all, which float64 holds in whatever order."""
+    add up to less than 2**53 in all, which float64 holds in whatever order
+    (test_cells.test_sums_of_squares_are_exact_in_any_order fails of fewer)."""
     return max(0, ceil_log2(total) - 28)
 
 
 def spread_scale(total: float) -> float:
     """A power of two: masses of that total times it, times squares of differences, each at most 2**22, add up to less
-    than 2**53, rounded one by one."""
+    than 2**53, rounded one by one (test_cells.test_sums_of_squares_are_exact_in_any_order fails of one that is larger
+    by 2**2)."""
     return 2.0 ** (29 - ceil_log2(total))

@@ -73,7 +73,8 @@ class CountedPicture:
         if (channels < 3 and not is_grey(palette)) or palette_channels == 4:
             channels = palette_channels  # a given palette may have what the picture had not
         if channels < 3:
-            error, values = error // 3, indices.size  # three equal channels stand for one
+            # Three equal channels stand for one (test_quantize.test_grey_stays_grey fails otherwise).
+            error, values = error // 3, indices.size
         else:
             values = indices.size * palette_channels
         return Quantized(
@@ -97,6 +98,8 @@ class CountedPicture:
         clear = np.flatnonzero(~seen.any(axis=1)) if seen.shape[1] == 4 else np.empty(0, np.int64)
         # What is fully transparent stays so, if the palette has a color for it.
         fixed = np.asarray(levels[..., 3] == 0) if c == 4 and len(clear) else None
+        # One channel is what all three have
+        # (test_quantize.test_dithered_grey_is_that_of_three_equal_channels fails of a palette with colors).
         if c == 1 and is_grey(seen):
             palette = seen[:, :1]
         elif not seen.shape[1] == c == 3:
@@ -110,5 +113,7 @@ class CountedPicture:
             indices = ordered(pixels, offsets_of(dither, palette), w, palette, device=self.device)
             if fixed is not None:
                 indices[fixed.reshape(-1)] = clear[0]
-        error = pixels.error(palette, indices) * (3 if palette.shape[1] == 1 else 1)  # one channel stands for three
+        # One channel stands for three
+        # (test_quantize.test_dithered_grey_is_that_of_three_equal_channels fails if it does not).
+        error = pixels.error(palette, indices) * (3 if palette.shape[1] == 1 else 1)
         return indices.reshape(h, w), error

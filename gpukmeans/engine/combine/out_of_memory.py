@@ -132,7 +132,8 @@ class Batches(Sharded):
             return work(self._held, rows)
         passing = Uses.ROWS in uses
         batch = self._taken(rows) if passing else self._make(rows, False)
-        # Of single rows no smaller batches can be made, should two of them not fit.
+        # Of single rows no smaller batches can be made, should two of them not fit
+        # (test_prefetch.test_nothing_is_sent_that_nobody_will_read fails if they are sent ahead).
         batch.begin(partial(self._send, rows) if passing and 1 < self.rows < self.n else None)
         if self._feature_range is not None:
             labels = self._labels[rows] if Uses.LABELS in uses and self._labels is not None else None
@@ -168,13 +169,18 @@ class Batches(Sharded):
     def _taken(self, rows: slice) -> Batch:
         """The batch of these rows, sent ahead or now."""
         sent, self._next = self._next, None
+        # test_prefetch.test_an_interruption_between_batches_leaves_no_rows_that_are_taken_for_others fails if any will
+        # do.
         if sent is not None and sent[0] == rows:
             return sent[1]
         del sent  # its memory may be needed
         return self._make(rows, self.rows < self.n)
 
     def _send(self, rows: slice) -> None:
-        """Send ahead what comes after these rows; after the last, the first of a pass that is likely to follow."""
+        """Send ahead what comes after these rows; after the last, the first of a pass that is likely to follow
+        (test_prefetch.test_rows_cross_once_a_pass_and_only_for_passes_that_read_them fails of any others, and
+        test_prefetch.test_nothing_is_sent_that_nobody_will_read if one is always thought to follow).
+        """
         start = rows.stop if rows.stop < self.n else 0
         if start == 0 and not self._reused:
             return

@@ -81,14 +81,15 @@ class Gpu(Transfers):
         *args: Any,
         options: tuple[str, ...] = (),
         shared: int = 0,
-        resident: int = RESIDENT,
+        resident: int | None = None,
     ) -> None:
         """Run a kernel with blocks of BLOCK threads: as many threads as given, or as many as fit at once, and it
         strides over the rest.
 
-        resident: blocks to a multiprocessor. Else as `run`.
+        resident: blocks to a multiprocessor, if fewer than RESIDENT. Else as `run`.
         """
-        blocks = max(1, min(self.blocks * resident // RESIDENT, -(-threads // BLOCK)))
+        most = self.blocks if resident is None else min(self.blocks, self.blocks * resident // RESIDENT)
+        blocks = max(1, min(most, -(-threads // BLOCK)))
         self.run(family, name, blocks, BLOCK, *args, options=options, shared=shared)
 
     def run(

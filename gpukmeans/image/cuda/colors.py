@@ -31,7 +31,9 @@ class CudaColors:
 
     @staticmethod
     def serves(codes: Any, channels: int, total: int, palette_channels: int = 3) -> bool:
-        """Whether the kernels take such colors, and palettes of so many channels."""
+        """Whether the kernels take such colors, and palettes of so many channels
+        (test_image_colors.test_colors_are_held_where_palettes_can_be_compared_with_them fails of others); and whether
+        counts are masses (test_image_colors.test_more_pixels_than_masses_can_count_are_the_hosts fails of more)."""
         of_three_bytes = codes.dtype == np.uint32 and channels == palette_channels == 3
         return of_three_bytes and len(codes) > _FEWEST and total <= MOST_COUNTED
 

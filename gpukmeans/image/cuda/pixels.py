@@ -31,7 +31,8 @@ class CudaPixels:
 
     @staticmethod
     def serves(pixels: Any) -> bool:
-        """Whether the kernels take such pixels."""
+        """Whether the kernels take such pixels, and 32 bits count them
+        (test_image_kernels.test_what_no_kernel_takes_is_numpys fails of others)."""
         return pixels.dtype == np.uint8 and pixels.shape[1] in (1, 3) and len(pixels) < 2**32
 
     def count(self) -> tuple[Any, Any]:

@@ -20,7 +20,8 @@ from gpukmeans.image.files.read import is_array_file, load_array, read
 from gpukmeans.image.levels import Levels, to_8_bit, to_rgba
 from gpukmeans.image.picture import TURNED, ImageError, Metadata, TooLargeError, from_array
 
-# Rows of a band, and the side of a tile that is written: a multiple of both patterns of ordered dithering.
+# Rows of a band, and the side of a tile that is written: a multiple of both patterns of ordered dithering
+# (test_large.test_patterns_go_on_from_band_to_band fails of any other number).
 BAND = 256
 
 # Why there are no pictures in bands, and what to do.
@@ -34,7 +35,8 @@ _PIXELS_AT_ONCE = 2**20
 
 # What libvips reads in bands, by how a file begins: its loader is called by name. Left to itself it would try all that
 # it was built with, and some of them read further files, start programs or take text for a picture, whatever the name
-# of the file is. The last says what ends reading: of a damaged tile libvips only warns.
+# of the file is. The last says what ends reading: of a damaged tile libvips only warns
+# (test_hostile_pictures.test_a_damaged_tiff_is_an_error_in_bands_too fails if warnings do not end it).
 _LOADERS = [
     (rb"\x89PNG\r\n\x1a\n", "pngload", "error"),
     (rb"\xff\xd8\xff", "jpegload", "error"),
@@ -104,7 +106,9 @@ def _array_bands(array: NDArray[Any]) -> Bands:
 
     def fetch(row: int, rows: int) -> Levels:
         levels = to_8_bit(from_array(np.asarray(array[row : row + rows])).levels)
-        return levels if levels.shape[2] == channels else to_rgba(levels)  # an opaque band of a picture with alpha
+        # An opaque band of a picture with alpha has none
+        # (test_large.test_bands_may_be_opaque_where_others_are_not fails if it is given none back).
+        return levels if levels.shape[2] == channels else to_rgba(levels)
 
     fetch(0, 1)  # the errors of shape and dtype
     return Bands(array.shape[0], array.shape[1], channels, lambda: fetch, Metadata())
@@ -150,6 +154,7 @@ def _vips_bands(name: str, loader: str, fail_on: str) -> Bands:
                 except pyvips.Error as error:
                     raise ImageError(f"{name} cannot be decoded, it may be damaged: {_last_line(error)}") from None
                 part[...] = np.frombuffer(data, np.uint8).reshape(part.shape)
+                # test_large.test_bands_may_be_opaque_where_others_are_not fails without it.
                 if image.bands == 4:
                     part[part[..., 3] == 0] = 0
             return levels

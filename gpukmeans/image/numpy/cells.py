@@ -18,7 +18,8 @@ from gpukmeans.threads import run, scratch, thread_count
 # Scores at a time: 512 KB of float32, a part of a core's second-level cache.
 _SCORES = 2**17
 
-# Up to so many centers, a power of two, scores and indices are packed.
+# Up to so many centers, a power of two, scores and indices are packed
+# (test_cells.test_the_nearest_and_the_next_are_exact fails of one more).
 _FEW = 64
 
 # From so many scores on, several threads are faster than one.
@@ -79,7 +80,8 @@ class NumPyCells:
 
     def _nearest_of_few(self, centers: Floats, labels: Labels) -> None:
         """A column of scores to a cell, with the center's index in the bits below, so that the least number is both.
-        argmin's cost a row is that of 60 scores."""
+        argmin's cost a row is that of 60 scores. Both together have more bits than float32
+        (test_cells.test_the_nearest_and_the_next_are_exact fails of it)."""
         k = len(centers)
         packing = score_columns(centers).astype(np.float64) * _FEW
         packing[-1] += np.arange(k)
@@ -116,6 +118,7 @@ class NumPyCells:
         labels, second, excess = self.two_nearest(centers)
         excess *= self.mass
         bits = surplus_bits(self._total)
+        # What is left out of each term by itself (test_image_colors.test_cells_are_numpys fails otherwise).
         cost = sum_by_label(labels, np.rint(np.ldexp(excess, -bits)) if bits else excess, k)
         pairs = np.unique(labels * k + second)
         return SecondNearest(labels, self._cluster_sums(labels, k), np.ldexp(cost, bits), pairs)
@@ -147,6 +150,7 @@ class NumPyCells:
         def spread_along(x: Floats) -> Floats:
             terms = mass * x
             terms *= x
+            # Sums of these have no order (test_image_colors.test_cells_are_numpys fails of terms that are not rounded).
             return sum_by_label(labels, np.rint(terms, out=terms), k)
 
         spread = np.stack([spread_along(x) for x in from_center])
@@ -167,6 +171,7 @@ class NumPyCells:
 
     def kmeans_plusplus(self, draws: Floats) -> Floats:
         bits = surplus_bits(self._total)
+        # test_image_colors.test_cells_that_weigh_next_to_nothing_are_seeds_too fails if they are rounded down.
         mass = np.ceil(np.ldexp(self.mass, -bits)) if bits else self.mass
         centers = self.x[_drawn(mass, draws[0, :1])]
         closest = self.squares_to(centers)[0]

@@ -29,6 +29,7 @@ class NumPyColors:
 
     @cached_property
     def mass_scale(self) -> float:
+        # test_cells.test_weights_that_are_not_whole_become_whole fails if all weights are taken for whole.
         counts = self.weights.dtype.kind in "iu" or bool((self.weights == np.rint(self.weights)).all())
         return mass_scale_of(float(self.weights.sum()), counts=counts)
 
@@ -44,7 +45,8 @@ class NumPyColors:
     def engine_weights(self) -> tuple[Weights, NDArray[Any]]:
         summary, used = Weights.of(self.weights.astype(np.float64))
         same = summary.shift == 0 and used.dtype == self.weights.dtype
-        return summary, self.weights if same else used  # the same numbers are held once
+        # The same numbers are held once (test_quantize.test_only_ratios_of_weights_matter fails if others are, too).
+        return summary, self.weights if same else used
 
     def nearest(self, palette: Levels, space: str) -> NDArray[np.int32]:
         own, other = with_common_channels(self._levels, palette)
@@ -60,6 +62,8 @@ class NumPyColors:
             piece = slice(a, a + _PIECE)
             squares = ((own[piece].astype(np.int64) - shown[labels[piece]]) ** 2).sum(axis=1)
             counts = self.weights[piece]
+            # Of 16 bits and few channels these have 34 bits, and counts 38
+            # (test_quantize.test_errors_of_16_bits_are_exact_however_many_pixels fails of int64).
             total += int(squares.astype(object) @ counts) if own.dtype == np.uint16 else int(squares @ counts)
         return total
 

@@ -48,5 +48,6 @@ class NumPyIntegralPoints:
 
 
 def mass_of(weights: NDArray[Any], mass_scale: float) -> Floats:
-    """Weights as whole numbers, none zero."""
+    """Weights as whole numbers, none zero
+    (test_cells.test_weights_that_are_not_whole_become_whole fails if some are)."""
     return np.maximum(np.rint(weights * mass_scale), 1.0)

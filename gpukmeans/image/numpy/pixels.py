@@ -94,14 +94,18 @@ class IndexedPixels:
         return [self._indices[a : a + _PIECE] for a in range(0, self.n, _PIECE)]
 
     def count(self) -> tuple[Codes, Ints]:
+        # test_quantize.test_a_palette_may_have_colors_that_no_pixel_has fails of as many as a piece has.
         size = len(self._table)
         counts = sum(run(lambda piece: np.bincount(piece, minlength=size), self._pieces(), thread_count()))
         used = np.flatnonzero(counts)
+        # test_quantize.test_equal_colors_of_a_palette_are_one fails if they remain several.
         return merge_equal(pack(self._table[used]), np.asarray(counts)[used])
 
     def map(self, codes: Any, labels: Any, dtype: Any) -> NDArray[Any]:
         codes, labels = array_interop.to_numpy(codes), array_interop.to_numpy(labels).astype(dtype)
         row = np.searchsorted(codes, pack(self._table))
+        # Beyond the last where no pixel has that color
+        # (test_quantize.test_a_palette_may_have_colors_that_no_pixel_has fails of these).
         label_of_index = labels[np.minimum(row, len(codes) - 1)]
         return np.concatenate(run(lambda piece: label_of_index[piece], self._pieces(), thread_count()))
 

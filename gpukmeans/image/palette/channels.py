@@ -27,7 +27,8 @@ def palette_of(colors: Colors, k: int, *, space: str, random_state: Any, device:
     options: dict[str, Any] = {"space": space, "random_state": random_state, "device": device}
     greys = largest_level(colors.dtype) + 1
     if colors.channels == 3 and len(colors) <= greys and is_grey(colors.levels()):
-        # Grey stays grey, and is one dimension.
+        # Grey stays grey, and is one dimension (test_quantize.test_more_colors_than_there_are fails if other colors are
+        # taken for grey).
         colors = NumPyColors(colors.levels()[:, :1], array_interop.to_numpy(colors.weights))
     if colors.channels == 1:
         fit = fit_palette(colors, k, **options)
@@ -38,7 +39,8 @@ def palette_of(colors: Colors, k: int, *, space: str, random_state: Any, device:
     visible = levels.any(axis=1)
     if visible.all():
         return fit_palette(colors, k, **options)
-    # What is fully transparent has one code, all zeros, the least of all: it is color 0, and not clustered.
+    # What is fully transparent has one code, all zeros, the least of all: it is color 0, and not clustered
+    # (test_quantize.test_what_is_fully_transparent_has_one_color fails if it is).
     fit = fit_palette(NumPyColors(levels[visible], colors.weights[visible]), k - 1, **options)
     palette = np.concatenate([np.zeros((1, 4), levels.dtype), fit.palette])
     labels = np.concatenate([np.zeros(1, np.int32), array_interop.to_numpy(fit.labels) + np.int32(1)])

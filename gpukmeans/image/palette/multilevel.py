@@ -131,6 +131,7 @@ def refined(cells: Cells, centers: Floats, tol: float, most: int) -> Stage:
         if iterations == most or before - inertia <= tol * inertia:
             return Stage(cells, means, labels, inertia, iterations)
         before = inertia
+        # Not beyond what scores hold (test_cells.test_long_steps_end_where_scores_are_exact fails without it).
         centers = np.clip(centers + _STEP * (means - centers), -HALF, HALF)
 
 
