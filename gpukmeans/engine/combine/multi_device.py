@@ -86,7 +86,7 @@ class Parallel(Sharded):
         return self._answer(result)
 
     def distances(self, centers: Floats, dtype: Any = np.float64) -> Any:
-        result = np.empty((self.n, len(centers)), dtype)
+        result = np.empty((self.n, len(centers)))
 
         def take(part: Points, rows: slice) -> None:
             result[rows] = part.distances(centers, dtype)

@@ -307,7 +307,7 @@ class CudaPoints:
         k = len(centers)
         step = self.n if self._keep_on_device else max(1, TABLE // k)
         table = self._gpu.empty((min(step, self.n), k), np.float64)
-        result = table if self._keep_on_device else np.empty((self.n, k), dtype)
+        result = table if self._keep_on_device else np.empty((self.n, k))
         device = self._gpu.put(centers)
         for a in range(0, self.n, step):
             rows = min(step, self.n - a)

@@ -356,9 +356,9 @@ class NumPyPoints:
         run(part, self._spans(-(-self._rows.m // step), _EXACT // self.d), self._threads)
 
     def distances(self, centers: Floats, dtype: Any = np.float64) -> NDArray[np.floating]:
-        result = np.empty((self.n, len(centers)), dtype)
         columns = np.ascontiguousarray(centers.T)
         frame = self._distance_frame(centers) if dtype == np.float32 else None
+        result = np.empty((self.n, len(centers)), np.float64 if frame is None else np.float32)
 
         def measure(rows: slice) -> None:
             x = np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
