@@ -121,6 +121,7 @@ class WorkerPoints:
 
     def __init__(self, x: Any, weights: Floats | Ints | None, known: Samples, device: str) -> None:
         self._device, self._reused = devices.resolve(device, array_interop.gpu_of(x)), known.reused
+        self._seeding: Any = None
         with devices.on(self._device), _threads_of_worker():
             self._points = dispatch.make_points(replace(known, x=x, weights=weights), device=self._device)
 
@@ -142,8 +143,7 @@ class WorkerPoints:
             return getattr(self._seeding, name)(*args, **how)
 
     def end_seeding(self) -> None:
-        if hasattr(self, "_seeding"):
-            del self._seeding
+        self._seeding = None
 
     def assign(self, centers: Floats) -> tuple[int, Ints | None]:
         """How many labels changed, and the sums, if anybody will ask for them."""

@@ -118,12 +118,14 @@ class Frame:
 
         None for centers too far for float32, see `reach`.
         """
+        placed = self._placed(centers)
+        return None if placed is None else (_columns(*placed), float(placed[1].max()))
+
+    def _placed(self, centers: Floats) -> tuple[Floats, Floats] | None:
+        """z (k, d) of centers and |z|^2 (k,), None for centers too far."""
         z = (centers - self.offset) * self.scale
         norms = np.einsum("ij,ij->i", z, z)
-        largest = float(norms.max())
-        if not largest < _TOO_FAR:
-            return None
-        return _columns(z, norms), largest
+        return (z, norms) if float(norms.max()) < _TOO_FAR else None
 
     def least_scores(self, centers: Floats) -> tuple[NDArray[np.float32], Floats, NDArray[np.float32]] | None:
         """centers (k, d) as columns (d + 1, k) whose products with features are lower bounds on the scores, by all that
@@ -136,10 +138,10 @@ class Frame:
 
         None for centers too far for float32, see `reach`.
         """
-        z = (centers - self.offset) * self.scale
-        norms = np.einsum("ij,ij->i", z, z)
-        if not float(norms.max()) < _TOO_FAR:
+        placed = self._placed(centers)
+        if placed is None:
             return None
+        z, norms = placed
         errors = norms * (1.07 * U32 * (2.03 * len(self.offset) + 14.1))
         return _columns(z, norms - errors), norms, (2 * errors).astype(np.float32)
 

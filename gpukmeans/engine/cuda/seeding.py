@@ -169,7 +169,7 @@ class Seeds:
                 indices=indices,
                 cleared=cleared[: m + 1 + i + 1],
             )
-            # candidates = points.find(...)
+            # candidates = seeding.find(...)
             kernels.find(
                 gpu,
                 x=x,
@@ -180,7 +180,7 @@ class Seeds:
                 candidate_rows=candidate_rows,
                 limits=limits,
             )
-            # points.potentials(exponent), in _least_potential
+            # seeding.potentials(exponent), in _least_potential
             kernels.potentials(
                 gpu,
                 x=x,
@@ -190,7 +190,7 @@ class Seeds:
                 owners=owners,
                 least=least_limits,
             )
-            # chosen = _least_potential(...); centers[i] = candidates[chosen]; farthest = points.accept(chosen)
+            # chosen = _least_potential(...); centers[i] = candidates[chosen]; farthest = seeding.accept(chosen)
             kernels.accept_least(
                 gpu,
                 x=x,

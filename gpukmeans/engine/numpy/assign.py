@@ -202,14 +202,20 @@ def _propose_few(y: NDArray[np.float32], target: ScoredCenters, margin: NDArray[
     return labels, least, most, second, uncertain, possible[:, uncertain].T
 
 
-def decide(x: Floats, possible: NDArray[np.bool_], centers: Floats) -> NDArray[np.int64]:
-    """Labels of x (d, m) by D among the possible centers (m, k), at least one for each point."""
-    row, center = np.nonzero(possible)
+def distances_of_pairs(x: Floats, centers: Floats, row: NDArray[np.int64], center: NDArray[np.int64]) -> Floats:
+    """D (p,) of these columns of x (d, m) to those of centers (d, k), a bounded number at a time."""
     distance = np.empty(len(row))
     step = max(1, _PIECE // len(x))
     for a in range(0, len(row), step):
         piece = slice(a, a + step)
         distance[piece] = squared_distance(x[:, row[piece]], centers[:, center[piece]])
+    return distance
+
+
+def decide(x: Floats, possible: NDArray[np.bool_], centers: Floats) -> NDArray[np.int64]:
+    """Labels of x (d, m) by D among the possible centers (m, k), at least one for each point."""
+    row, center = np.nonzero(possible)
+    distance = distances_of_pairs(x, centers, row, center)
     first = np.searchsorted(row, np.arange(x.shape[1]))
     least = np.minimum.reduceat(distance, first)
     return np.minimum.reduceat(np.where(distance == least[row], center, possible.shape[1]), first)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.csr_rows import SparseRows
 from gpukmeans.engine.numpy import tuning
-from gpukmeans.engine.numpy.assign import ScoredCenters, exact_nearest, nearest
+from gpukmeans.engine.numpy.assign import ScoredCenters, distances_of_pairs, exact_nearest, nearest
 from gpukmeans.engine.numpy.cluster_sums import ClusterSums, added
 from gpukmeans.engine.numpy.deduplicate import CURVE_FEATURES, FEWEST_ROWS, arrange, take
 from gpukmeans.engine.numpy.hamerly import CenterShift, HamerlyBounds
@@ -373,7 +373,7 @@ class NumPyPoints:
                 for bound in frame.distance_bounds(x, columns)
             )
             row, center = np.nonzero(low != high)
-            low[row, center] = self.metric.transformed(squared_distance(x[:, row], columns[:, center]))
+            low[row, center] = self.metric.transformed(distances_of_pairs(x, columns, row, center))
             result[rows] = low
 
         most = _PRODUCTS if frame is not None else _EXACT
