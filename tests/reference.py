@@ -42,7 +42,7 @@ class Scale:
         bits = log2_up(total)
         self.shift = max(0, -bits) if own and not counts else 0
         self.unit = 0 if counts else 62 - bits - self.shift
-        self.offset = low + (high - low) / 2
+        self.offset = np.where((low <= 0) & (high >= 0), 0.0, low + (high - low) / 2)
         half = np.maximum(high - self.offset, self.offset - low).tolist()
         self.power = [min(1000, 62 - bits - self.shift - log2_up(h)) if h > 0 else 0 for h in half]
         self.step = np.array([2.0**-p + 2.0**-51 * h if h > 0 else 0.0 for p, h in zip(self.power, half, strict=True)])

@@ -124,6 +124,14 @@ def weigh(terms: Floats, weights: Floats | Ints | None) -> Ints:
     return np.where(whole, copies, np.rint(terms * weights).astype(np.int64))
 
 
+def _offset(low: Floats, high: Floats) -> Floats:
+    """Where terms of features within [low, high] measure from: zero if that is in the range, else the middle.
+
+    The middle gains up to a bit. From zero, a coordinate of zero adds nothing: sums cost what rows hold beside zeros.
+    """
+    return np.where((low <= 0) & (high >= 0), 0.0, low + (high - low) / 2)
+
+
 def _means(sums: Ints, exponent: Any, scale: Floats, offset: Floats) -> Floats:
     """The centers (m, d) of sums (m, d + 1) whose weights, in units of 2**-exponent, are not zero."""
     centers = sums[:, :-1] / np.ldexp(sums[:, -1].astype(np.float64), -exponent)[:, None]
@@ -136,7 +144,7 @@ def _means(sums: Ints, exponent: Any, scale: Floats, offset: Floats) -> Floats:
 class Scales:
     """How coordinates become integers: ``rint((x - offset) * scale)``, per feature.
 
-    offset: (d,) midpoint of the feature's range; scale: (d,) a power of two, as fine as a sum over
+    offset: (d,) zero, or the middle of a range without zero; scale: (d,) a power of two, as fine as a sum over
     all the weight allows. Both depend on the range and the total weight alone, so not on any order.
     """
 
@@ -149,7 +157,7 @@ class Scales:
     @staticmethod
     def of(low: Floats, high: Floats, weights: Weights) -> Scales:
         """Scales for features within [low, high], each (d,) float64."""
-        offset = low + (high - low) / 2
+        offset = _offset(low, high)
         half = np.maximum(high - offset, offset - low)
         powers = SUM_BITS - ceil_log2(weights.total) - _ceil_log2(half)  # power_for, for all features at once
         scale = np.where(half > 0, np.ldexp(1.0, np.minimum(powers, 1000)), 1.0)
@@ -239,7 +247,7 @@ class OwnScales:
 
         Less than one becomes at most one, so that no scale has to make up for light weights.
         """
-        offset = low + (high - low) / 2
+        offset = _offset(low, high)
         half = np.maximum(high - offset, offset - low)
         bits = _ceil_log2(total)
         shift = np.zeros(len(total), np.int32)
