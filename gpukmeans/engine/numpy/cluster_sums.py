@@ -19,7 +19,6 @@ from scipy.sparse import csc_array
 from gpukmeans.engine.numpy.blas import multiply
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.exact.certificate import Frame
-from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales
 
 # Terms at a time: 1 MB.

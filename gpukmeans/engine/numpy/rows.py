@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.csr_rows import SparseRows
 from gpukmeans.engine.numpy.normalized_rows import NormalizedRows
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
@@ -48,9 +47,7 @@ class Rows:
     once: whether few passes will read the rows, so that keeping anything is a waste.
     """
 
-    def __init__(
-        self, x: NDArray[Any] | SparseRows | NormalizedRows, weights: Floats | Ints | None, *, once: bool
-    ) -> None:
+    def __init__(self, x: NDArray[Any] | NormalizedRows, weights: Floats | Ints | None, *, once: bool) -> None:
         self.m, self.d = x.shape
         self._once = once
         there = isinstance(x, np.ndarray)
