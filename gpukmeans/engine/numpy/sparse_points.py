@@ -105,7 +105,7 @@ class SparsePoints:
         k = len(centers)
         if self._target is None or self._target.centers.shape[1] != k:
             self._labels = np.full(self.n, -1, np.int32)
-            self._sums = np.zeros((k, self.d + 1), np.int64)
+            self._sums = np.zeros((k if self._reused else 0, self.d + 1), np.int64)
         target = self._target = ScoredCenters.of(centers, self._frame)
         exact = target.frame is not None and self.integral and bool((centers == np.rint(centers)).all())
         return sum(run(lambda rows: self._assign(rows, target, exact), self._spans(-(-k // 8)), self._threads))
@@ -221,7 +221,8 @@ class SparsePoints:
     ) -> None:
         """Call work(rows, places, weights) for pieces of the rows of these clusters, places being the indices of those
         in `clusters`; without the rows at these locations (p, d)."""
-        place = np.full(len(self._sums), -1)
+        assert self._target is not None, "no centers were assigned to"
+        place = np.full(self._target.centers.shape[1], -1)
         place[clusters] = np.arange(len(clusters))
         for span in self._spans(1):
             (kept,) = (place[self._labels[span]] >= 0).nonzero()
