@@ -1,0 +1,57 @@
+"""The report of zoo.py as a table in Markdown, the one that the README shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.markdown import row, with_prefix
+
+NAMED = 5  # how many of the slowest the sentence names
+
+NOTES = """\
+Both start from the same centers and make the same iterations; labels and inertia are compared. Where a row says
+k-means++, best of 10 or MiniBatchKMeans, draws are each library's own. Seconds are medians over {repeats} turns in one
+process; the ratio is below 1 where gpukmeans is faster. The goal is at most 0.8 of scikit-learn's time, of sparse rows
+1.5.{memory} Other programs kept {others} busy in the case that they disturbed most."""
+MEMORY = " Peak: what a call takes in a process of its own, besides its input."
+
+
+def zoo_table(report: dict[str, Any]) -> str:
+    """The report in Markdown, the slowest beside scikit-learn first."""
+    cases = sorted(report["cases"], key=lambda case: -case["ratio"])
+    memory = any("peak_bytes" in case for case in cases)
+    libraries = list(cases[0]["seconds"])
+    head = ["case", "data", "work", *(f"{library}, s" for library in libraries), "ratio"]
+    head += [f"{library}, peak" for library in libraries] * memory
+    lines = [row(*head), row(*["---"] * 3, *["---:"] * (len(head) - 3))]
+    for case in cases:
+        seconds = [f"{case['seconds'][library]:.3g}" for library in libraries]
+        peaks = [with_prefix(case["peak_bytes"][library]) + "B" for library in libraries] if memory else []
+        lines.append(row(case["name"], _data(case), case["does"], *seconds, _ratio(case), *peaks))
+    busy = [case["cores_busy_with_others"] for case in cases]
+    others = "an unknown number of cores" if None in busy else f"{max(busy):.2f} cores"
+    notes = NOTES.format(repeats=report["repeats"], others=others, memory=MEMORY * memory)
+    return "\n".join([_where(report), "", _slowest(cases), "", *lines, "", notes])
+
+
+def _slowest(cases: list[dict[str, Any]]) -> str:
+    """What is slowest beside scikit-learn, worst first, and what misses its goal."""
+    named = ", ".join(f"{case['name']} ({case['ratio']:.2f})" for case in cases[:NAMED])
+    missed = sum(case["ratio"] > case["goal"] for case in cases)
+    return f"Slowest beside scikit-learn, of its time: {named}. {missed} of {len(cases)} miss the goal, in bold."
+
+
+def _data(case: dict[str, Any]) -> str:
+    (n, d), sparse = case["shape"], ", CSR" * case["sparse"]
+    return f"{case['about']}, {n:,}x{d:,} {case['dtype']}{sparse}, k={case['k']}"
+
+
+def _ratio(case: dict[str, Any]) -> str:
+    ratio = f"{case['ratio']:.2f}"
+    return f"**{ratio}**" if case["ratio"] > case["goal"] else ratio
+
+
+def _where(report: dict[str, Any]) -> str:
+    machine = report["machine"]
+    software = ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
+    return f"{machine['cpu']}, {machine['cores']} cores, {report['date']}; {software}."
