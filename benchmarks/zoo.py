@@ -3,6 +3,7 @@
     python benchmarks/zoo.py                    all of it, under ten minutes on two cores
     python benchmarks/zoo.py outlier text       some
     python benchmarks/zoo.py --list             what there is
+    python benchmarks/zoo.py --faiss            and faiss-cpu, where it can do the same
     python benchmarks/zoo.py --memory           and the peak memory of both, each in a process of its own
     python benchmarks/zoo.py --memory --publish and keep it in benchmarks/results/ and the README
 
@@ -20,192 +21,45 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from itertools import pairwise
+from importlib.util import find_spec
 from multiprocessing import get_context
 from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn.cluster
 from common import result_files
 from common import zoo_data as data
 from common.machine import Others, held_bytes, machine, thread_pools, versions
 from common.zoo_tables import zoo_table
+from common.zoo_work import (
+    LIBRARIES,
+    OURS,
+    PEERS,
+    REFERENCE,
+    Answer,
+    Library,
+    Rows,
+    Work,
+    best_of,
+    compare,
+    does_the_same,
+    fit,
+    loop,
+    minibatch,
+    partial_fit,
+    predict,
+    predict_each,
+    score,
+    seeded,
+    transform,
+)
 from memory import Peak
 from report import README, replaced
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-import gpukmeans
-
-Rows = Any  # (n, d), an array or a CSR matrix
-
 WAKE, ENOUGH = 0.05, 0.1  # seconds of calls in a turn, untimed and timed: OpenBLAS's threads spin for shorter
-ENDS = {3: 20, 1: 60}  # after so many turns, a case that has taken so many seconds is over
-
-
-class Library(NamedTuple):
-    KMeans: Callable[..., Any]
-    MiniBatchKMeans: Callable[..., Any]
-
-
-OURS, REFERENCE = "gpukmeans", "scikit-learn"
-LIBRARIES = {
-    OURS: Library(partial(gpukmeans.KMeans, device="cpu"), partial(gpukmeans.MiniBatchKMeans, device="cpu")),
-    REFERENCE: Library(sklearn.cluster.KMeans, sklearn.cluster.MiniBatchKMeans),
-}
-
-# ---------------------------------------------------------------- what both sides do
-
-
-class Answer(NamedTuple):
-    """What came out, as far as both sides have to agree on it."""
-
-    labels: Any = None  # (n,)
-    inertia: float | None = None
-    iterations: int | None = None
-    distances: Any = None  # (n, k)
-
-
-class Work(NamedTuple):
-    does: str
-    prepare: Callable[[Rows, int, Library], Callable[[], Answer]]  # of X and k: what is timed
-    labels: float = 0.99  # the share that agrees at least
-    inertia: float = 1e-4  # how far they differ at most, of the inertia
-
-
-def start(X: Rows, k: int) -> Any:
-    """Initial centers (k, d): rows, each moved a little towards another one. There are no exact ties between such."""
-    draw = np.random.default_rng(1)
-    rows = draw.choice(X.shape[0], 2 * k)
-    C = X[rows].toarray() if sparse.issparse(X) else np.asarray(X[rows])
-    float_dtype = C.dtype if C.dtype in (np.float32, np.float64) else np.float64
-    C = C.astype(np.float64)
-    return (C[:k] + draw.uniform(0, 0.01, (k, 1)) * (C[k:] - C[:k])).astype(float_dtype)
-
-
-def outcome(model: Any) -> Answer:
-    return Answer(model.labels_, model.inertia_, model.n_iter_)
-
-
-def fit(iterations: int, weighted: bool = False) -> Work:
-    def prepare(X: Rows, k: int, library: Library) -> Callable[[], Answer]:
-        options = {"init": start(X, k), "n_init": 1, "max_iter": iterations, "tol": 0}
-        weights = np.random.default_rng(2).uniform(0.5, 2, X.shape[0]) if weighted else None
-        return lambda: outcome(library.KMeans(k, **options).fit(X, sample_weight=weights))
-
-    return Work(f"fit, {iterations} iterations" + ", weighted" * weighted, prepare)
-
-
-def seeded(iterations: int) -> Work:
-    """The draws are each library's own: from other centers, the same number of iterations."""
-
-    def prepare(X: Rows, k: int, library: Library) -> Callable[[], Answer]:
-        options = {"random_state": 0, "n_init": 1, "max_iter": iterations, "tol": 0}
-        return lambda: outcome(library.KMeans(k, **options).fit(X))
-
-    return Work(f"k-means++ and {iterations} iterations", prepare, labels=0, inertia=0.05)
-
-
-def best_of(starts: int) -> Work:
-    """As it is called most: to convergence, which takes either library its own number of iterations."""
-
-    def prepare(X: Rows, k: int, library: Library) -> Callable[[], Answer]:
-        return lambda: outcome(library.KMeans(k, n_init=starts, random_state=0).fit(X))._replace(iterations=None)
-
-    return Work(f"best of {starts} fits", prepare, labels=0, inertia=0.01)
-
-
-def loop(problems: int, iterations: int) -> Work:
-    def prepare(X: Rows, k: int, library: Library) -> Callable[[], Answer]:
-        parts = [(part, start(part, k)) for part in np.array_split(X, problems)]
-        options = {"n_clusters": k, "n_init": 1, "max_iter": iterations, "tol": 0}
-
-        def call() -> Answer:
-            models = [library.KMeans(init=init, **options).fit(part) for part, init in parts]
-            labels = np.concatenate([model.labels_ for model in models])
-            return Answer(labels, sum(model.inertia_ for model in models), sum(model.n_iter_ for model in models))
-
-        return call
-
-    return Work(f"{problems} fits in a loop", prepare)
-
-
-def model_of(library: Library, X: Rows, k: int, far: float | None = None) -> Any:
-    """A model of given centers, one of them this far away."""
-    C = start(X, k)
-    model = library.KMeans(k, init=C, n_init=1, max_iter=1).fit(C)
-    if far is not None:
-        C[0] = far
-    model.cluster_centers_ = C
-    return model
-
-
-def predict(far: float | None = None) -> Work:
-    def prepare(X: Rows, k: int, library: Library) -> Callable[[], Answer]:
-        model = model_of(library, X, k, far)
-        return lambda: Answer(labels=model.predict(X))
-
-    return Work("predict", prepare)
-
-
-def predict_each(calls: int) -> Work:
-    def prepare(X: Rows, k: int, library: Library) -> Callable[[], Answer]:
-        model = model_of(library, X, k)
-        return lambda: Answer(labels=np.concatenate([model.predict(X[i : i + 1]) for i in range(calls)]))
-
-    return Work(f"predict, one row, {calls} times", prepare)
-
-
-def transform() -> Work:
-    def prepare(X: Rows, k: int, library: Library) -> Callable[[], Answer]:
-        model = model_of(library, X, k)
-        return lambda: Answer(distances=model.transform(X))
-
-    return Work("transform", prepare)
-
-
-def score() -> Work:
-    def prepare(X: Rows, k: int, library: Library) -> Callable[[], Answer]:
-        model = model_of(library, X, k)
-        return lambda: Answer(inertia=-model.score(X))
-
-    return Work("score", prepare)
-
-
-def minibatch(passes: int, batch: int, init: str | None = None) -> Work:
-    """So many steps, however little they gain; the rows of each are every library's own draw."""
-
-    def prepare(X: Rows, k: int, library: Library) -> Callable[[], Answer]:
-        options = {"init": init or start(X, k), "n_init": 1, "max_iter": passes, "batch_size": batch, "random_state": 0}
-
-        def call() -> Answer:
-            model = library.MiniBatchKMeans(k, max_no_improvement=None, reassignment_ratio=0, **options).fit(X)
-            return Answer(inertia=model.inertia_, iterations=model.n_steps_)
-
-        return call
-
-    how = f"MiniBatchKMeans, {passes} passes" + f" from {init}" * bool(init)
-    return Work(how, prepare, labels=0, inertia=0.05)
-
-
-def partial_fit(batches: int) -> Work:
-    def prepare(X: Rows, k: int, library: Library) -> Callable[[], Answer]:
-        ends = np.linspace(0, X.shape[0], batches + 1).astype(int)
-        parts = [X[begin:end] for begin, end in pairwise(ends)]
-        options = {"init": start(parts[0], k), "n_init": 1, "reassignment_ratio": 0, "random_state": 0}
-
-        def call() -> Answer:
-            model = library.MiniBatchKMeans(k, **options)
-            for part in parts:
-                model.partial_fit(part)
-            return Answer(model.labels_, model.inertia_, model.n_steps_)
-
-        return call
-
-    return Work("partial_fit" + f", {batches} batches" * (batches > 1), prepare)
-
+ENDS = {3: 12, 1: 60}  # after so many turns, a case that has taken so many seconds is over
 
 # ---------------------------------------------------------------- the zoo
 
@@ -241,18 +95,18 @@ CASES: dict[str, Case] = {
     "plane": Case("many points in the plane", lambda n: data.blobs(n, 2), 1_000_000, 8, fit(10)),
     "ten": Case("ten features", lambda n: data.blobs(n, 10), 200_000, 20, fit(10)),
     "noise": Case("noise, few clusters", lambda n: data.noise(n, 100), 100_000, 10, fit(20)),
-    "noise64": Case("noise, float64", lambda n: data.noise(n, 50, f64), 50_000, 50, fit(10)),
+    "noise64": Case("noise", lambda n: data.noise(n, 50, f64), 50_000, 50, fit(10)),
     "blobs32": Case("blobs", lambda n: data.blobs(n, 32, f32, 100), 100_000, 100, fit(10)),
-    "blobs64": Case("blobs, float64", lambda n: data.blobs(n, 32, f64, 100), 50_000, 100, fit(10)),
+    "blobs64": Case("blobs", lambda n: data.blobs(n, 32, f64, 100), 50_000, 100, fit(10)),
     "many": Case("many clusters", lambda n: data.blobs(n, 32, f32, 1000), 20_000, 1_000, fit(5)),
     "few_rows": Case("more features than rows", lambda n: data.blobs(n, 4_096, f32), 2_000, 20, fit(10)),
     "two": Case("two clusters", lambda n: data.blobs(n, 20, f32, 2), 200_000, 2, fit(10)),
     # dtypes and memory
     "pixels": Case("pictures", lambda n: data.pixels(n, 784, f32), 50_000, 10, fit(10)),
-    "pixels8": Case("pictures, uint8", lambda n: data.pixels(n, 784, np.uint8), 20_000, 10, fit(10)),
+    "pixels8": Case("pictures", lambda n: data.pixels(n, 784, np.uint8), 20_000, 10, fit(10)),
     "photograph": Case("colors of a photograph", data.photograph, 273_280, 64, fit(10)),
-    "half": Case("blobs, float16", lambda n: data.blobs(n, 64, f16, 50), 50_000, 50, fit(10)),
-    "integers": Case("counts, int64", lambda n: data.integers(n, 8), 100_000, 20, fit(10)),
+    "half": Case("blobs", lambda n: data.blobs(n, 64, f16, 50), 50_000, 50, fit(10)),
+    "integers": Case("counts", lambda n: data.integers(n, 8), 100_000, 20, fit(10)),
     "fortran": Case("columns in memory", lambda n: np.asfortranarray(data.blobs(n, 50, f32)), 100_000, 20, fit(10)),
     "weights": Case("weighted rows", lambda n: data.blobs(n, 16, f32), 100_000, 30, fit(10, weighted=True)),
     "map": Case("a file, mapped", lambda n: data.memory_map(n, 60), 5_000_000, 32, fit(3)),
@@ -260,11 +114,11 @@ CASES: dict[str, Case] = {
     "outlier": Case("noise, one value -9999", lambda n: data.noise_with(-9999, n, 128), 10_000, 500, fit(10)),
     "lognormal": Case("lognormal, sigma 3", lambda n: data.lognormal(n, 32, f32, 3), 50_000, 50, fit(10)),
     "cauchy": Case("Cauchy", lambda n: data.cauchy(n, 16, f32), 50_000, 50, fit(10)),
-    "cauchy64": Case("Cauchy, float64", lambda n: data.cauchy(n, 16, f64), 50_000, 50, fit(10)),
+    "cauchy64": Case("Cauchy", lambda n: data.cauchy(n, 16, f64), 50_000, 50, fit(10)),
     "groups": Case("two groups 1e4 apart", lambda n: data.far_groups(n, 32, f32, 1e4), 50_000, 50, MISLABELLED),
-    "groups64": Case("the same, float64", lambda n: data.far_groups(n, 32, f64, 1e4), 50_000, 50, fit(10)),
+    "groups64": Case("two groups 1e4 apart", lambda n: data.far_groups(n, 32, f64, 1e4), 50_000, 50, fit(10)),
     "offset": Case("blobs about 1e6", lambda n: data.offset(n, 16, f32, 1e6), 100_000, 20, fit(10)),
-    "offset64": Case("the same, float64", lambda n: data.offset(n, 16, f64, 1e6), 100_000, 20, fit(10)),
+    "offset64": Case("blobs about 1e6", lambda n: data.offset(n, 16, f64, 1e6), 100_000, 20, fit(10)),
     "scales": Case("features of 1e-3 to 1e6", lambda n: data.mixed_scales(n, 20), 100_000, 20, fit(10)),
     "copies": Case("500 rows, 200 copies of each", lambda n: data.duplicates(n, 8, 500), 100_000, 20, fit(10)),
     "one_hot": Case("one-hot", lambda n: data.categories(n, 5, 20).toarray(), 50_000, 20, fit(10)),
@@ -272,7 +126,7 @@ CASES: dict[str, Case] = {
     # sparse
     "text": Case("bags of words", lambda n: data.words(n, 8_000, 20), 4_000, 8, fit(5), SPARSE),
     "tfidf": Case("tf-idf", lambda n: data.tfidf(n, 10_000, 60), 5_000, 20, fit(5), SPARSE),
-    "tfidf32": Case("tf-idf, float32", lambda n: data.tfidf(n, 10_000, 60, f32), 5_000, 20, fit(5), SPARSE),
+    "tfidf32": Case("tf-idf", lambda n: data.tfidf(n, 10_000, 60, f32), 5_000, 20, fit(5), SPARSE),
     "one_hot_csr": Case("one-hot", lambda n: data.categories(n, 5, 20), 50_000, 20, fit(10), SPARSE),
     "narrow_csr": Case("few features", lambda n: data.entries(n, 100, 0.1), 50_000, 20, fit(10), SPARSE),
     # with seeding
@@ -280,13 +134,13 @@ CASES: dict[str, Case] = {
     "seeding_csr": Case("tf-idf", lambda n: data.tfidf(n, 10_000, 60), 2_000, 20, seeded(2), SPARSE),
     # models in use
     "predict": Case("blobs", lambda n: data.blobs(n, 32, f32, 100), 500_000, 100, predict()),
-    "predict64": Case("noise, float64", lambda n: data.noise(n, 32, f64), 200_000, 100, predict()),
+    "predict64": Case("noise", lambda n: data.noise(n, 32, f64), 200_000, 100, predict()),
     "predict_far": Case("noise, one center at 1e4", lambda n: data.noise(n, 128), 10_000, 500, predict(far=1e4)),
     "predict_one": Case("embeddings", lambda n: data.embeddings(n, 384), 1_000, 100, predict_each(100)),
     "predict_csr": Case("tf-idf", lambda n: data.tfidf(n, 10_000, 60), 5_000, 20, predict(), SPARSE),
     "score": Case("blobs", lambda n: data.blobs(n, 32, f32, 100), 500_000, 100, score()),
     "transform": Case("noise", lambda n: data.noise(n, 256), 20_000, 200, transform()),
-    "transform64": Case("noise, float64", lambda n: data.noise(n, 256, f64), 20_000, 200, transform()),
+    "transform64": Case("noise", lambda n: data.noise(n, 256, f64), 20_000, 200, transform()),
     "transform_csr": Case("tf-idf", lambda n: data.tfidf(n, 10_000, 60), 5_000, 20, transform(), SPARSE),
     # batches
     "batches": Case("blobs", lambda n: data.blobs(n, 32, f32, 50, 10), 200_000, 50, minibatch(1, 1024)),
@@ -297,21 +151,6 @@ CASES: dict[str, Case] = {
 }
 
 # ---------------------------------------------------------------- measuring
-
-
-def compare(ours: Answer, theirs: Answer, work: Work) -> None:
-    """Raise a RuntimeError where the two did different work."""
-    differ = []
-    if ours.iterations != theirs.iterations:
-        differ.append(f"{ours.iterations} and {theirs.iterations} iterations")
-    if work.labels and ours.labels is not None and (share := np.mean(ours.labels == theirs.labels)) < work.labels:
-        differ.append(f"{1 - share:.2%} of the labels")
-    if ours.inertia is not None and not np.isclose(ours.inertia, theirs.inertia, rtol=work.inertia, atol=0):
-        differ.append(f"inertia {ours.inertia:.9g} and {theirs.inertia:.9g}")
-    if ours.distances is not None and not np.allclose(ours.distances, theirs.distances, rtol=1e-4):
-        differ.append("the distances")
-    if differ:
-        raise RuntimeError(f"different work is compared: {'; '.join(differ)}")
 
 
 def timed(call: Callable[[], Answer], quick: bool) -> float:
@@ -340,10 +179,14 @@ def chosen(name: str, quick: bool) -> Case:
     return CASES[name].quick() if quick else CASES[name]
 
 
-def measure(case: Case, repeats: int, quick: bool) -> dict[str, Any]:
+def measure(case: Case, repeats: int, quick: bool, peers: dict[str, Library]) -> dict[str, Any]:
+    """Seconds of both, and of those peers that can do the same work."""
     X, others = case.rows(case.n), Others()
     calls = {name: case.work.prepare(X, case.k, library) for name, library in LIBRARIES.items()}
-    compare(*(call() for call in calls.values()), case.work)
+    compare(calls[OURS](), calls[REFERENCE](), case.work)
+    if case.work.for_peers and not sparse.issparse(X):
+        found = {name: case.work.prepare(X, case.k, library) for name, library in peers.items()}
+        calls |= {name: call for name, call in found.items() if does_the_same(call, calls[REFERENCE], case.work)}
     turns: dict[str, list[float]] = {name: [] for name in calls}
     begin = time.perf_counter()
     for turn in range(repeats):
@@ -389,12 +232,12 @@ def peaks(name: str, quick: bool) -> dict[str, int]:
     return found
 
 
-def report(names: list[str], repeats: int, quick: bool, memory: bool) -> dict[str, Any]:
+def report(names: list[str], repeats: int, quick: bool, memory: bool, faiss: bool) -> dict[str, Any]:
     """Everything measured, as it is kept."""
     started, measured = result_files.now(), []
     for name in names:
         try:
-            found = {"name": name, **measure(chosen(name, quick), repeats, quick)}
+            found = {"name": name, **measure(chosen(name, quick), repeats, quick, PEERS if faiss else {})}
         except RuntimeError as error:
             sys.exit(f"zoo.py: {name}: {error}")
         gc.collect()
@@ -402,7 +245,7 @@ def report(names: list[str], repeats: int, quick: bool, memory: bool) -> dict[st
             found["peak_bytes"] = peaks(name, quick)
         print(f"{name}: {found['ratio']:.2f}", file=sys.stderr, flush=True)
         measured.append(found)
-    options = f" --repeats {repeats}" + " --quick" * quick + " --memory" * memory
+    options = f" --repeats {repeats}" + " --quick" * quick + " --memory" * memory + " --faiss" * faiss
     those = "" if names == list(CASES) else " ".join(["", *names])
     return {
         "kind": "zoo",
@@ -423,6 +266,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns, three of what is long (default: 5)")
     parser.add_argument("--quick", action="store_true", help="few rows, one turn: to see that it runs")
     parser.add_argument("--memory", action="store_true", help="measure the peak memory too; Linux")
+    parser.add_argument("--faiss", action="store_true", help="measure faiss-cpu too, where it can do the same work")
     parser.add_argument("--publish", action="store_true", help="keep the report, and its table in the README")
     result_files.add_option(parser)
     args = parser.parse_args()
@@ -433,14 +277,18 @@ def main() -> None:
         parser.error("--repeats must be at least 1")
     if args.publish and (args.quick or args.names):
         parser.error("--publish is for all of it, not for --quick or some cases")
+    if args.faiss and find_spec("faiss") is None:
+        parser.error("faiss-cpu is not installed: pip install 'gpukmeans[bench]'")
     if args.list:
         for name, case in CASES.items():
             print(f"{name:15} {case.about}, n={case.n:,}, k={case.k}: {case.work.does}, goal {case.goal}")
         return
     quiet()
-    kept = report(names, 1 if args.quick else args.repeats, args.quick, args.memory)
-    if args.json or args.publish:
-        result_files.keep(args.json or result_files.FOLDER, "zoo", kept)
+    kept = report(names, 1 if args.quick else args.repeats, args.quick, args.memory, args.faiss)
+    if args.publish:
+        args.json = result_files.FOLDER
+    if args.json:
+        result_files.keep(args.json, "zoo", kept)
     print(zoo_table(kept))
     if args.publish:
         README.write_text(replaced(README.read_text(encoding="utf-8"), kept), encoding="utf-8")

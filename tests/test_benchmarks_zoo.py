@@ -36,6 +36,7 @@ def case(name: str, ratio: float, goal: float = 0.8, **more: Any) -> dict[str, A
     what = {"name": name, "about": "noise", "does": "predict", "shape": [1000, 2], "dtype": "float32", "k": 3}
     seconds = {"gpukmeans": ratio, "scikit-learn": 1.0}
     rest = {"sparse": False, "goal": goal, "seconds": seconds, "ratio": ratio, "cores_busy_with_others": 0.1}
+    rest["turns"] = {"gpukmeans": [ratio] * 5}
     return {**what, **rest, **more}
 
 
@@ -102,6 +103,15 @@ def test_different_work_is_not_compared(zoo: ModuleType) -> None:
             zoo.compare(right, right._replace(**wrong), zoo.fit(10))
 
 
+def test_a_peer_has_seconds_where_it_does_the_same(zoo: ModuleType) -> None:
+    same = zoo.LIBRARIES["scikit-learn"]
+    lazy = same._replace(KMeans=lambda k, **options: same.KMeans(k, **options | {"max_iter": 1}))
+    peers = {"same": same, "lazy": lazy}
+    timed = {name: zoo.measure(zoo.chosen(name, quick=True), 1, True, peers)["seconds"] for name in ("ten", "predict")}
+    assert list(timed["ten"]) == ["gpukmeans", "scikit-learn", "same"]
+    assert list(timed["predict"]) == ["gpukmeans", "scikit-learn"]
+
+
 def test_the_worst_is_named_first_and_what_misses_its_goal_is_bold(zoo: ModuleType) -> None:
     cases = [
         case("near", 0.7),
@@ -111,11 +121,15 @@ def test_the_worst_is_named_first_and_what_misses_its_goal_is_bold(zoo: ModuleTy
     for each in cases:
         each["peak_bytes"] = {"gpukmeans": 2000, "scikit-learn": 3 * 10**6}
     about = {"date": "2026-11-29 12:00 UTC", "machine": {"cpu": "A processor", "cores": 2}, "versions": {"numpy": "2"}}
+    cases[0]["turns"] = {"gpukmeans": [0.7] * 3}
+    cases[0]["seconds"] = cases[0]["seconds"] | {"faiss-cpu": 0.6}
     text = zoo.zoo_table({"cases": cases, "repeats": 5, **about})
     assert "of its time: text (1.40), far (1.20), near (0.70). 1 of 3 miss the goal, in bold." in text
     assert [line.split()[1] for line in text.splitlines() if line.startswith("| ")][2:] == ["text", "far", "near"]
-    assert "| text | noise, 1,000x2 float32, CSR, k=3 | predict | 1.4 | 1 | 1.40 | 2 kB | 3 MB |" in text
-    assert "| 1.2 | 1 | **1.20** |" in text
+    assert "| text | noise, 1,000x2 float32, CSR, k=3 | predict | 1.4 | 1 | \N{EN DASH} | 1.40 | 2 kB | 3 MB |" in text
+    assert "| 1.2 | 1 | \N{EN DASH} | **1.20** |" in text
+    assert "| 0.7 | 1 | 0.6 | 0.70 |" in text
+    assert "medians of 3 to 5 turns" in text
 
 
 def test_publishing_keeps_the_report_and_shows_its_table(

@@ -10,27 +10,30 @@ NAMED = 5  # how many of the slowest the sentence names
 
 NOTES = """\
 Both start from the same centers and make the same iterations; labels and inertia are compared. Where a row says
-k-means++, best of 10 or MiniBatchKMeans, draws are each library's own. Seconds are medians over {repeats} turns in one
+k-means++, best of 10 or MiniBatchKMeans, draws are each library's own. Seconds are medians of {turns} turns in one
 process; the ratio is below 1 where gpukmeans is faster. The goal is at most 0.8 of scikit-learn's time, of sparse rows
-1.5.{memory} Other programs kept {others} busy in the case that they disturbed most."""
+1.5.{more} Other programs kept {others} busy in the case that they disturbed most."""
 MEMORY = " Peak: what a call takes in a process of its own, besides its input."
+PEERS = " faiss-cpu computes in float32, and has seconds where it comes to the same inertia within a thousandth."
 
 
 def zoo_table(report: dict[str, Any]) -> str:
     """The report in Markdown, the slowest beside scikit-learn first."""
     cases = sorted(report["cases"], key=lambda case: -case["ratio"])
-    memory = any("peak_bytes" in case for case in cases)
-    libraries = list(cases[0]["seconds"])
+    libraries = list(dict.fromkeys(library for case in cases for library in case["seconds"]))
+    holders = list(cases[0].get("peak_bytes", {}))
     head = ["case", "data", "work", *(f"{library}, s" for library in libraries), "ratio"]
-    head += [f"{library}, peak" for library in libraries] * memory
+    head += [f"{library}, peak" for library in holders]
     lines = [row(*head), row(*["---"] * 3, *["---:"] * (len(head) - 3))]
     for case in cases:
-        seconds = [f"{case['seconds'][library]:.3g}" for library in libraries]
-        peaks = [with_prefix(case["peak_bytes"][library]) + "B" for library in libraries] if memory else []
+        seconds = [_seconds(case, library) for library in libraries]
+        peaks = [with_prefix(case["peak_bytes"][library]) + "B" for library in holders]
         lines.append(row(case["name"], _data(case), case["does"], *seconds, _ratio(case), *peaks))
     busy = [case["cores_busy_with_others"] for case in cases]
     others = "an unknown number of cores" if None in busy else f"{max(busy):.2f} cores"
-    notes = NOTES.format(repeats=report["repeats"], others=others, memory=MEMORY * memory)
+    more = MEMORY * bool(holders) + PEERS * (len(libraries) > 2)
+    turns = sorted({len(case["turns"]["gpukmeans"]) for case in cases})
+    notes = NOTES.format(turns=" to ".join(map(str, dict.fromkeys([turns[0], turns[-1]]))), others=others, more=more)
     return "\n".join([_where(report), "", _slowest(cases), "", *lines, "", notes])
 
 
@@ -43,7 +46,11 @@ def _slowest(cases: list[dict[str, Any]]) -> str:
 
 def _data(case: dict[str, Any]) -> str:
     (n, d), sparse = case["shape"], ", CSR" * case["sparse"]
-    return f"{case['about']}, {n:,}x{d:,} {case['dtype']}{sparse}, k={case['k']}"
+    return f"{case['about']}, {n:,}x{d:,} {case['dtype']}{sparse}, k={case['k']:,}"
+
+
+def _seconds(case: dict[str, Any], library: str) -> str:
+    return f"{case['seconds'][library]:.3g}" if library in case["seconds"] else "\N{EN DASH}"
 
 
 def _ratio(case: dict[str, Any]) -> str:
