@@ -8,8 +8,8 @@
     python benchmarks/zoo.py --memory --publish and keep it in benchmarks/results/ and the README
 
 Both libraries start from the same centers, make the same iterations, and take turns in one process; medians count.
-Iterations, labels and inertia are compared before anything is timed, and a case that compares different work is an
-error.
+Iterations, labels and inertia are compared before anything is timed. A case that compares different work is an error,
+and then nothing is kept.
 """
 
 from __future__ import annotations
@@ -233,13 +233,14 @@ def peaks(name: str, quick: bool) -> dict[str, int]:
 
 
 def report(names: list[str], repeats: int, quick: bool, memory: bool, faiss: bool) -> dict[str, Any]:
-    """Everything measured, as it is kept."""
-    started, measured = result_files.now(), []
+    """Everything measured, as it is kept; and why the rest is not."""
+    started, measured, failed = result_files.now(), [], {}
     for name in names:
         try:
             found = {"name": name, **measure(chosen(name, quick), repeats, quick, PEERS if faiss else {})}
         except RuntimeError as error:
-            sys.exit(f"zoo.py: {name}: {error}")
+            failed[name] = str(error)
+            continue
         gc.collect()
         if memory:
             found["peak_bytes"] = peaks(name, quick)
@@ -255,6 +256,7 @@ def report(names: list[str], repeats: int, quick: bool, memory: bool, faiss: boo
         "versions": versions(),
         "thread_pools": thread_pools(),
         "repeats": repeats,
+        "failed": failed,
         "cases": measured,
     }
 
@@ -285,11 +287,14 @@ def main() -> None:
         return
     quiet()
     kept = report(names, 1 if args.quick else args.repeats, args.quick, args.memory, args.faiss)
+    if kept["cases"]:
+        print(zoo_table(kept))
+    if kept["failed"]:
+        sys.exit("\n".join(f"zoo.py: {name}: {error}" for name, error in kept["failed"].items()))
     if args.publish:
         args.json = result_files.FOLDER
     if args.json:
         result_files.keep(args.json, "zoo", kept)
-    print(zoo_table(kept))
     if args.publish:
         README.write_text(replaced(README.read_text(encoding="utf-8"), kept), encoding="utf-8")
 

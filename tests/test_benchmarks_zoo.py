@@ -94,13 +94,26 @@ def test_different_work_is_not_compared(zoo: ModuleType) -> None:
     right = zoo.Answer(labels, 1.0, 10, np.ones((2, 2)))
     zoo.compare(right, right._replace(inertia=1.00009), zoo.fit(10))
     for wrong, said in [
-        ({"labels": (labels + (np.arange(1000) < 11)) % 3}, "1.10% of the labels"),
+        ({"labels": (labels + (np.arange(1000) < 51)) % 3}, "5.10% of the labels"),
         ({"inertia": 1.0002}, "inertia 1 and 1.0002"),
         ({"iterations": 9}, "10 and 9 iterations"),
         ({"distances": np.full((2, 2), 1.001)}, "the distances"),
     ]:
         with pytest.raises(RuntimeError, match=said):
             zoo.compare(right, right._replace(**wrong), zoo.fit(10))
+
+
+def test_nothing_is_kept_where_a_case_fails(
+    zoo: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, right = tmp_path / "zoo.json", zoo.chosen("tiny", quick=True)
+    wrong = right._replace(work=right.work._replace(inertia=-1))
+    monkeypatch.setattr(zoo, "CASES", {"wrong": wrong, "right": right})
+    monkeypatch.setattr(sys, "argv", ["zoo.py", "--quick", "--json", str(path)])
+    with pytest.raises(SystemExit, match="wrong: different work is compared: inertia"):
+        zoo.main()
+    assert "| right | points in the plane" in capsys.readouterr().out
+    assert not path.exists()
 
 
 def test_a_peer_has_seconds_where_it_does_the_same(zoo: ModuleType) -> None:
