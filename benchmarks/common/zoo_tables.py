@@ -12,9 +12,10 @@ NOTES = """\
 Both start from the same centers and make the same iterations; labels and inertia are compared. Where a row says
 k-means++, best of 10 or MiniBatchKMeans, draws are each library's own. Seconds are medians of {turns} turns in one
 process; the ratio is below 1 where gpukmeans is faster. The goal is at most 0.8 of scikit-learn's time, of sparse rows
-1.5.{more} Other programs kept {others} busy in the case that they disturbed most."""
-MEMORY = " Peak: what a call takes in a process of its own, besides its input."
-PEERS = " faiss-cpu computes in float32, and has seconds where it comes to the same inertia within a thousandth."
+1.5.{more}
+Other programs kept {others} busy in the case that they disturbed most."""
+MEMORY = "\nPeak: what a call takes in a process of its own, besides its input."
+PEERS = "\nfaiss-cpu computes in float32, and has seconds where it comes to the same inertia within a thousandth."
 
 
 def zoo_table(report: dict[str, Any]) -> str:
