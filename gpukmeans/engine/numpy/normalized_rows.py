@@ -19,7 +19,8 @@ from gpukmeans.engine import csr_rows
 from gpukmeans.engine.csr_rows import SparseRows
 from gpukmeans.engine.numpy.deduplicate import CURVE_FEATURES
 from gpukmeans.exact.distance import Floats, normalize
-from gpukmeans.threads import run, thread_count
+from gpukmeans.thread_limits import thread_count
+from gpukmeans.threads import run
 
 # Values to bring to length one at once: 512 KB of float64.
 _PIECE = 2**16
