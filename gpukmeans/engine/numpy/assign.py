@@ -27,8 +27,8 @@ _PIECE = 2**17
 # register. Beyond, argmin's cost a row (20 ns) no longer counts.
 _FEW = 2**7
 
-# From so many possible centers a row on, float64 products with all are faster than D to these.
-_MANY_POSSIBLE = 4
+# As long as a D costs, float64 products with so many centers take.
+_PRODUCTS_OF_A_DISTANCE = 64
 
 _NONE = np.empty(0, np.int64)
 
@@ -105,7 +105,7 @@ def nearest(
     labels, least, most, second, uncertain, possible = propose(y, target, margin, bounds)
     if uncertain.size:
         x = exact(uncertain)
-        if np.count_nonzero(possible) > _MANY_POSSIBLE * len(uncertain):
+        if possible.size < _PRODUCTS_OF_A_DISTANCE * np.count_nonzero(possible):
             possible &= target.frame.possible(x, target.centers)
         labels[uncertain] = decide(x, possible, target.centers)
     if second is None:
@@ -216,6 +216,8 @@ def distances_of_pairs(x: Floats, centers: Floats, row: NDArray[np.int64], cente
 def decide(x: Floats, possible: NDArray[np.bool_], centers: Floats) -> NDArray[np.int64]:
     """Labels of x (d, m) by D among the possible centers (m, k), at least one for each point."""
     row, center = np.nonzero(possible)
+    if len(row) == x.shape[1]:  # one for each
+        return center
     distance = distances_of_pairs(x, centers, row, center)
     first = np.searchsorted(row, np.arange(x.shape[1]))
     least = np.minimum.reduceat(distance, first)
