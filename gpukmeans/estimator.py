@@ -115,8 +115,10 @@ default="k-means++"
     Lloyd's algorithm (1982) from k-means++ (Arthur and Vassilvitskii, 2007) or k-means|| (Bahmani and
     others, 2012), with the bounds of Hamerly (2010). docs/design.md states what makes the answer unique. Input of
     dtype uint8, float16, float32 and float64 is read as it is, bfloat16 as float32, anything else as float64, whatever
-    holds the values. A sparse matrix is read as CSR, a bounded number of rows at a time made dense; the answer is that
-    of its dense form.
+    holds the values. A sparse matrix is read as CSR, and costs what it stores. From the same initial centers its labels
+    and centers are those of its dense form; distances that are summed or published, in ``inertia_``, `transform`,
+    `score` and the draws of ``init``, are computed without its zeros, and differ from those of the dense form by
+    rounding.
 
     A Dask array or frame is fitted on the workers of the current client's cluster, each with a part of the rows, or, if
     there is no client, in the memory of this process. Its ``labels_``, and what `predict` and `transform` return, are

@@ -21,7 +21,7 @@ from gpukmeans.exact.fixed_point import Inertia, Scales
 
 def prepare(points: Points, low: Floats, high: Floats) -> Scales:
     """Fix the scales of all sums from the feature range of the points, which is known to be finite and small enough."""
-    scales = Scales.of(low, high, points.weights)
+    scales = Scales.of(low, high, points.weights, sparse=points.sparse)
     points.prepare(scales)
     return scales
 

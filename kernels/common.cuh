@@ -3,6 +3,7 @@
 // Compiled at run time for one type of input and of weights, chosen by macros:
 //   X_KIND        0 uint8, 1 float16, 2 float32, 3 float64
 //   WEIGHT_KIND   0 all rows weigh one, 1 int64 (copies of a row), 2 float64
+//   EXPANDED      1 if rows were given as sparse ones: see Distance
 // Rows are stored one after another: x[i * d + j]. Indices of values are 64-bit: n * d may pass 2**31.
 //
 // The arithmetic is that of gpukmeans/exact/, operation by operation. The *_rn intrinsics are never
@@ -64,6 +65,31 @@ __device__ __forceinline__ double squared_distance(const X* x, const double* c, 
     double total = 0.0;
     for (int j = 0; j < d; j++) total = add_square(total, value(x[j]), c[j]);
     return total;
+}
+
+// The distance that is summed or published, taken up a feature at a time: D, or, of rows that were given as sparse ones
+// (EXPANDED), E of gpukmeans/exact/sparse_rows.py. A feature that is zero adds nothing to `steps` there, so that E is
+// the same from rows that are dense.
+struct Distance {
+#if EXPANDED
+    double steps = 0.0, square = 0.0;
+    __device__ __forceinline__ void add(double x, double c) {
+        double step = __dsub_rn(x, c), own = __dmul_rn(c, c);
+        steps = __dadd_rn(steps, __dsub_rn(__dmul_rn(step, step), own));
+        square = __dadd_rn(square, own);
+    }
+    __device__ __forceinline__ double sum() const { return fmax(__dadd_rn(steps, square), 0.0); }
+#else
+    double total = 0.0;
+    __device__ __forceinline__ void add(double x, double c) { total = add_square(total, x, c); }
+    __device__ __forceinline__ double sum() const { return total; }
+#endif
+};
+
+__device__ __forceinline__ double distance_of(const X* x, const double* c, int d) {
+    Distance distance;
+    for (int j = 0; j < d; j++) distance.add(value(x[j]), c[j]);
+    return distance.sum();
 }
 
 // ---------------------------------------------------------------- rows, four features at a time

@@ -1,16 +1,17 @@
-// What is computed from D itself: inertia, distances to every center, the rows farthest from their own center.
+// What is computed from D itself: inertia, distances to every center, the rows farthest from their own center. Of rows
+// that were given as sparse ones, `distance` is E in the first two (Distance in common.cuh).
 //
 //     for (i = 0; i < n; i++) {
-//         for (c = 0; c < k; c++) distances[i][c] = sqrt(squared_distance(x[i], centers[c]));     // distances
-//         distance[i] = squared_distance(x[i], centers[labels[i]]);                               // own_distances
-//         scaled = distance[i] * coarse * weights[i];                                             // inertia
+//         for (c = 0; c < k; c++) distances[i][c] = sqrt(distance(x[i], centers[c]));           // distances
+//         scaled = distance(x[i], centers[labels[i]]) * coarse * weights[i];                      // inertia
 //         sums[0] += rint(scaled), sums[1] += rint((scaled - rint(scaled)) * fine);
+//         distance[i] = squared_distance(x[i], centers[labels[i]]);                               // own_distances
 //         if (distance[i] > largest) largest = distance[i], first = i;         // farthest, first_farthest
 //     }
 //     for (i = 0; i < n; i++) if (x[i] == x[first]) distance[i] = 0;           // take_farthest
 //
 // Launch: blocks of 256 threads, four to a multiprocessor; a row a thread, in distances a pair. Options: X_KIND,
-// WEIGHT_KIND. By gpukmeans.engine.cuda.kernels.inertia, .distances, .own_distances, .farthest, .first_farthest and
+// WEIGHT_KIND, EXPANDED. By gpukmeans.engine.cuda.kernels.inertia, .distances, .own_distances, .farthest, .first_farthest and
 // .take_farthest.
 // A row: read once, 4 bytes for the label, 3 d operations of float64; in distances k times as many operations, and 8 k
 // bytes written. farthest and first_farthest read 8 bytes of it.
@@ -25,7 +26,7 @@ inertia(const X* __restrict__ x, long long n, int d, const double* __restrict__ 
         unsigned long long* __restrict__ sums) {
     int64 large = 0, small = 0;
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        double distance = squared_distance(x + i * d, centers + (labelled ? (int64)labels[i] * d : 0), d);
+        double distance = distance_of(x + i * d, centers + (labelled ? (int64)labels[i] * d : 0), d);
         W weight = weight_of(weights, i);
         int64 copies = 1;
         double scaled = __dmul_rn(distance, coarse);
@@ -50,7 +51,7 @@ distances(const X* __restrict__ x, long long n, int d, const double* __restrict_
           double* __restrict__ distances) {
     int64 pairs = n * k;
     for (int64 e = (int64)blockIdx.x * blockDim.x + threadIdx.x; e < pairs; e += (int64)gridDim.x * blockDim.x) {
-        double distance = squared_distance(x + e / k * d, centers + e % k * d, d);
+        double distance = distance_of(x + e / k * d, centers + e % k * d, d);
         distances[e] = normalized ? __dmul_rn(0.5, distance) : __dsqrt_rn(distance);
     }
 }

@@ -1,5 +1,6 @@
-// Seeding: every row keeps D to its closest center so far; candidates are weighed by what would remain, and rows are
-// picked by inverse-CDF index in the prefix sum of integer sampling weights, in row order (Rule 4). In plain C:
+// Seeding: every row keeps its distance to the closest center so far (Distance in common.cuh); candidates are weighed by
+// what would remain, and rows are picked by inverse-CDF index in the prefix sum of integer sampling weights, in row order
+// (Rule 4). In plain C:
 //
 //     for (i = 0; i < n; i++) sampling_weight[i] = rint(closest_dist_sq[i] * scale) * weights[i];  // or weights[i]
 //     for (i = total = 0; i < n; i++) prefix[i] = total += sampling_weight[i];                    // run_, prefix_sums
@@ -8,13 +9,13 @@
 //         for (i = 0; prefix[i] <= index; i++) continue;
 //         candidates[t] = x[i];                                                                   // find
 //         for (i = sums[t] = 0; i < n; i++) {
-//             distance = min(squared_distance(x[i], candidates[t]), closest_dist_sq[i]);
+//             distance = min(distance(x[i], candidates[t]), closest_dist_sq[i]);
 //             sums[t] += rint(distance * scale) * weights[i] - sampling_weight[i];                // potentials
 //         }
 //     }
 //     chosen = argmin of sums[t] over t;
 //     for (i = 0; i < n; i++)                                                                     // accept_least
-//         closest_dist_sq[i] = min(closest_dist_sq[i], squared_distance(x[i], candidates[chosen]));
+//         closest_dist_sq[i] = min(closest_dist_sq[i], distance(x[i], candidates[chosen]));
 //
 // Steps of k-means++ follow each other without the host: what it would decide by answers that it has to wait for (the
 // scale, inverse-CDF indices, which candidate is kept; gpukmeans/seeding.py) is found here, by the same integers. Then
@@ -31,7 +32,7 @@
 //
 // Launch: blocks of 256 threads: potentials, accept_*, a row a thread, three and four to a multiprocessor; run_sums and
 // find a block a run and a candidate, of RUN threads if RUN is below 256; prefix_sums a single one. Options: X_KIND,
-// WEIGHT_KIND, RUN. By the functions of the same names in gpukmeans.engine.cuda.seeding_kernels.
+// WEIGHT_KIND, EXPANDED, RUN. By the functions of the same names in gpukmeans.engine.cuda.seeding_kernels.
 // A row, in a step: 8 bytes for closest_dist_sq and 4 to 12 for owner and weight, three times; if it is not left out,
 // the row once for every 16 candidates, 3 d operations of float64 for each, and 12 bytes written if it has a closer
 // center.
@@ -70,8 +71,15 @@ __device__ __forceinline__ int64 inverse_cdf_index(double uniform, uint64 total)
 // 2^-22; that the limit on D(x, z) is lower by 2^-20 counts twice there. What underflows does not count: candidates are
 // drawn by their sampling weight, not zero, so that D(c, z) is 2^-1001 or more.
 // (test_kernel_seeding.test_seeding_leaves_out_no_row_that_a_candidate_takes fails without the quarter, and
-// test_kernel_seeding.test_limits_of_seeding_bear_rounding without 2^-20.)
-__device__ __forceinline__ double limit_of(double between) { return between * 0.25 * (1 - 9.5367431640625e-07); }
+// test_kernel_seeding.test_limits_of_seeding_bear_rounding without 2^-20.) E errs by parts of |x|^2 and |c|^2 instead,
+// so that its limit is zero, which leaves out rows at a center alone.
+__device__ __forceinline__ double limit_of(double between) {
+#if EXPANDED
+    return 0.0;
+#else
+    return between * 0.25 * (1 - 9.5367431640625e-07);
+#endif
+}
 
 // No limit is negative, so that their bits are in their order, and the least has the largest complement. Zero is none.
 __device__ __forceinline__ uint64 least_key(double limit) { return ~(uint64)__double_as_longlong(limit); }
@@ -101,15 +109,15 @@ __device__ __forceinline__ void for_features(const X* row, int d, bool wide, Eac
     for (; j < d; j++) each(row[j], j);
 }
 
-// distance: D of a row to neighboring candidates, columns of (d, padded) doubles.
+// distance: from a row to neighboring candidates, columns of (d, padded) doubles.
 template <int count>
-__device__ __forceinline__ void measure(double (&distance)[count], const X* row, const double* columns, int padded,
+__device__ __forceinline__ void measure(Distance (&distance)[count], const X* row, const double* columns, int padded,
                                         int d, bool wide) {
     for_features(row, d, wide, [&](X x, int j) {
         double v = value(x);
         Doubles<count> c = *(const Doubles<count>*)(columns + (int64)j * padded);
 #pragma unroll
-        for (int e = 0; e < count; e++) distance[e] = add_square(distance[e], v, c.x[e]);
+        for (int e = 0; e < count; e++) distance[e].add(v, c.x[e]);
     });
 }
 
@@ -154,14 +162,14 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
                 int64 theirs = place < count ? rows[held + place] : 0;
                 __syncwarp();
                 if (place >= count) continue;
-                double distance[AT_ONCE] = {};
+                Distance distance[AT_ONCE];
                 measure(distance, x + theirs * d, columns, padded, d, wide);
                 double so_far = closest_dist_sq[theirs];
                 W weight = weight_of(weights, theirs);
                 int64 now = sampling_weight(so_far, weight, scale, 0.0);
 #pragma unroll
                 for (int e = 0; e < AT_ONCE; e++) {
-                    change[e] += (uint64)(sampling_weight(fmin(distance[e], so_far), weight, scale, 0.0) - now);
+                    change[e] += (uint64)(sampling_weight(fmin(distance[e].sum(), so_far), weight, scale, 0.0) - now);
                 }
             }
         }
@@ -177,11 +185,11 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
     }
 }
 
-// D of a row to a single column.
+// The distance of a row to a single column.
 __device__ __forceinline__ double measure_one(const X* row, const double* column, int padded, int d, bool wide) {
-    double distance[1] = {};
+    Distance distance[1];
     measure(distance, row, column, padded, d, wide);
-    return distance[0];
+    return distance[0].sum();
 }
 
 __device__ __forceinline__ uint64 larger(uint64 most, double distance) {

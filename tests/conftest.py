@@ -6,7 +6,6 @@ import os
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,12 +15,10 @@ from host_cuda.build import CACHE
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 from hypothesis import settings
-from scipy.sparse import issparse
 from sklearn.datasets import load_digits, load_sample_image, make_blobs
 
 from gpukmeans import KMeans, lloyd
 from gpukmeans.engine import devices, dispatch
-from gpukmeans.engine.csr_rows import SparseRows
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.fixed_point import OwnScales, Scales, Weights
 from gpukmeans.exact.metric import EUCLIDEAN, Metric
@@ -203,8 +200,6 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def switch(cp: HostCuda, rows: int | None = None) -> None:
         def make_points(samples: Samples, *, device: str) -> Points:
-            if issparse(samples.x):
-                samples = replace(samples, x=SparseRows(samples.x))
             points = dispatch.on_gpu(cp, samples)
             points.rows = rows or samples.shape[0]  # type: ignore[attr-defined]
             return points

@@ -17,6 +17,7 @@ from gpukmeans.engine import dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.combine.out_of_memory import Batches
 from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.protocol import Samples
 
 
@@ -160,6 +161,10 @@ class Problem:
     rng: np.random.Generator
     described: str
 
+    @property
+    def sparse(self) -> bool:
+        return sp.issparse(self.x)
+
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """As hypothesis shows it."""
         printer.text(f"<{self.described}>")
@@ -207,7 +212,7 @@ def shared_out(monkeypatch: Any, count: int, rows: int) -> None:
         bounds = sorted({n * i // count for i in range(count + 1)})
         slices = [slice(a, b) for a, b in pairwise(bounds)]
         parts = [make(samples.part(part), device=device) for part in slices]
-        assert isinstance(parts[0], NumPyPoints)
+        assert isinstance(parts[0], NumPyPoints | SparsePoints)
         return Parallel(parts, slices, samples)
 
     monkeypatch.setattr(dispatch, "make_points", make_points)

@@ -23,6 +23,15 @@ def distances(x, c):
     return total
 
 
+def expanded(x, c):
+    """E (n, k) of the same: what takes the place of D where distances of sparse rows are summed or published."""
+    total = np.zeros((len(x), len(c)))
+    for j in range(x.shape[1]):
+        step = x[:, None, j] - c[None, :, j]
+        total = total + (step * step - c[None, :, j] * c[None, :, j])
+    return np.maximum(total + distances(np.zeros((1, x.shape[1])), c), 0.0)
+
+
 def norm(x):
     """D of a point (d,) to zero."""
     return float(distances(x[None], np.zeros((1, len(x))))[0, 0])
@@ -42,7 +51,7 @@ class Scale:
         bits = log2_up(total)
         self.shift = max(0, -bits) if own and not counts else 0
         self.unit = 0 if counts else 62 - bits - self.shift
-        self.offset = low + (high - low) / 2
+        self.offset = np.where((low <= 0) & (high >= 0), 0.0, low + (high - low) / 2)
         half = np.maximum(high - self.offset, self.offset - low).tolist()
         self.power = [min(1000, 62 - bits - self.shift - log2_up(h)) if h > 0 else 0 for h in half]
         self.step = np.array([2.0**-p + 2.0**-51 * h if h > 0 else 0.0 for p, h in zip(self.power, half, strict=True)])
@@ -72,8 +81,9 @@ class Reference:
     """Of rows x (n, d) with positive weights. w: those in use, the caller's times 2**shift. scale: of all rows. Of the
     last fit, last: the labels that the centers are the means of; relocated: whether a cluster was ever empty."""
 
-    def __init__(self, x, weights=None, metric="euclidean"):
+    def __init__(self, x, weights=None, metric="euclidean", sparse=False):
         self.cosine, x = metric == "cosine", np.asarray(x, np.float64)
+        self.measure = expanded if sparse else distances
         self.x = normalized(x) if self.cosine else x
         w, self.shift = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64), 0
         if w.max() < 2.0**-100 or w.max() > 2.0**32 or math.fsum(w) > 2.0**32:
@@ -201,7 +211,7 @@ class Reference:
 
     def inertia(self, labels, centers):
         """The sum of weight times D in the caller's weights, in rationals: fixed point comes near."""
-        own = distances(self.x, np.asarray(centers))[np.arange(len(labels)), labels].tolist()
+        own = self.measure(self.x, np.asarray(centers))[np.arange(len(labels)), labels].tolist()
         return sum(Fraction(w) * Fraction(d) for w, d in zip(self.w, own, strict=True)) / Fraction(2) ** self.shift
 
     def variance(self):
@@ -245,4 +255,4 @@ class Reference:
         return np.array(centers) + 0.0
 
     def distances_to(self, center):
-        return distances(self.x, center[None])[:, 0]
+        return self.measure(self.x, center[None])[:, 0]

@@ -17,7 +17,7 @@ from gpukmeans.engine.numpy.assign import ScoredCenters, nearest
 from gpukmeans.engine.numpy.hamerly import CenterShift, HamerlyBounds, Trial, moved
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.rows import Rows
-from gpukmeans.engine.numpy.seeding_distances import IntegralDistances, PlainDistances
+from gpukmeans.engine.numpy.seeding_distances import IntegralDistances, PlainDistances, by_distance
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact import certificate
@@ -197,10 +197,12 @@ def test_score_plus_norm_is_within_half_the_margin(add_up):
 
 
 class Bounded:
-    """The assignment step's bounds on scores of x (m, d) by centers (k, d), in the order in which it rounds."""
+    """The assignment step's bounds on scores of x (m, d) by centers (k, d), in the order in which it rounds.
+    entries: of a row at most, if rows are sparse."""
 
-    def __init__(self, x, centers, add_up):
-        self.frame = Frame.of(x.min(axis=0), x.max(axis=0))
+    def __init__(self, x, centers, add_up, entries=None):
+        ends = x.min(axis=0), x.max(axis=0)
+        self.frame = Frame.of(*ends) if entries is None else Frame.of_sparse(*ends, entries)
         y = self.frame.features(x)
         self.norms = np.einsum("ij,ij->i", y, y)
         columns, _, self.slack = self.frame.least_scores(centers)
@@ -231,6 +233,25 @@ def test_no_bound_on_a_score_is_wrong(brute_distances, add_up):
                 assert Fraction(float(low[i, c])) <= square <= Fraction(float(high[i, c]))
 
     search()
+
+
+@pytest.mark.parametrize("add_up", SUMS)
+@pytest.mark.parametrize("d", [12, 3000])
+def test_no_bound_on_a_score_of_sparse_rows_is_wrong(brute_distances, add_up, d):
+    """Of few entries among many features, by as few terms."""
+    for seed in range(60 if d < 100 else 6):
+        rng = np.random.default_rng(seed)
+        x, centers = near_ties(seed, d, 4, 0.0, 0.0, 2.0 ** -rng.integers(18, 30), 1.0)
+        x[:, rng.permutation(d)[5:]] = 0  # its rows tie no more, but those with twice as many centers do
+        centers = np.concatenate([centers, centers[::-1] * (1 + 2.0 ** -rng.integers(20, 30))])
+        distances = brute_distances(x, centers)
+        bounded = Bounded(x, centers, add_up, 5)
+        assert not (bounded.excluded() & (distances[:, None, :] <= distances[:, :, None])).any()
+        scale = Fraction(bounded.frame.scale)
+        low = bounded.least + bounded.norms[:, None] - bounded.margin[:, None]
+        high = bounded.most + bounded.norms[:, None] + bounded.margin[:, None]
+        for c in range(0, len(centers), 3):
+            assert Fraction(float(low[0, c])) <= exact_square(x[0], centers[c], scale) <= Fraction(float(high[0, c]))
 
 
 def test_the_search_would_find_dishonest_bounds_on_scores(brute_distances):
@@ -746,7 +767,7 @@ def test_potentials_of_small_whole_numbers_are_sums_of_rounded_masses(weights):
     found = []
     for closest in (
         IntegralDistances(Rows(x, weights, once=False), frame),
-        PlainDistances(Rows(x, weights, once=False), [slice(None)], 1),
+        PlainDistances(by_distance(Rows(x, None, once=False), [slice(None)], 1), len(x), weights),
     ):
         closest.propose(x[:1])
         closest.accept(0, -1)

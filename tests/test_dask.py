@@ -26,6 +26,7 @@ from scipy.sparse import csr_matrix
 
 from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, load
 from gpukmeans.dask import workers
+from gpukmeans.engine.protocol import Samples
 
 # Of a thread each; with any port for the pages on which a cluster says what it does.
 local = partial(LocalCluster, threads_per_worker=1, dashboard_address=":0")
@@ -294,7 +295,8 @@ def test_the_scheduler_finds_nothing_strange(cluster, caplog):
 
 def test_sparse_chunks(anywhere):
     rows = da.from_array(WIDE, chunks=(30, 20)).map_blocks(csr_matrix)
-    assert said(rows) == said(WIDE)
+    assert said(rows) == said(csr_matrix(WIDE))
+    assert workers.make_points(Samples(rows), device="cpu").sparse
 
 
 # ---------------------------------------------------------------- errors

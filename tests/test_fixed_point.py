@@ -104,7 +104,8 @@ MOVES = {
     "whole numbers, the largest sum": (at_the_ends(2**18, 32.0), 2, True),
     "whole numbers, beyond it": (at_the_ends(2**18, 33.0), 2, False),
     "whole numbers in many clusters": (rng.integers(0, 17, (900, 6)).astype(np.float64), 33, False),
-    "whole numbers about a middle that is no float32": (2.0**24 + 2 * rng.integers(0, 2, (300, 3)), 3, False),
+    "whole numbers about a middle that is no float32": (2.0**24 + 2 * rng.integers(0, 2, (300, 3)), 3, True),
+    "whole numbers that are never zero": (rng.integers(-17, 0, (900, 6)).astype(np.float64), 7, True),
     "halves": (rng.integers(0, 17, (900, 6)) / 2, 7, False),
     "ends of a range": (at_the_ends(50_000, 0.1), 2, False),
     "many terms": (rng.normal(size=(30_000, 5)), 12, False),
@@ -118,7 +119,7 @@ def test_sums_follow_rows_that_move(name):
     low, high = x.min(axis=0), x.max(axis=0)
     scales, frame, rows = Scales.of(low, high, Weights.of_rows(len(x))), Frame.of(low, high), Rows(x, None, once=False)
     sums = ClusterSums(k, rows, scales, frame)
-    assert (sums._feature_scale is not None) == features
+    assert (sums._by_features) == features
     terms = scales.terms(x.T, None)
     labels = np.full(len(x), -1, np.int32)
     generator = np.random.default_rng(1)

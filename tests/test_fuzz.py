@@ -138,7 +138,7 @@ def assert_right(model: Any, problem: fuzz.Problem, last: np.ndarray) -> None:
 def test_a_fit_is_the_reference(explore, kmeans, device, monkey):
     def check(problem, init, tol, max_iter, algorithm, n_init, random_state, parts, batch, tuning):
         rows, weights = kept(problem)
-        reference = Reference(rows, weights, problem.metric)
+        reference = Reference(rows, weights, problem.metric, problem.sparse)
         if reference.variance() <= Fraction(float(np.abs(reference.x).max())) ** 2 / 2**50:
             tol = 0.0  # it is the rounding of the mean, or below the units that it is summed in
         if init == "k-means++":
@@ -251,7 +251,7 @@ def test_steps_on_batches_are_the_reference(explore, device, monkey):
             problem.k, init=start, n_init=1, reassignment_ratio=0.0, metric=problem.metric, device=device
         )
         rows, weights = kept(problem)
-        reference = Reference(rows, weights, problem.metric)
+        reference = Reference(rows, weights, problem.metric, problem.sparse)
         centers = start.astype(float) + 0.0
         centers, counts = normalized(centers) if reference.cosine else centers, np.zeros(problem.k)
         for _ in range(steps):

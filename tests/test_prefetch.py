@@ -16,7 +16,6 @@ from scipy.sparse import csr_array
 
 from gpukmeans import DeviceError, lloyd
 from gpukmeans.engine import dispatch
-from gpukmeans.engine.csr_rows import SparseRows
 from gpukmeans.engine.cuda import transfer
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
@@ -126,13 +125,13 @@ def test_prefetched_rows_are_numpys(monkeypatch, kind, piece):
     """In pieces through pinned memory, and at once."""
     x, weights = X, None
     if "sparse" in kind:
-        x = SparseRows(csr_array(np.where(X > 50, X, 0).astype(np.float32)))
+        x = csr_array(np.where(X > 50, X, 0).astype(np.float32))
     if kind == "weights":
         weights = np.random.default_rng(1).random(len(X)) + 0.1
     summary, used = (None, None) if weights is None else Weights.of(weights)
     metric = COSINE if "normalized" in kind else EUCLIDEAN
     centers = CENTERS / 100 if metric.normalizes else CENTERS
-    expected = steps(NumPyPoints(Samples(x, used, summary, metric=metric)), centers)
+    expected = steps(dispatch.on_numpy(Samples(x, used, summary, metric=metric)), centers)
     monkeypatch.setattr(transfer, "PIECE", piece)
     for rows in (200, 350, 699):
         assert steps(batches(HostCuda(seed=1), rows, x, weights, metric=metric), centers) == expected
@@ -141,7 +140,7 @@ def test_prefetched_rows_are_numpys(monkeypatch, kind, piece):
 @pytest.mark.parametrize("forgotten", ["arrival", "pinned memory"])
 def test_a_wait_that_is_forgotten_shows(monkeypatch, forgotten):
     """The kernels', for rows to have arrived; the host's, for pinned memory to have been read."""
-    expected = steps(NumPyPoints(Samples(X)))
+    expected = steps(dispatch.on_numpy(Samples(X)))
     if forgotten == "arrival":
         monkeypatch.setattr(Stream, "wait_event", lambda stream, event: None)
     else:
@@ -193,7 +192,7 @@ FEW, TWO = X[:12], CENTERS[:2]
 
 
 def test_memory_may_run_out_at_any_allocation_of_batches(caplog):
-    expected = steps(NumPyPoints(Samples(FEW)), TWO, 1)
+    expected = steps(dispatch.on_numpy(Samples(FEW)), TWO, 1)
     caplog.set_level(logging.INFO, "gpukmeans")
     cp, at = Failing(build="fast", seed=1), 0
     while True:

@@ -14,7 +14,6 @@ import pytest
 import sklearn.cluster
 
 import gpukmeans
-from gpukmeans.engine import csr_rows
 
 HELPERS = "tests functions that are private to scikit-learn's implementation"
 FUNCTIONS = "tests functions of theirs beside the estimators, which stay theirs"
@@ -85,6 +84,5 @@ def global_dtype(request):
 
 @pytest.fixture(autouse=True)
 def ours(device, monkeypatch):
-    """The device under test; and sparse rows stay sparse, small as they are here."""
+    """The device under test."""
     monkeypatch.setenv("GPUKMEANS_DEVICE", device)
-    monkeypatch.setattr(csr_rows, "DENSE_BYTES", 0)

@@ -1,24 +1,25 @@
-"""A sparse matrix is read as its dense form: the same bits, in bounded memory."""
+"""A sparse matrix has the labels and centers of its dense form, at a cost that grows with what it stores."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import scipy.sparse
 from host_cuda.runtime import HostCuda
+from reference import expanded
 from sklearn.cluster import KMeans as Theirs
 
-from gpukmeans import KMeans, lloyd
-from gpukmeans.engine import csr_rows, dispatch
-from gpukmeans.engine.csr_rows import SparseRows, rows_of
-from gpukmeans.engine.cuda import transfer
-from gpukmeans.engine.numpy import rows
+from gpukmeans import KMeans, MiniBatchKMeans, lloyd
+from gpukmeans.engine import dispatch
+from gpukmeans.engine.cuda import csr_rows, transfer
 from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Weights
+from gpukmeans.exact.sparse_rows import Entries
 
 
 def matrix(n, d, density=0.1, dtype=np.float64, seed=0, whole=False):
@@ -28,57 +29,106 @@ def matrix(n, d, density=0.1, dtype=np.float64, seed=0, whole=False):
 
 
 def answer(model):
-    return (
-        model.cluster_centers_.tobytes(),
-        model.cluster_centers_.dtype,
-        model.labels_.tobytes(),
-        model.inertia_,
-        model.n_iter_,
-    )
+    """What must be that of the dense form."""
+    return model.cluster_centers_.tobytes(), model.cluster_centers_.dtype, model.labels_.tobytes(), model.n_iter_
 
 
-@pytest.fixture(params=["dense as a whole", "dense row by row"])
-def densely(request, monkeypatch):
-    if request.param == "dense row by row":
-        monkeypatch.setattr(csr_rows, "DENSE_BYTES", 0)
+def whole_answer(model):
+    return (*answer(model), model.inertia_)
 
 
-# (rows, features): few of both, sorted and merged where dense, many features, and more than scores serve; rows where
-# a pass takes long
+# (rows, features): few of both, many rows, many features; rows where a pass takes long
 SHAPES = [(40, 5, 40), (5000, 3, 600), (3000, 70, 300), (60, 1500, 60)]
 
 
-@pytest.mark.usefixtures("densely")
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("init", ["k-means++", "random"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8, np.int64])
-def test_a_sparse_fit_is_the_dense_one(kmeans, slow, shape, init, dtype):
+def test_a_sparse_fit_has_the_dense_labels_and_centers(kmeans, slow, shape, dtype):
+    """Its inertia is the sum of E, its distances the roots of E."""
     n, d, fewer = shape
     n = fewer if slow else n
     x = matrix(n, d, dtype=dtype, whole=np.issubdtype(dtype, np.integer))
     weights = np.random.default_rng(1).integers(0, 4, n)
     for sample_weight in (None, weights, weights / 3):
-        model = kmeans(n_clusters=7, init=init, n_init=2, max_iter=8, random_state=0)
-        dense = model.fit(x.toarray(), sample_weight=sample_weight)
-        expected = answer(dense), dense.transform(x.toarray()).tobytes(), dense.score(x.toarray(), None, sample_weight)
+        model = kmeans(n_clusters=7, init=x[n - 7 :].toarray(), max_iter=8)
+        expected = answer(model.fit(x.toarray(), sample_weight=sample_weight))
         found = model.fit(x, sample_weight=sample_weight)
-        assert (answer(found), found.transform(x).tobytes(), found.score(x, None, sample_weight)) == expected
+        assert answer(found) == expected
         np.testing.assert_array_equal(found.predict(x), found.labels_)
+        distances = expanded(x.toarray().astype(float), found.cluster_centers_.astype(float))
+        assert found.transform(x).tobytes() == np.sqrt(distances).astype(found.cluster_centers_.dtype).tobytes()
+        w = np.ones(n) if sample_weight is None else sample_weight
+        own = distances[np.arange(n), found.labels_].tolist()
+        inertia = sum(Fraction(a) * Fraction(b) for a, b in zip(own, w.tolist(), strict=True))
+        assert abs(Fraction(found.inertia_) - inertia) <= inertia / 2**38
+        assert found.score(x, None, sample_weight) == -found.inertia_
 
 
-@pytest.mark.usefixtures("densely")
-@pytest.mark.parametrize("way", range(11))
-def test_every_way_gives_the_dense_bits(kmeans, device, ways, way):
+@pytest.mark.parametrize("init", ["k-means++", "random", "k-means||"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_every_way_and_device_gives_the_same_bits(kmeans, ways, init, metric):
+    x = matrix(900, 20)
+    weights = np.random.default_rng(1).random(900) + 0.1
+    parameters = {"n_clusters": 9, "init": init, "n_init": 2, "metric": metric, "random_state": 0, "max_iter": 6}
+    expected = whole_answer(KMeans(**parameters, device="cpu").fit(x, sample_weight=weights))
+    for name in ways.some("plain", "D only" if "D only" in ways else "merge, D only", "rows of 7", "2 threads"):
+        with tuned(**ways[name]):
+            assert whole_answer(kmeans(**parameters).fit(x, sample_weight=weights)) == expected, name
+
+
+@pytest.mark.parametrize("kind", [KMeans, MiniBatchKMeans])
+def test_whole_fits_come_near_the_dense_ones(kind):
+    """Seeding draws by E: on data like these the same rows."""
+    x = matrix(2000, 50)
+    models = [kind(8, random_state=0, n_init=1, device="cpu").fit(held) for held in (x, x.toarray())]
+    assert models[0].inertia_ == pytest.approx(models[1].inertia_, rel=1e-12)
+    np.testing.assert_array_equal(models[0].labels_, models[1].labels_)
+
+
+def test_ties_of_whole_numbers_need_no_dense_rows(monkeypatch, device, brute_labels):
+    """Most one-hot rows are as far from each of the others. Where centers are no whole numbers, sums of the same terms
+    in another order may differ, and D says by how much."""
     if device != "cpu":
-        return  # the ways are NumPy's
-    x = matrix(4500, 20, whole=True)
-    model = kmeans(n_clusters=30, random_state=0, max_iter=6)
-    expected = answer(model.fit(x.toarray()))
-    with tuned(**list(ways.values())[way]):
-        assert answer(model.fit(x)) == expected
+        return
+    x = scipy.sparse.csr_array(np.eye(40)[np.random.default_rng(0).integers(0, 40, 500)])
+    points = SparsePoints(Samples(x))
+    lloyd.prepare(points, *points.feature_range())
+    centers = x[:12].toarray()
+    third = np.random.default_rng(1).permuted(np.repeat(np.random.default_rng(2).random((1, 40)), 12, axis=0), axis=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Entries, "dense", None)
+        points.assign(centers)
+    assert points.labels().tolist() == brute_labels(x.toarray(), centers).tolist()
+    assert points.uncertain > 300
+    empty = scipy.sparse.csr_array((30, 40))
+    points = SparsePoints(Samples(empty))
+    lloyd.prepare(points, np.zeros(40), np.ones(40))
+    points.set_feature_range(np.zeros(40), np.ones(40))
+    points.assign(third)
+    assert points.labels().tolist() == brute_labels(empty.toarray(), third).tolist()
+    assert points.labels()[0] != np.einsum("ij,ij->i", third, third).argmin(), "another order has another least"
 
 
-@pytest.mark.usefixtures("densely")
+def test_the_farthest_rows_are_those_of_the_dense_form(device):
+    """Rows whose D differ by the order of their features alone."""
+    if device != "cpu":
+        return
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random((1, 30)) < 0.5, rng.random((1, 30)), 0)
+    x = rng.permuted(np.repeat(x, 200, axis=0), axis=1)
+    x[50:80] = x[20]
+    both = [kind(Samples(form)) for kind, form in ((SparsePoints, scipy.sparse.csr_array(x)), (NumPyPoints, x))]
+    centers = np.array([np.full(30, 0.3), np.full(30, 50.0)])
+    for points in both:
+        lloyd.prepare(points, *points.feature_range())
+        points.assign(centers)
+    far = [points.farthest(centers, 150) for points in both]
+    for field in ("distance", "x", "label"):
+        np.testing.assert_array_equal(*[getattr(found, field) for found in far])
+    own = expanded(x, centers[:1])[:, 0]
+    assert not np.array_equal(x[np.argsort(-own, kind="stable")[:3]], far[0].x[:3]), "E would choose others"
+
+
 def test_empty_clusters_take_the_same_rows(kmeans):
     """Most rows are equal, all zeros: whichever are farthest leave together."""
     x = matrix(400, 6, density=0.02, whole=True)
@@ -89,7 +139,6 @@ def test_empty_clusters_take_the_same_rows(kmeans):
         assert answer(model.fit(x)) == answer(model.fit(x.toarray()))
 
 
-@pytest.mark.usefixtures("densely")
 @pytest.mark.parametrize(
     "kind",
     [
@@ -104,10 +153,9 @@ def test_empty_clusters_take_the_same_rows(kmeans):
 def test_any_sparse_format(kmeans, kind):
     x = matrix(50, 8)
     model = kmeans(n_clusters=3, random_state=0)
-    assert answer(model.fit(kind(x))) == answer(model.fit(x.toarray()))
+    assert whole_answer(model.fit(kind(x))) == whole_answer(model.fit(x))
 
 
-@pytest.mark.usefixtures("densely")
 def test_odd_but_valid_matrices(kmeans):
     """Entries that add up, zeros that are stored, columns out of order, 64-bit indices, memory that is
     read-only: none is changed."""
@@ -120,9 +168,9 @@ def test_odd_but_valid_matrices(kmeans):
     for array in (x.data, x.indices, x.indptr):
         array.flags.writeable = False
     model = kmeans(n_clusters=2, random_state=0)
-    expected = answer(model.fit(coo.toarray()))
+    expected = whole_answer(model.fit(scipy.sparse.csr_array(coo.toarray())))
     for wide in (x, scipy.sparse.csr_array((x.data, x.indices.astype(np.int64), x.indptr.astype(np.int64)), x.shape)):
-        assert answer(model.fit(wide)) == expected
+        assert whole_answer(model.fit(wide)) == expected
     assert x.data.tolist() == values
     assert x.indices.tolist() == columns
 
@@ -144,7 +192,6 @@ def test_a_callable_init_sees_the_sparse_matrix(kmeans):
 # ---------------------------------------------------------------- errors
 
 
-@pytest.mark.usefixtures("densely")
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite(kmeans, value):
     x = matrix(50, 8)
@@ -157,7 +204,6 @@ def test_values_that_are_not_finite(kmeans, value):
     assert answer(model) == before
 
 
-@pytest.mark.usefixtures("densely")
 def test_shapes_and_values_that_do_not_fit(kmeans):
     x = matrix(50, 8)
     model = kmeans(n_clusters=3, random_state=0).fit(x)
@@ -177,75 +223,62 @@ def test_shapes_and_values_that_do_not_fit(kmeans):
 
 
 @pytest.mark.parametrize(("n", "d"), [(1000, 20_000), (150, 150_000)])
-def test_a_fit_never_makes_all_rows_dense(device, kmeans, monkeypatch, n, d, peak):
-    """160 MB and 180 MB when dense. The second has more features than scores serve: D alone decides.
-
-    Features that passes keep take 64 MB at most whatever the data; that is left out here.
-    """
+def test_a_fit_never_makes_all_rows_dense(device, kmeans, n, d, peak):
+    """160 to 180 MB when dense. Eight numbers for each feature and center, and the tables of NumPy's pool, are left."""
     if device != "cpu":
         return  # there the dense rows are the device's
-    monkeypatch.setattr(rows, "_KEEP_BYTES", 0)
     rng = np.random.default_rng(0)
     entries = 20 * n
     places = rng.integers(0, n, entries), rng.integers(0, d, entries)
     x = scipy.sparse.coo_array((rng.normal(size=entries), places), shape=(n, d)).tocsr()
-    model = kmeans(n_clusters=2, random_state=0, max_iter=1)
+    model = kmeans(n_clusters=2, init=x[:2].toarray(), max_iter=2)
     for use in (model.fit, model.predict, model.transform):
-        assert peak(lambda use=use: use(x)) < 8 * n * d * 2 / 3
+        assert peak(lambda use=use: use(x)) < 2 * d * 8 * 12 + 2**22
 
 
 @pytest.mark.parametrize("batch", [60, 1000])
 def test_on_a_device_rows_become_dense_a_piece_at_a_time(monkeypatch, batch):
     """In the buffers that cross the bus, of ten rows here, and never as a whole on the host."""
     x = matrix(200, 6, whole=True)
-    expected = answer(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(x))
+    expected = whole_answer(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(x))
     most = 0
+    made = csr_rows.SparseRows.__array__
 
-    class Watched(SparseRows):
-        def __getitem__(self, at):
-            return Watched(self._matrix[at])
-
-        def __array__(self, dtype=None, copy=None):
-            nonlocal most
-            most = max(most, len(self))
-            return super().__array__(dtype, copy)
+    def watched(self, dtype=None, copy=None):
+        nonlocal most
+        most = max(most, len(self))
+        return made(self, dtype, copy)
 
     def make_points(samples, *, device):
-        points = dispatch.on_gpu(cp, replace(samples, x=Watched(samples.x)))
+        points = dispatch.on_gpu(cp, samples)
         points.rows = batch
         return points
 
     cp = HostCuda(seed=1)
+    monkeypatch.setattr(csr_rows.SparseRows, "__array__", watched)
     monkeypatch.setattr(transfer, "PIECE", 10 * 6 * 8)
     monkeypatch.setattr(dispatch, "make_points", make_points)
-    assert answer(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(x)) == expected
+    assert whole_answer(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(x)) == expected
     assert 0 < most <= 10
 
 
-def test_small_matrices_become_arrays():
-    x = matrix(100, 10)
-    assert type(rows_of(x)) is np.ndarray
-    wide = scipy.sparse.csr_array((csr_rows.DENSE_BYTES // 80 + 1, 10))
-    assert isinstance(rows_of(wide), SparseRows)
-
-
-def test_points_on_sparse_rows_answer_as_on_an_array(device, own_sums):
+@pytest.mark.parametrize("weighing", ["counts", "fractions"])
+def test_points_on_sparse_rows_answer_as_on_an_array(device, own_sums, weighing):
     """Step by step, where a fit could hide one behind another."""
     if device != "cpu":
         return
-    x = matrix(900, 12, whole=True)
-    summary, weights = Weights.of(np.random.default_rng(2).integers(1, 5, 900).astype(float))
-    both = [NumPyPoints(Samples(form, weights, summary)) for form in (x.toarray(), SparseRows(x))]
-    cluster_ranges = [points.feature_range() for points in both]
-    np.testing.assert_array_equal(*cluster_ranges)
-    scales, _ = (
-        lloyd.prepare(points, *feature_range) for points, feature_range in zip(both, cluster_ranges, strict=True)
-    )
-    centers = x[:5].toarray() + 0.25
-    assert len({points.assign(centers) for points in both}) == 1
-    np.testing.assert_array_equal(*[points.sums() for points in both])
-    np.testing.assert_array_equal(*[points.distances(centers) for points in both])
-    assert len({lloyd.inertia(points, scales, centers) for points in both}) == 1
+    x = matrix(900, 12)
+    weights = np.random.default_rng(2).integers(1, 5, 900).astype(float) / (1 if weighing == "counts" else 3)
+    summary, weights = Weights.of(weights)
+    both = [dispatch.on_numpy(Samples(form, weights, summary)) for form in (x.toarray(), x)]
+    feature_ranges = [points.feature_range() for points in both]
+    np.testing.assert_array_equal(*feature_ranges)
+    for points, feature_range in zip(both, feature_ranges, strict=True):
+        lloyd.prepare(points, *feature_range)
+    for centers in (x[:5].toarray() + 0.25, x[5:10].toarray() / 3):
+        assert len({points.assign(centers) for points in both}) == 1
+        np.testing.assert_array_equal(*[points.labels() for points in both])
+        np.testing.assert_array_equal(*[points.sums() for points in both])
     far = [points.farthest(centers, 4) for points in both]
     for field in ("distance", "x", "label"):
         np.testing.assert_array_equal(*[getattr(found, field) for found in far])

@@ -49,7 +49,9 @@ def make_points(samples: Samples, *, device: str) -> Points:
         x = _shared_out(x, len(client.scheduler_info(n_workers=-1)["workers"]))
         slices = [slice(a, b) for a, b in pairwise(accumulate(x.chunks[0], initial=0))]
         calls = _on_workers(client, x, [None if weights is None else weights[rows] for rows in slices], known, device)
-    return Parallel([cast(Points, RemotePoints(call)) for call in calls], slices, samples)
+    points = Parallel([cast(Points, RemotePoints(call)) for call in calls], slices, samples)
+    points.sparse = bool(calls[0]("call", "sparse"))  # of a collection nobody knows before
+    return points
 
 
 def _client() -> Any:

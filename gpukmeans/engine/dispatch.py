@@ -9,15 +9,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.combine.out_of_memory import Batches
-from gpukmeans.engine.csr_rows import rows_of
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.devices import gpus
 from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.protocol import Points, Samples
 
 # Values of a part of the data, at least: one GPU has done with a million pixels before another could be asked.
@@ -26,15 +25,17 @@ PART = 2**22
 
 def make_points(samples: Samples, *, device: str) -> Points:
     """The Points for these samples, on a device that `devices.resolve` returned."""
-    if issparse(samples.x):
-        samples = replace(samples, x=rows_of(samples.x))
     if device == "cpu":
-        return NumPyPoints(samples)
+        return on_numpy(samples)
     import cupy
 
     n, d = samples.shape
     numbers = gpus(device)[: max(1, min(n, n * d // PART))]
     return on_gpu(cupy, samples) if len(numbers) == 1 else on_gpus(cupy, numbers, samples)
+
+
+def on_numpy(samples: Samples) -> Points:
+    return SparsePoints(samples) if samples.sparse else NumPyPoints(samples)
 
 
 def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:

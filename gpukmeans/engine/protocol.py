@@ -25,6 +25,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, Weights
@@ -59,6 +60,11 @@ class Samples:
     @property
     def shape(self) -> tuple[int, int]:
         return self.x.shape
+
+    @property
+    def sparse(self) -> bool:
+        """Whether x is a CSR matrix: distances that are summed or published are then E (exact/sparse_rows.py)."""
+        return issparse(self.x)
 
     def part(self, rows: slice) -> Samples:
         """Some of the rows, with the summary of all."""
@@ -184,6 +190,7 @@ class Points(Protocol):
     d: int
     weights: Weights
     metric: Metric
+    sparse: bool  # see Samples
 
     @property
     def integral(self) -> bool:

@@ -61,6 +61,10 @@ class Frame:
 
     offset: Floats
     exponent: int
+    # Of sparse rows, whose offset is zero: how many entries a row has at most. A product with these has so many terms,
+    # whatever d is; of the bound on D and on |z|^2, summed in float64, (d + 3) 2**-52 is left, which the constants
+    # cover while d is at most 2**22 (test_certificate.test_no_bound_on_a_score_of_sparse_rows_is_wrong).
+    entries: int | None = None
     largest: float = 1.0
 
     @staticmethod
@@ -106,7 +110,23 @@ class Frame:
         far, near = (sample * sample).sum(), ((sample - self.offset) ** 2).sum()
         if not 2.0**-_AS_IT_IS <= largest <= 2.0**_AS_IT_IS or far > _NEARLY * near:
             return self
-        return Frame(np.zeros(len(low)), 0, largest)
+        return Frame(np.zeros(len(low)), 0, largest=largest)
+
+    @staticmethod
+    def of_sparse(low: Floats, high: Floats, entries: int) -> Frame | None:
+        """The frame of sparse rows within [low, high], of so many entries at most: y is x times a power of two. None as
+        for `of`."""
+        largest = max(abs(float(low.min())), abs(float(high.max())))
+        if not largest <= LARGEST_MAGNITUDE:
+            return None
+        exponent = -ceil_log2(largest) if largest > 0 else 0
+        few = entries < 2**17 and len(low) <= 2**22
+        return Frame(np.zeros(len(low)), exponent, entries) if abs(exponent) <= 380 and few else None
+
+    @property
+    def terms(self) -> int:
+        """How many features, or entries, add to a product."""
+        return len(self.offset) if self.entries is None else self.entries
 
     def at_zero(self, low: Floats, high: Floats) -> Frame:
         """The same of data within [low, high] with an offset of zero, if its scale can be the same: y is then x times a
@@ -169,7 +189,7 @@ class Frame:
         if placed is None:
             return None
         z, norms = placed
-        errors = norms * (1.07 * U32 * (2.03 * len(self.offset) + 14.1))
+        errors = norms * (1.07 * U32 * (2.03 * self.terms + 14.1))
         return _columns(z, norms - errors), norms, (2 * errors).astype(np.float32)
 
     def row_margin(self, y_norms: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -177,7 +197,7 @@ class Frame:
 
         Of |y|^2 the factor is that of `margin` and what the same seven roundings add.
         """
-        d = len(self.offset)
+        d = self.terms
         margin = y_norms * np.float32(1.07 * U32 * (2.04 * d + 24.2))
         margin += np.float32((d + 4) * 2.0**-118)
         return margin
@@ -197,13 +217,15 @@ class Frame:
         of the others: (d + 3) u T, at most 2 (d + 3) u of |y|^2 + |z|^2. Underflow in D is at most d 2**-1074, in the
         frame d 2**-314, since its scale is 2**380 at most.
         """
-        d = len(self.offset)
         y = ((x - self.offset[:, None]) * self.scale).T
         z = (centers - self.offset[:, None]) * self.scale
-        y_norms, norms = np.einsum("ij,ij->i", y, y), np.einsum("ij,ij->j", z, z)
+        return self.bounds_of_products(y @ z, np.einsum("ij,ij->i", y, y), np.einsum("ij,ij->j", z, z))
+
+    def bounds_of_products(self, square: Floats, y_norms: Floats, norms: Floats) -> tuple[Floats, Floats]:
+        """`distance_bounds` of products y.z (m, k), which are overwritten; y_norms, norms: |y|^2 (m,), |z|^2 (k,)."""
+        d = len(self.offset)
         errors = np.add.outer(y_norms * (1.07 * U64 * (3.02 * d + 18.1)), norms * (1.07 * U64 * (4.03 * d + 20.1)))
         errors += (d + 4) * 2.0**-311
-        square = y @ z
         square *= -2.0
         square += norms
         square += y_norms[:, None]

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact.distance import Floats, squared_distance, sum_features
+from gpukmeans.exact.sparse_rows import expansion_error, norms
 from gpukmeans.threads import scratch
 
 Ints = NDArray[np.int64]
@@ -124,6 +125,14 @@ def weigh(terms: Floats, weights: Floats | Ints | None) -> Ints:
     return np.where(whole, copies, np.rint(terms * weights).astype(np.int64))
 
 
+def _offset(low: Floats, high: Floats) -> Floats:
+    """Where terms of features within [low, high] measure from: zero if that is in the range, else the middle.
+
+    The middle gains up to a bit. From zero, a coordinate of zero adds nothing: sums cost what rows hold beside zeros.
+    """
+    return np.where((low <= 0) & (high >= 0), 0.0, low + (high - low) / 2)
+
+
 def _means(sums: Ints, exponent: Any, scale: Floats, offset: Floats) -> Floats:
     """The centers (m, d) of sums (m, d + 1) whose weights, in units of 2**-exponent, are not zero."""
     centers = sums[:, :-1] / np.ldexp(sums[:, -1].astype(np.float64), -exponent)[:, None]
@@ -136,7 +145,7 @@ def _means(sums: Ints, exponent: Any, scale: Floats, offset: Floats) -> Floats:
 class Scales:
     """How coordinates become integers: ``rint((x - offset) * scale)``, per feature.
 
-    offset: (d,) midpoint of the feature's range; scale: (d,) a power of two, as fine as a sum over
+    offset: (d,) zero, or the middle of a range without zero; scale: (d,) a power of two, as fine as a sum over
     all the weight allows. Both depend on the range and the total weight alone, so not on any order.
     """
 
@@ -145,15 +154,16 @@ class Scales:
     low: Floats
     high: Floats
     weights: Weights
+    sparse: bool = False
 
     @staticmethod
-    def of(low: Floats, high: Floats, weights: Weights) -> Scales:
-        """Scales for features within [low, high], each (d,) float64."""
-        offset = low + (high - low) / 2
+    def of(low: Floats, high: Floats, weights: Weights, *, sparse: bool = False) -> Scales:
+        """Scales for features within [low, high], each (d,) float64. sparse: whether distances are E."""
+        offset = _offset(low, high)
         half = np.maximum(high - offset, offset - low)
         powers = SUM_BITS - ceil_log2(weights.total) - _ceil_log2(half)  # power_for, for all features at once
         scale = np.where(half > 0, np.ldexp(1.0, np.minimum(powers, 1000)), 1.0)
-        return Scales(offset, scale, low, high, weights)
+        return Scales(offset, scale, low, high, weights, sparse)
 
     def terms(self, x: NDArray[Any], weights: Floats | Ints | None) -> Ints:
         """x (d, m), any dtype, as int64 terms (m, d + 1) of the sums; the last column is the weight."""
@@ -215,9 +225,15 @@ class Scales:
         """The largest D between any point in range and any of the centers (k, d): that of a corner. Of larger numbers
         each operation of D rounds to no smaller one, in its order
         (test_fixed_point.test_no_row_in_range_is_farther_than_the_farthest fails of another, or of one side alone).
+
+        E may be larger by its error, |x|^2 being at most 2 D + 2 |c|^2
+        (test_expanded_distance.test_an_inertia_far_from_zero_fits_its_scale fails without it).
         """
         reach = np.ascontiguousarray(np.maximum(self.high - centers, centers - self.low).T)
-        return float(np.max(sum_features(reach * reach)))
+        farthest = float(np.max(sum_features(reach * reach)))
+        if self.sparse:
+            farthest += expansion_error(len(self.low)) * (2 * farthest + 3 * float(norms(centers).max()))
+        return farthest
 
 
 @dataclass(frozen=True)
@@ -239,7 +255,7 @@ class OwnScales:
 
         Less than one becomes at most one, so that no scale has to make up for light weights.
         """
-        offset = low + (high - low) / 2
+        offset = _offset(low, high)
         half = np.maximum(high - offset, offset - low)
         bits = _ceil_log2(total)
         shift = np.zeros(len(total), np.int32)
@@ -254,12 +270,29 @@ class OwnScales:
     def terms(self, x: Floats, clusters: NDArray[Any], weights: Floats | Ints | None) -> Ints:
         """x (d, m) float64, of these clusters (m,), as int64 terms (m, d + 1); the last column is the weight."""
         steps = np.rint((x - self.offset[clusters].T) * self.scale[clusters].T)
-        if weights is not None and weights.dtype != np.int64:
-            weights = np.ldexp(weights, self.shift[clusters])
-            units = np.rint(np.ldexp(weights, self.exponent[clusters])).astype(np.int64)
-        else:
-            units = np.ones(x.shape[1], np.int64) if weights is None else weights
-        return np.concatenate([weigh(steps, weights), units[None]]).T
+        terms = weigh(steps, self._shifted(clusters, weights))
+        return np.concatenate([terms, self.units(clusters, weights)[None]]).T
+
+    def terms_of_entries(
+        self, x: Floats, columns: NDArray[Any], clusters: NDArray[Any], weights: Floats | Ints | None
+    ) -> Ints:
+        """The same of values x (e,) by themselves, whose columns and clusters these are, (e,)."""
+        steps = np.rint((x - self.offset[clusters, columns]) * self.scale[clusters, columns])
+        return weigh(steps, self._shifted(clusters, weights))
+
+    def units(self, clusters: NDArray[Any], weights: Floats | Ints | None) -> Ints:
+        """The weights of rows in these clusters (m,), as sums count them."""
+        if weights is None:
+            return np.ones(len(clusters), np.int64)
+        shifted = self._shifted(clusters, weights)
+        if shifted.dtype == np.int64:
+            return shifted
+        return np.rint(np.ldexp(shifted, self.exponent[clusters])).astype(np.int64)
+
+    def _shifted(self, clusters: NDArray[Any], weights: Any) -> Any:
+        if weights is None or weights.dtype == np.int64:
+            return weights
+        return np.ldexp(weights, self.shift[clusters])
 
     def centers(self, sums: Ints) -> Floats:
         """The centers (m, d) float64 of sums (m, d + 1) int64 whose weights are not zero."""

@@ -40,6 +40,7 @@ class Sharded(ABC):
     def __init__(self, n: int, samples: Samples) -> None:
         self.n, self.d = n, samples.shape[1]
         self.weights, self.metric = samples.all_weights, samples.metric
+        self.sparse = samples.sparse
 
     @abstractmethod
     def _each(

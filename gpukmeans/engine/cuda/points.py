@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.cuda import kernels
 from gpukmeans.engine.cuda.assign import Labels, Rows
+from gpukmeans.engine.cuda.csr_rows import SparseRows
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.seeding import Seeds
 from gpukmeans.engine.cuda.tentative_labels import BoundsMemory
@@ -52,20 +53,17 @@ class CudaPoints:
         ahead: Prefetch | None = None,
         single_batch: bool = True,
     ) -> None:
-        x, weights = samples.x, samples.weights
-        self.n, self.d = x.shape
-        self.metric = samples.metric
+        x: Any = SparseRows(samples.x) if samples.sparse else samples.x
+        weights = samples.weights
+        self.n, self.d = samples.shape
+        self.metric, self.sparse = samples.metric, samples.sparse
         self._dtype = np.dtype(np.float64) if self.metric.normalizes else x.dtype
         self.integral = self._dtype == np.uint8
         self.weights = samples.all_weights
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
         weighed: tuple[str, ...] = (f"-DWEIGHT_KIND={kind}",)
-        more = {
-            "refine": weighed,
-            "exact_distance": weighed,
-            "cluster_sums": weighed,
-            "kmeans_plusplus": weighed,
-        }
+        measured = (*weighed, "-DEXPANDED=1") if samples.sparse else weighed
+        more = {"refine": weighed, "cluster_sums": weighed, "exact_distance": measured, "kmeans_plusplus": measured}
         options = (f"-DX_KIND={X_KINDS[self._dtype.name]}",)
         self._gpu = Gpu(cp, options, more, ahead.launched if ahead else None)
         self._given, self._reused = x, samples.reused

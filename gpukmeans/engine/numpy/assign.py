@@ -65,6 +65,12 @@ class ScoredCenters:
         return (np.sqrt(self.norms) * (1 + 2.0**-20)).astype(np.float32)
 
     @cached_property
+    def placed(self) -> Floats:
+        """The centers in the frame, (d, k) float64."""
+        assert self.frame is not None
+        return (self.centers - self.frame.offset[:, None]) * self.frame.scale
+
+    @cached_property
     def z(self) -> NDArray[np.float32]:
         """The centers in the frame, (k, d)."""
         return np.ascontiguousarray(self.columns[:-1].T) * np.float32(-0.5)
@@ -156,12 +162,18 @@ Proposal = tuple[
 
 
 def _propose_many(y: NDArray[np.float32], target: ScoredCenters, margin: NDArray[np.float32], bounds: bool) -> Proposal:
-    """A row of scores to a point: argmin runs along it. The runner-up is a second argmin with the
-    winner masked, which NumPy does faster than a minimum or a partition."""
+    """A row of scores to a point."""
     m, k = len(y), target.columns.shape[1]
     scores = scratch("scores", m * k, np.float32).reshape(m, k)
     np.matmul(y, target.columns[:-1], out=scores)
     scores += target.columns[-1]
+    return propose_by_rows(scores, target, margin)
+
+
+def propose_by_rows(scores: NDArray[np.float32], target: ScoredCenters, margin: NDArray[np.float32]) -> Proposal:
+    """Of scores (m, k), which are overwritten: argmin runs along a point's. The runner-up is a second argmin with the
+    winner masked, which NumPy does faster than a minimum or a partition."""
+    m, k = scores.shape
     flat = scores.reshape(-1)
     first = np.arange(0, m * k, k)
     labels = scores.argmin(axis=1)

@@ -19,7 +19,6 @@ from scipy.sparse import csc_array
 from gpukmeans.engine.numpy.blas import multiply
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.exact.certificate import Frame
-from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales
 
 # Terms at a time: 1 MB.
@@ -46,7 +45,7 @@ class ClusterSums:
         self.value = np.zeros((k, rows.d + 1), np.int64)
         self._rows, self._scales, self._frame = rows, scales, frame
         self._lock = threading.Lock()
-        self._feature_scale = _feature_scale(rows, scales, frame) if frame is not None and k <= _FEW_CLUSTERS else None
+        self._by_features = frame is not None and k <= _FEW_CLUSTERS and _features_add_up(rows, frame)
 
     def move(self, rows: NDArray[np.int64], before: Labels, after: Labels) -> None:
         """Rows, ascending, have left clusters `before` for others, `after`; -1 if they had none, then all of them."""
@@ -60,14 +59,14 @@ class ClusterSums:
 
     def _change(self, rows: Any, after: Labels, before: Labels | None) -> Ints:
         k = len(self.value)
-        if self._feature_scale is not None:
+        if self._by_features:
             assert self._frame is not None
             y = self._rows.features(rows, self._frame).y
             signs = _signs(k, after, before, np.float32)
             sums = np.empty((k, self._rows.d + 1), np.float32)
             multiply(signs, y, sums[:, :-1])
             np.add.reduce(signs, axis=1, out=sums[:, -1])
-            return (sums * self._feature_scale).astype(np.int64)
+            return _terms_of(sums, self._frame, self._scales)
         terms = self._rows.terms(rows, self._scales)
         if k * terms.size > _FEW_PRODUCTS:
             return _sparse(k, after, before) @ terms
@@ -78,19 +77,25 @@ class ClusterSums:
         return low_high[:, 0::2] + (low_high[:, 1::2] << 32)
 
 
-def _feature_scale(rows: Rows, scales: Scales, frame: Frame) -> Floats | None:
-    """The terms (d + 1) that features of one stand for; None unless float32 sums of features are exact, and measure
-    from where the terms do (test_fixed_point.test_sums_follow_rows_that_move fails without either, and
-    test_fixed_point.test_sums_are_the_integer_sums if rows have weights).
+def _features_add_up(rows: Rows, frame: Frame) -> bool:
+    """Whether float32 sums of features are exact (test_fixed_point.test_sums_follow_rows_that_move fails if other
+    features are added, and test_fixed_point.test_sums_are_the_integer_sums if rows have weights).
 
-    In halves, as in `Rows.integral`, the sum of m features is at most m R. Their terms are whole numbers too:
-    with at most 2**18 rows and R below 2**12, every feature that is not constant has a scale of 2**32 or more.
+    In halves, as in `Rows.integral`, the sum of m features is at most m R.
     """
-    if not np.array_equal(frame.offset, scales.offset):
-        return None
-    if rows.weights is not None or rows.m * 2.0 ** (1 - frame.exponent) > 2**24 or not rows.integral(frame):
-        return None
-    return np.append(scales.scale / frame.scale, 1.0)
+    return rows.weights is None and rows.m * 2.0 ** (1 - frame.exponent) <= 2**24 and rows.integral(frame)
+
+
+def _terms_of(sums: NDArray[np.float32], frame: Frame, scales: Scales) -> Ints:
+    """The sums of terms (k, d + 1) that sums of features stand for, whose last column counts rows.
+
+    Terms may measure from elsewhere (test_fixed_point.test_sums_follow_rows_that_move fails if that does not count).
+    They are whole numbers too: with at most 2**18 rows and R below 2**12, every feature that is not constant has a
+    scale of 2**31 or more.
+    """
+    terms = (sums * np.append(scales.scale / frame.scale, 1.0)).astype(np.int64)
+    terms[:, :-1] += terms[:, -1:] * ((frame.offset - scales.offset) * scales.scale).astype(np.int64)
+    return terms
 
 
 def _signs(k: int, after: Labels, before: Labels | None, dtype: type) -> NDArray[Any]:

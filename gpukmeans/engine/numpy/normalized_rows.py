@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine import csr_rows
-from gpukmeans.engine.csr_rows import SparseRows
 from gpukmeans.engine.numpy.deduplicate import CURVE_FEATURES
 from gpukmeans.exact.distance import Floats, normalize
 from gpukmeans.threads import run, thread_count
+
+# Normalized rows that take no more than this are made as a whole: cheaper than once a pass, and nothing beside the
+# memory of a process that has imported NumPy and SciPy (about 100 MB).
+MADE_BYTES = 2**26
 
 # Values to bring to length one at once: 512 KB of float64.
 _PIECE = 2**16
@@ -33,7 +35,7 @@ class NormalizedRows:
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, x: NDArray[Any] | SparseRows) -> None:
+    def __init__(self, x: NDArray[Any]) -> None:
         self._x = x
         self.shape: tuple[int, int] = x.shape
         self.size = self.shape[0] * self.shape[1]
@@ -51,11 +53,11 @@ class NormalizedRows:
         return made.T
 
 
-def normalized_rows(x: NDArray[Any] | SparseRows, reused: bool) -> Floats | NormalizedRows:
+def normalized_rows(x: NDArray[Any], reused: bool) -> Floats | NormalizedRows:
     """The normalized rows of x: all of them made if that is small, or if they have few features and will be reused."""
     rows = NormalizedRows(x)
     n, d = rows.shape
-    if rows.nbytes > csr_rows.DENSE_BYTES and (d > CURVE_FEATURES or not reused):
+    if rows.nbytes > MADE_BYTES and (d > CURVE_FEATURES or not reused):
         return rows
     made = np.empty(rows.shape)
     step = max(1, _PIECE // d)

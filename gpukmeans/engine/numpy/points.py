@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.csr_rows import SparseRows
 from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.assign import ScoredCenters, distances_of_pairs, exact_nearest, nearest
 from gpukmeans.engine.numpy.cluster_sums import ClusterSums, added
@@ -26,6 +25,7 @@ from gpukmeans.engine.numpy.seeding_distances import (
     FilteredDistances,
     IntegralDistances,
     PlainDistances,
+    by_distance,
 )
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
 from gpukmeans.engine.protocol import Farthest, Known, Samples
@@ -70,7 +70,9 @@ _ROWS = 2**16
 
 
 class NumPyPoints:
-    """Samples in host memory; their rows are copied only where small or rearranged. Sparse rows are neither."""
+    """Samples in host memory; their rows are copied only where small or rearranged."""
+
+    sparse = False
 
     def __init__(self, samples: Samples) -> None:
         x, weights = samples.x, samples.weights
@@ -79,9 +81,7 @@ class NumPyPoints:
         self.weights = samples.all_weights
         self.uncertain = 0  # points that scores left to D, over all assignments
         # The caller's rows, and the rows worked on: the same, or rearranged by `prepare`.
-        self._row_x: NDArray[Any] | SparseRows | NormalizedRows = (
-            normalized_rows(x, self._reused) if self.metric.normalizes else x
-        )
+        self._row_x: NDArray[Any] | NormalizedRows = normalized_rows(x, self._reused) if self.metric.normalizes else x
         self._row_weights = weights
         self._rows = Rows(self._row_x, weights, once=not self._reused)
         self._position: NDArray[np.int32] | None = None
@@ -426,7 +426,8 @@ class NumPyPoints:
         scores = self._rows.x.size > _TINY // 4 if self._tuning.scores is None else self._tuning.scores
         frame = self._frame if scores else None
         if frame is None:
-            return PlainDistances(self._rows, self._exact_spans(), self._threads)
+            measure = by_distance(self._rows, self._exact_spans(), self._threads)
+            return PlainDistances(measure, self._rows.m, self._rows.weights)
         self._rows.keep_features(frame, self._exact_spans, self._threads)
         if self._rows.integral(frame):
             return IntegralDistances(self._rows, frame)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.csr_rows import SparseRows
 from gpukmeans.engine.numpy.normalized_rows import NormalizedRows
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
@@ -28,6 +27,8 @@ _BLOCK = 2**14
 
 # Float32 features are kept if they take no more than this, or than the input itself.
 _KEEP_BYTES = 2**26
+
+_FEW_COLUMNS = 4
 
 # Values of rows that are no array, and are made when a pass asks for them: 8 MB of float64 at once.
 _MADE = 2**20
@@ -49,9 +50,7 @@ class Rows:
     once: whether few passes will read the rows, so that keeping anything is a waste.
     """
 
-    def __init__(
-        self, x: NDArray[Any] | SparseRows | NormalizedRows, weights: Floats | Ints | None, *, once: bool
-    ) -> None:
+    def __init__(self, x: NDArray[Any] | NormalizedRows, weights: Floats | Ints | None, *, once: bool) -> None:
         self.m, self.d = x.shape
         self._once = once
         there = isinstance(x, np.ndarray)
@@ -134,7 +133,9 @@ class Rows:
             self._norms = self._features.norms
             return
         norms = np.empty(self.m, np.float32)
-        size = 0 if frame.keeps and self.x.dtype == np.float32 else 4 * self.m * self.d
+        # A few columns are converted again as fast as they are read.
+        there = (frame.keeps and self.x.dtype == np.float32) or (self.feature_major and self.d <= _FEW_COLUMNS)
+        size = 0 if there else 4 * self.m * self.d
         y = None
         if 0 < size <= max(_KEEP_BYTES, self._bytes):
             y = np.empty((self.m, self.d), np.float32, order="F" if self.feature_major else "C")

@@ -9,6 +9,8 @@ few features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,19 +44,12 @@ def _scores(columns: NDArray[np.float32], features: Features) -> NDArray[np.floa
 
 
 class PlainDistances:
-    """D from every point to every candidate. pieces: all rows, in spans small enough to convert at once."""
+    """The distance from every point to every candidate. measure: of all points to candidates (m, d), (m, n). weights:
+    (n,) or None for ones."""
 
-    def __init__(self, rows: Rows, pieces: list[slice], threads: int) -> None:
-        self.rows, self.weights, self.pieces, self.threads = rows, rows.weights, pieces, threads
-        self.closest_dist_sq = np.full(rows.m, np.inf)
-
-    def measure(self, candidates: Floats) -> Floats:
-        """D, (m, n), of all points to candidates (m, d)."""
-        columns = candidates.T[:, :, None]
-        parts = run(
-            lambda rows: squared_distance(self.rows.exact(rows)[:, None, :], columns), self.pieces, self.threads
-        )
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    def __init__(self, measure: Callable[[Floats], Floats], n: int, weights: Floats | Ints | None) -> None:
+        self.measure, self.weights = measure, weights
+        self.closest_dist_sq = np.full(n, np.inf)
 
     def propose(self, candidates: Floats) -> None:
         distances = self.measure(candidates)
@@ -79,19 +74,31 @@ class PlainDistances:
         return float(self.closest_dist_sq.max())
 
 
+def by_distance(rows: Rows, pieces: list[slice], threads: int) -> Callable[[Floats], Floats]:
+    """D, (m, n), of all points to candidates (m, d). pieces: all rows, in spans small enough to convert at once."""
+
+    def measure(candidates: Floats) -> Floats:
+        columns = candidates.T[:, :, None]
+        parts = run(lambda span: squared_distance(rows.exact(span)[:, None, :], columns), pieces, threads)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    return measure
+
+
 class IntegralDistances(PlainDistances):
     """As `PlainDistances`, for small whole numbers (see `Rows.integral`): scores are D itself. Where these rows are
     some of all, candidates may be other numbers."""
 
     def __init__(self, rows: Rows, frame: Frame) -> None:
-        super().__init__(rows, [slice(None)], 1)
+        super().__init__(self._by_scores, rows.m, rows.weights)
+        self._by_distance = by_distance(rows, [slice(None)], 1)
         self.frame, self.features = frame, rows.features(slice(None), frame)
         self.quarters = True  # whether all D so far are multiples of a quarter
 
-    def measure(self, candidates: Floats) -> Floats:
+    def _by_scores(self, candidates: Floats) -> Floats:
         if not np.array_equal(candidates, np.rint(candidates)):
             self.quarters = False
-            return super().measure(candidates)
+            return self._by_distance(candidates)
         columns, _ = _in_frame(candidates, self.frame)
         scores = _scores(columns, self.features)
         return np.multiply(scores, self.frame.scale**-2, dtype=np.float64)
