@@ -24,7 +24,8 @@ from gpukmeans.exact.distance import Floats
 from gpukmeans.n_init import StartsMixin
 from gpukmeans.progress import Record
 from gpukmeans.saving import estimators
-from gpukmeans.threads import flagged, one_blas_thread
+from gpukmeans.thread_limits import one_blas_thread
+from gpukmeans.threads import flagged
 from gpukmeans.validation import unshifted
 
 FITTED_ARRAYS = {"cluster_centers_", "labels_"}

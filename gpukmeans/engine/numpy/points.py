@@ -32,7 +32,8 @@ from gpukmeans.engine.protocol import Farthest, Known, Samples
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, squared_distance
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
-from gpukmeans.threads import run, thread_count
+from gpukmeans.thread_limits import thread_count
+from gpukmeans.threads import run
 
 # Up to this many multiplications, computing every D takes fewer microseconds than scoring does.
 _TINY = 2**15
