@@ -38,6 +38,9 @@ from gpukmeans.threads import run
 # Up to this many multiplications, computing every D takes fewer microseconds than scoring does.
 _TINY = 2**15
 
+# Up to so many rows, every D takes no longer than it takes to make centers ready for scores.
+_SINGLE = 3
+
 # Below this many point-center pairs, bounds cost more than the scores they save.
 _FEW_PAIRS = 2**17
 
@@ -171,7 +174,7 @@ class NumPyPoints:
             self._labels = np.full(m, -1, np.int32)
             self._target = self._bounds = None
             self._trial = Trial(self.d, k)
-        scores = m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
+        scores = m > _SINGLE and m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
         frame = self._frame if scores else None
         if frame is not None:
             self._rows.keep_features(frame, self._exact_spans, self._threads)
