@@ -9,7 +9,6 @@ import scipy.sparse as sp
 from PIL import Image
 
 from gpukmeans import KMeans, MiniBatchKMeans, quantize, remap
-from gpukmeans.engine import csr_rows
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.image.streaming import quantize_file
 
@@ -59,7 +58,6 @@ def test_what_numpy_is_told_to_raise_ends_nothing_and_changes_nothing(device, sl
         if x.dtype == np.float16:
             x = x.astype(np.float32)
         x = sp.csr_matrix(x)
-        monkeypatch.setattr(csr_rows, "DENSE_BYTES", 0)
     far_apart = 10.0 ** np.random.default_rng(1).uniform(-100, 100, x.shape[0])
     for seed, weights in enumerate([far_apart] if slow else [far_apart, None]):
         for kind, init in ((KMeans, ways[seed]), (KMeans, ways[2]), (MiniBatchKMeans, ways[0])):
