@@ -205,7 +205,7 @@ class Reference:
             if shift == 0 or Fraction(shift) <= Fraction(tol) * self.variance():
                 break
         self.last = labels
-        centers = self.published_centers(labels, centers, certified).astype(dtype).astype(np.float64)
+        centers = self.published_centers(labels, centers, certified).astype(dtype).astype(np.float64) + 0.0
         labels = self.labels(centers)
         return centers, labels, self.inertia(labels, centers), n_iter
 
