@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 from host_cuda.runtime import HostCuda
 
-from gpukmeans import lloyd
+from gpukmeans import KMeans, lloyd
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.cuda.sparse_points import CudaSparsePoints
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
@@ -226,3 +226,16 @@ def test_rows_in_batches_cross_as_they_are_stored():
     points.feature_range()
     entries = x.nnz * (4 + 4) + 8 * (200 + 4)
     assert cp.bytes_uploaded - entries <= 4 * 8 * (3 * 50 + 1)
+
+
+def test_memory_may_run_out():
+    """Then sparse rows go on in batches, of rows that are halved until they fit."""
+    x = matrix(3000, 8)
+    model = KMeans(3, random_state=0, n_init=1, max_iter=3, device="cpu").fit(x)
+    for memory in (100_000, 60_000, 30_000):
+        cp = HostCuda(build="fast", seed=1, memory=memory)
+        points = dispatch.on_gpu(cp, Samples(x))
+        lloyd.prepare(points, *points.feature_range())
+        points.assign(model.cluster_centers_.astype(float))
+        assert points.labels().tobytes() == model.labels_.tobytes()
+        assert points.rows < 3000

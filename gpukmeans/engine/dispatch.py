@@ -32,7 +32,9 @@ def make_points(samples: Samples, *, device: str) -> Points:
     import cupy
 
     n, d = samples.shape
-    numbers = gpus(device)[: max(1, min(n, n * d // PART))]
+    samples = _in_order(samples)
+    values = len(samples.x.values) if samples.sparse else n * d
+    numbers = gpus(device)[: max(1, min(n, values // PART))]
     return on_gpu(cupy, samples) if len(numbers) == 1 else on_gpus(cupy, numbers, samples)
 
 
@@ -68,7 +70,6 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
 def on_gpus(cp: Any, numbers: list[int], samples: Samples) -> Points:
     """The same on several GPUs, each with as many rows. If the rows are on one, that is the current one."""
     n = samples.shape[0]
-    samples = _in_order(samples)
     there = isinstance(samples.x, cp.ndarray)
     if there:
         # Other GPUs' streams do not wait for what makes x, nor for what CuPy would make of it to copy it.
