@@ -1,4 +1,4 @@
-"""Results of cpu.py, gpu.py and quantize.py as tables and as a plot.
+"""Results of cpu.py, gpu.py, quantize.py and zoo.py as tables and as a plot.
 
 python benchmarks/report.py benchmarks/results/cpu-2026-11-24.json
 python benchmarks/report.py FILE.json ... --readme          replaces the README's tables
@@ -18,6 +18,7 @@ from typing import Any
 from common.cpu_tables import cpu_table
 from common.gpu_tables import gpu_table
 from common.quantize_tables import full, short
+from common.zoo_tables import zoo_table
 
 README = Path(__file__).parents[1] / "README.md"
 QUANTIZATION = README.parent / "docs" / "quantization.md"
@@ -28,7 +29,7 @@ def kind(report: dict[str, Any]) -> str:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    return {"cpu": cpu_table, "gpu": gpu_table, "quantize": short}[kind(report)](report)
+    return {"cpu": cpu_table, "gpu": gpu_table, "quantize": short, "zoo": zoo_table}[kind(report)](report)
 
 
 def replaced(readme: str, report: dict[str, Any], markdown: Callable[[dict[str, Any]], str] = markdown) -> str:

@@ -128,8 +128,8 @@ def _of_columns(frame: Any) -> np.dtype:
 
 
 def _is_bfloat16(dtype: Any) -> bool:
-    """Whether it is, of ml_dtypes (as JAX's and CuPy's) or of torch."""
-    return str(dtype) in ("bfloat16", "torch.bfloat16")
+    """Whether it is, of ml_dtypes (as JAX's and CuPy's), in either byte order, or of torch."""
+    return getattr(getattr(dtype, "type", None), "__name__", str(dtype)) in ("bfloat16", "torch.bfloat16")
 
 
 def take_rows(x: Any, rows: NDArray[Any]) -> Any:

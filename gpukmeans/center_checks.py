@@ -69,9 +69,10 @@ def fitted(given: Any, metric: Metric, n_features: int | None = None) -> NDArray
 
 
 def rounded(centers: Floats, dtype: np.dtype) -> NDArray[Any]:
-    """Centers in the dtype that they are published in; raises ValueError if that does not reach as far."""
+    """Centers in the dtype that they are published in, no zero of them negative, as one is that a small number is
+    rounded to; raises ValueError if that dtype does not reach as far."""
     with np.errstate(over="ignore"):
-        result = centers.astype(dtype)
+        result = centers.astype(dtype) + 0.0
     if not np.isfinite(result).all():
         raise ValueError(
             f"Centers of up to {np.abs(centers).max():.3g} are beyond {dtype}: the dtype of the data, or of the first "

@@ -24,7 +24,8 @@ from gpukmeans.exact.distance import Floats
 from gpukmeans.n_init import StartsMixin
 from gpukmeans.progress import Record
 from gpukmeans.saving import estimators
-from gpukmeans.threads import flagged, one_blas_thread
+from gpukmeans.thread_limits import one_blas_thread
+from gpukmeans.threads import flagged
 from gpukmeans.validation import unshifted
 
 FITTED_ARRAYS = {"cluster_centers_", "labels_"}
@@ -227,8 +228,9 @@ default="k-means++"
         Raises
         ------
         ValueError
-            For input that is not finite, fewer samples than clusters, or parameters out of range. An
-            estimator that was fitted before is then left as it was.
+            For input that is not finite, weights that are nothing beside each other (1e-300 beside 1e300), fewer
+            samples than clusters, or parameters out of range. An estimator that was fitted before is then left as it
+            was.
         DeviceError
             If the device asked for cannot be used.
         """
@@ -307,7 +309,7 @@ default="k-means++"
                 points = self._made(x, device=device, reused=False)
                 self._finite(points, x)
                 distances = points.distances(published.astype(np.float64), dtype)
-            with flagged():  # some may be beyond float32
+            with flagged(), np.errstate(under="ignore"):  # some may be beyond float32; small ones are rounded
                 distances = distances.astype(array_interop.held_dtype(X, dtype, self.output_type), copy=False)
             return self._convert_like(X, distances)
 

@@ -27,7 +27,7 @@ from gpukmeans.exact.distance import Floats
 from gpukmeans.minibatch_convergence import Convergence
 from gpukmeans.random_state import generator_of, seeded
 from gpukmeans.row_sampler import RowSampler, sizes
-from gpukmeans.threads import one_blas_thread
+from gpukmeans.thread_limits import one_blas_thread
 from gpukmeans.validation import unshifted
 
 # Parameters of KMeans that this one does not have.

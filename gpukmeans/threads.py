@@ -5,39 +5,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
-from functools import cache
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
+
+from gpukmeans.thread_limits import blas_is_held, hold_blas_of_worker, one_blas_thread
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def thread_count() -> int:
-    """How many threads to use: the processors this process may run on, at most OMP_NUM_THREADS.
-
-    Affinity and container quotas count, through joblib.
-    """
-    limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    available = _processors()
-    return max(1, min(int(limit), available)) if limit.isdigit() else available
-
-
-def _processors() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return _quota(len(affinity(0)) if affinity else os.cpu_count() or 1)
-
-
-@cache  # reading the quota costs 0.1 ms, as much as fitting a small data set
-def _quota(affinity: int) -> int:
-    return int(min(affinity, joblib.cpu_count()))
 
 
 def run(task: Callable[[Item], Result], items: Sequence[Item], threads: int) -> list[Result]:
@@ -47,7 +26,7 @@ def run(task: Callable[[Item], Result], items: Sequence[Item], threads: int) -> 
     another item, and is raised once they have finished the one at hand.
     """
     helpers = min(threads, len(items)) - 1
-    if helpers < 1 and _limit.users:  # as within a fit: many small tasks, each a few microseconds
+    if helpers < 1 and blas_is_held():  # as within a fit: many small tasks, each a few microseconds
         return [task(item) for item in items]
     with one_blas_thread():
         if helpers < 1:
@@ -94,6 +73,7 @@ class _Job:
         self.task, self.items = task, items
         self.results: list[Any] = [None] * len(items)
         self.failures: list[BaseException] = []
+        self.affinity = _affinity()
         self.lock = threading.Lock()
         self.next = 0
         self.open = True
@@ -119,6 +99,7 @@ class _Job:
                 return
             self.helpers += 1
         try:
+            hold_blas_of_worker()
             self.work()
         except BaseException as error:
             self.failures.append(error)
@@ -156,8 +137,13 @@ class _Workers:
 
     def _serve(self) -> None:
         np.seterr(all="ignore")  # as within a fit, see `unflagged`
+        affinity = None
         while True:
             job = self.jobs.get()
+            if job.affinity != affinity:  # test_thread_limits.test_helpers_run_where_their_caller_may
+                with suppress(OSError):  # some processors may be gone
+                    os.sched_setaffinity(0, job.affinity)
+                affinity = job.affinity
             job.help()
             del job  # a worker at rest must not keep data alive
 
@@ -165,76 +151,16 @@ class _Workers:
 _workers = _Workers()
 
 
-class _BlasLimit:
-    """Holds BLAS to one thread while any run in this process goes on.
-
-    The limit is the process's, and two overlapping runs would restore each other's: the first to come
-    sets it and the last to go lifts it. An interruption anywhere in here leaves a state that the next
-    user's coming and going puts right.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.users: set[object] = set()
-        self.found: list[int] = []  # the libraries' threads before the limit; empty if there is none
-
-    def enter(self, user: object) -> None:
-        with self.lock:
-            self.users.add(user)
-            if not self.found:
-                self.found = [library.num_threads for library in _blas()]
-                _set_blas([1] * len(self.found))
-
-    def leave(self, user: object) -> None:
-        with self.lock:
-            self.users.discard(user)
-            if not self.users:
-                self.lift()
-
-    def lift(self) -> None:
-        _set_blas(self.found)
-        self.found = []
-
-
-def _set_blas(threads: list[int]) -> None:
-    for library, count in zip(_blas(), threads, strict=False):
-        library.set_num_threads(count)
-        # Since version 3.8 threadpoolctl lets only the thread that set OpenBLAS's limit set it again.
-        # Ours may be lifted by another than set it, and must not keep anybody else from setting theirs.
-        if hasattr(library, "clear_controlling_thread"):
-            library.clear_controlling_thread()
-
-
-@cache
-def _blas() -> list[Any]:
-    return ThreadpoolController().select(user_api="blas").lib_controllers
-
-
-_limit = _BlasLimit()
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Within this context BLAS uses no threads of its own.
-
-    Where others use the processors too, those wait for each other: a product of 0.1 ms then takes 8. Costs
-    10 us, or 1 us inside another such context. A generator, because a KeyboardInterrupt at the very start of an
-    __exit__ would leave the limit: a generator is closed when it is forgotten, however it came to that.
-    """
-    limit, user = _limit, object()  # a child forked in the meantime has another limit
-    try:
-        limit.enter(user)
-        yield
-    finally:
-        limit.leave(user)
+def _affinity() -> Any:
+    """The processors that this thread may run on, None if the system does not say."""
+    found = getattr(os, "sched_getaffinity", None)
+    return found and found(0)
 
 
 def _after_fork() -> None:
     """A child process has none of its parent's threads, and must not wait for their locks."""
-    global _limit, _workers
+    global _workers
     _workers = _Workers()
-    inherited, _limit = _limit, _BlasLimit()
-    inherited.lift()
 
 
 if hasattr(os, "register_at_fork"):

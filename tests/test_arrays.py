@@ -99,7 +99,7 @@ def test_libraries_as_they_are(library, module):
     code = (
         f"import {module} as library, numpy as np"
         + """
-from gpukmeans import KMeans, array_interop as arrays
+from gpukmeans import KMeans, MiniBatchKMeans, array_interop as arrays, quantize
 X = np.random.default_rng(0).normal(20, 5, (120, 3)).astype(np.float32)
 x, kind = library.asarray(X), type(library.zeros(1))
 expected = KMeans(4, random_state=0, device="cpu").fit(X)
@@ -117,6 +117,23 @@ model, expected = (KMeans(4, random_state=0, device="cpu").fit(rows) for rows in
 assert arrays.to_numpy(x)[-1, 0] > 0 and arrays.to_numpy(x).dtype == np.float32
 assert np.asarray(model.cluster_centers_).tobytes() == expected.cluster_centers_.tobytes()
 assert np.asarray(model.transform(x)).tobytes() == expected.transform(arrays.to_numpy(x)).tobytes()
+weights = library.asarray(np.arange(125) % 4, dtype=library.bfloat16)
+for metric in ("euclidean", "cosine"):
+    how = {"n_init": 1, "metric": metric, "random_state": 0, "device": "cpu"}
+    model = MiniBatchKMeans(4, init=x[:4], **how).fit(x, sample_weight=weights).partial_fit(x, sample_weight=weights)
+    rows, counts = arrays.to_numpy(x), arrays.to_numpy(weights)
+    expected = MiniBatchKMeans(4, init=rows[:4], **how).fit(rows, sample_weight=counts)
+    expected.partial_fit(rows, sample_weight=counts)
+    answers = [model.cluster_centers_, model.labels_, model.predict(x), model.transform(x)]
+    assert all(type(answer) is kind for answer in answers) and answers[0].dtype == answers[3].dtype == library.float32
+    known = [expected.cluster_centers_, expected.labels_, expected.predict(rows), expected.transform(rows)]
+    assert [np.asarray(answer).tobytes() for answer in answers] == [answer.tobytes() for answer in known]
+    assert model.score(x, sample_weight=weights) == expected.score(rows, sample_weight=counts)
+    model.cluster_centers_ = library.asarray(model.cluster_centers_, dtype=library.bfloat16)
+    assert type(model.predict(x)) is kind
+picture = library.asarray(np.random.default_rng(0).random((9, 8, 3)), dtype=library.bfloat16)
+found, expected = quantize(picture, 4, device="cpu"), quantize(arrays.to_numpy(picture), 4, device="cpu")
+assert type(found.indices) is kind and np.asarray(found.indices).tobytes() == expected.indices.tobytes()
 """
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

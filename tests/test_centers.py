@@ -153,9 +153,15 @@ def test_with_cosine_they_are_directions_or_nothing(kind):
     model = kind(metric="cosine").fit(X)
     unit = C / np.linalg.norm(C, axis=1, keepdims=True)
     cosines = (X / np.linalg.norm(X, axis=1, keepdims=True)) @ unit.T
-    for dtype in (np.float16, np.float32, np.float64):
+    for dtype in (ml_dtypes.bfloat16, np.float16, np.float32, np.float64):
         model.cluster_centers_ = unit.astype(dtype)
-        np.testing.assert_allclose(model.transform(X), 1 - cosines, atol=2e-3)
+        np.testing.assert_allclose(model.transform(X), 1 - cosines, atol=2e-2 if dtype is ml_dtypes.bfloat16 else 2e-3)
+    many = np.random.default_rng(0).normal(size=(100_000, 3))
+    rounded = (many / np.linalg.norm(many, axis=1, keepdims=True)).astype(ml_dtypes.bfloat16)
+    off = np.abs(np.linalg.norm(rounded.astype(float), axis=1) - 1)
+    assert off.max() > 2**-9, "more than float16's may be"
+    model.cluster_centers_ = rounded[np.argsort(off)[-4:]]
+    assert model.predict(X).shape == (len(X),)
     model.cluster_centers_ = np.vstack([unit[:3], np.zeros((1, 3))])
     np.testing.assert_allclose(model.transform(X)[:, 3], 0.5)
     for centers in (C, unit * 1.01, unit * 1e-200):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from gpukmeans import lloyd
 from gpukmeans.engine.numpy import assign
 from gpukmeans.engine.numpy import points as numpy
+from gpukmeans.engine.numpy import rows as engine_rows
 from gpukmeans.engine.numpy.assign import ScoredCenters, nearest
-from gpukmeans.engine.numpy.hamerly import CenterShift, HamerlyBounds, moved
+from gpukmeans.engine.numpy.hamerly import CenterShift, HamerlyBounds, Trial, moved
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.seeding_distances import IntegralDistances, PlainDistances, by_distance
@@ -99,6 +100,11 @@ def towards_zero(y, columns):
 SUMS = [by_blas, ascending, descending, fused, towards_zero]
 
 
+def with_one(y):
+    """What columns are multiplied by."""
+    return np.concatenate([y, np.ones((len(y), 1), np.float32)], axis=1)
+
+
 class Scored:
     """The fast path's numbers for x (m, d) and centers (k, d)."""
 
@@ -106,9 +112,9 @@ class Scored:
         self.frame = Frame.of(x.min(axis=0), x.max(axis=0))
         assert self.frame is not None
         y = self.frame.features(x)
-        self.norms = np.einsum("ij,ij->i", y[:, :-1], y[:, :-1])
+        self.norms = np.einsum("ij,ij->i", y, y)
         columns, largest_z = self.frame.centers(centers)
-        self.scores = add_up(y, columns)
+        self.scores = add_up(with_one(y), columns)
         self.margin = self.frame.margin(self.norms, largest_z)
 
     def gaps(self):
@@ -198,9 +204,9 @@ class Bounded:
         ends = x.min(axis=0), x.max(axis=0)
         self.frame = Frame.of(*ends) if entries is None else Frame.of_sparse(*ends, entries)
         y = self.frame.features(x)
-        self.norms = np.einsum("ij,ij->i", y[:, :-1], y[:, :-1])
+        self.norms = np.einsum("ij,ij->i", y, y)
         columns, _, self.slack = self.frame.least_scores(centers)
-        self.least, self.margin = add_up(y, columns), self.frame.row_margin(self.norms)
+        self.least, self.margin = add_up(with_one(y), columns), self.frame.row_margin(self.norms)
         self.most = self.least + self.slack
 
     def excluded(self):
@@ -356,7 +362,7 @@ def test_the_reach_of_centers_is_that_of_the_farthest(monkeypatch, piece):
 # ---------------------------------------------------------------- what the points do with it
 
 
-@pytest.mark.parametrize("k", [2, 6, 31, 33, 80])
+@pytest.mark.parametrize("k", [2, 6, 80, 128, 129])
 def test_near_ties_are_decided_by_distance(fitted, brute_labels, ways, k):
     """Few and many centers are scored in different layouts."""
     for seed in range(40):
@@ -365,6 +371,64 @@ def test_near_ties_are_decided_by_distance(fitted, brute_labels, ways, k):
         x, centers = near_ties(seed, int(rng.integers(1, 40)), k, offset, spread, 2.0 ** -rng.integers(10, 60), 1.0)
         with tuned(**ways["scores"]):
             np.testing.assert_array_equal(fitted(centers).predict(x), brute_labels(x, centers), err_msg=f"seed {seed}")
+
+
+def singles(seed, d, k):
+    """Near ties of float32 numbers, from thousandths to thousands."""
+    rng = np.random.default_rng(seed)
+    x, centers = near_ties(seed, d, k, 0.0, rng.choice([0.0, 8.0]), 2.0 ** -rng.integers(10, 30), 1.0)
+    scale = 10.0 ** rng.integers(-3, 4)
+    return (x * scale).astype(np.float32), (centers * scale).astype(np.float32).astype(np.float64)
+
+
+def as_they_are(x):
+    low, high = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    return Frame.of(low, high).as_it_is(low, high, x.astype(np.float64))
+
+
+def test_near_ties_of_rows_that_are_taken_as_they_are_are_decided_by_distance(brute_labels, monkeypatch):
+    monkeypatch.setattr(engine_rows, "_SMALL", 0)
+    taken = 0
+    for seed in range(100):
+        x, centers = singles(seed, int(np.random.default_rng(seed).integers(1, 40)), [2, 6, 129][seed % 3])
+        with tuned(scores=True, bounds=bool(seed % 2)):
+            points = NumPyPoints(Samples(x))
+            lloyd.prepare(points, *points.feature_range())
+            points.assign(centers)
+            points.assign(centers)
+        assert points.labels().tolist() == brute_labels(x.astype(np.float64), centers).tolist(), f"seed {seed}"
+        taken += points._frame.keeps
+    assert taken > 50
+
+
+@pytest.mark.parametrize("d", [1, 7, 40])
+def test_no_bound_on_a_score_of_rows_that_are_taken_as_they_are_is_wrong(d):
+    """In rationals: the same bounds hold, though coordinates are not within [-1, 1]."""
+    for seed in range(12):
+        x, centers = singles(seed, d, 5)
+        frame = as_they_are(x)
+        y = frame.features(x)
+        assert not frame.keeps or y is x
+        norms = np.einsum("ij,ij->i", y, y)
+        columns, _, slack = frame.least_scores(centers)
+        least, margin = with_one(y) @ columns + norms[:, None], frame.row_margin(norms)[:, None]
+        low, high = least - margin, least + slack + margin
+        for i in range(len(x)):
+            for c in range(len(centers)):
+                square = exact_square(x[i], centers[c], Fraction(frame.scale))
+                assert Fraction(float(low[i, c])) <= square <= Fraction(float(high[i, c]))
+
+
+def test_rows_are_taken_as_they_are_where_that_is_as_fine():
+    """Not where the rows are far from zero, nor where float32 does not hold their squares, or these underflow."""
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    for there in (x, 1000 * x, x + 0.5):
+        assert as_they_are(there).keeps
+    for elsewhere in (x + 5, x * np.float32(1e20), x * np.float32(1e-20)):
+        assert not as_they_are(elsewhere).keeps
+    rows = as_they_are(x + np.float32(5)).features(x + np.float32(5))
+    assert rows.dtype == np.float32
+    assert np.abs(rows).max() <= 1
 
 
 def test_near_ties_far_from_all_centers_are_decided_by_distance(fitted, brute_labels, ways):
@@ -460,15 +524,19 @@ def uneven(rng, n, d):
 
 @pytest.mark.parametrize("way", ["bounds", "arrange", "merge", "rows of 7", "4 threads"])
 @pytest.mark.parametrize("data", [lattice, gaussian, far_off, uneven])
-def test_bounds_never_keep_a_wrong_label(make_points, brute_labels, ways, data, way):
+def test_bounds_never_keep_a_wrong_label(make_points, brute_labels, ways, data, way, monkeypatch):
+    """Of rows whose own distance is measured, as where centers are many, and of others."""
+
     @settings(max_examples=20)
     @given(
         seed=st.integers(0, 2**32 - 1),
         d=st.integers(1, 9),
         k=st.sampled_from([1, 2, 5, 40]),
         moves=st.lists(st.sampled_from(MOVES), min_size=1, max_size=12),
+        many=st.sampled_from([0, 2**8]),
     )
-    def search(seed, d, k, moves):
+    def search(seed, d, k, moves, many):
+        monkeypatch.setattr(numpy, "_MANY", many)
         rng = np.random.default_rng(seed)
         x = data(rng, 150, d)
         centers = onto_points(rng, np.empty((k, d)), x)
@@ -490,6 +558,7 @@ def test_bounds_never_keep_a_wrong_label(make_points, brute_labels, ways, data, 
 def test_bounds_never_keep_a_wrong_label_of_many_pieces(make_points, brute_labels, ways, monkeypatch):
     """Where the rows in doubt are measured a few at a time, and the first show that it does not pay."""
     monkeypatch.setattr(numpy, "_SCORES", 1)
+    monkeypatch.setattr(numpy, "_MANY", 0)
     rng = np.random.default_rng(0)
     x = gaussian(rng, 400, 3)
     with tuned(**ways["bounds"]):
@@ -577,6 +646,36 @@ def test_loosened_bounds_are_rounded_outwards():
     bounds.loosen(slice(0, n), labels, CenterShift(own, others, np.zeros(n, np.float32), None))
     assert (bounds.upper.astype(np.float64) >= upper + own).all()  # of these sums float64 rounds none
     assert (bounds.lower.astype(np.float64) <= lower - others).all()
+
+
+def test_bounds_that_skip_too_little_rest_for_a_while():
+    """Longer each time, and from the beginning after they were of use."""
+    trial = Trial(100, 50)
+
+    def resting():
+        passes = 0
+        while not trial.begins():
+            passes += 1
+        return passes
+
+    assert resting() == 2
+    assert [(trial.goes_on(0.01), resting()) for _ in range(4)] == [(False, n) for n in (4, 8, 16, 16)]
+    assert trial.goes_on(0.5)
+    assert (trial.goes_on(0.01), resting()) == (False, 4)
+    assert not any(Trial(2, 8).begins() for _ in range(100)), "a search costs less"
+
+
+def test_labels_are_right_while_bounds_come_and_go(make_points, brute_labels, monkeypatch):
+    monkeypatch.setattr(numpy, "_FEW_PAIRS", 0)
+    monkeypatch.setattr(engine_rows, "_SMALL", 0)
+    rng = np.random.default_rng(0)
+    x = gaussian(rng, 1500, 16)
+    points, _ = make_points(x)
+    centers = onto_points(rng, np.empty((60, 16)), x)
+    for i in range(40):
+        points.assign(centers)
+        np.testing.assert_array_equal(points.labels(), brute_labels(x, centers))
+        centers = (swap if i % 10 == 9 else means)(rng, centers, x)
 
 
 def test_bounds_do_skip(make_points, device, ways, monkeypatch):

@@ -621,6 +621,22 @@ def test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are(kmeans, 
         assert model.n_iter_ == n_iter
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_weights_too_far_apart_for_float64_are_refused(kmeans, metric):
+    """Beside the heaviest the lightest become nothing, of which there is no mean; up to there all are right."""
+    x, heavy = np.array([[0.1, 1], [0.2, 1], [5, -1], [5.1, -1]]), np.array([1.0, 3, 1e300, 1e300])
+    for least in (1e-300, 1e-22, 1e-21):
+        weights = np.where(heavy < 10, heavy * least, heavy)
+        model = kmeans(2, init=x[[0, 2]], metric=metric)
+        if least < 1e-21:
+            with pytest.raises(ValueError, match=r"Sample weights from 1e-\d+ to 1e\+300 are too far apart"):
+                model.fit(x, sample_weight=weights)
+        else:
+            expected = kmeans(2, init=x[[0, 2]], metric=metric).fit(x, sample_weight=np.minimum(heavy, 3))
+            found = model.fit(x, sample_weight=weights).cluster_centers_
+            np.testing.assert_allclose(found, expected.cluster_centers_, rtol=2.0**-33)
+
+
 @pytest.mark.parametrize("weights", [*WEIGHINGS, "far apart"])
 @pytest.mark.parametrize("kind", [*KINDS, "outliers"])
 def test_a_center_lies_among_its_rows_and_is_right(kmeans, kind, weights):

@@ -163,15 +163,32 @@ def test_matrices_are_refused_as_they_are_by_theirs():
             model.fit(x)
 
 
-def test_bfloat16_is_read_as_float32_which_has_all_its_values():
+# Which cannot hold it, or, as a category, hold float64 for it.
+NO_BFLOAT16 = {"memoryview", "pandas of pyarrow", "pandas, a category", "pandas, sparse", "pyarrow", "pyarrow, a batch"}
+
+
+@pytest.mark.parametrize("holder", sorted(HOLDERS.keys() - NO_BFLOAT16))
+def test_bfloat16_is_read_as_float32_which_has_all_its_values(holder):
     x = X.astype(ml_dtypes.bfloat16)
     x[:4, 0] = ml_dtypes.finfo(ml_dtypes.bfloat16).smallest_subnormal
-    for held in (x, unaligned(x), list(x), frame(x)):
-        assert said(held) == said(x.astype(np.float32))
-    weights = (np.arange(60) % 5 + 1).astype(ml_dtypes.bfloat16)
-    model = KMeans(4, init=x[:4], n_init=1, device="cpu").fit(X, sample_weight=weights)
-    expected = KMeans(4, init=x[:4].astype(float), n_init=1, device="cpu").fit(X, sample_weight=weights.astype(float))
-    assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
+    assert said(HOLDERS[holder](x)) == said(x.astype(np.float32))
+
+
+@pytest.mark.parametrize("model", [KMeans, MiniBatchKMeans])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_bfloat16_as_start_as_weights_and_as_centers(model, metric):
+    """Of length one, too, as near as it can be: each coordinate is off by up to 2**-8 of itself."""
+    rows, weights = X.astype(ml_dtypes.bfloat16), (np.arange(60) % 5).astype(ml_dtypes.bfloat16)
+
+    def answers(x, w, start):
+        fitted = model(4, init=start, n_init=1, metric=metric, random_state=0, device="cpu").fit(x, sample_weight=w)
+        given = fitted.cluster_centers_, fitted.labels_, fitted.transform(x), fitted.score(x, sample_weight=w)
+        if model is MiniBatchKMeans:
+            given += (fitted.partial_fit(x, sample_weight=w).cluster_centers_,)
+        fitted.cluster_centers_ = fitted.cluster_centers_.astype(ml_dtypes.bfloat16).astype(start.dtype)
+        return [(np.asarray(each).dtype, np.asarray(each).tobytes()) for each in (*given, fitted.transform(x))]
+
+    assert answers(rows, weights, rows[:4]) == answers(*(each.astype("f4") for each in (rows, weights, rows[:4])))
 
 
 # ---------------------------------------------------------------- sparse

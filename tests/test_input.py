@@ -374,64 +374,6 @@ def test_a_warning_that_is_an_error_leaves_the_estimator_as_it_was(kmeans):
     assert vars(model) == before
 
 
-TINY, SPREAD = (
-    np.random.default_rng(0).normal(size=(2000, 8)) * 1e-160,
-    10.0 ** np.linspace(-300, 0, 1000).reshape(-1, 2),
-)
-
-
-@pytest.mark.parametrize("x", [np.zeros((50, 3)), TINY, SPREAD], ids=["zero", "tiny", "spread"])
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_what_numpy_is_told_to_raise_does_not_end_a_fit(kmeans, x):
-    expected = kmeans(n_clusters=4, random_state=0).fit(x)
-    with np.errstate(all="raise"):
-        model = kmeans(n_clusters=4, random_state=0).fit(x)
-        assert model.predict(x).tolist() == model.labels_.tolist()
-        assert np.isfinite(model.transform(x)).all()
-        assert model.score(x) == -model.inertia_
-    assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
-
-
-@pytest.mark.parametrize("state", ["warn", "raise"])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_nobody_is_told_of_the_flags_that_blas_raises(state: str, threads: int, monkeypatch) -> None:
-    """Which it does now and then, for what is in parts of registers that hold none of the numbers."""
-    matmul, flags = np.matmul, []
-
-    def flagging(*operands: np.ndarray, **how: np.ndarray) -> np.ndarray:
-        flags.append(np.float32(np.inf) - np.float32(np.inf))
-        return matmul(*operands, **how)
-
-    x = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
-    expected = KMeans(4, random_state=0, device="cpu").fit(x)
-    monkeypatch.setattr(np, "matmul", flagging)
-    with np.errstate(all=state), tuned(threads=threads, chunk_rows=50, scores=True):
-        model = KMeans(4, random_state=0, device="cpu").fit(x)
-        assert model.predict(x).tolist() == expected.labels_.tolist()
-    assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
-    assert len(flags) > 10
-
-
-def test_flags_of_what_the_caller_wrote_are_told_as_ever() -> None:
-    """Of a callable init, of a callback, and of distances that the answer's dtype cannot hold."""
-    zero = np.zeros(2)
-
-    def init(X: np.ndarray, k: int, random_state: np.random.RandomState) -> np.ndarray:
-        _ = zero / zero
-        return X[:k]
-
-    x = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
-    with pytest.warns(RuntimeWarning, match="invalid value"):
-        KMeans(2, init=init, n_init=1, device="cpu").fit(x)
-    with pytest.warns(RuntimeWarning, match="divide by zero"):
-        KMeans(2, random_state=0, callback=lambda record: (zero + 1) / zero is None, device="cpu").fit(x)
-    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
-        KMeans(2, init=init, n_init=1, device="cpu").fit(x)
-    wide = np.array([[-3e38], [3e38]], np.float32)
-    with pytest.warns(RuntimeWarning, match="overflow"):
-        assert np.isinf(KMeans(2, random_state=0, device="cpu").fit(wide).transform(wide)).any()
-
-
 def test_a_metric_that_there_is_not_is_an_error_wherever_it_is_looked_up() -> None:
     model = KMeans(2, random_state=0, device="cpu").fit(np.arange(6.0)[:, None])
     model.metric = "manhattan"

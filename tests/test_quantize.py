@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 
+import ml_dtypes
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
@@ -257,6 +258,15 @@ def test_arrays_come_back_as_they_were(dtype, shape):
         assert 5 < result.psnr < 40
         assert result.to_pil().size == (40, 30)
     assert (image == before).all()
+
+
+def test_bfloat16_is_read_as_float32():
+    image = np.random.default_rng(0).random((30, 40, 3)).astype(ml_dtypes.bfloat16)
+    expected = quantize(image.astype(np.float32), 9)
+    for held in (image, image.astype(image.dtype.newbyteorder()), [[*map(list, row)] for row in image]):
+        found = quantize(held, 9)
+        assert found.to_array().dtype == np.float32
+        assert found.to_array().tobytes() == expected.to_array().tobytes()
 
 
 def test_what_is_fully_transparent_has_one_color(seen_through):

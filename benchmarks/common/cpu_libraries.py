@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
 import gpukmeans
-from gpukmeans.threads import thread_count
+from gpukmeans.thread_limits import thread_count
 
 
 class Fit(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 import gpukmeans
-from gpukmeans.threads import thread_count
+from gpukmeans.thread_limits import thread_count
 
 PACKAGES = ["numpy", "scipy", "scikit-learn", "faiss-cpu", "superkmeans"]
 

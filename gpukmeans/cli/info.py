@@ -14,7 +14,7 @@ import scipy
 import sklearn
 from threadpoolctl import threadpool_info
 
-from gpukmeans import DeviceError, __version__, threads
+from gpukmeans import DeviceError, __version__, thread_limits
 from gpukmeans.cli import console
 from gpukmeans.cli.errors import CommandError
 from gpukmeans.engine import devices, nvml
@@ -38,7 +38,7 @@ def _run(args: argparse.Namespace) -> None:
     if not device.startswith("cuda"):
         lines.append(("GPU", f"not used: {devices.why_no_gpu() or f'{devices.VARIABLE} says so'}"))
     lines += _gpu_software()
-    lines.append(("threads", str(threads.thread_count())))
+    lines.append(("threads", str(thread_limits.thread_count())))
     lines.append(("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"))
     lines += [("NumPy", np.__version__), ("SciPy", scipy.__version__), ("scikit-learn", sklearn.__version__)]
     lines += [("BLAS", library) for library in _blas()]

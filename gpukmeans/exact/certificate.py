@@ -21,6 +21,11 @@ U64 = 2.0**-53  # and of float64
 _TOO_FAR = 2.0**120
 
 
+# Data are y as they are from 2**-20 up to 2**20, and where their squares are at most so many times those about the
+# offset: the margin is in proportion.
+_AS_IT_IS = 20
+_NEARLY = 2.0
+
 # Coordinates of centers at a time: 0.5 MB of float64, in a core's second-level cache.
 _PIECE = 2**16
 
@@ -33,7 +38,7 @@ def is_single(values: Floats) -> bool:
 
 @dataclass(frozen=True)
 class Frame:
-    """Coordinates for fast scores: ``y = float32((x - offset) * 2**exponent)``, within [-1, 1] for data.
+    """Coordinates for fast scores: ``y = float32((x - offset) * 2**exponent)``, within [-largest, largest] for data.
 
     Centers may lie outside. The score of a center is ``|z|^2 - 2 y.z`` in float32: its squared distance
     less |y|^2, which all centers share. The certificate rests on the following. With u = 2**-24, Z the
@@ -60,6 +65,7 @@ class Frame:
     # whatever d is; of the bound on D and on |z|^2, summed in float64, (d + 3) 2**-52 is left, which the constants
     # cover while d is at most 2**22 (test_certificate.test_no_bound_on_a_score_of_sparse_rows_is_wrong).
     entries: int | None = None
+    largest: float = 1.0
 
     @staticmethod
     def of(low: Floats, high: Floats, sample: Floats | None = None) -> Frame | None:
@@ -93,6 +99,19 @@ class Frame:
             exponent = min(exponent, 126)
         return Frame(offset, exponent) if abs(exponent) <= 380 and len(low) < 2**17 else None
 
+    def as_it_is(self, low: Floats, high: Floats, sample: Floats) -> Frame:
+        """The frame in which float32 data within [low, high] are y themselves, where that leaves scores nearly as fine:
+        where a sample (s, d) is about as near to zero as to the offset. Else this one.
+
+        The limits keep squares within float32 and underflow what it is for [-1, 1]: of y 2**-126 at most, by z of up to
+        2**60, is below the part of Z^2 (test_certificate.test_near_ties_are_decided_by_distance).
+        """
+        largest = magnitude(low, high)
+        far, near = (sample * sample).sum(), ((sample - self.offset) ** 2).sum()
+        if not 2.0**-_AS_IT_IS <= largest <= 2.0**_AS_IT_IS or far > _NEARLY * near:
+            return self
+        return Frame(np.zeros(len(low)), 0, largest=largest)
+
     @staticmethod
     def of_sparse(low: Floats, high: Floats, entries: int) -> Frame | None:
         """The frame of sparse rows within [low, high], of so many entries at most: y is x times a power of two, which
@@ -123,20 +142,28 @@ class Frame:
     def scale(self) -> float:
         return 2.0**self.exponent
 
+    @property
+    def keeps(self) -> bool:
+        """Whether float32 data are y themselves."""
+        return self.exponent == 0 and not self.offset.any()
+
     def features(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """x (m, d), any dtype, as y with a column of ones appended: (m, d + 1), in x's memory order."""
+        """x (m, d), any dtype, as y (m, d), in x's memory order; x itself where it is that."""
         m, d = x.shape
+        if self.keeps:
+            return x.astype(np.float32, copy=False)
         major = m > 1 and x.strides[0] < x.strides[-1]
-        result = np.empty((d + 1, m), np.float32).T if major else np.empty((m, d + 1), np.float32)
+        result = np.empty((d, m), np.float32).T if major else np.empty((m, d), np.float32)
+        if x.dtype == np.float32 and is_single(self.offset) and abs(self.exponent) <= 126:
+            np.subtract(x, self.offset.astype(np.float32), out=result)
+            return np.multiply(result, np.float32(self.scale), out=result)
         steps = scratch("steps", x.size, np.float64)
         steps = steps.reshape(d, m).T if major else steps.reshape(m, d)
         np.subtract(x, self.offset, out=steps)
-        np.multiply(steps, self.scale, out=result[:, :d], casting="same_kind")
-        result[:, d] = 1.0
-        return result
+        return np.multiply(steps, self.scale, out=result, casting="same_kind")
 
     def centers(self, centers: Floats) -> tuple[NDArray[np.float32], float] | None:
-        """centers (k, d) as the columns (d + 1, k) to multiply features by, and Z^2.
+        """centers (k, d) as the columns (d + 1, k) to multiply features and a one by, and Z^2.
 
         None for centers too far for float32, see `reach`.
         """
@@ -150,8 +177,8 @@ class Frame:
         return (z, norms) if float(norms.max()) < _TOO_FAR else None
 
     def least_scores(self, centers: Floats) -> tuple[NDArray[np.float32], Floats, NDArray[np.float32]] | None:
-        """centers (k, d) as columns (d + 1, k) whose products with features are lower bounds on the scores, by all that
-        does not depend on the row; |z|^2 (k,); and what to add for upper bounds, (k,). `row_margin` is the rest.
+        """centers (k, d) as columns (d + 1, k) whose products with features and a one are lower bounds on scores, but
+        for what depends on the row, `row_margin`; |z|^2 (k,); and what to add for upper bounds, (k,).
 
         Each center's score errs by its own |z|^2 alone, and a far one makes no other doubtful. Of the error above a
         score's own |z|^2 has the factor 2.03 d + 7.1. Taking it off, adding |y|^2 and the row's part, and adding up to
@@ -270,10 +297,10 @@ def _columns(z: Floats, squares: Floats) -> NDArray[np.float32]:
     return columns
 
 
-def distance_error_factors(d: int) -> tuple[float, float, float]:
+def distance_error_factors(d: int, largest: float = 1.0) -> tuple[float, float, float]:
     """What a float32 distance between a row and a center in the frame is multiplied by, what is added for each unit of
     Z, and what besides, to bound the true one from above: the norm's own roundings, relatively; those of y and z, whose
-    norms are at most sqrt(d) and Z, and what may have underflowed, absolutely. The product and the sum round too.
-    (test_certificate.test_bounds_bound_distances_in_rationals fails without these.)
+    norms are at most sqrt(d) times the largest and Z, and what may have underflowed, absolutely. The product and the
+    sum round too. (test_certificate.test_bounds_bound_distances_in_rationals fails without these.)
     """
-    return 1 + (d + 12) * U32, 1.11 * U32, math.sqrt(d) * (1.11 * U32 + 2.0**-60)
+    return 1 + (d + 12) * U32, 1.11 * U32, math.sqrt(d) * largest * (1.11 * U32 + 2.0**-60)

@@ -69,6 +69,7 @@ class Weights:
     # memory).
     MOST_COPIES = 2.0**32
     NORMAL_BITS = 30
+    LEAST = 2.0**-1040
 
     @staticmethod
     def of_rows(n: int) -> Weights:
@@ -82,7 +83,9 @@ class Weights:
         The weights to use are int64 if all are integers, else float64. They are the caller's own
         unless these total more than 2**32 or reach no more than 2**-100; then a power of two brings
         them into range (test_fixed_point.test_any_weights_are_brought_into_range and
-        test_fixed_point.test_weights_are_copies_up_to_a_total_of_2_to_the_32 fail of other limits).
+        test_fixed_point.test_weights_are_copies_up_to_a_total_of_2_to_the_32 fail of other limits). Raises ValueError
+        if it would leave less than LEAST of some, which has bits for a mean to 2**-33 of its range
+        (test_fixed_point.test_weights_too_far_apart_for_float64_are_refused fails without).
         """
         shift = 0
         largest = float(weights.max())
@@ -94,7 +97,12 @@ class Weights:
             bits = ceil_log2(largest) + ceil_log2(float(len(weights)))
             shift = Weights.NORMAL_BITS - bits
             # In two steps: 2**shift itself may lie outside float64.
-            weights = np.ldexp(np.ldexp(weights, shift // 2), shift - shift // 2)
+            given, weights = weights, np.ldexp(np.ldexp(weights, shift // 2), shift - shift // 2)
+            if shift < 0 and weights.min() < Weights.LEAST:
+                raise ValueError(
+                    f"Sample weights from {given.min():.3g} to {largest:.3g} are too far apart: the least are nothing "
+                    "beside the others. Leave their samples out, or give them more."
+                )
             total = math.fsum(weights)
         fractions = int(np.count_nonzero(weights != np.rint(weights)))
         if fractions == 0:

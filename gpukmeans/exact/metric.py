@@ -81,10 +81,10 @@ class Cosine(Metric):
         return normalize(centers.T).T.copy()
 
     def check(self, centers: NDArray[Any]) -> None:
-        """float16 rounds a coordinate by 2**-11 of itself, or by 2**-25: 2**30 of them move a length by less than
-        2**-9."""
+        """bfloat16 rounds a coordinate by less than 2**-8 of itself, and so the length. float16 does by 2**-11, or by
+        2**-25: 2**30 of them move a length by less than 2**-9."""
         length = np.sqrt(_norms(centers.astype(np.float64)))
-        if (np.abs(length - 1) > 2.0**-9)[centers.any(axis=1)].any():
+        if (np.abs(length - 1) > 2.0**-8)[centers.any(axis=1)].any():
             raise ValueError(
                 'With metric="cosine" they are unit vectors, or zero: bring them to length one, as by '
                 "sklearn.preprocessing.normalize."

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact.distance import Floats
 from gpukmeans.image.levels import Levels, largest_level
-from gpukmeans.threads import run, thread_count
+from gpukmeans.thread_limits import thread_count
+from gpukmeans.threads import run
 
 SPACES = ("oklab", "rgb")
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from gpukmeans.image import dispatch
 from gpukmeans.image.levels import Levels, index_dtype, largest_level
 from gpukmeans.image.protocol import Pixels
-from gpukmeans.threads import one_blas_thread
+from gpukmeans.thread_limits import one_blas_thread
 
 DITHERS = ("none", "floyd-steinberg", "bayer", "blue-noise")
 

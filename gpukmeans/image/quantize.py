@@ -24,8 +24,10 @@ from gpukmeans.image.palette.channels import palette_of, without_idle_alpha
 from gpukmeans.image.palette.fit import PaletteFit
 from gpukmeans.image.picture import ImageError, Picture, on_host
 from gpukmeans.image.result import Quantized
+from gpukmeans.threads import unflagged
 
 
+@unflagged()
 def quantize(
     image: Any,
     n_colors: int = 256,
@@ -95,6 +97,7 @@ def quantize(
     return _as_given(image, devices.where_it_fits(reduce, device, random_state))
 
 
+@unflagged()
 def remap(
     image: Any, palette: ArrayLike, *, space: str = "oklab", dither: str = "none", device: str = "auto"
 ) -> Quantized:

@@ -29,6 +29,7 @@ from gpukmeans.image.palette.fit import PaletteFit
 from gpukmeans.image.picture import ImageError
 from gpukmeans.image.protocol import Pixels
 from gpukmeans.image.quantize import check_parameters
+from gpukmeans.threads import flagged, unflagged
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class WrittenPicture:
     converged: bool
 
 
+@unflagged()
 def quantize_file(
     source: str | os.PathLike[str] | NDArray[Any],
     target: str | os.PathLike[str],
@@ -96,8 +98,12 @@ def quantize_file(
 
     def reduce(device: str) -> WrittenPicture:
         bands = read_bands(source)
-        total = 2 * bands.height
-        codes, counts = _count(bands, device, lambda rows: progress(rows, total))
+
+        def tell(rows: int) -> None:
+            with flagged():
+                progress(rows, 2 * bands.height)
+
+        codes, counts = _count(bands, device, tell)
         with devices.on(device):
             pixels, palette_channels = bands.width * bands.height, 3 if given is None else given.shape[1]
             colors = without_idle_alpha(
@@ -123,7 +129,7 @@ def quantize_file(
 
         def indices() -> Iterator[NDArray[np.uint8]]:
             for row, band in bands.read():
-                progress(bands.height + row + len(band), total)
+                tell(bands.height + row + len(band))
                 with devices.on(device):
                     mapped = map_band(band)
                 yield mapped.reshape(band.shape[:2])

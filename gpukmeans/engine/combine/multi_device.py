@@ -23,6 +23,7 @@ from gpukmeans.engine.combine.base import Result, Sharded, Uses
 from gpukmeans.engine.protocol import Points, Samples, Seeding
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales
+from gpukmeans.thread_limits import at_most, thread_count
 from gpukmeans.threads import run
 
 
@@ -45,8 +46,10 @@ class Parallel(Sharded):
     def _on_each(self, work: Callable[[int], Result]) -> list[Result]:
         """work(i) for each part, all at the same time."""
 
+        threads = thread_count()
+
         def here(i: int) -> Result:
-            with self._enter(i):
+            with self._enter(i), at_most(threads):
                 return work(i)
 
         return run(here, range(len(self._parts)), len(self._parts))

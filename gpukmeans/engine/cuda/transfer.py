@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.cuda.errors import CudaErrors
-from gpukmeans.threads import run, thread_count
+from gpukmeans.thread_limits import thread_count
+from gpukmeans.threads import run
 
 # Bytes of a transfer's pieces. A piece crosses the bus while the host copies the next: 4 MB take 0.1 ms at
 # the 50 GB/s of PCIe 5, a hundred times what starting one takes, and lie in the host's cache meanwhile.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.numpy.blas import multiply
+from gpukmeans.engine.numpy.blas import score
 from gpukmeans.engine.numpy.rows import Features
 from gpukmeans.exact.certificate import U32, Frame
 from gpukmeans.exact.distance import Floats, squared_distance
@@ -23,12 +23,12 @@ from gpukmeans.threads import scratch
 # D of at most this many values at a time: 1 MB of float64.
 _PIECE = 2**17
 
-# Up to this many centers scores are held a column to a point: below, argmin's cost a row (20 ns) is
-# that of 30 to 60 scores.
-_FEW = 32
+# Up to this many centers scores are held a column to a point, and their numbers are bytes, four times as many in a
+# register. Beyond, argmin's cost a row (20 ns) no longer counts.
+_FEW = 2**7
 
-# From so many possible centers a row on, float64 products with all are faster than D to these.
-_MANY_POSSIBLE = 4
+# As long as a D costs, float64 products with so many centers take.
+_PRODUCTS_OF_A_DISTANCE = 64
 
 _NONE = np.empty(0, np.int64)
 
@@ -111,7 +111,7 @@ def nearest(
     labels, least, most, second, uncertain, possible = propose(y, target, margin, bounds)
     if uncertain.size:
         x = exact(uncertain)
-        if np.count_nonzero(possible) > _MANY_POSSIBLE * len(uncertain):
+        if possible.size < _PRODUCTS_OF_A_DISTANCE * np.count_nonzero(possible):
             possible &= target.frame.possible(x, target.centers)
         labels[uncertain] = decide(x, possible, target.centers)
     if second is None:
@@ -143,7 +143,7 @@ def least_distance(features: Features, target: ScoredCenters, among: NDArray[np.
     assert target.frame is not None
     y, norms = features
     scores = np.empty((len(among), len(y)), np.float32)
-    least = np.minimum.reduce(multiply(target.columns[:, among].T, y.T, scores), axis=0)
+    least = np.minimum.reduce(score(target.columns[:, among], y, scores), axis=0)
     least += norms
     least -= target.frame.row_margin(norms)
     return _below(least)
@@ -165,7 +165,9 @@ def _propose_many(y: NDArray[np.float32], target: ScoredCenters, margin: NDArray
     """A row of scores to a point."""
     m, k = len(y), target.columns.shape[1]
     scores = scratch("scores", m * k, np.float32).reshape(m, k)
-    return propose_by_rows(np.matmul(y, target.columns, out=scores), target, margin)
+    np.matmul(y, target.columns[:-1], out=scores)
+    scores += target.columns[-1]
+    return propose_by_rows(scores, target, margin)
 
 
 def propose_by_rows(scores: NDArray[np.float32], target: ScoredCenters, margin: NDArray[np.float32]) -> Proposal:
@@ -190,26 +192,26 @@ def _propose_few(y: NDArray[np.float32], target: ScoredCenters, margin: NDArray[
     """A column of scores to a point: every operation runs across points, which short rows are too
     short for. A point is certain if no other center is within the margin."""
     m, k = len(y), target.columns.shape[1]
-    scores = scratch("scores", m * k, np.float32).reshape(k, m)
-    multiply(target.columns.T, y.T, scores)
+    scores = score(target.columns, y, scratch("scores", m * k, np.float32).reshape(k, m))
     least = np.minimum.reduce(scores, axis=0)
     if target.common_slack is not None:
         most = least + target.common_slack
     else:
         most = np.full(m, np.inf, np.float32)
-        for score, slack in zip(scores, target.slack, strict=True):
-            np.minimum(most, score + slack, out=most)
-    possible = scores <= most + margin
-    # Of a single possible center the sum of indices is the index.
-    ones = possible.astype(np.float32)
-    labels = (np.arange(k, dtype=np.float32) @ ones).astype(np.int32)
+        for own, slack in zip(scores, target.slack, strict=True):
+            np.minimum(most, own + slack, out=most)
+    possible = np.less_equal(scores, most + margin, out=scratch("possible", m * k, np.bool_).reshape(k, m))
+    # Of a single possible center the bits of all numbers are those of its own.
+    ones, number = possible.view(np.uint8), np.arange(k, dtype=np.uint8)[:, None]
+    numbers = np.multiply(ones, number, out=scratch("numbers", m * k, np.uint8).reshape(k, m))
+    labels = np.bitwise_or.reduce(numbers, axis=0).astype(np.int32)
     second = None
     if bounds:
         np.putmask(scores, possible, np.inf)
         second = np.minimum.reduce(scores, axis=0)
     if np.count_nonzero(possible) == m:
         return labels, least, most, second, _NONE, possible[:, :0].T
-    uncertain = np.flatnonzero(np.ones(k, np.float32) @ ones > 1)
+    uncertain = np.flatnonzero(np.add.reduce(ones, axis=0, dtype=np.uint8) > 1)
     return labels, least, most, second, uncertain, possible[:, uncertain].T
 
 
@@ -226,6 +228,8 @@ def distances_of_pairs(x: Floats, centers: Floats, row: NDArray[np.int64], cente
 def decide(x: Floats, possible: NDArray[np.bool_], centers: Floats) -> NDArray[np.int64]:
     """Labels of x (d, m) by D among the possible centers (m, k), at least one for each point."""
     row, center = np.nonzero(possible)
+    if len(row) == x.shape[1]:  # one for each
+        return center
     distance = distances_of_pairs(x, centers, row, center)
     first = np.searchsorted(row, np.arange(x.shape[1]))
     least = np.minimum.reduceat(distance, first)

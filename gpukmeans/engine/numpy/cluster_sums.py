@@ -63,7 +63,9 @@ class ClusterSums:
             assert self._frame is not None
             y = self._rows.features(rows, self._frame).y
             signs = _signs(k, after, before, np.float32)
-            sums = multiply(signs, y, np.empty((k, y.shape[1]), np.float32))
+            sums = np.empty((k, self._rows.d + 1), np.float32)
+            multiply(signs, y, sums[:, :-1])
+            np.add.reduce(signs, axis=1, out=sums[:, -1])
             return _terms_of(sums, self._frame, self._scales)
         terms = self._rows.terms(rows, self._scales)
         if k * terms.size > _FEW_PRODUCTS:

@@ -41,13 +41,14 @@ class Arrangement:
 
 
 def arrange(
-    x: NDArray[Any], weights: Ints | Floats | None, low: Floats, high: Floats, merge: bool = True
+    x: NDArray[Any], weights: Ints | Floats | None, low: Floats, high: Floats, *, merge: bool = True, sort: bool = True
 ) -> Arrangement | None:
-    """Sort the rows of x (n, d) and merge equal ones; None if that would not pay."""
+    """Sort the rows of x (n, d) and merge equal ones; None if that would not pay. sort: whether the order alone does,
+    where it is a curve."""
     n, d = x.shape
     merge = merge and (weights is None or weights.dtype == np.int64)
     curve = d <= CURVE_FEATURES
-    if n >= 2**31 or not (curve or (merge and _has_duplicates(x))):
+    if n >= 2**31 or not ((curve and sort) or (merge and _has_duplicates(x))):
         return None
     order = order_of(_morton(x, low, high) if curve else _hash(x))
     new = np.ones(n, bool)
@@ -63,7 +64,7 @@ def arrange(
         position = take(place, inverse(order))
         counts = np.diff(starts, append=n) if weights is None else np.add.reduceat(weights[order], starts)
         return Arrangement(_columns(x, order[starts]), counts.astype(np.int64, copy=False), position)
-    if not curve:
+    if not (curve and sort):
         return None
     del new
     return Arrangement(_columns(x, order), None if weights is None else weights[order], inverse(order))

@@ -32,6 +32,16 @@ _CLEAR = np.float32(1 + 2.0**-20)
 _FEW_MOVED = 0.25
 
 
+# In products, of 0.03 ns each: what a row's bounds cost, and what is done with a score besides (measured, 2 cores).
+_KEEPING = 2**9
+_SCORE = 20
+
+# Beyond this share to be skipped, bounds are not tried. Passes without bounds, at first and at most.
+_LARGEST_SHARE = 0.6
+_FIRST = 2
+_LONGEST = 16
+
+
 def _round_up(values: NDArray[np.float64]) -> F32:
     """Without it test_certificate.test_movements_and_gaps_are_bounded_in_rationals fails."""
     return np.nextafter(values.astype(np.float32), np.float32(np.inf))
@@ -93,6 +103,31 @@ class CenterShift:
         return half.astype(np.float32)
 
 
+class Trial:
+    """Whether bounds pay for rows of d features and k centers, as far as passes show. Keeping them costs a row about as
+    much as so many products; where they let too few rows be skipped, the next passes do without, each time more of
+    them. A fit's first passes do, too: centers move far then."""
+
+    def __init__(self, d: int, k: int) -> None:
+        self._least = _KEEPING / (k * (d + _SCORE))
+        self._rest = self._pause = _FIRST
+
+    def begins(self) -> bool:
+        """Whether the next pass, which has no bounds, shall make some."""
+        if self._least > _LARGEST_SHARE:
+            return False
+        self._rest -= 1
+        return self._rest < 0
+
+    def goes_on(self, skipped: float) -> bool:
+        """Whether to keep bounds that let this share of the rows be skipped."""
+        if skipped >= self._least:
+            self._pause = _FIRST
+            return True
+        self._rest = self._pause = min(2 * self._pause, _LONGEST)
+        return False
+
+
 class HamerlyBounds:
     """Bounds for n points. New ones exclude nothing."""
 
@@ -134,8 +169,9 @@ class HamerlyBounds:
 
         What was no closer than a bound, and did not move, still is no closer.
         """
-        step = features.y[:, :-1] - target.z.take(labels, axis=0)
-        relative, per_center, rest = distance_error_factors(target.z.shape[1])
+        assert target.frame is not None
+        step = features.y - target.z.take(labels, axis=0)
+        relative, per_center, rest = distance_error_factors(target.z.shape[1], target.frame.largest)
         upper = np.sqrt(np.einsum("ij,ij->i", step, step)) * np.float32(relative)
         upper += np.float32(per_center) * target.lengths.take(labels) + np.float32(rest)
         self.upper[rows] = upper

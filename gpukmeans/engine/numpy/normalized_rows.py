@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy.deduplicate import CURVE_FEATURES
 from gpukmeans.exact.distance import Floats, normalize
-from gpukmeans.threads import run, thread_count
+from gpukmeans.thread_limits import thread_count
+from gpukmeans.threads import run
 
 # Normalized rows that take no more than this are made as a whole: cheaper than once a pass, and nothing beside the
 # memory of a process that has imported NumPy and SciPy (about 100 MB).

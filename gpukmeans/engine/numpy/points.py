@@ -15,7 +15,7 @@ from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.assign import ScoredCenters, distances_of_pairs, exact_nearest, nearest
 from gpukmeans.engine.numpy.cluster_sums import ClusterSums, added
 from gpukmeans.engine.numpy.deduplicate import CURVE_FEATURES, FEWEST_ROWS, arrange, take
-from gpukmeans.engine.numpy.hamerly import CenterShift, HamerlyBounds
+from gpukmeans.engine.numpy.hamerly import CenterShift, HamerlyBounds, Trial
 from gpukmeans.engine.numpy.normalized_rows import NormalizedRows, normalized_rows
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.seeding import NumPySeeding
@@ -32,20 +32,27 @@ from gpukmeans.engine.protocol import Farthest, Known, Samples
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, squared_distance
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
-from gpukmeans.threads import run, thread_count
+from gpukmeans.thread_limits import thread_count
+from gpukmeans.threads import run
 
 # Up to this many multiplications, computing every D takes fewer microseconds than scoring does.
 _TINY = 2**15
 
+# Up to so many rows, every D takes no longer than it takes to make centers ready for scores.
+_SINGLE = 3
+
 # Below this many point-center pairs, bounds cost more than the scores they save.
 _FEW_PAIRS = 2**17
 
-# Scores at once: 4 MB of float32. Smaller pieces stay in a core's cache, but more calls wait for the
+# Scores at once: 2 MB of float32. Smaller pieces stay in a core's cache, but more calls wait for the
 # interpreter lock, which costs more.
-_SCORES = 2**20
+_SCORES = 2**19
 
 # Beyond this share of active rows, finding them costs more than they save.
 _MOST = 0.85
+
+# From so many centers on, a row's distance to its own costs little beside a search among all.
+_MANY = 2**8
 
 # Coordinates at once in passes that compute D: 1 MB of float64.
 _EXACT = 2**17
@@ -117,7 +124,11 @@ class NumPyPoints:
         middle = Frame.of(self._low, self._high)
         if middle is None or self._rows.integral(middle):  # whose scores and sums are exact about the middle
             return middle
-        return Frame.of(self._low, self._high, self._sample())
+        sample = self._sample()
+        frame = Frame.of(self._low, self._high, sample)
+        if frame is None or self._row_x.dtype != np.float32 or self._rows.small:
+            return frame
+        return frame.as_it_is(self._low, self._high, sample)
 
     def _sample(self) -> Floats:
         """Some of the rows, always the same, (s, d)."""
@@ -126,14 +137,20 @@ class NumPyPoints:
 
     @cached_property
     def integral(self) -> bool:
-        return self._row_x.dtype == np.uint8 or (self._frame is not None and self._rows.integral(self._frame))
+        if self._row_x.dtype == np.uint8:
+            return True
+        return self._rows.may_be_integral and self._frame is not None and self._rows.integral(self._frame)
 
     def prepare(self, scales: Scales) -> None:
         self._scales = scales
+        self._arrange(sort=self._tuning.arrange is True)
+
+    def _arrange(self, sort: bool) -> None:
+        """Merge equal rows, or sort rows, where that pays; sort: whether it may for their order alone."""
         pays = self.n >= self._fewest if self._tuning.arrange is None else self._tuning.arrange
         if self._reused and pays and isinstance(self._row_x, np.ndarray):
             merge = self._tuning.merge is not False
-            arranged = arrange(self._row_x, self._row_weights, self._low, self._high, merge)
+            arranged = arrange(self._row_x, self._row_weights, self._low, self._high, merge=merge, sort=sort)
             if arranged is not None:
                 self._rows = Rows(arranged.x, arranged.weights, once=False)
                 self._position = arranged.position
@@ -156,7 +173,8 @@ class NumPyPoints:
             # test_one_answer.test_one_points_serves_many_assignments fails if labels of other centers stay.
             self._labels = np.full(m, -1, np.int32)
             self._target = self._bounds = None
-        scores = m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
+            self._trial = Trial(self.d, k)
+        scores = m > _SINGLE and m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
         frame = self._frame if scores else None
         if frame is not None:
             self._rows.keep_features(frame, self._exact_spans, self._threads)
@@ -168,7 +186,11 @@ class NumPyPoints:
         # Two tasks a thread, so that threads finish together: with more, each too small to let the
         # others run, they wait for the interpreter lock.
         spans = self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (2 * self._threads))))
-        return sum(run(lambda rows: self._assign(rows, target, center_shift), spans, self._threads))
+        self._skipped = 0
+        changed = sum(run(lambda rows: self._assign(rows, target, center_shift), spans, self._threads))
+        if center_shift is not None and self._tuning.bounds is None and not self._trial.goes_on(self._skipped / m):
+            self._bounds = None
+        return changed
 
     def _follow(self, target: ScoredCenters) -> CenterShift | None:
         """What the bounds need to know of the centers' movement; None if there are none to loosen."""
@@ -179,7 +201,8 @@ class NumPyPoints:
         old = self._target
         if self._bounds is not None and old is not None and old.frame is not None:
             return CenterShift.between(old, target)
-        self._bounds = HamerlyBounds(self._rows.m)
+        if self._tuning.bounds or self._trial.begins():
+            self._bounds = HamerlyBounds(self._rows.m)
         return None
 
     def _assign(self, span: slice, target: ScoredCenters, center_shift: CenterShift | None) -> int:
@@ -187,13 +210,17 @@ class NumPyPoints:
         step = min(max(64, _SCORES // target.centers.shape[1]), self._rows.most)
         pieces: list[Any] = [slice(a, min(a + step, span.stop)) for a in range(span.start, span.stop, step)]
         if center_shift is not None and self._bounds is not None:
-            active = self._near(*self._bounds.loosen(span, self._labels[span], center_shift), target, center_shift)
+            active, known = self._bounds.loosen(span, self._labels[span], center_shift)
+            if target.centers.shape[1] > _MANY:
+                active = self._near(active, known, target, center_shift)
             if len(active) < _MOST * (span.stop - span.start):
+                with self._lock:
+                    self._skipped += span.stop - span.start - len(active)
                 pieces = [active[a : a + step] for a in range(0, len(active), step)]
-        moves = [self._search(piece, target) for piece in pieces]
-        moved, after = moves[0] if len(moves) == 1 else (_joined([move[i] for move in moves]) for i in (0, 1))
-        if len(moved) == 0:
+        moves = [move for piece in pieces if len((move := self._search(piece, target))[0])]
+        if not moves:
             return 0
+        moved, after = moves[0] if len(moves) == 1 else (np.concatenate(parts) for parts in zip(*moves, strict=True))
         before = self._labels[moved]
         self._labels[moved] = after
         if self._reused:
@@ -386,12 +413,14 @@ class NumPyPoints:
         reach = None if frame is None else frame.reach(centers)
         if frame is None or reach is None:
             return None
-        farthest = (math.sqrt(reach[0]) + math.sqrt(self.d)) / frame.scale
+        farthest = (math.sqrt(reach[0]) + math.sqrt(self.d) * frame.largest) / frame.scale
         return frame if farthest < _LARGEST_SINGLE else None
 
     # ------------------------------------------------------------ seeding
 
     def seeding(self) -> NumPySeeding:
+        if self._position is None and self._target is None:  # whose labels are in the order of before
+            self._arrange(sort=True)
         inverse_cdf = InverseCdf(self.n, self._row_weights, self.weights, self._position)
         return NumPySeeding(self._row_x, inverse_cdf, self._closest_distances, self._all_own_distances)
 

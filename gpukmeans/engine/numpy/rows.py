@@ -7,6 +7,7 @@ small: everything for a small data set, and the float32 features of one with man
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,15 +25,17 @@ _SMALL = 2**18
 # Values to turn around at once: 128 KB of float64.
 _BLOCK = 2**14
 
-# Float32 features are kept if they take no more than this, or no more than the input itself.
+# Float32 features are kept if they take no more than this, or than the input itself.
 _KEEP_BYTES = 2**26
+
+_FEW_COLUMNS = 4
 
 # Values of rows that are no array, and are made when a pass asks for them: 8 MB of float64 at once.
 _MADE = 2**20
 
 
 class Features(NamedTuple):
-    """y: (m, d + 1) float32, see certificate.Frame. norms: |y|^2 without the column of ones, (m,) float32."""
+    """y: (m, d) float32, see certificate.Frame. norms: |y|^2, (m,) float32."""
 
     y: NDArray[np.float32]
     norms: NDArray[np.float32]
@@ -61,6 +64,7 @@ class Rows:
         self.most = self.m if there else max(1, _MADE // self.d)
         self._terms: tuple[Scales, Ints] | None = None
         self._features: Features | None = None
+        self._norms: NDArray[np.float32] | None = None
         self._integral: bool | None = None
 
     def span(self, rows: NDArray[np.int64]) -> Any:
@@ -95,7 +99,12 @@ class Rows:
         if self._features is not None:
             return Features(self._features.y[rows], self._features.norms[rows])
         y = frame.features(self.take(rows))
-        return Features(y, np.einsum("ij,ij->i", y[:, :-1], y[:, :-1]))
+        return Features(y, np.einsum("ij,ij->i", y, y) if self._norms is None else self._norms[rows])
+
+    @cached_property
+    def may_be_integral(self) -> bool:
+        """Whether all values of the first rows are whole numbers, which most data show that they are not."""
+        return self.small and _integral(self.exact(slice(16)))
 
     def integral(self, frame: Frame) -> bool:
         """Whether all values are small whole numbers, as counts and pixels are: float32 features and scores
@@ -108,34 +117,38 @@ class Rows:
         fails without that limit, or if some rows are not looked at).
         """
         if self._integral is None:
-            fits = self.small and 4 * self.d * 4 ** (1 - frame.exponent) <= 2**24
+            fits = self.may_be_integral and 4 * self.d * 4 ** (1 - frame.exponent) <= 2**24
             fits = fits and np.array_equal(2 * frame.offset, np.rint(2 * frame.offset))
-            # Most data show in their first rows that they are not.
-            self._integral = fits and _integral(self.exact(slice(16))) and _integral(self.exact(slice(None)))
+            self._integral = fits and _integral(self.exact(slice(None)))
         return self._integral
 
     def keep_features(self, frame: Frame, spans: Callable[[], list[slice]], threads: int) -> None:
-        """Convert all rows at once if that pays. Not thread-safe: call it before the passes.
-
-        For two to four features converting again is as cheap as reading what was kept.
-        """
-        if self._features is not None:
-            return
-        size = 4 * self.m * (self.d + 2)
-        if not self.small and (self._once or self.d <= 4 or size > max(_KEEP_BYTES, 1.1 * self._bytes)):
+        """Convert all rows at once if that pays, or take their norms, where they are features themselves. Not
+        thread-safe: call it before the passes."""
+        if self._norms is not None or self._once:
             return
         pieces = spans()
-        if len(pieces) == 1:
+        if self.small and len(pieces) == 1:
             self._features = self.features(slice(None), frame)
+            self._norms = self._features.norms
             return
-        y = np.empty((self.m, self.d + 1), np.float32, order="F" if self.feature_major else "C")
-        kept = Features(y, np.empty(self.m, np.float32))
+        norms = np.empty(self.m, np.float32)
+        # A few columns are converted again as fast as they are read.
+        there = (frame.keeps and self.x.dtype == np.float32) or (self.feature_major and self.d <= _FEW_COLUMNS)
+        size = 0 if there else 4 * self.m * self.d
+        y = None
+        if 0 < size <= max(_KEEP_BYTES, self._bytes):
+            y = np.empty((self.m, self.d), np.float32, order="F" if self.feature_major else "C")
 
         def convert(rows: slice) -> None:
-            kept.y[rows], kept.norms[rows] = self.features(rows, frame)
+            features = self.features(rows, frame)
+            norms[rows] = features.norms
+            if y is not None:
+                y[rows] = features.y
 
         run(convert, pieces, threads)
-        self._features = kept
+        self._norms = norms
+        self._features = None if y is None else Features(y, norms)
 
 
 def _columns(x: NDArray[Any]) -> Floats:

@@ -37,7 +37,8 @@ def _in_frame(candidates: Floats, frame: Frame) -> tuple[NDArray[np.float32], fl
 
 def _scores(columns: NDArray[np.float32], features: Features) -> NDArray[np.float32]:
     """Approximate squared distances of candidates (m) to points (n), in the frame's units: (m, n)."""
-    scores = columns.T @ features.y.T
+    scores = columns[:-1].T @ features.y.T
+    scores += columns[-1][:, None]
     scores += features.norms
     return scores
 

@@ -35,7 +35,8 @@ from gpukmeans.exact.sparse_rows import (
     norms,
     own_expanded_distances,
 )
-from gpukmeans.threads import run, thread_count
+from gpukmeans.thread_limits import thread_count
+from gpukmeans.threads import run
 
 # Entries of a task, and scores: 0.5 MB of float32, or 1 MB of float64.
 _ENTRIES = 2**17

@@ -58,7 +58,11 @@ def read(source: Any) -> Picture:
     if hasattr(source, "read"):
         return decode(source, getattr(source, "name", "the file"), from_pil)
     array = array_interop.as_array(source)
-    return from_array(np.asarray(array)) if array_interop.gpu_of(array) is None else from_gpu_array(array)
+    return (
+        from_array(array_interop.to_numpy(np.asarray(array)))
+        if array_interop.gpu_of(array) is None
+        else from_gpu_array(array)
+    )
 
 
 def is_array_file(path: str | os.PathLike[str]) -> bool:

@@ -13,7 +13,8 @@ from gpukmeans.exact.distance import Floats
 from gpukmeans.image.grid import Grid, score_columns, spread_scale, surplus_bits
 from gpukmeans.image.numpy.grid_table import GridTable, sum_by_label
 from gpukmeans.image.protocol import CellSums, SecondNearest
-from gpukmeans.threads import run, scratch, thread_count
+from gpukmeans.thread_limits import thread_count
+from gpukmeans.threads import run, scratch
 
 # Scores at a time: 512 KB of float32, a part of a core's second-level cache.
 _SCORES = 2**17

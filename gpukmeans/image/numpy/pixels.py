@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from gpukmeans import array_interop
 from gpukmeans.image.levels import Codes, Levels, largest_level, pack
 from gpukmeans.image.numpy.histogram import TABLE_BYTES, Histogram, Ints, count_runs, merge_equal
-from gpukmeans.threads import run, thread_count
+from gpukmeans.thread_limits import thread_count
+from gpukmeans.threads import run
 
 # Pixels at a time: 1 MB of codes, which one core sorts in its second-level cache.
 _PIECE = 2**18

@@ -25,7 +25,7 @@ from gpukmeans.image.levels import Levels
 from gpukmeans.image.palette.grids import Grids
 from gpukmeans.image.palette.multilevel import Stage, coarse_to_fine
 from gpukmeans.image.protocol import Colors
-from gpukmeans.threads import one_blas_thread
+from gpukmeans.thread_limits import one_blas_thread
 
 # Iterations on levels; photographs take 2 to 20.
 _MOST = 1000

@@ -25,7 +25,7 @@ from gpukmeans.image.palette.grids import Grids
 from gpukmeans.image.palette.relocate import relocated, split
 from gpukmeans.image.protocol import Cells
 from gpukmeans.random_state import generator_of
-from gpukmeans.threads import one_blas_thread
+from gpukmeans.thread_limits import one_blas_thread
 
 # k-means++ takes a step for each color, so it draws this many; the rest come from splitting clusters.
 _SEEDS = 64
