@@ -1,10 +1,10 @@
-// What every family of kernels shares: the input's type, the distance D, fixed-point terms, sums of 64 bits.
+// What every family of kernels shares: the input's type, rows, the distance D, fixed-point terms, sums of 64 bits.
 //
 // Compiled at run time for one type of input and of weights, chosen by macros:
 //   X_KIND        0 uint8, 1 float16, 2 float32, 3 float64
 //   WEIGHT_KIND   0 all rows weigh one, 1 int64 (copies of a row), 2 float64
-//   EXPANDED      1 if rows were given as sparse ones: see Distance
-// Rows are stored one after another: x[i * d + j]. Indices of values are 64-bit: n * d may pass 2**31.
+//   SPARSE        1 if rows are those of a CSR matrix, see Rows
+// Indices of values are 64-bit: n * d may pass 2**31.
 //
 // The arithmetic is that of gpukmeans/exact/, operation by operation. The *_rn intrinsics are never
 // contracted into a fused multiply-add, and no fast-math option is ever used: the bits are the contract.
@@ -21,6 +21,10 @@ typedef unsigned short X;  // the bits of a float16, so that no header of CUDA's
 typedef float X;
 #else
 typedef double X;
+#endif
+
+#ifndef SPARSE
+#define SPARSE 0
 #endif
 
 #if WEIGHT_KIND == 1
@@ -54,44 +58,6 @@ __device__ __forceinline__ double value(X x) {
 #endif
 }
 
-// One feature's share of D (Rule 1), added to the features before it.
-__device__ __forceinline__ double add_square(double total, double x, double c) {
-    double step = __dsub_rn(x, c);
-    return __dadd_rn(total, __dmul_rn(step, step));
-}
-
-// D of row x (d) and center c (d). The first square is added to zero, which changes nothing.
-__device__ __forceinline__ double squared_distance(const X* x, const double* c, int d) {
-    double total = 0.0;
-    for (int j = 0; j < d; j++) total = add_square(total, value(x[j]), c[j]);
-    return total;
-}
-
-// The distance that is summed or published, taken up a feature at a time: D, or, of rows that were given as sparse ones
-// (EXPANDED), E of gpukmeans/exact/sparse_rows.py. A feature that is zero adds nothing to `steps` there, so that E is
-// the same from rows that are dense.
-struct Distance {
-#if EXPANDED
-    double steps = 0.0, square = 0.0;
-    __device__ __forceinline__ void add(double x, double c) {
-        double step = __dsub_rn(x, c), own = __dmul_rn(c, c);
-        steps = __dadd_rn(steps, __dsub_rn(__dmul_rn(step, step), own));
-        square = __dadd_rn(square, own);
-    }
-    __device__ __forceinline__ double sum() const { return fmax(__dadd_rn(steps, square), 0.0); }
-#else
-    double total = 0.0;
-    __device__ __forceinline__ void add(double x, double c) { total = add_square(total, x, c); }
-    __device__ __forceinline__ double sum() const { return total; }
-#endif
-};
-
-__device__ __forceinline__ double distance_of(const X* x, const double* c, int d) {
-    Distance distance;
-    for (int j = 0; j < d; j++) distance.add(value(x[j]), c[j]);
-    return distance.sum();
-}
-
 // ---------------------------------------------------------------- rows, four features at a time
 
 // Four features of a row of x, as they lie in memory.
@@ -123,6 +89,154 @@ __device__ __forceinline__ void fetch_features(X (&raw)[values], const X* row, i
             if (e < left) raw[e] = row[e];
         }
     }
+}
+
+// ---------------------------------------------------------------- rows, dense or sparse
+
+// A kernel that reads both kinds has its rows as ROWS, and makes `Rows rows(GIVEN)` of them: `rows[i]` has `count`
+// values `x`, of the features column(e) in ascending order. A dense row has all d; of a sparse one the others are zero.
+#if SPARSE
+// The entries of all rows, those of row i from starts[i] to starts[i + 1].
+#define ROWS                                                                                                       \
+    const X *__restrict__ values, const int *__restrict__ columns, const long long *__restrict__ starts, long long n, \
+        int d
+#define GIVEN values, columns, starts
+
+struct Row {
+    const X* x;
+    int count;
+    const int* columns;
+    __device__ __forceinline__ int column(int e) const { return columns[e]; }
+};
+
+struct Rows {
+    const X* values;
+    const int* columns;
+    const int64* starts;
+    __device__ __forceinline__ Rows(const X* values, const int* columns, const long long* starts)
+        : values(values), columns(columns), starts(starts) {}
+    __device__ __forceinline__ int64 begin(int64 i) const { return starts[i]; }
+    __device__ __forceinline__ Row operator[](int64 i) const {
+        int64 start = begin(i);
+        return {values + start, (int)(starts[i + 1] - start), columns + start};
+    }
+};
+#else
+// One row after another: x[i * d + j].
+#define ROWS const X *__restrict__ x, long long n, int d
+#define GIVEN x, d
+
+struct Row {
+    const X* x;
+    int count;
+    bool wide;  // see is_wide
+    __device__ __forceinline__ int column(int e) const { return e; }
+};
+
+struct Rows {
+    const X* x;
+    int d;
+    bool wide;
+    __device__ __forceinline__ Rows(const X* x, int d) : x(x), d(d), wide(is_wide(x, d)) {}
+    __device__ __forceinline__ int64 begin(int64 i) const { return i * d; }
+    __device__ __forceinline__ Row operator[](int64 i) const { return {x + begin(i), d, wide}; }
+};
+#endif
+
+// each(x, j) for all d features in order, also those that are zero since a row does not store them; x: float64.
+template <class Each>
+__device__ __forceinline__ void for_all_features(const Row& row, int d, Each each) {
+#if SPARSE
+    int e = 0, next = row.count ? row.columns[0] : d;
+    for (int j = 0; j < d; j++) {
+        double x = 0.0;
+        if (j == next) {
+            x = value(row.x[e]);
+            next = ++e < row.count ? row.columns[e] : d;
+        }
+        each(x, j);
+    }
+#else
+    for (int j = 0; j < d; j++) each(value(row.x[j]), j);
+#endif
+}
+
+// Whether both are the same location; zeros may be stored or not
+// (test_sparse_kernels.test_rows_are_equal_whatever_zeros_they_store fails if that counts).
+__device__ __forceinline__ bool same_row(const Row& a, const Row& b) {
+#if SPARSE
+    int f = 0;
+    for (int e = 0;; e++, f++) {
+        while (e < a.count && value(a.x[e]) == 0.0) e++;
+        while (f < b.count && value(b.x[f]) == 0.0) f++;
+        if (e == a.count || f == b.count) return e == a.count && f == b.count;
+        if (a.columns[e] != b.columns[f] || value(a.x[e]) != value(b.x[f])) return false;
+    }
+#else
+    for (int j = 0; j < a.count; j++) {
+        if (value(a.x[j]) != value(b.x[j])) return false;
+    }
+    return true;
+#endif
+}
+
+// Whether a row is at a location (d,): what it stores first, which nearly always says no
+// (test_sparse_kernels.test_rows_are_equal_whatever_zeros_they_store fails if that is all).
+__device__ __forceinline__ bool is_at(const Row& row, const double* location, int d) {
+    for (int e = 0; e < row.count; e++) {
+        if (value(row.x[e]) != location[row.column(e)]) return false;
+    }
+#if SPARSE
+    bool same = true;
+    for_all_features(row, d, [&](double x, int j) { same = same && x == location[j]; });
+    return same;
+#else
+    return true;
+#endif
+}
+
+// ---------------------------------------------------------------- distances
+
+// One feature's share of D (Rule 1), added to the features before it.
+__device__ __forceinline__ double add_square(double total, double x, double c) {
+    double step = __dsub_rn(x, c);
+    return __dadd_rn(total, __dmul_rn(step, step));
+}
+
+// D of a row and center c (d). The first square is added to zero, which changes nothing.
+__device__ __forceinline__ double squared_distance(const Row& row, const double* c, int d) {
+    double total = 0.0;
+    for_all_features(row, d, [&](double x, int j) { total = add_square(total, x, c[j]); });
+    return total;
+}
+
+// The distance that is summed or published is D, or, of sparse rows, E of gpukmeans/exact/sparse_rows.py. A center is
+// then d + 1 numbers, of which the last is N; so are columns of centers, see coordinates.
+__device__ __forceinline__ int coordinates(int d) { return SPARSE ? d + 1 : d; }
+
+// One feature that a row stores, added to those before it, from zero on.
+__device__ __forceinline__ double add_step(double total, double x, double c) {
+#if SPARSE
+    double step = __dsub_rn(x, c);
+    return __dadd_rn(total, __dsub_rn(__dmul_rn(step, step), __dmul_rn(c, c)));
+#else
+    return add_square(total, x, c);
+#endif
+}
+
+// The distance to c, of whose coordinates there is one every `stride`, when all of these are added.
+__device__ __forceinline__ double distance_of(double total, const double* c, int d, int64 stride) {
+#if SPARSE
+    return fmax(__dadd_rn(total, c[d * stride]), 0.0);
+#else
+    return total;
+#endif
+}
+
+__device__ __forceinline__ double distance_to(const Row& row, const double* c, int d) {
+    double total = 0.0;
+    for (int e = 0; e < row.count; e++) total = add_step(total, value(row.x[e]), c[row.column(e)]);
+    return distance_of(total, c, d, 1);
 }
 
 // ---------------------------------------------------------------- weights and terms

@@ -1,5 +1,5 @@
-// What is computed from D itself: inertia, distances to every center, the rows farthest from their own center. Of rows
-// that were given as sparse ones, `distance` is E in the first two (Distance in common.cuh).
+// What is computed from D itself: inertia, distances to every center, the rows farthest from their own center. Of
+// sparse rows, `distance` is E in the first two (common.cuh).
 //
 //     for (i = 0; i < n; i++) {
 //         for (c = 0; c < k; c++) distances[i][c] = sqrt(distance(x[i], centers[c]));           // distances
@@ -11,22 +11,23 @@
 //     for (i = 0; i < n; i++) if (x[i] == x[first]) distance[i] = 0;           // take_farthest
 //
 // Launch: blocks of 256 threads, four to a multiprocessor; a row a thread, in distances a pair. Options: X_KIND,
-// WEIGHT_KIND, EXPANDED. By gpukmeans.engine.cuda.kernels.inertia, .distances, .own_distances, .farthest, .first_farthest and
-// .take_farthest.
+// WEIGHT_KIND, SPARSE. By gpukmeans.engine.cuda.kernels.inertia, .distances, .own_distances, .farthest, .first_farthest
+// and .take_farthest.
 // A row: read once, 4 bytes for the label, 3 d operations of float64; in distances k times as many operations, and 8 k
-// bytes written. farthest and first_farthest read 8 bytes of it.
+// bytes written. farthest and first_farthest read 8 bytes of it. A sparse row: 5 operations an entry, each of which
+// looks up its feature of a center; own_distances 3 d all the same.
 
 #include "common.cuh"
 
 // Inertia.sums. labelled: 0 if there is one center, that of all. coarse, fine: the powers of two of the two parts.
 // sums: (2,).
 extern "C" __global__ void __launch_bounds__(256, 4)
-inertia(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, const int* __restrict__ labels,
-        int labelled, const W* __restrict__ weights, double coarse, double fine,
-        unsigned long long* __restrict__ sums) {
+inertia(ROWS, const double* __restrict__ centers, const int* __restrict__ labels, int labelled,
+        const W* __restrict__ weights, double coarse, double fine, unsigned long long* __restrict__ sums) {
+    Rows rows(GIVEN);
     int64 large = 0, small = 0;
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        double distance = distance_of(x + i * d, centers + (labelled ? (int64)labels[i] * d : 0), d);
+        double distance = distance_to(rows[i], centers + (labelled ? (int64)labels[i] * coordinates(d) : 0), d);
         W weight = weight_of(weights, i);
         int64 copies = 1;
         double scaled = __dmul_rn(distance, coarse);
@@ -44,14 +45,14 @@ inertia(const X* __restrict__ x, long long n, int d, const double* __restrict__ 
     block_add(&sums[1], small);
 }
 
-// distances: (n, k), the roots of D or, of normalized rows, half of it. A thread computes one of them; neighbours share
+// distances: (n, k), the roots of the distance or, of normalized rows, half of it. A thread computes one of them; neighbours share
 // the row.
 extern "C" __global__ void __launch_bounds__(256, 4)
-distances(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers, int k, int normalized,
-          double* __restrict__ distances) {
+distances(ROWS, const double* __restrict__ centers, int k, int normalized, double* __restrict__ distances) {
+    Rows rows(GIVEN);
     int64 pairs = n * k;
     for (int64 e = (int64)blockIdx.x * blockDim.x + threadIdx.x; e < pairs; e += (int64)gridDim.x * blockDim.x) {
-        double distance = distance_of(x + e / k * d, centers + e % k * d, d);
+        double distance = distance_to(rows[e / k], centers + e % k * coordinates(d), d);
         distances[e] = normalized ? __dmul_rn(0.5, distance) : __dsqrt_rn(distance);
     }
 }
@@ -60,10 +61,11 @@ distances(const X* __restrict__ x, long long n, int d, const double* __restrict_
 
 // distance: (n,) D to the own center.
 extern "C" __global__ void __launch_bounds__(256, 4)
-own_distances(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers,
-              const int* __restrict__ labels, double* __restrict__ distance) {
+own_distances(ROWS, const double* __restrict__ centers, const int* __restrict__ labels,
+              double* __restrict__ distance) {
+    Rows rows(GIVEN);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        distance[i] = squared_distance(x + i * d, centers + (int64)labels[i] * d, d);
+        distance[i] = squared_distance(rows[i], centers + (int64)labels[i] * coordinates(d), d);
     }
 }
 
@@ -89,21 +91,18 @@ first_farthest(const double* __restrict__ distance, long long n, unsigned long l
 }
 
 // Takes all rows where row `found[1]` is out of the search: their distance becomes zero. location: that row's
-// coordinates (d,); label: its label.
+// coordinates (d,), 0 before; label: its label.
 extern "C" __global__ void __launch_bounds__(256, 4)
-take_farthest(const X* __restrict__ x, long long n, int d, const int* __restrict__ labels,
-              const unsigned long long* __restrict__ found, double* __restrict__ distance,
-              double* __restrict__ location, int* __restrict__ label) {
-    const X* there = x + (int64)found[1] * d;
+take_farthest(ROWS, const int* __restrict__ labels, const unsigned long long* __restrict__ found,
+              double* __restrict__ distance, double* __restrict__ location, int* __restrict__ label) {
+    Rows rows(GIVEN);
+    Row there = rows[(int64)found[1]];
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         if ((uint64)__double_as_longlong(distance[i]) != found[0]) continue;
-        const X* row = x + i * d;
-        bool same = true;
-        for (int j = 0; j < d && same; j++) same = value(row[j]) == value(there[j]);
-        if (!same) continue;
+        if (!same_row(rows[i], there)) continue;
         distance[i] = 0.0;
         if (i == (int64)found[1]) {
-            for (int j = 0; j < d; j++) location[j] = value(row[j]);
+            for (int e = 0; e < there.count; e++) location[there.column(e)] = value(there.x[e]);
             label[0] = labels[i];
         }
     }

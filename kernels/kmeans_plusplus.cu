@@ -1,6 +1,6 @@
-// Seeding: every row keeps its distance to the closest center so far (Distance in common.cuh); candidates are weighed by
-// what would remain, and rows are picked by inverse-CDF index in the prefix sum of integer sampling weights, in row order
-// (Rule 4). In plain C:
+// Seeding: every row keeps its distance to the closest center so far, D or of sparse rows E (common.cuh); candidates are
+// weighed by what would remain, and rows are picked by inverse-CDF index in the prefix sum of integer sampling weights,
+// in row order (Rule 4). In plain C:
 //
 //     for (i = 0; i < n; i++) sampling_weight[i] = rint(closest_dist_sq[i] * scale) * weights[i];  // or weights[i]
 //     for (i = total = 0; i < n; i++) prefix[i] = total += sampling_weight[i];                    // run_, prefix_sums
@@ -32,7 +32,7 @@
 //
 // Launch: blocks of 256 threads: potentials, accept_*, a row a thread, three and four to a multiprocessor; run_sums and
 // find a block a run and a candidate, of RUN threads if RUN is below 256; prefix_sums a single one. Options: X_KIND,
-// WEIGHT_KIND, EXPANDED, RUN. By the functions of the same names in gpukmeans.engine.cuda.seeding_kernels.
+// WEIGHT_KIND, SPARSE, RUN. By the functions of the same names in gpukmeans.engine.cuda.seeding_kernels.
 // A row, in a step: 8 bytes for closest_dist_sq and 4 to 12 for owner and weight, three times; if it is not left out,
 // the row once for every 16 candidates, 3 d operations of float64 for each, and 12 bytes written if it has a closer
 // center.
@@ -74,11 +74,7 @@ __device__ __forceinline__ int64 inverse_cdf_index(double uniform, uint64 total)
 // test_kernel_seeding.test_limits_of_seeding_bear_rounding without 2^-20.) E errs by parts of |x|^2 and |c|^2 instead,
 // so that its limit is zero, which leaves out rows at a center alone.
 __device__ __forceinline__ double limit_of(double between) {
-#if EXPANDED
-    return 0.0;
-#else
-    return between * 0.25 * (1 - 9.5367431640625e-07);
-#endif
+    return SPARSE ? 0.0 : between * 0.25 * (1 - 9.5367431640625e-07);
 }
 
 // No limit is negative, so that their bits are in their order, and the least has the largest complement. Zero is none.
@@ -93,51 +89,60 @@ struct alignas(count % 2 ? 8 : 16) Doubles {
     double x[count];
 };
 
-// each(x, j) for all features of a row, in order. wide: see is_wide. Lanes have rows of their own, so each load
-// touches as many lines: four features at a time mean a quarter of the loads.
+// each(x, j) for all features that a row stores, in order. Lanes have rows of their own, so each load touches as many
+// lines: four features at a time mean a quarter of the loads.
 template <class Each>
-__device__ __forceinline__ void for_features(const X* row, int d, bool wide, Each each) {
+__device__ __forceinline__ void for_features(const Row& row, Each each) {
+#if SPARSE
+#pragma unroll 4
+    for (int e = 0; e < row.count; e++) each(row.x[e], row.columns[e]);
+#else
     int j = 0;
 #pragma unroll 1
-    for (; j + 4 <= d; j += 4) {
+    for (; j + 4 <= row.count; j += 4) {
         X raw[4];
-        fetch_features(raw, row + j, 4, wide);
+        fetch_features(raw, row.x + j, 4, row.wide);
 #pragma unroll
         for (int f = 0; f < 4; f++) each(raw[f], j + f);
     }
 #pragma unroll 1
-    for (; j < d; j++) each(row[j], j);
+    for (; j < row.count; j++) each(row.x[j], j);
+#endif
 }
 
-// distance: from a row to neighboring candidates, columns of (d, padded) doubles.
+// distance: from a row to neighboring candidates, columns of (coordinates(d), padded) doubles.
 template <int count>
-__device__ __forceinline__ void measure(Distance (&distance)[count], const X* row, const double* columns, int padded,
-                                        int d, bool wide) {
-    for_features(row, d, wide, [&](X x, int j) {
+__device__ __forceinline__ void measure(double (&distance)[count], const Row& row, const double* columns, int padded,
+                                        int d) {
+#pragma unroll
+    for (int e = 0; e < count; e++) distance[e] = 0.0;
+    for_features(row, [&](X x, int j) {
         double v = value(x);
         Doubles<count> c = *(const Doubles<count>*)(columns + (int64)j * padded);
 #pragma unroll
-        for (int e = 0; e < count; e++) distance[e].add(v, c.x[e]);
+        for (int e = 0; e < count; e++) distance[e] = add_step(distance[e], v, c.x[e]);
     });
+#pragma unroll
+    for (int e = 0; e < count; e++) distance[e] = distance_of(distance[e], columns + e, d, padded);
 }
 
-// sums: (m + 1,), how each candidate would change the sum of all sampling weights, and that sum. candidates: (d,
-// padded), columns, padded being 4, 8 or a multiple of 16. limited: whether rows with an owner, the number of their
+// sums: (m + 1,), how each candidate would change the sum of all sampling weights, and that sum. candidates:
+// (coordinates(d), padded), columns, padded being 4, 8 or a multiple of 16. limited: whether rows with an owner, the number of their
 // closest center so far, are left out by the least limit of that (owners so far,).
 //
 // A warp gathers rows that are not left out until they occupy its lanes, which are a row and four candidates each.
 extern "C" __global__ void __launch_bounds__(256, 3)
-potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
-           const double* __restrict__ closest_dist_sq, const double* __restrict__ candidates, int m, int padded,
+potentials(ROWS, const W* __restrict__ weights, const double* __restrict__ closest_dist_sq,
+           const double* __restrict__ candidates, int m, int padded,
            int limited, const int* __restrict__ owners, const unsigned long long* __restrict__ least, double scale,
            const unsigned long long* __restrict__ largest, int spare_bits, int step,
            unsigned long long* __restrict__ sums) {
     __shared__ int64 waiting[8][64];
+    Rows all_rows(GIVEN);
     scale = scale_of(scale, largest + step, spare_bits);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int64* rows = waiting[warp];
     int groups = min(padded, MOST) / AT_ONCE, places = 32 / groups, place = lane / groups;
-    bool wide = is_wide(x, d);
     int64 stride = (int64)gridDim.x * blockDim.x;
     for (int first = 0; first < m; first += MOST) {
         const double* columns = candidates + first + lane % groups * AT_ONCE;
@@ -162,14 +167,14 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
                 int64 theirs = place < count ? rows[held + place] : 0;
                 __syncwarp();
                 if (place >= count) continue;
-                Distance distance[AT_ONCE];
-                measure(distance, x + theirs * d, columns, padded, d, wide);
+                double distance[AT_ONCE];
+                measure(distance, all_rows[theirs], columns, padded, d);
                 double so_far = closest_dist_sq[theirs];
                 W weight = weight_of(weights, theirs);
                 int64 now = sampling_weight(so_far, weight, scale, 0.0);
 #pragma unroll
                 for (int e = 0; e < AT_ONCE; e++) {
-                    change[e] += (uint64)(sampling_weight(fmin(distance[e].sum(), so_far), weight, scale, 0.0) - now);
+                    change[e] += (uint64)(sampling_weight(fmin(distance[e], so_far), weight, scale, 0.0) - now);
                 }
             }
         }
@@ -186,10 +191,10 @@ potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ we
 }
 
 // The distance of a row to a single column.
-__device__ __forceinline__ double measure_one(const X* row, const double* column, int padded, int d, bool wide) {
-    Distance distance[1];
-    measure(distance, row, column, padded, d, wide);
-    return distance[0].sum();
+__device__ __forceinline__ double measure_one(const Row& row, const double* column, int padded, int d) {
+    double distance[1];
+    measure(distance, row, column, padded, d);
+    return distance[0];
 }
 
 __device__ __forceinline__ uint64 larger(uint64 most, double distance) {
@@ -200,13 +205,13 @@ __device__ __forceinline__ uint64 larger(uint64 most, double distance) {
 // closest_dist_sq: lowered to D to the candidate of that place, or set to it if that is the first center. largest: the
 // bits of the largest that remains, 0 before. The rest as potentials has it.
 extern "C" __global__ void __launch_bounds__(256, 4)
-accept_center(const X* __restrict__ x, long long n, int d, const double* __restrict__ candidates, int place, int padded,
-              int first, double* __restrict__ closest_dist_sq, unsigned long long* __restrict__ largest) {
+accept_center(ROWS, const double* __restrict__ candidates, int place, int padded, int first,
+              double* __restrict__ closest_dist_sq, unsigned long long* __restrict__ largest) {
+    Rows rows(GIVEN);
     uint64 most = 0;
-    bool wide = is_wide(x, d);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         double so_far = first ? 0.0 : closest_dist_sq[i];
-        double distance = measure_one(x + i * d, candidates + place, padded, d, wide);
+        double distance = measure_one(rows[i], candidates + place, padded, d);
         if (first || distance < so_far) closest_dist_sq[i] = so_far = distance;
         most = larger(most, so_far);
     }
@@ -218,11 +223,12 @@ accept_center(const X* __restrict__ x, long long n, int d, const double* __restr
 // center_rows: the centers, to which that of this one is added, as its coordinates are to centers (steps, d). limits:
 // (step + 1, padded), for each candidate. largest: at step, and at step + 1, 0 before.
 extern "C" __global__ void __launch_bounds__(256, 4)
-accept_least(const X* __restrict__ x, long long n, int d, const double* __restrict__ candidates, int padded,
-             const unsigned long long* __restrict__ sums, int m, const unsigned long long* __restrict__ totals,
-             int step, const long long* __restrict__ candidate_rows, const double* __restrict__ limits,
+accept_least(ROWS, const double* __restrict__ candidates, int padded, const unsigned long long* __restrict__ sums,
+             int m, const unsigned long long* __restrict__ totals, int step,
+             const long long* __restrict__ candidate_rows, const double* __restrict__ limits,
              double* __restrict__ closest_dist_sq, int* __restrict__ owners, long long* __restrict__ center_rows,
              double* __restrict__ centers, unsigned long long* __restrict__ largest) {
+    Rows rows(GIVEN);
     int thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (totals[step] == 0) {  // as is that of the next, whose sampling weights are the same
         if (thread == 0) largest[step + 1] = largest[step];
@@ -235,11 +241,10 @@ accept_least(const X* __restrict__ x, long long n, int d, const double* __restri
     }
     if (thread == 0) center_rows[step + 1] = candidate_rows[place];
     uint64 most = 0;
-    bool wide = is_wide(x, d);
     for (int64 i = thread; i < n; i += (int64)gridDim.x * blockDim.x) {
         double so_far = closest_dist_sq[i];
         if (so_far > limits[(int64)owners[i] * padded + place]) {
-            double distance = measure_one(x + i * d, candidates + place, padded, d, wide);
+            double distance = measure_one(rows[i], candidates + place, padded, d);
             if (distance < so_far) {
                 closest_dist_sq[i] = so_far = distance;
                 owners[i] = step + 1;
@@ -250,15 +255,15 @@ accept_least(const X* __restrict__ x, long long n, int d, const double* __restri
     block_max(largest + step + 1, most);
 }
 
-// closest_dist_sq: lowered to D to the row's own center, of those (m, d) that labels were given by. largest: as above.
+// closest_dist_sq: lowered to D to the row's own center, of those (m, coordinates(d)) that labels were given by.
+// largest: as above.
 extern "C" __global__ void __launch_bounds__(256, 4)
-accept_all(const X* __restrict__ x, long long n, int d, const double* __restrict__ centers,
-           const int* __restrict__ labels, double* __restrict__ closest_dist_sq,
-           unsigned long long* __restrict__ largest) {
+accept_all(ROWS, const double* __restrict__ centers, const int* __restrict__ labels,
+           double* __restrict__ closest_dist_sq, unsigned long long* __restrict__ largest) {
+    Rows rows(GIVEN);
     uint64 most = 0;
-    bool wide = is_wide(x, d);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        double distance = measure_one(x + i * d, centers + (int64)labels[i] * d, 1, d, wide);
+        double distance = measure_one(rows[i], centers + (int64)labels[i] * coordinates(d), 1, d);
         most = larger(most, closest_dist_sq[i] = fmin(distance, closest_dist_sq[i]));
     }
     block_max(largest, most);
@@ -332,12 +337,11 @@ prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned lon
 }
 
 // Of each of m inverse-CDF indices, below the total, the first row whose prefix sum exceeds it: its number, and its
-// coordinates as a column of candidates (d, padded); nothing of those below zero. center_rows: the numbers of those
-// that own others so far. limits: (owners, padded), and their least, 0 before; see potentials. Blocks of SCAN threads,
-// as many to each candidate as share the owners.
+// coordinates as a column of candidates (coordinates(d), padded); nothing of those below zero. center_rows: the numbers
+// of those that own others so far. limits: (owners, padded), and their least, 0 before; see potentials. Blocks of SCAN
+// threads, as many to each candidate as share the owners.
 extern "C" __global__ void __launch_bounds__(SCAN)
-find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
-     const double* __restrict__ closest_dist_sq, double scale, double weight_scale,
+find(ROWS, const W* __restrict__ weights, const double* __restrict__ closest_dist_sq, double scale, double weight_scale,
      const unsigned long long* __restrict__ largest, int spare_bits, int step,
      const unsigned long long* __restrict__ prefix, long long count, const long long* __restrict__ indices, int m,
      int padded, double* __restrict__ candidates, long long* __restrict__ candidate_rows,
@@ -345,6 +349,7 @@ find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
      unsigned long long* __restrict__ least) {
     __shared__ int64 warps[SCAN / 32];
     __shared__ int64 found;
+    Rows rows(GIVEN);
     int candidate = blockIdx.x % m, part = blockIdx.x / m;
     int64 index = indices[candidate];
     if (index < 0) return;
@@ -375,16 +380,27 @@ find(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
         if (end > index && end - own[e] <= index) found = first + e;  // of one thread
     }
     __syncthreads();
-    const X* row = x + found * d;
+    Row row = rows[found];
     if (part == 0) {
-        for (int j = threadIdx.x; j < d; j += SCAN) candidates[(int64)j * padded + candidate] = value(row[j]);
+        double* column = candidates + candidate;
+#if SPARSE
+        for (int j = threadIdx.x; j < d; j += SCAN) column[(int64)j * padded] = 0.0;
+        __syncthreads();
+        if (threadIdx.x == 0) {  // of N, to which zeros add nothing
+            double square = 0.0;
+            for (int e = 0; e < row.count; e++) square = add_square(square, value(row.x[e]), 0.0);
+            column[(int64)d * padded] = square;
+        }
+#endif
+        for (int e = threadIdx.x; e < row.count; e += SCAN) column[(int64)row.column(e) * padded] = value(row.x[e]);
         if (threadIdx.x == 0) candidate_rows[candidate] = found;
     }
-    bool wide = is_wide(x, d);
     for (int o = part * SCAN + threadIdx.x; o < owners; o += gridDim.x / m * SCAN) {
         double between = 0.0;
-        for_features(x + center_rows[o] * d, d, wide,
-                     [&](X z, int j) { between = add_square(between, value(row[j]), value(z)); });
+#if !SPARSE
+        for_features(rows[center_rows[o]],
+                     [&](X z, int j) { between = add_square(between, value(row.x[j]), value(z)); });
+#endif
         double limit = limits[(int64)o * padded + candidate] = limit_of(between);
         atomicMax(&least[o], least_key(limit));
     }

@@ -22,7 +22,7 @@
 // of assign_low_dim here, where its values are in registers, saves a launch.
 //
 // Launch: blocks of 256 threads, for center_forms a warp to a center, four blocks to a multiprocessor; for movement a
-// single block. Options: X_KIND. By gpukmeans.engine.cuda.assignment_kernels.center_forms and .movement.
+// single block. Options: X_KIND, SPARSE. By gpukmeans.engine.cuda.assignment_kernels.center_forms and .movement.
 // A value of a center: 8 bytes read, 20 or 24 written, in the second-level cache; nothing of rows.
 
 #include "scores.cuh"
@@ -30,8 +30,9 @@
 // centers: (k, d), given, or set to what Scales.centers makes of sums (k, d + 1) if `summed`, none of which is of an
 // empty cluster. middle, steps: (d,) the scales' offset and scale. inverse: 1 / weight_scale, 2**-exponent of weights.
 // offset, scale: the frame's. framed: (k, d). squares: (padded,), NEVER from k on. table: if `tabled`, (1 + d, padded),
-// as assign_low_dim reads them. columns: (d, k), those of before until then. moved: (k,), how far from those, in the
-// frame and from above.
+// as assign_low_dim and assign_sparse read them. columns: (d, k), those of before until then; for sparse rows
+// (d + 1, k), with the squares of whole centers, rounded in any order. moved: (k,), how far from those, in the frame and
+// from above.
 extern "C" __global__ void __launch_bounds__(256, 4)
 center_forms(const unsigned long long* __restrict__ sums, const double* __restrict__ middle,
              const double* __restrict__ steps, double inverse, int summed, double* __restrict__ centers, int k, int d,
@@ -41,7 +42,7 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
     int lane = threadIdx.x % 32;
     for (int center = (blockIdx.x * blockDim.x + threadIdx.x) / 32; center < padded;
          center += gridDim.x * blockDim.x / 32) {
-        double square = 0.0, shift = 0.0, weight = 0.0;
+        double square = 0.0, shift = 0.0, weight = 0.0, whole = 0.0;
         if (summed && center < k) weight = __dmul_rn((double)(int64)sums[(int64)center * (d + 1) + d], inverse);
         for (int j = lane; j < d; j += 32) {
             if (center >= k) {
@@ -60,14 +61,17 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
             framed[at] = (float)z;
             if (tabled) table[(int64)(1 + j) * padded + center] = -2.0f * (float)z;
             columns[(int64)j * k + center] = value;
+            if (SPARSE) whole += value * value;
         }
         for (int other = 16; other; other >>= 1) {
             square += __shfl_xor_sync(0xffffffffu, square, other);
             shift += __shfl_xor_sync(0xffffffffu, shift, other);
+            if (SPARSE) whole += __shfl_xor_sync(0xffffffffu, whole, other);
         }
         if (lane == 0) {
             squares[center] = center < k ? (float)square : NEVER;
             if (tabled) table[center] = squares[center];
+            if (SPARSE && center < k) columns[(int64)d * k + center] = whole;
             // 2^-30 is more than the roundings of up to 2^17 squares (hamerly.moved).
             if (center < k) moved[center] = sqrt(shift) * scale * (1 + 9.3132257e-10);
         }

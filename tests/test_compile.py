@@ -233,6 +233,28 @@ BUDGETS = {
     # Four values: each a load and its address, two tests, a product, a difference and two conversions; a store, a
     # division for the place, and the loop's own: 40. Four F2FP.
     "tensor_table": Budget(FOUR_BLOCKS, Loop("F2FP", (4 * 10 + 40) / 4)),
+    # Of sparse rows an entry of four centers: its column and value, which may be converted; into the frame; a 64-bit
+    # address and a load of the table; five multiply-adds; and the loop's own.
+    "assign_sparse": Budget(FOUR_BLOCKS, Loop("FFMA", 22 / 5)),
+    # An entry: two loads, a test, the key of 64 bits, three operations with 64-bit addresses; the loop's own.
+    "entry_range": Budget(FOUR_BLOCKS, Loop("REDG", 44 / 4)),
+    # An entry: its column and value, a conversion, the center's coordinate by a 64-bit address, 5 operations, three of
+    # them DADD; the loop's own.
+    "inertia of sparse rows": Budget(FOUR_BLOCKS, Loop("DADD", 16 / 3)),
+    "distances of sparse rows": Budget(FOUR_BLOCKS, Loop("DADD", 16 / 3)),
+    "accept_all of sparse rows": Budget(FOUR_BLOCKS, Loop("DADD", 16 / 3)),
+    "accept_least of sparse rows": Budget(FOUR_BLOCKS, Loop("DADD", 16 / 3)),
+    "accept_center of sparse rows": Budget(FOUR_BLOCKS, Loop("DADD", 20 / 3)),
+    # The same of four candidates.
+    "potentials of sparse rows": Budget(THREE_BLOCKS, Loop("DADD", 36 / 12), 8 * 64 * 8),
+    # One entry of a candidate for N: a value, its square, a sum.
+    "find of sparse rows": Budget(FOUR_BLOCKS, Loop("DADD", 7 / 2), 8 * 8 + 8),
+    # As inertia, with the row's own square; the compiler makes addresses anew for each value.
+    "refine of sparse rows": Budget(FOUR_BLOCKS, Loop("DADD", 21 / 3)),
+    # A feature: whether the row stores it, and then its value and the next column.
+    "own_distances of sparse rows": Budget(FOUR_BLOCKS, Loop("DADD", 27 / 2)),
+    # A value as of dense rows, its column, and more of what is the loop's own.
+    "cluster_sums of sparse rows": Budget(FOUR_BLOCKS, Loop("DADD", 28 + 10)),
     # Twice the registers for the next values: one block, where need be.
     "assign_tiled of float64": Budget(ONE_BLOCK, Loop("FFMA", eight_features), tiled_shared),
 }
@@ -272,6 +294,12 @@ SPECIALISATIONS = [
     ("image_cells", "float64", 2, 4),
     *[("image_cells_seeding", "float32", 1, d) for d in (1, 3, 4)],
     *[("kmeans_plusplus", x, w, None) for x, w in (("uint8", 1), ("float16", 1), ("float32", 0), ("float64", 2))],
+]
+
+# Families that are compiled for sparse rows, or for nothing else.
+SPARSE = [
+    *("assign_sparse", "entry_range", "normalize", "prepare_centers", "refine"),
+    *("cluster_sums", "exact_distance", "kmeans_plusplus"),
 ]
 
 
@@ -332,6 +360,12 @@ def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, in
 
 def test_two_products_of_float16_compile_within_their_budget(tmp_path: Path) -> None:
     check("assign_tensor", ["-DX_KIND=1", "-DAT_ZERO=1"], tmp_path, "float16 at zero", None)
+
+
+@pytest.mark.parametrize("family", SPARSE)
+@pytest.mark.parametrize(("x", "weights"), [("uint8", 1), ("float32", 0), ("float64", 2)])
+def test_kernels_of_sparse_rows_compile_within_their_budgets(family: str, x: str, weights: int, tmp_path: Path) -> None:
+    check(family, [f"-DX_KIND={KINDS[x]}", f"-DWEIGHT_KIND={weights}", "-DSPARSE=1"], tmp_path, "sparse rows", None)
 
 
 @pytest.mark.parametrize(("channels", "label"), [(1, "unsigned char"), (3, "unsigned short"), (3, "int")])

@@ -131,6 +131,14 @@ def test_little_data_is_not_shared_out(cupy, monkeypatch):
         assert np.count_nonzero(used(cupy)) == busy, rows
 
 
+def test_sparse_rows_are_shared_out_by_what_they_store(cupy, monkeypatch):
+    monkeypatch.setattr(dispatch, "PART", 400)
+    for rows, busy in ((300, 1), (900, 2)):
+        x = csr_matrix((np.arange(1.0, rows + 1), (np.arange(rows), np.arange(rows) % 50)), (rows, 50))
+        KMeans(2, init="random", random_state=0, max_iter=1, device="cuda:all").fit(x)
+        assert np.count_nonzero(used(cupy)) == busy, rows
+
+
 def test_parts_are_worked_on_at_the_same_time():
     """Each waits for the others, in every step, which none would survive alone."""
     everyone = threading.Barrier(3)

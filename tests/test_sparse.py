@@ -7,13 +7,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import scipy.sparse
-from host_cuda.runtime import HostCuda
 from reference import expanded
 from sklearn.cluster import KMeans as Theirs
 
 from gpukmeans import KMeans, MiniBatchKMeans, lloyd
 from gpukmeans.engine import dispatch
-from gpukmeans.engine.cuda import csr_rows, transfer
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.numpy.tuning import tuned
@@ -234,32 +232,6 @@ def test_a_fit_never_makes_all_rows_dense(device, kmeans, n, d, peak):
     model = kmeans(n_clusters=2, init=x[:2].toarray(), max_iter=2)
     for use in (model.fit, model.predict, model.transform):
         assert peak(lambda use=use: use(x)) < 2 * d * 8 * 12 + 2**22
-
-
-@pytest.mark.parametrize("batch", [60, 1000])
-def test_on_a_device_rows_become_dense_a_piece_at_a_time(monkeypatch, batch):
-    """In the buffers that cross the bus, of ten rows here, and never as a whole on the host."""
-    x = matrix(200, 6, whole=True)
-    expected = whole_answer(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(x))
-    most = 0
-    made = csr_rows.SparseRows.__array__
-
-    def watched(self, dtype=None, copy=None):
-        nonlocal most
-        most = max(most, len(self))
-        return made(self, dtype, copy)
-
-    def make_points(samples, *, device):
-        points = dispatch.on_gpu(cp, samples)
-        points.rows = batch
-        return points
-
-    cp = HostCuda(seed=1)
-    monkeypatch.setattr(csr_rows.SparseRows, "__array__", watched)
-    monkeypatch.setattr(transfer, "PIECE", 10 * 6 * 8)
-    monkeypatch.setattr(dispatch, "make_points", make_points)
-    assert whole_answer(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(x)) == expected
-    assert 0 < most <= 10
 
 
 @pytest.mark.parametrize("weighing", ["counts", "fractions"])

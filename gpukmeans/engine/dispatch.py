@@ -13,11 +13,13 @@ import numpy as np
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.combine.out_of_memory import Batches
 from gpukmeans.engine.cuda.points import CudaPoints
+from gpukmeans.engine.cuda.sparse_points import CudaSparsePoints
 from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.devices import gpus
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.protocol import Points, Samples
+from gpukmeans.exact.sparse_rows import Entries
 
 # Values of a part of the data, at least: one GPU has done with a million pixels before another could be asked.
 PART = 2**22
@@ -30,7 +32,9 @@ def make_points(samples: Samples, *, device: str) -> Points:
     import cupy
 
     n, d = samples.shape
-    numbers = gpus(device)[: max(1, min(n, n * d // PART))]
+    samples = _in_order(samples)
+    values = len(samples.x.values) if samples.sparse else n * d
+    numbers = gpus(device)[: max(1, min(n, values // PART))]
     return on_gpu(cupy, samples) if len(numbers) == 1 else on_gpus(cupy, numbers, samples)
 
 
@@ -39,18 +43,20 @@ def on_numpy(samples: Samples) -> Points:
 
 
 def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
-    """CudaPoints on the current GPU, of all rows or, where memory is short, of batches; cp: CuPy.
+    """CudaPoints, or CudaSparsePoints, on the current GPU, of all rows or, where memory is short, of batches; cp: CuPy.
 
     part: of which rows, all unless told; the others are somewhere else.
     """
     there = isinstance(samples.x, cp.ndarray) and part is None
     first, end = (0, samples.shape[0]) if part is None else (part.start, part.stop)
     prefetch = Prefetch(cp)
+    kind = CudaSparsePoints if samples.sparse else CudaPoints
+    samples = _in_order(samples)
 
     def make(rows: slice, ahead: bool) -> CudaPoints:
         rows = slice(first + rows.start, first + rows.stop)
         single_batch = rows == slice(first, end)
-        return CudaPoints(
+        return kind(
             cp,
             samples.part(rows),
             keep_on_device=there and single_batch,
@@ -84,3 +90,8 @@ def on_gpus(cp: Any, numbers: list[int], samples: Samples) -> Points:
     slices = [slice(a, b) for a, b in pairwise(bounds)]
     parts = [on_gpu(cp, samples, rows) for rows in slices]
     return Parallel(parts, slices, samples, enter, cp.asarray if there else np.asarray)
+
+
+def _in_order(samples: Samples) -> Samples:
+    """The same, sparse rows as Entries, of which parts are no copies."""
+    return replace(samples, x=Entries.of(samples.x)) if samples.sparse else samples

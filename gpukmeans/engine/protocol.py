@@ -30,14 +30,15 @@ from scipy.sparse import issparse
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, Weights
 from gpukmeans.exact.metric import EUCLIDEAN, Metric
+from gpukmeans.exact.sparse_rows import Entries
 
 
 @dataclass(frozen=True)
 class Samples:
     """The rows that a Points is made of, and what is known of them.
 
-    x: (n, d), an array or a CSR matrix of uint8, float16, float32 or float64, on the host or a GPU. It is never
-    written to.
+    x: (n, d), an array of uint8, float16, float32 or float64, on the host or a GPU, or a CSR matrix of these or its
+    Entries (exact/sparse_rows.py). It is never written to.
     weights: (n,) positive, as `Weights.of` returns them, with that summary; None for ones.
     summary: of the weights of all rows, of which these may be some; None for ones, these being all.
     metric: what is near; the engine brings the rows to length one if that is cosine.
@@ -64,12 +65,13 @@ class Samples:
     @property
     def sparse(self) -> bool:
         """Whether x is a CSR matrix: distances that are summed or published are then E (exact/sparse_rows.py)."""
-        return issparse(self.x)
+        return isinstance(self.x, Entries) or issparse(self.x)
 
     def part(self, rows: slice) -> Samples:
         """Some of the rows, with the summary of all."""
         weights = None if self.weights is None else self.weights[rows]
-        return replace(self, x=self.x[rows], weights=weights, summary=self.all_weights)
+        x = self.x.take(rows) if isinstance(self.x, Entries) else self.x[rows]
+        return replace(self, x=x, weights=weights, summary=self.all_weights)
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,34 @@ class Entries:
     starts: NDArray[np.integer]
     d: int
 
+    @staticmethod
+    def of(matrix: Any) -> Entries:
+        """Those of a CSR matrix, which is copied only where entries are out of order or double. Entries of the same
+        place add up, as in ``toarray()``."""
+        if isinstance(matrix, Entries):
+            return matrix
+        columns, starts, values = matrix.indices, matrix.indptr, matrix.data[: matrix.indptr[-1]]
+        columns = columns[: len(values)]
+        if not _ascending(columns, starts):
+            values, columns, starts = _in_order(values, columns, starts, matrix.shape[1])
+        return Entries(values, columns, starts, matrix.shape[1])
+
     @property
     def m(self) -> int:
         return len(self.starts) - 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.m, self.d
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    @property
+    def most(self) -> int:
+        """How many entries a row has at most."""
+        return int(self.counts.max(initial=0))
 
     @cached_property
     def counts(self) -> NDArray[np.integer]:
@@ -93,6 +118,26 @@ class Entries:
             return np.bincount(self.rows, steps, self.m).astype(np.float64, copy=False)  # of none it counts
         order = np.arange(len(steps), dtype=self.starts.dtype)
         return csr_array((np.ones(len(steps)), order, self.starts), shape=(self.m, len(steps))) @ steps
+
+
+def _ascending(columns: NDArray[Any], starts: NDArray[Any]) -> bool:
+    """Whether columns ascend within each row, none twice (SciPy's flags may be out of date)."""
+    ascend = columns[1:] > columns[:-1]
+    firsts = starts[1:-1]
+    ascend[firsts[(firsts > 0) & (firsts < len(columns))] - 1] = True
+    return bool(ascend.all())
+
+
+def _in_order(
+    values: NDArray[Any], columns: NDArray[Any], starts: NDArray[Any], d: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The same rows with columns in order; what is stored of one place is added up, in the order it is stored in."""
+    places = np.repeat(np.arange(len(starts) - 1), np.diff(starts)) * d + columns
+    places, which = np.unique(places, return_inverse=True)
+    added = np.zeros(len(places), values.dtype)
+    np.add.at(added, which, values)
+    rows, columns = np.divmod(places, d)
+    return added, columns, np.searchsorted(rows, np.arange(len(starts)))
 
 
 def norms(centers: Floats) -> Floats:

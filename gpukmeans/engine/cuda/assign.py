@@ -43,9 +43,9 @@ class Committed:
 
 
 class Labels:
-    """Of n rows of d features and that dtype, by k centers. offset, scale: those of `scales` on the device, None with
-    it. weight_scale: 2 to the exponent of weights. summing: whether sums are wanted. speculating: whether to begin
-    assignments early, where it pays.
+    """Of n rows of d features and that dtype, sparse or not, by k centers. offset, scale: those of `scales` on the
+    device, None with it. weight_scale: 2 to the exponent of weights. summing: whether sums are wanted. speculating:
+    whether to begin assignments early, where it pays.
 
     Methods take the rows, which this does not keep, and memory for bounds, see TentativeLabels.
 
@@ -61,6 +61,7 @@ class Labels:
         d: int,
         k: int,
         dtype: np.dtype,
+        sparse: bool,
         frame: Frame | None,
         scales: Scales | None,
         offset: Any,
@@ -80,7 +81,7 @@ class Labels:
         sums = self._answers[COUNTS : self._sums_end].reshape(k, d + 1)
         self._sums = DeviceSums(sums, offset, scale, weight_scale)
         centers = self._answers[self._sums_end :].view(np.float64).reshape(k, d)
-        self.tentative = TentativeLabels(gpu, n, dtype, frame, centers, self._counts)
+        self.tentative = TentativeLabels(gpu, n, dtype, sparse, frame, centers, self._counts)
         self.speculation = Speculation(
             gpu, len(self._answers), allowed=speculating and frame is not None and pays(n, d, k)
         )

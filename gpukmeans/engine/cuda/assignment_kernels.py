@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
-from gpukmeans.engine.cuda.kernels import of_rows
-from gpukmeans.engine.cuda.launch_plans import GROUP, LOW_DIM_FEATURES, ErrorFactors, LaunchPlan
+from gpukmeans.engine.cuda.kernels import SparseRows, of_rows
+from gpukmeans.engine.cuda.launch_plans import GROUP, LOW_DIM_FEATURES, SPARSE_CENTERS, ErrorFactors, LaunchPlan
+from gpukmeans.exact.sparse_rows import expansion_error
 
 # Neighboring rows of a thread of hamerly.
 HAMERLY_ROWS = 4
@@ -75,9 +76,9 @@ def center_forms(
     """The centers in the forms that other kernels read.
 
     centers: (k, d) float64, or what becomes the means of `means_of`. offset, scale: the frame's, as Framed has them.
-    columns: (d, k) float64, the centers of before, which become these. framed: (k, d) float32, becomes z. squares:
-    (padded,) float32, become |z|^2. table: what assign_low_dim reads, or None. moved: (k,) float64, becomes how far
-    each center went, in the frame and from above.
+    columns: (d, k) float64, the centers of before, which become these; for sparse rows (d + 1, k), with their squares.
+    framed: (k, d) float32, becomes z. squares: (padded,) float32, become |z|^2. table: what assign_low_dim or
+    assign_sparse reads, or None. moved: (k,) float64, becomes how far each center went, in the frame and from above.
     """
     (k, d), padded = centers.shape, len(squares)
     sums, middle, steps, weight_scale = means_of or DeviceSums(None, None, None, 1.0)
@@ -232,12 +233,24 @@ def assign_tensor(gpu: Gpu, compared: Comparison) -> None:
     )
 
 
+def assign_sparse(gpu: Gpu, compared: Comparison) -> None:
+    """Of sparse rows: tentative labels by float32 scores; a few lanes a row. Neither lists nor bounds serve."""
+    table = compared.plan.table
+    _, scale = compared.frame
+    gpu.run(
+        *("assign_sparse", "assign_sparse", compared.blocks(gpu), BLOCK, *of_rows(compared.rows.x), scale),
+        *(compared.table, np.int32(table.centers), np.int32(table.tile // SPARSE_CENTERS), compared.margins),
+        compared.tentative,
+    )
+
+
 # By the names that launch plans have.
 TABLES: dict[str, Callable[..., None]] = {"tiled_table": tiled_table, "tensor_table": tensor_table}
 ASSIGN: dict[str, Callable[[Gpu, Comparison], None]] = {
     "assign_low_dim": assign_low_dim,
     "assign_tiled": assign_tiled,
     "assign_tensor": assign_tensor,
+    "assign_sparse": assign_sparse,
 }
 
 
@@ -258,16 +271,18 @@ def refine(
 ) -> None:
     """labels: (n,) int32, -1 before the first, become the tentative ones, and where those are UNCERTAIN the ones by D.
 
-    columns: (d, k) float64, the centers. sums: of the clusters, follow; None: they are not wanted. counts: (3,) uint64,
-    gets how many labels changed, and how many D decided. tentative, listed: as Comparison has them, the list's length
-    being the third of counts.
+    columns: (d, k) float64, or for sparse rows (d + 1, k), as center_forms writes them. sums: of the clusters, follow;
+    None: they are not wanted. counts: (3,) uint64, gets how many labels changed, and how many D decided. tentative,
+    listed: as Comparison has them, the list's length being the third of counts.
     """
-    d, k = columns.shape
+    (_, d), k = x.shape, columns.shape[1]
     size = 8 * k * (d + 1)
+    # What adding the error to E and taking it off round is less than one feature more makes of it.
+    error = np.float64(expansion_error(d + 1) if isinstance(x, SparseRows) else 0)
     in_shared = sums is not None and size <= SHARED
     amounts, offset, scale, weight_scale = sums or DeviceSums(None, None, None, 1.0)
     gpu.launch(
-        *("refine", "refine", len(x), *of_rows(x), columns, np.int32(k), gpu.given(weights, np.float64)),
+        *("refine", "refine", len(x), *of_rows(x), columns, np.int32(k), error, gpu.given(weights, np.float64)),
         *(gpu.given(offset, np.float64), gpu.given(scale, np.float64), np.float64(weight_scale)),
         *(np.int32(0 if sums is None else 2 if in_shared else 1), tentative, labels, gpu.given(amounts, np.uint64)),
         *(counts, np.int32(listed is not None), gpu.given(listed and listed.rows, np.int32)),

@@ -2,26 +2,62 @@
 
 The kernels of the assignment step are in assignment_kernels.py, those of seeding in seeding_kernels.py;
 kernels/README.md lists all of them. Here as there: arrays are the device's, in C order. x is (n, d), uint8, float16,
-float32 or float64, weights are (n,), int64 (copies of a row) or float64, or None if all rows weigh one; the options of
-`gpu` name both types. What a kernel does not read is None.
+float32 or float64, an array or SparseRows; weights are (n,), int64 (copies of a row) or float64, or None if all rows
+weigh one; the options of `gpu` name these types. Where x is sparse, D is E if it is summed or published, and centers
+come with what that needs of them, see `with_norms`. What a kernel does not read is None.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.sparse_rows import norms
 
 
-def of_rows(x: Any) -> tuple[Any, np.int64, np.int32]:
-    """The arguments x, n and d."""
+@dataclass(frozen=True)
+class SparseRows:
+    """Rows (n, d) by what they store: values (e,), their columns (e,) int32, ascending in each row, and where each
+    row's begin and end, starts (n + 1,) int64."""
+
+    values: Any
+    columns: Any
+    starts: Any
+    d: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.d
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, rows: slice) -> SparseRows:
+        return replace(self, starts=self.starts[rows.start : rows.stop + 1])
+
+
+def of_rows(x: Any) -> tuple[Any, ...]:
+    """The arguments ROWS of common.cuh: x, or its parts, n and d."""
     n, d = x.shape
-    return x, np.int64(n), np.int32(d)
+    arrays = (x.values, x.columns, x.starts) if isinstance(x, SparseRows) else (x,)
+    return *arrays, np.int64(n), np.int32(d)
+
+
+def with_norms(x: Any, centers: Floats) -> Floats:
+    """Centers (k, d) on the host as kernels read them that measure x: if this is sparse (k, d + 1), N last."""
+    return np.column_stack([centers, norms(centers)]) if isinstance(x, SparseRows) else centers
 
 
 # ---------------------------------------------------------------- before anything else
+
+
+def entry_range(gpu: Gpu, *, x: SparseRows, keys: Any, stored: Any, nan: Any) -> None:
+    """`feature_range` of what rows store. stored: (d,) uint64, 0 before, how many store each feature."""
+    gpu.launch("entry_range", "entry_range", len(x.values), *of_rows(x), keys, stored, nan)
 
 
 def feature_range(gpu: Gpu, *, x: Any, keys: Any, nan: Any) -> None:
@@ -41,7 +77,7 @@ def feature_range(gpu: Gpu, *, x: Any, keys: Any, nan: Any) -> None:
 
 
 def normalize(gpu: Gpu, *, x: Any, normalized: Any) -> None:
-    """normalized: (n, d) float64, becomes the rows brought to length one."""
+    """normalized: (n, d) float64, becomes the rows brought to length one; of sparse rows (e,), their values."""
     gpu.launch("normalize", "normalize", len(x), *of_rows(x), normalized)
 
 
@@ -53,7 +89,8 @@ def inertia(
 ) -> None:
     """sums: (2,) uint64, zeros before, become the two parts of the inertia (fixed_point.Inertia).
 
-    centers: (k, d) float64. labels: (n,) int32, or None if there is one center. Scales are powers of two.
+    centers: (k, d) float64, see `with_norms`. labels: (n,) int32, or None if there is one center. Scales are powers of
+    two.
     """
     labelled = np.int32(labels is not None)
     scales = np.float64(coarse_scale), np.float64(fine_scale)
@@ -66,7 +103,7 @@ def inertia(
 def distances(gpu: Gpu, *, x: Any, centers: Any, normalized: bool, distances: Any) -> None:
     """distances: (n, k) float64, become the roots of D, or half of D if rows are normalized.
 
-    centers: (k, d) float64. A thread a distance.
+    centers: (k, d) float64, see `with_norms`. A thread a distance.
     """
     k = len(centers)
     given = centers, np.int32(k), np.int32(normalized), distances
@@ -74,7 +111,8 @@ def distances(gpu: Gpu, *, x: Any, centers: Any, normalized: bool, distances: An
 
 
 def own_distances(gpu: Gpu, *, x: Any, centers: Any, labels: Any, distance: Any) -> None:
-    """distance: (n,) float64, becomes D to the own center. centers: (k, d) float64. labels: (n,) int32."""
+    """distance: (n,) float64, becomes D to the own center, whatever x is. centers: (k, d) float64, see `with_norms`.
+    labels: (n,) int32."""
     gpu.launch("exact_distance", "own_distances", len(x), *of_rows(x), centers, labels, distance)
 
 
@@ -95,7 +133,7 @@ def take_farthest(
 ) -> None:
     """Rows that lie where row found[1] does, and are as far, get a distance of zero.
 
-    location: (d,) float64, becomes that row; location_label: (1,) int32, its label. The rest as above.
+    location: (d,) float64, zeros before, becomes that row; location_label: (1,) int32, its label. The rest as above.
     """
     gpu.launch(
         *("exact_distance", "take_farthest", len(x), *of_rows(x), labels, found, distance, location, location_label)
@@ -105,14 +143,16 @@ def take_farthest(
 # ---------------------------------------------------------------- some clusters by themselves
 
 
-def cluster_ranges(gpu: Gpu, *, x: Any, labels: Any, place: Any, without: Any, keys: Any) -> None:
+def cluster_ranges(gpu: Gpu, *, x: Any, labels: Any, place: Any, without: Any, keys: Any, stored: Any = None) -> None:
     """Least and largest value of each feature in m clusters.
 
     labels: (n,) int32. place: (k,) int32, which of the m a cluster is, -1 if none. without: (p, d) float64, locations
-    whose rows do not count. keys: (2, m, d) uint64, as `feature_range` has them.
+    whose rows do not count. keys: (2, m, d) uint64, as `feature_range` has them. stored: (m, d + 1) uint64, 0 before,
+    if x is sparse: how many rows store each feature, and how many there are.
     """
     asked = labels, place, without, np.int32(len(without))
-    gpu.launch("cluster_sums", "cluster_ranges", len(x), *of_rows(x), *asked, np.int32(keys.shape[1]), keys)
+    counts = gpu.given(stored, np.uint64)
+    gpu.launch("cluster_sums", "cluster_ranges", len(x), *of_rows(x), *asked, np.int32(keys.shape[1]), keys, counts)
 
 
 def cluster_sums(

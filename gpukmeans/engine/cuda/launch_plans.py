@@ -24,6 +24,9 @@ TILED_ROWS = {16: 256, 32: 256, 64: 256, 128: 128}
 # The same of assign_tensor, of which there is but one tile.
 TENSOR_DEPTH, TENSOR_CENTERS, TENSOR_ROWS = 16, 128, 128
 
+# As assign_sparse has it: centers of a lane, and lanes of a row at most, whose loads are then 128 bytes together.
+SPARSE_CENTERS, SPARSE_LANES = 4, 8
+
 # Up to 32 centers, a tile of assign_tiled that is no wider costs no more than one of assign_tensor, three quarters of
 # which are nobody's (by count, benchmarks/NOTES.md). A part of a center beyond this would overflow float16, and a
 # larger scale float32 (test_tensor.test_centers_that_overflow_float16_are_compared_otherwise and
@@ -133,6 +136,31 @@ def tiled(frame: Frame, k: int) -> LaunchPlan:
             features=depth,
             tile=width,
             words=padded * (depth + 1),
+            dtype=np.float32,
+            squares_apart=False,
+        ),
+        errors=ErrorFactors.of(frame.margin_factors(), d),
+    )
+
+
+def sparse(frame: Frame, k: int) -> LaunchPlan:
+    """For sparse rows."""
+    d = len(frame.offset)
+    lanes = next((lanes for lanes in (1, 2, 4) if k <= SPARSE_CENTERS * lanes), SPARSE_LANES)
+    tile = SPARSE_CENTERS * lanes
+    padded = k + -k % tile
+    return LaunchPlan(
+        kernel="assign_sparse",
+        options=(),
+        rows=BLOCK // lanes,
+        shared=0,
+        scale=frame.scale,
+        table=CenterTable(
+            made_by="center_forms",
+            centers=padded,
+            features=d,
+            tile=tile,
+            words=(d + 1) * padded,
             dtype=np.float32,
             squares_apart=False,
         ),

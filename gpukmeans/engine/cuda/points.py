@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.cuda import kernels
 from gpukmeans.engine.cuda.assign import Labels, Rows
-from gpukmeans.engine.cuda.csr_rows import SparseRows
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.seeding import Seeds
 from gpukmeans.engine.cuda.tentative_labels import BoundsMemory
@@ -53,8 +52,7 @@ class CudaPoints:
         ahead: Prefetch | None = None,
         single_batch: bool = True,
     ) -> None:
-        x: Any = SparseRows(samples.x) if samples.sparse else samples.x
-        weights = samples.weights
+        x, weights = samples.x, samples.weights
         self.n, self.d = samples.shape
         self.metric, self.sparse = samples.metric, samples.sparse
         self._dtype = np.dtype(np.float64) if self.metric.normalizes else x.dtype
@@ -62,10 +60,8 @@ class CudaPoints:
         self.weights = samples.all_weights
         kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
         weighed: tuple[str, ...] = (f"-DWEIGHT_KIND={kind}",)
-        measured = (*weighed, "-DEXPANDED=1") if samples.sparse else weighed
-        more = {"refine": weighed, "cluster_sums": weighed, "exact_distance": measured, "kmeans_plusplus": measured}
-        options = (f"-DX_KIND={X_KINDS[self._dtype.name]}",)
-        self._gpu = Gpu(cp, options, more, ahead.launched if ahead else None)
+        more = dict.fromkeys(("refine", "cluster_sums", "exact_distance", "kmeans_plusplus"), weighed)
+        self._gpu = Gpu(cp, self._options(self._dtype), more, ahead.launched if ahead else None)
         self._given, self._reused = x, samples.reused
         self._keep_on_device, self._ahead, self._single_batch = keep_on_device, ahead, single_batch
         with self._gpu, ahead or nullcontext():
@@ -81,6 +77,10 @@ class CudaPoints:
         self._scale: Any = None
         self._scales: Scales | None = None
         self._weight_scale = np.float64(2.0**self.weights.exponent)
+
+    def _options(self, dtype: np.dtype) -> tuple[str, ...]:
+        """The compiler's, for rows of that dtype."""
+        return (f"-DX_KIND={X_KINDS[dtype.name]}",)
 
     def begin(self, meanwhile: Callable[[], None] | None) -> None:
         if self._ahead:
@@ -104,8 +104,7 @@ class CudaPoints:
 
     def _normalize(self, here: Any) -> Iterator[slice]:
         """Bring the rows given to length one, a piece after another; yields those that are here."""
-        kind = X_KINDS[self._given.dtype.name]
-        gpu = self._gpu.compiling((f"-DX_KIND={kind}",))
+        gpu = self._gpu.compiling(self._options(self._given.dtype))
         step = max(1, UNITS // self.d)
         for a in range(0, self.n, step):
             rows = slice(a, min(a + step, self.n))
@@ -123,14 +122,12 @@ class CudaPoints:
 
     def feature_range(self) -> tuple[Floats, Floats]:
         # The keys of least and largest values, and whether one is NaN, which cross together.
-        keys = np.zeros(2 * self.d + 1, np.uint64)
-        keys[: self.d] = ~np.uint64(0)
-        device = self._gpu.put(keys)
+        device = self._gpu.put(np.append(no_extremes(2, self.d), np.uint64(0)))
         nan = device[2 * self.d :].view(np.int32)
         for rows in self._arriving():
             kernels.feature_range(self._gpu, x=self._here[rows], keys=device[: 2 * self.d], nan=nan)
         keys = self._gpu.get(device)
-        low, high = _doubles(keys[:-1].reshape(2, self.d))
+        low, high = extremes(keys[:-1].reshape(2, self.d))
         if keys[-1]:
             low, high = np.full((2, self.d), np.nan)
         low, high = self.metric.scaled_range(low, high)
@@ -189,6 +186,7 @@ class CudaPoints:
             d=self.d,
             k=k,
             dtype=self._dtype,
+            sparse=self.sparse,
             frame=self._frame,
             scales=self._scales,
             offset=self._offset,
@@ -229,12 +227,16 @@ class CudaPoints:
 
     # ------------------------------------------------------------ distances
 
+    def _measured(self, centers: Floats) -> Any:
+        """The centers on the device, to be measured to."""
+        return self._gpu.put(kernels.with_norms(self._x, centers))
+
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
         sums = self._gpu.zeros(2, np.uint64)
         kernels.inertia(
             self._gpu,
             x=self._x,
-            centers=self._gpu.put(centers),
+            centers=self._measured(centers),
             labels=self._labelled().there if len(centers) > 1 else None,
             weights=self._w,
             coarse_scale=2.0**split.coarse_bits,
@@ -251,7 +253,7 @@ class CudaPoints:
         gpu, x, labels = self._gpu, self._x, by.there
         # Seeding may be under way, and need that memory itself.
         distance = self._scratch() if self._seeds.closest_dist_sq is None else gpu.empty(self.n, np.float64)
-        kernels.own_distances(gpu, x=x, centers=gpu.put(centers), labels=labels, distance=distance)
+        kernels.own_distances(gpu, x=x, centers=self._measured(centers), labels=labels, distance=distance)
         locations = []
         for _ in range(m):
             found = gpu.put(np.array([0, ~np.uint64(0)], np.uint64))
@@ -260,7 +262,7 @@ class CudaPoints:
             if largest == 0:
                 break
             kernels.first_farthest(gpu, distance=distance, found=found)
-            location, label = gpu.empty(self.d, np.float64), gpu.empty(1, np.int32)
+            location, label = gpu.zeros(self.d, np.float64), gpu.empty(1, np.int32)
             kernels.take_farthest(
                 gpu, x=x, labels=labels, found=found, distance=distance, location=location, location_label=label
             )
@@ -270,13 +272,9 @@ class CudaPoints:
     def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
-        keys = np.zeros((2, len(clusters), self.d), np.uint64)
-        keys[0] = ~np.uint64(0)
-        device = self._gpu.put(keys)
-        kernels.cluster_ranges(self._gpu, x=self._x, **self._asked(clusters, without), keys=device)
-        keys = self._gpu.get(device)
-        low, high = _doubles(keys)
-        return np.where(keys[1] == 0, np.inf, low), np.where(keys[1] == 0, -np.inf, high)
+        keys = self._gpu.put(no_extremes(2, len(clusters), self.d))
+        kernels.cluster_ranges(self._gpu, x=self._x, **self._asked(clusters, without), keys=keys)
+        return extremes(self._gpu.get(keys))
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
         sums = self._gpu.zeros((len(clusters), self.d + 1), np.uint64)
@@ -306,7 +304,7 @@ class CudaPoints:
         step = self.n if self._keep_on_device else max(1, TABLE // k)
         table = self._gpu.empty((min(step, self.n), k), np.float64)
         result = table if self._keep_on_device else np.empty((self.n, k))
-        device = self._gpu.put(centers)
+        device = self._measured(centers)
         for a in range(0, self.n, step):
             rows = min(step, self.n - a)
             x = self._x[a : a + rows]
@@ -353,7 +351,7 @@ class CudaSeeding(Seeding):
         return self._seeds.find(self._points._x, indices)
 
     def propose(self, candidates: Floats) -> None:
-        self._seeds.propose(candidates)
+        self._seeds.propose(self._points._x, candidates)
 
     def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
         totals = self._seeds.potentials(self._points._x, exponent)
@@ -370,7 +368,16 @@ class CudaSeeding(Seeding):
         return self._seeds.accept_all(self._points._x, centers, self._points._labelled().there)
 
 
-def _doubles(keys: NDArray[np.uint64]) -> Floats:
-    """The doubles of the integers of the same order, see order_key in kernels/common.cuh."""
+def no_extremes(*shape: int) -> NDArray[np.uint64]:
+    """Keys (2, ...) of least and largest values as they are before any was seen."""
+    keys = np.zeros(shape, np.uint64)
+    keys[0] = ~np.uint64(0)
+    return keys
+
+
+def extremes(keys: NDArray[np.uint64]) -> tuple[Floats, Floats]:
+    """The doubles of such integers of their order (order_key in kernels/common.cuh); where none was seen, infinity and
+    its negative."""
     sign = np.uint64(1 << 63)
-    return np.where(keys & sign, keys ^ sign, ~keys).view(np.float64)
+    low, high = np.where(keys & sign, keys ^ sign, ~keys).view(np.float64)
+    return np.where(keys[1] == 0, np.inf, low), np.where(keys[1] == 0, -np.inf, high)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.cuda import seeding_kernels as kernels
 from gpukmeans.engine.cuda.device import Gpu
+from gpukmeans.engine.cuda.kernels import SparseRows, with_norms
 from gpukmeans.engine.cuda.seeding_kernels import DeviceScale, Limits, SamplingWeights, padded, run_count
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import SUM_BITS, Weights, ceil_log2
@@ -63,25 +64,27 @@ class Seeds:
 
     def find(self, x: Any, indices: list[int]) -> Floats:
         (_, d), m, width = x.shape, len(indices), padded(len(indices))
-        answers = self._gpu.empty(d * width + m, np.float64)  # one array, which comes down at once
+        size = d + isinstance(x, SparseRows)
+        answers = self._gpu.empty(size * width + m, np.float64)  # one array, which comes down at once
         kernels.find(
             self._gpu,
             x=x,
             sampling=self._sampling(self._scale),
             prefix=self._prefix,
             indices=self._gpu.put(np.array(indices, np.int64)),
-            candidates=answers[: d * width].reshape(d, width),
-            candidate_rows=answers[d * width :].view(np.int64),
+            candidates=answers[: size * width].reshape(size, width),
+            candidate_rows=answers[size * width :].view(np.int64),
         )
         host = self._gpu.get(answers)
         found = np.ascontiguousarray(host[: d * width].reshape(d, width)[:, :m].T)
-        self._found = (found.tobytes(), int(host[d * width :].view(np.int64)[0])) if m == 1 else None
+        self._found = (found.tobytes(), int(host[size * width :].view(np.int64)[0])) if m == 1 else None
         return found
 
-    def propose(self, candidates: Floats) -> None:
-        m, d = candidates.shape
-        columns = np.zeros((d, padded(m)))
-        columns[:, :m] = candidates.T
+    def propose(self, x: Any, candidates: Floats) -> None:
+        m = len(candidates)
+        measured = with_norms(x, candidates)
+        columns = np.zeros((measured.shape[1], padded(m)))
+        columns[:, :m] = measured.T
         self._candidates, self._columns = candidates, self._gpu.put(columns)
 
     def potentials(self, x: Any, exponent: int) -> list[int]:
@@ -112,7 +115,7 @@ class Seeds:
         return self._largest(largest)
 
     def accept_all(self, x: Any, centers: Floats, labels: Any) -> float:
-        largest, device = self._gpu.zeros(1, np.uint64), self._gpu.put(centers)
+        largest, device = self._gpu.zeros(1, np.uint64), self._gpu.put(with_norms(x, centers))
         closest_dist_sq = self.closest_dist_sq
         kernels.accept_all(
             self._gpu, x=x, centers=device, labels=labels, closest_dist_sq=closest_dist_sq, largest=largest
@@ -148,7 +151,8 @@ class Seeds:
         centers, owners = gpu.empty((steps, d), np.float64), gpu.zeros(n, np.int32)
         # Made in each: prefix sums, the candidates, and by candidate and owner the D up to which rows are left out.
         prefix, indices = gpu.empty(run_count(n), np.uint64), gpu.empty(m, np.int64)
-        candidates, candidate_rows = gpu.zeros((d, padded(m)), np.float64), gpu.empty(m, np.int64)
+        size = d + isinstance(x, SparseRows)
+        candidates, candidate_rows = gpu.zeros((size, padded(m)), np.float64), gpu.empty(m, np.int64)
         limit_of_pair = gpu.empty((steps, padded(m)), np.float64)
         cleared = gpu.empty(m + 1 + steps, np.uint64)
         change_sums, least_limits = cleared[: m + 1], cleared[m + 1 :]

@@ -142,8 +142,8 @@ def find(
 ) -> None:
     """The rows at inverse-CDF indices (m,) int64; none for one below zero.
 
-    prefix: what prefix_sums wrote. candidates: (d, padded(m)) float64, become these rows as columns, and
-    candidate_rows: (m,) int64, their numbers. limits: become those of the candidates, if given.
+    prefix: what prefix_sums wrote. candidates: (d, padded(m)) float64, for sparse rows (d + 1, padded(m)), become these
+    rows as columns, and candidate_rows: (m,) int64, their numbers. limits: become those of the candidates, if given.
     """
     m, padded = len(indices), candidates.shape[1]
     if limits is None:
@@ -167,7 +167,7 @@ def potentials(
 ) -> None:
     """sums: (m + 1,) uint64, zeros before: how each candidate would change the sum of sampling weights, and that sum.
 
-    candidates: (d, padded(m)) float64. owners: (n,) int32, the number of each row's closest center so far, and least:
+    candidates: as `find` has them. owners: (n,) int32, the number of each row's closest center so far, and least:
     as Limits has it, to leave rows out by; None: all are measured.
     """
     m, padded = len(sums) - 1, candidates.shape[1]
@@ -225,7 +225,7 @@ def accept_least(
 
 
 def accept_all(gpu: Gpu, *, x: Any, centers: Any, labels: Any, closest_dist_sq: Any, largest: Any) -> None:
-    """closest_dist_sq: (n,) float64, lowered to D to the row's own center, of (m, d) float64 by labels (n,) int32.
-    largest: as accept_center has it."""
+    """closest_dist_sq: (n,) float64, lowered to D to the row's own center, of (m, d) float64, see `with_norms`, by
+    labels (n,) int32. largest: as accept_center has it."""
     given = centers, labels, closest_dist_sq, largest
     gpu.launch(FAMILY, "accept_all", len(x), *of_rows(x), *given, options=_options())

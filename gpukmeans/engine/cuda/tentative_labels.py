@@ -28,6 +28,7 @@ from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.launch_plans import LaunchPlan
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.sparse_rows import norms
 
 # Rows on a list are known by int32 (test_hamerly.test_of_more_rows_than_a_list_can_name_all_are_compared fails without
 # it).
@@ -51,14 +52,16 @@ class TentativeLabels:
     """Of n rows of d features and that dtype, by k centers: `labels` (n,) int32, UNCERTAIN where D has to decide.
 
     listed: the rows that they are of, in whose order they are, while the others keep their label; None: all rows.
-    centers: (k, d) float64 on the device, those compared with. columns: (d, k), the same. counts: (3,) uint64 on the
-    device, see `compare`.
+    centers: (k, d) float64 on the device, those compared with. columns: (d, k), the same, or for sparse rows (d + 1, k)
+    with their squares. counts: (3,) uint64 on the device, see `compare`.
     """
 
-    def __init__(self, gpu: Gpu, n: int, dtype: np.dtype, frame: Frame | None, centers: Any, counts: Any) -> None:
+    def __init__(
+        self, gpu: Gpu, n: int, dtype: np.dtype, sparse: bool, frame: Frame | None, centers: Any, counts: Any
+    ) -> None:
         k, d = centers.shape
-        self._gpu, self._n, self._k, self._frame = gpu, n, k, frame
-        self.centers, self.columns = centers, gpu.empty((d, k), np.float64)
+        self._gpu, self._n, self._k, self._sparse, self._frame = gpu, n, k, sparse, frame
+        self.centers, self.columns = centers, gpu.empty((d + sparse, k), np.float64)
         self.labels = gpu.empty(n, np.int32)
         self.listed: RowList | None = None
         self._counts, self._length = counts, counts[2:]
@@ -150,7 +153,8 @@ class TentativeLabels:
         self._gpu.write(self.centers, centers)
         # test_tensor.test_centers_that_overflow_float16_are_compared_otherwise fails of centers too far for scores.
         if self._frame is None or reach is None:
-            self._gpu.write(self.columns, centers.T)
+            columns = np.vstack([centers.T, norms(centers)]) if self._sparse else centers.T
+            self._gpu.write(self.columns, columns)
             return None
         if self._plan.kernel == "assign_tensor" and reach[1] > launch_plans.LARGEST_TENSOR_CENTER:
             return launch_plans.tiled(self._frame, self._k)
@@ -194,6 +198,8 @@ class TentativeLabels:
 
 
 def _plan(gpu: Gpu, frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan:
+    if frame.entries is not None:
+        return launch_plans.sparse(frame, k)
     if len(frame.offset) <= launch_plans.LOW_DIM_FEATURES:
         return launch_plans.low_dim(frame, k)
     on_tensor_cores = launch_plans.tensor(frame, k, dtype) if gpu.tensor_cores else None

@@ -16,20 +16,17 @@ _PIECE = 2**17
 
 
 class CsrRows:
-    """Rows (n, d) of a CSR matrix, which is never written to. Entries of the same place add up, as in ``toarray()``.
+    """Rows (n, d) of a CSR matrix, or of its Entries, which are never written to.
 
     normalized: whether rows are brought to length one, which takes 8 bytes for each entry.
     """
 
     def __init__(self, matrix: Any, *, normalized: bool) -> None:
-        self.shape: tuple[int, int] = matrix.shape
-        columns, starts, values = matrix.indices, matrix.indptr, matrix.data[: matrix.indptr[-1]]
-        columns = columns[: len(values)]
-        if not _ascending(columns, starts):
-            values, columns, starts = _in_order(values, columns, starts, self.shape[1])
-        self._values, self._columns, self._starts = values, columns, starts
-        self.stored = len(values)
-        self.most_entries = int(np.diff(starts).max(initial=0))
+        entries = Entries.of(matrix)
+        self.shape = entries.shape
+        self._values, self._columns, self._starts = entries.values, entries.columns, entries.starts
+        self.stored = len(entries.values)
+        self.most_entries = entries.most
         if normalized:
             self._values = np.concatenate([normalize_entries(self.take(span)) for span in self.spans(_PIECE, 1)])
 
@@ -68,23 +65,3 @@ class CsrRows:
             return True
         pieces = (self._values[a : a + _PIECE] for a in range(0, self.stored, _PIECE))
         return all(bool((piece == np.rint(piece)).all()) for piece in pieces)
-
-
-def _ascending(columns: NDArray[Any], starts: NDArray[Any]) -> bool:
-    """Whether columns ascend within each row, none twice (SciPy's flags may be out of date)."""
-    ascend = columns[1:] > columns[:-1]
-    firsts = starts[1:-1]
-    ascend[firsts[(firsts > 0) & (firsts < len(columns))] - 1] = True
-    return bool(ascend.all())
-
-
-def _in_order(
-    values: NDArray[Any], columns: NDArray[Any], starts: NDArray[Any], d: int
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The same rows with columns in order; what is stored of one place is added up, in the order it is stored in."""
-    places = np.repeat(np.arange(len(starts) - 1), np.diff(starts)) * d + columns
-    places, which = np.unique(places, return_inverse=True)
-    added = np.zeros(len(places), values.dtype)
-    np.add.at(added, which, values)
-    rows, columns = np.divmod(places, d)
-    return added, columns, np.searchsorted(rows, np.arange(len(starts)))
