@@ -18,6 +18,7 @@ from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
+from gpukmeans.exact import certificate
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.sparse_rows import Entries
 
@@ -238,7 +239,7 @@ def test_a_fit_never_makes_all_rows_dense(device, kmeans, n, d, peak):
 
 @pytest.mark.parametrize("batch", [60, 1000])
 def test_on_a_device_rows_become_dense_a_piece_at_a_time(monkeypatch, batch):
-    """In the buffers that cross the bus, of ten rows here, and never as a whole on the host."""
+    """In the buffers that cross the bus, of ten rows here, and as a sample, and never as a whole on the host."""
     x = matrix(200, 6, whole=True)
     expected = whole_answer(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(x))
     most = 0
@@ -257,6 +258,7 @@ def test_on_a_device_rows_become_dense_a_piece_at_a_time(monkeypatch, batch):
     cp = HostCuda(seed=1)
     monkeypatch.setattr(csr_rows.SparseRows, "__array__", watched)
     monkeypatch.setattr(transfer, "PIECE", 10 * 6 * 8)
+    monkeypatch.setattr(certificate, "_SAMPLE", 10)
     monkeypatch.setattr(dispatch, "make_points", make_points)
     assert whole_answer(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(x)) == expected
     assert 0 < most <= 10
