@@ -77,8 +77,8 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
         if (lane == 0) {
             squares[center] = center < k ? (float)(square - per_center * square) : NEVER;
             if (tabled) table[center] = squares[center];
-            // |z| is from 2^length to twice that, or less where that would be beyond float32
-            // (test_tensor.test_centers_of_any_length_are_compared_on_tensor_cores fails without either).
+            // |z| is from 2^length to twice that, unless it is shorter than anything that counts
+            // (test_tensor.test_centers_of_any_length_are_compared_on_tensor_cores fails if all are taken for 1).
             int length = max(ilogb(square) >> 1, SHORTEST);
             if (lifted) downs[center] = ldexpf(1.0f, (center < k ? length : 0) - 27);
             if (center >= k) continue;

@@ -286,6 +286,7 @@ class KernelBounded:
         self.norms = np.einsum("ij,ij->i", y[:, :-1], y[:, :-1])
         z = (centers - self.frame.offset) * self.frame.scale
         squares = (z * z).sum(axis=1)
+        self.taken_off = (errors.per_center * squares).astype(np.float32)
         columns = np.concatenate([-2 * z.T, (squares - errors.per_center * squares)[None]]).astype(np.float32)
         self.scores = add_up(y, columns)
         own = (2 * errors.per_center * squares + errors.rest).astype(np.float32)
@@ -337,6 +338,22 @@ def test_the_search_would_find_dishonest_kernels(brute_distances):
                 found[part] += bool((certain & (distances[:, None, :] <= distances[:, :, None])).any())
     assert found["per_center"] > 0
     assert found["per_norm"] > 0
+
+
+def test_the_search_would_find_bounds_of_the_kernels_that_take_nothing_off():
+    """Of a score whose center is far, while the margin is that of one near by."""
+    wrong = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x, centers = rng.uniform(-1, 1, (5, 600)), rng.uniform(-1, 1, (4, 600)) * [[1e-3], [30], [30], [30]]
+        bounded = KernelBounded(x, centers, descending)
+        honest = bounded.bounds(0, 0)[1]
+        bounded.scores += bounded.taken_off
+        for c in range(1, 4):
+            square = exact_square(x[0], centers[c], Fraction(bounded.frame.scale))
+            assert Fraction(float(honest[c])) ** 2 <= square
+            wrong += Fraction(float(bounded.bounds(0, 0)[1][c])) ** 2 > square
+    assert wrong > 0
 
 
 def test_float64_products_exclude_no_nearest_center(brute_distances):

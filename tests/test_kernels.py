@@ -251,8 +251,8 @@ def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeyp
 @pytest.mark.parametrize("least", [-1, 0.5])
 @pytest.mark.parametrize("d", [3, 17])
 def test_the_largest_float32_are_labelled(address, brute_labels, d, least):
-    """The frame's scale is a subnormal float32, 2**-128, and no difference from its offset overflows: that is not among
-    the rows if these are at one end."""
+    """The frame's scale is a subnormal float32, 2**-128, and no difference from the middle overflows; but one from rows
+    at one end does."""
     largest = np.finfo(np.float32).max
     x = (np.random.default_rng(0).uniform(least, 1, (150, d)) * largest).astype(np.float32)
     x[1], x[2] = -largest, largest

@@ -280,19 +280,23 @@ def test_they_serve_where_their_bound_holds(serves, d, k, scale, outlier):
     [(4.5, True), (-4.5, True), (1e10, True), (1e-10, True), (1e-30, True), (0.0, True), (1e20, False)],
 )
 def test_centers_of_any_length_are_compared_on_tensor_cores(brute_labels, reach, serves):
-    """One of them, or all. Or by D alone, and the next ones again on tensor cores."""
+    """One of them, or all, or all on one side. Or by D alone, and the next ones again on tensor cores."""
     cp = HostCuda(build="fast", capability="90")
     x = np.random.default_rng(0).uniform(-1, 1, (50, 20))
     x[:2] = [[-1], [1]]  # the frame's offset is zero
     points = CudaPoints(cp, Samples(x))
     lloyd.prepare(points, *points.feature_range())
-    one = x[:40].copy()
+    one, side = x[:40].copy(), x[:40] / 2
     one[7] *= reach
-    for centers, served in ((x[:40], True), (x[:40] * reach, serves), (one, serves), (x[:40] / 2, True)):
+    side[:, 3] = reach
+    others = (x[:40] * reach, serves), (one, serves), (side, serves)
+    for centers, served in ((x[:40], True), *others, (x[:40] / 2, True)):
         cp.launches.clear()
         points.assign(centers)
         assert points.labels().tolist() == brute_labels(x, centers).tolist()
         assert [name for name in cp.launches if name.startswith("assign")] == (["assign_tensor"] if served else [])
+    if abs(reach) == 4.5:  # beyond float16 by itself
+        assert points.uncertain == 0
 
 
 @pytest.mark.parametrize(("capability", "used"), [("80", True), ("86", False), ("90", True), ("120", False)])

@@ -20,9 +20,6 @@ U64 = 2.0**-53  # and of float64
 # (test_certificate.test_a_frame_is_refused_where_its_bound_would_not_hold fails without it).
 _TOO_FAR = 2.0**120
 
-# Beyond, a difference of two float32 numbers may be infinite in float32.
-_LARGEST_DIFFERENCE = 2.0**127
-
 # How many rows tell where most are, and values of theirs at most: 8 MB of float64.
 _SAMPLE, _SAMPLE_VALUES = 2**6, 2**20
 
@@ -87,7 +84,8 @@ class Frame:
 
         The offset is the middle of the range, or the median of a sample (s, d) of the rows, each a value of theirs,
         where these are much nearer to that. So an outlier that sets the range leaves the other rows with scores near
-        zero, where float32 is fine.
+        zero, where float32 is fine. (A kernel's float32 difference from that may overflow. The row's norm is then
+        infinite, and it is left to D: test_kernels.test_the_largest_float32_are_labelled.)
 
         They cannot for ranges below 2**-380 or above 2**380, where D underflows or nears overflow, or
         with more than 2**17 features, where the bound above no longer holds; nor for data not finite
@@ -103,9 +101,7 @@ class Frame:
         single = is_single(low) and is_single(high)
         if sample is not None:
             median = np.partition(sample, len(sample) // 2, axis=0)[len(sample) // 2]
-            # Kernels subtract in float32 (test_kernels.test_the_largest_float32_are_labelled fails without it).
-            finite = not single or float(np.maximum(high - median, median - low).max()) < _LARGEST_DIFFERENCE
-            if finite and _much_nearer(sample, median, offset):
+            if _much_nearer(sample, median, offset):
                 offset = median
         if single:
             offset = offset.astype(np.float32).astype(np.float64)
@@ -281,10 +277,11 @@ class Frame:
         """As `score_errors`, for scores whose products 2 y.z are made by tensor cores (kernels/assign_tensor.cu).
 
         y and z are there sums of two float16 each, after a factor of 2**14, for z with another that brings its length
-        to [1, 2); and three of the four products are added up in float32. Of each value 2**-22 = 4 u of itself is lost,
-        or, where the second part becomes subnormal and counts as zero, 2**-28, of z 2**-28 |z|; so is the fourth
-        product, 4 u |y| |z|. In 2 y.z that is at most 24.3 u |y| |z| + u / 8 sqrt(d) (|z| + |y| |z|), which is less
-        than u [(12.3 + 0.07 sqrt(d)) |y|^2 + (12.3 + 0.32 sqrt(d)) |z|^2 + sqrt(d) / 64].
+        to [1, 2) unless it is below 2**-64; and three of the four products are added up in float32. Of each value
+        2**-22 = 4 u of itself is lost, or, where the second part becomes subnormal and counts as zero, 2**-28, of z
+        2**-28 |z|; so is the fourth product, 4 u |y| |z|. In 2 y.z that is at most 24.3 u |y| |z| +
+        u / 8 sqrt(d) (|z| + |y| |z|), which is less than
+        u [(12.3 + 0.07 sqrt(d)) |y|^2 + (12.3 + 0.32 sqrt(d)) |z|^2 + sqrt(d) / 64].
 
         PTX promises that sums keep at least the precision of float32, in any order and with any rounding. Known devices
         add 4, 8 or 16 products at a time, cut to 24 or more bits of the largest of them and the sum so far, and cut
