@@ -8,7 +8,7 @@
 //             if (score < best) second = best, best = score, label = c;
 //             else if (score < second) second = score;
 //         }
-//         tentative[i] = second - best > margin_of(dot(y[i], y[i])) ? label : UNCERTAIN;
+//         tentative[i] = second - best > margin_of(dot(y[i], y[i]), label) ? label : UNCERTAIN;
 //     }
 //
 // A thread keeps ROWS neighboring rows in registers and runs along the centers, which the block loads to shared
@@ -58,13 +58,13 @@ __device__ __forceinline__ void score_four(float (&score)[4], const float4* quad
 }
 
 // columns: (1 + D_FEW, stride), |z|^2 first, then -2 z, stride a multiple of GROUP (prepare_centers.cu). tile: how many
-// groups the dynamic shared memory holds. margins: see prepare_centers.cu. tentative: (n,), aligned to 16 bytes.
+// groups the dynamic shared memory holds. per_norm, errors: see margin_of. tentative: (n,), aligned to 16 bytes.
 // listed: whether only the rows of `list` are compared, whose length is *length; tentative is then in its order.
 // bounded: whether slack and lower_bound (n,) of these rows are written, by center_shift (4, k); see hamerly.cu.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_low_dim(const X* __restrict__ x, long long n, const F* __restrict__ offset, F scale,
-               const float* __restrict__ columns, int stride, int tile, const float* __restrict__ margins,
-               int* __restrict__ tentative, int listed, const int* __restrict__ list,
+               const float* __restrict__ columns, int stride, int tile, float per_norm,
+               const float* __restrict__ errors, int* __restrict__ tentative, int listed, const int* __restrict__ list,
                const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ center_shift,
                int k, float* __restrict__ slack, float* __restrict__ lower_bound) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
@@ -151,10 +151,11 @@ assign_low_dim(const X* __restrict__ x, long long n, const F* __restrict__ offse
             float norm = 0.0f;
 #pragma unroll
             for (int j = 0; j < D_FEW; j++) norm = fmaf(y[r][j], y[r][j], norm);
-            label[r] = certain_label(found[r], norm, margins);
+            float margin = margin_of(norm, found[r].label, per_norm, errors);
+            label[r] = certain_label(found[r], margin);
             if (bounded && i + r < n) {
                 int64 row = listed ? list[i + r] : i + r;
-                write_bounds(found[r], label[r], norm, margins, center_shift, k, slack[row], lower_bound[row]);
+                write_bounds(found[r], label[r], norm, margin, center_shift, k, slack[row], lower_bound[row]);
             }
         }
         if (i + ROWS <= n) {

@@ -27,10 +27,10 @@ struct alignas(16) Scores {
 };
 
 // scale: the frame's, whose offset is zero. table: (1 + d, padded), |z|^2 and -2 z, padded being a multiple of what
-// `lanes` lanes take. margins: see scores.cuh. tentative: (n,).
+// `lanes` lanes take. per_norm, errors: see margin_of. tentative: (n,).
 extern "C" __global__ void __launch_bounds__(256, 4)
 assign_sparse(ROWS, F scale, const float* __restrict__ table, int padded, int lanes,
-              const float* __restrict__ margins, int* __restrict__ tentative) {
+              float per_norm, const float* __restrict__ errors, int* __restrict__ tentative) {
     Rows rows(GIVEN);
     int lane = threadIdx.x % 32, mine = lane % lanes * AT_ONCE;
     int64 places = 32 / lanes, stride = (int64)gridDim.x * (blockDim.x / 32) * places;
@@ -56,6 +56,8 @@ assign_sparse(ROWS, F scale, const float* __restrict__ table, int padded, int la
             for (int s = 0; s < AT_ONCE; s++) look_at(found, scores.of[s], first + s);
         }
         for (int step = lanes / 2; step; step >>= 1) found = merge(found, from_lane(found, step));
-        if (i < n && mine == 0) tentative[i] = certain_label(found, norm, margins);
+        if (i < n && mine == 0) {
+            tentative[i] = certain_label(found, margin_of(norm, found.label, per_norm, errors));
+        }
     }
 }

@@ -1,13 +1,13 @@
 // Tentative labels for many features and centers, by scores that tensor cores make: the loop of assign_low_dim.cu, for
-// d features, with another bound on the error of scores (exact.certificate.Frame.tensor_margin_factors).
+// d features, with another bound on the error of scores (exact.certificate.Frame.tensor_score_errors).
 //
 // Rows and centers in the frame are float32 numbers, 24 bits; a float16 has 11. So each is the sum of two float16, and
 // of the four products of such sums three are needed: high high, high low, low high; the fourth is below the last bit.
 // Rows of uint8 are exact in one float16, as those of float16 are where the frame's offset is zero (AT_ZERO), and take
 // two products. Values are multiplied by 2^14 first, so that parts that matter stay clear of float16's subnormal
-// numbers, of which PTX promises nothing. Tensor cores may cut off what they add at the last bit of the sum so far; so
-// 16 features are summed by themselves, the small products first, and then added to those before by an addition that
-// rounds.
+// numbers, of which PTX promises nothing; centers, which may lie anywhere, also by a power of two each that makes their
+// length about one. Tensor cores may cut off what they add at the last bit of the sum so far; so 16 features are summed
+// by themselves, the small products first, and then added to those before by an addition that rounds.
 //
 // A block compares 128 rows with 128 centers at a time, 16 features at a time, each of its eight warps 32 rows with 64
 // centers. Shared memory holds operands as lanes hold them, so that one load of 16 bytes brings a lane its share of 16
@@ -35,22 +35,23 @@
 #endif
 #define PARTS (X_KIND == 0 || AT_ZERO ? 1 : 2)  // float16 numbers to a row's value
 #define SQUARES_DOWN 3.725290298461914e-9f   // 2^-28, back from rows times 2^14
-#define PRODUCTS_DOWN 7.450580596923828e-9f  // 2^-27, back from their products with -2 z times 2^13
 
-// centers: (k, d), in the frame. table: (tiles, depth / 16, 16, 32) of 16 bytes, becomes these as lanes hold them. Lane
-// 4 g + t of 8 centers has four features of center g, from 4 t on, times -2 * 2^13: the high parts and the low ones.
+// centers: (k, d), in the frame. downs: (tiles * 128,), 2^-27 times a power of two of |z| (prepare_centers.cu). table:
+// (tiles, depth / 16, 16, 32) of 16 bytes, becomes these as lanes hold them. Lane 4 g + t of 8 centers has four features
+// of center g, from 4 t on, times -2^14 over that power: the high parts and the low ones.
 extern "C" __global__ void __launch_bounds__(256)
-tensor_table(const float* __restrict__ centers, int k, int d, int depth, int tiles, uint4* __restrict__ table) {
+tensor_table(const float* __restrict__ centers, const float* __restrict__ downs, int k, int d, int depth, int tiles,
+             uint4* __restrict__ table) {
     unsigned stages = depth / DEPTH;
     int64 size = (int64)tiles * stages * 512;
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += (int64)gridDim.x * blockDim.x) {
         unsigned part = i / 512, stage = part % stages, lane = i % 32;
         int center = part / stages * CENTERS + i / 32 % 16 * 8 + lane / 4;
-        float z[4];
+        float z[4], up = -__uint_as_float((241u << 23) - __float_as_uint(downs[center]));  // of 2^-13 / down, exactly
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             int j = stage * DEPTH + lane % 4 * 4 + e;
-            z[e] = center < k && j < d ? centers[(int64)center * d + j] * -16384.0f : 0.0f;
+            z[e] = center < k && j < d ? centers[(int64)center * d + j] * up : 0.0f;
         }
         uint2 high = make_uint2(to_halves(z[0], z[1]), to_halves(z[2], z[3]));
         table[i] = make_uint4(high.x, high.y, to_halves(z[0] - low_half(high.x), z[1] - high_half(high.x)),
@@ -59,13 +60,14 @@ tensor_table(const float* __restrict__ centers, int k, int d, int depth, int til
 }
 
 // depth: d rounded up to a multiple of 16. offset: (depth,), 0 beyond d. scale: the frame's, times 2^14. centers: what
-// tensor_table wrote. squares: (tiles * 128,) |z|^2. The rest as assign_low_dim has it. Blocks of 256 threads.
+// tensor_table wrote. squares, downs: (tiles * 128,) see prepare_centers.cu. The rest as assign_low_dim has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
-              const uint4* __restrict__ centers, const float* __restrict__ squares, int tiles,
-              const float* __restrict__ margins, int* __restrict__ tentative, int listed, const int* __restrict__ list,
-              const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ center_shift, int k,
-              float* __restrict__ slack, float* __restrict__ lower_bound) {
+              const uint4* __restrict__ centers, const float* __restrict__ squares, const float* __restrict__ downs,
+              int tiles, float per_norm, const float* __restrict__ errors, int* __restrict__ tentative, int listed,
+              const int* __restrict__ list, const unsigned long long* __restrict__ length, int bounded,
+              const float* __restrict__ center_shift, int k, float* __restrict__ slack,
+              float* __restrict__ lower_bound) {
     __shared__ uint4 ys[2][ROWS / 16][PARTS][32], zs[2][CENTERS / 8][32];
     __shared__ Nearest kept[4][256];  // each thread's own, of its rows; in the end all rows', by halves of the centers
     __shared__ int64 starts[ROWS];  // of the rows, in values of x
@@ -162,11 +164,12 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
 #pragma unroll
             for (int c = 0; c < 8; c++) {
                 float2 square = *(const float2*)(squares + center + 8 * c);
+                float2 down = *(const float2*)(downs + center + 8 * c);  // back from products
 #pragma unroll
                 for (int r = 0; r < 4; r++) {
                     Nearest found = kept[r][threadIdx.x];
-                    look_at(found, fmaf(sum[r / 2][c][r % 2 * 2], PRODUCTS_DOWN, square.x), center + 8 * c);
-                    look_at(found, fmaf(sum[r / 2][c][r % 2 * 2 + 1], PRODUCTS_DOWN, square.y), center + 8 * c + 1);
+                    look_at(found, fmaf(sum[r / 2][c][r % 2 * 2], down.x, square.x), center + 8 * c);
+                    look_at(found, fmaf(sum[r / 2][c][r % 2 * 2 + 1], down.y, square.y), center + 8 * c + 1);
                     kept[r][threadIdx.x] = found;
                 }
             }
@@ -194,10 +197,11 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
         if (threadIdx.x < ROWS && place < count) {
             Nearest best = merge(kept[0][threadIdx.x], kept[1][threadIdx.x]);
             float square = __fmul_rn(norms[threadIdx.x], SQUARES_DOWN);
-            int label = tentative[place] = certain_label(best, square, margins);
+            float margin = margin_of(square, best.label, per_norm, errors);
+            int label = tentative[place] = certain_label(best, margin);
             if (bounded) {
                 int64 i = listed ? list[place] : place;
-                write_bounds(best, label, square, margins, center_shift, k, slack[i], lower_bound[i]);
+                write_bounds(best, label, square, margin, center_shift, k, slack[i], lower_bound[i]);
             }
         }
         __syncthreads();  // all of that is written again

@@ -89,8 +89,8 @@ tiled_table(const float* __restrict__ centers, const float* __restrict__ squares
 // centers of each tile by themselves, |z|^2 first. The rest as assign_low_dim has it. Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS)
 assign_tiled(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
-             const float* __restrict__ columns, int tiles, const float* __restrict__ margins,
-             int* __restrict__ tentative, int listed, const int* __restrict__ list,
+             const float* __restrict__ columns, int tiles, float per_norm,
+             const float* __restrict__ errors, int* __restrict__ tentative, int listed, const int* __restrict__ list,
              const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ center_shift, int k,
              float* __restrict__ slack, float* __restrict__ lower_bound) {
     __shared__ __align__(16) float ys[2][DEPTH][ROWS + PADDING], zs[2][DEPTH][CENTERS + PADDING];
@@ -183,10 +183,11 @@ assign_tiled(const X* __restrict__ x, long long n, int d, int depth, const F* __
         int64 place = (int64)tile * ROWS + own_row;
         Nearest best = kept[threadIdx.x];
         if (along % SHARING == 0 && place < count) {
-            int label = tentative[place] = certain_label(best, norms[own_row], margins);
+            float norm_of_row = norms[own_row], margin = margin_of(norm_of_row, best.label, per_norm, errors);
+            int label = tentative[place] = certain_label(best, margin);
             if (bounded) {
                 int64 i = listed ? list[place] : place;
-                write_bounds(best, label, norms[own_row], margins, center_shift, k, slack[i], lower_bound[i]);
+                write_bounds(best, label, norm_of_row, margin, center_shift, k, slack[i], lower_bound[i]);
             }
         }
     }

@@ -1,4 +1,4 @@
-// Least and largest value of each feature, and whether all are numbers.
+// Least and largest value of each feature, and whether all are numbers; and some of the rows, to tell where most are.
 //
 //     for (i = 0; i < n; i++) for (j = 0; j < d; j++) {
 //         low[j] = min(low[j], x[i][j]), high[j] = max(high[j], x[i][j]);
@@ -12,9 +12,9 @@
 // small enough, and then into keys in global memory whose integer order is the doubles'.
 //
 // Launch: blocks of 256 threads, at least d threads in all, four blocks to a multiprocessor, of values of one or two
-// bytes two; dynamic shared memory of 16 d bytes where that is in 48 kB. Options: X_KIND. By
-// gpukmeans.engine.cuda.kernels.feature_range.
-// A row: read once, nothing written; 3 d operations.
+// bytes two; dynamic shared memory of 16 d bytes where that is in 48 kB; of a sample a value a thread. Options: X_KIND.
+// By gpukmeans.engine.cuda.kernels.feature_range and .sample_rows.
+// A row: read once, nothing written; 3 d operations. A value of a sample is read and written as it is.
 
 #include "common.cuh"
 
@@ -130,5 +130,13 @@ feature_range(const X* __restrict__ x, long long n, int d, int folded, unsigned 
             if (e < d) atomicMin(&keys[e], key);
             else atomicMax(&keys[e], ~key);
         }
+    }
+}
+
+// sample: becomes `values` numbers, every step-th row of d.
+extern "C" __global__ void __launch_bounds__(256, 4)
+sample_rows(const X* __restrict__ x, long long step, int d, int values, double* __restrict__ sample) {
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < (unsigned)values; i += gridDim.x * blockDim.x) {
+        sample[i] = value(x[i / (unsigned)d * step * d + i % (unsigned)d]);
     }
 }

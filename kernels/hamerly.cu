@@ -71,12 +71,12 @@ __device__ __forceinline__ float norm_between(const X* x, int d, const F* offset
 
 // centers: (k, d), in the frame. labels, slack: aligned to 16 bytes (test_hamerly.test_any_walk_of_the_centers fails if
 // they are not). slack, lower_bound: (n,). center_shift: (4, k), A + M from above and from below, M from above and from
-// below. margins: see prepare_centers.cu. rows: (n,), the list; listed: its length, 0 before.
+// below. relative: of launch_plans.ErrorFactors. errors: (2, k), see prepare_centers.cu. rows: (n,), the list; listed: its length, 0 before.
 extern "C" __global__ void __launch_bounds__(256, 4)
 hamerly(const X* __restrict__ x, long long n, int d, const F* __restrict__ offset, F scale,
         const float* __restrict__ centers, const int* __restrict__ labels, float* __restrict__ slack,
         const float* __restrict__ lower_bound, const float* __restrict__ center_shift, int k,
-        const float* __restrict__ margins, int* __restrict__ rows, unsigned long long* __restrict__ listed) {
+        float relative, const float* __restrict__ errors, int* __restrict__ rows, unsigned long long* __restrict__ listed) {
     __shared__ unsigned warps[8];
     __shared__ uint64 start;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -105,7 +105,7 @@ hamerly(const X* __restrict__ x, long long n, int d, const F* __restrict__ offse
             bool doubt = !(center_shift[label] < slack_of[e]);
             float norm = norm_between(x, d, offset, scale, centers, i, label, doubt);
             if (!doubt) continue;
-            float distance = fmaf(__fsqrt_rn(norm), margins[2], margins[3]);
+            float distance = fmaf(__fsqrt_rn(norm), relative, errors[k + label]);
             float bound = __fsub_rd(lower_bound[i], center_shift[2 * k + label]);
             if (distance < bound) {
                 slack[i] = __fadd_rd(__fsub_rd(bound, distance), center_shift[k + label]);

@@ -1,6 +1,6 @@
 // Centers in the forms that kernels read, made on the device of the one form that crosses the bus, or of sums, where
-// the host will come to the same: float32 numbers in the frame (scores.cuh), their |z|^2, and columns for D. And what
-// is known of all of them: how far they have moved, for bounds, and what scores and distances may err by. In plain C:
+// the host will come to the same: float32 numbers in the frame (scores.cuh), their |z|^2, and columns for D; what
+// scores of each and distances to it may err by; and how far all of them have moved, for bounds. In plain C:
 //
 //     for (c = 0; c < k; c++) {
 //         for (squares[c] = moved[c] = j = 0; j < d; j++) {
@@ -11,6 +11,9 @@
 //             columns[j][c] = centers[c][j];
 //         }
 //         moved[c] = sqrt(moved[c]) * scale;
+//         errors[0][c] = 2 * per_center * squares[c] + rest, errors[1][c] = per_reach * sqrt(squares[c]) + absolute;
+//         downs[c] = power of two of sqrt(squares[c]) * 2^-27;
+//         squares[c] -= per_center * squares[c];
 //     }
 //     for (c = 0; c < k; c++) {
 //         others = the largest moved[b] of all b but c;
@@ -27,18 +30,23 @@
 
 #include "scores.cuh"
 
+#define SHORTEST -64  // power of two of |z|
+
 // centers: (k, d), given, or set to what Scales.centers makes of sums (k, d + 1) if `summed`, none of which is of an
 // empty cluster. middle, steps: (d,) the scales' offset and scale. inverse: 1 / weight_scale, 2**-exponent of weights.
-// offset, scale: the frame's. framed: (k, d). squares: (padded,), NEVER from k on. table: if `tabled`, (1 + d, padded),
-// as assign_low_dim and assign_sparse read them. columns: (d, k), those of before until then; for sparse rows
-// (d + 1, k), with the squares of whole centers, rounded in any order. moved: (k,), how far from those, in the frame and
-// from above.
+// offset, scale: the frame's. per_center to absolute: launch_plans.ErrorFactors. framed: (k, d). squares: (padded,),
+// |z|^2 less per_center |z|^2, NEVER from k on. errors: (2, k), what the center's part of the gap between its score and
+// a larger one has to be for that to be certain, and what a distance to it may err by (exact.certificate). downs: if
+// `lifted`, (padded,), what products with it are multiplied by in assign_tensor. table: if `tabled`, (1 + d, padded), as
+// assign_low_dim and assign_sparse read them. columns: (d, k), those of before until then; for sparse rows (d + 1, k),
+// with the squares of whole centers, rounded in any order. moved: (k,), how far from those, in the frame and from above.
 extern "C" __global__ void __launch_bounds__(256, 4)
 center_forms(const unsigned long long* __restrict__ sums, const double* __restrict__ middle,
              const double* __restrict__ steps, double inverse, int summed, double* __restrict__ centers, int k, int d,
-             const F* __restrict__ offset, double scale, int padded, float* __restrict__ framed,
-             float* __restrict__ squares, float* __restrict__ table, int tabled, double* __restrict__ columns,
-             double* __restrict__ moved) {
+             const F* __restrict__ offset, double scale, double per_center, double rest, double per_reach,
+             double absolute, int padded, float* __restrict__ framed, float* __restrict__ squares,
+             float* __restrict__ errors, float* __restrict__ downs, int lifted, float* __restrict__ table, int tabled,
+             double* __restrict__ columns, double* __restrict__ moved) {
     int lane = threadIdx.x % 32;
     for (int center = (blockIdx.x * blockDim.x + threadIdx.x) / 32; center < padded;
          center += gridDim.x * blockDim.x / 32) {
@@ -69,11 +77,18 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
             if (SPARSE) whole += __shfl_xor_sync(0xffffffffu, whole, other);
         }
         if (lane == 0) {
-            squares[center] = center < k ? (float)square : NEVER;
+            squares[center] = center < k ? (float)(square - per_center * square) : NEVER;
             if (tabled) table[center] = squares[center];
             if (SPARSE && center < k) columns[(int64)d * k + center] = whole;
+            // |z| is from 2^length to twice that, unless it is shorter than anything that counts
+            // (test_tensor.test_centers_of_any_length_are_compared_on_tensor_cores fails if all are taken for 1).
+            int length = max(ilogb(square) >> 1, SHORTEST);
+            if (lifted) downs[center] = ldexpf(1.0f, (center < k ? length : 0) - 27);
+            if (center >= k) continue;
+            errors[center] = (float)(2 * per_center * square + rest);
+            errors[k + center] = (float)(per_reach * sqrt(square) + absolute);
             // 2^-30 is more than the roundings of up to 2^17 squares (hamerly.moved).
-            if (center < k) moved[center] = sqrt(shift) * scale * (1 + 9.3132257e-10);
+            moved[center] = sqrt(shift) * scale * (1 + 9.3132257e-10);
         }
     }
 }
@@ -91,46 +106,26 @@ __device__ __forceinline__ Two two_largest(const Two& a, const Two& b) {
 }
 
 // What k centers moved, added to what they moved before; if these are the first, or the sums came to be `longest`, they
-// begin anew. moved: (k,). squares: their |z|^2. shift_sums: (2, k), A + M and M in double, and center_shift: (4, k),
-// the same from above and from below, as hamerly.cu has them. per_norm to absolute: launch_plans.ErrorFactors. margins:
-// the factor of |y|^2 and the rest of the bound on scores (Frame.margin), the factor and the rest of the bound on
-// distances (certificate.distance_error_factors), of which the rests depend on the farthest center. counts: (3,), of
-// the assignment that follows.
+// begin anew. moved: (k,). shift_sums: (2, k), A + M and M in double, and center_shift: (4, k), the same from above and
+// from below, as hamerly.cu has them. counts: (3,), of the assignment that follows.
 extern "C" __global__ void __launch_bounds__(256)
-movement(const double* __restrict__ moved, const float* __restrict__ squares, int k, int first, double longest,
-         double per_norm, double per_center, double rest, double relative, double per_reach, double absolute,
-         double* __restrict__ shift_sums, float* __restrict__ center_shift, float* __restrict__ margins,
-         unsigned long long* __restrict__ counts) {
+movement(const double* __restrict__ moved, int k, int first, double longest, double* __restrict__ shift_sums,
+         float* __restrict__ center_shift, unsigned long long* __restrict__ counts) {
     __shared__ Two tops[8];
-    __shared__ float largest[8];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const Two nobody = {-1.0, -1.0, k};
     Two top = nobody;
-    float square = 0.0f;
-    for (int c = threadIdx.x; c < k; c += blockDim.x) {
-        top = two_largest(top, {first ? 0.0 : moved[c], -1.0, c});
-        square = fmaxf(square, squares[c]);
-    }
+    for (int c = threadIdx.x; c < k; c += blockDim.x) top = two_largest(top, {first ? 0.0 : moved[c], -1.0, c});
     for (int other = 16; other; other >>= 1) {
         top = two_largest(top, {__shfl_xor_sync(0xffffffffu, top.first, other),
                                 __shfl_xor_sync(0xffffffffu, top.second, other),
                                 __shfl_xor_sync(0xffffffffu, top.which, other)});
-        square = fmaxf(square, __shfl_xor_sync(0xffffffffu, square, other));
     }
-    if (lane == 0) tops[warp] = top, largest[warp] = square;
+    if (lane == 0) tops[warp] = top;
     __syncthreads();
     top = nobody;  // its own warp is among them
-    for (int w = 0; w < 8; w++) {
-        top = two_largest(top, tops[w]);
-        square = fmaxf(square, largest[w]);
-    }
+    for (int w = 0; w < 8; w++) top = two_largest(top, tops[w]);
     if (threadIdx.x < 3) counts[threadIdx.x] = 0;
-    if (threadIdx.x == 0) {
-        margins[0] = (float)per_norm;
-        margins[1] = (float)(per_center * square + rest);
-        margins[2] = (float)relative;
-        margins[3] = (float)(per_reach * sqrt((double)square) + absolute);
-    }
     bool anew = first;
     for (int c = threadIdx.x; !first && c < k; c += blockDim.x) {
         double others = c == top.which ? fmax(top.second, 0.0) : top.first;

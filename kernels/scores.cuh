@@ -4,8 +4,9 @@
 // A score is |z|^2 - 2 y.z, with y the row and z the center in the frame (exact.certificate.Frame, which also bounds
 // its error): y = float((x - offset) * scale). columns holds the centers, |z|^2 and -2 z, a column a center; where
 // their number or d are rounded up, centers that are nobody's have a |z|^2 of NEVER, and features that are nobody's are
-// 0. tentative[i] becomes the label where the gap to the runner-up is above the bound, and UNCERTAIN where not;
-// refine.cu decides those by D.
+// 0. Of |z|^2 what the center's own score may err by is taken off (prepare_centers.cu), so that a score is a lower
+// bound but for what the row adds. tentative[i] becomes the label where the runner-up's is beyond the upper bound of
+// the best, and UNCERTAIN where not; refine.cu decides those by D.
 //
 // Only the rows of a list are looked at if there is one (hamerly.cu), and what their bounds are is written if anybody
 // will ask: the runner-up's score, less the error of both, is the distance that others have at least.
@@ -41,29 +42,29 @@ __device__ __forceinline__ void look_at(Nearest& found, float score, int label) 
     found.best = fminf(found.best, score);
 }
 
-// The gap above which the order of two scores is certain. margins: see prepare_centers.cu
-// (test_kernels.test_no_certain_label_is_wrong fails without it; on kernels, so does
-// test_certificate.test_near_ties_far_from_all_centers_are_decided_by_distance without the norm's part, and
-// test_certificate.test_near_ties_are_decided_by_distance without the centers').
-__device__ __forceinline__ float margin_of(float norm, const float* margins) {
-    return __fadd_rn(__fmul_rn(norm, margins[0]), margins[1]);
+// The gap above which another center than `label`, whose score is the least, is certain to be farther. per_norm: of
+// exact.certificate.ScoreErrors, errors: see prepare_centers.cu (test_kernels.test_no_certain_label_is_wrong fails
+// without it; on kernels, so does test_certificate.test_near_ties_far_from_all_centers_are_decided_by_distance without
+// the norm's part, and test_certificate.test_near_ties_are_decided_by_distance without the center's).
+__device__ __forceinline__ float margin_of(float norm, int label, float per_norm, const float* errors) {
+    return __fadd_rn(__fmul_rn(norm, per_norm), errors[label]);
 }
 
-__device__ __forceinline__ int certain_label(const Nearest& found, float norm, const float* margins) {
-    return found.second - found.best > margin_of(norm, margins) ? found.label : UNCERTAIN;
+__device__ __forceinline__ int certain_label(const Nearest& found, float margin) {
+    return found.second - found.best > margin ? found.label : UNCERTAIN;
 }
 
 // What hamerly.cu keeps of a row. Its label stands while D tells the two distances apart, which it does if they differ
 // by 2^-20 (engine/numpy/hamerly.py): hence a little less than the distance to others. An uncertain row has no bounds
 // (test_hamerly.test_any_walk_of_the_centers fails if it has, and
 // test_hamerly.test_what_is_kept_of_rows_bounds_their_distances_in_rationals without the margin in either distance).
-__device__ __forceinline__ void write_bounds(const Nearest& found, int label, float norm, const float* margins,
+__device__ __forceinline__ void write_bounds(const Nearest& found, int label, float norm, float margin,
                                              const float* center_shift, int k, float& slack, float& lower_bound) {
     if (label == UNCERTAIN) {
         slack = lower_bound = -NEVER;
         return;
     }
-    float margin = margin_of(norm, margins);
+    // Both sums, the root and the product round by u of a squared distance, or of a distance: hence 4 u.
     float own = sqrtf(fmaxf(found.best + norm + margin, 0.0f)) * (1 + 4 * 5.9604645e-8f);
     float others = sqrtf(fmaxf(found.second + norm - margin, 0.0f)) * (1 - 4 * 5.9604645e-8f - 1.9073486e-6f);
     lower_bound = __fadd_rd(others, center_shift[3 * k + label]);

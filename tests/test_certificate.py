@@ -52,6 +52,18 @@ def near_ties(seed, d, k, offset, spread, nudge, reach):
     return np.concatenate([x, corners]) + offset, centers + offset
 
 
+def far_ties(rng, d):
+    """Rows in a corner (42, d), and two centers near the middle at almost the same distance from most of them."""
+    row = rng.uniform(0.5, 1, d)
+    centers = rng.normal(size=(2, d)) * 0.1
+    away = row - centers[0]
+    step = centers[1] - away * (centers[1] @ away) / (away @ away)  # to a place at the same distance, nearly
+    centers[1] = centers[0] + step + away * (step @ step) / (away @ away) / 2
+    near = row + rng.normal(size=(20, d)) * 3e-8
+    # As many in the opposite corner keep the frame's offset between them.
+    return np.concatenate([near, -near, -np.ones((1, d)), np.ones((1, d))]), centers
+
+
 problems = st.builds(
     near_ties,
     seed=st.integers(0, 2**32 - 1),
@@ -270,6 +282,86 @@ def test_the_search_would_find_dishonest_bounds_on_scores(brute_distances):
     assert found["slack"] > 0
 
 
+class KernelBounded:
+    """What kernels compare and write, in the order in which they round: kernels/scores.cuh."""
+
+    def __init__(self, x, centers, add_up, without=None):
+        self.frame = Frame.of(x.min(axis=0), x.max(axis=0))
+        errors = self.frame.score_errors()._replace(**({} if without is None else {without: 0.0}))
+        y = self.frame.features(x)
+        self.norms = np.einsum("ij,ij->i", y[:, :-1], y[:, :-1])
+        z = (centers - self.frame.offset) * self.frame.scale
+        squares = (z * z).sum(axis=1)
+        self.taken_off = (errors.per_center * squares).astype(np.float32)
+        columns = np.concatenate([-2 * z.T, (squares - errors.per_center * squares)[None]]).astype(np.float32)
+        self.scores = add_up(y, columns)
+        own = (2 * errors.per_center * squares + errors.rest).astype(np.float32)
+        self.margins = (self.norms * np.float32(errors.per_norm))[:, None] + own
+
+    def certain(self):
+        """(m, k, k): whether the second center is certain to be farther than the first."""
+        return self.scores[:, None, :] - self.scores[:, :, None] > self.margins[:, :, None]
+
+    def bounds(self, i, label):
+        """Of row i from above on the distance to a center, and from below on those to the others, with that label."""
+        scores, norm, margin = self.scores[i], self.norms[i], self.margins[i, label]
+        own = np.sqrt(np.maximum(scores[label] + norm + margin, 0)) * np.float32(1 + 4 * certificate.U32)
+        others = np.sqrt(np.maximum(scores + norm - margin, 0)) * np.float32(1 - 4 * certificate.U32)
+        return own, others
+
+
+@pytest.mark.parametrize("add_up", SUMS)
+def test_no_bound_of_the_kernels_is_wrong(brute_distances, add_up):
+    """D and rationals agree with what they hold for certain, and with the bounds that they write."""
+
+    @settings(max_examples=150)
+    @given(problems)
+    def search(problem):
+        x, centers = problem
+        bounded, distances = KernelBounded(x, centers, add_up), brute_distances(x, centers)
+        assert not (bounded.certain() & (distances[:, None, :] <= distances[:, :, None])).any()
+        scale = Fraction(bounded.frame.scale)
+        for i in range(0, len(x), 3):
+            squares = [exact_square(x[i], center, scale) for center in centers]
+            for label in range(len(centers)):
+                own, others = bounded.bounds(i, label)
+                assert Fraction(float(own)) ** 2 >= squares[label]
+                assert all(Fraction(float(low)) ** 2 <= square for low, square in zip(others, squares, strict=True))
+
+    search()
+
+
+def test_the_search_would_find_dishonest_kernels(brute_distances):
+    """The same constructions refute kernels without what a center's distance adds, and without what a row's does."""
+    found = {"per_center": 0, "per_norm": 0}
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        d = int(rng.integers(1, 5))
+        for x, centers in (near_ties(seed, d, 4, 0.0, 0.0, 2.0 ** -rng.integers(18, 30), 1.0), far_ties(rng, d + 1)):
+            distances = brute_distances(x, centers)
+            for part in found:
+                certain = KernelBounded(x, centers, by_blas, without=part).certain()
+                found[part] += bool((certain & (distances[:, None, :] <= distances[:, :, None])).any())
+    assert found["per_center"] > 0
+    assert found["per_norm"] > 0
+
+
+def test_the_search_would_find_bounds_of_the_kernels_that_take_nothing_off():
+    """Of a score whose center is far, while the margin is that of one near by."""
+    wrong = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x, centers = rng.uniform(-1, 1, (5, 600)), rng.uniform(-1, 1, (4, 600)) * [[1e-3], [30], [30], [30]]
+        bounded = KernelBounded(x, centers, descending)
+        honest = bounded.bounds(0, 0)[1]
+        bounded.scores += bounded.taken_off
+        for c in range(1, 4):
+            square = exact_square(x[0], centers[c], Fraction(bounded.frame.scale))
+            assert Fraction(float(honest[c])) ** 2 <= square
+            wrong += Fraction(float(bounded.bounds(0, 0)[1][c])) ** 2 > square
+    assert wrong > 0
+
+
 def test_float64_products_exclude_no_nearest_center(brute_distances):
     """However little it is nearer; and without the bound on their error they would."""
     wrong = 0
@@ -311,11 +403,11 @@ def test_one_far_value_leaves_no_row_in_doubt(brute_labels, kind, dtype, k):
     assert points.uncertain <= 0.01 * len(x)
 
 
-@pytest.mark.parametrize("k", [4, 40])
+@pytest.mark.parametrize("k", [8, 40])
 def test_groups_far_apart_are_told_apart_by_float64_products(brute_labels, monkeypatch, k):
     """Nearly all rows are in doubt in float32, and D is asked for few pairs of them."""
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.normal(size=(500, 16)), rng.normal(size=(500, 16)) + 1e4])
+    x = rng.normal(size=(1000, 16)) + 1e4 * (np.arange(1000) // 250)[:, None]  # the offset is no group's
     centers, pairs = x[:: 1000 // k], []
     decided = assign.decide
     monkeypatch.setattr(assign, "decide", lambda x, possible, c: pairs.append(possible) or decided(x, possible, c))
@@ -352,11 +444,10 @@ def test_the_reach_of_centers_is_that_of_the_farthest(monkeypatch, piece):
         centers = rng.uniform(-2, 1, (6, 4))
         centers[far] *= rng.choice([-5, 5], 4)
         centers[2, far % 4] = np.nan if far == 5 else centers[2, far % 4]
-        z = (centers - frame.offset) * frame.scale
         if far == 5:
             assert frame.reach(centers) is None
         else:
-            assert frame.reach(centers) == (frame.centers(centers)[1], np.abs(z).max())
+            assert frame.reach(centers) == frame.centers(centers)[1]
 
 
 # ---------------------------------------------------------------- what the points do with it
@@ -436,12 +527,7 @@ def test_near_ties_far_from_all_centers_are_decided_by_distance(fitted, brute_la
     rng = np.random.default_rng(0)
     for d in (2, 5, 20):
         for _ in range(20):
-            row = rng.uniform(0.5, 1, d)
-            centers = rng.normal(size=(2, d)) * 0.1
-            away = row - centers[0]
-            step = centers[1] - away * (centers[1] @ away) / (away @ away)  # to a place at the same distance, nearly
-            centers[1] = centers[0] + step + away * (step @ step) / (away @ away) / 2
-            x = np.concatenate([row + rng.normal(size=(20, d)) * 3e-8, -np.ones((1, d)), np.ones((1, d))])
+            x, centers = far_ties(rng, d)
             for k in (2, 40):
                 more = np.concatenate([centers, -np.tile(centers[:1], (k - 2, 1))])
                 with tuned(**ways["scores"]):

@@ -132,6 +132,8 @@ BUDGETS = {
     "feature_range of uint8": Budget(TWO_BLOCKS, Loop("LDG.128", 16 * 6)),
     "feature_range of float16": Budget(TWO_BLOCKS, Loop("LDG.128", 8 * 14 + 3)),
     "feature_range of float64": Budget(FOUR_BLOCKS, Loop("LDG.128", 2 * 20 + 3)),
+    # A value: its place by a division, a load, a conversion, which takes ten for a float16, a store.
+    "sample_rows": Budget(FOUR_BLOCKS, Loop("STG.64", 40)),
     # D for all centers, of uncertain rows; the compiler makes addresses anew for each value.
     "refine": Budget(FOUR_BLOCKS, Loop("DADD", 9 / 2)),
     # The center is the label's, so its address is 64 bits of its own.
@@ -226,8 +228,8 @@ BUDGETS = {
     ),
     # A value of sums: two divisions of 14 with what they need on the side, four loads, three stores, and addresses.
     "center_forms": Budget(FOUR_BLOCKS, Loop("LDG.64", 92 / 4)),
-    # Of each center two sums, and what it moved. Shared: of eight warps two largest and which, and a |z|^2.
-    "movement": Budget(FOUR_BLOCKS, Loop("LDG.64", 24 / 4), 8 * 24 + 8 * 4),
+    # Of each center two sums, and what it moved. Shared: of eight warps two largest and which.
+    "movement": Budget(FOUR_BLOCKS, Loop("LDG.64", 24 / 4), 8 * 24),
     # A value with its place by two divisions, a load, a store.
     "tiled_table": Budget(FOUR_BLOCKS, Loop("FMUL", 45)),
     # Four values: each a load and its address, two tests, a product, a difference and two conversions; a store, a

@@ -58,7 +58,7 @@ def run_bits(monkeypatch, capsys, *arguments):
     ("group", "rows", "step", "cases"),
     [
         ("low_dim", 340, 5, 5),
-        ("tiled", 340, 4, 3),
+        ("tiled", 340, 4, 4),
         ("tensor", 340, 7, 3),
         ("seeding", 340, 3, 4),
         ("inputs", 340, 1, 3),

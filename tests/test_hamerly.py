@@ -196,10 +196,12 @@ def test_no_race_and_no_order_of_threads(monkeypatch, seed, n, d, k):
 @pytest.mark.parametrize(("d", "capability"), [(3, "90"), (20, "86"), (20, "90")])
 def test_what_is_kept_of_rows_bounds_their_distances_in_rationals(d, capability):
     """When they are compared with all centers, tensor cores or not, and when the distance to their own is measured. In
-    a corner of the frame, where scores err by more than distances of that length do."""
+    a corner of the frame, where scores err by more than distances of that length do, and more than those to a center
+    in its middle."""
     rng = np.random.default_rng(0)
-    x, centers = rng.uniform(0.9, 1, (300, d)), rng.uniform(0.9, 1, (34, d))
-    x[0] = -1
+    x, centers = rng.uniform(0.9, 1, (600, d)), rng.uniform(0.9, 1, (34, d))
+    x[300:] *= -1  # so that the offset stays between them
+    centers[0] = 0
     points, _ = both(HostCuda(build="fast", seed=1, capability=capability), x)
     moved = centers + rng.normal(size=centers.shape) * 2.0**-12
     scale = Fraction(points._frame.scale)
@@ -244,7 +246,8 @@ def test_bounds_are_rounded_so_that_they_stay_bounds(address):
         framed=device.zeros((k, 1), np.float32),
         labels=device.put(labels),
         bounds=bounds,
-        margins=device.put(np.array([0, 0, 1, 0], np.float32)),
+        relative=np.float64(1),
+        own_errors=device.zeros((2, k), np.float32),
         listed=listed,
     )
     kept = np.ones(n, bool)
@@ -256,6 +259,29 @@ def test_bounds_are_rounded_so_that_they_stay_bounds(address):
     found = device.get(bounds.slack)[kept]
     assert (found <= left + own).all()
     assert (found > left + own - 2.0**-21).all()
+
+
+def test_a_measured_distance_errs_by_its_own_center(address):
+    """All rows are half as far as others are at least; to every second center that is not certain."""
+    n, k = 700, 10
+    labels, errors = np.arange(n, dtype=np.int32) % k, np.zeros((2, k), np.float32)
+    errors[1, ::2] = 0.75
+    device = gpu.Gpu(address, ("-DX_KIND=2",))
+    listed = RowList(device.empty(n, np.int32), device.zeros(1, np.uint64))
+    slack, lower_bound, shift = np.full(n, -1, np.float32), np.ones(n, np.float32), np.zeros((4, k), np.float32)
+    hamerly(
+        device,
+        rows=Framed(device.put(np.full((n, 1), 0.5, np.float32)), device.zeros(16, np.float32)),
+        scale=1.0,
+        framed=device.zeros((k, 1), np.float32),
+        labels=device.put(labels),
+        bounds=RowBounds(device.put(slack), device.put(lower_bound), device.put(shift)),
+        relative=np.float64(1),
+        own_errors=device.put(errors),
+        listed=listed,
+    )
+    found = device.get(listed.rows)[: int(device.get(listed.length)[0])]
+    assert sorted(found.tolist()) == np.flatnonzero(labels % 2 == 0).tolist()
 
 
 def test_of_more_rows_than_a_list_can_name_all_are_compared(address, monkeypatch):

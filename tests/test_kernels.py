@@ -25,7 +25,7 @@ from gpukmeans.engine.cuda import kernels, launch_plans, seeding_kernels, transf
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
-from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.certificate import Frame, ScoreErrors
 from gpukmeans.exact.fixed_point import Inertia, Weights
 from gpukmeans.seeding import kmeans_plusplus
 
@@ -240,7 +240,7 @@ def test_no_certain_label_is_wrong(address, brute_labels, dtype, d, k):
 )
 def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeypatch, dtype, d, k):
     """The same rows refute kernels whose scores were believed."""
-    monkeypatch.setattr(Frame, "margin_factors", lambda frame: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(Frame, "score_errors", lambda frame: ScoreErrors(0.0, 0.0, 0.0))
     wrong = 0
     for seed in range(12):
         x, centers = mirrored(np.random.default_rng(seed), dtype, d, k)
@@ -248,12 +248,14 @@ def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeyp
     assert wrong > 0
 
 
+@pytest.mark.parametrize("least", [-1, 0.5])
 @pytest.mark.parametrize("d", [3, 17])
-def test_the_largest_float32_are_labelled(address, brute_labels, d):
-    """The frame's scale is a subnormal float32, 2**-128, and no difference from the middle overflows."""
+def test_the_largest_float32_are_labelled(address, brute_labels, d, least):
+    """The frame's scale is a subnormal float32, 2**-128, and no difference from the middle overflows; but one from rows
+    at one end does."""
     largest = np.finfo(np.float32).max
-    x = (np.random.default_rng(0).uniform(-1, 1, (150, d)) * largest).astype(np.float32)
-    x[0], x[1] = -largest, largest
+    x = (np.random.default_rng(0).uniform(least, 1, (150, d)) * largest).astype(np.float32)
+    x[1], x[2] = -largest, largest
     centers = x[:9].astype(np.float64)
     labels, uncertain = labels_of(address, x, centers)
     np.testing.assert_array_equal(labels, brute_labels(x, centers))

@@ -17,7 +17,7 @@ from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda import launch_plans
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.protocol import Samples
-from gpukmeans.exact.certificate import U32, Frame
+from gpukmeans.exact.certificate import U32, Frame, ScoreErrors
 
 DTYPES = ["uint8", "float16", "float32", "float64"]
 
@@ -141,11 +141,12 @@ def test_halves_are_float16(cp, functions):
 
 def along_rays(rng, dtype, d, k):
     """Rows in a corner, each with one center behind it and one before it at almost the same distance: sums of products
-    that are all positive, three times as large for one as for the other, so that what they lose does not cancel."""
+    that are all positive, three times as large for one as for the other, so that what they lose does not cancel. As
+    many rows in the opposite corner keep the frame's offset between them."""
     half = (k + 1) // 2
     y = rng.uniform(0.6, 1, (half, d)).astype(np.float32).astype(np.float64)
     nudge = 2.0 ** -rng.integers(8, 24, (half, 1)) * rng.choice([-1, 1], (half, 1))
-    x = np.concatenate([y, -np.ones((1, d)), np.ones((1, d))]).astype(np.float32)
+    x = np.concatenate([y, -y, -np.ones((1, d)), np.ones((1, d))]).astype(np.float32)
     if dtype == "uint8":
         x = np.rint(x * 127.5 + 127.5).astype(np.uint8)
         y = x[:half].astype(np.float64) - 127.5
@@ -175,10 +176,6 @@ def test_no_certain_label_is_wrong(address, brute_labels, dtype, d, k):
     for make in (mirrored, along_rays):
         for seed in range(4):
             x, centers = make(np.random.default_rng(seed), dtype, d, k)
-            # Centers that mirroring brought out of float16's reach: half way back.
-            middle = (x.max(axis=0).astype(np.float64) + x.min(axis=0)) / 2
-            reach = np.abs(x - middle).max()
-            centers = middle + np.clip(centers - middle, -3 * reach, 3 * reach)
             labels, uncertain = labels_of(address, x, centers)
             np.testing.assert_array_equal(labels, brute_labels(x, centers), err_msg=f"{make.__name__} {seed}")
             certain += len(x) - uncertain
@@ -189,11 +186,11 @@ def test_no_certain_label_is_wrong(address, brute_labels, dtype, d, k):
 @pytest.mark.parametrize(("dtype", "d", "k"), [("float64", 130, 60), ("float16", 300, 60), ("float32", 600, 60)])
 def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeypatch, dtype, d, k):
     """The bound is a worst case of any order and of all roundings going one way; a thousandth of it is too little."""
-    honest = Frame.tensor_margin_factors
+    honest = Frame.tensor_score_errors
     monkeypatch.setattr(
         Frame,
-        "tensor_margin_factors",
-        lambda frame: tuple(factor / 1000 for factor in honest(frame)),
+        "tensor_score_errors",
+        lambda frame: ScoreErrors(*(factor / 1000 for factor in honest(frame))),
     )
 
     def wrong(seed):
@@ -259,36 +256,47 @@ def test_no_race_and_no_order_of_threads(on, monkeypatch, seed):
 
 
 @pytest.mark.parametrize(
-    ("serves", "d", "k", "scale"),
+    ("serves", "d", "k", "scale", "outlier"),
     [
-        (True, 17, 33, 1.0),
-        (False, 17, 32, 1.0),
-        (True, 20, 40, 2.0**-110),
-        (False, 20, 40, 2.0**-114),
-        (True, 20, 40, 2.0**300),
+        (True, 17, 33, 1.0, 1),
+        (False, 17, 32, 1.0, 1),
+        (True, 20, 40, 2.0**-110, 1),
+        (False, 20, 40, 2.0**-114, 1),
+        (True, 20, 40, 2.0**300, 1),
+        (True, 20, 40, 1.0, 30),
+        (False, 20, 40, 1.0, 90),
     ],
-    ids=["fewest centers", "too few", "small", "too small", "large"],
+    ids=["fewest centers", "too few", "small", "too small", "large", "an outlier", "a far one"],
 )
-def test_they_serve_where_their_bound_holds(serves, d, k, scale):
+def test_they_serve_where_their_bound_holds(serves, d, k, scale, outlier):
     x = np.random.default_rng(0).uniform(-1, 1, (50, d)) * scale
-    frame = Frame.of(x.min(axis=0), x.max(axis=0))
+    x[0] *= outlier
+    frame = Frame.of(x.min(axis=0), x.max(axis=0), x)
     assert (launch_plans.tensor(frame, k, x.dtype) is not None) == serves
 
 
 @pytest.mark.parametrize(
-    ("reach", "used"), [(3.0, "assign_tensor"), (4.5, "assign_tiled"), (-4.5, "assign_tiled"), (1e20, None)]
+    ("reach", "serves"),
+    [(4.5, True), (-4.5, True), (1e10, True), (1e-10, True), (1e-30, True), (0.0, True), (1e20, False)],
 )
-def test_centers_that_overflow_float16_are_compared_otherwise(brute_labels, reach, used):
-    """Or by D alone, and the next ones again on tensor cores."""
+def test_centers_of_any_length_are_compared_on_tensor_cores(brute_labels, reach, serves):
+    """One of them, or all, or all on one side. Or by D alone, and the next ones again on tensor cores."""
     cp = HostCuda(build="fast", capability="90")
     x = np.random.default_rng(0).uniform(-1, 1, (50, 20))
+    x[:2] = [[-1], [1]]  # the frame's offset is zero
     points = CudaPoints(cp, Samples(x))
     lloyd.prepare(points, *points.feature_range())
-    for centers, kernel in ((x[:40], "assign_tensor"), (x[:40] * reach, used), (x[:40] / 2, "assign_tensor")):
+    one, side = x[:40].copy(), x[:40] / 2
+    one[7] *= reach
+    side[:, 3] = reach
+    others = (x[:40] * reach, serves), (one, serves), (side, serves)
+    for centers, served in ((x[:40], True), *others, (x[:40] / 2, True)):
         cp.launches.clear()
         points.assign(centers)
         assert points.labels().tolist() == brute_labels(x, centers).tolist()
-        assert [name for name in cp.launches if name.startswith("assign")] == ([kernel] if kernel else [])
+        assert [name for name in cp.launches if name.startswith("assign")] == (["assign_tensor"] if served else [])
+    if abs(reach) == 4.5:  # beyond float16 by itself
+        assert points.uncertain == 0
 
 
 @pytest.mark.parametrize(("capability", "used"), [("80", True), ("86", False), ("90", True), ("120", False)])

@@ -105,6 +105,17 @@ def fits(
     return Case(f"{name}, {len(X):,} x {X.shape[1]} {X.dtype}, k={k}", answers, kernels)
 
 
+def far(data: Data, d: int, k: int, of_center: str, of_row: str) -> Iterator[Case]:
+    """A center far from all rows, and a row far from all others, and the kernels for these."""
+    X = data.noise(30_000, d, "float32")
+    init = X[:k].astype(np.float64)
+    init[0] = 1e4
+    yield fits("a far center", X, k, of_center, init=init)
+    X = X.copy()
+    X[-1, 0] = -9999
+    yield fits("a far row", X, k, of_row)
+
+
 def low_dim(data: Data) -> Iterator[Case]:
     """Up to 16 features."""
     for dtype in DTYPES:
@@ -112,6 +123,7 @@ def low_dim(data: Data) -> Iterator[Case]:
             yield fits("few features", data.blobs(60_000, d, dtype), k, "assign_low_dim")
     yield fits("many rows", data.blobs(1_300_000, 3, "uint8"), 40, "assign_low_dim", max_iter=4)
     yield fits("ties", data.lattice(40_000, 3, "float32"), 30, "assign_low_dim")
+    yield from far(data, 8, 30, "assign_low_dim", "assign_low_dim")
 
 
 def tiled(data: Data) -> Iterator[Case]:
@@ -119,6 +131,7 @@ def tiled(data: Data) -> Iterator[Case]:
     for dtype in DTYPES:
         for d, k in ((17, 3), (64, 20), (33, 32)):
             yield fits("many features", data.blobs(30_000, d, dtype, offset=3), k, "assign_tiled")
+    yield from far(data, 64, 20, "assign_tiled", "assign_tiled")
 
 
 def tensor(data: Data) -> Iterator[Case]:
@@ -130,6 +143,7 @@ def tensor(data: Data) -> Iterator[Case]:
     yield fits("noise", data.noise(300_000, 24, "float32"), 150, "assign_tensor", max_iter=4)
     yield fits("ties", data.lattice(20_000, 20, "float32"), 60, "assign_tensor")
     yield fits("cosine", data.noise(20_000, 40, "float32"), 60, "assign_tensor", metric="cosine")
+    yield from far(data, 64, 129, "assign_tensor", "assign_tiled")  # which leaves the other rows too short
 
 
 def seeding(data: Data) -> Iterator[Case]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ U64 = 2.0**-53  # and of float64
 # (test_certificate.test_a_frame_is_refused_where_its_bound_would_not_hold fails without it).
 _TOO_FAR = 2.0**120
 
+# How many rows tell where most are, and values of theirs at most: 8 MB of float64.
+_SAMPLE, _SAMPLE_VALUES = 2**6, 2**20
 
 # Data are y as they are from 2**-20 up to 2**20, and where their squares are at most so many times those about the
 # offset: the margin is in proportion.
@@ -34,6 +36,19 @@ def is_single(values: Floats) -> bool:
     """Whether all values are float32 numbers."""
     with np.errstate(over="ignore"):
         return bool(np.array_equal(values.astype(np.float32), values))
+
+
+def sampled_rows(n: int, d: int) -> slice:
+    """Which of n rows `Frame.of` asks for: always the same."""
+    return slice(0, n, -(-n // max(1, min(_SAMPLE, _SAMPLE_VALUES // d))))
+
+
+class ScoreErrors(NamedTuple):
+    """What scores of a kernel err by, see `Frame.score_errors`."""
+
+    per_norm: float
+    per_center: float
+    rest: float
 
 
 @dataclass(frozen=True)
@@ -66,14 +81,17 @@ class Frame:
     # cover while d is at most 2**22 (test_certificate.test_no_bound_on_a_score_of_sparse_rows_is_wrong).
     entries: int | None = None
     largest: float = 1.0
+    # The median length of the rows of a sample, in the frame; infinite where none was taken.
+    typical: float = math.inf
 
     @staticmethod
     def of(low: Floats, high: Floats, sample: Floats | None = None) -> Frame | None:
         """The frame of data within [low, high]; None if float32 scores cannot serve.
 
         The offset is the middle of the range, or the median of a sample (s, d) of the rows, each a value of theirs,
-        where these are on average four times nearer to that. So an outlier that sets the range leaves the other rows
-        with scores near zero, where float32 is fine.
+        where these are much nearer to that. So an outlier that sets the range leaves the other rows with scores near
+        zero, where float32 is fine. (A kernel's float32 difference from that may overflow. The row's norm is then
+        infinite, and it is left to D: test_kernels.test_the_largest_float32_are_labelled.)
 
         They cannot for ranges below 2**-380 or above 2**380, where D underflows or nears overflow, or
         with more than 2**17 features, where the bound above no longer holds; nor for data not finite
@@ -89,7 +107,7 @@ class Frame:
         single = is_single(low) and is_single(high)
         if sample is not None:
             median = np.partition(sample, len(sample) // 2, axis=0)[len(sample) // 2]
-            if np.abs(sample - offset).sum() > 4 * np.abs(sample - median).sum():
+            if _much_nearer(sample, median, offset):
                 offset = median
         if single:
             offset = offset.astype(np.float32).astype(np.float64)
@@ -97,7 +115,9 @@ class Frame:
         exponent = -ceil_log2(largest) if largest > 0 else 0
         if single:  # the scale is a float32 number too (test_kernels.test_no_certain_label_is_wrong fails without it)
             exponent = min(exponent, 126)
-        return Frame(offset, exponent) if abs(exponent) <= 380 and len(low) < 2**17 else None
+        if abs(exponent) > 380 or len(low) >= 2**17:
+            return None
+        return Frame(offset, exponent)._typified(sample)
 
     def as_it_is(self, low: Floats, high: Floats, sample: Floats) -> Frame:
         """The frame in which float32 data within [low, high] are y themselves, where that leaves scores nearly as fine:
@@ -130,13 +150,18 @@ class Frame:
         """How many features, or entries, add to a product."""
         return len(self.offset) if self.entries is None else self.entries
 
-    def at_zero(self, low: Floats, high: Floats) -> Frame:
-        """The same of data within [low, high] with an offset of zero, if its scale can be the same: y is then x times a
-        power of two. Else as it is."""
-        largest = magnitude(low, high)
-        if largest > 0 and ceil_log2(largest) == -self.exponent:
-            return Frame(np.zeros(len(low)), self.exponent)
+    def at_zero(self, low: Floats, high: Floats, sample: Floats) -> Frame:
+        """The same of data within [low, high] with an offset of zero, if its scale can be the same and the rows of the
+        sample are not much nearer to where it is: y is then x times a power of two. Else as it is."""
+        zero, largest = np.zeros(len(low)), magnitude(low, high)
+        if largest > 0 and ceil_log2(largest) == -self.exponent and not _much_nearer(sample, self.offset, zero):
+            return Frame(zero, self.exponent)._typified(sample)
         return self
+
+    def _typified(self, sample: Floats | None) -> Frame:
+        if sample is None:
+            return self
+        return replace(self, typical=math.sqrt(_typical_square(sample, self.offset)) * self.scale)
 
     @property
     def scale(self) -> float:
@@ -235,58 +260,90 @@ class Frame:
         square += errors
         return low, square
 
-    def reach(self, centers: Floats) -> tuple[float, float] | None:
-        """Z^2 of centers (k, d), and the largest coordinate of any z.
-
-        None for centers so far from the data, 2**60 times its range, that float32 cannot tell.
-        """
+    def reach(self, centers: Floats) -> float | None:
+        """Z^2 of centers (k, d). None for centers so far from the data, 2**60 times its range, that float32 cannot
+        tell."""
         rows = max(1, _PIECE // centers.shape[1])
         found = []
         for a in range(0, len(centers), rows):
             z = centers[a : a + rows] - self.offset
             z *= self.scale
-            found.append((np.einsum("ij,ij->i", z, z).max(), z.max(), -z.min()))
-        square, above, below = np.max(found, axis=0).tolist()  # of NaN it is NaN, which Python's max may not be
-        return (square, max(above, below)) if square < _TOO_FAR else None
+            found.append(np.einsum("ij,ij->i", z, z).max())
+        square = float(np.max(found))  # of NaN it is NaN, which Python's max may not be
+        return square if square < _TOO_FAR else None
 
     def margin(self, y_norms: NDArray[np.float32], largest_z: float) -> NDArray[np.float32]:
         """The gap between two scores above which their order is certain; y_norms: |y|^2 (m,)."""
-        per_norm, per_center, rest = self.margin_factors()
-        margin = y_norms * np.float32(per_norm)
-        margin += np.float32(per_center * largest_z + rest)
+        d = len(self.offset)
+        margin = y_norms * np.float32(1.07 * U32 * (2.04 * d + 11.2))
+        margin += np.float32(1.07 * U32 * (4.06 * d + 16.2) * largest_z + (d + 4) * 2.0**-118)
         return margin
 
-    def margin_factors(self) -> tuple[float, float, float]:
-        """The margin is the first times |y|^2, plus the second times Z^2, plus the third."""
+    def score_errors(self) -> ScoreErrors:
+        """For kernels that add scores up in float32, in any order. Of each center's |z|^2 they take per_center |z|^2
+        off, so that a score is a lower bound, by all that does not depend on the row, and 2 per_center |z|^2 more an
+        upper one. By D the center of the least score is nearer than another whose score is larger by more than
+
+            margin = per_norm |y|^2 + (2 per_center |z|^2 + rest),
+
+        z being that of the least score. Each center's score errs by its own |z|^2 alone, and a far one makes no other
+        doubtful (test_certificate.test_one_far_value_leaves_no_row_in_doubt).
+
+        Of the error above |y|^2 has the factor 1.02 d + 5.1, for each of the two, and a center's own |z|^2 that of
+        2.03 d + 7.1. Nothing is added to a score: the difference of two rounds by u of itself, and the margin three
+        times, by u of it each. These, and d u that |y|^2 is off by, are less than the 7 % that are added.
+
+        For bounds on distances |y|^2 and the margin are added to the least score, or |y|^2 to that of another and the
+        margin taken off. In the margin the row's part stands twice and is needed once; what is left is more than |y|^2
+        is off by. The two sums round by u of a squared distance each, which the factors beside the root cover
+        (write_bounds in kernels/scores.cuh). Should the first be less than zero, it is so by less than the margin, and
+        its rounding is of the 7 %.
+        """
         d = self.terms
-        return 1.07 * U32 * (2.04 * d + 11.2), 1.07 * U32 * (4.06 * d + 16.2), (d + 4) * 2.0**-118
+        return ScoreErrors(1.07 * U32 * (2.04 * d + 10.2), 1.07 * U32 * (2.03 * d + 7.1), (d + 4) * 2.0**-118)
 
-    def tensor_margin_factors(self) -> tuple[float, float, float]:
-        """As margin_factors, for scores whose products 2 y.z are made by tensor cores (kernels/assign_tensor.cu).
+    def tensor_score_errors(self) -> ScoreErrors:
+        """As `score_errors`, for scores whose products 2 y.z are made by tensor cores (kernels/assign_tensor.cu).
 
-        y and z are there sums of two float16 each, after a factor of 2**14, and three of the four products are added up
-        in float32. Of each value 2**-22 = 4 u of itself is lost, or 2**-28 where the second part becomes subnormal and
-        counts as zero; so is the fourth product, 4 u |y| Z. In 2 y.z that is at most
-        24.3 u |y| Z + u / 8 sqrt(d) (|y| + Z) <= u [12.3 |y|^2 + 12.3 Z^2 + d / 8].
+        y and z are there sums of two float16 each, after a factor of 2**14, for z with another that brings its length
+        to [1, 2) unless it is below 2**-64; and three of the four products are added up in float32. Of each value
+        2**-22 = 4 u of itself is lost, or, where the second part becomes subnormal and counts as zero, 2**-28, of z
+        2**-28 |z|; so is the fourth product, 4 u |y| |z|. In 2 y.z that is at most 24.3 u |y| |z| +
+        u / 8 sqrt(d) (|z| + |y| |z|), which is less than
+        u [(12.3 + 0.07 sqrt(d)) |y|^2 + (12.3 + 0.32 sqrt(d)) |z|^2 + sqrt(d) / 64].
 
         PTX promises that sums keep at least the precision of float32, in any order and with any rounding. Known devices
         add 4, 8 or 16 products at a time, cut to 24 or more bits of the largest of them and the sum so far, and cut
         the result to 24 (Fasi, Higham, Mikaitis and Pranesh, 2021; Khattak and Mikaitis, 2025). Taken for each product
         by itself, its own bits, the sum's and the result's may each lose 2 u of what is largest. 16 features at a time,
         of norms y' and z', begin with zero and their small products, at most 2**-10 of 2 |y'| |z'|; the large ones then
-        lose 16 * 3 * 2 u * 2 |y'| |z'|, and all features by Cauchy-Schwarz 96 u * 2 |y| Z, or less than
-        98 u (|y|^2 + Z^2) with what is small. Adding up d' / 16 such sums, d' being d rounded up to a multiple of 16,
-        rounds each time by u of at most 2 |y| Z: 0.064 d' u (|y|^2 + Z^2).
+        lose 16 * 3 * 2 u * 2 |y'| |z'|, and all features by Cauchy-Schwarz 96 u * 2 |y| |z|, or less than
+        98 u (|y|^2 + |z|^2) with what is small. Adding up d' / 16 such sums, d' being d rounded up to a multiple of 16,
+        rounds each time by u of at most 2 |y| |z|: 0.064 d' u (|y|^2 + |z|^2).
 
         Together with what does not change, rounding y and z, adding |z|^2 and D's own error, a score is off by at most
-        u [(0.066 d' + 115.4) |y|^2 + (0.066 d' + 117.4) Z^2 + d / 8]; the rest is as for `margin`. |y|^2 is summed in
-        the same way, by fours, with d' / 16 + 6 roundings, so that half the margin covers them too.
-        (test_tensor.test_no_certain_label_is_wrong fails without the margin.)
+        u [(0.066 d' + 115.4 + 0.07 sqrt(d)) |y|^2 + (0.066 d' + 117.4 + 0.32 sqrt(d)) |z|^2 + sqrt(d) / 64]; the rest
+        is as above. |y|^2 is summed by fours, with d' / 16 + 6 roundings, so that what is left of the margin covers
+        them too. (test_tensor.test_no_certain_label_is_wrong fails without the margin.)
         """
         d = len(self.offset)
-        whole = d + -d % 16
-        rest = 1.07 * U32 * d / 4 + (d + 4) * 2.0**-118
-        return 1.07 * U32 * (0.132 * whole + 231.8), 1.07 * U32 * (0.132 * whole + 236.8), rest
+        each, root = 0.066 * (d + -d % 16), math.sqrt(d)
+        return ScoreErrors(
+            1.07 * U32 * 2 * (each + 115.4 + 0.07 * root),
+            1.07 * U32 * (each + 117.4 + 0.32 * root),
+            1.07 * U32 * root / 32 + (d + 4) * 2.0**-118,
+        )
+
+
+def _typical_square(sample: Floats, offset: Floats) -> float:
+    """The median squared distance of rows (s, d) to an offset."""
+    return float(np.median(np.square(sample - offset).sum(axis=1)))
+
+
+def _much_nearer(sample: Floats, to: Floats, than: Floats) -> bool:
+    """Whether |y|^2, and so what scores err by, is of most rows more than four times less from one offset than from
+    another."""
+    return _typical_square(sample, than) > 4 * _typical_square(sample, to)
 
 
 def _columns(z: Floats, squares: Floats) -> NDArray[np.float32]:

@@ -66,10 +66,13 @@ def center_forms(
     means_of: DeviceSums | None,
     offset: Any,
     scale: float,
+    errors: ErrorFactors,
     centers: Any,
     columns: Any,
     framed: Any,
     squares: Any,
+    own_errors: Any,
+    downs: Any,
     table: Any,
     moved: Any,
 ) -> None:
@@ -77,7 +80,9 @@ def center_forms(
 
     centers: (k, d) float64, or what becomes the means of `means_of`. offset, scale: the frame's, as Framed has them.
     columns: (d, k) float64, the centers of before, which become these; for sparse rows (d + 1, k), with their squares.
-    framed: (k, d) float32, becomes z. squares: (padded,) float32, become |z|^2. table: what assign_low_dim or
+    framed: (k, d) float32, becomes z. squares: (padded,) float32, become |z|^2 less its error. own_errors: (2, k)
+    float32, become what scores of each center and distances to it may err by, as `errors` say. downs: (padded,)
+    float32, what products are multiplied by where the table is lifted, or None. table: what assign_low_dim or
     assign_sparse reads, or None. moved: (k,) float64, becomes how far each center went, in the frame and from above.
     """
     (k, d), padded = centers.shape, len(squares)
@@ -86,8 +91,9 @@ def center_forms(
         *("prepare_centers", "center_forms", 32 * padded),  # a warp a center
         *(gpu.given(sums, np.uint64), gpu.given(middle, np.float64), gpu.given(steps, np.float64)),
         *(np.float64(1 / weight_scale), np.int32(means_of is not None), centers, np.int32(k), np.int32(d), offset),
-        *(np.float64(scale), np.int32(padded), framed, squares, gpu.given(table, np.float32)),
-        *(np.int32(table is not None), columns, moved),
+        *(np.float64(scale), errors.per_center, errors.rest, errors.per_reach, errors.absolute, np.int32(padded)),
+        *(framed, squares, own_errors, gpu.given(downs, np.float32), np.int32(downs is not None)),
+        *(gpu.given(table, np.float32), np.int32(table is not None), columns, moved),
     )
 
 
@@ -95,39 +101,36 @@ def movement(
     gpu: Gpu,
     *,
     moved: Any,
-    squares: Any,
     first: bool,
     longest: float,
-    errors: ErrorFactors,
     shift_sums: Any,
     center_shift: Any,
-    margins: Any,
     counts: Any,
 ) -> None:
-    """How far centers have moved in all, and what scores and distances may err by.
+    """How far centers have moved in all.
 
-    moved, squares: what center_forms wrote. shift_sums: (2, k) float64, to which that is added, or which begin anew, if
-    these are the first or once one is `longest`. center_shift: see RowBounds, margins: (4,) float32, become what these
-    and `errors` say. counts: (3,) uint64, become zero.
+    moved: what center_forms wrote. shift_sums: (2, k) float64, to which that is added, or which begin anew, if these
+    are the first or once one is `longest`. center_shift: see RowBounds, becomes what these say. counts: (3,) uint64,
+    become zero.
     """
     gpu.run(
-        *("prepare_centers", "movement", 1, BLOCK, moved, squares, np.int32(len(moved)), np.int32(first)),
-        *(np.float64(longest), *errors, shift_sums, center_shift, margins, counts),
+        *("prepare_centers", "movement", 1, BLOCK, moved, np.int32(len(moved)), np.int32(first), np.float64(longest)),
+        *(shift_sums, center_shift, counts),
     )
 
 
-def tiled_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, table: Any) -> None:
-    """table: (plan.table.words,) float32, becomes what assign_tiled reads; a thread a word."""
+def tiled_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs: Any, table: Any) -> None:
+    """table: (plan.table.words,) float32, becomes what assign_tiled reads; a thread a word. downs: not read."""
     gpu.launch(
         *("assign_tiled", "tiled_table", plan.table.words, framed, squares, *_table_shape(plan, framed), table),
         options=plan.options,
     )
 
 
-def tensor_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, table: Any) -> None:
+def tensor_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs: Any, table: Any) -> None:
     """table: (plan.table.words,) uint32, becomes what assign_tensor reads; a thread 16 bytes. squares: not read."""
     gpu.launch(
-        *("assign_tensor", "tensor_table", plan.table.words // 4, framed, *_table_shape(plan, framed), table),
+        *("assign_tensor", "tensor_table", plan.table.words // 4, framed, downs, *_table_shape(plan, framed), table),
         options=plan.options,
     )
 
@@ -149,19 +152,30 @@ def hamerly(
     framed: Any,
     labels: Any,
     bounds: RowBounds,
-    margins: Any,
+    relative: np.float64,
+    own_errors: Any,
     listed: RowList,
 ) -> None:
     """listed: becomes the rows whose label may have changed; its length is 0 before. bounds: of rows that are measured
     they follow.
 
-    scale: the frame's. framed: (k, d) float32, margins: (4,) float32, as the kernels above write them. labels: (n,)
-    int32.
+    scale: the frame's. framed: (k, d) float32, own_errors: (2, k) float32, as center_forms writes them. labels: (n,)
+    int32. relative: of ErrorFactors.
     """
     n, d = rows.x.shape
     gpu.run(
         *("hamerly", "hamerly", min(gpu.blocks, -(-n // (BLOCK * HAMERLY_ROWS))), BLOCK, *of_rows(rows.x)),
-        *(rows.offset, rows.scale(scale), framed, labels, *bounds, np.int32(len(framed)), margins, *listed),
+        *(
+            rows.offset,
+            rows.scale(scale),
+            framed,
+            labels,
+            *bounds,
+            np.int32(len(framed)),
+            np.float32(relative),
+            own_errors,
+            *listed,
+        ),
         options=(f"-DD_FEW={d}",) if d <= LOW_DIM_FEATURES else (),
     )
 
@@ -169,16 +183,17 @@ def hamerly(
 class Comparison(NamedTuple):
     """What the kernels that compare rows with all centers are given, whichever of them does.
 
-    plan: which does. table, squares: what its table's maker and center_forms wrote. margins: (4,) float32, see
-    movement. tentative: (n,) int32, becomes labels, UNCERTAIN where scores leave them to D. listed: the rows to
-    compare, in whose order tentative is then, or None for all. bounds: become those of these rows, unless None.
+    plan: which does. table: what its maker wrote; squares, own_errors, downs: what center_forms did. tentative: (n,)
+    int32, becomes labels, UNCERTAIN where scores leave them to D. listed: the rows to compare, in whose order tentative
+    is then, or None for all. bounds: become those of these rows, unless None.
     """
 
     plan: LaunchPlan
     rows: Framed
     table: Any
     squares: Any
-    margins: Any
+    own_errors: Any
+    downs: Any
     tentative: Any
     listed: RowList | None
     bounds: RowBounds | None
@@ -191,12 +206,15 @@ class Comparison(NamedTuple):
         return self.rows.offset, self.rows.scale(self.plan.scale)
 
     def outcome(self, gpu: Gpu) -> tuple[Any, ...]:
-        """The arguments from margins to lower_bound, in the order of all these kernels."""
+        """The arguments from per_norm to lower_bound, in the order of all these kernels."""
         listed = self.listed or RowList(gpu.given(None, np.int32), gpu.given(None, np.uint64))
         slack, lower_bound, shift = self.bounds or RowBounds(*[gpu.given(None, np.float32)] * 3)
         k = np.int32(0 if self.bounds is None else shift.shape[1])
-        of_list = np.int32(self.listed is not None), *listed
-        return self.margins, self.tentative, *of_list, np.int32(self.bounds is not None), shift, k, slack, lower_bound
+        errors, of_list = (
+            (np.float32(self.plan.errors.per_norm), self.own_errors),
+            (np.int32(self.listed is not None), *listed),
+        )
+        return *errors, self.tentative, *of_list, np.int32(self.bounds is not None), shift, k, slack, lower_bound
 
 
 def assign_low_dim(gpu: Gpu, compared: Comparison) -> None:
@@ -228,7 +246,7 @@ def assign_tensor(gpu: Gpu, compared: Comparison) -> None:
     gpu.run(
         *("assign_tensor", "assign_tensor", compared.blocks(gpu), BLOCK, *of_rows(compared.rows.x)),
         *(np.int32(plan.table.features), *compared.frame, compared.table, compared.squares),
-        *(np.int32(plan.table.tiles), *compared.outcome(gpu)),
+        *(compared.downs, np.int32(plan.table.tiles), *compared.outcome(gpu)),
         options=plan.options,
     )
 
@@ -239,8 +257,8 @@ def assign_sparse(gpu: Gpu, compared: Comparison) -> None:
     _, scale = compared.frame
     gpu.run(
         *("assign_sparse", "assign_sparse", compared.blocks(gpu), BLOCK, *of_rows(compared.rows.x), scale),
-        *(compared.table, np.int32(table.centers), np.int32(table.tile // SPARSE_CENTERS), compared.margins),
-        compared.tentative,
+        *(compared.table, np.int32(table.centers), np.int32(table.tile // SPARSE_CENTERS)),
+        *(np.float32(compared.plan.errors.per_norm), compared.own_errors, compared.tentative),
     )
 
 

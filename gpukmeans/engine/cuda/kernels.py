@@ -76,6 +76,12 @@ def feature_range(gpu: Gpu, *, x: Any, keys: Any, nan: Any) -> None:
     )
 
 
+def sample_rows(gpu: Gpu, *, x: Any, step: int, sample: Any) -> None:
+    """sample: (s, d) float64, becomes every step-th row, of s * d < 2**31 values."""
+    given = x, np.int64(step), np.int32(x.shape[1]), np.int32(sample.size), sample
+    gpu.launch("feature_range", "sample_rows", sample.size, *given)
+
+
 def normalize(gpu: Gpu, *, x: Any, normalized: Any) -> None:
     """normalized: (n, d) float64, becomes the rows brought to length one; of sparse rows (e,), their values."""
     gpu.launch("normalize", "normalize", len(x), *of_rows(x), normalized)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpukmeans.engine.cuda.device import BLOCK, SHARED
-from gpukmeans.exact.certificate import Frame, distance_error_factors
+from gpukmeans.exact.certificate import Frame, ScoreErrors, distance_error_factors
 
 # Up to this many features a thread holds whole rows in registers.
 LOW_DIM_FEATURES = 16
@@ -28,19 +28,17 @@ TENSOR_DEPTH, TENSOR_CENTERS, TENSOR_ROWS = 16, 128, 128
 SPARSE_CENTERS, SPARSE_LANES = 4, 8
 
 # Up to 32 centers, a tile of assign_tiled that is no wider costs no more than one of assign_tensor, three quarters of
-# which are nobody's (by count, benchmarks/NOTES.md). A part of a center beyond this would overflow float16, and a
-# larger scale float32 (test_tensor.test_centers_that_overflow_float16_are_compared_otherwise and
-# test_tensor.test_they_serve_where_their_bound_holds fail without them).
+# which are nobody's (by count, benchmarks/NOTES.md). A larger scale would overflow float32, and rows that are shorter
+# beside the farthest lose the second of their two float16
+# (test_tensor.test_they_serve_where_their_bound_holds fails without these).
 FEWEST_TENSOR_CENTERS = 33
-LARGEST_TENSOR_CENTER = 3.9
 LARGEST_TENSOR_EXPONENT = 112
+SHORTEST_TENSOR_ROW = 2.0**-4
 
 
 class ErrorFactors(NamedTuple):
-    """By how much may be off, in the frame, with Z the largest |z| of all centers:
-
-    two scores of row y together, by per_norm |y|^2 + per_center Z^2 + rest (Frame.margin_factors), and a distance
-    v in float32, which is at most relative v + per_reach Z + absolute (exact.certificate.distance_error_factors).
+    """What scores of row y and center z may err by (Frame.score_errors), and a distance v in float32, which is at most
+    relative v + per_reach |z| + absolute (exact.certificate.distance_error_factors); in the frame.
     """
 
     per_norm: np.float64
@@ -51,8 +49,8 @@ class ErrorFactors(NamedTuple):
     absolute: np.float64
 
     @classmethod
-    def of(cls, margin: tuple[float, float, float], d: int) -> ErrorFactors:
-        return cls(*map(np.float64, (*margin, *distance_error_factors(d))))
+    def of(cls, scores: ScoreErrors, d: int) -> ErrorFactors:
+        return cls(*map(np.float64, (*scores, *distance_error_factors(d))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,8 @@ class CenterTable:
 
     made_by: the kernel that writes it: center_forms, along with the other forms of centers, or the family's own.
     centers, features: of the table, with those that are nobody's. tile: centers that a block compares at a time.
-    words: of 4 bytes, of this dtype. squares_apart: whether |z|^2 are read beside the table, or are in it.
+    words: of 4 bytes, of this dtype. lifted: whether centers are brought to about the same length there, and |z|^2 and
+    the way back are read beside it.
     """
 
     made_by: str
@@ -70,7 +69,7 @@ class CenterTable:
     tile: int
     words: int
     dtype: type[np.generic]
-    squares_apart: bool
+    lifted: bool
 
     @property
     def tiles(self) -> int:
@@ -113,9 +112,9 @@ def low_dim(frame: Frame, k: int) -> LaunchPlan:
             tile=groups * GROUP,
             words=(d + 1) * padded,
             dtype=np.float32,
-            squares_apart=False,
+            lifted=False,
         ),
-        errors=ErrorFactors.of(frame.margin_factors(), d),
+        errors=ErrorFactors.of(frame.score_errors(), d),
     )
 
 
@@ -137,9 +136,9 @@ def tiled(frame: Frame, k: int) -> LaunchPlan:
             tile=width,
             words=padded * (depth + 1),
             dtype=np.float32,
-            squares_apart=False,
+            lifted=False,
         ),
-        errors=ErrorFactors.of(frame.margin_factors(), d),
+        errors=ErrorFactors.of(frame.score_errors(), d),
     )
 
 
@@ -162,17 +161,18 @@ def sparse(frame: Frame, k: int) -> LaunchPlan:
             tile=tile,
             words=(d + 1) * padded,
             dtype=np.float32,
-            squares_apart=False,
+            lifted=False,
         ),
-        errors=ErrorFactors.of(frame.margin_factors(), d),
+        errors=ErrorFactors.of(frame.score_errors(), d),
     )
 
 
 def tensor(frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan | None:
-    """As `tiled`, or None where the kernel or its bound does not serve. Coordinates of centers in the frame may be up
-    to LARGEST_TENSOR_CENTER. Rows of float16 are that in the frame too if its offset is zero, and take two products
-    (test_tensor.test_float16_about_zero_takes_two_products fails if others do)."""
-    if k < FEWEST_TENSOR_CENTERS or frame.exponent > LARGEST_TENSOR_EXPONENT:
+    """As `tiled`, or None where the kernel or its bound does not serve. Rows of float16 are that in the frame too if
+    its offset is zero, and take two products (test_tensor.test_float16_about_zero_takes_two_products fails if others
+    do).
+    """
+    if k < FEWEST_TENSOR_CENTERS or frame.exponent > LARGEST_TENSOR_EXPONENT or frame.typical < SHORTEST_TENSOR_ROW:
         return None
     d = len(frame.offset)
     padded, depth = k + -k % TENSOR_CENTERS, d + -d % TENSOR_DEPTH
@@ -189,7 +189,7 @@ def tensor(frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan | None:
             tile=TENSOR_CENTERS,
             words=padded * depth,
             dtype=np.uint32,
-            squares_apart=True,
+            lifted=True,
         ),
-        errors=ErrorFactors.of(frame.tensor_margin_factors(), d),
+        errors=ErrorFactors.of(frame.tensor_score_errors(), d),
     )

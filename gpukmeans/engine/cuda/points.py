@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from gpukmeans.engine.cuda.seeding import Seeds
 from gpukmeans.engine.cuda.tentative_labels import BoundsMemory
 from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.protocol import Farthest, Known, Samples, Seeding, State
-from gpukmeans.exact.certificate import Frame
-from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.certificate import Frame, sampled_rows
+from gpukmeans.exact.distance import Floats, normalize
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
@@ -135,9 +136,31 @@ class CudaPoints:
         return low, high
 
     def set_feature_range(self, low: Floats, high: Floats) -> None:
-        self._frame = Frame.of(low, high)
-        if self._frame is not None and self._dtype == np.float16:
-            self._frame = self._frame.at_zero(low, high)  # for tensor cores, see launch_plans.tensor
+        self._low, self._high = low, high
+        vars(self).pop("_frame", None)  # that of another range
+
+    @cached_property
+    def _frame(self) -> Frame | None:
+        """Made once scores are wanted: batches and parts have samples of their own, which show in no answer."""
+        low, high = self._low, self._high
+        if Frame.of(low, high) is None:
+            return None
+        sample = self._sample()
+        frame = Frame.of(low, high, sample)
+        if frame is not None and self._dtype == np.float16:
+            return frame.at_zero(low, high, sample)  # for tensor cores, see launch_plans.tensor
+        return frame
+
+    def _sample(self) -> Floats:
+        """Some of the rows, always the same, (s, d). From the host where they are there too: no answer is waited for,
+        so that the device works on one batch while the next is sent."""
+        rows = sampled_rows(self.n, self.d)
+        if self._gpu.holds(self._given):
+            sample = self._gpu.empty((-(-self.n // rows.step), self.d), np.float64)
+            kernels.sample_rows(self._gpu, x=self._x, step=rows.step, sample=sample)
+            return self._gpu.get(sample)
+        sample = np.asarray(self._given[rows]).astype(np.float64)
+        return normalize(np.ascontiguousarray(sample.T)).T if self.metric.normalizes else sample
 
     def prepare(self, scales: Scales) -> None:
         self._scales = scales

@@ -79,8 +79,9 @@ class TentativeLabels:
         self._plan = _plan(gpu, frame, k, dtype)
         self._framed, self._squares = gpu.empty((k, d), np.float32), gpu.empty(self._plan.table.centers, np.float32)
         self._table = gpu.empty(self._plan.table.words, self._plan.table.dtype)
+        self._downs = gpu.empty(self._plan.table.centers, np.float32) if self._plan.table.lifted else None
         self._moved, self._shift_sums = gpu.empty(k, np.float64), gpu.empty((2, k), np.float64)
-        self._center_shift, self._margins = gpu.empty((4, k), np.float32), gpu.empty(4, np.float32)
+        self._center_shift, self._own_errors = gpu.empty((4, k), np.float32), gpu.empty((2, k), np.float32)
 
     def drop_bounds(self) -> None:
         """Their memory serves others, or labels are no longer those that they are of."""
@@ -99,17 +100,16 @@ class TentativeLabels:
 
         x: (n, d), labels: (n,) int32, what the rows have. The counts become zero, and the third the length of the list.
         """
-        plan, means_of = (self._plan, given) if isinstance(given, DeviceSums) else (self._send(given), None)
         bounds_held, self._bounds_hold, self._bounds_written = self._bounds_hold, False, False
-        if plan is None:
+        if not isinstance(given, DeviceSums) and not self._send(given):
             self.listed = None
             self._gpu.fill(self.labels, 0xFF)  # UNCERTAIN
             self._gpu.fill(self._counts, 0)
             return
         bounds = self._bounds_in(memory)
         self.listed = self._list if bounds_held and bounds else None
-        table, squares = self._forms(plan, means_of)
-        gpu, rows, margins = self._gpu, Framed(x, self._offset), self._margins
+        self._forms(given if isinstance(given, DeviceSums) else None)
+        gpu, rows, plan = self._gpu, Framed(x, self._offset), self._plan
         if self.listed and bounds:
             assert self._frame is not None
             hamerly(
@@ -119,15 +119,17 @@ class TentativeLabels:
                 framed=self._framed,
                 labels=labels,
                 bounds=bounds,
-                margins=margins,
+                relative=plan.errors.relative,
+                own_errors=self._own_errors,
                 listed=self.listed,
             )
         compared = Comparison(
             plan=plan,
             rows=rows,
-            table=table,
-            squares=squares,
-            margins=margins,
+            table=self._table,
+            squares=self._squares,
+            own_errors=self._own_errors,
+            downs=self._downs,
             tentative=self.labels,
             listed=self.listed,
             bounds=bounds,
@@ -147,54 +149,47 @@ class TentativeLabels:
             self._memory = found
         return self._bounds
 
-    def _send(self, centers: Floats) -> LaunchPlan | None:
-        """Send the centers; returns how rows are compared with them, None if scores do not serve."""
-        reach = None if self._frame is None else self._frame.reach(centers)
+    def _send(self, centers: Floats) -> bool:
+        """Send the centers; returns whether scores serve for them."""
         self._gpu.write(self.centers, centers)
-        # test_tensor.test_centers_that_overflow_float16_are_compared_otherwise fails of centers too far for scores.
-        if self._frame is None or reach is None:
+        # test_tensor.test_centers_of_any_length_are_compared_on_tensor_cores fails of centers too far for scores.
+        if self._frame is None or self._frame.reach(centers) is None:
             columns = np.vstack([centers.T, norms(centers)]) if self._sparse else centers.T
             self._gpu.write(self.columns, columns)
-            return None
-        if self._plan.kernel == "assign_tensor" and reach[1] > launch_plans.LARGEST_TENSOR_CENTER:
-            return launch_plans.tiled(self._frame, self._k)
-        return self._plan
+            return False
+        return True
 
-    def _forms(self, plan: LaunchPlan, means_of: DeviceSums | None) -> tuple[Any, Any]:
-        """Make the centers' forms, and account for how far they have moved; returns the table and |z|^2."""
+    def _forms(self, means_of: DeviceSums | None) -> None:
+        """Make the centers' forms, and account for how far they have moved."""
         assert self._frame is not None
-        gpu, table, squares = self._gpu, self._table, self._squares
-        if plan is not self._plan:
-            table = gpu.empty(plan.table.words, plan.table.dtype)
-            squares = gpu.empty(plan.table.centers, np.float32)
+        gpu, plan = self._gpu, self._plan
         maker = TABLES.get(plan.table.made_by)
         center_forms(
             gpu,
             means_of=means_of,
             offset=self._offset,
             scale=self._frame.scale,
+            errors=plan.errors,
             centers=self.centers,
             columns=self.columns,
             framed=self._framed,
-            squares=squares,
-            table=None if maker else table,
+            squares=self._squares,
+            own_errors=self._own_errors,
+            downs=self._downs,
+            table=None if maker else self._table,
             moved=self._moved,
         )
         movement(
             gpu,
             moved=self._moved,
-            squares=squares,
             first=self.listed is None,
             longest=LONGEST_SHIFT,
-            errors=plan.errors,
             shift_sums=self._shift_sums,
             center_shift=self._center_shift,
-            margins=self._margins,
             counts=self._counts,
         )
         if maker:
-            maker(gpu, plan, framed=self._framed, squares=squares, table=table)
-        return table, squares
+            maker(gpu, plan, framed=self._framed, squares=self._squares, downs=self._downs, table=self._table)
 
 
 def _plan(gpu: Gpu, frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan:

@@ -29,7 +29,7 @@ from gpukmeans.engine.numpy.seeding_distances import (
 )
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
 from gpukmeans.engine.protocol import Farthest, Known, Samples
-from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.certificate import Frame, sampled_rows
 from gpukmeans.exact.distance import Floats, squared_distance
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
 from gpukmeans.thread_limits import thread_count
@@ -65,9 +65,6 @@ _PRODUCTS = 2**16
 
 # Distances below this are finite in float32.
 _LARGEST_SINGLE = 2.0**127
-
-# The median of so many rows is where scores are measured from, if an outlier sets the range.
-_FRAME_ROWS = 2**6
 
 # Rows of one assignment task at most: 1 MB of indices and labels.
 _ROWS = 2**16
@@ -132,8 +129,7 @@ class NumPyPoints:
 
     def _sample(self) -> Floats:
         """Some of the rows, always the same, (s, d)."""
-        rows = np.arange(0, self.n, -(-self.n // _FRAME_ROWS))
-        return np.asarray(self._row_x[rows]).astype(np.float64)
+        return np.asarray(self._row_x[sampled_rows(self.n, self.d)]).astype(np.float64)
 
     @cached_property
     def integral(self) -> bool:
@@ -413,7 +409,7 @@ class NumPyPoints:
         reach = None if frame is None else frame.reach(centers)
         if frame is None or reach is None:
             return None
-        farthest = (math.sqrt(reach[0]) + math.sqrt(self.d) * frame.largest) / frame.scale
+        farthest = (math.sqrt(reach) + math.sqrt(self.d) * frame.largest) / frame.scale
         return frame if farthest < _LARGEST_SINGLE else None
 
     # ------------------------------------------------------------ seeding
