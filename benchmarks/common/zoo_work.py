@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import gpukmeans
-from gpukmeans.threads import thread_count
+from gpukmeans.thread_limits import thread_count
 
 Rows = Any  # (n, d), an array or a CSR matrix
 
