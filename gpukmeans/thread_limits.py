@@ -181,17 +181,25 @@ def one_blas_thread() -> Iterator[None]:
     10 us, or 2 us inside another such context. A generator, because a KeyboardInterrupt at the very start of an
     __exit__ would leave the limit: a generator is closed when it is forgotten, however it came to that.
     """
-    shared, user, libraries = _shared_hold, object(), _libraries()  # a child forked in the meantime has other limits
-    own = _own_hold() if libraries.own_blas else None
+    user, libraries = object(), _libraries()
+    holds = [(_shared_hold, libraries.shared_blas)]  # a child forked in the meantime has others
+    if libraries.own_blas:
+        holds.append((_own_hold(), libraries.own_blas))
+
+    def leave() -> None:
+        for hold, _ in holds:
+            hold.leave(user)
+
     try:
-        shared.enter(user, libraries.shared_blas)
-        if own:
-            own.enter(user, libraries.own_blas)
+        for hold, held in holds:
+            hold.enter(user, held)
         yield
     finally:
-        shared.leave(user)
-        if own:
-            own.leave(user)
+        try:
+            leave()
+        except KeyboardInterrupt:  # maybe before it had left anything
+            leave()
+            raise
 
 
 def blas_is_held() -> bool:

@@ -387,6 +387,27 @@ def test_a_limit_that_may_not_be_lifted_is_lifted_the_next_time(libraries):
     assert thread_count() == 1, "nothing is owed any more"
 
 
+def test_an_interruption_as_the_hold_is_left_leaves_no_limit(libraries, monkeypatch):
+    """Which may come before anything of it was done: once in a thousand times, of interruptions at random moments."""
+    leave, interrupted = thread_limits._Hold.leave, []
+
+    def interrupted_once(hold, user):
+        if not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        leave(hold, user)
+
+    monkeypatch.setattr(thread_limits._Hold, "leave", interrupted_once)
+    for kind in KINDS.values():
+        found = libraries(*kind())
+        before = numbers(found)
+        interrupted.clear()
+        with pytest.raises(KeyboardInterrupt), one_blas_thread():
+            pass
+        assert numbers(found) == before
+        assert not thread_limits.blas_is_held()
+
+
 def test_a_library_that_is_loaded_later_is_held_from_the_next_time_on(libraries):
     (first,) = libraries(Library())
     with one_blas_thread():
