@@ -29,7 +29,7 @@ struct alignas(16) Scores {
 // scale: the frame's, whose offset is zero. table: (1 + d, padded), |z|^2 and -2 z, padded being a multiple of what
 // `lanes` lanes take. per_norm, errors: see margin_of. tentative: (n,).
 extern "C" __global__ void __launch_bounds__(256, 4)
-assign_sparse(ROWS, F scale, const float* __restrict__ table, int padded, int lanes,
+assign_sparse(X_ROWS, F scale, const float* __restrict__ table, int padded, int lanes,
               float per_norm, const float* __restrict__ errors, int* __restrict__ tentative) {
     Rows rows(GIVEN);
     int lane = threadIdx.x % 32, mine = lane % lanes * AT_ONCE;

@@ -60,7 +60,8 @@ tensor_table(const float* __restrict__ centers, const float* __restrict__ downs,
 }
 
 // depth: d rounded up to a multiple of 16. offset: (depth,), 0 beyond d. scale: the frame's, times 2^14. centers: what
-// tensor_table wrote. squares, downs: (tiles * 128,) see prepare_centers.cu. The rest as assign_low_dim has it. Blocks of 256 threads.
+// tensor_table wrote. squares, downs: (tiles * 128,) see prepare_centers.cu. The rest as assign_low_dim has it. Blocks of
+// 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
               const uint4* __restrict__ centers, const float* __restrict__ squares, const float* __restrict__ downs,

@@ -35,7 +35,7 @@ __device__ __forceinline__ int place_of(const Row& row, int d, int label, const 
 // keys: (2, m, d), the least as ~0 and the largest as 0 before, of m clusters. stored: (m, d + 1), 0 before, of sparse
 // rows: how many store a feature, and how many there are.
 extern "C" __global__ void __launch_bounds__(256, 4)
-cluster_ranges(ROWS, const int* __restrict__ labels, const int* __restrict__ place,
+cluster_ranges(X_ROWS, const int* __restrict__ labels, const int* __restrict__ place,
                const double* __restrict__ without, int p, int m, unsigned long long* keys,
                unsigned long long* stored) {
     Rows rows(GIVEN);
@@ -57,7 +57,7 @@ cluster_ranges(ROWS, const int* __restrict__ labels, const int* __restrict__ pla
 
 // OwnScales.terms, added up. offset, scale: (m, d); shift, exponent: (m,). sums: (m, d + 1), 0 before.
 extern "C" __global__ void __launch_bounds__(256, 4)
-cluster_sums(ROWS, const int* __restrict__ labels, const int* __restrict__ place, const double* __restrict__ without,
+cluster_sums(X_ROWS, const int* __restrict__ labels, const int* __restrict__ place, const double* __restrict__ without,
              int p, const W* __restrict__ weights, const double* __restrict__ offset,
              const double* __restrict__ scale, const int* __restrict__ shift, const int* __restrict__ exponent,
              unsigned long long* __restrict__ sums) {

@@ -93,11 +93,11 @@ __device__ __forceinline__ void fetch_features(X (&raw)[values], const X* row, i
 
 // ---------------------------------------------------------------- rows, dense or sparse
 
-// A kernel that reads both kinds has its rows as ROWS, and makes `Rows rows(GIVEN)` of them: `rows[i]` has `count`
+// A kernel that reads both kinds has its rows as X_ROWS, and makes `Rows rows(GIVEN)` of them: `rows[i]` has `count`
 // values `x`, of the features column(e) in ascending order. A dense row has all d; of a sparse one the others are zero.
 #if SPARSE
 // The entries of all rows, those of row i from starts[i] to starts[i + 1].
-#define ROWS                                                                                                       \
+#define X_ROWS                                                                                                       \
     const X *__restrict__ values, const int *__restrict__ columns, const long long *__restrict__ starts, long long n, \
         int d
 #define GIVEN values, columns, starts
@@ -123,7 +123,7 @@ struct Rows {
 };
 #else
 // One row after another: x[i * d + j].
-#define ROWS const X *__restrict__ x, long long n, int d
+#define X_ROWS const X *__restrict__ x, long long n, int d
 #define GIVEN x, d
 
 struct Row {

@@ -16,7 +16,7 @@
 // keys: (2, d), the least as ~0 and the largest as 0 before. stored: (d,), 0 before. nan: 0 before, then whether there is
 // one.
 extern "C" __global__ void __launch_bounds__(256, 4)
-entry_range(ROWS, unsigned long long* __restrict__ keys, unsigned long long* __restrict__ stored,
+entry_range(X_ROWS, unsigned long long* __restrict__ keys, unsigned long long* __restrict__ stored,
             int* __restrict__ nan) {
     int64 end = starts[n];
     for (int64 e = starts[0] + (int64)blockIdx.x * blockDim.x + threadIdx.x; e < end;

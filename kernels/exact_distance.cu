@@ -22,7 +22,7 @@
 // Inertia.sums. labelled: 0 if there is one center, that of all. coarse, fine: the powers of two of the two parts.
 // sums: (2,).
 extern "C" __global__ void __launch_bounds__(256, 4)
-inertia(ROWS, const double* __restrict__ centers, const int* __restrict__ labels, int labelled,
+inertia(X_ROWS, const double* __restrict__ centers, const int* __restrict__ labels, int labelled,
         const W* __restrict__ weights, double coarse, double fine, unsigned long long* __restrict__ sums) {
     Rows rows(GIVEN);
     int64 large = 0, small = 0;
@@ -45,10 +45,10 @@ inertia(ROWS, const double* __restrict__ centers, const int* __restrict__ labels
     block_add(&sums[1], small);
 }
 
-// distances: (n, k), the roots of the distance or, of normalized rows, half of it. A thread computes one of them; neighbours share
+// distances: (n, k), the roots of the distance or, of normalized rows, half of it. A thread a distance; neighbours share
 // the row.
 extern "C" __global__ void __launch_bounds__(256, 4)
-distances(ROWS, const double* __restrict__ centers, int k, int normalized, double* __restrict__ distances) {
+distances(X_ROWS, const double* __restrict__ centers, int k, int normalized, double* __restrict__ distances) {
     Rows rows(GIVEN);
     int64 pairs = n * k;
     for (int64 e = (int64)blockIdx.x * blockDim.x + threadIdx.x; e < pairs; e += (int64)gridDim.x * blockDim.x) {
@@ -61,7 +61,7 @@ distances(ROWS, const double* __restrict__ centers, int k, int normalized, doubl
 
 // distance: (n,) D to the own center.
 extern "C" __global__ void __launch_bounds__(256, 4)
-own_distances(ROWS, const double* __restrict__ centers, const int* __restrict__ labels,
+own_distances(X_ROWS, const double* __restrict__ centers, const int* __restrict__ labels,
               double* __restrict__ distance) {
     Rows rows(GIVEN);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
@@ -93,7 +93,7 @@ first_farthest(const double* __restrict__ distance, long long n, unsigned long l
 // Takes all rows where row `found[1]` is out of the search: their distance becomes zero. location: that row's
 // coordinates (d,), 0 before; label: its label.
 extern "C" __global__ void __launch_bounds__(256, 4)
-take_farthest(ROWS, const int* __restrict__ labels, const unsigned long long* __restrict__ found,
+take_farthest(X_ROWS, const int* __restrict__ labels, const unsigned long long* __restrict__ found,
               double* __restrict__ distance, double* __restrict__ location, int* __restrict__ label) {
     Rows rows(GIVEN);
     Row there = rows[(int64)found[1]];

@@ -71,12 +71,14 @@ __device__ __forceinline__ float norm_between(const X* x, int d, const F* offset
 
 // centers: (k, d), in the frame. labels, slack: aligned to 16 bytes (test_hamerly.test_any_walk_of_the_centers fails if
 // they are not). slack, lower_bound: (n,). center_shift: (4, k), A + M from above and from below, M from above and from
-// below. relative: of launch_plans.ErrorFactors. errors: (2, k), see prepare_centers.cu. rows: (n,), the list; listed: its length, 0 before.
+// below. relative: of launch_plans.ErrorFactors. errors: (2, k), see prepare_centers.cu. rows: (n,), the list; listed: its
+// length, 0 before.
 extern "C" __global__ void __launch_bounds__(256, 4)
 hamerly(const X* __restrict__ x, long long n, int d, const F* __restrict__ offset, F scale,
         const float* __restrict__ centers, const int* __restrict__ labels, float* __restrict__ slack,
         const float* __restrict__ lower_bound, const float* __restrict__ center_shift, int k,
-        float relative, const float* __restrict__ errors, int* __restrict__ rows, unsigned long long* __restrict__ listed) {
+        float relative, const float* __restrict__ errors, int* __restrict__ rows,
+        unsigned long long* __restrict__ listed) {
     __shared__ unsigned warps[8];
     __shared__ uint64 start;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -132,7 +132,7 @@ __device__ __forceinline__ void measure(double (&distance)[count], const Row& ro
 //
 // A warp gathers rows that are not left out until they occupy its lanes, which are a row and four candidates each.
 extern "C" __global__ void __launch_bounds__(256, 3)
-potentials(ROWS, const W* __restrict__ weights, const double* __restrict__ closest_dist_sq,
+potentials(X_ROWS, const W* __restrict__ weights, const double* __restrict__ closest_dist_sq,
            const double* __restrict__ candidates, int m, int padded,
            int limited, const int* __restrict__ owners, const unsigned long long* __restrict__ least, double scale,
            const unsigned long long* __restrict__ largest, int spare_bits, int step,
@@ -205,7 +205,7 @@ __device__ __forceinline__ uint64 larger(uint64 most, double distance) {
 // closest_dist_sq: lowered to D to the candidate of that place, or set to it if that is the first center. largest: the
 // bits of the largest that remains, 0 before. The rest as potentials has it.
 extern "C" __global__ void __launch_bounds__(256, 4)
-accept_center(ROWS, const double* __restrict__ candidates, int place, int padded, int first,
+accept_center(X_ROWS, const double* __restrict__ candidates, int place, int padded, int first,
               double* __restrict__ closest_dist_sq, unsigned long long* __restrict__ largest) {
     Rows rows(GIVEN);
     uint64 most = 0;
@@ -223,7 +223,7 @@ accept_center(ROWS, const double* __restrict__ candidates, int place, int padded
 // center_rows: the centers, to which that of this one is added, as its coordinates are to centers (steps, d). limits:
 // (step + 1, padded), for each candidate. largest: at step, and at step + 1, 0 before.
 extern "C" __global__ void __launch_bounds__(256, 4)
-accept_least(ROWS, const double* __restrict__ candidates, int padded, const unsigned long long* __restrict__ sums,
+accept_least(X_ROWS, const double* __restrict__ candidates, int padded, const unsigned long long* __restrict__ sums,
              int m, const unsigned long long* __restrict__ totals, int step,
              const long long* __restrict__ candidate_rows, const double* __restrict__ limits,
              double* __restrict__ closest_dist_sq, int* __restrict__ owners, long long* __restrict__ center_rows,
@@ -258,7 +258,7 @@ accept_least(ROWS, const double* __restrict__ candidates, int padded, const unsi
 // closest_dist_sq: lowered to D to the row's own center, of those (m, coordinates(d)) that labels were given by.
 // largest: as above.
 extern "C" __global__ void __launch_bounds__(256, 4)
-accept_all(ROWS, const double* __restrict__ centers, const int* __restrict__ labels,
+accept_all(X_ROWS, const double* __restrict__ centers, const int* __restrict__ labels,
            double* __restrict__ closest_dist_sq, unsigned long long* __restrict__ largest) {
     Rows rows(GIVEN);
     uint64 most = 0;
@@ -341,7 +341,7 @@ prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned lon
 // of those that own others so far. limits: (owners, padded), and their least, 0 before; see potentials. Blocks of SCAN
 // threads, as many to each candidate as share the owners.
 extern "C" __global__ void __launch_bounds__(SCAN)
-find(ROWS, const W* __restrict__ weights, const double* __restrict__ closest_dist_sq, double scale, double weight_scale,
+find(X_ROWS, const W* __restrict__ weights, const double* __restrict__ closest_dist_sq, double scale, double weight_scale,
      const unsigned long long* __restrict__ largest, int spare_bits, int step,
      const unsigned long long* __restrict__ prefix, long long count, const long long* __restrict__ indices, int m,
      int padded, double* __restrict__ candidates, long long* __restrict__ candidate_rows,

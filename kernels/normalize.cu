@@ -25,7 +25,7 @@ __device__ __forceinline__ double scale_to_one(double magnitude) {
 // normalized: (n, d), of sparse rows as many values as these. A row that is zero stays zero (test_cosine.test_kernels_make_numpys_rows fails without that, or
 // without the limit of the power of two). One that is not finite becomes NaN: infinity by infinity, or NaN's own.
 extern "C" __global__ void __launch_bounds__(256, 4)
-normalize(ROWS, double* __restrict__ normalized) {
+normalize(X_ROWS, double* __restrict__ normalized) {
     Rows rows(GIVEN);
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         Row row = rows[i];

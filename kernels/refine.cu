@@ -110,7 +110,7 @@ __device__ __forceinline__ int decide(const Row& row, const double* centers, int
 // label, rows that D decided, rows on the list. weight_scale: see weight_mass. listed, list: as assign_low_dim has
 // them; counts[2] is then the list's length, and tentative is in its order.
 extern "C" __global__ void __launch_bounds__(256, 4)
-refine(ROWS, const double* __restrict__ centers, int k, double error, const W* __restrict__ weights,
+refine(X_ROWS, const double* __restrict__ centers, int k, double error, const W* __restrict__ weights,
        const double* __restrict__ offset, const double* __restrict__ scale, double weight_scale, int summing,
        const int* __restrict__ tentative, int* __restrict__ labels, unsigned long long* __restrict__ sums,
        unsigned long long* __restrict__ counts, int listed, const int* __restrict__ list) {

@@ -204,7 +204,7 @@ def test_cupy_arrays_stay_where_they_are(cupy, expected):
     same(model, expected, x, HostArray)
     assert cupy.entered, "a GPU was chosen"
     assert set(cupy.entered) == {0}, "the one that the array is on, of two"
-    x = cupy.asarray(np.tile(X, (10, 1)))
+    x = cupy.asarray(np.tile(X, (30, 1)))
     cupy.host.bytes_uploaded = cupy.host.bytes_downloaded = cupy.host.peak_bytes = 0
     before = cupy.host.used_bytes
     labels = fitted(x, init=x[:4], n_init=1).predict(x)

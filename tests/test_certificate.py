@@ -289,12 +289,12 @@ class KernelBounded:
         self.frame = Frame.of(x.min(axis=0), x.max(axis=0))
         errors = self.frame.score_errors()._replace(**({} if without is None else {without: 0.0}))
         y = self.frame.features(x)
-        self.norms = np.einsum("ij,ij->i", y[:, :-1], y[:, :-1])
+        self.norms = np.einsum("ij,ij->i", y, y)
         z = (centers - self.frame.offset) * self.frame.scale
         squares = (z * z).sum(axis=1)
         self.taken_off = (errors.per_center * squares).astype(np.float32)
         columns = np.concatenate([-2 * z.T, (squares - errors.per_center * squares)[None]]).astype(np.float32)
-        self.scores = add_up(y, columns)
+        self.scores = add_up(with_one(y), columns)
         own = (2 * errors.per_center * squares + errors.rest).astype(np.float32)
         self.margins = (self.norms * np.float32(errors.per_norm))[:, None] + own
 

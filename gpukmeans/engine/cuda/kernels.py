@@ -41,7 +41,7 @@ class SparseRows:
 
 
 def of_rows(x: Any) -> tuple[Any, ...]:
-    """The arguments ROWS of common.cuh: x, or its parts, n and d."""
+    """The arguments X_ROWS of common.cuh: x, or its parts, n and d."""
     n, d = x.shape
     arrays = (x.values, x.columns, x.starts) if isinstance(x, SparseRows) else (x,)
     return *arrays, np.int64(n), np.int32(d)

@@ -1,6 +1,6 @@
 """Points on a GPU whose rows are sparse: their entries are there, and what a row does not store costs nothing.
 
-The kernels are those of CudaPoints, compiled for rows by their entries (ROWS in kernels/common.cuh), but for two of
+The kernels are those of CudaPoints, compiled for rows by their entries (X_ROWS in kernels/common.cuh), but for two of
 their own. Distances that are summed or published are E (exact/sparse_rows.py). Only D looks at all features: of rows
 that scores and E leave in doubt, and for empty clusters of all rows.
 """
