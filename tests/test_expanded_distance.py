@@ -11,8 +11,8 @@ from reference import expanded
 
 from gpukmeans import KMeans
 from gpukmeans.exact import sparse_rows
-from gpukmeans.exact.distance import normalize
-from gpukmeans.exact.sparse_rows import Entries, expanded_distances, expansion_error, norms, own_expanded_distances
+from gpukmeans.exact.distance import normalize, norms
+from gpukmeans.exact.sparse_rows import Entries, expanded_distances, expansion_error, own_expanded_distances
 
 
 def entries_of(x, *, zeros=0.0, seed=0):

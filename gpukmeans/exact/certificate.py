@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact.distance import LARGEST_MAGNITUDE, Floats, magnitude
+from gpukmeans.exact.distance import LARGEST_MAGNITUDE, U64, Floats, magnitude
 from gpukmeans.exact.fixed_point import ceil_log2
 from gpukmeans.threads import scratch
 
 U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one rounding
-U64 = 2.0**-53  # and of float64
 
 # |z|^2 from which on scores near the largest float32
 # (test_certificate.test_a_frame_is_refused_where_its_bound_would_not_hold fails without it).

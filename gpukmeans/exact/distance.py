@@ -17,6 +17,8 @@ from gpukmeans.threads import scratch
 
 Floats = NDArray[np.float64]
 
+U64 = 2.0**-53  # half the spacing of float64 at one: the relative error of one rounding
+
 # Beyond this, (2 * x)**2 summed over up to 2**20 features would pass the largest float64, 2**1024
 # (test_distance.test_no_distance_within_the_largest_magnitude_overflows fails without it).
 LARGEST_MAGNITUDE = 2.0**500
@@ -72,6 +74,11 @@ def _squared_distance_wide(x: NDArray[Any], c: NDArray[Any], labels: NDArray[Any
         np.multiply(steps, steps, out=steps)
         result[..., at] = sum_features(steps)
     return result
+
+
+def norms(x: Floats) -> Floats:
+    """D of points x (m, d) to zero, (m,)."""
+    return squared_distance(np.ascontiguousarray(x.T), np.zeros((x.shape[1], 1)))
 
 
 def sum_features(steps: Floats) -> Floats:

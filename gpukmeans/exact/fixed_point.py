@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact.distance import Floats, squared_distance, sum_features
-from gpukmeans.exact.sparse_rows import expansion_error, norms
+from gpukmeans.exact.distance import Floats, norms, sum_features
+from gpukmeans.exact.sparse_rows import Entries, expansion_error
 from gpukmeans.threads import scratch
 
 Ints = NDArray[np.int64]
@@ -185,6 +185,12 @@ class Scales:
         result[:, -1] = 1 if weights is None else self.weights.integer_weights(weights)
         return result
 
+    def terms_of_entries(self, entries: Entries, weights: Floats | Ints | None) -> Ints:
+        """The same of what sparse rows store, (e,), without the weights; weights: of the rows, (m,)."""
+        steps = entries.exact - self.offset.take(entries.columns)
+        steps *= self.scale.take(entries.columns)
+        return weigh(np.rint(steps, out=steps), None if weights is None else weights.take(entries.rows))
+
     def centers(self, sums: Ints) -> Floats:
         """The centers (k, d) float64 of sums (k, d + 1) int64 whose weights are not zero."""
         return _means(sums, self.weights.exponent, self.scale, self.offset)
@@ -213,7 +219,7 @@ class Scales:
     @cached_property
     def step_squared(self) -> float:
         """The squared length of `step`, in the order of D."""
-        return float(squared_distance(self.step[:, None], np.zeros((len(self.step), 1)))[0])
+        return float(norms(self.step[None])[0])
 
     def errors(self, weight: Any) -> Any:
         """By how many `step` the centers of clusters of these summed weights, one or (k,), may err, rounding to float64
@@ -281,12 +287,12 @@ class OwnScales:
         terms = weigh(steps, self._shifted(clusters, weights))
         return np.concatenate([terms, self.units(clusters, weights)[None]]).T
 
-    def terms_of_entries(
-        self, x: Floats, columns: NDArray[Any], clusters: NDArray[Any], weights: Floats | Ints | None
-    ) -> Ints:
-        """The same of values x (e,) by themselves, whose columns and clusters these are, (e,)."""
-        steps = np.rint((x - self.offset[clusters, columns]) * self.scale[clusters, columns])
-        return weigh(steps, self._shifted(clusters, weights))
+    def terms_of_entries(self, entries: Entries, clusters: NDArray[Any], weights: Floats | Ints | None) -> Ints:
+        """The same of what sparse rows store, (e,), without the weights; clusters and weights: of the rows, (m,)."""
+        at = clusters.take(entries.rows), entries.columns
+        steps = np.rint((entries.exact - self.offset[at]) * self.scale[at])
+        shifted = self._shifted(clusters, weights)
+        return weigh(steps, None if weights is None else shifted.take(entries.rows))
 
     def units(self, clusters: NDArray[Any], weights: Floats | Ints | None) -> Ints:
         """The weights of rows in these clusters (m,), as sums count them."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact.distance import Floats, check_magnitude, normalize, squared_distance
+from gpukmeans.exact.distance import Floats, check_magnitude, normalize, norms
 from gpukmeans.exact.fixed_point import Scales, about_zero
 
 Mask = NDArray[np.bool_]
@@ -83,7 +83,7 @@ class Cosine(Metric):
     def check(self, centers: NDArray[Any]) -> None:
         """bfloat16 rounds a coordinate by less than 2**-8 of itself, and so the length. float16 does by 2**-11, or by
         2**-25: 2**30 of them move a length by less than 2**-9."""
-        length = np.sqrt(_norms(centers.astype(np.float64)))
+        length = np.sqrt(norms(centers.astype(np.float64)))
         if (np.abs(length - 1) > 2.0**-8)[centers.any(axis=1)].any():
             raise ValueError(
                 'With metric="cosine" they are unit vectors, or zero: bring them to length one, as by '
@@ -99,18 +99,14 @@ class Cosine(Metric):
     def too_coarse(self, means: Floats, errors: Floats, scales: Scales, low: Floats, high: Floats, part: float) -> Mask:
         """Of a direction a part of its length is compared, whatever the rows' range."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return errors * errors * scales.step_squared > part**2 * _norms(means)
+            return errors * errors * scales.step_squared > part**2 * norms(means)
 
     def without_direction(self, means: Floats, reach: Floats) -> Mask:
-        return reach > _norms(means)
+        return reach > norms(means)
 
     def transformed(self, dist_sq: Floats) -> Floats:
         """One less the cosine."""
         return dist_sq / 2
-
-
-def _norms(x: Floats) -> Floats:
-    return squared_distance(x.T, np.zeros((x.shape[1], 1)))
 
 
 EUCLIDEAN, COSINE = Metric(), Cosine()

@@ -20,10 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import U64, Floats
 from gpukmeans.threads import scratch
-
-U64 = 2.0**-53
 
 
 @dataclass(frozen=True)
@@ -140,13 +138,14 @@ def _in_order(
     return added, columns, np.searchsorted(rows, np.arange(len(starts)))
 
 
-def norms(centers: Floats) -> Floats:
-    """N of centers (k, d), (k,)."""
-    return squared_distance(np.ascontiguousarray(centers.T), np.zeros((centers.shape[1], 1)))
+def with_zero(low: Floats, high: Floats, absent: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """The least and the largest of what is stored, in place, once zero counts where a row lacks the feature."""
+    return np.minimum(low, 0.0, out=low, where=absent), np.maximum(high, 0.0, out=high, where=absent)
 
 
 def expanded_distances(entries: Entries, columns: Floats, squares: Floats) -> Floats:
-    """E of each row to each of the centers, given as columns (d, k), whose N is squares (k,): (m, k)."""
+    """E of each row to each of the centers, given as columns (d, k), whose N, `distance.norms`, is squares (k,):
+    (m, k)."""
     k = columns.shape[1]
     own = scratch("centers", len(entries.columns) * k, np.float64).reshape(-1, k)
     own = columns.take(entries.columns, axis=0, out=own, mode="clip")  # the default mode would copy
@@ -191,10 +190,9 @@ def normalize_entries(entries: Entries) -> Floats:
     """The values (e,) of rows brought to length one, as `distance.normalize` does it."""
     largest = np.zeros(entries.m)
     (some,) = entries.counts.nonzero()
-    if len(some):
-        with np.errstate(invalid="ignore"):
-            largest[some] = np.maximum.reduceat(np.abs(entries.exact), entries.starts[some])
     with np.errstate(invalid="ignore"):
+        if len(some):
+            largest[some] = np.maximum.reduceat(np.abs(entries.exact), entries.starts[some])
         _, exponent = np.frexp(largest)
         y = entries.exact * np.ldexp(1.0, np.clip(-exponent, -1022, 1022)).take(entries.rows)
         length = np.sqrt(entries.add_up(y * y))

@@ -210,10 +210,8 @@ class Comparison(NamedTuple):
         listed = self.listed or RowList(gpu.given(None, np.int32), gpu.given(None, np.uint64))
         slack, lower_bound, shift = self.bounds or RowBounds(*[gpu.given(None, np.float32)] * 3)
         k = np.int32(0 if self.bounds is None else shift.shape[1])
-        errors, of_list = (
-            (np.float32(self.plan.errors.per_norm), self.own_errors),
-            (np.int32(self.listed is not None), *listed),
-        )
+        errors = np.float32(self.plan.errors.per_norm), self.own_errors
+        of_list = np.int32(self.listed is not None), *listed
         return *errors, self.tentative, *of_list, np.int32(self.bounds is not None), shift, k, slack, lower_bound
 
 

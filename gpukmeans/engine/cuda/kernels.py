@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
-from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.sparse_rows import norms
+from gpukmeans.exact.distance import Floats, norms
 
 
 @dataclass(frozen=True)

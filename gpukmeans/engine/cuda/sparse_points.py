@@ -23,7 +23,7 @@ from gpukmeans.engine.cuda.tentative_labels import BoundsMemory
 from gpukmeans.engine.protocol import Known, Samples
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.sparse_rows import Entries
+from gpukmeans.exact.sparse_rows import Entries, with_zero
 
 
 class CudaSparsePoints(CudaPoints):
@@ -56,7 +56,7 @@ class CudaSparsePoints(CudaPoints):
         stored, nan = device[2 * d : 3 * d], device[3 * d :].view(np.int32)
         kernels.entry_range(self._gpu, x=self._x, keys=device[: 2 * d], stored=stored, nan=nan)
         answer = self._gpu.get(device)
-        low, high = _with_zero(answer[: 2 * d].reshape(2, d), answer[2 * d : 3 * d] < self.n)
+        low, high = with_zero(*extremes(answer[: 2 * d].reshape(2, d)), answer[2 * d : 3 * d] < self.n)
         if answer[-1]:
             low, high = np.full((2, d), np.nan)
         low, high = self.metric.scaled_range(low, high)
@@ -76,10 +76,4 @@ class CudaSparsePoints(CudaPoints):
         stored = self._gpu.zeros((len(clusters), self.d + 1), np.uint64)
         kernels.cluster_ranges(self._gpu, x=self._x, **self._asked(clusters, without), keys=keys, stored=stored)
         counts = self._gpu.get(stored)
-        return _with_zero(self._gpu.get(keys), counts[:, :-1] < counts[:, -1:])
-
-
-def _with_zero(keys: NDArray[np.uint64], absent: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """The extremes of these keys, and of zero where features are absent from a row."""
-    low, high = extremes(keys)
-    return np.minimum(low, 0.0, out=low, where=absent), np.maximum(high, 0.0, out=high, where=absent)
+        return with_zero(*extremes(self._gpu.get(keys)), counts[:, :-1] < counts[:, -1:])

@@ -27,8 +27,7 @@ from gpukmeans.engine.cuda.assignment_kernels import (
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.launch_plans import LaunchPlan
 from gpukmeans.exact.certificate import Frame
-from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.sparse_rows import norms
+from gpukmeans.exact.distance import Floats, norms
 
 # Rows on a list are known by int32 (test_hamerly.test_of_more_rows_than_a_list_can_name_all_are_compared fails without
 # it).

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.sparse_rows import Entries, normalize_entries
+from gpukmeans.exact.sparse_rows import Entries, normalize_entries, with_zero
 
 # Entries looked at once: 1 MB of float64.
 _PIECE = 2**17
@@ -56,8 +56,7 @@ class CsrRows:
             np.minimum.at(low, columns, values)
             np.maximum.at(high, columns, values)
             stored += np.bincount(columns, minlength=d)
-        absent = stored < n
-        return np.minimum(low, 0.0, out=low, where=absent), np.maximum(high, 0.0, out=high, where=absent)
+        return with_zero(low, high, stored < n)
 
     def integral(self) -> bool:
         """Whether all values are whole numbers."""

@@ -26,14 +26,14 @@ from gpukmeans.engine.numpy.seeding_distances import PlainDistances
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
 from gpukmeans.engine.protocol import Farthest, Known, Samples
 from gpukmeans.exact.certificate import Frame
-from gpukmeans.exact.distance import Floats, squared_distance
-from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, weigh
+from gpukmeans.exact.distance import Floats, norms, squared_distance
+from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
 from gpukmeans.exact.sparse_rows import (
     Entries,
     expanded_distances,
     expansion_error,
-    norms,
     own_expanded_distances,
+    with_zero,
 )
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run
@@ -120,7 +120,7 @@ class SparsePoints:
         if len(changed) and self._reused:
             moved = entries if len(changed) == entries.m else self._rows.take(changed + rows.start)
             after, weights = labels[changed], self._weights_of(changed + rows.start)
-            terms = self._terms(moved, weights)
+            terms = self._scales.terms_of_entries(moved, weights)
             units = np.ones(moved.m, np.int64) if weights is None else self.weights.integer_weights(weights)
             with self._lock:
                 _add(self._sums, moved, after, terms, units)
@@ -128,12 +128,6 @@ class SparsePoints:
                     _add(self._sums, moved, before[changed], -terms, -units)
         self._labels[rows] = labels
         return len(changed)
-
-    def _terms(self, entries: Entries, weights: Floats | Ints | None) -> Ints:
-        """The entries' fixed-point terms, (e,); see `Scales.terms`."""
-        steps = entries.exact - self._scales.offset.take(entries.columns)
-        steps *= self._scales.scale.take(entries.columns)
-        return weigh(np.rint(steps, out=steps), None if weights is None else weights.take(entries.rows))
 
     def _nearest(self, entries: Entries, target: ScoredCenters, exact: bool) -> NDArray[np.integer]:
         """Labels of rows: float32 products propose, float64 products choose what is possible, D decides.
@@ -198,17 +192,13 @@ class SparsePoints:
             rows[:] += np.bincount(places, minlength=m)
 
         self._on_clusters(widen, clusters, without)
-        absent = stored < rows[:, None]
-        np.minimum(low, 0.0, out=low, where=absent)
-        np.maximum(high, 0.0, out=high, where=absent)
-        return low, high
+        return with_zero(low, high, stored < rows[:, None])
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
         sums = np.zeros((len(clusters), self.d + 1), np.int64)
 
         def add(entries: Entries, places: NDArray[np.integer], weights: Floats | Ints | None) -> None:
-            own = None if weights is None else weights.take(entries.rows)
-            terms = scales.terms_of_entries(entries.exact, entries.columns, places.take(entries.rows), own)
+            terms = scales.terms_of_entries(entries, places, weights)
             _add(sums, entries, places, terms, scales.units(places, weights))
 
         self._on_clusters(add, clusters, without)
