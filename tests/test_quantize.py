@@ -10,6 +10,7 @@ import zlib
 import ml_dtypes
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from PIL import Image, ImageCms, ImageOps
 from sklearn.cluster import KMeans as Reference
 
@@ -280,9 +281,56 @@ def test_what_is_fully_transparent_has_one_color(seen_through):
         assert (result.palette[1:].any(axis=1)).all()
         assert ((result.indices == 0) >= clear).all()
         if dither == "none":
-            assert ((result.indices == 0) == clear).all()
+            assert image[(result.indices == 0) & ~clear, 3].max(initial=0) < 128, "only faint ones are nearer to it"
     image[clear, :3] = 0
     assert quantize(image, 30).palette.tobytes() == quantize(seen_through, 30).palette.tobytes()
+
+
+def over(colors, ground):
+    """RGBA as seen over a grey, in levels."""
+    alpha = colors[..., 3:] / 255.0
+    return colors[..., :3] * alpha + ground * (1 - alpha)
+
+
+def test_faint_colors_are_the_nearest_of_palette_and_nothing(seen_through):
+    """Over black and over white together; and so are those of a palette that is given, in its order."""
+    y, x = np.mgrid[:96, :96]
+    disc = np.dstack([np.stack([x * 2, y * 2, x + y], axis=-1), np.clip((40 - np.hypot(y - 48, x - 48)) * 12, 0, 255)])
+    given = np.array([[9, 9, 9], [200, 210, 220], [90, 20, 10]], np.uint8)
+    for picture in (disc.astype(np.uint8), seen_through):
+        for result in (quantize(picture, 16, space="rgb"), remap(picture, given, space="rgb")):
+            distance = sum(((over(picture, g)[:, :, None] - over(result.palette, g)) ** 2).sum(-1) for g in (0, 255))
+            chosen = np.take_along_axis(distance, result.indices[..., None].astype(int), axis=-1)[..., 0]
+            assert_allclose(chosen, distance.min(axis=-1), rtol=1e-5, atol=1e-2)
+            assert result.converged
+            faint = (picture[..., 3] > 0) & (result.palette[result.indices][..., 3] == 0)
+            assert faint.any()
+        assert result.palette.tolist() == [[*color, 255] for color in given.tolist()] + [[0, 0, 0, 0]]
+
+
+def test_a_transparent_entry_is_added_to_a_palette_only_where_it_is_needed(small):
+    given = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
+    assert remap(small, given).palette.tolist() == given.tolist()
+    soft = np.dstack([small, np.full(small.shape[:2], 255, np.uint8)])
+    soft[3, 5] = [250, 250, 250, 250]
+    assert remap(soft, given).palette[:, 3].tolist() == [255, 255]
+    soft[3, 4, 3] = 0
+    found = remap(soft, given)
+    assert np.argwhere(found.indices == 2).tolist() == [[3, 4]]
+    assert found.palette.tolist() == [[0, 0, 0, 255], [255, 255, 255, 255], [0, 0, 0, 0]]
+    with_own = np.array([[0, 0, 0, 0], [255, 255, 255, 255]], np.uint8)
+    assert remap(soft, with_own).palette.tolist() == with_own.tolist()
+
+
+@pytest.mark.parametrize("dither", ["none", "floyd-steinberg"])
+def test_what_is_opaque_never_becomes_transparent(dither):
+    """Grey is as far from black and from white as from nothing."""
+    picture = np.zeros((9, 9, 4), np.uint8)
+    picture[:8] = [128, 128, 128, 255]
+    for given in ([[0, 0, 0], [255, 255, 255]], [[0, 0, 0, 0], [0, 0, 0, 255], [255, 255, 255, 255]]):
+        result = remap(picture, np.array(given, np.uint8), space="rgb", dither=dither)
+        assert (result.to_array()[..., 3] == picture[..., 3]).all()
+    assert (quantize(picture, 2, dither=dither).to_array() == picture).all()
 
 
 def test_colors_hardly_seen_hardly_count():
@@ -321,13 +369,21 @@ def test_points_lead_back_to_colors(space, dtype, channels):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_points_with_alpha_are_products_of_levels(dtype):
-    """None rounded, although those of 16 bits have 32."""
-    top = np.iinfo(dtype).max
+def test_points_with_alpha_are_colors_over_black_and_over_white(dtype):
+    """2 p - A, none rounded although those of 16 bits have 33; A times the root of 3. In Oklab white is L alone."""
+    top = int(np.iinfo(dtype).max)
     colors = np.random.default_rng(0).integers(0, top + 1, (100, 4)).astype(dtype)
     levels, alpha = colors[:, :3].astype(np.int64), colors[:, 3:].astype(np.int64)
-    expected = np.concatenate([levels * alpha, top * alpha], axis=1)
-    assert (color_space.to_points(colors, "rgb").astype(np.int64) == expected).all()
+    found = color_space.to_points(colors, "rgb")
+    assert (found[:, :3].astype(np.int64) == 2 * levels * alpha - top * alpha).all()
+    assert (found[:, 3:] == (top * alpha * 3**0.5).astype(found.dtype)).all()
+    black, white = levels * alpha, levels * alpha + top * (top - alpha)
+    sides = [((side[:50] - side[50:]).astype(float) ** 2).sum(axis=1) for side in (black, white)]
+    distance = ((found[:50].astype(float) - found[50:]) ** 2).sum(axis=1)
+    assert_allclose(distance, 2 * (sides[0] + sides[1]), rtol=1e-5)
+    share, plain = alpha / top, color_space.to_points(colors[:, :3], "oklab").astype(float)
+    expected = np.concatenate([2 * plain * share - [1, 0, 0] * share, share], axis=1)
+    assert_allclose(color_space.to_points(colors, "oklab"), expected, atol=1e-6)
 
 
 def test_oklab_is_oklab():
@@ -404,11 +460,43 @@ def test_gif_has_one_transparent_color(small, seen_through, tmp_path):
         assert (np.asarray(found.convert("RGBA"))[..., 3] == image[..., 3]).all()
         visible = image[..., 3] > 0
         assert (np.asarray(found.convert("RGBA"))[visible] == result.to_array()[visible]).all()
-    with pytest.raises(ImageError, match="half-transparent"):
-        quantize(seen_through, 20).save(tmp_path / "y.gif")
     with pytest.raises(ImageError, match="256 colors"):
         quantize(small, 300).save(tmp_path / "y.gif")
     assert [path.name for path in tmp_path.iterdir()] == ["x.gif"]
+
+
+@pytest.mark.parametrize("count", [4, 255, 256])
+def test_a_gif_has_a_free_entry_for_what_is_transparent(count, small, tmp_path):
+    """Whatever palette is given, and whether or not it has black."""
+    image = np.dstack([small, np.where(small[..., 0] > 99, 255, 0).astype(np.uint8)])
+    given = np.stack([np.linspace(0, 255, count).astype(np.uint8)] * 3, axis=1)
+    result = remap(image, given)
+    result.save(tmp_path / "x.gif")
+    with Image.open(tmp_path / "x.gif") as found:
+        assert found.mode == "P"
+        shown = np.asarray(found.convert("RGBA"))
+    visible = image[..., 3] > 0
+    assert (shown[..., 3] == image[..., 3]).all()
+    assert (shown[visible, :3] == remap(small, given).to_array()[visible]).all()
+    result.save(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as found:
+        assert found.mode == "P", "colors that no pixel has make room"
+        assert (np.asarray(found.convert("RGBA")) == result.to_array()).all()
+
+
+@pytest.mark.parametrize("matte", ["#ffffff", "#102030"])
+def test_a_gif_has_soft_edges_over_a_matte(matte, seen_through, tmp_path):
+    result = quantize(seen_through, 20)
+    result.save(tmp_path / "y.gif", matte=matte)
+    with Image.open(tmp_path / "y.gif") as found:
+        shown = np.asarray(found.convert("RGBA"))
+    array = result.to_array()
+    clear, alpha = array[..., 3] == 0, array[..., 3:].astype(float) / 255
+    assert clear.any()
+    assert (shown[clear, 3] == 0).all()
+    ground = np.frombuffer(bytes.fromhex(matte[1:]), np.uint8)
+    assert (shown[~clear, 3] == 255).all()
+    assert (shown[~clear, :3] == np.floor(array[..., :3] * alpha + ground * (1 - alpha) + 0.5)[~clear]).all()
 
 
 def test_files_of_all_modes(small, tmp_path):

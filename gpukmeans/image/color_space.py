@@ -7,8 +7,11 @@ A point is what k-means measures distances in; of a color's levels it makes one 
   image processing", 2020; the matrices are his), for levels in sRGB (IEC 61966-2-1). Its a and b count twice, since
   their distances look larger than those of L: palettes of six photographs then erred by a tenth less in deltaE 2000.
 
-Colors with alpha are premultiplied in either space, and alpha is a coordinate of its own: a color that is hardly seen
-hardly counts.
+Colors with alpha are as they look over black and over white, of which the squared distances are added: a color that is
+hardly seen hardly counts, and is as near to nothing as it looks. Over black a coordinate p, with A for the share of
+alpha, is p, and over white p + 1 - A; of two colors |dp|^2 + |dp - dA|^2 = (|2 dp - dA|^2 + |dA|^2) / 2. So a point has
+2 p - A for each coordinate that white has, and A as often: of rgb's three levels the root of 3 times, of Oklab once,
+white being L alone (and compositing taken for linear there, which it is nearly). All of it is doubled.
 
 The bits of a point do not depend on the machine: roots are Newton's iteration in single IEEE operations, and no power,
 exponential or cube root of a C library takes part. Nor do those of a color: a level is found among the linear lights
@@ -43,6 +46,9 @@ _TO_LAB = (
 )
 # What a and b are multiplied by; a power of two, so that it rounds nothing.
 _CHROMA = 2.0
+
+# How often the share of alpha counts in rgb, see above: as the distance has it, not its square.
+_ROOT_3 = 3.0**0.5
 
 # The inverses of both, as he gives them.
 _FROM_LAB = (
@@ -84,20 +90,28 @@ def to_points(colors: Levels, space: str) -> NDArray[Any]:
     # In rgb all four are multiplied by `top`, so that products of levels stay whole.
     alpha = colors[:, 3:].astype(np.float64)
     full = alpha * top if space == "rgb" else alpha / top
-    weighted = points * (alpha if space == "rgb" else full)
-    # 65535**2 needs 32 bits (test_quantize.test_points_with_alpha_are_products_of_levels fails of float32).
+    seen = 2.0 * (points * (alpha if space == "rgb" else full))
+    if space == "rgb":
+        seen, full = seen - full, full * _ROOT_3
+    else:
+        seen[:, :1] -= full
+    # 65535**2 needs 32 bits
+    # (test_quantize.test_points_with_alpha_are_colors_over_black_and_over_white fails of float32).
     dtype = np.float32 if top == 255 or space == "oklab" else np.float64
-    return np.concatenate([weighted, full], axis=1).astype(dtype)
+    return np.concatenate([seen, full], axis=1).astype(dtype)
 
 
 def to_colors(centers: Floats, space: str, dtype: Any) -> Levels:
     """Centers (k, c) as the colors nearest to them, of that dtype: the levels that round to them."""
     top = largest_level(dtype)
     if centers.shape[1] == 4:
-        alpha = centers[:, 3:] / top if space == "rgb" else centers[:, 3:] * top
-        seen = np.maximum(centers[:, 3:], np.finfo(np.float64).tiny)
-        opaque = centers[:, :3] / seen * (top if space == "rgb" else 1.0)
-        return np.concatenate([to_colors(opaque, space, dtype), _rounded(alpha, dtype)], axis=1)
+        full = centers[:, 3:] / _ROOT_3 if space == "rgb" else centers[:, 3:]
+        white = np.array([1.0, 1.0, 1.0] if space == "rgb" else [1.0, 0.0, 0.0])
+        opaque = (centers[:, :3] + white * full) / (2.0 * np.maximum(full, np.finfo(np.float64).tiny))
+        alpha = full / top if space == "rgb" else full * top
+        return np.concatenate(
+            [to_colors(opaque * (top if space == "rgb" else 1.0), space, dtype), _rounded(alpha, dtype)], axis=1
+        )
     if space == "rgb":
         return _rounded(centers, dtype)
     if centers.shape[1] == 1:

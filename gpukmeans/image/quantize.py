@@ -20,7 +20,7 @@ from gpukmeans.image.mapping import CountedPicture
 from gpukmeans.image.numpy.colors import NumPyColors
 from gpukmeans.image.numpy.histogram import Histogram
 from gpukmeans.image.numpy.pixels import IndexedPixels, NumPyPixels
-from gpukmeans.image.palette.channels import palette_of, without_idle_alpha
+from gpukmeans.image.palette.channels import onto_given, palette_of, without_idle_alpha
 from gpukmeans.image.palette.fit import PaletteFit
 from gpukmeans.image.picture import ImageError, Picture, on_host
 from gpukmeans.image.result import Quantized
@@ -112,7 +112,8 @@ def remap(
     Returns
     -------
     quantized : Quantized
-        Its palette is the one given, in its order.
+        Its palette is the one given, in its order; and after it a transparent entry, if the picture has pixels that
+        are nearer to that than to any color given, and none was given.
 
     Examples
     --------
@@ -135,7 +136,7 @@ def remap(
         counted = CountedPicture(picture, device=device, palette_channels=given.shape[1])
         levels = given if counted.colors.dtype == np.uint8 else to_16_bit(given)
         with devices.on(device):
-            fit = PaletteFit(levels, counted.colors.nearest(levels, space), True)
+            fit = onto_given(counted.colors, levels, space)
         return counted.mapped(fit, dither)
 
     return _as_given(image, devices.where_it_fits(map_onto, device))

@@ -12,6 +12,7 @@ from gpukmeans import array_interop
 from gpukmeans.image.files import write
 from gpukmeans.image.files.pillow import to_pil
 from gpukmeans.image.levels import Levels, largest_level, to_8_bit, to_rgba
+from gpukmeans.image.matte import WHITE
 from gpukmeans.image.palette.fit import Step
 from gpukmeans.image.picture import ImageError, Metadata
 
@@ -63,7 +64,7 @@ class Quantized:
         """A Pillow image of mode P up to 256 colors, otherwise RGB or RGBA; of 8 bits a channel."""
         return to_pil(array_interop.to_numpy(self.indices), to_8_bit(self.palette))
 
-    def save(self, path: str | Path | IO[bytes], format: str | None = None) -> None:
+    def save(self, path: str | Path | IO[bytes], format: str | None = None, *, matte: str = WHITE) -> None:
         """Write a PNG, GIF, WebP or TIFF, with the source's ICC profile, orientation and resolution.
 
         Parameters
@@ -73,11 +74,13 @@ class Quantized:
             WebP has none for the resolution.
         format : {"PNG", "GIF", "WEBP", "TIFF"}, default=None
             By the name's ending unless given.
+        matte : str, default="#ffffff"
+            What a GIF has half-transparent colors over, as it has none.
 
         Raises
         ------
         ImageError
-            If the format is none of these, or cannot hold the colors.
+            If the format is none of these, or cannot hold so many colors.
         OSError
             If the file cannot be written.
         """
@@ -87,4 +90,4 @@ class Quantized:
         elif format.upper() not in write.FORMATS.values():
             raise ImageError(f"format must be one of {sorted(set(write.FORMATS.values()))}, got {format!r}.")
         indices = array_interop.to_numpy(self.indices)
-        write.save(path, format.upper(), indices, to_8_bit(self.palette), self.metadata)
+        write.save(path, format.upper(), indices, to_8_bit(self.palette), self.metadata, matte)

@@ -24,8 +24,7 @@ from gpukmeans.image.files.tiled_tiff_writer import write_tiled
 from gpukmeans.image.files.write import is_tiff
 from gpukmeans.image.levels import MOST_FILE_COLORS, Codes, Levels, premultiplied, psnr, to_rgba, with_common_channels
 from gpukmeans.image.numpy.histogram import Histogram
-from gpukmeans.image.palette.channels import palette_of, without_idle_alpha
-from gpukmeans.image.palette.fit import PaletteFit
+from gpukmeans.image.palette.channels import onto_given, palette_of, without_idle_alpha
 from gpukmeans.image.picture import ImageError
 from gpukmeans.image.protocol import Pixels
 from gpukmeans.image.quantize import check_parameters
@@ -115,7 +114,7 @@ def quantize_file(
             fit = palette_of(colors, n_colors, space=space, random_state=random_state, device=device)
         else:
             with devices.on(device):
-                fit = PaletteFit(given, colors.nearest(given, space), True)
+                fit = onto_given(colors, given, space)
         table = to_rgba(fit.palette) if colors.channels == 4 else fit.palette
         if table.shape[1] == 4 and ((table[:, 3] != 255) & table.any(axis=1)).any():
             raise ImageError("a palette in a TIFF has no half-transparent colors: flatten the picture first.")

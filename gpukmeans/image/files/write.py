@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from gpukmeans import atomic_write
 from gpukmeans.image.files.pillow import ORIENTATION, pil_image, to_pil
 from gpukmeans.image.levels import MOST_FILE_COLORS
-from gpukmeans.image.picture import ImageError, Metadata
+from gpukmeans.image.matte import WHITE, hardened
+from gpukmeans.image.picture import ImageError, Metadata, row_pieces
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,9 +37,18 @@ def is_tiff(path: str | os.PathLike[str]) -> bool:
 
 
 def save(
-    target: Path | str | IO[bytes], format: str, indices: NDArray[Any], palette: NDArray[np.uint8], metadata: Metadata
+    target: Path | str | IO[bytes],
+    format: str,
+    indices: NDArray[Any],
+    palette: NDArray[np.uint8],
+    metadata: Metadata,
+    matte: str = WHITE,
 ) -> None:
-    """Write a whole file, or none; into a binary file all at once."""
+    """Write a whole file, or none; into a binary file all at once. matte: for half-transparent colors in a GIF."""
+    if len(palette) > MOST_FILE_COLORS:
+        indices, palette = _without_idle_colors(indices, palette)
+    if format == "GIF" and palette.shape[1] == 4:
+        indices, palette = _with_one_transparent(indices, hardened(palette, matte))
     image, options = _prepared(format, indices, palette, metadata)
     if isinstance(target, (str, Path)):
         atomic_write.write(target, partial(image.save, format=format, **options))
@@ -48,6 +58,30 @@ def save(
     left = encoded.getbuffer()
     while len(left):  # a file without a buffer may take a part
         left = left[target.write(left) or len(left) :]
+
+
+def _without_idle_colors(
+    indices: NDArray[Any], palette: NDArray[np.uint8]
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Without the palette's colors that no pixel has, if that makes it one that files hold."""
+    used = np.zeros(len(palette), bool)
+    for rows in row_pieces(len(indices)):
+        used[indices[rows]] = True
+    if np.count_nonzero(used) > MOST_FILE_COLORS:
+        return indices, palette
+    return (np.cumsum(used) - 1).astype(np.uint8)[indices], palette[used]
+
+
+def _with_one_transparent(
+    indices: NDArray[Any], palette: NDArray[np.uint8]
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Indices of the first of several transparent colors for all of them."""
+    clear = np.flatnonzero(palette[:, 3] == 0)
+    if len(clear) < 2:
+        return indices, palette
+    first = np.arange(len(palette), dtype=indices.dtype)
+    first[clear] = clear[0]
+    return first[indices], palette
 
 
 def _prepared(
@@ -84,14 +118,14 @@ def _gif(indices: NDArray[Any], palette: NDArray[np.uint8], orientation: int | N
 
     if len(palette) > MOST_FILE_COLORS:
         raise ImageError(
-            f"GIF holds at most {MOST_FILE_COLORS} colors, not {len(palette)}: ask for fewer, or write PNG."
+            f"GIF holds at most {MOST_FILE_COLORS} colors, one of them for what is transparent, not {len(palette)}: ask "
+            "for fewer, or write PNG."
         )
     image = to_pil(indices, palette[:, :3])
     if palette.shape[1] == 4:
         alpha = palette[:, 3]
-        if not np.isin(alpha, (0, 255)).all() or np.count_nonzero(alpha == 0) > 1:
-            raise ImageError("GIF has one transparent color and no half-transparent ones: write PNG, WebP or TIFF.")
-        image.info["transparency"] = int(alpha.argmin())
+        if not alpha.all():
+            image.info["transparency"] = int(alpha.argmin())
     if orientation is not None:
         image.getexif()[ORIENTATION] = orientation
         image = ImageOps.exif_transpose(image)
