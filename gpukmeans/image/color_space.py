@@ -115,11 +115,11 @@ def to_colors(centers: Floats, space: str, dtype: Any) -> Levels:
     if space == "rgb":
         return _rounded(centers, dtype)
     if centers.shape[1] == 1:
-        return _level(centers * centers * centers, dtype)
+        return encoded(centers * centers * centers, dtype)
     lab = centers[:, 0], centers[:, 1] / _CHROMA, centers[:, 2] / _CHROMA
     cones = [_dot(row, lab) for row in _FROM_LAB]
     cubes = [cone * cone * cone for cone in cones]
-    return np.stack([_level(_dot(row, cubes), dtype) for row in _FROM_CONES], axis=1)
+    return np.stack([encoded(_dot(row, cubes), dtype) for row in _FROM_CONES], axis=1)
 
 
 def _oklab(colors: Levels) -> list[Floats]:
@@ -163,7 +163,7 @@ def linear_light(encoded: Floats) -> Floats:
     return np.where(encoded <= 0.04045, encoded / 12.92, sixth * sixth)
 
 
-def _level(linear: Floats, dtype: Any) -> Levels:
+def encoded(linear: Floats, dtype: Any) -> Levels:
     """The level of each linear light, the nearest as encoded; beyond the ends, the ends."""
     return np.searchsorted(_between(largest_level(dtype)), linear).astype(dtype)
 

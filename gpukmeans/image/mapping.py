@@ -22,7 +22,7 @@ from gpukmeans.image.levels import (
     to_rgba,
     with_common_channels,
 )
-from gpukmeans.image.numpy.pixels import IndexedPixels
+from gpukmeans.image.numpy.pixels import IndexedPixels, NumPyPixels
 from gpukmeans.image.palette.fit import PaletteFit
 from gpukmeans.image.picture import Picture, on_host
 from gpukmeans.image.protocol import Colors, Pixels
@@ -67,6 +67,8 @@ class CountedPicture:
             if dither == "none":
                 labels = self.pixels.map(self._codes, fit.labels, index_dtype(len(palette)))
                 indices, error = labels.reshape(picture.shape[:2]), self.colors.error(palette, fit.labels)
+            elif picture.frames:
+                indices, error = self._dithered_frames(fit, palette, dither)
             else:
                 indices, error = self._dithered(premultiplied(palette), dither)
         channels, palette_channels = picture.channels, palette.shape[1]
@@ -77,6 +79,8 @@ class CountedPicture:
             error, values = error // 3, indices.size
         else:
             values = indices.size * palette_channels
+        if picture.frames:
+            indices = indices.reshape(picture.frames, -1, indices.shape[1])
         return Quantized(
             palette,
             indices,
@@ -87,6 +91,23 @@ class CountedPicture:
             channels,
             picture.dtype,
         )
+
+    def _dithered_frames(self, fit: PaletteFit, palette: Levels, dither: str) -> tuple[Any, int]:
+        """The same of frames, each by itself, so that a pattern stays where it is. A pixel that is as in the frame
+        before has its index from there: error that comes from elsewhere would make still ground flicker
+        (test_animations.test_still_ground_does_not_flicker fails without it)."""
+        found: list[NDArray[Any]] = []
+        for i in range(self.picture.frames):
+            frame = self.picture.frame(i)
+            counted = CountedPicture(frame, device=self.device, palette_channels=palette.shape[1])
+            indices = array_interop.to_numpy(counted.mapped(fit, dither).indices)
+            if found:
+                still = (frame.levels == self.picture.frame(i - 1).levels).all(axis=-1)
+                indices = np.where(still, found[-1], indices)
+            found.append(indices)
+        together = np.concatenate(found)
+        own, seen = map(premultiplied, with_common_channels(self.picture.levels, palette))
+        return together, NumPyPixels(own.reshape(together.size, -1)).error(seen, together.reshape(-1))
 
     def _dithered(self, seen: Levels, dither: str) -> tuple[Any, int]:
         """Indices (h, w), and the sum of squared errors over three or four channels.

@@ -31,12 +31,15 @@ class TooLargeError(ImageError):
 class Metadata:
     """What a file says of its picture beside the pixels.
 
-    icc_profile: the bytes of one. dpi: pixels per inch, across and down. orientation: one of TURNED.
+    icc_profile: the bytes of one. dpi: pixels per inch, across and down. orientation: one of TURNED. durations: of an
+    animation's frames, in milliseconds. plays: how often it is shown, 0 for ever.
     """
 
     icc_profile: bytes | None = None
     dpi: tuple[float, float] | None = None
     orientation: int | None = None
+    durations: tuple[float, ...] | None = None
+    plays: int = 0
 
     @property
     def rgb_profile(self) -> bytes | None:
@@ -52,7 +55,7 @@ class Picture:
     pixels: levels (h, w, c), uint8 or uint16, c 1, 3 or 4 (only if a pixel is not opaque; the color of what is fully
     transparent is zero); or CuPy's, as `from_gpu_array` leaves them. channels: those of the source, 2-dimensional
     arrays having 0. dtype: the source's. table: None, or (k, c) uint8, to which the pixels are indices then: (h, w)
-    uint8.
+    uint8. frames: 0, or how many pictures of equal height the pixels are, one below another.
     """
 
     pixels: Levels
@@ -60,6 +63,12 @@ class Picture:
     dtype: np.dtype
     metadata: Metadata = field(default_factory=Metadata)
     table: Levels | None = None
+    frames: int = 0
+
+    def frame(self, i: int) -> Picture:
+        """One of several."""
+        height = len(self.pixels) // self.frames
+        return replace(self, pixels=self.pixels[i * height : (i + 1) * height], frames=0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,9 +100,26 @@ def looked_up(table: Levels, indices: NDArray[Any]) -> Levels:
     return levels
 
 
-def from_array(array: NDArray[Any]) -> Picture:
+def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Pixels (h, w) or (h, w, c) as they are to be seen; orientation: EXIF's, of TURNED.
+
+    Examples
+    --------
+    >>> turned(np.array([[1, 2], [3, 4]]), 6).tolist()
+    [[3, 1], [4, 2]]
+    """
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+
+
+def from_array(array: NDArray[Any], value_range: tuple[float, float] | None = None) -> Picture:
     """The picture of an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), uint8, uint16, or floats in [0, 1], which
-    become uint16.
+    become uint16; or the frames (t, h, w, c) of an animation.
+
+    value_range: what stands for black and for white, in an array of any numbers; those beyond are cut to it.
 
     Raises ImageError for any other.
 
@@ -102,10 +128,19 @@ def from_array(array: NDArray[Any]) -> Picture:
     >>> from_array(np.array([[0.0, 1.0]])).levels.tolist()
     [[[0], [65535]]]
     """
+    if array.ndim == 4 and 0 not in array.shape:
+        t, h = array.shape[:2]
+        return replace(from_array(array.reshape(t * h, *array.shape[2:]), value_range), frames=t)
     _check_shape(array)
+    if value_range is not None and array.dtype.kind in "iuf":
+        return _scaled(array, *value_range)
     if array.dtype.kind == "f":
-        if not (array.min() >= 0 and array.max() <= 1):  # false for NaN too
-            raise ImageError("an image of floats has values in [0, 1]: divide by the largest value, or convert.")
+        low, high = array.min(), array.max()
+        if not (low >= 0 and high <= 1):  # false for NaN too
+            raise ImageError(
+                f"an image of floats has values in [0, 1], these are from {low:g} to {high:g}: divide by the largest, or "
+                "say what black and white are with --range."
+            )
         levels: Levels = np.empty(array.shape, np.uint16)
         for rows in row_pieces(len(array)):
             levels[rows] = np.rint(array[rows] * np.float64(65535))
@@ -117,8 +152,21 @@ def from_array(array: NDArray[Any]) -> Picture:
     return Picture(without_idle_alpha(levels), _channels(array), array.dtype)
 
 
+def _scaled(array: NDArray[Any], low: float, high: float) -> Picture:
+    levels = np.empty(array.shape, np.uint16)
+    for rows in row_pieces(len(array)):
+        share = (array[rows].astype(np.float64) - low) / (high - low)
+        if np.isnan(share).any():
+            raise ImageError("an image of floats has values that are no numbers.")
+        levels[rows] = np.rint(np.clip(share, 0, 1) * 65535)
+    levels = levels.reshape(*array.shape[:2], -1)
+    return Picture(without_idle_alpha(levels), _channels(array), np.dtype(np.uint16))
+
+
 def from_gpu_array(array: Any) -> Picture:
     """The same of CuPy's, 8 bits a channel: its levels stay where they are. Others come to the host."""
+    if array.ndim == 4:
+        return from_array(array_interop.to_numpy(array))
     _check_shape(array)
     if array.dtype != np.uint8:
         return from_array(array_interop.to_numpy(array))
@@ -151,6 +199,6 @@ def _channels(array: Any) -> int:
 def _check_shape(array: Any) -> None:
     shape = f"an array of shape {array.shape}"
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageError(f"an image is an array (h, w), (h, w, 3) or (h, w, 4), got {shape}.")
+        raise ImageError(f"an image is an array (h, w), (h, w, 3) or (h, w, 4), or frames (t, h, w, c), got {shape}.")
     if array.size == 0:
         raise ImageError(f"an image needs at least one pixel, got {shape}.")

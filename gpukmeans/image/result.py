@@ -30,7 +30,8 @@ class Quantized:
         The colors, all of them in use after `quantize` without dithering; fewer than asked for if the picture has
         fewer. uint16 for pictures of 16 bits or of floats. The first is the fully transparent one, if there is any.
     indices : array of shape (height, width), uint8, or uint16 for more than 256 colors
-        For each pixel the index of its color; of the source's library and on its device, if that was an array.
+        For each pixel the index of its color; of the source's library and on its device, if that was an array. Of an
+        animation (frames, height, width).
     psnr : float
         Peak signal-to-noise ratio in dB, over all channels, which are premultiplied by alpha; inf if nothing was lost.
     converged : bool
@@ -61,11 +62,17 @@ class Quantized:
         return array_interop.look_up(np.ascontiguousarray(colors if self._channels else colors[:, 0]), self.indices)
 
     def to_pil(self) -> Image:
-        """A Pillow image of mode P up to 256 colors, otherwise RGB or RGBA; of 8 bits a channel."""
+        """A Pillow image of mode P up to 256 colors, otherwise RGB or RGBA; of 8 bits a channel.
+
+        Raises ImageError for an animation.
+        """
+        if self.indices.ndim == 3:
+            raise ImageError("an animation is no single image: save it as GIF, PNG or WebP.")
         return to_pil(array_interop.to_numpy(self.indices), to_8_bit(self.palette))
 
     def save(self, path: str | Path | IO[bytes], format: str | None = None, *, matte: str = WHITE) -> None:
-        """Write a PNG, GIF, WebP or TIFF, with the source's ICC profile, orientation and resolution.
+        """Write a PNG, GIF, WebP or TIFF, with the source's ICC profile, orientation and resolution; of an animation a
+        PNG, GIF or WebP, with its frames' times (100 ms of an array's) and how often it is shown.
 
         Parameters
         ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans.image.files.deep_tiff import stated_range, white_is_zero
+from gpukmeans.image.files.profiles import deep_tone_of, from_model, tone_of, with_tone
 from gpukmeans.image.levels import MOST_FILE_COLORS
 from gpukmeans.image.picture import (
     TURNED,
@@ -38,24 +39,24 @@ def pil_image() -> Any:
     return Image
 
 
-def from_pil(image: Image) -> Picture:
-    """The image's current frame."""
+def from_pil(image: Image, value_range: tuple[float, float] | None = None) -> Picture:
+    """The image's current frame, in sRGB or with its profile. value_range: of grey of more than 8 bits, if not all."""
     image.load()  # turns a TIFF as its tag says, and takes the tag away
     if image.width * image.height == 0:
         raise ImageError(f"an image needs at least one pixel, got {image.width} x {image.height}.")
     metadata = _metadata(image)
     if image.mode == "F" or image.mode.startswith("I"):
-        picture = from_array(_deep(_stacked(image, lambda rows: rows)))
+        picture = _deep(image, value_range)
     elif image.mode == "P":
-        picture = _indexed(image)
+        picture = with_tone(_indexed(image), tone_of(image))
     elif image.mode in ("CMYK", "LAB"):
-        picture = from_array(_stacked(image, _to_srgb(image.mode, metadata.icc_profile)))
+        picture = from_array(_stacked(image, from_model(image.mode, metadata.icc_profile)))
         metadata = replace(metadata, icc_profile=None)
     elif image.has_transparency_data:
-        picture = from_array(_stacked(image, lambda rows: rows.convert("RGBA")))
+        picture = with_tone(from_array(_stacked(image, lambda rows: rows.convert("RGBA"))), tone_of(image))
     else:
         mode = "L" if image.mode in ("1", "L") else "RGB"
-        picture = from_array(_stacked(image, lambda rows: rows.convert(mode)))
+        picture = with_tone(from_array(_stacked(image, lambda rows: rows.convert(mode))), tone_of(image))
     return replace(picture, metadata=metadata)
 
 
@@ -88,36 +89,27 @@ def _indexed(image: Image) -> Picture:
     return Picture(pixels, len(mode), np.dtype(np.uint8), table=without_idle_alpha(table[None])[0])
 
 
-def _deep(array: NDArray[Any]) -> NDArray[Any]:
+def _deep(image: Image, value_range: tuple[float, float] | None) -> Picture:
     """More than 8 bits of grey, which Pillow holds in 16 or 32."""
-    if array.dtype.kind == "f" or array.dtype.itemsize == 2:
-        return array
-    if array.min() < 0 or array.max() > 65535:
-        raise ImageError(f"grey values from {array.min()} to {array.max()} do not fit 16 bits: scale them first.")
-    return array.astype(np.uint16)
-
-
-def _to_srgb(mode: str, profile: bytes | None) -> Callable[[Image], Image]:
-    """From CMYK or LAB, by the image's own profile where there is a valid one, else by Pillow's formulas."""
-    from PIL import ImageCms
-
-    try:
-        if profile:
-            own: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        elif mode == "LAB":
-            own = ImageCms.createProfile("LAB")
-        else:
-            return lambda image: image.convert("RGB")
-        transform = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError):
-        return lambda image: image.convert("RGB")
-
-    def convert(image: Image) -> Image:
-        converted = ImageCms.applyTransform(image, transform)
-        assert converted is not None  # only inPlace=True returns None
-        return converted
-
-    return convert
+    array = _stacked(image, lambda rows: rows)
+    value_range = value_range or stated_range(image)
+    if array.dtype.kind != "f" and array.dtype.itemsize > 2 and value_range is None:
+        if array.min() < 0 or array.max() > 65535:
+            raise ImageError(
+                f"grey values from {array.min()} to {array.max()} do not fit 16 bits: say what black and white are with "
+                "--range, or scale them first."
+            )
+        array = array.astype(np.uint16)
+    if white_is_zero(image) and array.dtype.kind != "f":
+        array = 65535 - array
+    picture = from_array(array, value_range)
+    clear = image.info.get("transparency")
+    levels = with_tone(picture, deep_tone_of(image)).pixels
+    if isinstance(clear, int) and array.dtype.kind != "f":  # a level of PNG that stands for nothing
+        seen = np.where(array == clear, 0, 65535)[..., None].astype(np.uint16)
+        levels = np.where(seen > 0, np.concatenate([*[levels] * 3, seen], axis=-1), 0).astype(np.uint16)
+        return replace(picture, pixels=without_idle_alpha(levels), channels=4)
+    return replace(picture, pixels=levels)
 
 
 def _metadata(image: Image) -> Metadata:

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import array_interop
-from gpukmeans.image.files import damaged_tiff
+from gpukmeans.image.files import damaged_tiff, deep_tiff
+from gpukmeans.image.files.frames import from_frames
+from gpukmeans.image.files.pages import frames_of
 from gpukmeans.image.files.pillow import from_pil, pil_image
 from gpukmeans.image.picture import ImageError, Picture, TooLargeError, from_array, from_gpu_array
 
@@ -41,8 +43,14 @@ FORMATS = (
 )
 
 
-def read(source: Any) -> Picture:
+class _NotPillows(Exception):
+    """A TIFF of a kind that Pillow does not read."""
+
+
+def read(source: Any, *, page: int | None = None, value_range: tuple[float, float] | None = None) -> Picture:
     """A path, an open binary file, bytes, a Pillow image or an array, as a Picture; a Picture as it is.
+
+    page: which of several pictures in a file, from 1 on. value_range: see `from_array`.
 
     Raises ImageError for what is no picture, OSError for a file that cannot be opened.
     """
@@ -50,19 +58,29 @@ def read(source: Any) -> Picture:
         return source
     if isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:
-            return decode(file, os.fsdecode(source), from_pil)
+            return _read_file(file, os.fsdecode(source), page, value_range)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return decode(io.BytesIO(source), "the data", from_pil)
+        return _read_file(io.BytesIO(source), "the data", page, value_range)
     if type(source).__module__.startswith("PIL."):
-        return from_pil(source)
+        return from_pil(source, value_range)
     if hasattr(source, "read"):
-        return decode(source, getattr(source, "name", "the file"), from_pil)
+        return _read_file(source, getattr(source, "name", "the file"), page, value_range)
     array = array_interop.as_array(source)
     return (
-        from_array(array_interop.to_numpy(np.asarray(array)))
+        from_array(array_interop.to_numpy(np.asarray(array)), value_range)
         if array_interop.gpu_of(array) is None
         else from_gpu_array(array)
     )
+
+
+def _read_file(file: IO[bytes], name: str, page: int | None, value_range: tuple[float, float] | None) -> Picture:
+    if not (hasattr(file, "seekable") and file.seekable()):
+        file = io.BytesIO(file.read())
+    try:
+        return decode(file, name, lambda image: from_pil(image, value_range), page=page, frames=from_frames)
+    except _NotPillows:
+        array, stated = deep_tiff.read_array(file, name, page, check_size)
+        return from_array(array, value_range or stated)
 
 
 def is_array_file(path: str | os.PathLike[str]) -> bool:
@@ -78,8 +96,18 @@ def load_array(path: str | os.PathLike[str]) -> NDArray[Any]:
         raise ImageError(f"{os.fsdecode(path)} is no array that can be read: {error}") from None
 
 
-def decode(file: IO[bytes], name: str, use: Callable[[Image], Any]) -> Any:
-    """What `use` makes of the one picture in a file, from its beginning; ImageError for a file that is not one."""
+def decode(
+    file: IO[bytes],
+    name: str,
+    use: Callable[[Image], Any],
+    *,
+    page: int | None = None,
+    frames: Callable[[Image, int], Any] | None = None,
+) -> Any:
+    """What `use` makes of the one picture in a file, from its beginning; ImageError for a file that is not one.
+
+    page: which of several, from 1 on. frames: what to make of an animation, of so many frames; an error unless given.
+    """
     Image = pil_image()
     Image.init()
     if not (hasattr(file, "seekable") and file.seekable()):
@@ -96,20 +124,26 @@ def decode(file: IO[bytes], name: str, use: Callable[[Image], Any]) -> Any:
                         f"{name} has {image.width} x {image.height} pixels in {size:,} bytes, hardly a picture, and "
                         f"as {image.format} it would take much memory to find out: save it as PNG."
                     )
-                # Two pictures in one JPEG, as telephones write them, are one and its preview.
-                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-                if frames > 1:
-                    raise ImageError(
-                        f"{name} holds {frames} pictures: save them as files, one each; `gpukmeans quantize "
-                        "--shared-palette` gives them one palette."
-                    )
+                count = frames_of(image, name, page)
+                if count and frames is not None:
+                    check_size(image.width, image.height * count, name)
+                    return frames(image, count)
+                if count:
+                    raise ImageError(f"{name} is an animation of {count} frames: choose one with --page.")
+                check_size(image.width, image.height, name)
                 if image.format == "TIFF":
                     damaged_tiff.check(file, name)
+                    if deep_tiff.is_misread(image):
+                        raise _NotPillows
+                _mend_transparency(image)
                 image.load()
                 return use(image)
-        except ImageError:
+        except (ImageError, _NotPillows):
             raise
         except Image.UnidentifiedImageError:
+            file.seek(0)
+            if deep_tiff.is_tiff(file.read(4)):
+                raise _NotPillows from None
             raise ImageError(f"{name} is not an image, or of a format that Pillow does not know.") from None
         except Image.DecompressionBombError as error:
             raise TooLargeError(f"{name} is too large: {error}") from None
@@ -117,6 +151,19 @@ def decode(file: IO[bytes], name: str, use: Callable[[Image], Any]) -> Any:
             raise ImageError(f"{name} does not fit into memory.") from None
         except Exception as error:  # decoders raise whatever broken data leads them to
             raise ImageError(f"{name} cannot be decoded, it may be damaged: {error or type(error).__name__}") from None
+
+
+def _mend_transparency(image: Image) -> None:
+    """The level that stands for nothing, in a PNG, in the depth in which Pillow gives the others: it leaves it as the
+    file has it (test_reading.test_a_level_for_nothing_in_any_depth fails of that)."""
+    clear, tile = image.info.get("transparency"), getattr(image, "tile", None)
+    if image.format != "PNG" or clear is None or not tile:
+        return
+    raw = tile[0][3]
+    if raw in ("L;2", "L;4") and isinstance(clear, int):
+        image.info["transparency"] = clear * (85 if raw == "L;2" else 17)
+    elif raw == "RGB;16B" and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(level >> 8 for level in clear)
 
 
 def check_size(width: int, height: int, name: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import atomic_write
+from gpukmeans.image.files import animation
 from gpukmeans.image.files.pillow import ORIENTATION, pil_image, to_pil
 from gpukmeans.image.levels import MOST_FILE_COLORS
 from gpukmeans.image.matte import WHITE, hardened
-from gpukmeans.image.picture import ImageError, Metadata, row_pieces
+from gpukmeans.image.picture import ImageError, Metadata, row_pieces, turned
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,19 +45,41 @@ def save(
     matte: str = WHITE,
 ) -> None:
     """Write a whole file, or none; into a binary file all at once. matte: for half-transparent colors in a GIF."""
+    data = encode(format, indices, palette, metadata, matte)
+    if isinstance(target, (str, Path)):
+        atomic_write.write(target, lambda file: file.write(data))
+        return
+    left = memoryview(data)
+    while len(left):  # a file without a buffer may take a part
+        left = left[target.write(left) or len(left) :]
+
+
+def encode(
+    format: str, indices: NDArray[Any], palette: NDArray[np.uint8], metadata: Metadata, matte: str = WHITE
+) -> bytes:
+    """The bytes of a file of a picture (h, w), or of an animation (t, h, w)."""
     if len(palette) > MOST_FILE_COLORS:
         indices, palette = _without_idle_colors(indices, palette)
     if format == "GIF" and palette.shape[1] == 4:
         indices, palette = _with_one_transparent(indices, hardened(palette, matte))
+    if indices.ndim == 3:
+        upright = np.stack([turned(frame, metadata.orientation) for frame in indices]) if metadata.orientation else indices
+        return animation.encode(format, animation.Frames(upright, [palette] * len(upright)), metadata)
     image, options = _prepared(format, indices, palette, metadata)
-    if isinstance(target, (str, Path)):
-        atomic_write.write(target, partial(image.save, format=format, **options))
-        return
-    encoded = io.BytesIO()  # as atomic_write.write does
-    image.save(encoded, format=format, **options)
-    left = encoded.getbuffer()
-    while len(left):  # a file without a buffer may take a part
-        left = left[target.write(left) or len(left) :]
+    buffer = io.BytesIO()
+    image.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def encode_frames(
+    format: str, frames: list[tuple[NDArray[Any], NDArray[np.uint8]]], metadata: Metadata, matte: str = WHITE
+) -> bytes:
+    """The bytes of an animation's file: indices (h, w) and palette of each frame."""
+    if format == "GIF":
+        hard = [(own, hardened(palette, matte) if palette.shape[1] == 4 else palette) for own, palette in frames]
+        frames = [_with_one_transparent(*each) if each[1].shape[1] == 4 else each for each in hard]
+    together = animation.Frames(np.stack([own for own, _ in frames]), [palette for _, palette in frames])
+    return animation.encode(format, together, metadata)
 
 
 def _without_idle_colors(
