@@ -297,13 +297,13 @@ def test_faint_colors_are_the_nearest_of_palette_and_nothing(seen_through):
     y, x = np.mgrid[:96, :96]
     disc = np.dstack([np.stack([x * 2, y * 2, x + y], axis=-1), np.clip((40 - np.hypot(y - 48, x - 48)) * 12, 0, 255)])
     given = np.array([[9, 9, 9], [200, 210, 220], [90, 20, 10]], np.uint8)
-    for picture in (disc.astype(np.uint8), seen_through):
-        for result in (quantize(picture, 16, space="rgb"), remap(picture, given, space="rgb")):
-            distance = sum(((over(picture, g)[:, :, None] - over(result.palette, g)) ** 2).sum(-1) for g in (0, 255))
+    for image in (disc.astype(np.uint8), seen_through):
+        for result in (quantize(image, 16, space="rgb"), remap(image, given, space="rgb")):
+            distance = sum(((over(image, g)[:, :, None] - over(result.palette, g)) ** 2).sum(-1) for g in (0, 255))
             chosen = np.take_along_axis(distance, result.indices[..., None].astype(int), axis=-1)[..., 0]
             assert_allclose(chosen, distance.min(axis=-1), rtol=1e-5, atol=1e-2)
             assert result.converged
-            faint = (picture[..., 3] > 0) & (result.palette[result.indices][..., 3] == 0)
+            faint = (image[..., 3] > 0) & (result.palette[result.indices][..., 3] == 0)
             assert faint.any()
         assert result.palette.tolist() == [[*color, 255] for color in given.tolist()] + [[0, 0, 0, 0]]
 

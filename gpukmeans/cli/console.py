@@ -65,6 +65,13 @@ def complain(text: str) -> None:
             print(f"gpukmeans: error: {text}", file=sys.stderr, flush=True)
 
 
+def note(text: str, kind: str | None = "note") -> None:
+    """A line to whoever hears it, that is no result and no error."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"gpukmeans: {kind}: {text}" if kind else f"gpukmeans: {text}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Nothing on standard error from libraries that write there themselves, as libtiff does of what it fails with."""

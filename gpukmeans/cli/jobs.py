@@ -8,20 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpukmeans.image.files import write
+from gpukmeans.image.files.read import looks_like_a_picture
 from gpukmeans.image.picture import ImageError
 
-# What a folder is searched for.
-PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".npy"}
+# What a folder is searched for by name; of other files it is their beginning that says whether they are pictures.
+PICTURES = {".npy", ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".dib"}
+PICTURES |= {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs", ".jp2", ".j2k", ".jpf", ".jpx", ".tga", ".ico", ".cur"}
+PICTURES |= {".icns", ".psd", ".pcx", ".dcx", ".qoi", ".sgi", ".dds", ".heic", ".heif", ".xbm", ".xpm"}
 
 PIPE = "-"
 
 
 @dataclass(frozen=True)
 class Job:
-    """source: a path or PIPE. target: the same."""
+    """source: a path or PIPE. target: the same. format: of what is written, of `write.FORMATS`."""
 
     source: str
     target: str
+    format: str
 
     def __str__(self) -> str:
         return "standard input" if self.source == PIPE else self.source
@@ -33,61 +37,114 @@ class Job:
         return target.parent / f"{target.stem}-compare.png"
 
 
-def jobs_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Job]:
+@dataclass(frozen=True)
+class Jobs:
+    """jobs: what is to be done. skipped: each file of a folder that is not, and why."""
+
+    jobs: list[Job]
+    skipped: list[tuple[Path, str]]
+
+
+def jobs_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Jobs:
     """What to read and where to write; argparse's usage error for what makes no sense."""
+    skipped: list[tuple[Path, str]] = []
     if args.palette and args.shared_palette:
         parser.error("--palette and --shared-palette exclude each other")
+    if args.palette_per_frame and (args.palette or args.shared_palette or args.compare):
+        parser.error("--palette-per-frame excludes --palette, --shared-palette and --compare")
+    if (args.quality or args.max_bytes or args.keep is not None) and (args.palette or args.shared_palette):
+        parser.error("--quality, --max-bytes and --keep need a palette for each picture")
     if args.out_dir is None:
         if len(args.files) != 2:
             parser.error(f"expected IN and OUT, or --out-dir, got {len(args.files)} files")
-        jobs = [job := Job(*args.files)]
-        if job.target == PIPE and (args.json or args.compare):
+        source, target = args.files
+        if target == PIPE and (args.json or args.compare):
             parser.error("--json and --compare need a file to write to, not standard output")
-        if job.target != PIPE and not Path(job.target).exists():
-            write.format_of(job.target)
+        jobs = [Job(source, target, _format_of(target, args.format))]
     else:
         if PIPE in args.files:
             parser.error("--out-dir needs files, not standard input")
-        sources = [path for name in args.files for path in _expanded(Path(name))]
-        jobs = [Job(str(source), str(args.out_dir / f"{source.stem}.{args.format}")) for source in sources]
+        sources = [path for name in args.files for path in _expanded(Path(name), skipped)]
+        suffix = args.format or "png"
+        format = write.FORMATS[f".{suffix}"]
+        jobs = [Job(str(source), str(args.out_dir / f"{source.stem}.{suffix}"), format) for source in sources]
     _check_targets(jobs, args)
-    return jobs
+    return Jobs(jobs, skipped)
+
+
+def _format_of(target: str, asked: str | None) -> str:
+    """By the name, or else by --format; ImageError if they contradict each other."""
+    suffix = "" if target == PIPE else Path(target).suffix.lower()
+    if asked is not None:
+        format = write.FORMATS[f".{asked}"]
+        if write.FORMATS.get(suffix, format) != format:
+            raise ImageError(
+                f"--format {asked} would give {target} another name than it asks for: name it "
+                f"{Path(target).with_suffix(f'.{asked}')}, or leave --format out."
+            )
+        return format
+    if suffix or (target != PIPE and not Path(target).exists()):
+        return write.format_of(target)
+    return "PNG"
 
 
 def _check_targets(jobs: list[Job], args: argparse.Namespace) -> None:
-    """Raise ImageError if a file would be written twice, or a comparison over what is read."""
-    written: dict[str, str] = {}
+    """Raise ImageError if a file would be written twice or over what is read, unless that is forced; and in any case if
+    it would be written over what another one, or only a comparison, has to be made of."""
+    written: dict[object, str] = {}
+    read = {_identity(job.source): job.source for job in jobs if job.source != PIPE}
+    if args.palette:
+        read[_identity(args.palette)] = str(args.palette)
 
-    def claim(path: str | Path, whose: str) -> None:
-        if _real_path(path) in written:
-            raise ImageError(f"{written[_real_path(path)]} and {whose} would both be written to {path}.")
-        written[_real_path(path)] = whose
+    def claim(path: str | Path, whose: str, *, forced: bool) -> None:
+        if _identity(path) in written and not forced:
+            raise ImageError(
+                f"{written[_identity(path)]} and {whose} would both be written to {path}: write them to different "
+                "folders, or say --force."
+            )
+        written[_identity(path)] = whose
 
     for job in jobs:
-        if job.target != PIPE:
-            claim(job.target, job.source)
+        if job.target == PIPE:
+            continue
+        over = read.get(_identity(job.target))
+        own = job.source != PIPE and _identity(job.source) == _identity(job.target)
+        if over is not None and not (own and args.force):
+            advice = "name the result otherwise, or say --force" if own else "name the result otherwise"
+            raise ImageError(f"{job} would be written over {'itself' if own else f'{over}, which is read'}: {advice}.")
+        claim(job.target, job.source, forced=args.force)
     if args.compare:
-        read = {_real_path(job.source): job.source for job in jobs if job.source != PIPE}
-        if args.palette:
-            read[_real_path(args.palette)] = str(args.palette)
         for job in jobs:
-            over = read.get(_real_path(job.comparison))
+            over = read.get(_identity(job.comparison))
             if over is not None:
                 raise ImageError(
                     f"the comparison of {job} would be written over {over}, which is read: name the result otherwise."
                 )
-            claim(job.comparison, f"the comparison of {job}")
+            claim(job.comparison, f"the comparison of {job}", forced=False)
 
 
-def _real_path(path: str | Path) -> str:
+def _identity(path: str | Path) -> object:
     """The same for all names of a file."""
-    return os.path.normcase(os.path.realpath(path))
+    try:
+        there = os.stat(path)
+        return there.st_dev, there.st_ino
+    except OSError:
+        return os.path.normcase(os.path.realpath(path))
 
 
-def _expanded(path: Path) -> list[Path]:
+def _expanded(path: Path, skipped: list[tuple[Path, str]]) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(inner for inner in path.iterdir() if inner.suffix.lower() in PICTURES and inner.is_file())
+    found = []
+    for inner in sorted(path.iterdir()):
+        if inner.is_dir():
+            skipped.append((inner, "a folder, which is not searched: name it, too"))
+        elif not inner.is_file():
+            skipped.append((inner, "no file"))
+        elif inner.suffix.lower() in PICTURES or looks_like_a_picture(inner):
+            found.append(inner)
+        else:
+            skipped.append((inner, "no picture of a format that is known"))
     if not found:
         raise ImageError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))}).")
     return found

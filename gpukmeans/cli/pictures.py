@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import io
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from gpukmeans.cli import console, report
+import numpy as np
+
+from gpukmeans import atomic_write
+from gpukmeans.cli import console, fitting, report
 from gpukmeans.cli.jobs import PIPE, Job
 from gpukmeans.cli.report import Outcome
 from gpukmeans.image import streaming
 from gpukmeans.image.files import comparison, write
+from gpukmeans.image.files.bands import differs_in_bands
+from gpukmeans.image.files.profiles import stripped
 from gpukmeans.image.files.read import is_array_file, load_array, read
-from gpukmeans.image.levels import MOST_FILE_COLORS, Levels
+from gpukmeans.image.levels import Levels, to_8_bit
+from gpukmeans.image.matte import WHITE, with_hard_edges
 from gpukmeans.image.picture import ImageError, Picture, TooLargeError
 from gpukmeans.image.quantize import quantize, remap
 from gpukmeans.image.result import Quantized
@@ -28,46 +33,130 @@ class Onto(NamedTuple):
     converged: bool
 
 
-def read_picture(job: Job) -> Picture:
+class SkippedError(Exception):
+    """What was not written, as was asked for; the message says why. status: what the command ends with, if that was all
+    that it had to do."""
+
+    def __init__(self, why: str, status: int) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture as it is to be reduced, and notes on what had to be done to it."""
+
+    picture: Picture
+    notes: list[str]
+
+
+def read_picture(job: Job, args: argparse.Namespace) -> Source:
     """What the job is to read. ImageError or OSError if that is no picture or cannot be read."""
+    options = {"page": args.page, "value_range": args.range}
     with console.quiet():
         if job.source == PIPE:
-            return read(console.read())
-        return read(load_array(job.source) if is_array_file(job.source) else job.source)
+            picture = read(console.read(), **options)
+        else:
+            picture = read(load_array(job.source) if is_array_file(job.source) else job.source, **options)
+    if args.strip:
+        picture = stripped(picture)
+    notes = []
+    if job.format == "GIF" or args.matte or args.alpha_threshold:
+        picture, soft = with_hard_edges(picture, args.matte or WHITE, None if args.matte else args.alpha_threshold)
+        if soft:
+            how = f"are over {args.matte or WHITE}" if args.matte or not args.alpha_threshold else "are cut"
+            why = "" if args.matte or args.alpha_threshold else ", as GIF has none (see --matte, --alpha-threshold)"
+            notes.append(f"{job}: soft edges {how}{why}")
+    return Source(picture, notes)
 
 
 def do(job: Job, args: argparse.Namespace, onto: Onto | None) -> None:
-    """Do the job, and tell of it. onto: None for a palette of its own."""
+    """Do the job, and tell of it. onto: None for a palette of its own. SkippedError if nothing is to be written."""
     start, piped = time.perf_counter(), PIPE in (job.source, job.target)
-    if args.bands and piped:
-        raise ImageError("--bands needs files, not standard input or output.")
-    picture = None
-    if not args.bands:
+    if args.bands:
+        if piped:
+            raise ImageError("--bands needs files, not standard input or output.")
+        streaming.check_target(job.target, args.dither)
+    source = None
+    if not args.bands or _only_in_memory(args) or differs_in_bands(job.source):
         try:
-            picture = read_picture(job)
+            source = read_picture(job, args)
         except TooLargeError:
-            if piped or not write.is_tiff(job.target):
+            if piped or job.format != "TIFF" or _only_in_memory(args):
                 raise
-    if picture is None:
-        outcome = _in_bands(job, args, onto)
+    outcome = _in_bands(job, args, onto) if source is None else _in_memory(job, source, args, onto)
+    if job.target != PIPE:
+        report.tell(job, outcome, time.perf_counter() - start, as_json=args.json)
+
+
+def _only_in_memory(args: argparse.Namespace) -> bool:
+    """Whether something is asked for that is not done in bands."""
+    options = (args.strip, args.matte, args.alpha_threshold, args.skip_if_larger, args.page, args.range)
+    return any(options) or bool(args.keep or args.quality or args.max_bytes)
+
+
+def _in_memory(job: Job, source: Source, args: argparse.Namespace, onto: Onto | None) -> Outcome:
+    picture = source.picture
+    if picture.frames and job.format == "TIFF":
+        raise ImageError("TIFF holds no animation: write GIF, PNG or WebP, or choose a frame with --page.")
+    if args.palette_per_frame and picture.frames:
+        data, outcome = _frame_by_frame(job, picture, args)
     else:
-        result = _in_memory(picture, args, onto)
-        if job.target == PIPE:
-            _to_stdout(result)
-            return
-        target = Path(job.target)
-        result.save(target, None if target.suffix else "PNG")
+        if onto is not None:
+            result = replace(remap(picture, onto.palette, **_options(args)), converged=onto.converged)
+            data = _encoded(job, result)
+        elif args.quality or args.max_bytes:
+            result, data = fitting.fewest_colors(
+                lambda k: _reduced(picture, k, args), lambda found: _encoded(job, found), args
+            )
+        else:
+            result = _reduced(picture, args.colors, args)
+            data = _encoded(job, result)
+        outcome = Outcome.of(result, *result.indices.shape[-2:])
         if args.compare:
-            comparison.write_comparison(picture, result.palette, result.indices, job.comparison)
-        outcome = Outcome.of(result, *result.indices.shape)
-    report.tell(job, outcome, time.perf_counter() - start, as_json=args.json)
+            one = result.indices if not picture.frames else result.indices[0]
+            first = picture.frame(0) if picture.frames else picture
+    if args.skip_if_larger:
+        _check_smaller(job, len(data))
+    for note in source.notes:
+        console.note(note)
+    if job.target == PIPE:
+        console.write(data)
+        return outcome
+    atomic_write.write(job.target, lambda file: file.write(data))
+    if args.compare:
+        comparison.write_comparison(first, result.palette, one, job.comparison)
+    return outcome
 
 
-def _in_memory(picture: Picture, args: argparse.Namespace, onto: Onto | None) -> Quantized:
-    options = {"space": args.space, "dither": args.dither, "device": args.device}
-    if onto is None:
-        return quantize(picture, args.colors, random_state=args.seed, **options)
-    return replace(remap(picture, onto.palette, **options), converged=onto.converged)
+def _options(args: argparse.Namespace) -> dict[str, str]:
+    return {"space": args.space, "dither": args.dither, "device": args.device}
+
+
+def _reduced(picture: Picture, k: int, args: argparse.Namespace) -> Quantized:
+    return quantize(picture, k, keep=args.keep, random_state=args.seed, **_options(args))
+
+
+def _encoded(job: Job, result: Quantized) -> bytes:
+    return write.encode(job.format, result.indices, to_8_bit(result.palette), result.metadata)
+
+
+def _frame_by_frame(job: Job, picture: Picture, args: argparse.Namespace) -> tuple[bytes, Outcome]:
+    results = [_reduced(picture.frame(i), args.colors, args) for i in range(picture.frames)]
+    frames = [(result.indices, to_8_bit(result.palette)) for result in results]
+    data = write.encode_frames(job.format, frames, picture.metadata)
+    error = float(np.mean([10 ** (-result.psnr / 10) for result in results]))
+    psnr = float("inf") if error == 0 else float(-10 * np.log10(error))
+    most = max((palette for _, palette in frames), key=len)
+    return data, Outcome(*picture.frame(0).shape[:2], most, psnr, all(result.converged for result in results))
+
+
+def _check_smaller(job: Job, size: int) -> None:
+    if job.source == PIPE:
+        return
+    own = Path(job.source).stat().st_size
+    if size >= own:
+        raise SkippedError(f"{job}: it would have {size:,} bytes, and has {own:,}", 98)
 
 
 def _in_bands(job: Job, args: argparse.Namespace, onto: Onto | None) -> Outcome:
@@ -77,7 +166,7 @@ def _in_bands(job: Job, args: argparse.Namespace, onto: Onto | None) -> Outcome:
         result = streaming.quantize_file(
             job.source,
             job.target,
-            min(args.colors, MOST_FILE_COLORS),
+            args.colors,
             space=args.space,
             dither=args.dither,
             palette=None if onto is None else onto.palette,
@@ -86,9 +175,3 @@ def _in_bands(job: Job, args: argparse.Namespace, onto: Onto | None) -> Outcome:
             progress=progress,
         )
     return Outcome.of(result, result.height, result.width)
-
-
-def _to_stdout(result: Quantized) -> None:
-    buffer = io.BytesIO()
-    result.save(buffer, "PNG")
-    console.write(buffer.getbuffer())

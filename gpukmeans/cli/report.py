@@ -70,6 +70,14 @@ def tell(job: Job, outcome: Outcome, seconds: float, *, as_json: bool) -> None:
     console.say(json.dumps(record))
 
 
+def tell_skipped(name: str, why: str, *, as_json: bool) -> None:
+    """Say in one line what is not done, and why."""
+    if as_json:
+        console.say(json.dumps({"input": name, "output": None, "skipped": why}))
+    else:
+        console.note(f"{name}: {why}", kind="skipped")
+
+
 def complain(error: BaseException, job: Job | None = None) -> int:
     """Say in one line what went wrong, and with which file. Returns the exit status."""
     text = str(error) or type(error).__name__

@@ -138,8 +138,8 @@ def from_array(array: NDArray[Any], value_range: tuple[float, float] | None = No
         low, high = array.min(), array.max()
         if not (low >= 0 and high <= 1):  # false for NaN too
             raise ImageError(
-                f"an image of floats has values in [0, 1], these are from {low:g} to {high:g}: divide by the largest, or "
-                "say what black and white are with --range."
+                f"an image of floats has values in [0, 1], these are from {low:g} to {high:g}: divide by the largest, "
+                "or say what black and white are with --range."
             )
         levels: Levels = np.empty(array.shape, np.uint16)
         for rows in row_pieces(len(array)):

@@ -35,6 +35,7 @@ def quantize(
     space: str = "oklab",
     dither: str = "none",
     weights: ArrayLike | None = None,
+    keep: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = 0,
     device: str = "auto",
 ) -> Quantized:
@@ -42,10 +43,12 @@ def quantize(
 
     Parameters
     ----------
-    image : path, binary file, bytes, PIL.Image.Image, or array-like of shape (h, w), (h, w, 3) or (h, w, 4)
-        Arrays are uint8, uint16 or float in [0, 1], in sRGB. Files need Pillow. Opaque arrays of uint8 on a GPU
-        (CuPy's, torch's, or of anybody who speaks DLPack) stay there, as do their distinct colors, and only what grows
-        with n_colors crosses the bus; weights and Floyd-Steinberg's dithering need the pixels on the host.
+    image : path, binary file, bytes, PIL.Image.Image, or array-like of shape (h, w), (h, w, 3), (h, w, 4), (t, h, w, c)
+        The last is an animation, as is a GIF, PNG or WebP file with several frames: one palette is for all of them, and
+        a pixel that does not change keeps its index, also where it is dithered. Arrays are uint8, uint16 or float in
+        [0, 1], in sRGB. Files need Pillow. Opaque arrays of uint8 on a GPU (CuPy's, torch's, or of anybody who speaks
+        DLPack) stay there, as do their distinct colors, and only what grows with n_colors crosses the bus; weights,
+        animations and Floyd-Steinberg's dithering need the pixels on the host.
     n_colors : int, default=256
         The most colors, 1 to 65,536; up to 256 fit the files' palettes and one byte a pixel.
     space : {"oklab", "rgb"}, default="oklab"
@@ -54,6 +57,9 @@ def quantize(
         How neighbours make up for a pixel's error; see `gpukmeans.image.dither`.
     weights : array-like of shape (h, w), default=None
         How much each pixel counts for the palette, none negative. A whole number is that many copies of the pixel.
+    keep : array-like of shape (f, 3) or (f, 4), uint8, default=None
+        Distinct colors that the palette begins with, whether or not a pixel has them; the others, n_colors in all, are
+        found around them.
     random_state : int, RandomState instance or None, default=0
         The seed of k-means++.
     device : str, default="auto"
@@ -85,13 +91,16 @@ def quantize(
     """
     check_parameters(n_colors, space, dither)
     picture, device = _read_onto(image, device)
+    kept = None if keep is None else _kept(keep, n_colors)
 
     def reduce(device: str) -> Quantized:
-        counted = CountedPicture(picture, device=device)
+        counted = CountedPicture(picture, device=device, palette_channels=3 if kept is None else kept.shape[1])
+        own = kept if kept is None or counted.colors.dtype == np.uint8 else to_16_bit(kept)
+        how: dict[str, Any] = {"space": space, "random_state": random_state, "kept": own}
         if weights is None:
-            fit = palette_of(counted.colors, n_colors, space=space, random_state=random_state, device=device)
+            fit = palette_of(counted.colors, n_colors, device=device, **how)
         else:
-            fit = _weighted_palette(weights, counted, n_colors, space=space, random_state=random_state)
+            fit = _weighted_palette(weights, counted, n_colors, **how)
         return counted.mapped(fit, dither)
 
     return _as_given(image, devices.where_it_fits(reduce, device, random_state))
@@ -199,11 +208,27 @@ def _as_given(image: Any, result: Quantized) -> Quantized:
     return replace(result, indices=array_interop.convert_like(image, result.indices)) if is_array else result
 
 
+def _kept(keep: ArrayLike, n_colors: int) -> Levels:
+    """(f, 3), or (f, 4) if not all are opaque."""
+    given = np.asarray(array_interop.to_numpy(keep))
+    if given.dtype != np.uint8 or given.ndim != 2 or given.shape[1] not in (3, 4) or not 0 < len(given) <= n_colors:
+        raise ValueError(
+            f"keep is an array (f, 3) or (f, 4) of uint8 with 1 to n_colors={n_colors} colors, got {given.dtype} "
+            f"{given.shape}."
+        )
+    if len(np.unique(given, axis=0)) < len(given):
+        raise ValueError("keep has a color twice.")
+    return given[:, :3] if given.shape[1] == 4 and (given[:, 3] == 255).all() else given
+
+
 def _weighted_palette(
-    weights: ArrayLike, counted: CountedPicture, k: int, *, space: str, random_state: Any
+    weights: ArrayLike, counted: CountedPicture, k: int, *, space: str, random_state: Any, kept: Levels | None
 ) -> PaletteFit:
     """The palette, and the label of every distinct color, also of those that weigh nothing."""
-    given, shape = np.asarray(array_interop.to_numpy(weights), np.float64), counted.picture.shape[:2]
+    given = np.asarray(array_interop.to_numpy(weights), np.float64)
+    shape: tuple[int, ...] = counted.picture.shape[:2]
+    if counted.picture.frames:
+        shape = (counted.picture.frames, shape[0] // counted.picture.frames, shape[1])
     if given.shape != shape:
         raise ValueError(f"weights have the picture's shape {shape}, got {given.shape}.")
     if not (np.isfinite(given).all() and given.min() >= 0 and given.max() > 0):
@@ -216,10 +241,10 @@ def _weighted_palette(
         given = np.ldexp(given, -exponent)
     # Pixels are added in their order, so that the sums have the same bits.
     mass = np.bincount(color_of_pixel, given.reshape(-1), len(colors))
-    kept = mass > 0
-    options: dict[str, Any] = {"space": space, "random_state": random_state, "device": counted.device}
-    if kept.all():
+    heavy = mass > 0
+    options: dict[str, Any] = {"space": space, "random_state": random_state, "device": counted.device, "kept": kept}
+    if heavy.all():
         return palette_of(NumPyColors(colors, mass), k, **options)
-    fit = palette_of(NumPyColors(colors[kept], mass[kept]), k, **options)
+    fit = palette_of(NumPyColors(colors[heavy], mass[heavy]), k, **options)
     with devices.on(counted.device):
         return replace(fit, labels=counted.colors.nearest(fit.palette, space))

@@ -22,7 +22,7 @@ from gpukmeans.image.dither import offsets_of, ordered
 from gpukmeans.image.files.bands import Bands, read_bands
 from gpukmeans.image.files.tiled_tiff_writer import write_tiled
 from gpukmeans.image.files.write import is_tiff
-from gpukmeans.image.levels import MOST_FILE_COLORS, Codes, Levels, premultiplied, psnr, to_rgba, with_common_channels
+from gpukmeans.image.levels import Codes, Levels, index_dtype, premultiplied, psnr, to_rgba, with_common_channels
 from gpukmeans.image.numpy.histogram import Histogram
 from gpukmeans.image.palette.channels import onto_given, palette_of, without_idle_alpha
 from gpukmeans.image.picture import ImageError
@@ -62,9 +62,9 @@ def quantize_file(
     source : path or array (h, w), (h, w, 3) or (h, w, 4)
         A picture's file, a .npy file, or an array such as a memory map.
     target : path
-        A .tif or .tiff file, tiled, of at most 256 colors; written whole or not at all.
+        A .tif or .tiff file, tiled; written whole or not at all. With a palette of up to 256 opaque colors, and else
+        with their red, green, blue and alpha.
     n_colors, space, palette, random_state, device : as for `quantize` and `remap`
-        A palette has no half-transparent colors, which a TIFF's cannot have.
     dither : {"none", "bayer", "blue-noise"}, default="none"
         Error diffusion is not done in bands.
     progress : callable
@@ -88,11 +88,7 @@ def quantize_file(
     (benchmarks/picture_memory.py).
     """
     check_parameters(n_colors, space, dither)
-    if n_colors > MOST_FILE_COLORS or not is_tiff(target):
-        most = f"at most {MOST_FILE_COLORS} colors"
-        raise ImageError(f"in bands only .tif files of {most} are written, not {n_colors} to {target}.")
-    if dither == "floyd-steinberg":
-        raise ImageError("floyd-steinberg cannot be done in bands: choose bayer or blue-noise.")
+    check_target(target, dither)
     given = None if palette is None else np.asarray(palette, np.uint8)
 
     def reduce(device: str) -> WrittenPicture:
@@ -116,8 +112,6 @@ def quantize_file(
             with devices.on(device):
                 fit = onto_given(colors, given, space)
         table = to_rgba(fit.palette) if colors.channels == 4 else fit.palette
-        if table.shape[1] == 4 and ((table[:, 3] != 255) & table.any(axis=1)).any():
-            raise ImageError("a palette in a TIFF has no half-transparent colors: flatten the picture first.")
         if dither == "none":
             with devices.on(device):
                 error = psnr(colors.error(table, fit.labels), pixels * table.shape[1], 255)
@@ -126,7 +120,7 @@ def quantize_file(
             error = None
             map_band = _map_dithered(dither, premultiplied(table), colors.channels, bands.width, device)
 
-        def indices() -> Iterator[NDArray[np.uint8]]:
+        def indices() -> Iterator[NDArray[Any]]:
             for row, band in bands.read():
                 tell(bands.height + row + len(band))
                 with devices.on(device):
@@ -137,6 +131,14 @@ def quantize_file(
         return WrittenPicture(fit.palette, bands.width, bands.height, error, fit.converged)
 
     return devices.where_it_fits(reduce, devices.resolve(device), random_state)
+
+
+def check_target(target: str | os.PathLike[str], dither: str) -> None:
+    """Raise ImageError for what is not done in bands."""
+    if not is_tiff(target):
+        raise ImageError(f"in bands only .tif files are written, not {os.fsdecode(target)}.")
+    if dither == "floyd-steinberg":
+        raise ImageError("floyd-steinberg cannot be done in bands: choose bayer or blue-noise.")
 
 
 def _count(bands: Bands, device: str, progress: Callable[[int], None]) -> tuple[Codes, NDArray[np.int64]]:
@@ -154,18 +156,19 @@ def _pixels(band: Levels, device: str) -> Pixels:
     return dispatch.make_pixels(band.reshape(-1, band.shape[2]), device=device)
 
 
-def _map_by_label(codes: Codes, labels: Any, device: str) -> Callable[[Levels], NDArray[np.uint8]]:
+def _map_by_label(codes: Codes, labels: Any, device: str) -> Callable[[Levels], NDArray[Any]]:
     """What gives a band's pixels (h, w, c) the labels (m,) of their colors: (h * w,)."""
-    return lambda band: _pixels(band, device).map(codes, labels, np.uint8)
+    dtype = index_dtype(int(labels.max()) + 1)
+    return lambda band: _pixels(band, device).map(codes, labels, dtype)
 
 
 def _map_dithered(
     dither: str, palette: Levels, channels: int, width: int, device: str
-) -> Callable[[Levels], NDArray[np.uint8]]:
+) -> Callable[[Levels], NDArray[Any]]:
     """What dithers bands (h, width, c), whose first channels count, to a premultiplied palette: (h * width,)."""
     offsets = offsets_of(dither, palette)
 
-    def map_band(band: Levels) -> NDArray[np.uint8]:
+    def map_band(band: Levels) -> NDArray[Any]:
         levels, _ = with_common_channels(band[..., :channels], palette)
         return ordered(_pixels(premultiplied(levels), device), offsets, width, palette, device=device)
 

@@ -115,8 +115,8 @@ def _gif_table(palette: NDArray[np.uint8]) -> bytes:
     """Colors, as many as a power of two."""
     if len(palette) > MOST_FILE_COLORS:
         raise ImageError(
-            f"GIF holds at most {MOST_FILE_COLORS} colors, one of them for what is transparent, not {len(palette)}: ask "
-            "for fewer, or write PNG."
+            f"GIF holds at most {MOST_FILE_COLORS} colors, one of them for what is transparent, not {len(palette)}: "
+            "ask for fewer, or write PNG."
         )
     size = max(2, 1 << (len(palette) - 1).bit_length())
     return palette[:, :3].tobytes().ljust(3 * size, b"\0")
@@ -202,7 +202,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 def _webp(frames: Frames, times: tuple[float, ...], metadata: Metadata) -> bytes:
     from PIL import Image
 
-    t, height, width = frames.indices.shape
+    height, width = frames.indices.shape[1:]
     if max(height, width) > 16383:
         raise ImageError(f"WebP holds at most 16,383 x 16,383 pixels, not {width} x {height}.")
     ticks, parts = _ticks(times, 1000), []

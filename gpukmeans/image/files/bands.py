@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.image.files import damaged_tiff
+from gpukmeans.image.files.pillow import ORIENTATION, pil_image
+from gpukmeans.image.files.profiles import tone_of
 from gpukmeans.image.files.read import is_array_file, load_array, read
 from gpukmeans.image.levels import Levels, to_8_bit, to_rgba
 from gpukmeans.image.picture import TURNED, ImageError, Metadata, TooLargeError, from_array
@@ -29,6 +32,9 @@ MISSING = "pictures in bands need pyvips and tifffile: pip install 'gpukmeans[la
 
 # Of what is read by libvips: 0.4 GB in a band of three channels.
 MOST_WIDTH = 2**19
+
+# TIFF's numbers of tags.
+_BITS, _PHOTOMETRIC, _PLANES = 258, 262, 284
 
 # Pixels that libvips decodes at once, with as much as 40 bytes for each on their way to 8 bits.
 _PIXELS_AT_ONCE = 2**20
@@ -76,22 +82,90 @@ def read_bands(source: str | os.PathLike[str] | NDArray[Any]) -> Bands:
     if is_array_file(source):
         return _array_bands(load_array(source))
     name = os.fsdecode(source)
+    kind = _kind(name)
+    if kind is not None and not kind.differs:
+        return _vips_bands(name, kind)
+    try:
+        return _bands_in_memory(name)
+    except TooLargeError as error:
+        if kind is None:
+            raise ImageError(
+                f"{name} does not fit into memory, and only TIFF, PNG, JPEG, WebP and .npy files are read in bands."
+            ) from None
+        if not kind.readable:
+            raise ImageError(f"{error} But {kind.differs} is not read in bands: convert it first.") from None
+        return _vips_bands(name, kind)
+
+
+def differs_in_bands(source: str | os.PathLike[str]) -> bool:
+    """Whether a file may be read to other levels in bands than as a whole, or not at all."""
+    if is_array_file(source):
+        array = load_array(source)
+        return array.ndim == 4 or array.dtype != np.uint8
+    kind = _kind(os.fsdecode(source))
+    return kind is None or bool(kind.differs)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How libvips reads a file. differs: "", or what there is in it that Pillow reads otherwise. readable: whether it
+    still may be read in bands, if it does not fit into memory."""
+
+    loader: str
+    fail_on: str
+    differs: str = ""
+    readable: bool = True
+
+
+def _kind(name: str) -> _Kind | None:
+    """None for a format that is not read in bands."""
     with open(name, "rb") as file:
         start = file.read(16)
-    for magic, loader, fail_on in _LOADERS:
-        if re.match(magic, start, re.DOTALL):
-            return _vips_bands(name, loader, fail_on)
-    return _bands_in_memory(name)
+        for magic, loader, fail_on in _LOADERS:
+            if re.match(magic, start, re.DOTALL):
+                file.seek(0)
+                return _Kind(loader, fail_on, *_difference(file, loader))
+    return None
+
+
+def _difference(file: Any, loader: str) -> tuple[str, bool]:
+    """What there is in a file that libvips and Pillow read to different levels, and whether libvips may be left to it,
+    by its head: that is read without `Image.open`, which refuses large ones."""
+    Image = pil_image()
+    Image.init()
+    factory, _ = Image.OPEN[{"pngload": "PNG", "jpegload": "JPEG", "webpload": "WEBP", "tiffload": "TIFF"}[loader]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = factory(file, None)
+        except Exception:  # what is wrong with it is said where it is read
+            return "a head that Pillow does not understand", False
+    if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
+        return f"{image.mode}", False
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        return "one of several pictures", False
+    if tone_of(image) is not None:
+        return "a gamma or a profile of grey", False
+    if image.mode not in ("L", "RGB", "RGBA") or "transparency" in image.info:
+        return f"mode {image.mode}", not image.mode.startswith("La")
+    if loader == "tiffload":
+        tags = image.tag_v2
+        if tags.get(ORIENTATION, 1) != 1:
+            return "a TIFF that is to be turned", True
+        if image.mode == "RGBA" or tags.get(_PHOTOMETRIC) not in (1, 2) or tags.get(_PLANES, 1) != 1:
+            return "a TIFF with alpha, planes or other colors", image.mode != "RGBA"
+        if max(np.atleast_1d(tags.get(_BITS, 1))) > 8:
+            return "levels of 16 bits", True
+    if loader == "pngload" and "16" in str(image.tile[0][3]):
+        return "levels of 16 bits", True
+    return "", True
 
 
 def _bands_in_memory(name: str) -> Bands:
-    """Of a file whose format is not read in bands."""
-    try:
-        picture = read(name)
-    except TooLargeError:
-        raise ImageError(
-            f"{name} does not fit into memory, and only TIFF, PNG, JPEG, WebP and .npy files are read in bands."
-        ) from None
+    """Of a file that is not read in bands."""
+    picture = read(name)
+    if picture.frames:
+        raise ImageError(f"{name} holds {picture.frames} pictures: bands are of one.")
 
     def fetch(row: int, rows: int) -> Levels:
         return to_8_bit(picture.rows(row, row + rows))
@@ -114,11 +188,14 @@ def _array_bands(array: NDArray[Any]) -> Bands:
     return Bands(array.shape[0], array.shape[1], channels, lambda: fetch, Metadata())
 
 
-def _vips_bands(name: str, loader: str, fail_on: str) -> Bands:
+def _vips_bands(name: str, kind: _Kind) -> Bands:
+    loader, fail_on = kind.loader, kind.fail_on
     try:
         import pyvips
     except (ImportError, OSError):
         raise ImportError(MISSING) from None
+    if hasattr(pyvips, "block_untrusted_set"):  # loaders that were not hardened against files made to harm
+        pyvips.block_untrusted_set(True)
 
     def open_image() -> Any:
         try:

@@ -27,7 +27,11 @@ def is_misread(image: Any) -> bool:
     """Whether Pillow takes planes of 16 bits for something else (test_reading.test_tiffs_of_any_layout fails of it)."""
     tags = image.tag_v2
     bits = tags.get(_BITS, (1,))
-    return tags.get(_PLANES, 1) == 2 and tags.get(_SAMPLES, 1) > 1 and max(bits if isinstance(bits, tuple) else (bits,)) > 8
+    return (
+        tags.get(_PLANES, 1) == 2
+        and tags.get(_SAMPLES, 1) > 1
+        and max(bits if isinstance(bits, tuple) else (bits,)) > 8
+    )
 
 
 def white_is_zero(image: Any) -> bool:
@@ -43,7 +47,7 @@ def stated_range(image: Any) -> tuple[float, float] | None:
 
 def _range(low: Any, high: Any) -> tuple[float, float] | None:
     try:
-        least, largest = (float(value if np.isscalar(value) else value[0]) for value in (low, high))
+        least, largest = (float(np.ravel(value)[0]) for value in (low, high))
     except (TypeError, ValueError, IndexError):
         return None
     return (least, largest) if least < largest else None
@@ -61,6 +65,8 @@ def read_array(
     try:
         with tifffile.TiffFile(file) as tiff:
             chosen: Any = tiff.pages[(page or 1) - 1]
+            if chosen.samplesperpixel > 4:
+                raise ImageError(f"{name} has {chosen.samplesperpixel} channels; 1 to 4 are known.")
             check_size(chosen.imagewidth, chosen.imagelength, name)
             array = np.asarray(chosen.asarray())
             tags = {tag: chosen.tags.valueof(tag) for tag in (LEAST, LARGEST, _PHOTOMETRIC)}

@@ -26,7 +26,9 @@ def from_frames(image: Image, count: int) -> Picture:
         durations.append(float(image.info.get("duration") or 0))
     picture = from_array(frames)
     profile: Any = image.info.get("icc_profile")
-    metadata = Metadata(profile if isinstance(profile, bytes) else None, durations=tuple(durations), plays=_plays(image))
+    metadata = Metadata(
+        profile if isinstance(profile, bytes) else None, durations=tuple(durations), plays=_plays(image)
+    )
     if len(frames) == 1:
         return replace(picture, frames=0, metadata=replace(metadata, durations=None))
     return replace(picture, metadata=metadata)

@@ -1,7 +1,8 @@
-"""Which of several pictures in a file is meant: one of its pages, the whole of a pyramid or of layers, or all frames."""
+"""Which of several pictures in a file is meant: a page, the largest of a pyramid, the whole of layers, all frames."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gpukmeans.image.picture import ImageError
@@ -58,6 +59,6 @@ def _largest_level(image: Any, count: int) -> int | None:
         return own[0]
     halves = all(
         all(below in (above // 2, -(-above // 2)) for above, below in zip(larger, smaller, strict=True))
-        for larger, smaller in zip(sizes, sizes[1:], strict=False)
+        for larger, smaller in pairwise(sizes)
     )
     return 0 if halves else None

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Of a text: 256 for each color.
 _MOST_BYTES = 2**24
 
+SUFFIXES = (".gpl", ".hex", ".png")
+
 
 def load(path: str | Path) -> NDArray[np.uint8]:
     """The colors (k, 3), or (k, 4) with alpha, in the file's order.

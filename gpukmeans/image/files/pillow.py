@@ -96,8 +96,8 @@ def _deep(image: Image, value_range: tuple[float, float] | None) -> Picture:
     if array.dtype.kind != "f" and array.dtype.itemsize > 2 and value_range is None:
         if array.min() < 0 or array.max() > 65535:
             raise ImageError(
-                f"grey values from {array.min()} to {array.max()} do not fit 16 bits: say what black and white are with "
-                "--range, or scale them first."
+                f"grey values from {array.min()} to {array.max()} do not fit 16 bits: say what black and white are "
+                "with --range, or scale them first."
             )
         array = array.astype(np.uint16)
     if white_is_zero(image) and array.dtype.kind != "f":

@@ -39,11 +39,12 @@ _UNCOMMONLY_DENSE = 1000
 # somebody else registered (WMF, BUFR, GRIB, HDF5), or unpack what they hold before anything is known of it (FITS).
 FORMATS = (
     *("PNG", "JPEG", "GIF", "BMP", "PPM", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "ICO", "CUR", "ICNS"),
-    *("PCX", "DCX", "PSD", "QOI", "SGI", "SUN", "DDS", "MSP", "XBM", "XPM", "TGA"),  # TGA last: it has no signature
+    # TGA last: it has no signature. HEIF is Pillow's if somebody taught it that.
+    *("PCX", "DCX", "PSD", "QOI", "SGI", "SUN", "DDS", "MSP", "XBM", "XPM", "HEIF", "TGA"),
 )
 
 
-class _NotPillows(Exception):
+class _NotPillowsError(Exception):
     """A TIFF of a kind that Pillow does not read."""
 
 
@@ -78,9 +79,24 @@ def _read_file(file: IO[bytes], name: str, page: int | None, value_range: tuple[
         file = io.BytesIO(file.read())
     try:
         return decode(file, name, lambda image: from_pil(image, value_range), page=page, frames=from_frames)
-    except _NotPillows:
+    except _NotPillowsError:
         array, stated = deep_tiff.read_array(file, name, page, check_size)
         return from_array(array, value_range or stated)
+
+
+def looks_like_a_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as one of the formats that are opened, but TGA, which has no signature."""
+    Image = pil_image()
+    Image.init()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(path, formats=[each for each in FORMATS if each in Image.OPEN and each != "TGA"]):
+                return True
+        except Image.DecompressionBombError:
+            return True
+        except Exception:
+            return False
 
 
 def is_array_file(path: str | os.PathLike[str]) -> bool:
@@ -134,16 +150,16 @@ def decode(
                 if image.format == "TIFF":
                     damaged_tiff.check(file, name)
                     if deep_tiff.is_misread(image):
-                        raise _NotPillows
+                        raise _NotPillowsError
                 _mend_transparency(image)
                 image.load()
                 return use(image)
-        except (ImageError, _NotPillows):
+        except (ImageError, _NotPillowsError):
             raise
         except Image.UnidentifiedImageError:
             file.seek(0)
             if deep_tiff.is_tiff(file.read(4)):
-                raise _NotPillows from None
+                raise _NotPillowsError from None
             raise ImageError(f"{name} is not an image, or of a format that Pillow does not know.") from None
         except Image.DecompressionBombError as error:
             raise TooLargeError(f"{name} is too large: {error}") from None

@@ -21,12 +21,13 @@ _ICC_PROFILE = 34675
 
 
 def write_tiled(
-    path: Path, indices: Iterable[NDArray[np.uint8]], height: int, width: int, palette: Levels, metadata: Metadata
+    path: Path, indices: Iterable[NDArray[Any]], height: int, width: int, palette: Levels, metadata: Metadata
 ) -> None:
-    """Write a whole file, or none.
+    """Write a whole file, or none: with a palette, or with red, green, blue and alpha if the palette has alpha, or more
+    than 256 colors.
 
     indices: bands (BAND, width) from the top on, the last of which may have fewer rows. palette: (k, 3) or (k, 4)
-    uint8, of at most 256 colors; alpha is left out.
+    uint8.
 
     Raises OSError for a file that cannot be written, ImportError without tifffile.
     """
@@ -34,8 +35,13 @@ def write_tiled(
         import tifffile
     except ImportError:
         raise ImportError(MISSING) from None
-    colormap = np.zeros((3, MOST_FILE_COLORS), np.uint16)
-    colormap[:, : len(palette)] = to_16_bit(palette[:, :3].T)
+    c = palette.shape[1]
+    full = c == 4 or len(palette) > MOST_FILE_COLORS
+    how: dict[str, Any] = {"photometric": "rgb", "extrasamples": ["unassalpha"] if c == 4 else []}
+    if not full:
+        colormap = np.zeros((3, MOST_FILE_COLORS), np.uint16)
+        colormap[:, : len(palette)] = to_16_bit(palette.T)
+        how = {"photometric": "palette", "colormap": colormap}
     extra: list[Any] = []
     if metadata.rgb_profile is not None:
         extra.append((_ICC_PROFILE, 7, len(metadata.rgb_profile), metadata.rgb_profile, True))
@@ -46,22 +52,23 @@ def write_tiled(
     def tiles() -> Iterator[NDArray[Any]]:
         for band in indices:
             for column in range(0, width, BAND):
-                tile = np.zeros((BAND, BAND), np.uint8)
+                tile = np.zeros((BAND, BAND, c) if full else (BAND, BAND), np.uint8)
                 part = band[:, column : column + BAND]
+                if full:
+                    part = palette[part]
                 tile[: part.shape[0], : part.shape[1]] = part
                 yield tile
 
     with ExitStack() as stack:
         file = stack.enter_context(atomic(path))
-        big = width * height > 2**31  # deflated they seldom grow, but they may
+        big = width * height * (c if full else 1) > 2**31  # deflated they seldom grow, but they may
         writer = stack.enter_context(tifffile.TiffWriter(file, bigtiff=big))
         writer.write(
             tiles(),
-            shape=(height, width),
+            shape=(height, width, c) if full else (height, width),
             dtype=np.uint8,
             tile=(BAND, BAND),
-            photometric="palette",
-            colormap=colormap,
+            **how,
             compression="zlib",
             extratags=extra,
             metadata=None,

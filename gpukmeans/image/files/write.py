@@ -63,7 +63,9 @@ def encode(
     if format == "GIF" and palette.shape[1] == 4:
         indices, palette = _with_one_transparent(indices, hardened(palette, matte))
     if indices.ndim == 3:
-        upright = np.stack([turned(frame, metadata.orientation) for frame in indices]) if metadata.orientation else indices
+        upright = (
+            np.stack([turned(frame, metadata.orientation) for frame in indices]) if metadata.orientation else indices
+        )
         return animation.encode(format, animation.Frames(upright, [palette] * len(upright)), metadata)
     image, options = _prepared(format, indices, palette, metadata)
     buffer = io.BytesIO()
@@ -82,9 +84,7 @@ def encode_frames(
     return animation.encode(format, together, metadata)
 
 
-def _without_idle_colors(
-    indices: NDArray[Any], palette: NDArray[np.uint8]
-) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+def _without_idle_colors(indices: NDArray[Any], palette: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Without the palette's colors that no pixel has, if that makes it one that files hold."""
     used = np.zeros(len(palette), bool)
     for rows in row_pieces(len(indices)):
@@ -94,9 +94,7 @@ def _without_idle_colors(
     return (np.cumsum(used) - 1).astype(np.uint8)[indices], palette[used]
 
 
-def _with_one_transparent(
-    indices: NDArray[Any], palette: NDArray[np.uint8]
-) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+def _with_one_transparent(indices: NDArray[Any], palette: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Indices of the first of several transparent colors for all of them."""
     clear = np.flatnonzero(palette[:, 3] == 0)
     if len(clear) < 2:
@@ -140,8 +138,8 @@ def _gif(indices: NDArray[Any], palette: NDArray[np.uint8], orientation: int | N
 
     if len(palette) > MOST_FILE_COLORS:
         raise ImageError(
-            f"GIF holds at most {MOST_FILE_COLORS} colors, one of them for what is transparent, not {len(palette)}: ask "
-            "for fewer, or write PNG."
+            f"GIF holds at most {MOST_FILE_COLORS} colors, one of them for what is transparent, not {len(palette)}: "
+            "ask for fewer, or write PNG."
         )
     image = to_pil(indices, palette[:, :3])
     if palette.shape[1] == 4:

@@ -55,7 +55,9 @@ def palette_of(
     # for it (test_quantize.test_what_is_fully_transparent_has_one_color fails if it is found as the others are).
     if kept is not None:
         if len(kept) == k:
-            raise ImageError(f"the picture's transparent pixels need one of the {k} colors: keep fewer, or ask for more.")
+            raise ImageError(
+                f"the picture's transparent pixels need one of the {k} colors: keep fewer, or ask for more."
+            )
         return fit_palette(colors, k, **options | {"kept": np.concatenate([kept, clear])})
     seen = NumPyColors(levels[visible], colors.weights[visible])
     fit = fit_palette(seen, k - 1, **options)
@@ -71,8 +73,8 @@ def palette_of(
 
 
 def onto_given(colors: Colors, given: Levels, space: str) -> PaletteFit:
-    """A given palette (k, 3) or (k, 4) of the colors' dtype, and the nearest of it for each; and at its end a transparent
-    entry, if it has none and that is the nearest for a color that is not opaque."""
+    """A given palette (k, 3) or (k, 4) of the colors' dtype, and the nearest of it for each; and at its end a
+    transparent entry, if it has none and that is the nearest for a color that is not opaque."""
     if colors.channels == 4 and len(given) < MOST_COLORS and not (given.shape[1] == 4 and (given[:, 3] == 0).any()):
         more = np.concatenate([to_rgba(given), np.zeros((1, 4), given.dtype)])
         labels = _opaque_as_such(colors, more, array_interop.to_numpy(colors.nearest(more, space)), space)
