@@ -16,14 +16,16 @@ class QualityError(Exception):
 
 def psnr_of(quality: int) -> float:
     """What a quality from 0 to 100 stands for, in dB: 100 - quality is the squared error, in hundredths of that at
-    25 dB. 100 stands for 55 dB, which nobody tells from no loss.
+    25 dB. 100 stands for 55 dB, which nobody tells from no loss; below 50 it falls faster, to anything at 0.
 
     Examples
     --------
-    >>> [round(psnr_of(quality), 1) for quality in (0, 50, 80, 90, 99, 100)]
-    [25.0, 28.0, 32.0, 35.0, 45.0, 55.0]
+    >>> [round(psnr_of(quality), 1) for quality in (0, 10, 30, 50, 80, 90, 99, 100)]
+    [-inf, 11.5, 22.1, 28.0, 32.0, 35.0, 45.0, 55.0]
     """
-    return 25 - 10 * math.log10(max(100 - quality, 0.1) / 100)
+    if quality == 0:
+        return -math.inf
+    return 25 - 10 * math.log10(max(100 - quality, 0.1) / 100) - 20 * math.log10(max(1, 50 / quality))
 
 
 def fewest_colors(

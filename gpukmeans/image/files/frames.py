@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpukmeans.image.picture import Metadata, Picture, from_array
+from gpukmeans.image.files.pillow import metadata_of
+from gpukmeans.image.picture import Picture, from_array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,7 +18,7 @@ def from_frames(image: Image, count: int) -> Picture:
     """Of an image of so many frames: each as it is seen, after what the ones before it left."""
     first = 1 if image.info.get("default_image") and count > 1 else 0  # PNG's, for who knows no animations
     frames = np.empty((count - first, image.height, image.width, 4), np.uint8)
-    durations = []
+    durations, own = [], metadata_of(image)
     for i in range(first, count):
         image.seek(i)
         image.load()
@@ -25,10 +26,7 @@ def from_frames(image: Image, count: int) -> Picture:
         frames[i - first] = np.where(shown[..., 3:] > 0, shown, 0)
         durations.append(float(image.info.get("duration") or 0))
     picture = from_array(frames)
-    profile: Any = image.info.get("icc_profile")
-    metadata = Metadata(
-        profile if isinstance(profile, bytes) else None, durations=tuple(durations), plays=_plays(image)
-    )
+    metadata = replace(own, durations=tuple(durations), plays=_plays(image))
     if len(frames) == 1:
         return replace(picture, frames=0, metadata=replace(metadata, durations=None))
     return replace(picture, metadata=metadata)

@@ -44,7 +44,7 @@ def from_pil(image: Image, value_range: tuple[float, float] | None = None) -> Pi
     image.load()  # turns a TIFF as its tag says, and takes the tag away
     if image.width * image.height == 0:
         raise ImageError(f"an image needs at least one pixel, got {image.width} x {image.height}.")
-    metadata = _metadata(image)
+    metadata = metadata_of(image)
     if image.mode == "F" or image.mode.startswith("I"):
         picture = _deep(image, value_range)
     elif image.mode == "P":
@@ -112,7 +112,8 @@ def _deep(image: Image, value_range: tuple[float, float] | None) -> Picture:
     return replace(picture, pixels=levels)
 
 
-def _metadata(image: Image) -> Metadata:
+def metadata_of(image: Image) -> Metadata:
+    """What is kept of what an image's file says."""
     icc, dpi = image.info.get("icc_profile"), image.info.get("dpi")
     if not (isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < float(x) < 1e6 for x in dpi)):
         dpi = None

@@ -127,7 +127,11 @@ def _grey_tone(profile: bytes) -> NDArray[np.uint8] | None:
 
     ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
     try:
-        transform = ImageCms.buildTransform(_opened(profile), ImageCms.createProfile("sRGB"), "L", "RGB")
+        # Not by its own table of fewer levels, which is coarse where curves are steep
+        # (test_reading.test_a_profile_of_grey_is_heeded fails of that).
+        exactly = ImageCms.Flags.NOOPTIMIZE
+        srgb = ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(_opened(profile), srgb, "L", "RGB", flags=exactly)
         return np.asarray(_applied(ramp, transform))[0, :, 1].copy()
     except (ImageCms.PyCMSError, OSError):
         return None
