@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import issparse
 
 from gpukmeans.errors import DeviceError, describe_error
 
@@ -24,6 +23,12 @@ DTYPES = tuple(map(np.dtype, (np.float64, np.float32, np.float16, np.uint8)))
 
 # Device types of the DLPack standard whose memory a GPU of NVIDIA's holds: its own, and managed.
 CUDA = (2, 13)
+
+
+def issparse(X: Any) -> bool:
+    """SciPy's, which is not imported for it: who has a sparse matrix has imported that."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(X))
 
 
 def is_dask(X: Any) -> bool:

@@ -7,7 +7,6 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 
 class _NoEntropy(np.random.SeedSequence):
@@ -31,5 +30,11 @@ def seeded(seed: int | Sequence[int]) -> np.random.RandomState:
 
 
 def generator_of(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
-    """scikit-learn's ``check_random_state``."""
-    return seeded(int(random_state)) if isinstance(random_state, Integral) else check_random_state(random_state)
+    """scikit-learn's ``check_random_state``, which is not imported for it."""
+    if isinstance(random_state, Integral):
+        return seeded(int(random_state))
+    if random_state is None or random_state is np.random:
+        return np.random.mtrand._rand
+    if isinstance(random_state, np.random.RandomState):
+        return random_state
+    raise ValueError(f"{random_state!r} cannot be used to seed a numpy.random.RandomState instance")

@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-import joblib
 from threadpoolctl import ThreadpoolController
 
 # Of these the first number counts, which is that of the outer level.
 _VARIABLES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT")
+
+# Where Linux says what a container may have.
+_CGROUP = "/sys/fs/cgroup"
 
 _most: ContextVar[float] = ContextVar("most", default=math.inf)
 
@@ -25,9 +28,10 @@ _most: ContextVar[float] = ContextVar("most", default=math.inf)
 def thread_count() -> int:
     """How many threads to use: one for each processor that the calling thread may run on, or the least of all limits.
 
-    Affinity and container quotas count, through joblib. OMP_NUM_THREADS counts as it is now, which is where joblib and
-    Dask say how many threads a worker may have. And so does what each BLAS and OpenMP library is held to in this
-    thread, as by threadpoolctl: scikit-learn obeys OpenMP's, and our threads do what BLAS would do in its own.
+    Affinity and container quotas count, and LOKY_MAX_CPU_COUNT, as joblib has it. OMP_NUM_THREADS counts as it is now,
+    which is where joblib and Dask say how many threads a worker may have. And so does what each BLAS and OpenMP library
+    is held to in this thread, as by threadpoolctl: scikit-learn obeys OpenMP's, and our threads do what BLAS would do
+    in its own.
     """
     named = (os.environ.get(name, "").split(",")[0].strip() for name in _VARIABLES)
     limits = [int(number) for number in named if number.isdecimal()]
@@ -52,7 +56,22 @@ def _processors() -> int:
 
 @cache  # reading the quota costs 0.1 ms, as much as fitting a small data set
 def _quota(affinity: int, loky: str | None) -> int:
-    return int(min(affinity, joblib.cpu_count()))  # which reads the variable
+    most = int(loky) if loky is not None and loky.strip().isdecimal() else affinity
+    return max(1, min(affinity, most, _container_quota() or affinity))
+
+
+def _container_quota() -> int | None:
+    """The processors' time that Linux gives this container, in whole processors; None without a limit. What joblib
+    says, whose import takes longer than NumPy's (test_thread_limits.test_a_containers_quota_is_joblibs)."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            words = " ".join(Path(_CGROUP, name).read_text() for name in files).split()
+        except OSError:
+            continue
+        if len(words) == 2:
+            quota, period = words
+            return math.ceil(int(quota) / int(period)) if quota != "max" and int(quota) > 0 < int(period) else None
+    return None
 
 
 # ---------------------------------------------------------------- the libraries

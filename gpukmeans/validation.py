@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from gpukmeans import array_interop, center_checks
-from gpukmeans.array_interop import is_dask
+from gpukmeans.array_interop import is_dask, issparse
 from gpukmeans.dask import collections, workers
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.protocol import Points, Samples

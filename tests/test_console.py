@@ -66,7 +66,7 @@ def nothing_is_ignored():
     [
         (signal.SIGINT, "gpukmeans.cli.main"),
         (signal.SIGINT, "numpy.linalg"),
-        (signal.SIGINT, "gpukmeans.cli.quantize"),
+        (signal.SIGINT, "gpukmeans.cli.info"),
         (signal.SIGTERM, "numpy"),
         (signal.SIGHUP, "numpy"),
     ],

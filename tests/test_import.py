@@ -52,6 +52,30 @@ def test_importing_takes_what_importing_scikit_learns_clustering_does() -> None:
     assert 1 < len(more) <= 130
 
 
+def test_a_picture_takes_no_scikit_learn(tmp_path: Path) -> None:
+    """Nor SciPy, nor all of Pillow's formats: the command on an icon imports what NumPy, Pillow and itself are made of,
+    and holds less than 80 MB."""
+    image = pytest.importorskip("PIL.Image")
+    image.radial_gradient("L").convert("RGB").resize((32, 32)).save(tmp_path / "b.png")
+    program = (
+        "import sys, pathlib; from gpukmeans.cli.main import main; folder = sys.argv[1]\n"
+        "assert main(['quantize', folder + '/b.png', folder + '/c.png', '-k', '8', '--device', 'cpu']) == 0\n"
+        "status = pathlib.Path('/proc/self/status')\n"
+        "most = status.read_text().partition('VmHWM:')[2].split() if status.exists() else ['0']\n"
+        "print(most[0], *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    memory, *modules = done.stdout.splitlines()[-1].split()
+    own = {name.partition(".")[0] for name in modules} - {*sys.stdlib_module_names}
+    assert {name for name in own if not name.startswith(("_", "gpukmeans"))} <= {
+        *("numpy", "PIL", "threadpoolctl", "cython_runtime", "sitecustomize"),
+    }
+    assert "numpy.ma" not in modules
+    assert "PIL.TiffImagePlugin" not in modules
+    assert not [name for name in modules if name.startswith(("gpukmeans.engine.cuda.", "gpukmeans.image.cuda."))]
+    assert int(memory) < 80_000
+
+
 def test_names_are_imported_as_they_are_used() -> None:
     """So that the command has its signals in order before anything large is there."""
     program = "import sys; known = {*sys.modules}; import gpukmeans; print(*sys.modules.keys() - known)"

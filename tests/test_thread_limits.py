@@ -13,8 +13,11 @@ import threading
 
 import pytest
 
+from gpukmeans import thread_limits
 from gpukmeans.thread_limits import at_most, thread_count
 from gpukmeans.threads import run
+
+CGROUP = "/sys/fs/cgroup"
 
 
 @pytest.fixture
@@ -58,6 +61,34 @@ def test_affinity_is_respected(available):
     finally:
         os.sched_setaffinity(0, allowed)
     assert thread_count() == available
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "400000 100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+    ],
+)
+def test_a_containers_quota_is_joblibs(files, quota, tmp_path, monkeypatch):
+    """Of either version of Linux' control groups, as joblib reads them."""
+    from joblib.externals.loky.backend import context
+
+    real = open
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(thread_limits, "_CGROUP", str(tmp_path))
+    monkeypatch.setattr(context.os.path, "exists", lambda path: os.access(str(path).replace(CGROUP, str(tmp_path)), 0))
+    monkeypatch.setattr("builtins.open", lambda path, *how: real(str(path).replace(CGROUP, str(tmp_path)), *how))
+    assert context._cpu_count_cgroup(99) == (quota or 99)
+    monkeypatch.undo()
+    monkeypatch.setattr(thread_limits, "_CGROUP", str(tmp_path))
+    assert thread_limits._container_quota() == quota
 
 
 def test_the_variables_of_openmp_and_loky_count_as_they_are_now(available, monkeypatch):

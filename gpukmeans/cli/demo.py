@@ -40,9 +40,9 @@ class Timed:
         return [f"{self.seconds:.4f}", str(self.model.n_iter_), f"{self.model.inertia_:,.3f}"]
 
 
-def add(commands: Any, seed: Callable[[str], int]) -> None:
-    """Add ``demo`` to the subparsers of `gpukmeans`; seed: the type of ``--seed``."""
-    parser = commands.add_parser("demo", help="cluster three data sets, beside scikit-learn, and draw the results")
+def add(commands: Any, what: str, seed: Callable[[str], int]) -> None:
+    """Add ``demo`` to the subparsers of `gpukmeans`; what: its help; seed: the type of ``--seed``."""
+    parser = commands.add_parser("demo", help=what)
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: ./demo)"
     )

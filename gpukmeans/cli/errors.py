@@ -9,6 +9,10 @@ class CommandError(Exception):
     """What keeps a command from its end, in one line for the person who called it."""
 
 
+class QualityError(Exception):
+    """A picture that cannot be as good as was asked for."""
+
+
 def resolved(device: str) -> str:
     """`devices.resolve`, whose ValueError is a CommandError."""
     try:

@@ -6,12 +6,9 @@ import argparse
 import math
 from collections.abc import Callable
 
+from gpukmeans.cli.errors import QualityError
 from gpukmeans.image.picture import ImageError
 from gpukmeans.image.result import Quantized
-
-
-class QualityError(Exception):
-    """A picture that cannot be as good as was asked for."""
 
 
 def psnr_of(quality: int) -> float:

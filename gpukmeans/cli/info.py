@@ -21,9 +21,9 @@ from gpukmeans.engine import devices, nvml
 from gpukmeans.errors import describe_error
 
 
-def add(commands: Any) -> None:
-    """Add ``info`` to the subparsers of `gpukmeans`."""
-    parser = commands.add_parser("info", help="print the device, libraries and threads in use")
+def add(commands: Any, what: str, seed: Any) -> None:
+    """Add ``info`` to the subparsers of `gpukmeans`; what: its help."""
+    parser = commands.add_parser("info", help=what)
     parser.set_defaults(run=_run)
 
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from importlib import import_module
 
 from gpukmeans import DeviceError, __version__
-from gpukmeans.cli import console, demo, info, quantize
+from gpukmeans.cli import console
 from gpukmeans.cli.errors import CommandError
+
+# The commands, each a module here, and what they are for. Only the one that is asked for is imported: `demo` needs
+# scikit-learn, which takes ten times as long as a small picture (test_import.test_a_picture_takes_no_scikit_learn).
+COMMANDS = {
+    "demo": "cluster three data sets, beside scikit-learn, and draw the results",
+    "info": "print the device, libraries and threads in use",
+    "quantize": "reduce pictures to palettes",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line, sys.argv unless given. Returns the exit status; usage errors raise SystemExit(2)."""
     try:
         try:
-            args = _parser().parse_args(argv)
+            argv = sys.argv[1:] if argv is None else argv
+            args = _parser(argv[0] if argv else None).parse_args(argv)
             return args.run(args) or 0
         finally:
             console.flush()
@@ -32,13 +43,16 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(asked: str | None) -> argparse.ArgumentParser:
+    """asked: the command whose arguments it is to know."""
     parser = argparse.ArgumentParser(prog="gpukmeans", description="k-means with one answer.")
     parser.add_argument("--version", action="version", version=f"gpukmeans {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    demo.add(commands, seed=_seed)
-    info.add(commands)
-    quantize.add(commands, seed=_seed)
+    for name, what in COMMANDS.items():
+        if name == asked:
+            import_module(f"gpukmeans.cli.{name}").add(commands, what, seed=_seed)
+        else:
+            commands.add_parser(name, help=what)
     return parser
 
 

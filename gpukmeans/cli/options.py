@@ -22,11 +22,11 @@ if, of the files with --out-dir, some could not be done; 98 if --skip-if-larger 
 99 if --quality did."""
 
 
-def add(commands: Any, seed: Callable[[str], int]) -> argparse.ArgumentParser:
-    """Add ``quantize`` to the subparsers of `gpukmeans`; seed: the type of ``--seed``."""
+def add(commands: Any, what: str, seed: Callable[[str], int]) -> argparse.ArgumentParser:
+    """Add ``quantize`` to the subparsers of `gpukmeans`; what: its help; seed: the type of ``--seed``."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "quantize",
-        help="reduce pictures to palettes",
+        help=what,
         description="Reduce a picture or an animation to a palette of its own, or map it onto a given one.",
         usage="gpukmeans quantize [options] IN OUT\n       gpukmeans quantize [options] IN [IN ...] --out-dir DIR",
         epilog=_STATUSES,

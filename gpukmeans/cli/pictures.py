@@ -11,12 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from gpukmeans import atomic_write
-from gpukmeans.cli import console, fitting, report
+from gpukmeans.cli import console, report
 from gpukmeans.cli.jobs import PIPE, Job
 from gpukmeans.cli.report import Outcome
-from gpukmeans.image import streaming
-from gpukmeans.image.files import comparison, write
-from gpukmeans.image.files.bands import differs_in_bands
+from gpukmeans.image.files import write
 from gpukmeans.image.files.profiles import stripped
 from gpukmeans.image.files.read import is_array_file, load_array, read
 from gpukmeans.image.levels import Levels, to_8_bit
@@ -73,12 +71,10 @@ def read_picture(job: Job, args: argparse.Namespace) -> Source:
 def do(job: Job, args: argparse.Namespace, onto: Onto | None) -> None:
     """Do the job, and tell of it. onto: None for a palette of its own. SkippedError if nothing is to be written."""
     start, piped = time.perf_counter(), PIPE in (job.source, job.target)
-    if args.bands:
-        if piped:
-            raise ImageError("--bands needs files, not standard input or output.")
-        streaming.check_target(job.target, args.dither)
+    if args.bands and piped:
+        raise ImageError("--bands needs files, not standard input or output.")
     source = None
-    if not args.bands or _only_in_memory(args) or differs_in_bands(job.source):
+    if not args.bands or not _may_go_in_bands(job, args):
         try:
             source = read_picture(job, args)
         except TooLargeError:
@@ -87,6 +83,15 @@ def do(job: Job, args: argparse.Namespace, onto: Onto | None) -> None:
     outcome = _in_bands(job, args, onto) if source is None else _in_memory(job, source, args, onto)
     if job.target != PIPE:
         report.tell(job, outcome, time.perf_counter() - start, as_json=args.json)
+
+
+def _may_go_in_bands(job: Job, args: argparse.Namespace) -> bool:
+    """Whether a picture that fits into memory is the same in bands. ImageError for what bands cannot do."""
+    from gpukmeans.image import streaming
+    from gpukmeans.image.files.bands import differs_in_bands
+
+    streaming.check_target(job.target, args.dither)
+    return not _only_in_memory(args) and not differs_in_bands(job.source)
 
 
 def _only_in_memory(args: argparse.Namespace) -> bool:
@@ -106,6 +111,8 @@ def _in_memory(job: Job, source: Source, args: argparse.Namespace, onto: Onto | 
             result = replace(remap(picture, onto.palette, **_options(args)), converged=onto.converged)
             data = _encoded(job, result)
         elif args.quality or args.max_bytes:
+            from gpukmeans.cli import fitting
+
             result, data = fitting.fewest_colors(
                 lambda k: _reduced(picture, k, args), lambda found: _encoded(job, found), args
             )
@@ -125,6 +132,8 @@ def _in_memory(job: Job, source: Source, args: argparse.Namespace, onto: Onto | 
         return outcome
     atomic_write.write(job.target, lambda file: file.write(data))
     if args.compare:
+        from gpukmeans.image.files import comparison
+
         comparison.write_comparison(first, result.palette, one, job.comparison)
     return outcome
 
@@ -160,6 +169,8 @@ def _check_smaller(job: Job, size: int) -> None:
 
 
 def _in_bands(job: Job, args: argparse.Namespace, onto: Onto | None) -> Outcome:
+    from gpukmeans.image import streaming
+
     if args.compare:
         raise ImageError("--compare needs a picture that fits into memory.")
     with report.rows_bar(job.source) as progress:

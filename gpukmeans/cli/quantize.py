@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpukmeans.cli import console, options, report
-from gpukmeans.cli.fitting import QualityError
+from gpukmeans.cli.errors import QualityError
 from gpukmeans.cli.jobs import Job, jobs_of
 from gpukmeans.cli.pictures import Onto, SkippedError, do, read_picture
 from gpukmeans.engine import devices
@@ -26,9 +26,9 @@ _REASONS = (ImageError, ImportError, OSError, ValueError, MemoryError)
 _SOME_FAILED, _QUALITY = 3, 99
 
 
-def add(commands: Any, seed: Callable[[str], int]) -> None:
-    """Add ``quantize`` to the subparsers of `gpukmeans`; seed: the type of ``--seed``."""
-    parser = options.add(commands, seed)
+def add(commands: Any, what: str, seed: Callable[[str], int]) -> None:
+    """Add ``quantize`` to the subparsers of `gpukmeans`; what: its help; seed: the type of ``--seed``."""
+    parser = options.add(commands, what, seed)
     parser.set_defaults(run=lambda args: _run(args, parser))
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpukmeans.cli import console
 from gpukmeans.cli.jobs import Job
 from gpukmeans.image.levels import Levels, to_8_bit
 from gpukmeans.image.result import Quantized
-from gpukmeans.image.streaming import WrittenPicture
+
+if TYPE_CHECKING:
+    from gpukmeans.image.streaming import WrittenPicture
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ def complain(error: BaseException, job: Job | None = None) -> int:
 
 
 def _tqdm() -> Any:
-    """tqdm, or None where it is not installed: bars are a convenience."""
+    """tqdm, or None where it is not installed, or nobody sees it: bars are a convenience."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return None
     try:
         from tqdm import tqdm
     except ImportError:
@@ -105,11 +110,11 @@ def _tqdm() -> Any:
 @contextmanager
 def bar(items: Any, what: str) -> Iterator[Any]:
     """The items, with a bar on a terminal if they take longer than a second."""
-    tqdm = _tqdm()
+    tqdm = _tqdm() if len(items) > 1 else None
     if tqdm is None:
         yield items
         return
-    with tqdm(items, desc=what, delay=1, leave=False, disable=None if len(items) > 1 else True) as shown:
+    with tqdm(items, desc=what, delay=1, leave=False, disable=None) as shown:
         yield shown
 
 

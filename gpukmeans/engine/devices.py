@@ -12,12 +12,10 @@ from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from gpukmeans.engine import nvml
-from gpukmeans.engine.cuda.points import CudaPoints
-from gpukmeans.engine.protocol import Samples
 from gpukmeans.errors import DeviceError, describe_error
+from gpukmeans.random_state import generator_of
 
 logger = logging.getLogger("gpukmeans")
 
@@ -152,6 +150,9 @@ def _why_no_kernel(gpu: int) -> str | None:
     """Raises MemoryError if there is no memory for even the smallest."""
     import cupy
 
+    from gpukmeans.engine.cuda.points import CudaPoints
+    from gpukmeans.engine.protocol import Samples
+
     try:
         with cupy.cuda.Device(gpu):
             CudaPoints(cupy, Samples(np.zeros((1, 1)))).feature_range()
@@ -180,7 +181,7 @@ def where_it_fits(make: Callable[[str], Result], device: str, random_state: Any 
 
     For what has no batches. random_state: what make draws from, which then begins anew.
     """
-    before = None if isinstance(random_state, Integral) else check_random_state(random_state).get_state()
+    before = None if isinstance(random_state, Integral) else generator_of(random_state).get_state()
     try:
         return make(device)
     except MemoryError as error:
@@ -188,5 +189,5 @@ def where_it_fits(make: Callable[[str], Result], device: str, random_state: Any 
             raise
         logger.info("Running on NumPy: the memory of '%s' is short (%s)", device, describe_error(error))
     if before is not None:
-        check_random_state(random_state).set_state(before)
+        generator_of(random_state).set_state(before)
     return make("cpu")

@@ -1,4 +1,8 @@
-"""Which engine holds rows, on one device or several; the only place that chooses a Points."""
+"""Which engine holds rows, on one device or several; the only place that chooses a Points.
+
+What a picture on the CPU does without is imported where it is needed
+(test_import.test_a_picture_takes_no_scikit_learn).
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpukmeans.engine.combine.multi_device import Parallel
-from gpukmeans.engine.combine.out_of_memory import Batches
-from gpukmeans.engine.cuda.points import CudaPoints
-from gpukmeans.engine.cuda.sparse_points import CudaSparsePoints
-from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.devices import gpus
 from gpukmeans.engine.numpy.points import NumPyPoints
-from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.sparse_rows import Entries
+
+if TYPE_CHECKING:
+    from gpukmeans.engine.combine.out_of_memory import Batches
+    from gpukmeans.engine.cuda.points import CudaPoints
 
 # Values of a part of the data, at least: one GPU has done with a million pixels before another could be asked.
 PART = 2**22
@@ -39,7 +41,11 @@ def make_points(samples: Samples, *, device: str) -> Points:
 
 
 def on_numpy(samples: Samples) -> Points:
-    return SparsePoints(samples) if samples.sparse else NumPyPoints(samples)
+    if not samples.sparse:
+        return NumPyPoints(samples)
+    from gpukmeans.engine.numpy.sparse_points import SparsePoints
+
+    return SparsePoints(samples)
 
 
 def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
@@ -47,6 +53,11 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
 
     part: of which rows, all unless told; the others are somewhere else.
     """
+    from gpukmeans.engine.combine.out_of_memory import Batches
+    from gpukmeans.engine.cuda.points import CudaPoints
+    from gpukmeans.engine.cuda.sparse_points import CudaSparsePoints
+    from gpukmeans.engine.cuda.transfer import Prefetch
+
     there = isinstance(samples.x, cp.ndarray) and part is None
     first, end = (0, samples.shape[0]) if part is None else (part.start, part.stop)
     prefetch = Prefetch(cp)
@@ -69,6 +80,8 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
 
 def on_gpus(cp: Any, numbers: list[int], samples: Samples) -> Points:
     """The same on several GPUs, each with as many rows. If the rows are on one, that is the current one."""
+    from gpukmeans.engine.combine.multi_device import Parallel
+
     n = samples.shape[0]
     there = isinstance(samples.x, cp.ndarray)
     if there:

@@ -25,8 +25,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import issparse
 
+from gpukmeans.array_interop import issparse
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, Weights
 from gpukmeans.exact.metric import EUCLIDEAN, Metric

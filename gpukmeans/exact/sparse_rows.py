@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from gpukmeans.exact.distance import U64, Floats
 from gpukmeans.threads import scratch
@@ -96,8 +95,10 @@ class Entries:
         at = np.bincount(self.rows, same, self.m) == np.count_nonzero(location)
         return at & (np.bincount(self.rows, other, self.m) == 0)
 
-    def matrix(self, values: NDArray[Any]) -> csr_array:
-        """These rows with other values (e,)."""
+    def matrix(self, values: NDArray[Any]) -> Any:
+        """These rows with other values (e,), a csr_array."""
+        from scipy.sparse import csr_array
+
         return csr_array((values, self.columns, self.starts), shape=(self.m, self.d))
 
     def dense(self) -> Floats:
@@ -114,6 +115,8 @@ class Entries:
         """
         if steps.ndim == 1:
             return np.bincount(self.rows, steps, self.m).astype(np.float64, copy=False)  # of none it counts
+        from scipy.sparse import csr_array
+
         order = np.arange(len(steps), dtype=self.starts.dtype)
         return csr_array((np.ones(len(steps)), order, self.starts), shape=(self.m, len(steps))) @ steps
 

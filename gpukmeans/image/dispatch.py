@@ -1,13 +1,13 @@
-"""Which engine holds a picture's pixels, colors and points; the only place that chooses one."""
+"""Which engine holds a picture's pixels, colors and points; the only place that chooses one.
+
+That of a GPU is imported where one is to hold them: it takes as long as a small picture.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from gpukmeans import array_interop
-from gpukmeans.image.cuda.colors import CudaColors
-from gpukmeans.image.cuda.integral_points import CudaIntegralPoints
-from gpukmeans.image.cuda.pixels import CudaPixels, without_alpha
 from gpukmeans.image.grid import GridScale
 from gpukmeans.image.levels import unpack
 from gpukmeans.image.numpy.colors import NumPyColors
@@ -18,6 +18,8 @@ from gpukmeans.image.protocol import Colors, IntegralPoints, Pixels
 
 def make_pixels(pixels: Any, *, device: str) -> Pixels:
     """The Pixels for (n, c) levels on a device that `resolve` returned; NumPy's where no kernel serves them."""
+    if device != "cpu":
+        from gpukmeans.image.cuda.pixels import CudaPixels
     if device == "cpu" or not CudaPixels.serves(pixels):
         return NumPyPixels(array_interop.to_numpy(pixels))
     import cupy
@@ -31,6 +33,8 @@ def make_colors(
     """The Colors of such codes (m,), of which there are so many (m,), and total in all, on a device that `resolve`
     returned; NumPy's where no kernel serves them. palette_channels: 4 if they are to be compared with a palette that
     has alpha."""
+    if device != "cpu":
+        from gpukmeans.image.cuda.colors import CudaColors
     if device == "cpu" or not CudaColors.serves(codes, channels, total, palette_channels):
         return NumPyColors(unpack(array_interop.to_numpy(codes), channels), array_interop.to_numpy(counts))
     import cupy
@@ -44,12 +48,16 @@ def make_integral_points(points: Any, weights: Any, scale: GridScale, *, device:
         return NumPyIntegralPoints(points, weights, scale)
     import cupy
 
+    from gpukmeans.image.cuda.integral_points import CudaIntegralPoints
+
     return CudaIntegralPoints(cupy, points, weights, scale)
 
 
 def opaque(levels: Any) -> Any:
     """Levels (h, w, 4) of uint8 that are on a GPU without their alpha, None if one is not opaque."""
     import cupy
+
+    from gpukmeans.image.cuda.pixels import without_alpha
 
     with cupy.cuda.Device(array_interop.gpu_of(levels)):
         return without_alpha(cupy, levels)

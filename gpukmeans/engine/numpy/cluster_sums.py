@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array
 
 from gpukmeans.engine.numpy.blas import multiply
 from gpukmeans.engine.numpy.rows import Rows
@@ -108,8 +107,10 @@ def _signs(k: int, after: Labels, before: Labels | None, dtype: type) -> NDArray
     return signs
 
 
-def _sparse(k: int, after: Labels, before: Labels | None) -> csc_array:
-    """`_signs` as a sparse matrix."""
+def _sparse(k: int, after: Labels, before: Labels | None) -> Any:
+    """`_signs` as a sparse matrix, a csc_array."""
+    from scipy.sparse import csc_array  # here, as few rows do without, and it takes as long to import as NumPy
+
     if before is None:
         return added(k, after)
     m = len(after)
@@ -118,7 +119,9 @@ def _sparse(k: int, after: Labels, before: Labels | None) -> csc_array:
     return csc_array((signs, places, np.arange(0, 2 * m + 1, 2, dtype=np.int32)), shape=(k, m))
 
 
-def added(k: int, places: Labels) -> csc_array:
-    """(k, m): the product with terms (m, d + 1) adds up those at the same of k places (m,)."""
+def added(k: int, places: Labels) -> Any:
+    """(k, m), a csc_array: the product with terms (m, d + 1) adds up those at the same of k places (m,)."""
+    from scipy.sparse import csc_array
+
     m = len(places)
     return csc_array((np.ones(m, np.int64), places.astype(np.int32), np.arange(m + 1, dtype=np.int32)), shape=(k, m))

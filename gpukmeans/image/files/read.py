@@ -125,14 +125,13 @@ def decode(
     page: which of several, from 1 on. frames: what to make of an animation, of so many frames; an error unless given.
     """
     Image = pil_image()
-    Image.init()
     if not (hasattr(file, "seekable") and file.seekable()):
         file = io.BytesIO(file.read())
     size = file.seek(0, os.SEEK_END)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metadata gone wrong, and of sizes, which are checked below
         try:
-            with Image.open(file, formats=[each for each in FORMATS if each in Image.OPEN]) as image:
+            with _opened(file) as image:
                 check_size(image.width, image.height, name)
                 pixels = image.width * image.height
                 if image.format in HEAVY and pixels > max(MOST_PIXELS // 4, _UNCOMMONLY_DENSE * size):
@@ -167,6 +166,18 @@ def decode(
             raise ImageError(f"{name} does not fit into memory.") from None
         except Exception as error:  # decoders raise whatever broken data leads them to
             raise ImageError(f"{name} cannot be decoded, it may be damaged: {error or type(error).__name__}") from None
+
+
+def _opened(file: IO[bytes]) -> Image:
+    """By the common formats' modules first: to import all of Pillow's takes as long as to reduce a small picture."""
+    Image = pil_image()
+    Image.preinit()
+    try:
+        return Image.open(file, formats=[each for each in FORMATS if each in Image.OPEN])
+    except Image.UnidentifiedImageError:
+        Image.init()
+        file.seek(0)
+        return Image.open(file, formats=[each for each in FORMATS if each in Image.OPEN])
 
 
 def _mend_transparency(image: Image) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import atomic_write
-from gpukmeans.image.files import animation
 from gpukmeans.image.files.pillow import ORIENTATION, pil_image, to_pil
 from gpukmeans.image.levels import MOST_FILE_COLORS
 from gpukmeans.image.matte import WHITE, hardened
@@ -63,6 +62,8 @@ def encode(
     if format == "GIF" and palette.shape[1] == 4:
         indices, palette = _with_one_transparent(indices, hardened(palette, matte))
     if indices.ndim == 3:
+        from gpukmeans.image.files import animation
+
         upright = (
             np.stack([turned(frame, metadata.orientation) for frame in indices]) if metadata.orientation else indices
         )
@@ -77,6 +78,8 @@ def encode_frames(
     format: str, frames: list[tuple[NDArray[Any], NDArray[np.uint8]]], metadata: Metadata, matte: str = WHITE
 ) -> bytes:
     """The bytes of an animation's file: indices (h, w) and palette of each frame."""
+    from gpukmeans.image.files import animation
+
     if format == "GIF":
         hard = [(own, hardened(palette, matte) if palette.shape[1] == 4 else palette) for own, palette in frames]
         frames = [_with_one_transparent(*each) if each[1].shape[1] == 4 else each for each in hard]

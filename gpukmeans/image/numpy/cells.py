@@ -121,7 +121,7 @@ class NumPyCells:
         bits = surplus_bits(self._total)
         # What is left out of each term by itself (test_image_colors.test_cells_are_numpys fails otherwise).
         cost = sum_by_label(labels, np.rint(np.ldexp(excess, -bits)) if bits else excess, k)
-        pairs = np.unique(labels * k + second)
+        pairs = np.unique(labels * k + second, return_counts=True)[0]  # without counts NumPy imports its masked arrays
         return SecondNearest(labels, self._cluster_sums(labels, k), np.ldexp(cost, bits), pairs)
 
     def _scored(self, centers: Floats, take: Callable[[slice, NDArray[np.float32]], None]) -> None:
