@@ -14,6 +14,7 @@ from gpukmeans.cli.errors import CommandError
 # scikit-learn, which takes ten times as long as a small picture (test_import.test_a_picture_takes_no_scikit_learn).
 COMMANDS = {
     "demo": "cluster three data sets, beside scikit-learn, and draw the results",
+    "palette": "show a picture's colors, and write them as a palette",
     "info": "print the device, libraries and threads in use",
     "quantize": "reduce pictures to palettes",
 }

@@ -1,7 +1,8 @@
-"""Palettes in files: GIMP's .gpl, .hex with a color a line, and the colors of a .png."""
+"""Palettes in files: GIMP's .gpl, .hex with a color a line, .act, .ase, .pal, and the colors of a picture."""
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.image.files.pillow import from_pil
+from gpukmeans.image.files import palette_formats
+from gpukmeans.image.files.pillow import from_pil, to_pil
 from gpukmeans.image.files.read import decode
 from gpukmeans.image.levels import MOST_COLORS, index_dtype, to_rgb, unpack
 from gpukmeans.image.numpy.pixels import NumPyPixels
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 # Of a text: 256 for each color.
 _MOST_BYTES = 2**24
 
-SUFFIXES = (".gpl", ".hex", ".png")
+# What palettes end in, and what is written; of pictures that are read, too, there are more.
+SUFFIXES = (".gpl", ".hex", ".act", ".ase", ".pal", ".png")
+_PICTURES = (".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 
 
 def load(path: str | Path) -> NDArray[np.uint8]:
@@ -37,13 +41,55 @@ def load(path: str | Path) -> NDArray[np.uint8]:
     ...     load(Path(folder, "two.hex")).tolist()
     [[255, 0, 0], [0, 255, 0]]
     """
-    readers = {".gpl": _gpl, ".hex": _hex, ".png": _png}
+    binary = {".act": palette_formats.read_act, ".ase": palette_formats.read_ase, ".pal": palette_formats.read_pal}
+    readers = {".gpl": _gpl, ".hex": _hex, **dict.fromkeys(_PICTURES, _picture)}
     suffix = Path(path).suffix.lower()
-    if suffix not in readers:
-        raise ImageError(f"{path} is no palette that can be read: the name has to end in {', '.join(readers)}.")
-    colors = readers[suffix](Path(path))
+    if suffix in binary:
+        colors = binary[suffix](_bytes(Path(path)), str(path))
+    elif suffix in readers:
+        colors = readers[suffix](Path(path))
+    else:
+        names = ", ".join(dict.fromkeys([*SUFFIXES, *_PICTURES]))
+        raise ImageError(f"{path} is no palette that can be read: the name has to end in {names}.")
     _check_size(path, len(colors))
     return colors
+
+
+def encode(path: str | Path, colors: NDArray[np.uint8], shares: NDArray[np.float64]) -> bytes:
+    """The bytes of a palette's file, by its name; colors (k, 3) or (k, 4). A .png shows a strip of them, each as wide as
+    its share. ImageError for a name that asks for none, or for more colors than it holds.
+
+    Examples
+    --------
+    >>> encode("a.hex", np.array([[255, 0, 0], [0, 255, 0]], np.uint8), np.array([0.5, 0.5]))
+    b'ff0000\\n00ff00\\n'
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".gpl":
+        return palette_formats.write_gpl(colors, Path(path).stem)
+    if suffix == ".png":
+        return _strip(colors, shares)
+    writers = {
+        ".hex": palette_formats.write_hex,
+        ".act": palette_formats.write_act,
+        ".ase": palette_formats.write_ase,
+        ".pal": palette_formats.write_pal,
+    }
+    if suffix not in writers:
+        raise ImageError(f"cannot write {str(path)!r}: the name of a palette has to end in {', '.join(SUFFIXES)}.")
+    return writers[suffix](colors)
+
+
+def _strip(colors: NDArray[np.uint8], shares: NDArray[np.float64]) -> bytes:
+    """A PNG of at least a pixel's width for each color; with a palette, up to 256 colors."""
+    height, width = 96, max(640, 2 * len(colors))
+    wide = 1 + np.floor(shares / shares.sum() * (width - len(colors))).astype(int)
+    wide[0] += width - wide.sum()
+    row = np.repeat(np.arange(len(colors)), wide)
+    buffer = io.BytesIO()
+    indices = np.broadcast_to(row, (height, width)).astype(index_dtype(len(colors)))
+    to_pil(indices, colors).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _check_size(path: str | Path, colors: int) -> None:
@@ -51,12 +97,17 @@ def _check_size(path: str | Path, colors: int) -> None:
         raise ImageError(f"{path} holds {colors:,} colors; a palette has 1 to {MOST_COLORS:,}.")
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Numbered lines that are not empty. Names of colors may be in any encoding."""
+def _bytes(path: Path) -> bytes:
     with open(path, "rb") as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise ImageError(f"{path} is no palette: it has more than {_MOST_BYTES:,} bytes.")
+    return data
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Numbered lines that are not empty. Names of colors may be in any encoding."""
+    data = _bytes(path)
     lines = re.split(r"\r\n|\r|\n", data.decode("utf-8-sig", errors="replace"))
     return [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
 
@@ -88,7 +139,7 @@ def _hex(path: Path) -> NDArray[np.uint8]:
     return np.array([list(color) for color in colors], np.uint8).reshape(len(colors), len(colors[0]) if colors else 3)
 
 
-def _png(path: Path) -> NDArray[np.uint8]:
+def _picture(path: Path) -> NDArray[np.uint8]:
     """The table of a palette picture; of any other its colors, in the order in which they first occur."""
     with open(path, "rb") as file:
         found = decode(file, str(path), lambda image: _table(image) if image.mode == "P" else from_pil(image))
