@@ -31,7 +31,7 @@ def add(commands: Any, what: str, seed: Callable[[str], int]) -> None:
     parser = commands.add_parser(
         "palette",
         help=what,
-        description="Show the colors that stand for a picture, the most frequent first, with their shares of the pixels.",
+        description="Show the few colors that stand for a picture, and their shares of the pixels.",
     )
     parser.add_argument("file", metavar="IN", help="a picture, or - for standard input")
     parser.add_argument("-k", "--colors", type=_colors, default=6, metavar="K", help="the most colors (default: 6)")

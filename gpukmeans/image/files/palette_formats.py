@@ -36,8 +36,8 @@ def write_act(colors: Colors) -> bytes:
         raise ImageError(
             f"an ACT palette holds at most 256 colors, not {len(colors):,}: write .gpl, .hex, .ase or .pal."
         )
-    clear = np.flatnonzero(colors[:, 3] == 0) if colors.shape[1] == 4 else []
-    transparent = int(clear[0]) if len(clear) else 0xFFFF
+    clear = colors.shape[1] == 4 and not colors[:, 3].all()
+    transparent = int(colors[:, 3].argmin()) if clear else 0xFFFF
     return colors[:, :3].tobytes().ljust(768, b"\0") + struct.pack(">HH", len(colors), transparent)
 
 

@@ -56,8 +56,8 @@ def load(path: str | Path) -> NDArray[np.uint8]:
 
 
 def encode(path: str | Path, colors: NDArray[np.uint8], shares: NDArray[np.float64]) -> bytes:
-    """The bytes of a palette's file, by its name; colors (k, 3) or (k, 4). A .png shows a strip of them, each as wide as
-    its share. ImageError for a name that asks for none, or for more colors than it holds.
+    """The bytes of a palette's file, by its name; colors (k, 3) or (k, 4). A .png shows a strip of them, each as wide
+    as its share. ImageError for a name that asks for none, or for more colors than it holds.
 
     Examples
     --------
