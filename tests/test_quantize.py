@@ -539,12 +539,14 @@ def test_cmyk_follows_its_profile_or_pillow(small):
     assert result.metadata.icc_profile is None, "the profile of another space would be wrong"
 
 
-def test_several_pictures_in_one_file_are_refused(small, tmp_path):
+def test_several_pictures_in_one_file_are_refused_unless_they_are_an_animation(small, tmp_path):
     frames = [Image.fromarray(small), Image.fromarray(255 - small)]
     for suffix in ("gif", "png", "webp", "tif"):
         frames[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=frames[1:])
-        with pytest.raises(ImageError, match="holds 2 pictures"):
-            quantize(tmp_path / f"x.{suffix}")
+    with pytest.raises(ImageError, match="holds 2 pictures"):
+        quantize(tmp_path / "x.tif")
+    for suffix in ("gif", "png", "webp"):
+        assert quantize(tmp_path / f"x.{suffix}").indices.shape == (2, *small.shape[:2])
     assert quantize(frames[0], 4).indices.shape == small.shape[:2]
 
 

@@ -22,7 +22,7 @@ def check(file: IO[bytes], name: str) -> None:
     """Raise ImageError if the first picture of a TIFF has fewer strips or tiles than it says, which are taken for
     black, or if what is deflated there is not what was written, to which no decoder looks once it has all pixels."""
     try:
-        tags = _tags(file)
+        tags = first_directory(file)
         width, height = int(tags[WIDTH]), int(tags[HEIGHT])
         tiled = TILES[0] in tags
         across, down = (tags[TILE_WIDTH], tags[TILE_HEIGHT]) if tiled else (width, min(tags.get(ROWS, height), height))
@@ -42,8 +42,8 @@ def check(file: IO[bytes], name: str) -> None:
             left = _left_after_inflating(file, start, size, left, name)
 
 
-def _tags(file: IO[bytes]) -> Any:
-    """By number, of the first directory."""
+def first_directory(file: IO[bytes]) -> Any:
+    """Tags by number. Whatever Pillow raises for what is no TIFF."""
     from PIL import TiffImagePlugin
 
     file.seek(0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans.image.files.damaged_tiff import first_directory
 from gpukmeans.image.picture import ImageError
 
 MISSING = "which Pillow does not read, and tifffile does: pip install 'gpukmeans[large]'"
@@ -14,13 +16,26 @@ MISSING = "which Pillow does not read, and tifffile does: pip install 'gpukmeans
 # The least and the largest value of a sample, if the file says so.
 LEAST, LARGEST = 340, 341
 
-_SAMPLES, _BITS, _PLANES, _PHOTOMETRIC = 277, 258, 284, 262
+_SAMPLES, _BITS, _PLANES, _PHOTOMETRIC, _COMPRESSION, _FORMAT = 277, 258, 284, 262, 259, 339
+_FLOATS = 3
 _WHITE_IS_ZERO = 0
 
 
-def is_tiff(start: bytes) -> bool:
-    """By a file's first bytes."""
-    return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+def serves(file: IO[bytes]) -> bool:
+    """Whether the first directory of a TIFF says that it is one of these, of a compression that tifffile undoes by
+    itself, with nothing in it that could not be so: it takes a damaged one for what it might have been."""
+    try:
+        tags = first_directory(file)
+        samples = int(tags.get(_SAMPLES, 1))
+        bits = {int(value) for value in np.ravel(tags[_BITS])}
+        kinds = {int(value) for value in np.ravel(tags.get(_FORMAT, 1))}
+        plain = tags.get(_COMPRESSION, 1) in (1, 8, 32946) and tags.get(_PLANES, 1) in (1, 2)
+        known = plain and 1 <= samples <= 4 and int(tags[_PHOTOMETRIC]) in (0, 1, 2)
+    except Exception:
+        return False
+    return (
+        known and len(bits) == 1 and ((kinds == {_FLOATS} and bits <= {16, 32, 64}) or (kinds == {1} and bits == {16}))
+    )
 
 
 def is_misread(image: Any) -> bool:
@@ -62,6 +77,8 @@ def read_array(
     except ImportError:
         raise ImageError(f"{name} is a TIFF of a kind {MISSING}") from None
     file.seek(0)
+    log = logging.getLogger("tifffile")
+    before, log.disabled = log.disabled, True  # what is wrong is said in one line
     try:
         with tifffile.TiffFile(file) as tiff:
             chosen: Any = tiff.pages[(page or 1) - 1]
@@ -74,6 +91,8 @@ def read_array(
         raise
     except Exception as error:  # whatever broken data leads it to
         raise ImageError(f"{name} cannot be decoded, it may be damaged: {error or type(error).__name__}") from None
+    finally:
+        log.disabled = before
     array = array.squeeze()
     if array.ndim == 3 and array.shape[0] in (2, 3, 4) and array.shape[2] not in (2, 3, 4):
         array = np.moveaxis(array, 0, -1)  # planes

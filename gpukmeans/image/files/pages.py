@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 # Formats whose further pictures are frames of an animation.
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 
+# More take minutes, however small they are and whatever few bytes they come in; films have a few hundred.
+MOST_FRAMES = 2**12
+
 # Two pictures in one JPEG, as telephones write them, are one and its preview; Pillow's frames of layers come after the
 # composite.
 _ONE = ("MPO", "PSD")
@@ -35,6 +38,10 @@ def frames_of(image: Image, name: str, page: int | None) -> int:
     if count == 1:
         return 0
     if image.format in ANIMATED:
+        if count > MOST_FRAMES:
+            raise ImageError(
+                f"{name} has {count:,} frames, more than the {MOST_FRAMES:,} of an animation that is read."
+            )
         return count
     largest = _largest_level(image, count) if image.format == "TIFF" else None
     if largest is None:

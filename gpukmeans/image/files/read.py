@@ -44,8 +44,8 @@ FORMATS = (
 )
 
 
-class _NotPillowsError(Exception):
-    """A TIFF of a kind that Pillow does not read."""
+class _NotPillowsError(ImageError):
+    """A TIFF that Pillow does not read, and deep_tiff may."""
 
 
 def read(source: Any, *, page: int | None = None, value_range: tuple[float, float] | None = None) -> Picture:
@@ -80,6 +80,9 @@ def _read_file(file: IO[bytes], name: str, page: int | None, value_range: tuple[
     try:
         return decode(file, name, lambda image: from_pil(image, value_range), page=page, frames=from_frames)
     except _NotPillowsError:
+        if not deep_tiff.serves(file):
+            raise
+        damaged_tiff.check(file, name)
         array, stated = deep_tiff.read_array(file, name, page, check_size)
         return from_array(array, value_range or stated)
 
@@ -149,17 +152,14 @@ def decode(
                 if image.format == "TIFF":
                     damaged_tiff.check(file, name)
                     if deep_tiff.is_misread(image):
-                        raise _NotPillowsError
+                        raise _NotPillowsError(f"{name} has planes of 16 bits, which only pictures may have.")
                 _mend_transparency(image)
                 image.load()
                 return use(image)
-        except (ImageError, _NotPillowsError):
+        except ImageError:
             raise
         except Image.UnidentifiedImageError:
-            file.seek(0)
-            if deep_tiff.is_tiff(file.read(4)):
-                raise _NotPillowsError from None
-            raise ImageError(f"{name} is not an image, or of a format that Pillow does not know.") from None
+            raise _NotPillowsError(f"{name} is not an image, or of a format that Pillow does not know.") from None
         except Image.DecompressionBombError as error:
             raise TooLargeError(f"{name} is too large: {error}") from None
         except MemoryError:
