@@ -137,9 +137,12 @@ def _difference(file: Any, loader: str) -> tuple[str, bool]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = factory(file, None)
+            return _difference_of(factory(file, None), loader)
         except Exception:  # what is wrong with it is said where it is read
             return "a head that Pillow does not understand", False
+
+
+def _difference_of(image: Any, loader: str) -> tuple[str, bool]:
     if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         return f"{image.mode}", False
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
