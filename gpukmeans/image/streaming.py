@@ -115,7 +115,7 @@ def quantize_file(
         if dither == "none":
             with devices.on(device):
                 error = psnr(colors.error(table, fit.labels), pixels * table.shape[1], 255)
-            map_band = _map_by_label(codes, fit.labels, device)
+            map_band = _map_by_label(codes, fit.labels, len(table), device)
         else:
             error = None
             map_band = _map_dithered(dither, premultiplied(table), colors.channels, bands.width, device)
@@ -156,10 +156,9 @@ def _pixels(band: Levels, device: str) -> Pixels:
     return dispatch.make_pixels(band.reshape(-1, band.shape[2]), device=device)
 
 
-def _map_by_label(codes: Codes, labels: Any, device: str) -> Callable[[Levels], NDArray[Any]]:
-    """What gives a band's pixels (h, w, c) the labels (m,) of their colors: (h * w,)."""
-    dtype = index_dtype(int(labels.max()) + 1)
-    return lambda band: _pixels(band, device).map(codes, labels, dtype)
+def _map_by_label(codes: Codes, labels: Any, k: int, device: str) -> Callable[[Levels], NDArray[Any]]:
+    """What gives a band's pixels (h, w, c) the labels (m,) of their colors, of k: (h * w,)."""
+    return lambda band: _pixels(band, device).map(codes, labels, index_dtype(k))
 
 
 def _map_dithered(

@@ -73,7 +73,7 @@ def fit_palette(
     colors, at most k, that the palette begins with, whatever the colors are; the others are found around them.
     """
     if kept is None:
-        kept = colors.levels()[:0]
+        kept = np.empty((0, colors.channels), colors.dtype)
     if len(colors) + len(kept) <= k or (len(kept) == 0 and len(colors) <= k):
         with devices.on(device):
             return _all_of_them(colors, kept)
