@@ -260,15 +260,15 @@ def test_steps_on_batches_are_the_reference(explore, device, monkey):
                 fuzz.shared_out(patch, parts, batch)
                 model.partial_fit(problem.x, sample_weight=problem.weights)
                 assert_consistent(model, problem)
-            for c, (at, mean, weight) in reference.means(reference.labels(centers)).items():
-                mean, weight = reference.certified(at, weight, mean)
-                weight = math.ldexp(weight, -reference.shift)
+            for c, cluster in reference.clusters(reference.labels(centers)).items():
+                cluster = reference.certified(cluster)
+                weight = math.ldexp(cluster.weight, -reference.shift)
                 if weight == 0:
                     continue
                 counts[c] += weight
                 share = weight / counts[c]
-                moved = mean if share == 1 else centers[c] + (mean - centers[c]) * share
-                centers[c] = reference.placed(moved, centers[c])
+                moved = cluster.mean if share == 1 else centers[c] + (cluster.mean - centers[c]) * share
+                centers[c] = reference.center(moved, centers[c])
             assert np.asarray(model.cluster_centers_).tobytes() == (centers.astype(problem.dtype) + 0).tobytes()
             assert model._counts.tolist() == counts.tolist()
             centers = centers.astype(problem.dtype).astype(float)
