@@ -327,11 +327,10 @@ class CudaPoints:
         step = self.n if self._keep_on_device else max(1, TABLE // k)
         table = self._gpu.empty((min(step, self.n), k), np.float64)
         result = table if self._keep_on_device else np.empty((self.n, k))
-        device = self._measured(centers)
+        given = {"centers": self._measured(centers), "factor": self.metric.factor, "rooted": self.metric.rooted}
         for a in range(0, self.n, step):
             rows = min(step, self.n - a)
-            x = self._x[a : a + rows]
-            kernels.distances(self._gpu, x=x, centers=device, normalized=self.metric.normalizes, distances=table)
+            kernels.distances(self._gpu, x=self._x[a : a + rows], **given, distances=table)
             if not self._keep_on_device:
                 result[a : a + rows] = self._gpu.get(table[:rows])
         return result
