@@ -115,32 +115,13 @@ class State:
 Known = Callable[[Floats, Floats], NDArray[np.bool_]]
 
 
-class Seeding(ABC):
-    """Centers chosen among the points, one after another or several at a time; every point keeps the D to its closest
-    center so far. A context: at its end all of this is forgotten.
-    """
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.end()
-        else:
-            self.abandon()
-
-    @abstractmethod
-    def end(self) -> None:
-        """Give back what was remembered."""
-
-    def abandon(self) -> None:
-        """The same after an error, which is not to be hidden by another."""
-        with suppress(Exception):
-            self.end()
+class CenterSampler(ABC):
+    """What k-means++ draws centers from (seeding.greedy). Each of the things drawn weighs something, and keeps its D to
+    the closest center so far."""
 
     @abstractmethod
     def total(self, exponent: int | None) -> int:
-        """The sum of the points' fixed-point masses: weight * closest D at 2**exponent, or weight alone.
+        """The sum of the fixed-point masses: weight * closest D at 2**exponent, or weight alone.
 
         None means the weight, as `sums` counts it. Sets which masses `find` counts.
         """
@@ -168,14 +149,38 @@ class Seeding(ABC):
         The first call takes the candidate as the only center.
         """
 
-    @abstractmethod
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        """Make steps of k-means++ after its first center, as `seeding.kmeans_plusplus` would by the methods above.
+        """Make steps of k-means++ after its first center, as `seeding.greedy` would by the methods above.
 
         draws: (steps, trials) in [0, 1). farthest: the largest D that remains. Returns the centers added, (m, d), and
         the largest D that then remains. m may be less than the steps: none where the driver has to decide, fewer where
         the total mass is zero.
         """
+        return np.empty((0, 0)), farthest
+
+
+class Seeding(CenterSampler):
+    """Centers chosen among the points, one after another or several at a time. A context: at its end all of this is
+    forgotten.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.end()
+        else:
+            self.abandon()
+
+    @abstractmethod
+    def end(self) -> None:
+        """Give back what was remembered."""
+
+    def abandon(self) -> None:
+        """The same after an error, which is not to be hidden by another."""
+        with suppress(Exception):
+            self.end()
 
     @abstractmethod
     def accept_all(self, centers: Floats) -> float:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans.engine.protocol import CenterSampler
 from gpukmeans.exact.distance import Floats
 from gpukmeans.image.grid import Grid, score_columns, spread_scale, surplus_bits
 from gpukmeans.image.numpy.grid_table import GridTable, sum_by_label
 from gpukmeans.image.protocol import CellSums, SecondNearest
+from gpukmeans.seeding import greedy
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run, scratch
 
@@ -174,14 +176,7 @@ class NumPyCells:
         bits = surplus_bits(self._total)
         # test_image_colors.test_cells_that_weigh_next_to_nothing_are_seeds_too fails if they are rounded down.
         mass = np.ceil(np.ldexp(self.mass, -bits)) if bits else self.mass
-        centers = self.x[_drawn(mass, draws[0, :1])]
-        closest = self.squares_to(centers)[0]
-        for trials in draws[1:]:
-            candidates = self.x[_drawn(mass * closest, trials)]
-            proposed = np.minimum(self.squares_to(candidates), closest)
-            best = int((proposed @ mass).argmin())
-            centers, closest = np.concatenate([centers, candidates[best : best + 1]]), proposed[best]
-        return centers
+        return greedy(CellSampler(self, mass), float(draws[0, 0]), draws[1:], whole)
 
     # ------------------------------------------------------------ coarser grids
 
@@ -191,10 +186,37 @@ class NumPyCells:
         return NumPyCells(*table.occupied(), grid=grid.cells)
 
 
-def _drawn(mass: Floats, draws: Floats) -> Labels:
-    """Indices of cells drawn by mass, draws (t,) of the way through it; the last ones where there is none."""
-    ends = np.cumsum(mass)
-    return np.minimum(np.searchsorted(ends, np.floor(draws * ends[-1]), side="right"), len(mass) - 1)
+class CellSampler(CenterSampler):
+    """Cells that weigh `mass` (m,) in draws. Their D are whole numbers, and so are masses times D, below 2**53."""
+
+    def __init__(self, cells: NumPyCells, mass: Floats) -> None:
+        self._cells, self._mass = cells, mass
+        self._closest: NDArray[np.float32] | None = None  # before the first center
+
+    def total(self, exponent: int | None) -> int:
+        masses = self._mass if exponent is None or self._closest is None else self._mass * self._closest
+        self._prefix = np.cumsum(masses)
+        return int(self._prefix[-1])
+
+    def find(self, indices: list[int]) -> Floats:
+        return self._cells.x[np.searchsorted(self._prefix, indices, side="right")]
+
+    def propose(self, candidates: Floats) -> None:
+        squares = self._cells.squares_to(candidates)
+        self._proposed = squares if self._closest is None else np.minimum(squares, self._closest)
+
+    def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
+        left = (self._proposed @ self._mass).tolist()
+        return left, left
+
+    def accept(self, candidate: int) -> float:
+        self._closest = self._proposed[candidate]
+        return float(self._closest.max())
+
+
+def whole(farthest: float) -> int:
+    """The exponent of their sampling weights' scale, however far a cell is."""
+    return 0
 
 
 def _squares(columns: list[Floats]) -> Floats:
