@@ -7,6 +7,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,23 @@ def fresh_dispatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget()
     yield
     forget()
+
+
+@pytest.fixture
+def imported_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """imported_anew(folder, *names): from here on these modules are imported from that folder, by what is in their way
+    now; afterwards nobody finds them."""
+    forgotten: list[str] = []
+
+    def forget(folder: Path, *names: str) -> None:
+        monkeypatch.syspath_prepend(str(folder))
+        forgotten.extend(names)
+        for name in names:
+            monkeypatch.delitem(sys.modules, name, raising=False)
+
+    yield forget
+    for name in forgotten:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")

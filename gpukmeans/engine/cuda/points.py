@@ -32,7 +32,7 @@ X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 TABLE = 2**23
 
 # Values to bring to length one at a time, at most 64 MB as they are given.
-UNITS = 2**23
+NORMALIZED = 2**23
 
 
 class CudaPoints:
@@ -106,7 +106,7 @@ class CudaPoints:
     def _normalize(self, here: Any) -> Iterator[slice]:
         """Bring the rows given to length one, a piece after another; yields those that are here."""
         gpu = self._gpu.compiling(self._options(self._given.dtype))
-        step = max(1, UNITS // self.d)
+        step = max(1, NORMALIZED // self.d)
         for a in range(0, self.n, step):
             rows = slice(a, min(a + step, self.n))
             given, made = gpu.put(self._given[rows]), here[rows]
