@@ -186,8 +186,8 @@ class NumPyCells:
 
 
 class CellSampler(CenterSampler):
-    """Cells that weigh `mass` (m,) in draws. Their D are integers, and so are masses times D, below 2**53: they are taken
-    as they are, whatever the exponent."""
+    """Cells that weigh `mass` (m,) in draws. Their D are integers, and masses times D, below 2**53: they are taken as
+    they are, whatever the exponent."""
 
     def __init__(self, cells: NumPyCells, mass: Floats) -> None:
         self._cells, self._mass = cells, mass
