@@ -2,15 +2,15 @@
 `greedy`, asks for no more than a CenterSampler, as cells of pictures are too.
 
 All randomness is drawn on the host; how far it advances the caller's generator depends on the number
-of clusters alone. A draw becomes a point by its rank in an exact integer prefix sum. Of equal points, the one that it
+of clusters alone. A draw becomes a point by its index in an exact integer prefix sum. Of equal points, the one that it
 becomes may have either zero where it is zero; adding makes one of them.
 """
 
 # All draws of k-means++ are made before it looks at data, those that it turns out not to need as well. So the state of
 # the caller's generator after a fit tells nothing of the data, the device or the threads.
 #
-# Copies of a row count as its weight only where they stand beside it, because a rank is looked up in the caller's
-# order. Everything else about copies agrees already: the scales, the total, the draws and the rank. To look ranks up
+# Copies of a row count as its weight only where they stand beside it, because an index is looked up in the caller's
+# order. Everything else about copies agrees already: the scales, the total, the draws and the index. To look these up
 # among rows sorted by their coordinates, equal rows adding up their weights, would make seeding free of row order for
 # every `init`. It would cost one sort of whole rows before the first draw and another gather at each, several Points
 # would have to merge their orders, and every fit would pay; so it is left.
@@ -106,7 +106,7 @@ def kmeans_parallel(
     chooses among all candidates, each weighing as much as the points closest to it. That is a few passes
     over the points, where k-means++ makes one or two for every center.
 
-    The rounds draw with replacement, by rank. The paper lets every point decide for itself, by a draw of
+    The rounds draw with replacement, by index. The paper lets every point decide for itself, by a draw of
     its own; then how many are drawn would depend on the data, and n draws would have to be the same on
     every device. The expected number of times that a point is drawn is the same.
 

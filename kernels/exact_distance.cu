@@ -45,8 +45,8 @@ inertia(X_ROWS, const double* __restrict__ centers, const int* __restrict__ labe
     block_add(&sums[1], small);
 }
 
-// distances: (n, k), so many times the distance, or the root of that if rooted, as the metric has it (exact/metric.py). A
-// thread a distance; neighbours share the row.
+// distances: (n, k), the distance times the factor, or the root of that if rooted, as exact/metric.py has it. A thread a
+// distance; neighbours share the row.
 extern "C" __global__ void __launch_bounds__(256, 4)
 distances(X_ROWS, const double* __restrict__ centers, int k, double factor, int rooted,
           double* __restrict__ distances) {

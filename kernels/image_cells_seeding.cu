@@ -77,13 +77,13 @@ seed_cells(const float* __restrict__ x, const long long* __restrict__ sums, long
         }
         int count = by_mass ? 1 : trials;
         for (int t = 0; t < count; t++) {
-            uint64 rank = (uint64)inverse_cdf_index(draws[step * trials + t], total);
+            uint64 index = (uint64)inverse_cdf_index(draws[step * trials + t], total);
             // Another thread's cell (test_image_colors.test_cells_are_numpys fails if those before count as its own).
-            if (rank >= end || rank < end - own) continue;
+            if (index >= end || index < end - own) continue;
             uint64 before = end - own;
             for (int64 i = first; i < last; i++) {
                 before += mass_of(sums, i, bits) * (by_mass ? 1 : closest[i]);
-                if (before > rank) {
+                if (before > index) {
                     candidates[t] = i;
                     break;
                 }

@@ -121,15 +121,15 @@ class CenterSampler(ABC):
 
     @abstractmethod
     def total(self, exponent: int | None) -> int:
-        """The sum of the fixed-point masses: weight * closest D at 2**exponent, or weight alone.
+        """The sum of the fixed-point sampling weights: weight * closest D at 2**exponent, or weight alone.
 
-        None means the weight, as `sums` counts it. Sets which masses `find` counts.
+        None means the weight, as `sums` counts it. Sets which of them `find` counts.
         """
 
     @abstractmethod
     def find(self, indices: list[int]) -> Floats:
-        """The points (len(ranks), d) float64 at these ranks: the first whose prefix sum of masses,
-        in row order, exceeds the rank."""
+        """The points (len(indices), d) float64 at these inverse-CDF indices: the first whose prefix sum of sampling
+        weights, in row order, exceeds the index."""
 
     @abstractmethod
     def propose(self, candidates: Floats) -> None:
@@ -137,7 +137,7 @@ class CenterSampler(ABC):
 
     @abstractmethod
     def potentials(self, exponent: int, exact: bool) -> tuple[Floats, Floats] | tuple[list[int], list[int]]:
-        """For each candidate, a lower and an upper bound on the total mass if it were chosen.
+        """For each candidate, a lower and an upper bound on the total sampling weight if it were chosen.
 
         Bounds are in units of 2**-exponent, that of the last `total`. If exact, both are the total itself.
         """
@@ -154,7 +154,7 @@ class CenterSampler(ABC):
 
         draws: (steps, trials) in [0, 1). farthest: the largest D that remains. Returns the centers added, (m, d), and
         the largest D that then remains. m may be less than the steps: none where the driver has to decide, fewer where
-        the total mass is zero.
+        the total sampling weight is zero.
         """
         return np.empty((0, 0)), farthest
 
