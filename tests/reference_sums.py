@@ -34,14 +34,14 @@ def weigh(values, w):
 
 class Scale:
     """How rows within [low, high], (d,) each, become integers, whose sums are to fit 62 bits: a coordinate is
-    (x - offset) * 2**power, a weight w * 2**unit. total: of the weights. counts: whether all of these are integers.
+    (x - offset) * 2**power, a weight w * 2**exponent. total: of the weights. counts: whether all of these are integers.
     own: of one cluster, whose light weights are first multiplied by 2**shift."""
 
     def __init__(self, low, high, total, counts, own=False):
         bits = log2_up(total)
         self.shift = max(0, -bits) if own and not counts else 0
         spare = 62 - bits - self.shift
-        self.unit = 0 if counts else spare
+        self.exponent = 0 if counts else spare
         self.offset = np.where((low <= 0) & (high >= 0), 0.0, low + (high - low) / 2)
         half = np.maximum(high - self.offset, self.offset - low).tolist()
         self.power = [min(1000, spare - log2_up(h)) if h > 0 else 0 for h in half]
@@ -55,14 +55,14 @@ class Scale:
         return [*(sum(weigh(column.tolist(), w)) for column in columns.T), sum(self.units(w))]
 
     def units(self, w):
-        return [round(Fraction(v) * Fraction(2) ** self.unit) for v in w]
+        return [round(Fraction(v) * Fraction(2) ** self.exponent) for v in w]
 
     def mean(self, sums):
-        weight = math.ldexp(float(sums[-1]), -self.unit)
+        weight = math.ldexp(float(sums[-1]), -self.exponent)
         return np.array([float(s) / weight / 2.0**p for s, p in zip(sums, self.power, strict=False)]) + self.offset
 
     def weight(self, units):
-        return math.ldexp(float(units), -self.unit - self.shift)
+        return math.ldexp(float(units), -self.exponent - self.shift)
 
 
 @dataclass
