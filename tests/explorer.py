@@ -15,7 +15,9 @@ ALWAYS: dict[str, Any] = {
     "print_blob": False,  # it would say how to run an example of a function that stands in no file
     "suppress_health_check": list(HealthCheck),
 }
-TURN = 100
+
+# Examples between two looks at the time; the first of them is the simplest there is, so few would be a waste.
+TURN = 25
 
 
 @dataclass
