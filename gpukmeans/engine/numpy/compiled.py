@@ -31,6 +31,9 @@ TILE = 4
 # From so many of both on, BLAS is the faster one: it then keeps sums in registers, which no compiled loop does.
 _BLAS = 48
 
+# Products with so few centers cost less than to turn rows of so many features around (0.4 ns a value) for the others.
+_FEW_CENTERS, _MANY_FEATURES = 16, 32
+
 _UP = np.float32(1 + 2.0**-22)
 _DOWN = np.float32(1 - 2.0**-22)
 _CLEAR = np.float32(1 + 2.0**-20)  # see hamerly.py
@@ -93,8 +96,9 @@ class Sums(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """What a block of rows needs. y: (D, BLOCK) float32. scores: (K, BLOCK). norms, best, second, nearest: (BLOCK,)
-    float32, the last being numbers of centers, which select like scores as long as they are float32 too."""
+    """What a block of rows needs. y: (D, BLOCK) float32, or (BLOCK, D), see _by_rows. scores: (K, BLOCK). norms, best,
+    second, nearest: (BLOCK,) float32, the last being numbers of centers, which are selected as scores are while they
+    are float32 too. index: (BLOCK,), which rows these are."""
 
     y: Any
     scores: Any
@@ -106,6 +110,12 @@ class Buffers(NamedTuple):
 
 
 # ---------------------------------------------------------------- scores
+
+
+@njit(**_OPTIONS)
+def _by_rows(shape: tuple[int, int]) -> bool:
+    """Whether rows stay as they are for products with columns of this shape."""
+    return shape[0] <= _FEW_CENTERS and shape[1] >= _MANY_FEATURES
 
 
 @njit(**_ANY_ORDER)
@@ -136,6 +146,40 @@ def _place(x: Any, index: Any, m: int, offset: Any, scale: Any, y: Any, norms: A
 
 
 @njit(**_ANY_ORDER)
+def _place_rows(x: Any, index: Any, m: int, offset: Any, scale: Any, rows: Any, norms: Any) -> None:
+    """`_place`, each row as it is."""
+    for r in range(m):
+        i, total = index[r], np.float32(0)
+        for j in range(x.shape[1]):
+            v = np.float32((x[i, j] - offset[j]) * scale)
+            rows[r, j] = v
+            total += v * v
+        norms[r] = total
+
+
+@njit(**_ANY_ORDER)
+def _products_of_rows(rows: Any, columns: Any, m: int, scores: Any) -> None:
+    """`_products` of rows as they are, two at a time: a register holds features of one, and its sum is added up at the
+    end, which few centers and many features make up for."""
+    for r in range(0, m, 2):
+        for c in range(0, columns.shape[0], 4):
+            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0)
+            for j in range(columns.shape[1]):
+                v, w = rows[r, j], rows[r + 1, j]
+                z0, z1, z2, z3 = columns[c, j], columns[c + 1, j], columns[c + 2, j], columns[c + 3, j]
+                a0 += v * z0
+                a1 += v * z1
+                a2 += v * z2
+                a3 += v * z3
+                b0 += w * z0
+                b1 += w * z1
+                b2 += w * z2
+                b3 += w * z3
+            scores[c, r], scores[c + 1, r], scores[c + 2, r], scores[c + 3, r] = a0, a1, a2, a3
+            scores[c, r + 1], scores[c + 1, r + 1], scores[c + 2, r + 1], scores[c + 3, r + 1] = b0, b1, b2, b3
+
+
+@njit(**_ANY_ORDER)
 def _products(y: Any, columns: Any, m: int, scores: Any) -> None:
     """scores (K, m): of each center's column with each row's features."""
     for c in range(0, columns.shape[0], 4):
@@ -163,7 +207,7 @@ def _products(y: Any, columns: Any, m: int, scores: Any) -> None:
 @njit(**_OPTIONS)
 def _two_least(scores: Any, squares: Any, m: int, best: Any, second: Any, nearest: Any) -> None:
     """The least score of each row, whose it is, the smallest if several, and the next; by selections, four centers at
-    a time, which LLVM turns into a handful of operations on eight rows each. scores get their squares."""
+    a time, which LLVM turns into a handful of operations on eight rows each."""
     for r in range(m):
         best[r] = _INFINITE
         second[r] = _INFINITE
@@ -175,25 +219,21 @@ def _two_least(scores: Any, squares: Any, m: int, best: Any, second: Any, neares
         for r in range(m):
             b, t, n = best[r], second[r], nearest[r]
             v = s0[r] + q0
-            s0[r] = v
             w = v if v > b else b
             t = w if w < t else t
             n = n0 if v < b else n
             b = v if v < b else b
             v = s1[r] + q1
-            s1[r] = v
             w = v if v > b else b
             t = w if w < t else t
             n = n1 if v < b else n
             b = v if v < b else b
             v = s2[r] + q2
-            s2[r] = v
             w = v if v > b else b
             t = w if w < t else t
             n = n2 if v < b else n
             b = v if v < b else b
             v = s3[r] + q3
-            s3[r] = v
             w = v if v > b else b
             t = w if w < t else t
             n = n3 if v < b else n
@@ -215,16 +255,17 @@ def _own_square(x: Any, i: int, offset: Any, scale: Any, column: Any) -> Any:
 
 
 @njit(**_OPTIONS)
-def _nearest_by_distance(x: Any, i: int, centers: Any, scores: Any, r: int, most: Any, scored: bool) -> int:
+def _nearest_by_distance(x: Any, i: int, target: Any, scores: Any, r: int, most: Any) -> int:
     """The label of row i by D (Rule 1) among the centers whose score is no more than `most`. Four at a time: their sums
     wait for no one but themselves."""
+    centers, squares, scored = target.centers, target.squares, target.scored
     k, d = centers.shape
     nearest, least, c = -1, np.inf, 0
     while c < k:
         found = 0
         n0 = n1 = n2 = n3 = 0
         while c < k and found < 4:
-            if not scored or scores[c, r] <= most:
+            if not scored or scores[c, r] + squares[c] <= most:
                 if found == 0:
                     n0 = n1 = n2 = n3 = c
                 elif found == 1:
@@ -286,39 +327,44 @@ def _own_distance(x: Any, i: int, center: Any) -> float:
 
 
 @njit(**_OPTIONS)
-def _weighed(term: Any, kind: int, weight: Any, count: Any) -> Any:
-    """`fixed_point.weigh`."""
-    if kind == 0:
-        return int64(term)
-    if kind == 1:
-        return int64(term) * count
+def _weighed(term: Any, weight: Any) -> Any:
+    """`fixed_point.weigh` of weights that are no counts."""
     if weight == np.rint(weight):
         return int64(term) * int64(weight)
     return int64(np.rint(term * weight))
 
 
 @njit(**_OPTIONS)
-def _move(x: Any, i: int, weights: Any, before: int, after: int, sums: Any) -> None:
-    """Row i has left the cluster `before`, unless that is negative, for another (Rule 3)."""
-    value, offset, scale = sums.value, sums.offset, sums.scale
-    d, kind = x.shape[1], weights.kind
-    to = value[after]
-    weight, count = 0.0, int64(1)
-    if kind == 1:
-        count = weights.counts[i]
-    elif kind == 2:
-        weight, count = weights.given[i], weights.counts[i]
-    to[d] += count
-    if before < 0:
+def _add(x: Any, i: int, offset: Any, scale: Any, kind: int, weight: Any, count: Any, to: int, value: Any) -> None:
+    """Add row i to the sums of a cluster (Rule 3)."""
+    d = x.shape[1]
+    value[to, d] += count
+    if kind == 2:
         for j in range(d):
-            to[j] += _weighed(np.rint((float64(x[i, j]) - offset[j]) * scale[j]), kind, weight, count)
-        return
-    off = value[before]
-    off[d] -= count
-    for j in range(d):
-        term = _weighed(np.rint((float64(x[i, j]) - offset[j]) * scale[j]), kind, weight, count)
-        to[j] += term
-        off[j] -= term
+            value[to, j] += _weighed(np.rint((float64(x[i, j]) - offset[j]) * scale[j]), weight)
+    else:
+        for j in range(d):
+            value[to, j] += int64(np.rint((float64(x[i, j]) - offset[j]) * scale[j])) * count
+
+
+@njit(**_OPTIONS)
+def _move(
+    x: Any, i: int, offset: Any, scale: Any, kind: int, weight: Any, count: Any, off: int, to: int, value: Any
+) -> None:
+    """`_add`, and take the same off the sums of another."""
+    d = x.shape[1]
+    value[to, d] += count
+    value[off, d] -= count
+    if kind == 2:
+        for j in range(d):
+            term = _weighed(np.rint((float64(x[i, j]) - offset[j]) * scale[j]), weight)
+            value[to, j] += term
+            value[off, j] -= term
+    else:
+        for j in range(d):
+            term = int64(np.rint((float64(x[i, j]) - offset[j]) * scale[j])) * count
+            value[to, j] += term
+            value[off, j] -= term
 
 
 # ---------------------------------------------------------------- passes
@@ -331,7 +377,7 @@ def _assign(x: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: A
     if not target.scored:
         wide = deep = 0
     buffers = Buffers(
-        np.zeros((deep, BLOCK), np.float32),
+        np.zeros((BLOCK, deep) if _by_rows((wide, deep)) else (deep, BLOCK), np.float32),
         np.empty((wide, BLOCK), np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
@@ -369,13 +415,19 @@ def _assign_block(
     x: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any, m: int, buffers: Any, found: Any
 ) -> None:
     index, norms, best, second = buffers.index, buffers.norms, buffers.best, buffers.second
-    scores, nearest = buffers.scores, buffers.nearest
+    scores, nearest, kind = buffers.scores, buffers.nearest, weights.kind
     if target.scored:
         width = -(-m // 8) * 8
         for r in range(m, width):
             index[r] = index[m - 1]
-        _place(x, index, width, target.offset, target.scale, buffers.y, norms)
-        if min(target.columns.shape) >= _BLAS:
+        by_rows = _by_rows(target.columns.shape)
+        if by_rows:
+            _place_rows(x, index, width, target.offset, target.scale, buffers.y, norms)
+        else:
+            _place(x, index, width, target.offset, target.scale, buffers.y, norms)
+        if by_rows:
+            _products_of_rows(buffers.y, target.columns, width, scores)
+        elif min(target.columns.shape) >= _BLAS:
             np.dot(target.columns, buffers.y, scores)
         else:
             _products(buffers.y, target.columns, width, scores)
@@ -390,20 +442,25 @@ def _assign_block(
             if not second[r] - most > margin:  # test_certificate.test_near_ties_are_decided_by_distance
                 found[2] += 1
                 most += margin
-                label = _nearest_by_distance(x, i, target.centers, scores, r, most, True)
+                label = _nearest_by_distance(x, i, target, scores, r, most)
                 second[r] = best[r]  # all that is known of the others, see assign.nearest
             if bounds.state:
                 upper = np.sqrt(max(most + norms[r] + margin, np.float32(0)))
                 lower = np.sqrt(max(second[r] + norms[r] - margin, np.float32(0)))
                 bounds.upper[i], bounds.lower[i] = upper * _UP, lower * _DOWN
         else:
-            label = _nearest_by_distance(x, i, target.centers, scores, r, _INFINITE, False)
+            label = _nearest_by_distance(x, i, target, scores, r, _INFINITE)
         before = labels[i]
         if label != before:
             labels[i] = label
             found[0] += weights.rows[i] if len(weights.rows) else 1
             if len(sums.value):
-                _move(x, i, weights, before, label, sums)
+                weight = weights.given[i] if kind == 2 else 1.0
+                count = weights.counts[i] if kind else int64(1)
+                if before < 0:
+                    _add(x, i, sums.offset, sums.scale, kind, weight, count, label, sums.value)
+                else:
+                    _move(x, i, sums.offset, sums.scale, kind, weight, count, before, label, sums.value)
 
 
 def _inertia(x: Any, weights: Any, labels: Any, centers: Any, coarse: float, fine: float, begin: int, end: int) -> Any:
@@ -446,16 +503,24 @@ def _own_distances(x: Any, labels: Any, centers: Any, out: Any, begin: int, end:
 
 
 def _feature_range(x: Any, low: Any, high: Any, begin: int, end: int) -> bool:
-    """Widen low and high (d,), of x's dtype, to hold rows begin to end; returns whether all of these are numbers."""
-    d = x.shape[1]
-    strange = 0
+    """Widen low and high (d,), of x's dtype, to hold rows begin to end; returns whether all values are finite, without
+    which these are not their range."""
+    strange = x[begin, 0] * 0
     for i in range(begin, end):
-        for j in range(d):
-            v = x[i, j]
-            low[j] = v if v < low[j] else low[j]
-            high[j] = v if v > high[j] else high[j]
-            strange += v != v
+        strange += _widened(x, i, low, high)
     return strange == 0
+
+
+@njit(**_ANY_ORDER)
+def _widened(x: Any, i: int, low: Any, high: Any) -> Any:
+    """Widen low and high (d,) to hold row i; returns zero, or NaN if the row is not finite."""
+    strange = x[i, 0] * 0
+    for j in range(x.shape[1]):
+        v = x[i, j]
+        low[j] = v if v < low[j] else low[j]
+        high[j] = v if v > high[j] else high[j]
+        strange += v * 0
+    return strange
 
 
 def _cluster_ranges(x: Any, labels: Any, place: Any, low: Any, high: Any, begin: int, end: int, step: int) -> None:
@@ -524,13 +589,16 @@ def _matrix(dtype: Any) -> Any:
 
 
 @cache
-def passes(dtype: np.dtype) -> Passes:
-    """The passes for rows of float32, float64 or uint8, of any strides. The first process to ask compiles them, which
-    takes some seconds, and keeps the code where numba keeps it (NUMBA_CACHE_DIR); others read it."""
+def passes(dtype: np.dtype, contiguous: bool) -> Passes:
+    """The passes for rows of float32, float64 or uint8, C-contiguous or of any strides.
+
+    The first process to ask compiles them, which takes some seconds, and keeps the code where numba keeps it
+    (NUMBA_CACHE_DIR); others read it.
+    """
     value = from_dtype(dtype)
     placed = float64 if dtype == np.float64 else float32
     wide = value if dtype.kind == "f" else float64  # which has infinities
-    x = types.Array(value, 2, "A", readonly=True)
+    x = types.Array(value, 2, "C" if contiguous else "A", readonly=True)
     floats, ints, singles = _vector(float64), _vector(int64), _vector(float32)
     weights = types.NamedTuple((int64, floats, ints, ints), Weighing)
     target = types.NamedTuple(

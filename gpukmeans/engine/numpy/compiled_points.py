@@ -45,6 +45,10 @@ def compiles(samples: Samples) -> bool:
     return not samples.metric.normalizes and x.dtype in _DTYPES and x.flags.aligned
 
 
+def _passes_for(x: NDArray[Any]) -> Passes:
+    return passes(x.dtype, x.flags.c_contiguous)
+
+
 class CompiledPoints(NumPyPoints):
     """NumPyPoints with the same answers: each method here has its twin of the same name there."""
 
@@ -56,7 +60,7 @@ class CompiledPoints(NumPyPoints):
 
     @property
     def _passes(self) -> Passes:
-        return passes(self._x.dtype)
+        return _passes_for(self._x)
 
     # ------------------------------------------------------------ preparation
 
@@ -64,7 +68,7 @@ class CompiledPoints(NumPyPoints):
         x = self._x
         low, high = x[rows.start].copy(), x[rows.start].copy()
         if not self._passes.feature_range(x, low, high, rows.start, rows.stop):
-            low.fill(np.nan)
+            return super()._range_of(rows)
         return low.astype(np.float64), high.astype(np.float64)
 
     @cached_property
@@ -183,7 +187,7 @@ class CompiledPoints(NumPyPoints):
     def _measured(self, centers: Floats) -> Floats:
         x, centers = np.asarray(self._row_x), np.ascontiguousarray(centers)
         result = np.empty((self.n, len(centers)))
-        distances = passes(x.dtype).distances
+        distances = _passes_for(x).distances
 
         def measure(rows: slice) -> None:
             distances(x, centers, result, rows.start, rows.stop)
