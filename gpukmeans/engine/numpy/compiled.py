@@ -32,7 +32,10 @@ TILE = 4
 _BLAS = 48
 
 # Products with so few centers cost less than to turn rows of so many features around (0.4 ns a value) for the others.
-_FEW_CENTERS, _MANY_FEATURES = 16, 32
+_FEW_CENTERS, _MANY_FEATURES = 16, 16
+
+# Rows whose D to all centers is taken together: eight registers of float64.
+_ABREAST = 32
 
 _UP = np.float32(1 + 2.0**-22)
 _DOWN = np.float32(1 - 2.0**-22)
@@ -115,7 +118,7 @@ class Buffers(NamedTuple):
 @njit(**_OPTIONS)
 def _by_rows(shape: tuple[int, int]) -> bool:
     """Whether rows stay as they are for products with columns of this shape."""
-    return shape[0] <= _FEW_CENTERS and shape[1] >= _MANY_FEATURES
+    return (shape[0] <= _FEW_CENTERS and shape[1] >= _MANY_FEATURES) or min(shape) >= _BLAS
 
 
 @njit(**_ANY_ORDER)
@@ -318,6 +321,35 @@ def _four_own_distances(x: Any, i: int, centers: Any, labels: Any, one: bool, ou
 
 
 @njit(**_OPTIONS)
+def _four_distances(y: Any, c0: Any, c1: Any, c2: Any, c3: Any, sums: Any) -> None:
+    """D of each column of y (d, _ABREAST) to four centers, (4, _ABREAST). Two features at a time, in order, so that
+    sums are written half as often."""
+    d = y.shape[0]
+    s0, s1, s2, s3 = sums[0], sums[1], sums[2], sums[3]
+    for r in range(_ABREAST):
+        s0[r] = s1[r] = s2[r] = s3[r] = 0.0
+    for j in range(0, d - 1, 2):
+        t, u = y[j], y[j + 1]
+        a0, a1, a2, a3 = c0[j], c1[j], c2[j], c3[j]
+        b0, b1, b2, b3 = c0[j + 1], c1[j + 1], c2[j + 1], c3[j + 1]
+        for r in range(_ABREAST):
+            v, w = t[r], u[r]
+            p, q, e, f = v - a0, v - a1, v - a2, v - a3
+            s0[r] = (s0[r] + p * p) + (w - b0) * (w - b0)
+            s1[r] = (s1[r] + q * q) + (w - b1) * (w - b1)
+            s2[r] = (s2[r] + e * e) + (w - b2) * (w - b2)
+            s3[r] = (s3[r] + f * f) + (w - b3) * (w - b3)
+    if d % 2:
+        t = y[d - 1]
+        for r in range(_ABREAST):
+            p, q, e, f = t[r] - c0[d - 1], t[r] - c1[d - 1], t[r] - c2[d - 1], t[r] - c3[d - 1]
+            s0[r] += p * p
+            s1[r] += q * q
+            s2[r] += e * e
+            s3[r] += f * f
+
+
+@njit(**_OPTIONS)
 def _own_distance(x: Any, i: int, center: Any) -> float:
     total = 0.0
     for j in range(x.shape[1]):
@@ -370,8 +402,8 @@ def _move(
 # ---------------------------------------------------------------- passes
 
 
-def _assign(x: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any, begin: int, end: int) -> Any:
-    """Label rows begin to end; returns how many of the caller's rows changed, how many were skipped by their bounds,
+def _assign(x: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any) -> Any:
+    """Label rows; returns how many of the caller's rows changed, how many were skipped by their bounds,
     and how many the scores left to D."""
     wide, deep = target.columns.shape
     if not target.scored:
@@ -387,7 +419,7 @@ def _assign(x: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: A
     )
     found = np.zeros(3, np.int64)
     filled = 0
-    for i in range(begin, end):
+    for i in range(len(x)):
         if bounds.state == 2:
             n = labels[i]
             upper = (bounds.upper[i] + bounds.own[n]) * _UP
@@ -420,16 +452,15 @@ def _assign_block(
         width = -(-m // 8) * 8
         for r in range(m, width):
             index[r] = index[m - 1]
-        by_rows = _by_rows(target.columns.shape)
-        if by_rows:
+        shape = target.columns.shape
+        if _by_rows(shape):
             _place_rows(x, index, width, target.offset, target.scale, buffers.y, norms)
+            if min(shape) >= _BLAS:
+                np.dot(target.columns, buffers.y.T, scores)
+            else:
+                _products_of_rows(buffers.y, target.columns, width, scores)
         else:
             _place(x, index, width, target.offset, target.scale, buffers.y, norms)
-        if by_rows:
-            _products_of_rows(buffers.y, target.columns, width, scores)
-        elif min(target.columns.shape) >= _BLAS:
-            np.dot(target.columns, buffers.y, scores)
-        else:
             _products(buffers.y, target.columns, width, scores)
         _two_least(scores, target.squares, width, best, second, nearest)
     for r in range(m):
@@ -463,13 +494,13 @@ def _assign_block(
                     _move(x, i, sums.offset, sums.scale, kind, weight, count, before, label, sums.value)
 
 
-def _inertia(x: Any, weights: Any, labels: Any, centers: Any, coarse: float, fine: float, begin: int, end: int) -> Any:
-    """The two sums of Inertia over rows begin to end; coarse, fine: the scales."""
+def _inertia(x: Any, weights: Any, labels: Any, centers: Any, coarse: float, fine: float) -> Any:
+    """The two sums of Inertia; coarse, fine: the scales."""
     one = len(centers) == 1
     distances = np.empty(4)
     total = np.zeros(2, np.int64)
-    for first in range(begin, end, 4):
-        last = min(first + 4, end)
+    for first in range(0, len(x), 4):
+        last = min(first + 4, len(x))
         if last - first == 4:
             _four_own_distances(x, first, centers, labels, one, distances)
         else:
@@ -491,22 +522,22 @@ def _inertia(x: Any, weights: Any, labels: Any, centers: Any, coarse: float, fin
     return total
 
 
-def _own_distances(x: Any, labels: Any, centers: Any, out: Any, begin: int, end: int) -> None:
-    """D of rows begin to end to their own centers, or to the only one, in out."""
+def _own_distances(x: Any, labels: Any, centers: Any, out: Any) -> None:
+    """D of rows to their own centers, or to the only one, in out (m,)."""
     one = len(centers) == 1
-    first = begin
-    while first + 4 <= end:
+    first = 0
+    while first + 4 <= len(x):
         _four_own_distances(x, first, centers, labels, one, out[first : first + 4])
         first += 4
-    for i in range(first, end):
+    for i in range(first, len(x)):
         out[i] = _own_distance(x, i, centers[0 if one else labels[i]])
 
 
-def _feature_range(x: Any, low: Any, high: Any, begin: int, end: int) -> bool:
-    """Widen low and high (d,), of x's dtype, to hold rows begin to end; returns whether all values are finite, without
+def _feature_range(x: Any, low: Any, high: Any) -> bool:
+    """Widen low and high (d,), of x's dtype, to hold all rows; returns whether all values are finite, without
     which these are not their range."""
-    strange = x[begin, 0] * 0
-    for i in range(begin, end):
+    strange = x[0, 0] * 0
+    for i in range(len(x)):
         strange += _widened(x, i, low, high)
     return strange == 0
 
@@ -523,10 +554,10 @@ def _widened(x: Any, i: int, low: Any, high: Any) -> Any:
     return strange
 
 
-def _cluster_ranges(x: Any, labels: Any, place: Any, low: Any, high: Any, begin: int, end: int, step: int) -> None:
-    """Widen low and high (m, d), of x's dtype or one that has infinities, to hold each so many of rows begin to end:
+def _cluster_ranges(x: Any, labels: Any, place: Any, low: Any, high: Any, step: int) -> None:
+    """Widen low and high (m, d), of x's dtype or one that has infinities, to hold one of each so many rows:
     those at place[label], if that is not negative."""
-    for i in range(begin, end, step):
+    for i in range(0, len(x), step):
         at = place[labels[i]]
         if at >= 0:
             least, most = low[at], high[at]
@@ -536,31 +567,19 @@ def _cluster_ranges(x: Any, labels: Any, place: Any, low: Any, high: Any, begin:
                 most[j] = v if v > most[j] else most[j]
 
 
-def _distances(x: Any, centers: Any, out: Any, begin: int, end: int) -> None:
-    """D of rows begin to end to all centers, out (n, k). Rows side by side, as each sum has its own order."""
+def _distances(x: Any, centers: Any, out: Any) -> None:
+    """D of rows to all centers, out (m, k). Rows side by side, since the sum of each has an order."""
     k, d = centers.shape
-    y = np.empty((d, 32))
-    sums = np.empty((4, 32))
-    for first in range(begin, end, 32):
-        m = min(32, end - first)
+    y = np.empty((d, _ABREAST))
+    sums = np.empty((4, _ABREAST))
+    for first in range(0, len(x), _ABREAST):
+        m = min(_ABREAST, len(x) - first)
         for r in range(m):
             for j in range(d):
                 y[j, r] = x[first + r, j]
         for c in range(0, k, 4):
             n0, n1, n2, n3 = c, min(c + 1, k - 1), min(c + 2, k - 1), min(c + 3, k - 1)
-            s0, s1, s2, s3 = sums[0], sums[1], sums[2], sums[3]
-            for r in range(32):
-                s0[r] = s1[r] = s2[r] = s3[r] = 0.0
-            for j in range(d):
-                t = y[j]
-                c0, c1, c2, c3 = centers[n0, j], centers[n1, j], centers[n2, j], centers[n3, j]
-                for r in range(32):
-                    v = t[r]
-                    p, q, e, f = v - c0, v - c1, v - c2, v - c3
-                    s0[r] += p * p
-                    s1[r] += q * q
-                    s2[r] += e * e
-                    s3[r] += f * f
+            _four_distances(y, centers[n0], centers[n1], centers[n2], centers[n3], sums)
             for i in range(min(4, k - c)):
                 for r in range(m):
                     out[first + r, c + i] = sums[i, r]
@@ -618,12 +637,11 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
         except RuntimeError:  # nowhere to keep the code
             return njit(signature, **_OPTIONS)(function)
 
-    ends = int64, int64
     return Passes(
-        assign=compiled(_assign, x, weights, target, bounds, sums, labels, *ends, returns=ints),
-        inertia=compiled(_inertia, x, weights, labels, _matrix(float64), float64, float64, *ends, returns=ints),
-        own_distances=compiled(_own_distances, x, labels, _matrix(float64), floats, *ends),
-        feature_range=compiled(_feature_range, x, _vector(value), _vector(value), *ends, returns=boolean),
-        cluster_ranges=compiled(_cluster_ranges, x, labels, ints, _matrix(wide), _matrix(wide), *ends, int64),
-        distances=compiled(_distances, x, _matrix(float64), _matrix(float64), *ends),
+        assign=compiled(_assign, x, weights, target, bounds, sums, labels, returns=ints),
+        inertia=compiled(_inertia, x, weights, labels, _matrix(float64), float64, float64, returns=ints),
+        own_distances=compiled(_own_distances, x, labels, _matrix(float64), floats),
+        feature_range=compiled(_feature_range, x, _vector(value), _vector(value), returns=boolean),
+        cluster_ranges=compiled(_cluster_ranges, x, labels, ints, _matrix(wide), _matrix(wide), int64),
+        distances=compiled(_distances, x, _matrix(float64), _matrix(float64)),
     )

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy.assign import ScoredCenters
-from gpukmeans.engine.numpy.compiled import TILE, Bounds, Passes, Sums, Target, Weighing, passes
+from gpukmeans.engine.numpy.compiled import BLOCK, TILE, Bounds, Passes, Sums, Target, Weighing, passes
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
+from gpukmeans.engine.numpy.normalized_rows import MADE_BYTES
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.certificate import Frame, distance_error_factors
@@ -19,7 +20,8 @@ from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Inertia
 from gpukmeans.threads import run
 
-_DTYPES = [np.dtype(dtype) for dtype in (np.float32, np.float64, np.uint8)]
+# float16 is read as float32.
+_DTYPES = [np.dtype(dtype) for dtype in (np.float16, np.float32, np.float64, np.uint8)]
 
 # Rows of a task at most.
 _ROWS = 2**16
@@ -40,9 +42,14 @@ _NO_SCALES = _NO_FLOATS, _NO_FLOATS
 
 
 def compiles(samples: Samples) -> bool:
-    """Whether there are compiled passes for these rows."""
+    """Whether there are compiled passes for these rows: not where some have to be made first, and others need not."""
     x = samples.x
-    return not samples.metric.normalizes and x.dtype in _DTYPES and x.flags.aligned
+    made = not samples.metric.normalizes or 8 * x.size <= MADE_BYTES
+    return made and x.dtype in _DTYPES and x.flags.aligned
+
+
+def _compilable(x: NDArray[Any]) -> NDArray[Any]:
+    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _passes_for(x: NDArray[Any]) -> Passes:
@@ -52,22 +59,16 @@ def _passes_for(x: NDArray[Any]) -> Passes:
 class CompiledPoints(NumPyPoints):
     """NumPyPoints with the same answers: each method here has its twin of the same name there."""
 
-    @property
-    def _x(self) -> NDArray[Any]:
-        """The rows worked on, (m, d)."""
-        x: NDArray[Any] = self._rows.x
-        return x
-
-    @property
-    def _passes(self) -> Passes:
-        return _passes_for(self._x)
+    def _values(self, rows: slice) -> NDArray[Any]:
+        """Rows worked on, (m, d)."""
+        return _compilable(self._rows.take(rows))
 
     # ------------------------------------------------------------ preparation
 
     def _range_of(self, rows: slice) -> tuple[Floats, Floats]:
-        x = self._x
-        low, high = x[rows.start].copy(), x[rows.start].copy()
-        if not self._passes.feature_range(x, low, high, rows.start, rows.stop):
+        x = self._values(rows)
+        low, high = x[0].copy(), x[0].copy()
+        if not _passes_for(x).feature_range(x, low, high):
             return super()._range_of(rows)
         return low.astype(np.float64), high.astype(np.float64)
 
@@ -88,13 +89,19 @@ class CompiledPoints(NumPyPoints):
 
     # ------------------------------------------------------------ assignment and update
 
+    def _weights_in(self, rows: slice) -> Weighing:
+        kind, *arrays = self._weighing
+        return Weighing(kind, *(array[rows] for array in arrays))
+
+    def _assignment_spans(self, m: int) -> list[slice]:
+        return self._spans(m, min(_ROWS, max(BLOCK, -(-m // (2 * self._threads)))))
+
     def _new_trial(self, k: int) -> Trial:
         return Trial(self.d, k, _KEEPING, _SCORE)
 
     def _prepared(self, centers: Floats, frame: Frame | None) -> ScoredCenters:
-        if frame is not None and self._x.dtype != np.float64 and not frame.single:
-            frame = None
-        return ScoredCenters.of(centers, frame)
+        fits = frame is None or frame.single or self._rows.x.dtype == np.float64
+        return ScoredCenters.of(centers, frame if fits else None)
 
     def _assignment(self, target: ScoredCenters, center_shift: CenterShift | None) -> Callable[[slice], int]:
         compared, bounds = self._compared(target), self._bounds_before(target, center_shift)
@@ -103,9 +110,10 @@ class CompiledPoints(NumPyPoints):
         def assign(span: slice) -> int:
             value = np.zeros((clusters, self.d + 1), np.int64)
             sums = Sums(value, self._scales.offset, self._scales.scale) if clusters else Sums(value, *_NO_SCALES)
-            changed, skipped, uncertain = self._passes.assign(
-                self._x, self._weighing, compared, bounds, sums, self._labels, span.start, span.stop
-            ).tolist()
+            x, labels = self._values(span), self._labels[span]
+            here = bounds._replace(upper=bounds.upper[span], lower=bounds.lower[span])
+            found = _passes_for(x).assign(x, self._weights_in(span), compared, here, sums, labels)
+            changed, skipped, uncertain = found.tolist()
             if changed and clusters:
                 self._sums.add(value)
             with self._lock:
@@ -117,7 +125,7 @@ class CompiledPoints(NumPyPoints):
 
     def _compared(self, target: ScoredCenters) -> Target:
         centers = np.ascontiguousarray(target.centers.T)
-        kind = np.float64 if self._x.dtype == np.float64 else np.float32
+        kind = np.float64 if self._rows.x.dtype == np.float64 else np.float32
         if target.frame is None:
             nothing = np.empty(0, kind)
             zero = np.float32(0)
@@ -148,8 +156,8 @@ class CompiledPoints(NumPyPoints):
         scales = 2.0**split.coarse_bits, 2.0**split.fine_bits
 
         def part(rows: slice) -> tuple[int, int]:
-            ends = rows.start, rows.stop
-            coarse, fine = self._passes.inertia(self._x, self._weighing, self._labels, centers, *scales, *ends).tolist()
+            x, weights, labels = self._values(rows), self._weights_in(rows), self._labels[rows]
+            coarse, fine = _passes_for(x).inertia(x, weights, labels, centers, *scales).tolist()
             return coarse, fine
 
         return part
@@ -158,7 +166,8 @@ class CompiledPoints(NumPyPoints):
         centers, out = np.ascontiguousarray(centers), np.empty(self._rows.m)
 
         def measure(rows: slice) -> None:
-            self._passes.own_distances(self._x, self._labels, centers, out, rows.start, rows.stop)
+            x = self._values(rows)
+            _passes_for(x).own_distances(x, self._labels[rows], centers, out[rows])
 
         run(measure, self._exact_spans(), self._threads)
         return out
@@ -171,13 +180,15 @@ class CompiledPoints(NumPyPoints):
         place[clusters] = np.arange(len(clusters))
         shape = len(clusters), self.d
         # Narrow numbers have no infinities: what no row widens is told by the first number of a pair.
-        kind = self._x.dtype if self._x.dtype.kind == "f" else np.dtype(np.float64)
+        dtype = self._values(slice(0, 1)).dtype
+        kind = dtype if dtype.kind == "f" else np.dtype(np.float64)
         parts = []
 
         def widen(rows: slice) -> None:
             low, high = np.full(shape, np.inf, kind), np.full(shape, -np.inf, kind)
-            ends = rows.start * step, min(rows.stop * step, self._rows.m)
-            self._passes.cluster_ranges(self._x, self._labels, place, low, high, *ends, step)
+            all_rows = slice(rows.start * step, min(rows.stop * step, self._rows.m))
+            x, labels = self._values(all_rows), self._labels[all_rows]
+            _passes_for(x).cluster_ranges(x, labels, place, low, high, step)
             parts.append((low, high))
 
         run(widen, self._spans(-(-self._rows.m // step), _ROWS), self._threads)
@@ -185,12 +196,11 @@ class CompiledPoints(NumPyPoints):
         return np.min(lows, axis=0).astype(np.float64), np.max(highs, axis=0).astype(np.float64)
 
     def _measured(self, centers: Floats) -> Floats:
-        x, centers = np.asarray(self._row_x), np.ascontiguousarray(centers)
-        result = np.empty((self.n, len(centers)))
-        distances = _passes_for(x).distances
+        centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)))
 
         def measure(rows: slice) -> None:
-            distances(x, centers, result, rows.start, rows.stop)
+            x = _compilable(np.asarray(self._row_x[rows]))
+            _passes_for(x).distances(x, centers, result[rows])
             result[rows] = self.metric.transformed(result[rows])
 
         run(measure, self._spans(self.n, max(32, _EXACT // len(centers))), self._threads)

@@ -180,14 +180,16 @@ class NumPyPoints:
         target = self._prepared(centers, frame)
         center_shift = self._follow(target)
         self._target = target
-        # Two tasks a thread, so that threads finish together: with more, each too small to let the
-        # others run, they wait for the interpreter lock.
-        spans = self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (2 * self._threads))))
         self._skipped = 0
-        changed = sum(run(self._assignment(target, center_shift), spans, self._threads))
+        changed = sum(run(self._assignment(target, center_shift), self._assignment_spans(m), self._threads))
         if center_shift is not None and self._tuning.bounds is None and not self._trial.goes_on(self._skipped / m):
             self._bounds = None
         return changed
+
+    def _assignment_spans(self, m: int) -> list[slice]:
+        """Two tasks a thread, so that threads finish together: with more, each too small to let the others run, they
+        wait for the interpreter lock."""
+        return self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (2 * self._threads))))
 
     def _new_trial(self, k: int) -> Trial:
         return Trial(self.d, k)
