@@ -1,7 +1,8 @@
-"""Which of the two engines for dense rows in host memory serves: NumPy's, or the one whose passes are compiled."""
+"""Which of the two engines for dense rows in host memory serves: NumPy's, or the one whose passes numba compiled."""
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib.util import find_spec
 
@@ -9,14 +10,19 @@ from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 
-# Below so many values nothing is gained that would make up for importing numba, 0.5 s; once it is there, any gain.
-_WORTH_IMPORTING = 2**15
+# Values from which on compiled passes are worth calling, and importing numba is (0.5 s; ten iterations gain as much of
+# a hundred times as many).
+_WORTH_CALLING = 2**12
+_WORTH_IMPORTING = 2**18
 
 
 def points_on_numpy(samples: Samples) -> NumPyPoints:
     wanted = tuning.current().compiled
-    if wanted is not False and _installed():
-        # numba is an optional dependency, and takes long to import.
+    if wanted is None:
+        enough = _WORTH_CALLING if "numba" in sys.modules else _WORTH_IMPORTING
+        wanted = samples.x.size >= enough and _installed()
+    if wanted:
+        # An optional dependency, which takes long to import.
         from gpukmeans.engine.numpy.compiled_points import CompiledPoints, compiles
 
         if compiles(samples):

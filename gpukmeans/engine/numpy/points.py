@@ -389,8 +389,8 @@ class NumPyPoints:
                 (kept,) = (places >= 0).nonzero()
                 rows, places = rows[kept], places[kept]
             for location in without:
-                kept = (self._rows.exact(rows) != location[:, None]).any(axis=0)
-                rows, places = rows[kept], places[kept]
+                elsewhere = ~self._rows.at(location, rows, self._scales.widest)
+                rows, places = rows[elsewhere], places[elsewhere]
             if len(rows):
                 work(rows, places)
 
