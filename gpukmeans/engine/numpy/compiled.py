@@ -28,8 +28,8 @@ BLOCK = 128
 # 16 registers.
 TILE = 4
 
-# From so many of both on, BLAS is the faster one: it then keeps sums in registers, which no compiled loop does.
-_BLAS = 48
+# From so many centers and features on BLAS is the faster one: it keeps sums in registers, which no compiled loop does.
+_BLAS_CENTERS, _BLAS_FEATURES = 24, 16
 
 # Products with so few centers cost less than to turn rows of so many features around (0.4 ns a value) for the others.
 _FEW_CENTERS, _MANY_FEATURES = 16, 16
@@ -116,9 +116,14 @@ class Buffers(NamedTuple):
 
 
 @njit(**_OPTIONS)
+def _by_blas(shape: tuple[int, int]) -> bool:
+    return shape[0] >= _BLAS_CENTERS and shape[1] >= _BLAS_FEATURES
+
+
+@njit(**_OPTIONS)
 def _by_rows(shape: tuple[int, int]) -> bool:
     """Whether rows stay as they are for products with columns of this shape."""
-    return (shape[0] <= _FEW_CENTERS and shape[1] >= _MANY_FEATURES) or min(shape) >= _BLAS
+    return (shape[0] <= _FEW_CENTERS and shape[1] >= _MANY_FEATURES) or _by_blas(shape)
 
 
 @njit(**_ANY_ORDER)
@@ -367,36 +372,20 @@ def _weighed(term: Any, weight: Any) -> Any:
 
 
 @njit(**_OPTIONS)
-def _add(x: Any, i: int, offset: Any, scale: Any, kind: int, weight: Any, count: Any, to: int, value: Any) -> None:
-    """Add row i to the sums of a cluster (Rule 3)."""
-    d = x.shape[1]
-    value[to, d] += count
-    if kind == 2:
-        for j in range(d):
-            value[to, j] += _weighed(np.rint((float64(x[i, j]) - offset[j]) * scale[j]), weight)
-    else:
-        for j in range(d):
-            value[to, j] += int64(np.rint((float64(x[i, j]) - offset[j]) * scale[j])) * count
-
-
-@njit(**_OPTIONS)
 def _move(
     x: Any, i: int, offset: Any, scale: Any, kind: int, weight: Any, count: Any, off: int, to: int, value: Any
 ) -> None:
-    """`_add`, and take the same off the sums of another."""
+    """Row i has left a cluster, unless that is negative, for another (Rule 3)."""
     d = x.shape[1]
     value[to, d] += count
-    value[off, d] -= count
-    if kind == 2:
-        for j in range(d):
-            term = _weighed(np.rint((float64(x[i, j]) - offset[j]) * scale[j]), weight)
-            value[to, j] += term
-            value[off, j] -= term
-    else:
-        for j in range(d):
-            term = int64(np.rint((float64(x[i, j]) - offset[j]) * scale[j])) * count
-            value[to, j] += term
-            value[off, j] -= term
+    if off >= 0:
+        value[off, d] -= count
+    for j in range(d):
+        term = np.rint((float64(x[i, j]) - offset[j]) * scale[j])
+        units = _weighed(term, weight) if kind == 2 else int64(term) * count
+        value[to, j] += units
+        if off >= 0:
+            value[off, j] -= units
 
 
 # ---------------------------------------------------------------- passes
@@ -455,7 +444,7 @@ def _assign_block(
         shape = target.columns.shape
         if _by_rows(shape):
             _place_rows(x, index, width, target.offset, target.scale, buffers.y, norms)
-            if min(shape) >= _BLAS:
+            if _by_blas(shape):
                 np.dot(target.columns, buffers.y.T, scores)
             else:
                 _products_of_rows(buffers.y, target.columns, width, scores)
@@ -488,10 +477,7 @@ def _assign_block(
             if len(sums.value):
                 weight = weights.given[i] if kind == 2 else 1.0
                 count = weights.counts[i] if kind else int64(1)
-                if before < 0:
-                    _add(x, i, sums.offset, sums.scale, kind, weight, count, label, sums.value)
-                else:
-                    _move(x, i, sums.offset, sums.scale, kind, weight, count, before, label, sums.value)
+                _move(x, i, sums.offset, sums.scale, kind, weight, count, before, label, sums.value)
 
 
 def _inertia(x: Any, weights: Any, labels: Any, centers: Any, coarse: float, fine: float) -> Any:
@@ -533,38 +519,16 @@ def _own_distances(x: Any, labels: Any, centers: Any, out: Any) -> None:
         out[i] = _own_distance(x, i, centers[0 if one else labels[i]])
 
 
-def _feature_range(x: Any, low: Any, high: Any) -> bool:
-    """Widen low and high (d,), of x's dtype, to hold all rows; returns whether all values are finite, without
-    which these are not their range."""
-    strange = x[0, 0] * 0
-    for i in range(len(x)):
-        strange += _widened(x, i, low, high)
-    return strange == 0
-
-
-@njit(**_ANY_ORDER)
-def _widened(x: Any, i: int, low: Any, high: Any) -> Any:
-    """Widen low and high (d,) to hold row i; returns zero, or NaN if the row is not finite."""
-    strange = x[i, 0] * 0
-    for j in range(x.shape[1]):
-        v = x[i, j]
-        low[j] = v if v < low[j] else low[j]
-        high[j] = v if v > high[j] else high[j]
-        strange += v * 0
-    return strange
-
-
 def _cluster_ranges(x: Any, labels: Any, place: Any, low: Any, high: Any, step: int) -> None:
     """Widen low and high (m, d), of x's dtype or one that has infinities, to hold one of each so many rows:
     those at place[label], if that is not negative."""
     for i in range(0, len(x), step):
         at = place[labels[i]]
         if at >= 0:
-            least, most = low[at], high[at]
             for j in range(x.shape[1]):
-                v = x[i, j]
-                least[j] = v if v < least[j] else least[j]
-                most[j] = v if v > most[j] else most[j]
+                v, least, most = x[i, j], low[at, j], high[at, j]
+                low[at, j] = v if v < least else least
+                high[at, j] = v if v > most else most
 
 
 def _distances(x: Any, centers: Any, out: Any) -> None:
@@ -594,7 +558,6 @@ class Passes(NamedTuple):
     assign: Any
     inertia: Any
     own_distances: Any
-    feature_range: Any
     cluster_ranges: Any
     distances: Any
 
@@ -641,7 +604,6 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
         assign=compiled(_assign, x, weights, target, bounds, sums, labels, returns=ints),
         inertia=compiled(_inertia, x, weights, labels, _matrix(float64), float64, float64, returns=ints),
         own_distances=compiled(_own_distances, x, labels, _matrix(float64), floats),
-        feature_range=compiled(_feature_range, x, _vector(value), _vector(value), returns=boolean),
         cluster_ranges=compiled(_cluster_ranges, x, labels, ints, _matrix(wide), _matrix(wide), int64),
         distances=compiled(_distances, x, _matrix(float64), _matrix(float64)),
     )

@@ -65,13 +65,6 @@ class CompiledPoints(NumPyPoints):
 
     # ------------------------------------------------------------ preparation
 
-    def _range_of(self, rows: slice) -> tuple[Floats, Floats]:
-        x = self._values(rows)
-        low, high = x[0].copy(), x[0].copy()
-        if not _passes_for(x).feature_range(x, low, high):
-            return super()._range_of(rows)
-        return low.astype(np.float64), high.astype(np.float64)
-
     @cached_property
     def _weighing(self) -> Weighing:
         """The weights of the rows worked on; asked for once these are arranged."""

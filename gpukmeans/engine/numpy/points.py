@@ -100,10 +100,10 @@ class NumPyPoints:
 
     def feature_range(self) -> tuple[Floats, Floats]:
         first, *others = self._spans(self.n, _EXACT // self.d)
-        self._low, self._high = self._range_of(first)
+        self._low, self._high = _feature_range(self._rows.take(first))
 
         def widen(rows: slice) -> None:
-            low, high = self._range_of(rows)
+            low, high = _feature_range(self._rows.take(rows))
             with self._lock:
                 np.minimum(self._low, low, out=self._low)
                 np.maximum(self._high, high, out=self._high)
@@ -112,9 +112,6 @@ class NumPyPoints:
             run(widen, others, self._threads)
         self._low, self._high = self.metric.scaled_range(self._low, self._high)
         return self._low, self._high
-
-    def _range_of(self, rows: slice) -> tuple[Floats, Floats]:
-        return _feature_range(self._rows.take(rows))
 
     def set_feature_range(self, low: Floats, high: Floats) -> None:
         self._low, self._high = low, high
@@ -470,7 +467,7 @@ def _feature_range(x: NDArray[Any]) -> tuple[Floats, Floats]:
     if x.flags.f_contiguous:
         return x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
     # Folding several short rows into a long one lets the minimum run along memory.
-    fold = min(len(x), max(1, 256 // x.shape[1])) if x.flags.c_contiguous else 1
+    fold = min(len(x), max(1, 1024 // x.shape[1])) if x.flags.c_contiguous else 1
     integral = len(x) // fold * fold
     folded = x[:integral].reshape(-1, fold * x.shape[1])
     low, high = (
