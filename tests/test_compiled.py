@@ -1,5 +1,6 @@
 """Passes that numba compiles: each gives what its twin on NumPy does, to the bit, and is there only if numba is."""
 
+import os
 import subprocess
 import sys
 
@@ -135,7 +136,6 @@ def test_only_scores_are_fused():
         compiled._own_distance,
         compiled._four_own_distances,
         compiled._four_distances,
-        compiled._add,
         compiled._move,
     )
     for function in exact:
@@ -149,7 +149,7 @@ def test_only_scores_are_fused():
 
 
 def test_numba_serves_where_it_is_and_pays(monkeypatch):
-    monkeypatch.setattr(dense, "_installed", lambda: True)
+    monkeypatch.setattr(dense, "_compiler_works", lambda: True)
     few, many = np.ones((10, 2)), np.ones((2**12, 2))
     assert type(dense.points_on_numpy(Samples(few))) is NumPyPoints
     assert type(dense.points_on_numpy(Samples(many))) is CompiledPoints
@@ -157,35 +157,37 @@ def test_numba_serves_where_it_is_and_pays(monkeypatch):
         assert type(dense.points_on_numpy(Samples(many))) is NumPyPoints
     with tuned(compiled=True):
         assert type(dense.points_on_numpy(Samples(few))) is CompiledPoints
-    monkeypatch.setattr(dense, "_installed", lambda: False)
+    monkeypatch.setattr(dense, "_compiler_works", lambda: False)
     assert type(dense.points_on_numpy(Samples(many))) is NumPyPoints
 
 
-def test_without_numba_the_answer_is_the_same():
-    """In a process that has none, and in one that imports it once rows are many."""
+@pytest.mark.parametrize("how", ["hidden", "broken", "told not to compile"])
+def test_without_numba_the_answer_is_the_same(tmp_path, how):
+    """In a process that has none, or none that works, and in one that imports it once rows are many."""
     code = """if True:
         import sys
         import numpy as np
+        import gpukmeans
+        assert "numba" not in sys.modules
         if {hidden}:
             sys.modules["numba"] = None
-        import gpukmeans
-        assert "numba" not in sys.modules or {hidden}
         x = np.random.default_rng(0).normal(size=(2**13, 40)).astype(np.float32)
         model = gpukmeans.KMeans(7, random_state=0, device="cpu", max_iter=5, tol=0).fit(x)
-        assert (sys.modules.get("numba") is None) == {hidden}
         print(model.inertia_.hex(), model.labels_.sum(), model.cluster_centers_.tobytes().hex())
+        print(sys.modules.get("gpukmeans.engine.numpy.compiled") is not None)
     """
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text("raise ImportError('Numba needs NumPy 1.0 or less')")
+    settings = {"broken": {"PYTHONPATH": str(tmp_path)}, "told not to compile": {"NUMBA_DISABLE_JIT": "1"}}
     answers = []
-    for hidden in (True, False):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code.format(hidden=hidden)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+    for hidden, variables in ((how == "hidden", settings.get(how, {})), (False, {})):
+        command = [sys.executable, "-W", "ignore", "-c", code.format(hidden=hidden)]
+        environment = os.environ | variables
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
         assert done.returncode == 0, done.stderr
-        answers.append(done.stdout)
-    assert answers[0] == answers[1]
+        answers.append(done.stdout.splitlines())
+    assert answers[0][0] == answers[1][0]
+    assert [answer[1] for answer in answers] == ["False", "True"]
 
 
 def test_rows_that_cannot_be_written_or_are_not_aligned():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from functools import cache
 from importlib.util import find_spec
@@ -20,9 +22,8 @@ def points_on_numpy(samples: Samples) -> NumPyPoints:
     wanted = tuning.current().compiled
     if wanted is None:
         enough = _WORTH_CALLING if "numba" in sys.modules else _WORTH_IMPORTING
-        wanted = samples.x.size >= enough and _installed()
-    if wanted:
-        # An optional dependency, which takes long to import.
+        wanted = samples.x.size >= enough
+    if wanted and _compiler_works():
         from gpukmeans.engine.numpy.compiled_points import CompiledPoints, compiles
 
         if compiles(samples):
@@ -31,5 +32,13 @@ def points_on_numpy(samples: Samples) -> NumPyPoints:
 
 
 @cache
-def _installed() -> bool:
-    return find_spec("numba") is not None
+def _compiler_works() -> bool:
+    """Whether numba, an optional dependency, is installed and can be imported, and compiles."""
+    if find_spec("numba") is None or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return False
+    try:
+        import numba  # noqa: F401
+    except Exception as error:  # as where NumPy is newer than it knows
+        logging.getLogger("gpukmeans").info("numba cannot be imported, NumPy computes: %s", error)
+        return False
+    return True
