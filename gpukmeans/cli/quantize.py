@@ -46,6 +46,9 @@ def add(commands: Any, seed: Callable[[str], int]) -> None:
         "--space", choices=SPACES, default="oklab", help="where distances are measured (default: oklab)"
     )
     parser.add_argument("--dither", choices=DITHERS, default="none", help="(default: none)")
+    parser.add_argument(
+        "--dither-strength", type=_strength, default=1.0, metavar="S", help="0 to 1: how much of it (default: 1)"
+    )
     parser.add_argument("--palette", type=Path, metavar="FILE", help="map onto these colors: .gpl, .hex or .png")
     parser.add_argument("--shared-palette", action="store_true", help="one palette for all files")
     parser.add_argument("--out-dir", type=Path, metavar="DIR", help="where to write, by the names of the files read")
@@ -69,6 +72,16 @@ def _colors(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_COLORS:
         raise argparse.ArgumentTypeError(f"must be an integer from 1 to {MOST_COLORS:,}, got {text!r}")
     return int(text)
+
+
+def _strength(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # false for NaN too
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
 
 
 def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def quantize(
     *,
     space: str = "oklab",
     dither: str = "none",
+    dither_strength: float = 1.0,
     weights: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = 0,
     device: str = "auto",
@@ -51,7 +53,10 @@ def quantize(
     space : {"oklab", "rgb"}, default="oklab"
         Where distances are measured: "oklab" lessens the error that is seen, "rgb" the squared error of levels.
     dither : {"none", "floyd-steinberg", "bayer", "blue-noise"}, default="none"
-        How neighbours make up for a pixel's error; see `gpukmeans.image.dither`.
+        How neighbours make up for a pixel's error: by error diffusion (`gpukmeans.image.diffusion`), or by choosing
+        between two colors as a pattern says (`gpukmeans.image.ordered`).
+    dither_strength : float, default=1
+        0 to 1: how much of it is done; 0 leaves each pixel the nearest color, as levels.
     weights : array-like of shape (h, w), default=None
         How much each pixel counts for the palette, none negative. A whole number is that many copies of the pixel.
     random_state : int, RandomState instance or None, default=0
@@ -83,7 +88,7 @@ def quantize(
     >>> result.to_array().tolist(), result.converged
     ([[2, 2, 251, 251]], True)
     """
-    check_parameters(n_colors, space, dither)
+    check_parameters(n_colors, space, dither, dither_strength)
     picture, device = _read_onto(image, device)
 
     def reduce(device: str) -> Quantized:
@@ -92,14 +97,20 @@ def quantize(
             fit = palette_of(counted.colors, n_colors, space=space, random_state=random_state, device=device)
         else:
             fit = _weighted_palette(weights, counted, n_colors, space=space, random_state=random_state)
-        return counted.mapped(fit, dither)
+        return counted.mapped(fit, dither, dither_strength)
 
     return _as_given(image, devices.where_it_fits(reduce, device, random_state))
 
 
 @unflagged()
 def remap(
-    image: Any, palette: ArrayLike, *, space: str = "oklab", dither: str = "none", device: str = "auto"
+    image: Any,
+    palette: ArrayLike,
+    *,
+    space: str = "oklab",
+    dither: str = "none",
+    dither_strength: float = 1.0,
+    device: str = "auto",
 ) -> Quantized:
     """Map a picture onto a given palette: the nearest color for each pixel.
 
@@ -107,7 +118,7 @@ def remap(
     ----------
     image : as for `quantize`
     palette : array-like of shape (k, 3) or (k, 4), uint8
-    space, dither, device : as for `quantize`
+    space, dither, dither_strength, device : as for `quantize`
 
     Returns
     -------
@@ -128,7 +139,7 @@ def remap(
             f"a palette is an array (k, 3) or (k, 4) of uint8 with 1 to {MOST_COLORS:,} colors, "
             f"got {given.dtype} {given.shape}."
         )
-    check_parameters(len(given), space, dither)
+    check_parameters(len(given), space, dither, dither_strength)
     picture, device = _read_onto(image, device)
 
     def map_onto(device: str) -> Quantized:
@@ -136,7 +147,7 @@ def remap(
         levels = given if counted.colors.dtype == np.uint8 else to_16_bit(given)
         with devices.on(device):
             fit = PaletteFit(levels, counted.colors.nearest(levels, space), True)
-        return counted.mapped(fit, dither)
+        return counted.mapped(fit, dither, dither_strength)
 
     return _as_given(image, devices.where_it_fits(map_onto, device))
 
@@ -164,7 +175,7 @@ def common_palette(
     return found.palette, found.converged
 
 
-def check_parameters(n_colors: Any, space: str, dither: str) -> None:
+def check_parameters(n_colors: Any, space: str, dither: str, dither_strength: float = 1.0) -> None:
     """Raise ValueError, or TypeError, for parameters out of range."""
     if not isinstance(n_colors, (int, np.integer)) or isinstance(n_colors, bool):
         raise TypeError(f"n_colors must be an integer, got {n_colors!r}.")
@@ -174,6 +185,10 @@ def check_parameters(n_colors: Any, space: str, dither: str) -> None:
         raise ValueError(f"space must be one of {SPACES}, got {space!r}.")
     if dither not in DITHERS:
         raise ValueError(f"dither must be one of {DITHERS}, got {dither!r}.")
+    if not isinstance(dither_strength, Real) or isinstance(dither_strength, bool):
+        raise TypeError(f"dither_strength must be a number, got {dither_strength!r}.")
+    if not 0 <= dither_strength <= 1:  # false for NaN too
+        raise ValueError(f"dither_strength must be from 0 to 1, got {dither_strength}.")
 
 
 def _read_onto(image: Any, device: str) -> tuple[Picture, str]:
