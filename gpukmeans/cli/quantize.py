@@ -12,7 +12,7 @@ from gpukmeans.cli import console, report
 from gpukmeans.cli.jobs import Job, jobs_of
 from gpukmeans.cli.pictures import Onto, do, read_picture
 from gpukmeans.engine import devices
-from gpukmeans.image.color_space import SPACES
+from gpukmeans.image.color_space import SPACE_CHOICES, space_for
 from gpukmeans.image.dither import DITHERS
 from gpukmeans.image.files import palettes, write
 from gpukmeans.image.levels import MOST_COLORS
@@ -43,7 +43,10 @@ def add(commands: Any, seed: Callable[[str], int]) -> None:
     )
     parser.add_argument("-k", "--colors", type=_colors, default=256, metavar="K", help="the most colors (default: 256)")
     parser.add_argument(
-        "--space", choices=SPACES, default="oklab", help="where distances are measured (default: oklab)"
+        "--space",
+        choices=SPACE_CHOICES,
+        default="auto",
+        help="where distances are measured (default: auto, which is oklab, or ycbcr with dithering)",
     )
     parser.add_argument("--dither", choices=DITHERS, default="none", help="(default: none)")
     parser.add_argument(
@@ -119,7 +122,8 @@ def _given_palette(args: argparse.Namespace) -> Onto | None:
 
 def _shared_palette(jobs: list[Job], args: argparse.Namespace, failures: _Failures) -> Onto:
     with report.bar(_Pictures(jobs, failures), "counting") as pictures:
-        options = {"space": args.space, "random_state": args.seed, "device": args.device}
+        space = space_for(args.space, args.dither)
+        options = {"space": space, "random_state": args.seed, "device": args.device}
         return Onto(*common_palette(pictures, args.colors, **options))
 
 

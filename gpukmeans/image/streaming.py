@@ -18,9 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from gpukmeans import array_interop
 from gpukmeans.engine import devices
 from gpukmeans.image import dispatch
+from gpukmeans.image.color_space import space_for
 from gpukmeans.image.files.bands import Bands, read_bands
 from gpukmeans.image.files.tiled_tiff_writer import write_tiled
 from gpukmeans.image.files.write import is_tiff
+from gpukmeans.image.importance import importance
 from gpukmeans.image.levels import MOST_FILE_COLORS, Codes, Levels, premultiplied, psnr, to_rgba, with_common_channels
 from gpukmeans.image.numpy.histogram import Histogram
 from gpukmeans.image.ordered import ordered
@@ -50,7 +52,7 @@ def quantize_file(
     target: str | os.PathLike[str],
     n_colors: int = 256,
     *,
-    space: str = "oklab",
+    space: str = "auto",
     dither: str = "none",
     dither_strength: float = 1.0,
     palette: ArrayLike | None = None,
@@ -92,6 +94,7 @@ def quantize_file(
     (benchmarks/picture_memory.py).
     """
     check_parameters(n_colors, space, dither, dither_strength)
+    space = space_for(space, dither)
     if n_colors > MOST_FILE_COLORS or not is_tiff(target):
         most = f"at most {MOST_FILE_COLORS} colors"
         raise ImageError(f"in bands only .tif files of {most} are written, not {n_colors} to {target}.")
@@ -106,12 +109,14 @@ def quantize_file(
             with flagged():
                 progress(rows, 2 * bands.height)
 
-        codes, counts = _count(bands, device, tell)
+        weighted = None if dither == "none" or given is not None else n_colors
+        codes, counts = _count(bands, weighted, device, tell)
         with devices.on(device):
             pixels, palette_channels = bands.width * bands.height, 3 if given is None else given.shape[1]
+            total = pixels if weighted is None else int(counts.sum())
             colors = without_idle_alpha(
                 dispatch.make_colors(
-                    codes, counts, bands.channels, pixels, device=device, palette_channels=palette_channels
+                    codes, counts, bands.channels, total, device=device, palette_channels=palette_channels
                 )
             )
         if given is None:
@@ -143,13 +148,20 @@ def quantize_file(
     return devices.where_it_fits(reduce, devices.resolve(device), random_state)
 
 
-def _count(bands: Bands, device: str, progress: Callable[[int], None]) -> tuple[Codes, NDArray[np.int64]]:
-    """The codes of the distinct colors, ascending, and their counts."""
+def _count(
+    bands: Bands, k: int | None, device: str, progress: Callable[[int], None]
+) -> tuple[Codes, NDArray[np.int64]]:
+    """The codes of the distinct colors, ascending, and their counts; or what they count for k colors."""
     histogram = Histogram(bands.channels)
     for row, band in bands.read():
         with devices.on(device):
-            codes, counts = _pixels(band, device).count()
-            histogram.add(array_interop.to_numpy(codes), array_interop.to_numpy(counts))
+            pixels = _pixels(band, device)
+            codes, counts = (array_interop.to_numpy(each) for each in pixels.count())
+            if k is not None:
+                color = array_interop.to_numpy(pixels.map(codes, np.arange(len(codes), dtype=np.int32), np.int32))
+                # Whole numbers, and sums below 2**53.
+                counts = np.bincount(color, importance(band, k).reshape(-1), len(codes)).astype(np.int64)
+            histogram.add(codes, counts)
         progress(row + len(band))
     return histogram.result()
 

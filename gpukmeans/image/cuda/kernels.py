@@ -139,6 +139,14 @@ def oklab_points(gpu: Gpu, *, codes: Any, tables: Any) -> Any:
     return points
 
 
+def ycbcr_points(gpu: Gpu, *, codes: Any, factors: Any) -> Any:
+    """YCbCr's points (m, 3) float32 of codes (m,) uint32. factors: (3, 3) int32, `color_space.ycbcr_factors`."""
+    m = len(codes)
+    points = gpu.empty((m, 3), np.float32)
+    gpu.launch("image_colors", "ycbcr_points", m, codes, np.int64(m), factors, points)
+    return points
+
+
 def color_error(gpu: Gpu, *, codes: Any, counts: Any, labels: Any, palette: Any) -> Any:
     """The sum over colors of counts (m,) int64 times the squared differences of the levels of codes (m,) uint32 from
     those that labels (m,) int32 have in the palette (k, 3) int32: (1,) uint64."""
