@@ -16,10 +16,10 @@ from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.image import dispatch
 from gpukmeans.image.cuda import pixels as cuda_pixels
 from gpukmeans.image.cuda.pixels import CudaPixels
-from gpukmeans.image.ordered import ordered
-from gpukmeans.image.patterns import pattern_of
 from gpukmeans.image.levels import to_rgba
 from gpukmeans.image.numpy.pixels import NumPyPixels
+from gpukmeans.image.ordered import ordered
+from gpukmeans.image.patterns import pattern_of
 from gpukmeans.image.streaming import quantize_file
 
 

@@ -67,7 +67,6 @@ _FROM_CONES = (
 _TO_YCBCR = ((299, 587, 114), (-211, -414, 625), (625, -523, -102))
 
 
-
 def space_for(space: str, dither: str) -> str:
     """The space that one of SPACE_CHOICES stands for, by whether there is dithering."""
     if space != "auto":

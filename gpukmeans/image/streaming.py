@@ -133,7 +133,9 @@ def quantize_file(
             map_band = _map_by_label(codes, fit.labels, device)
         else:
             error = None
-            map_band = _map_dithered(dither, dither_strength, premultiplied(table), colors.channels, bands.width, device)
+            map_band = _map_dithered(
+                dither, dither_strength, premultiplied(table), colors.channels, bands.width, device
+            )
 
         def indices() -> Iterator[NDArray[np.uint8]]:
             for row, band in bands.read():

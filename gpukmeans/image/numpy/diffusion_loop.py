@@ -2,8 +2,8 @@
 for thin pictures, where few pixels can be done at once.
 
 Either way it is the same function, and of whole numbers: there is one answer. The nearest color is looked for among
-candidates alone: levels are cut into some thousands of cells, and a color is a candidate of a cell if it may be the
-nearest to some point of it, which is so unless another color's farthest distance from the cell is less than its nearest.
+candidates alone: levels are cut into some thousands of cells, and a color is a candidate of a cell unless another
+color's farthest distance from the cell is less than its nearest.
 """
 
 from __future__ import annotations
