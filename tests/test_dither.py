@@ -7,6 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from gpukmeans import quantize, remap
+from gpukmeans.image.color_space import to_points
 from gpukmeans.image.diffusion import diffuse, half_distances, local_strength
 from gpukmeans.image.numpy import diffusion_loop
 from gpukmeans.image.numpy.diffusion_loop import candidates_of_cells
@@ -118,23 +119,31 @@ def test_ties_go_to_the_least_index(way):
     assert set(found.tolist()) == {0, 1}
 
 
-def mixed_one_by_one(pixels, palette, ranks, strength):
+def mixed_one_by_one(pixels, palette, ranks, strength, space):
     """Ordered dithering, a pixel at a time."""
-    colors, t, indices = palette.astype(np.int64), len(ranks), np.zeros(pixels.shape[:2], np.int64)
+
+    def points(colors):
+        return (to_points(colors, space) if colors.shape[1] == 3 else colors).astype(float)
+
+    def dot(x, y):
+        return sum((x[1:] * y[1:]).tolist(), float(x[0] * y[0]))
+
+    shown, wide, t, indices = points(palette), palette.astype(int), len(ranks), np.zeros(pixels.shape[:2], np.int64)
     weights = [2, 5, 1][: min(3, palette.shape[1])]
-    brightness = [(int(color[: len(weights)] @ weights), j) for j, color in enumerate(colors)]
+    brightness = [(int(color[: len(weights)] @ weights), j) for j, color in enumerate(wide)]
     for y, x in np.ndindex(*indices.shape):
-        pixel = pixels[y, x].astype(np.int64)
-        a = ((pixel - colors) ** 2).sum(axis=1).argmin()
-        distances = ((colors - colors[a]) ** 2).sum(axis=1)
+        pixel = points(pixels[y, x][None])[0]
+        a = int(np.argmin([dot(pixel - color, pixel - color) for color in shown]))
+        distances = ((wide - wide[a]) ** 2).sum(axis=1)
         near = [j for j in np.argsort(distances, kind="stable") if distances[j]][:NEIGHBOURS]
         best, b, share = -np.inf, a, 0
         for j in near:
-            along = int((pixel - colors[a]) @ (colors[j] - colors[a]))
-            gain = float(along) * along / float(distances[j]) * 33 - along
+            step = shown[j] - shown[a]
+            along = dot(pixel - shown[a], step)
+            part = along / dot(step, step)
+            gain = along * part * 17.0 - along
             if along > 0 and gain > best:
-                length = int(distances[j])
-                share = (2 * ranks.size * round(256 * strength) * along + 256 * length) // (512 * length)
+                share = int(np.floor(min(part, 1.0) * (ranks.size * strength) + 0.5))
                 best, b = gain, j
         first, count = (b, share) if brightness[b] < brightness[a] else (a, ranks.size - share)
         indices[y, x] = first if ranks[y % t, x % t] < count else (a + b - first)
@@ -143,9 +152,10 @@ def mixed_one_by_one(pixels, palette, ranks, strength):
 
 @pytest.mark.parametrize("name", ORDERED)
 @pytest.mark.parametrize(
-    ("channels", "dtype", "k"), [(1, np.uint8, 9), (3, np.uint8, 50), (4, np.uint8, 9), (3, np.uint16, 9)]
+    ("channels", "dtype", "k", "space"),
+    [(1, np.uint8, 9, "oklab"), (3, np.uint8, 50, "rgb"), (3, np.uint8, 9, "oklab"), (3, np.uint16, 9, "ycbcr")],
 )
-def test_ordered_dithering_is_the_loop(name, channels, dtype, k):
+def test_ordered_dithering_is_the_loop(name, channels, dtype, k, space):
     rng = np.random.default_rng(0)
     top = np.iinfo(dtype).max
     pixels = rng.integers(0, top + 1, (20, 70, channels)).astype(dtype)
@@ -153,8 +163,17 @@ def test_ordered_dithering_is_the_loop(name, channels, dtype, k):
     palette[k // 2] = palette[0]
     ranks = pattern_of(name)
     for strength in (1.0, 0.6):
-        found = ordered(NumPyPixels(pixels.reshape(-1, channels)), ranks, 70, palette, device="cpu", strength=strength)
-        assert (found.reshape(20, 70) == mixed_one_by_one(pixels, palette, ranks, strength)).all()
+        how = {"space": space, "device": "cpu", "strength": strength}
+        found = ordered(NumPyPixels(pixels.reshape(-1, channels)), ranks, 70, palette, **how)
+        assert (found.reshape(20, 70) == mixed_one_by_one(pixels, palette, ranks, strength, space)).all()
+
+
+def test_alpha_is_mixed_by_levels():
+    rng = np.random.default_rng(0)
+    pixels, palette = (rng.integers(0, 256, (*size, 4)).astype(np.uint8) for size in ((20, 30), (9,)))
+    ranks = pattern_of("bayer")
+    found = ordered(NumPyPixels(pixels.reshape(-1, 4)), ranks, 30, palette, space="oklab", device="cpu")
+    assert (found.reshape(20, 30) == mixed_one_by_one(pixels, palette, ranks, 1.0, "oklab")).all()
 
 
 def test_among_very_many_colors_nothing_is_mixed():
@@ -206,10 +225,12 @@ def test_flat_levels_are_mixed_in_proportion(name, level):
     """A quarter of the way from black to white, a quarter of the pixels are white; and so everywhere, within 2."""
     grey = np.full((128, 128), level, np.uint8)
     for image in (grey, np.dstack([grey] * 3)):
-        found = remap(image, BLACK_AND_WHITE, dither=name).to_array()
+        found = remap(image, BLACK_AND_WHITE, dither=name, space="rgb").to_array()
         assert found.mean() == pytest.approx(level, abs=2)
     near = np.array([[0, 0, 0], [10, 10, 10], [255, 255, 255], [255, 0, 0]], np.uint8)
-    assert remap(np.dstack([grey] * 3), near, dither=name).to_array().mean() == pytest.approx(level, abs=2)
+    found = remap(np.dstack([grey] * 3), near, dither=name, space="rgb").to_array()
+    assert found.mean() == pytest.approx(level, abs=4)
+    assert remap(grey, BLACK_AND_WHITE, dither=name).to_array().mean() == pytest.approx(level, abs=2)
 
 
 @pytest.mark.parametrize("name", ["floyd-steinberg", *ORDERED])

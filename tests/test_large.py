@@ -166,12 +166,3 @@ def test_memory_does_not_grow_with_the_picture(picture, tmp_path):
 
 def test_a_band_is_a_whole_number_of_patterns():
     assert BAND % patterns.TILE == BAND % 2**patterns.BAYER_BITS == 0
-
-
-@pytest.mark.parametrize("kind", ["opaque alpha", "three channels"])
-def test_palettes_for_dithering_are_the_whole_pictures(picture, kind, tmp_path):
-    """Pixels count by their texture, in bands as in the whole; a channel that says nothing changes nothing."""
-    whole = np.ascontiguousarray(picture)
-    given = np.dstack([whole, np.full(whole.shape[:2], 255, np.uint8)]) if kind == "opaque alpha" else whole
-    written = quantize_file(given, tmp_path / "out.tif", 12, dither="bayer")
-    assert written.palette.tobytes() == quantize(whole, 12, dither="bayer").palette.tobytes()

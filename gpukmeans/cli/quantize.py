@@ -46,7 +46,7 @@ def add(commands: Any, seed: Callable[[str], int]) -> None:
         "--space",
         choices=SPACE_CHOICES,
         default="auto",
-        help="where distances are measured (default: auto, which is oklab, or ycbcr with dithering)",
+        help="where distances are measured (default: auto, which is ycbcr with floyd-steinberg, else oklab)",
     )
     parser.add_argument("--dither", choices=DITHERS, default="none", help="(default: none)")
     parser.add_argument(

@@ -7,7 +7,7 @@ A point is what k-means measures distances in; of a color's levels it makes one 
   image processing", 2020; the matrices are his), for levels in sRGB (IEC 61966-2-1). Its a and b count twice, since
   their distances look larger than those of L: palettes of six photographs then erred by a tenth less in deltaE 2000.
 - "ycbcr": lightness and two differences of color, of the levels as they are (JFIF's, which are ITU-R BT.601's), in
-  whole numbers. Between the two others, and meant for what is dithered: the eye evens out color over a larger area
+  whole numbers. Between the two others, and meant for error diffusion: the eye evens out color over a larger area
   than lightness, so that dithering makes up for errors of color better; they need less of the palette than in Oklab.
 
 Colors with alpha are premultiplied in any space, and alpha is a coordinate of its own: a color that is hardly seen
@@ -68,10 +68,10 @@ _TO_YCBCR = ((299, 587, 114), (-211, -414, 625), (625, -523, -102))
 
 
 def space_for(space: str, dither: str) -> str:
-    """The space that one of SPACE_CHOICES stands for, by whether there is dithering."""
+    """The space that one of SPACE_CHOICES stands for, by how there is dithering."""
     if space != "auto":
         return space
-    return "oklab" if dither == "none" else "ycbcr"
+    return "ycbcr" if dither == "floyd-steinberg" else "oklab"
 
 
 # Colors at a time: what a conversion holds of them stays in a core's second-level cache.

@@ -1,4 +1,4 @@
-"""How much pixels count for a palette that is dithered: less where texture hides what they err by.
+"""How much pixels count for a palette whose errors are diffused: less where texture hides what they err by.
 
 In 8 x 8 pixels of little variance an error is seen, and dots even more; in a meadow neither is (masking; it is what
 SSIM divides by, Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.image.levels import Levels, largest_level, premultiplied
 
-# The side of a block; it divides files.bands.BAND, so that bands have the blocks of the whole picture.
+# The side of a block.
 BLOCK = 8
 
 # What a pixel of a block without any variance counts.
@@ -47,8 +47,7 @@ def importance(levels: Levels, k: int) -> NDArray[np.int64]:
     # n^2 times the variance, added over channels: whole numbers, of 16 bits below 2**47.
     spread = (n[..., None] * sums(values * values) - sums(values) ** 2).sum(axis=2)
     half = (_VARIANCE * 256 * (largest_level(levels.dtype) // 255) ** 2) / k
-    # A fourth channel that does not vary counts for nothing, as if it were not there
-    # (test_large.test_palettes_for_dithering_are_the_whole_pictures fails if it is one more to divide by).
+    # A fourth channel that does not vary counts for nothing, as if it were not there.
     c = min(c, 3)
     # Divisions, sums and roots, each rounded as IEEE says: the same everywhere.
     weights = np.rint(_FULL * np.sqrt(half / (half + spread / (n * n * c))))

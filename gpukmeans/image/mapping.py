@@ -60,8 +60,11 @@ class CountedPicture:
             indices = np.arange(len(self.colors), dtype=np.int32)
             return array_interop.to_numpy(self.pixels.map(self._codes, indices, np.int32))
 
-    def mapped(self, fit: PaletteFit, dither: str, strength: float = 1.0) -> Quantized:
-        """The picture in the palette's colors, by the labels of the distinct colors if it is not dithered."""
+    def mapped(self, fit: PaletteFit, space: str, dither: str, strength: float = 1.0) -> Quantized:
+        """The picture in the palette's colors, by the labels of the distinct colors if it is not dithered.
+
+        space: where ordered dithering measures.
+        """
         picture, palette = self.picture, fit.palette
         if picture.shape[2] == 4:
             palette = to_rgba(palette)
@@ -70,7 +73,7 @@ class CountedPicture:
                 labels = self.pixels.map(self._codes, fit.labels, index_dtype(len(palette)))
                 indices, error = labels.reshape(picture.shape[:2]), self.colors.error(palette, fit.labels)
             else:
-                indices, error = self._dithered(premultiplied(palette), dither, strength)
+                indices, error = self._dithered(premultiplied(palette), space, dither, strength)
         channels, palette_channels = picture.channels, palette.shape[1]
         if (channels < 3 and not is_grey(palette)) or palette_channels == 4:
             channels = palette_channels  # a given palette may have what the picture had not
@@ -90,7 +93,7 @@ class CountedPicture:
             picture.dtype,
         )
 
-    def _dithered(self, seen: Levels, dither: str, strength: float) -> tuple[Any, int]:
+    def _dithered(self, seen: Levels, space: str, dither: str, strength: float) -> tuple[Any, int]:
         """Indices (h, w), and the sum of squared errors over three or four channels.
 
         seen: the palette (k, 3) or (k, 4), premultiplied.
@@ -113,7 +116,8 @@ class CountedPicture:
             fixed_index = int(clear[0]) if len(clear) else 0
             indices = diffuse(own, palette, strength=strength, fixed=fixed, fixed_index=fixed_index).reshape(-1)
         else:
-            indices = ordered(pixels, pattern_of(dither), w, palette, device=self.device, strength=strength)
+            ranks = pattern_of(dither)
+            indices = ordered(pixels, ranks, w, palette, space=space, device=self.device, strength=strength)
             if fixed is not None:
                 indices[fixed.reshape(-1)] = clear[0]
         # One channel stands for three

@@ -53,7 +53,7 @@ def quantize(
         The most colors, 1 to 65,536; up to 256 fit the files' palettes and one byte a pixel.
     space : {"auto", "oklab", "rgb", "ycbcr"}, default="auto"
         Where distances are measured: "oklab" lessens the error that is seen, "rgb" the squared error of levels;
-        "ycbcr" is meant for dithering. "auto" is "ycbcr" with dithering, and "oklab" without.
+        "ycbcr" is meant for error diffusion. "auto" is "ycbcr" with dither="floyd-steinberg", and else "oklab".
     dither : {"none", "floyd-steinberg", "bayer", "blue-noise"}, default="none"
         How neighbours make up for a pixel's error: by error diffusion (`gpukmeans.image.diffusion`), or by choosing
         between two colors as a pattern says (`gpukmeans.image.ordered`).
@@ -61,7 +61,7 @@ def quantize(
         0 to 1: how much of it is done; 0 leaves each pixel the nearest color, as levels.
     weights : array-like of shape (h, w), default=None
         How much each pixel counts for the palette, none negative. A whole number is that many copies of the pixel.
-        With dithering, pixels within texture count less besides (`gpukmeans.image.importance`).
+        With dither="floyd-steinberg" pixels within texture count less besides (`gpukmeans.image.importance`).
     random_state : int, RandomState instance or None, default=0
         The seed of k-means++.
     device : str, default="auto"
@@ -97,13 +97,14 @@ def quantize(
 
     def reduce(device: str) -> Quantized:
         counted = CountedPicture(picture, device=device)
-        if weights is None and dither == "none":
+        if weights is None and dither != "floyd-steinberg":
             fit = palette_of(counted.colors, n_colors, space=space, random_state=random_state, device=device)
         else:
             # test_quantize.test_a_palette_that_is_dithered_has_more_of_smooth_parts fails without.
-            own = None if dither == "none" else importance(array_interop.to_numpy(picture.levels), n_colors)
+            diffused = dither == "floyd-steinberg"
+            own = importance(array_interop.to_numpy(picture.levels), n_colors) if diffused else None
             fit = _weighted_palette(weights, own, counted, n_colors, space=space, random_state=random_state)
-        return counted.mapped(fit, dither, dither_strength)
+        return counted.mapped(fit, space, dither, dither_strength)
 
     return _as_given(image, devices.where_it_fits(reduce, device, random_state))
 
@@ -154,7 +155,7 @@ def remap(
         levels = given if counted.colors.dtype == np.uint8 else to_16_bit(given)
         with devices.on(device):
             fit = PaletteFit(levels, counted.colors.nearest(levels, space), True)
-        return counted.mapped(fit, dither, dither_strength)
+        return counted.mapped(fit, space, dither, dither_strength)
 
     return _as_given(image, devices.where_it_fits(map_onto, device))
 

@@ -22,7 +22,6 @@ from gpukmeans.image.color_space import space_for
 from gpukmeans.image.files.bands import Bands, read_bands
 from gpukmeans.image.files.tiled_tiff_writer import write_tiled
 from gpukmeans.image.files.write import is_tiff
-from gpukmeans.image.importance import importance
 from gpukmeans.image.levels import MOST_FILE_COLORS, Codes, Levels, premultiplied, psnr, to_rgba, with_common_channels
 from gpukmeans.image.numpy.histogram import Histogram
 from gpukmeans.image.ordered import ordered
@@ -109,14 +108,12 @@ def quantize_file(
             with flagged():
                 progress(rows, 2 * bands.height)
 
-        weighted = None if dither == "none" or given is not None else n_colors
-        codes, counts = _count(bands, weighted, device, tell)
+        codes, counts = _count(bands, device, tell)
         with devices.on(device):
             pixels, palette_channels = bands.width * bands.height, 3 if given is None else given.shape[1]
-            total = pixels if weighted is None else int(counts.sum())
             colors = without_idle_alpha(
                 dispatch.make_colors(
-                    codes, counts, bands.channels, total, device=device, palette_channels=palette_channels
+                    codes, counts, bands.channels, pixels, device=device, palette_channels=palette_channels
                 )
             )
         if given is None:
@@ -150,20 +147,13 @@ def quantize_file(
     return devices.where_it_fits(reduce, devices.resolve(device), random_state)
 
 
-def _count(
-    bands: Bands, k: int | None, device: str, progress: Callable[[int], None]
-) -> tuple[Codes, NDArray[np.int64]]:
-    """The codes of the distinct colors, ascending, and their counts; or what they count for k colors."""
+def _count(bands: Bands, device: str, progress: Callable[[int], None]) -> tuple[Codes, NDArray[np.int64]]:
+    """The codes of the distinct colors, ascending, and their counts."""
     histogram = Histogram(bands.channels)
     for row, band in bands.read():
         with devices.on(device):
-            pixels = _pixels(band, device)
-            codes, counts = (array_interop.to_numpy(each) for each in pixels.count())
-            if k is not None:
-                color = array_interop.to_numpy(pixels.map(codes, np.arange(len(codes), dtype=np.int32), np.int32))
-                # Whole numbers, and sums below 2**53.
-                counts = np.bincount(color, importance(band, k).reshape(-1), len(codes)).astype(np.int64)
-            histogram.add(codes, counts)
+            codes, counts = _pixels(band, device).count()
+            histogram.add(array_interop.to_numpy(codes), array_interop.to_numpy(counts))
         progress(row + len(band))
     return histogram.result()
 
@@ -178,7 +168,7 @@ def _map_by_label(codes: Codes, labels: Any, device: str) -> Callable[[Levels], 
 
 
 def _map_dithered(
-    dither: str, strength: float, palette: Levels, channels: int, width: int, device: str
+    dither: str, strength: float, palette: Levels, space: str, channels: int, width: int, device: str
 ) -> Callable[[Levels], NDArray[np.uint8]]:
     """What dithers bands (h, width, c), whose first channels count, to a premultiplied palette: (h * width,)."""
     ranks = pattern_of(dither)
@@ -186,6 +176,6 @@ def _map_dithered(
     def map_band(band: Levels) -> NDArray[np.uint8]:
         levels, _ = with_common_channels(band[..., :channels], palette)
         pixels = _pixels(premultiplied(levels), device)
-        return ordered(pixels, ranks, width, palette, device=device, strength=strength)
+        return ordered(pixels, ranks, width, palette, space=space, device=device, strength=strength)
 
     return map_band
