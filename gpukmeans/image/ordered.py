@@ -35,8 +35,8 @@ from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run
 
 # 1 / NOISE. With more noise counted, colors near a are mixed of others near a whatever their hue
-# (test_dither.test_flat_levels_are_mixed_in_proportion fails of 8), with less photographs
-# are farther from what they were, near and far.
+# (test_dither.test_flat_levels_are_mixed_in_proportion fails of 8); with less, photographs are farther from what they
+# were, near and far.
 _NOISE = 16.0
 
 # How many of the colors near a color may be mixed with it, and the most colors that are looked at: where there are

@@ -131,7 +131,7 @@ def quantize_file(
         else:
             error = None
             map_band = _map_dithered(
-                dither, dither_strength, premultiplied(table), colors.channels, bands.width, device
+                dither, dither_strength, premultiplied(table), space, colors.channels, bands.width, device
             )
 
         def indices() -> Iterator[NDArray[np.uint8]]:

@@ -63,7 +63,8 @@ def diffuse_in_a_loop(plan: Any, out: NDArray[Any]) -> None:
         _compiled()(*flat, *numbers, out.reshape(-1))
     else:  # lists, whose items are integers of Python, are several times as fast as arrays here
         found = [0] * out.size
-        _diffuse(*(each.tolist() for each in flat), *numbers, found)
+        given: list[Any] = [*(each.tolist() for each in flat), *numbers, found]
+        _diffuse(*given)
         out.reshape(-1)[:] = found
 
 
