@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.image.color_space import SPACES
+from gpukmeans.image.color_space import SPACE_CHOICES
 from gpukmeans.image.dither import DITHERS
 from gpukmeans.image.files import palettes, write
 from gpukmeans.image.levels import MOST_COLORS, to_rgba
@@ -58,9 +58,15 @@ def _add_colors(parser: argparse.ArgumentParser, seed: Callable[[str], int]) -> 
     )
     parser.add_argument("--max-bytes", type=_count, metavar="N", help="the most colors, up to K, of a file no larger")
     parser.add_argument(
-        "--space", choices=SPACES, default="oklab", help="where distances are measured (default: oklab)"
+        "--space",
+        choices=SPACE_CHOICES,
+        default="auto",
+        help="where distances are measured (default: auto, which is ycbcr with floyd-steinberg, else oklab)",
     )
     parser.add_argument("--dither", choices=DITHERS, default="none", help="(default: none)")
+    parser.add_argument(
+        "--dither-strength", type=_strength, default=1.0, metavar="S", help="0 to 1: how much of it (default: 1)"
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of k-means++ (default: 0)")
 
 
@@ -169,6 +175,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be an integer from 1 on, got {text!r}")
     return int(text)
+
+
+def _strength(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # false for NaN too
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
 
 
 def _threshold(text: str) -> int:

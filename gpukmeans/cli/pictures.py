@@ -6,7 +6,7 @@ import argparse
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -138,8 +138,13 @@ def _in_memory(job: Job, source: Source, args: argparse.Namespace, onto: Onto | 
     return outcome
 
 
-def _options(args: argparse.Namespace) -> dict[str, str]:
-    return {"space": args.space, "dither": args.dither, "device": args.device}
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "space": args.space,
+        "dither": args.dither,
+        "dither_strength": args.dither_strength,
+        "device": args.device,
+    }
 
 
 def _reduced(picture: Picture, k: int, args: argparse.Namespace) -> Quantized:
@@ -180,6 +185,7 @@ def _in_bands(job: Job, args: argparse.Namespace, onto: Onto | None) -> Outcome:
             args.colors,
             space=args.space,
             dither=args.dither,
+            dither_strength=args.dither_strength,
             palette=None if onto is None else onto.palette,
             random_state=args.seed,
             device=args.device,

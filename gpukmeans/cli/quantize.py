@@ -12,6 +12,7 @@ from gpukmeans.cli.errors import QualityError
 from gpukmeans.cli.jobs import Job, jobs_of
 from gpukmeans.cli.pictures import Onto, SkippedError, do, read_picture
 from gpukmeans.engine import devices
+from gpukmeans.image.color_space import space_for
 from gpukmeans.image.files import palettes
 from gpukmeans.image.picture import ImageError, Picture
 from gpukmeans.image.quantize import common_palette
@@ -74,7 +75,7 @@ def _given_palette(args: argparse.Namespace) -> Onto | None:
 
 def _shared_palette(jobs: list[Job], args: argparse.Namespace, outcomes: _Outcomes) -> Onto:
     with report.bar(_Pictures(jobs, args, outcomes), "counting") as pictures:
-        how = {"space": args.space, "random_state": args.seed, "device": args.device}
+        how = {"space": space_for(args.space, args.dither), "random_state": args.seed, "device": args.device}
         return Onto(*common_palette(pictures, args.colors, **how))
 
 

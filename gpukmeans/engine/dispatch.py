@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpukmeans.engine.devices import gpus
-from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.dense import points_on_numpy
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.sparse_rows import Entries
 
@@ -42,7 +42,7 @@ def make_points(samples: Samples, *, device: str) -> Points:
 
 def on_numpy(samples: Samples) -> Points:
     if not samples.sparse:
-        return NumPyPoints(samples)
+        return points_on_numpy(samples)
     from gpukmeans.engine.numpy.sparse_points import SparsePoints
 
     return SparsePoints(samples)
