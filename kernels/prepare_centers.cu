@@ -20,7 +20,7 @@
 //         errors[0][c] = 2 * per_center * squares[c] + rest, errors[1][c] = per_reach * sqrt(squares[c]) + absolute;
 //         downs[c] = power of two of sqrt(squares[c]) * 2^-27;
 //         squares[c] -= per_center * squares[c];
-//         if (weight == 0 || centers[c] is too far for scores) shifts[c] = -shifts[c];
+//         if (weight == 0 || normalized && squared_length(means[c]) <= reach(weight)) shifts[c] = -shifts[c];
 //     }
 //     for (c = 0; c < k; c++) {
 //         others = the largest moved[b] of all b but c;
@@ -87,7 +87,8 @@ __device__ __forceinline__ double warp_add(double amount) {
 
 // centers: (k, d), given, or set to the next centers if `summed`: the means of sums, see Sums; if `normalized`, these
 // brought to length one. means: (k, d), what that is of; the centers themselves if not. The center of an empty cluster
-// stays where it was, and so does a coordinate that is `too_far` from the offset, in the frame; both are in doubt.
+// stays where it was, and is in doubt, and so is one whose mean is zero. Scores serve for all others: where F weights
+// are no integers, means are within 4 + 2 F times the range, as rounding to an integer at most doubles a number.
 // offset, scale: the frame's. per_center to absolute: launch_plans.ErrorFactors. framed: (k, d). squares: (padded,),
 // |z|^2 less per_center |z|^2, NEVER from k on. errors: (2, k), what the center's part of the gap between its score and
 // a larger one has to be for that to be certain, and what a distance to it may err by (exact.certificate). downs: if
@@ -99,7 +100,7 @@ __device__ __forceinline__ double warp_add(double amount) {
 extern "C" __global__ void __launch_bounds__(256, 4)
 center_forms(const unsigned long long* __restrict__ sums, const double* __restrict__ middle,
              const double* __restrict__ steps, double inverse, double fractions, double limit, int summed,
-             int normalized, double too_far, double* centers, double* means, int k, int d,
+             int normalized, double* centers, double* means, int k, int d,
              const F* __restrict__ offset, double scale, double per_center, double rest, double per_reach,
              double absolute, int padded, float* __restrict__ framed, float* __restrict__ squares,
              float* __restrict__ errors, float* __restrict__ downs, int lifted, float* __restrict__ table, int tabled,
@@ -160,16 +161,9 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
                 double before = columns[(int64)j * k + center], value = before;
                 if (!summed) value = centers[at];
                 else if (weight == 0.0) means[at] = value;
-                else {
-                    value = means[at];
-                    if (normalized) value = largest == 0.0 ? before : __ddiv_rn(__dmul_rn(value, by), length);
-                }
+                else if (!normalized) value = means[at];
+                else if (largest > 0.0) value = __ddiv_rn(__dmul_rn(means[at], by), length);
                 double z = __dmul_rn(__dsub_rn(value, (double)offset[j]), scale);
-                if (summed && !(fabs(z) < too_far)) {
-                    doubt = true;
-                    value = before;
-                    z = __dmul_rn(__dsub_rn(value, (double)offset[j]), scale);
-                }
                 if (summed) centers[at] = value;
                 step = __dsub_rn(value, before);
                 square = __dadd_rn(square, __dmul_rn(z, z));
@@ -182,7 +176,6 @@ center_forms(const unsigned long long* __restrict__ sums, const double* __restri
         }
         square = warp_add(square);
         if (SPARSE) whole = warp_add(whole);
-        doubt = __ballot_sync(0xffffffffu, doubt) != 0;
         if (lane == 0) {
             squares[center] = (float)(square - per_center * square);
             if (tabled) table[center] = squares[center];

@@ -193,7 +193,9 @@ def test_an_error_of_a_speculative_assignment_names_its_kernels(fast, monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(Event, "synchronize", fail)
-        with pytest.raises(DeviceError, match=r"answered: assign_low_dim, refine, center_forms, movement\. .*IllegalAddress"):
+        with pytest.raises(
+            DeviceError, match=r"answered: assign_low_dim, refine, center_forms, movement\. .*IllegalAddress"
+        ):
             points.assign(centers)
 
 

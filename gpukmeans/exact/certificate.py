@@ -19,9 +19,6 @@ U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one 
 # (test_certificate.test_a_frame_is_refused_where_its_bound_would_not_hold fails without it).
 _TOO_FAR = 2.0**120
 
-# So far from a frame's offset, in units of it, float32 can still tell centers apart.
-FARTHEST_IN_FRAME = 2.0**60
-
 # How many rows tell where most are, and values of theirs at most: 8 MB of float64.
 _SAMPLE, _SAMPLE_VALUES = 2**6, 2**20
 

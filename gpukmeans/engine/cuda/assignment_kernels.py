@@ -65,15 +65,13 @@ class NextForms(NamedTuple):
     """What center_forms makes next centers of, and where what the host decides by goes.
 
     sums: of the clusters. means: (k, d) float64, become the means, which the centers are when brought to length one;
-    None if they are those. doubt: when a mean is in doubt; and so are centers too_far from the offset in the frame, in
-    any feature. answer: (3 + k,) uint64, becomes the counts and D (k,) float64 to the centers of before, `shifts`, with
-    the sign set of those that are in doubt.
+    None if they are those. doubt: when a mean is in doubt; one of an empty cluster always is. answer: (3 + k,) uint64,
+    becomes the counts and D (k,) float64 to the centers of before, `shifts`, with the sign set of those in doubt.
     """
 
     sums: DeviceSums
     means: Any
     doubt: Doubt
-    too_far: float
     answer: Any
     shifts: Any
 
@@ -122,8 +120,7 @@ def center_forms(
         *("prepare_centers", "center_forms", 32 * padded),  # a warp a center
         *(gpu.given(sums.sums, np.uint64), gpu.given(sums.offset, np.float64), gpu.given(sums.scale, np.float64)),
         *(*inexact, np.int32(following is not None), np.int32(means is not None)),
-        *(np.float64(following.too_far if following else 0), centers, centers if means is None else means),
-        *(np.int32(k), np.int32(d), offset, np.float64(scale)),
+        *(centers, centers if means is None else means, np.int32(k), np.int32(d), offset, np.float64(scale)),
         *(errors.per_center, errors.rest, errors.per_reach, errors.absolute, np.int32(padded)),
         *(framed, squares, own_errors, gpu.given(downs, np.float32), np.int32(downs is not None)),
         *(gpu.given(table, np.float32), np.int32(table is not None), columns, moved, counts),

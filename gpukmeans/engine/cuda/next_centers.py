@@ -7,7 +7,7 @@ doubt. The centers themselves do only if somebody asks.
 
 from __future__ import annotations
 
-import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from gpukmeans.engine.cuda.assignment_kernels import DeviceSums, NextForms
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.protocol import Doubt
-from gpukmeans.exact.certificate import FARTHEST_IN_FRAME
 from gpukmeans.exact.distance import Floats
 
 # Rows that changed label, that D decided, and that are on the list; in front of the sums, and of what is answered.
@@ -41,6 +40,11 @@ class DeviceCenters:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if self._here is None:
             assert self.there is not None, "the centers are no longer kept"
+            # Whoever has these can make no smaller batches if memory is short
+            # (test_batches.test_memory_may_run_out_in_the_middle_of_seeding fails if it is asked for once).
+            with suppress(MemoryError):
+                self._here = self._gpu.get(self.there)
+        if self._here is None:
             self._here = self._gpu.get(self.there)
         return self._here if dtype is None else self._here.astype(dtype, copy=False)
 
@@ -60,7 +64,6 @@ class Following:
             sums=sums,
             means=gpu.empty((k, d), np.float64) if normalized else None,
             doubt=doubt,
-            too_far=FARTHEST_IN_FRAME / math.sqrt(2 * d),
             answer=self.answer,
             shifts=self.answer[COUNTS:],
         )
