@@ -235,7 +235,7 @@ __device__ __forceinline__ Two two_largest(const Two& a, const Two& b) {
 
 // What k centers moved, added to what they moved before; if these are the first, or the sums came to be `longest`, they
 // begin anew, and if they did so before and no row was looked at since (`unused`), they do again
-// (test_speculation.test_shifts_that_were_begun_anew_stay_so_until_rows_are_looked_at fails without). moved: (k,).
+// (test_next_centers.test_shifts_that_were_begun_anew_stay_so_until_rows_are_looked_at fails without). moved: (k,).
 // shift_sums: (2, k), A + M and M in double, and center_shift: (4, k), the same from above and from below, as hamerly.cu
 // has them. counts: (3,), of the assignment that follows. By the first block; the others are there for next centers, see
 // mark_crowded. sums, inverse, fractions, limit, means: see center_forms. shifts: (k,), as it writes them.

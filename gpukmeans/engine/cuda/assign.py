@@ -76,7 +76,7 @@ class Labels:
         summing: bool,
         going_on: bool,
     ) -> None:
-        self._gpu, self.k, self._n, self._normalized = gpu, k, n, normalized
+        self._gpu, self._n, self._d, self.k, self._normalized = gpu, n, d, k, normalized
         self._summing = summing
         self._going_on = going_on and summing and frame is not None and scales is not None
         self.there = gpu.empty(n, np.int32)
@@ -86,11 +86,12 @@ class Labels:
         self._counts = self._answers[:COUNTS]
         self._sums = DeviceSums(self._answers[COUNTS:].reshape(k, d + 1), offset, scale, weight_scale)
         self.tentative = TentativeLabels(gpu, n, d, k, dtype, sparse, frame, self._counts)
-        self.speculation = Speculation(gpu, COUNTS + k, allowed=self._going_on and pays(n, d, k))
+        self.speculation = Speculation(gpu, COUNTS + k, allowed=self._going_on)
         self._following: Following | None = None  # once it was asked for
         self._committed: Labelled | None = None
         self._ahead: Labelled | None = None  # by the centers that follow, if that is in flight
         self.uncertain = self.compared = 0
+        self._last_compared = n  # rows, by the last answer
 
     def restart(self) -> None:
         """Another driver is to come."""
@@ -161,8 +162,9 @@ class Labels:
         if labelled.following is None and self._summing:
             labelled.sums = labelled.answer[COUNTS:]
         changed, decided, length = labelled.answer[:COUNTS].tolist()
+        self._last_compared = length if labelled.left_out else self._n
         self.uncertain += decided
-        self.compared += length if labelled.left_out else self._n
+        self.compared += self._last_compared
         return changed
 
     def sums(self, rows: Rows, memory: BoundsMemory) -> Ints:
@@ -209,8 +211,10 @@ class Labels:
         """Label by the centers that follow from the committed labels. Nobody asked for it, so that nobody is told
         should memory run out."""
         committed = self._committed
-        if not self.speculation.worthwhile or self._following is None or committed is None:
+        if not self.speculation.worthwhile or not pays(self._last_compared, self._d, self.k):
             return
+        assert self._following is not None
+        assert committed is not None
         assert committed.following is not None
         with suppress(MemoryError):
             buffer = self.speculation.buffer()

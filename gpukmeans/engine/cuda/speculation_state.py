@@ -5,7 +5,7 @@ by itself (next_centers.py). So an assignment by them is under way before the an
 of no use if the fit ended there.
 
 No such assignment begins where a mean is in doubt or no label changed, if that is known already, after two
-mispredictions (somebody looks at each iteration), of batches, or where a pass takes so long that one too many costs
+mispredictions (somebody looks at each iteration), of batches, or while a pass takes so long that one too many costs
 more than is saved in a fit.
 
 assign.py begins these assignments, and goes back where others are asked for.
@@ -29,8 +29,9 @@ ITERATIONS, MISPREDICTIONS = 30, 2
 HOST, PAIR = 60e-6, 1 / 1.2e13
 
 
-def pays(n: int, d: int, k: int) -> bool:
-    return MISPREDICTIONS * n * k * d * PAIR < ITERATIONS * HOST
+def pays(rows: int, d: int, k: int) -> bool:
+    """Of assignments that compare so many rows with all centers: as the last one did, the rest being left out."""
+    return MISPREDICTIONS * rows * k * d * PAIR < ITERATIONS * HOST
 
 
 class SpeculationState(Enum):
