@@ -162,7 +162,10 @@ class Labels:
         if labelled.following is None and self._summing:
             labelled.sums = labelled.answer[COUNTS:]
         changed, decided, length = labelled.answer[:COUNTS].tolist()
-        self._last_compared = length if labelled.left_out else self._n
+        self._last_compared = self._n
+        if labelled.left_out:
+            self._last_compared = length
+            self.tentative.trial.told(length / self._n)
         self.uncertain += decided
         self.compared += self._last_compared
         return changed

@@ -42,9 +42,31 @@ FEWEST_CENTERS = 24
 # thousandth of an 8-bit color's.
 LONGEST_SHIFT = 16.0
 
+# Bounds are not read where they left out less than 30 % of the rows: finding the others takes a tenth of comparing all
+# with 1,024 centers of 128 features, by count. They are written all the same, which takes a fiftieth, and read again
+# after LONGEST_REST assignments at most, as clusters often begin to stand still from one iteration to the next.
+LARGEST_SHARE, LONGEST_REST = 0.7, 2
+
 # Gives (n,) float64 of memory for bounds, which are its owner's until they are dropped; None where no later assignment
 # will profit from any.
 BoundsMemory = Callable[[], Any] | None
+
+
+class BoundsTrial:
+    """Whether reading bounds pays, as far as assignments show."""
+
+    def __init__(self) -> None:
+        self._rest, self._pause = 0, 1
+
+    def reads(self) -> bool:
+        """Whether the next assignment, whose rows have bounds, shall."""
+        self._rest -= 1
+        return self._rest < 0
+
+    def told(self, share: float) -> None:
+        """Such an assignment compared this share of the rows."""
+        self._rest, pause = (self._pause, 2 * self._pause) if share > LARGEST_SHARE else (0, 1)
+        self._pause = min(pause, LONGEST_REST)
 
 
 class TentativeLabels:
@@ -70,6 +92,7 @@ class TentativeLabels:
         self._bounds: RowBounds | None = None
         # Whether rows have bounds that are of their labels, and whether they will have once `labels` are theirs.
         self._bounds_hold = self._bounds_written = False
+        self.trial = BoundsTrial()
         # The array whose centers the forms are of, and whether no row was compared since they were made.
         self._formed: Any = None
         self._unused = False
@@ -111,7 +134,7 @@ class TentativeLabels:
                 return
             centers = self._given
         bounds = self._bounds_in(memory)
-        self.listed = self._list if bounds_held and bounds else None
+        self.listed = self._list if bounds_held and bounds and self.trial.reads() else None
         if self._formed is not centers:
             self._forms(centers, None, anew=not bounds_held)
         gpu, rows, plan = self._gpu, Framed(x, self._offset), self._plan
