@@ -50,9 +50,9 @@
 // In a shift's sign: the mean is in doubt.
 #define DOUBT 0x8000000000000000ull
 
-// What becomes of the clusters' sums. sums: (k, d + 1). middle, steps: (d,) the scales' offset and scale. inverse:
-// 1 / weight_scale, 2**-exponent of weights. fractions: twice the number of weights that are no integers. limit: twice
-// the square of Scales.step over that of COARSE, or 0 if no mean can be in doubt.
+// The clusters' sums, (k, d + 1), and what means of them may be off by. inverse: 1 / weight_scale, 2**-exponent of
+// weights. fractions: twice the number of weights that are no integers. limit: twice the square of Scales.step over that
+// of COARSE, or 0 if no mean can be in doubt.
 struct Sums {
     const uint64* sums;
     int d;
@@ -85,8 +85,8 @@ __device__ __forceinline__ double warp_add(double amount) {
     return amount;
 }
 
-// centers: (k, d), given, or set to the next centers if `summed`: the means of sums, see Sums; if `normalized`, these
-// brought to length one. means: (k, d), what that is of; the centers themselves if not. The center of an empty cluster
+// centers: (k, d), given, or set to the next centers if `summed`: the means of sums, see Sums, whose terms are measured
+// from middle (d,) in steps (d,), the scales' offset and scale; if `normalized`, these brought to length one. means: (k, d), what that is of; the centers themselves if not. The center of an empty cluster
 // stays where it was, and is in doubt, and so is one whose mean is zero. Scores serve for all others: where F weights
 // are no integers, means are within 4 + 2 F times the range, as rounding to an integer at most doubles a number.
 // offset, scale: the frame's. per_center to absolute: launch_plans.ErrorFactors. framed: (k, d). squares: (padded,),
