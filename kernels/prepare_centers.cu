@@ -86,17 +86,17 @@ __device__ __forceinline__ double warp_add(double amount) {
 }
 
 // centers: (k, d), given, or set to the next centers if `summed`: the means of sums, see Sums, whose terms are measured
-// from middle (d,) in steps (d,), the scales' offset and scale; if `normalized`, these brought to length one. means: (k, d), what that is of; the centers themselves if not. The center of an empty cluster
-// stays where it was, and is in doubt, and so is one whose mean is zero. Scores serve for all others: where F weights
-// are no integers, means are within 4 + 2 F times the range, as rounding to an integer at most doubles a number.
-// offset, scale: the frame's. per_center to absolute: launch_plans.ErrorFactors. framed: (k, d). squares: (padded,),
-// |z|^2 less per_center |z|^2, NEVER from k on. errors: (2, k), what the center's part of the gap between its score and
-// a larger one has to be for that to be certain, and what a distance to it may err by (exact.certificate). downs: if
-// `lifted`, (padded,), what products with it are multiplied by in assign_tensor. table: if `tabled`, (1 + d, padded), as
-// assign_low_dim and assign_sparse read them. columns: (d, k), those of before until then; for sparse rows (d + 1, k),
-// with the squares of whole centers, rounded in any order. moved: (k,), how far from those, in the frame and from above.
-// counts: (3,), which go in front of the answer: if summed, (3 + k,), D to the centers of before, its sign set where in
-// doubt.
+// from middle (d,) in steps (d,), the scales' offset and scale; if `normalized`, these brought to length one. means:
+// (k, d), what that is of; the centers themselves if not. The center of an empty cluster stays where it was, and is in
+// doubt, and so is one whose mean is zero. Scores serve for all others: where F weights are no integers, means are
+// within 4 + 2 F times the range, as rounding to an integer at most doubles a number. offset, scale: the frame's.
+// per_center to absolute: launch_plans.ErrorFactors. framed: (k, d). squares: (padded,), |z|^2 less per_center |z|^2,
+// NEVER from k on. errors: (2, k), what the center's part of the gap between its score and a larger one has to be for
+// that to be certain, and what a distance to it may err by (exact.certificate). downs: if `lifted`, (padded,), what
+// products with it are multiplied by in assign_tensor. table: if `tabled`, (1 + d, padded), as assign_low_dim and
+// assign_sparse read them. columns: (d, k), those of before until then; for sparse rows (d + 1, k), with the squares of
+// whole centers, rounded in any order. moved: (k,), how far from those, in the frame and from above. counts: (3,),
+// which go in front of the answer: if summed, (3 + k,), D to the centers of before, its sign set where in doubt.
 extern "C" __global__ void __launch_bounds__(256, 4)
 center_forms(const unsigned long long* __restrict__ sums, const double* __restrict__ middle,
              const double* __restrict__ steps, double inverse, double fractions, double limit, int summed,
