@@ -2,7 +2,7 @@
 // sparse rows, `distance` is E in the first two (common.cuh).
 //
 //     for (i = 0; i < n; i++) {
-//         for (c = 0; c < k; c++) distances[i][c] = sqrt(distance(x[i], centers[c]));           // distances
+//         for (c = 0; c < k; c++) distances[i][c] = sqrt(factor * distance(x[i], centers[c]));  // distances
 //         scaled = distance(x[i], centers[labels[i]]) * coarse * weights[i];                      // inertia
 //         sums[0] += rint(scaled), sums[1] += rint((scaled - rint(scaled)) * fine);
 //         distance[i] = squared_distance(x[i], centers[labels[i]]);                               // own_distances
@@ -45,15 +45,16 @@ inertia(X_ROWS, const double* __restrict__ centers, const int* __restrict__ labe
     block_add(&sums[1], small);
 }
 
-// distances: (n, k), the roots of the distance or, of normalized rows, half of it. A thread a distance; neighbours share
-// the row.
+// distances: (n, k), the distance times the factor, or the root of that if rooted, as exact/metric.py has it. A thread a
+// distance; neighbours share the row.
 extern "C" __global__ void __launch_bounds__(256, 4)
-distances(X_ROWS, const double* __restrict__ centers, int k, int normalized, double* __restrict__ distances) {
+distances(X_ROWS, const double* __restrict__ centers, int k, double factor, int rooted,
+          double* __restrict__ distances) {
     Rows rows(GIVEN);
     int64 pairs = n * k;
     for (int64 e = (int64)blockIdx.x * blockDim.x + threadIdx.x; e < pairs; e += (int64)gridDim.x * blockDim.x) {
-        double distance = distance_to(rows[e / k], centers + e % k * coordinates(d), d);
-        distances[e] = normalized ? __dmul_rn(0.5, distance) : __dsqrt_rn(distance);
+        double scaled = __dmul_rn(factor, distance_to(rows[e / k], centers + e % k * coordinates(d), d));
+        distances[e] = rooted ? __dsqrt_rn(scaled) : scaled;
     }
 }
 

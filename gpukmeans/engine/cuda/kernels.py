@@ -105,13 +105,13 @@ def inertia(
     )
 
 
-def distances(gpu: Gpu, *, x: Any, centers: Any, normalized: bool, distances: Any) -> None:
-    """distances: (n, k) float64, become the roots of D, or half of D if rows are normalized.
+def distances(gpu: Gpu, *, x: Any, centers: Any, factor: float, rooted: bool, distances: Any) -> None:
+    """distances: (n, k) float64, become so many D, or the root of that if rooted: what the metric makes of D.
 
     centers: (k, d) float64, see `with_norms`. A thread a distance.
     """
     k = len(centers)
-    given = centers, np.int32(k), np.int32(normalized), distances
+    given = centers, np.int32(k), np.float64(factor), np.int32(rooted), distances
     gpu.launch("exact_distance", "distances", len(x) * k, *of_rows(x), *given)
 
 
