@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from gpukmeans import KMeans, lloyd
+from gpukmeans import KMeans, compiler, lloyd
 from gpukmeans.engine.numpy import compiled, dense
 from gpukmeans.engine.numpy.compiled_points import CompiledPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
@@ -149,7 +149,7 @@ def test_only_scores_are_fused():
 
 
 def test_numba_serves_where_it_is_and_pays(monkeypatch):
-    monkeypatch.setattr(dense, "_compiler_works", lambda: True)
+    monkeypatch.setattr(compiler, "works", lambda: True)
     few, many = np.ones((10, 2)), np.ones((2**12, 2))
     assert type(dense.points_on_numpy(Samples(few))) is NumPyPoints
     assert type(dense.points_on_numpy(Samples(many))) is CompiledPoints
@@ -157,7 +157,7 @@ def test_numba_serves_where_it_is_and_pays(monkeypatch):
         assert type(dense.points_on_numpy(Samples(many))) is NumPyPoints
     with tuned(compiled=True):
         assert type(dense.points_on_numpy(Samples(few))) is CompiledPoints
-    monkeypatch.setattr(dense, "_compiler_works", lambda: False)
+    monkeypatch.setattr(compiler, "works", lambda: False)
     assert type(dense.points_on_numpy(Samples(many))) is NumPyPoints
 
 
