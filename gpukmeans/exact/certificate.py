@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,6 +172,11 @@ class Frame:
         """Whether float32 data are y themselves."""
         return self.exponent == 0 and not self.offset.any()
 
+    @cached_property
+    def single(self) -> bool:
+        """Whether offset and scale are float32 numbers, so that a float32 x becomes y by float32 operations."""
+        return is_single(self.offset) and abs(self.exponent) <= 126
+
     def features(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """x (m, d), any dtype, as y (m, d), in x's memory order; x itself where it is that."""
         m, d = x.shape
@@ -178,7 +184,7 @@ class Frame:
             return x.astype(np.float32, copy=False)
         major = m > 1 and x.strides[0] < x.strides[-1]
         result = np.empty((d, m), np.float32).T if major else np.empty((m, d), np.float32)
-        if x.dtype == np.float32 and is_single(self.offset) and abs(self.exponent) <= 126:
+        if x.dtype == np.float32 and self.single:
             np.subtract(x, self.offset.astype(np.float32), out=result)
             return np.multiply(result, np.float32(self.scale), out=result)
         steps = scratch("steps", x.size, np.float64)
@@ -223,10 +229,14 @@ class Frame:
 
         Of |y|^2 the factor is that of `margin` and what the same seven roundings add.
         """
+        per_norm, rest = self.row_margin_factors
+        return y_norms * per_norm + rest
+
+    @property
+    def row_margin_factors(self) -> tuple[np.float32, np.float32]:
+        """What `row_margin` multiplies |y|^2 by, and adds."""
         d = self.terms
-        margin = y_norms * np.float32(1.07 * U32 * (2.04 * d + 24.2))
-        margin += np.float32((d + 4) * 2.0**-118)
-        return margin
+        return np.float32(1.07 * U32 * (2.04 * d + 24.2)), np.float32((d + 4) * 2.0**-118)
 
     def possible(self, x: Floats, centers: Floats) -> NDArray[np.bool_]:
         """Which of the centers (d, k) may by D be the nearest to each of x (d, m), as far as float64 products can tell:

@@ -173,24 +173,33 @@ class NumPyPoints:
             # test_one_answer.test_one_points_serves_many_assignments fails if labels of other centers stay.
             self._labels = np.full(m, -1, np.int32)
             self._target = self._bounds = None
-            self._trial = Trial(self.d, k)
+            self._trial = self._new_trial(k)
         scores = m > _SINGLE and m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
         frame = self._frame if scores else None
-        if frame is not None:
-            self._rows.keep_features(frame, self._exact_spans, self._threads)
         if self._target is None and self._reused:
             self._sums = ClusterSums(k, self._rows, self._scales, frame)
-        target = ScoredCenters.of(centers, frame)
+        target = self._prepared(centers, frame)
         center_shift = self._follow(target)
         self._target = target
-        # Two tasks a thread, so that threads finish together: with more, each too small to let the
-        # others run, they wait for the interpreter lock.
-        spans = self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (2 * self._threads))))
         self._skipped = 0
-        changed = sum(run(lambda rows: self._assign(rows, target, center_shift), spans, self._threads))
+        changed = sum(run(self._assignment(target, center_shift), self._assignment_spans(m), self._threads))
         if center_shift is not None and self._tuning.bounds is None and not self._trial.goes_on(self._skipped / m):
             self._bounds = None
         return changed
+
+    def _assignment_spans(self, m: int) -> list[slice]:
+        """Two tasks a thread, so that threads finish together: with more, each too small to let the others run, they
+        wait for the interpreter lock."""
+        return self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (2 * self._threads))))
+
+    def _new_trial(self, k: int) -> Trial:
+        return Trial(self.d, k)
+
+    def _prepared(self, centers: Floats, frame: Frame | None) -> ScoredCenters:
+        """The centers, and the rows, as an assignment needs them."""
+        if frame is not None:
+            self._rows.keep_features(frame, self._exact_spans, self._threads)
+        return ScoredCenters.of(centers, frame)
 
     def _follow(self, target: ScoredCenters) -> CenterShift | None:
         """What the bounds need to know of the centers' movement; None if there are none to loosen."""
@@ -205,8 +214,11 @@ class NumPyPoints:
             self._bounds = HamerlyBounds(self._rows.m)
         return None
 
+    def _assignment(self, target: ScoredCenters, center_shift: CenterShift | None) -> Callable[[slice], int]:
+        """What labels the rows of a span, and returns how many of the caller's changed."""
+        return lambda span: self._assign(span, target, center_shift)
+
     def _assign(self, span: slice, target: ScoredCenters, center_shift: CenterShift | None) -> int:
-        """Label the rows of a span; returns how many of the caller's changed."""
         step = min(max(64, _SCORES // target.centers.shape[1]), self._rows.most)
         pieces: list[Any] = [slice(a, min(a + step, span.stop)) for a in range(span.start, span.stop, step)]
         if center_shift is not None and self._bounds is not None:
@@ -289,13 +301,12 @@ class NumPyPoints:
         return np.concatenate(parts)
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
-        columns = np.ascontiguousarray(centers.T)
-
-        def part(rows: slice) -> tuple[int, int]:
-            return split.sums(self._own_distances(rows, columns), self._rows.weights_of(rows))
-
-        parts = run(part, self._exact_spans(), self._threads)
+        parts = run(self._inertia_part(centers, split), self._exact_spans(), self._threads)
         return sum(coarse for coarse, _ in parts), sum(fine for _, fine in parts)
+
+    def _inertia_part(self, centers: Floats, split: Inertia) -> Callable[[slice], tuple[int, int]]:
+        columns = np.ascontiguousarray(centers.T)
+        return lambda rows: split.sums(self._own_distances(rows, columns), self._rows.weights_of(rows))
 
     def farthest(self, centers: Floats, m: int) -> Farthest:
         distance = self._all_own_distances(centers)
@@ -319,6 +330,17 @@ class NumPyPoints:
     def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
+        step = self._rows.m // (_SAMPLE + _SAMPLE_ROWS * len(clusters))
+        if known is None or step <= 1:
+            return self._ranges_of(clusters, without, 1)
+        low, high = self._ranges_of(clusters, without, step)
+        left = ~known(low, high)
+        if left.any():
+            low[left], high[left] = self._ranges_of(clusters[left], without, 1)
+        return low, high
+
+    def _ranges_of(self, clusters: NDArray[np.int64], without: Floats, step: int) -> tuple[Floats, Floats]:
+        """`cluster_ranges` of each so many rows."""
         low, high = np.full((len(clusters), self.d), np.inf), np.full((len(clusters), self.d), -np.inf)
 
         def widen(rows: NDArray[np.int64], places: NDArray[np.integer]) -> None:
@@ -331,14 +353,7 @@ class NumPyPoints:
             with self._lock:
                 low[here], high[here] = np.minimum(low[here], lows), np.maximum(high[here], highs)
 
-        step = self._rows.m // (_SAMPLE + _SAMPLE_ROWS * len(clusters))
-        if known is not None and step > 1:
-            self._on_clusters(widen, clusters, without, step)
-            left = ~known(low, high)
-            if left.any():
-                low[left], high[left] = self.cluster_ranges(clusters[left], without)
-        else:
-            self._on_clusters(widen, clusters, without)
+        self._on_clusters(widen, clusters, without, step)
         return low, high
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
@@ -375,26 +390,34 @@ class NumPyPoints:
                 (kept,) = (places >= 0).nonzero()
                 rows, places = rows[kept], places[kept]
             for location in without:
-                kept = (self._rows.exact(rows) != location[:, None]).any(axis=0)
-                rows, places = rows[kept], places[kept]
+                elsewhere = ~self._rows.at(location, rows, self._scales.widest)
+                rows, places = rows[elsewhere], places[elsewhere]
             if len(rows):
                 work(rows, places)
 
         run(part, self._spans(-(-self._rows.m // step), _EXACT // self.d), self._threads)
 
     def distances(self, centers: Floats, dtype: Any = np.float64) -> NDArray[np.floating]:
-        columns = np.ascontiguousarray(centers.T)
         frame = self._distance_frame(centers) if dtype == np.float32 else None
-        result = np.empty((self.n, len(centers)), np.float64 if frame is None else np.float32)
+        return self._measured(centers) if frame is None else self._rounded(centers, frame)
+
+    def _measured(self, centers: Floats) -> Floats:
+        columns, result = np.ascontiguousarray(centers.T), np.empty((self.n, len(centers)))
 
         def measure(rows: slice) -> None:
-            x = np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
-            if frame is None:
-                distances = squared_distance(x[:, None, :], columns[:, :, None]).T
-                result[rows] = self.metric.transformed(distances)
-                return
-            # Rounding does not reorder: where both bounds become the same float32 number, D does
-            # (test_distance.test_distances_in_float32_are_rounded_ones fails if it is not asked where they differ).
+            distances = squared_distance(self._given(rows)[:, None, :], columns[:, :, None]).T
+            result[rows] = self.metric.transformed(distances)
+
+        run(measure, self._spans(self.n, min(_EXACT // len(centers), self._rows.most)), self._threads)
+        return result
+
+    def _rounded(self, centers: Floats, frame: Frame) -> NDArray[np.float32]:
+        """`_measured` in float32. Rounding does not reorder: where both bounds become the same float32 number, D does
+        (test_distance.test_distances_in_float32_are_rounded_ones fails if it is not asked where they differ)."""
+        columns, result = np.ascontiguousarray(centers.T), np.empty((self.n, len(centers)), np.float32)
+
+        def measure(rows: slice) -> None:
+            x = self._given(rows)
             low, high = (
                 self.metric.transformed(bound / frame.scale**2).astype(np.float32)
                 for bound in frame.distance_bounds(x, columns)
@@ -403,9 +426,12 @@ class NumPyPoints:
             low[row, center] = self.metric.transformed(distances_of_pairs(x, columns, row, center))
             result[rows] = low
 
-        most = _PRODUCTS if frame is not None else _EXACT
-        run(measure, self._spans(self.n, min(most // len(centers), self._rows.most)), self._threads)
+        run(measure, self._spans(self.n, min(_PRODUCTS // len(centers), self._rows.most)), self._threads)
         return result
+
+    def _given(self, rows: slice) -> Floats:
+        """The caller's rows as (d, m) float64."""
+        return np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
 
     def _distance_frame(self, centers: Floats) -> Frame | None:
         """The frame that float64 products are made in, None where D is as fast or a distance may be beyond float32."""
@@ -445,7 +471,7 @@ def _feature_range(x: NDArray[Any]) -> tuple[Floats, Floats]:
     if x.flags.f_contiguous:
         return x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
     # Folding several short rows into a long one lets the minimum run along memory.
-    fold = min(len(x), max(1, 256 // x.shape[1])) if x.flags.c_contiguous else 1
+    fold = min(len(x), max(1, 1024 // x.shape[1])) if x.flags.c_contiguous else 1
     integral = len(x) // fold * fold
     folded = x[:integral].reshape(-1, fold * x.shape[1])
     low, high = (
