@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.protocol import Points
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import Floats, distances_of_rows
 from gpukmeans.exact.fixed_point import OwnScales, Scales
 
 # While a fit goes on, a mean may err by this part of the way to the nearest other mean, as float32 would.
@@ -209,7 +209,7 @@ def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> M
         if len(close) == 0:
             break
         one, other = order[close], order[close + step]
-        distance = squared_distance(means[one].T, means[other].T)
+        distance = distances_of_rows(means[one], means[other])
         crowded[one[reach[one] > distance]] = True
         crowded[other[reach[other] > distance]] = True
     return crowded

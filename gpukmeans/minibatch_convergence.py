@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import Floats, distances_of_rows
 
 
 class Convergence:
@@ -31,7 +31,7 @@ class Convergence:
             print(f"Minibatch {at}: mean batch inertia: {inertia}{smoothed}")
         if step == 0:
             return False
-        if self._tolerance > 0 and math.fsum(squared_distance(centers.T, before.T).tolist()) <= self._tolerance:
+        if self._tolerance > 0 and math.fsum(distances_of_rows(centers, before).tolist()) <= self._tolerance:
             if self._verbose:
                 print(f"Converged (small centers change) at {at}")
             return True

@@ -18,11 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact.distance import Floats, norms, sum_features
+from gpukmeans.exact.distance import U64, Floats, norms
 from gpukmeans.exact.sparse_rows import Entries, expansion_error
 from gpukmeans.threads import scratch
 
 Ints = NDArray[np.int64]
+
+# Coordinates of centers at a time: 0.5 MB of float64, in a core's second-level cache.
+_PIECE = 2**16
 
 # A sum must stay below 2**63; one bit is kept for the half that each rounding may add.
 SUM_BITS = 62
@@ -243,11 +246,37 @@ class Scales:
         E may be larger by its error, |x|^2 being at most 2 D + 2 |c|^2
         (test_expanded_distance.test_an_inertia_far_from_zero_fits_its_scale fails without it).
         """
-        reach = np.ascontiguousarray(np.maximum(self.high - centers, centers - self.low).T)
-        farthest = float(np.max(sum_features(reach * reach)))
+        farthest = float(norms(np.maximum(self.high - centers, centers - self.low)).max())
+        return self._with_error(farthest, float(norms(centers).max()) if self.sparse else 0.0)
+
+    def _with_error(self, farthest: float, square: float) -> float:
+        """The largest distance of points whose D is at most `farthest` from centers of |c|^2 at most `square`."""
         if self.sparse:
-            farthest += expansion_error(len(self.low)) * (2 * farthest + 3 * float(norms(centers).max()))
+            farthest += expansion_error(len(self.low)) * (2 * farthest + 3 * square)
         return farthest
+
+    def farthest_power(self, centers: Floats) -> int | None:
+        """`ceil_log2` of `farthest`, None where that is zero: all that a scale needs.
+
+        Sums in another order differ by less than 3 (d + 8) 2**-53 of themselves, underflow apart. Where that might be
+        the next power of two, the order counts (test_fixed_point.test_a_power_of_two_is_that_of_the_farthest fails if
+        it is not asked).
+        """
+        rows = max(1, _PIECE // centers.shape[1])
+        farthest, square = [], [0.0]
+        for a in range(0, len(centers), rows):
+            c = centers[a : a + rows]
+            reach = np.subtract(self.high, c, out=scratch("reach", c.size, np.float64).reshape(c.shape))
+            below = np.subtract(c, self.low, out=scratch("steps", c.size, np.float64).reshape(c.shape))
+            np.maximum(reach, below, out=reach)
+            farthest.append(float(np.einsum("ij,ij->i", reach, reach).max()))
+            if self.sparse:
+                square.append(float(np.einsum("ij,ij->i", c, c).max()))
+        about, off = self._with_error(max(farthest), max(square)), 3 * (centers.shape[1] + 8) * U64
+        if about > 2.0**-900 and ceil_log2(about * (1 - off)) == (power := ceil_log2(about * (1 + off))):
+            return power
+        exact = self.farthest(centers)
+        return ceil_log2(exact) if exact > 0 else None
 
 
 @dataclass(frozen=True)
@@ -337,7 +366,8 @@ class Inertia:
     @staticmethod
     def of(scales: Scales, centers: Floats) -> Inertia:
         """The split for distances from ``centers`` (k, d)."""
-        coarse = power_for(scales.farthest(centers), scales.weights.total)
+        power = scales.farthest_power(centers)
+        coarse = 0 if power is None else min(1000, SUM_BITS - ceil_log2(scales.weights.total) - power)
         return Inertia(coarse, SUM_BITS - ceil_log2(scales.weights.copies))
 
     def sums(self, distances: Floats, weights: Floats | Ints | None) -> tuple[int, int]:
@@ -375,8 +405,8 @@ class Inertia:
         if units >= copies << 40:
             return None
         bits = SUM_BITS + self.coarse_bits + self.fine_bits - (units + copies).bit_length()
-        farthest = scales.farthest(centers)
-        coarse = min(bits, 1000 - max(0, ceil_log2(farthest))) if farthest > 0 else self.coarse_bits
+        power = scales.farthest_power(centers)
+        coarse = self.coarse_bits if power is None else min(bits, 1000 - max(0, power))
         return Inertia(coarse, self.fine_bits) if coarse > self.coarse_bits else None
 
 

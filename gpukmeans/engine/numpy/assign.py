@@ -35,10 +35,10 @@ _NONE = np.empty(0, np.int64)
 
 @dataclass(frozen=True)
 class ScoredCenters:
-    """The centers of one assignment step. centers: (d, k) float64. columns: (d + 1, k) float32, slack: (k,) float32,
+    """The centers of one assignment step, given: (k, d) float64. columns: (d + 1, k) float32, slack: (k,) float32,
     norms: |z|^2 (k,), see Frame.least_scores; without a frame D alone decides."""
 
-    centers: Floats
+    given: Floats
     frame: Frame | None
     columns: NDArray[np.float32]
     norms: Floats
@@ -47,11 +47,19 @@ class ScoredCenters:
     @staticmethod
     def of(centers: Floats, frame: Frame | None) -> ScoredCenters:
         scores = frame.least_scores(centers) if frame is not None else None
-        columns = np.ascontiguousarray(centers.T)
         if scores is None:
             nothing = np.empty(0, np.float32)
-            return ScoredCenters(columns, None, nothing.reshape(0, 0), np.empty(0), nothing)
-        return ScoredCenters(columns, frame, *scores)
+            return ScoredCenters(centers, None, nothing.reshape(0, 0), np.empty(0), nothing)
+        return ScoredCenters(centers, frame, *scores)
+
+    @property
+    def k(self) -> int:
+        return len(self.given)
+
+    @cached_property
+    def centers(self) -> Floats:
+        """(d, k)."""
+        return np.ascontiguousarray(self.given.T)
 
     @cached_property
     def common_slack(self) -> np.float32 | None:
@@ -63,12 +71,6 @@ class ScoredCenters:
     def lengths(self) -> NDArray[np.float32]:
         """|z| (k,), from above."""
         return (np.sqrt(self.norms) * (1 + 2.0**-20)).astype(np.float32)
-
-    @cached_property
-    def placed(self) -> Floats:
-        """The centers in the frame, (d, k) float64."""
-        assert self.frame is not None
-        return (self.centers - self.frame.offset[:, None]) * self.frame.scale
 
     @cached_property
     def z(self) -> NDArray[np.float32]:

@@ -165,7 +165,7 @@ class NumPyPoints:
 
     def assign(self, centers: Floats) -> int:
         k, m = len(centers), self._rows.m
-        if self._target is None or self._target.centers.shape[1] != k:
+        if self._target is None or self._target.k != k:
             # test_one_answer.test_one_points_serves_many_assignments fails if labels of other centers stay.
             self._labels = np.full(m, -1, np.int32)
             self._target = self._bounds = None
@@ -190,7 +190,7 @@ class NumPyPoints:
 
     def _follow(self, target: ScoredCenters) -> CenterShift | None:
         """What the bounds need to know of the centers' movement; None if there are none to loosen."""
-        pays = self._reused and self._rows.m * target.centers.shape[1] > _FEW_PAIRS
+        pays = self._reused and self._rows.m * target.k > _FEW_PAIRS
         if target.frame is None or not (pays if self._tuning.bounds is None else self._tuning.bounds):
             self._bounds = None
             return None
@@ -203,11 +203,11 @@ class NumPyPoints:
 
     def _assign(self, span: slice, target: ScoredCenters, center_shift: CenterShift | None) -> int:
         """Label the rows of a span; returns how many of the caller's changed."""
-        step = min(max(64, _SCORES // target.centers.shape[1]), self._rows.most)
+        step = min(max(64, _SCORES // target.k), self._rows.most)
         pieces: list[Any] = [slice(a, min(a + step, span.stop)) for a in range(span.start, span.stop, step)]
         if center_shift is not None and self._bounds is not None:
             active, known = self._bounds.loosen(span, self._labels[span], center_shift)
-            if target.centers.shape[1] > _MANY:
+            if target.k > _MANY:
                 active = self._near(active, known, target, center_shift)
             if len(active) < _MOST * (span.stop - span.start):
                 with self._lock:
@@ -359,7 +359,7 @@ class NumPyPoints:
         """Call work(rows, places) for pieces of the rows of these clusters, places being the indices of those in
         `clusters`; without the rows at these locations (p, d). Of each so many rows, one is looked at."""
         assert self._target is not None, "no centers were assigned to"
-        k = self._target.centers.shape[1]
+        k = self._target.k
         # Of 16 bits they are sorted the fastest.
         place: NDArray[np.integer] = np.full(k, -1, np.int16 if k < 2**15 else np.int32)
         place[clusters] = np.arange(len(clusters))
