@@ -132,12 +132,17 @@ class Frame:
         return Frame(np.zeros(len(low)), 0, largest=largest)
 
     @staticmethod
-    def of_sparse(low: Floats, high: Floats, entries: int) -> Frame | None:
+    def of_sparse(low: Floats, high: Floats, entries: int, *, as_it_is: bool = False) -> Frame | None:
         """The frame of sparse rows within [low, high], of so many entries at most: y is x times a power of two, which
-        is a float32 number if the extremes are. None as for `of`."""
+        is a float32 number if the extremes are. None as for `of`.
+
+        as_it_is: whether that may be one, within the limits of `as_it_is`.
+        """
         largest = max(abs(float(low.min())), abs(float(high.max())))
         if not largest <= LARGEST_MAGNITUDE:
             return None
+        if as_it_is and 2.0**-_AS_IT_IS <= largest <= 2.0**_AS_IT_IS and entries < 2**17 and len(low) <= 2**22:
+            return Frame(np.zeros(len(low)), 0, entries, largest)
         exponent = -ceil_log2(largest) if largest > 0 else 0
         if is_single(low) and is_single(high):  # test_sparse_kernels.test_values_of_any_size fails without it
             exponent = min(exponent, 126)

@@ -25,7 +25,7 @@ _PIECE = 2**17
 
 # Up to this many centers scores are held a column to a point, and their numbers are bytes, four times as many in a
 # register. Beyond, argmin's cost a row (20 ns) no longer counts.
-_FEW = 2**7
+FEW = 2**7
 
 # As long as a D costs, float64 products with so many centers take.
 _PRODUCTS_OF_A_DISTANCE = 64
@@ -109,7 +109,7 @@ def nearest(
     assert target.frame is not None
     y, norms = features
     margin = target.frame.row_margin(norms)
-    propose = _propose_few if target.columns.shape[1] <= _FEW else _propose_many
+    propose = _propose_few if target.columns.shape[1] <= FEW else _propose_many
     labels, least, most, second, uncertain, possible = propose(y, target, margin, bounds)
     if uncertain.size:
         x = exact(uncertain)
@@ -191,10 +191,18 @@ def propose_by_rows(scores: NDArray[np.float32], target: ScoredCenters, margin: 
 
 
 def _propose_few(y: NDArray[np.float32], target: ScoredCenters, margin: NDArray[np.float32], bounds: bool) -> Proposal:
-    """A column of scores to a point: every operation runs across points, which short rows are too
-    short for. A point is certain if no other center is within the margin."""
+    """A column of scores to a point."""
     m, k = len(y), target.columns.shape[1]
     scores = score(target.columns, y, scratch("scores", m * k, np.float32).reshape(k, m))
+    return propose_by_columns(scores, target, margin, bounds)
+
+
+def propose_by_columns(
+    scores: NDArray[np.float32], target: ScoredCenters, margin: NDArray[np.float32], bounds: bool
+) -> Proposal:
+    """Of scores (k, m), which are overwritten: every operation runs across points, which short rows are too short for.
+    A point is certain if no other center is within the margin."""
+    k, m = scores.shape
     least = np.minimum.reduce(scores, axis=0)
     if target.common_slack is not None:
         most = least + target.common_slack

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy import tuning
-from gpukmeans.engine.numpy.assign import ScoredCenters, decide, propose_by_rows
+from gpukmeans.engine.numpy.assign import FEW, ScoredCenters, decide, propose_by_columns, propose_by_rows
 from gpukmeans.engine.numpy.csr_rows import CsrRows
 from gpukmeans.engine.numpy.seeding import NumPySeeding
 from gpukmeans.engine.numpy.seeding_distances import PlainDistances
@@ -36,7 +36,7 @@ from gpukmeans.exact.sparse_rows import (
     with_zero,
 )
 from gpukmeans.thread_limits import thread_count
-from gpukmeans.threads import run
+from gpukmeans.threads import run, scratch
 
 # Entries of a task, and scores: 0.5 MB of float32, or 1 MB of float64.
 _ENTRIES = 2**17
@@ -84,7 +84,7 @@ class SparsePoints:
     def _frame(self) -> Frame | None:
         if self._tuning.scores is False:
             return None
-        return Frame.of_sparse(self._low, self._high, self._rows.most_entries)
+        return Frame.of_sparse(self._low, self._high, self._rows.most_entries, as_it_is=True)
 
     @cached_property
     def integral(self) -> bool:
@@ -143,9 +143,14 @@ class SparsePoints:
         scale = target.frame.scale
         y_norms = self._rows.squares[rows] * scale**2
         margin = target.frame.row_margin(y_norms.astype(np.float32))
-        scores = self._rows.singles(rows, scale) @ target.columns[:-1]
-        scores += target.columns[-1]
-        labels, _, _, _, uncertain, possible = propose_by_rows(scores, target, margin)
+        products = self._rows.singles(rows, scale) @ target.columns[:-1]
+        if target.k <= FEW:
+            scores = scratch("scores", products.size, np.float32).reshape(products.shape[::-1])
+            np.add(products.T, target.columns[-1][:, None], out=scores)
+            labels, _, _, _, uncertain, possible = propose_by_columns(scores, target, margin, bounds=False)
+        else:
+            products += target.columns[-1]
+            labels, _, _, _, uncertain, possible = propose_by_rows(products, target, margin)
         if len(uncertain) == 0:
             return labels
         with self._lock:
