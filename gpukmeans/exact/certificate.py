@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,7 +172,7 @@ class Frame:
     def scale(self) -> float:
         return 2.0**self.exponent
 
-    @property
+    @cached_property
     def keeps(self) -> bool:
         """Whether float32 data are y themselves."""
         return self.exponent == 0 and not self.offset.any()
@@ -201,7 +202,7 @@ class Frame:
 
     def _placed(self, centers: Floats) -> tuple[Floats, Floats] | None:
         """z (k, d) of centers and |z|^2 (k,), None for centers too far."""
-        z = (centers - self.offset) * self.scale
+        z = centers if self.keeps else (centers - self.offset) * self.scale
         norms = np.einsum("ij,ij->i", z, z)
         return (z, norms) if float(norms.max()) < _TOO_FAR else None
 
