@@ -21,11 +21,13 @@ class Convergence:
         self._least = math.inf
         self._without = 0
 
-    def ends(self, step: int, inertia: float, before: Floats, centers: Floats) -> bool:
-        """Whether to end after this step, counted from 0; inertia: the batch's, per row, to the centers before."""
+    def ends(self, step: int, inertia: float | None, before: Floats, centers: Floats) -> bool:
+        """Whether to end after this step, counted from 0; inertia: the batch's, per row, to the centers before, which
+        verbose, `smoothed` and max_no_improvement need."""
         at = f"step {step + 1}/{self._steps}"
         # The first one tells of the initial centers, and the average begins anew with the second.
-        self.smoothed = inertia if step < 2 else self.smoothed * (1 - self._alpha) + inertia * self._alpha
+        if inertia is not None:
+            self.smoothed = inertia if step < 2 else self.smoothed * (1 - self._alpha) + inertia * self._alpha
         if self._verbose:
             smoothed = f", ewa inertia: {self.smoothed}" if step > 0 else ""
             print(f"Minibatch {at}: mean batch inertia: {inertia}{smoothed}")
