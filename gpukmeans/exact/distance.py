@@ -83,18 +83,22 @@ def norms(x: Floats) -> Floats:
     return distances_of_rows(x, np.zeros(x.shape[1]))
 
 
-def distances_of_rows(x: Floats, c: Floats) -> Floats:
-    """D of each of the points x (m, d) to that of c (m, d) beside it, or to the only one, (d,): (m,). Rows that lie
-    along memory need not be turned around for `squared_distance`."""
+def distances_of_rows(x: NDArray[Any], c: Floats, labels: NDArray[Any] | None = None) -> Floats:
+    """D of each of the points x (m, d) to that of c (m, d) beside it, or to the only one, (d,): (m,). With labels (m,)
+    to its own of c (k, d). Rows that lie along memory need not be turned around for `squared_distance`."""
     m, d = x.shape
     if d <= _FEW_FEATURES:
-        return squared_distance(x.T, c.T if c.ndim == 2 else c[:, None])
+        return squared_distance(x.T.astype(np.float64, copy=False), c.T if c.ndim == 2 else c[:, None], labels)
     result = np.empty(m)
     rows = max(1, _PIECE // d)
     for a in range(0, m, rows):
         at = slice(a, min(a + rows, m))
         steps = scratch("steps", (at.stop - a) * d, np.float64).reshape(-1, d)
-        np.subtract(x[at], c[at] if c.ndim == 2 else c, out=steps)
+        if labels is None:
+            y = c[at] if c.ndim == 2 else c
+        else:
+            y = c.take(labels[at], axis=0, out=steps, mode="clip")  # the default mode would copy
+        np.subtract(x[at], y, out=steps)
         steps *= steps
         result[at] = sum_rows(steps)
     return result

@@ -30,7 +30,7 @@ from gpukmeans.engine.numpy.seeding_distances import (
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
 from gpukmeans.engine.protocol import Farthest, Known, Samples
 from gpukmeans.exact.certificate import Frame, sampled_rows
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import Floats, distances_of_rows, squared_distance
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run
@@ -59,6 +59,9 @@ _EXACT = 2**17
 
 # Where some rows of each cluster may do, so many are looked at, and so many more for each cluster.
 _SAMPLE, _SAMPLE_ROWS = 2**10, 32
+
+# From so many features on, ranges of a few rows run along memory faster than reduceat does, which goes column by column.
+_LONG_ROWS = 2**6
 
 # Distances at once where float64 products bound them: 0.5 MB of float64.
 _PRODUCTS = 2**16
@@ -276,19 +279,26 @@ class NumPyPoints:
 
     # ------------------------------------------------------------ distances
 
-    def _own_distances(self, rows: slice, columns: Floats) -> Floats:
-        return squared_distance(self._rows.exact(rows), columns, self._labels[rows] if columns.shape[1] > 1 else None)
+    def _measure(self, centers: Floats) -> Callable[[slice], Floats]:
+        """D of a span of rows to their own centers, or to the only one."""
+        columns = np.ascontiguousarray(centers.T) if self._rows.feature_major else None
+
+        def measure(rows: slice) -> Floats:
+            labels = self._labels[rows] if len(centers) > 1 else None
+            if columns is not None:
+                return squared_distance(self._rows.exact(rows), columns, labels)
+            return distances_of_rows(self._rows.take(rows), centers if len(centers) > 1 else centers[0], labels)
+
+        return measure
 
     def _all_own_distances(self, centers: Floats) -> Floats:
-        columns = np.ascontiguousarray(centers.T)
-        parts = run(lambda rows: self._own_distances(rows, columns), self._exact_spans(), self._threads)
-        return np.concatenate(parts)
+        return np.concatenate(run(self._measure(centers), self._exact_spans(), self._threads))
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
-        columns = np.ascontiguousarray(centers.T)
+        measure = self._measure(centers)
 
         def part(rows: slice) -> tuple[int, int]:
-            return split.sums(self._own_distances(rows, columns), self._rows.weights_of(rows))
+            return split.sums(measure(rows), self._rows.weights_of(rows))
 
         parts = run(part, self._exact_spans(), self._threads)
         return sum(coarse for coarse, _ in parts), sum(fine for _, fine in parts)
@@ -323,7 +333,11 @@ class NumPyPoints:
             (here,) = counts.nonzero()
             x = self._rows.take(rows[order])
             starts = np.cumsum(counts)[here] - counts[here]
-            lows, highs = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+            if self.d < _LONG_ROWS or self._rows.feature_major:
+                lows, highs = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+            else:
+                parts = [x[a : a + count] for a, count in zip(starts.tolist(), counts[here].tolist(), strict=True)]
+                lows, highs = (np.stack([bound.reduce(part) for part in parts]) for bound in (np.minimum, np.maximum))
             with self._lock:
                 low[here], high[here] = np.minimum(low[here], lows), np.maximum(high[here], highs)
 
