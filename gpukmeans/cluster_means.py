@@ -143,7 +143,9 @@ def occupied(points: Points) -> Mask:
 
 def _of_sums(points: Points, scales: Scales) -> Means:
     sums = points.sums()
-    weight = np.ldexp(sums[:, -1].astype(np.float64), -points.weights.exponent)
+    weight = sums[:, -1].astype(np.float64)
+    if points.weights.exponent:
+        weight = np.ldexp(weight, -points.weights.exponent)
     if weight.all():
         centers = scales.centers(sums)
     else:
@@ -226,5 +228,7 @@ def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> M
 def _reach(scales: Scales, weight: Any) -> Any:
     """The squares of the distances by which means of clusters of these weights may be off."""
     errors = scales.errors(weight)
+    if isinstance(errors, float):
+        return errors * errors * scales.step_squared
     with np.errstate(over="ignore", invalid="ignore"):
         return errors * errors * scales.step_squared

@@ -28,6 +28,9 @@ LARGEST_MAGNITUDE = 2.0**500
 # Up to this many features D is computed feature by feature, in fewer passes over memory.
 _FEW_FEATURES = 4
 
+# Up to so many coordinates it takes fewer calls to turn rows around than to add them up as they lie.
+_FEW = 2**12
+
 # Beyond, this many coordinates at a time: 0.5 MB of float64, in a core's second-level cache.
 _PIECE = 2**16
 
@@ -87,7 +90,7 @@ def distances_of_rows(x: NDArray[Any], c: Floats, labels: NDArray[Any] | None = 
     """D of each of the points x (m, d) to that of c (m, d) beside it, or to the only one, (d,): (m,). With labels (m,)
     to its own of c (k, d). Rows that lie along memory need not be turned around for `squared_distance`."""
     m, d = x.shape
-    if d <= _FEW_FEATURES:
+    if d <= _FEW_FEATURES or x.size <= _FEW:
         return squared_distance(x.T.astype(np.float64, copy=False), c.T if c.ndim == 2 else c[:, None], labels)
     result = np.empty(m)
     rows = max(1, _PIECE // d)

@@ -27,6 +27,9 @@ Ints = NDArray[np.int64]
 # Coordinates of centers at a time: 0.5 MB of float64, in a core's second-level cache.
 _PIECE = 2**16
 
+# Up to so many coordinates exact sums take as few calls as any others.
+_FEW = 2**12
+
 # A sum must stay below 2**63; one bit is kept for the half that each rounding may add.
 SUM_BITS = 62
 
@@ -145,11 +148,11 @@ def _offset(low: Floats, high: Floats) -> Floats:
     return np.zeros(low.shape) if inside.all() else np.where(inside, 0.0, low + (high - low) / 2)
 
 
-def _means(sums: Ints, exponent: Any, scale: Floats, offset: Floats) -> Floats:
+def _means(sums: Ints, exponent: Any, scale: Floats, offset: Floats | None) -> Floats:
     """The centers (m, d) of sums (m, d + 1) whose weights, in units of 2**-exponent, are not zero."""
     centers = sums[:, :-1] / np.ldexp(sums[:, -1].astype(np.float64), -exponent)[:, None]
     centers /= scale  # exact; the product of weight and scale might overflow
-    if offset.any():
+    if offset is not None:
         centers += offset
     return centers
 
@@ -202,7 +205,7 @@ class Scales:
 
     def centers(self, sums: Ints) -> Floats:
         """The centers (k, d) float64 of sums (k, d + 1) int64 whose weights are not zero."""
-        return _means(sums, self.weights.exponent, self.scale, self.offset)
+        return _means(sums, self.weights.exponent, self.scale, None if self._about_zero else self.offset)
 
     @cached_property
     def _about_zero(self) -> bool:
@@ -273,13 +276,13 @@ class Scales:
         it is not asked).
         """
         off = 3 * (centers.shape[1] + 8) * U64
-        if self.sparse:
+        if self.sparse and centers.size > _FEW:
             low, high = self._about_farthest(centers)
             if low > 2.0**-900 and ceil_log2(low * (1 - 2**12 * off)) == (power := ceil_log2(high * (1 + off))):
                 return power
         rows = max(1, _PIECE // centers.shape[1])
-        farthest, square = [], [0.0]
-        for a in range(0, len(centers), rows):
+        farthest, square = [0.0], [0.0]
+        for a in range(0, len(centers) if centers.size > _FEW else 0, rows):
             c = centers[a : a + rows]
             reach = np.subtract(self.high, c, out=scratch("reach", c.size, np.float64).reshape(c.shape))
             below = np.subtract(c, self.low, out=scratch("steps", c.size, np.float64).reshape(c.shape))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy.blas import score
 from gpukmeans.engine.numpy.rows import Features
 from gpukmeans.exact.certificate import U32, Frame
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import Floats, distances_of_rows, squared_distance
 from gpukmeans.threads import scratch
 
 # D of at most this many values at a time: 1 MB of float64.
@@ -88,8 +88,11 @@ class Nearest(NamedTuple):
     lower: NDArray[np.float32] | None = None
 
 
-def exact_nearest(x: Floats, centers: Floats) -> NDArray[np.int64]:
+def exact_nearest(x: Floats, target: ScoredCenters) -> NDArray[np.int64]:
     """Labels of x (d, m) by D alone, for problems too small to gain from scores, or out of their range."""
+    if x.shape[1] == 1:  # for which it does not pay to turn the centers around
+        return distances_of_rows(target.given, x[:, 0]).argmin(keepdims=True)
+    centers = target.centers
     step = max(1, _PIECE // centers.shape[1])
     labels = [
         squared_distance(x[:, None, a : a + step], centers[:, :, None]).argmin(axis=0)

@@ -258,7 +258,7 @@ class NumPyPoints:
         """Compare rows, ascending, with every center; returns those whose label changed, and to what."""
         labels: NDArray[np.integer]
         if target.frame is None:
-            labels = exact_nearest(self._rows.exact(rows), target.centers)
+            labels = exact_nearest(self._rows.exact(rows), target)
         else:
             features = self._rows.features(rows, target.frame)
             found = nearest(features, target, lambda i: self._rows.exact(_among(rows, i)), self._bounds is not None)
