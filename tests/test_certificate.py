@@ -212,9 +212,9 @@ class Bounded:
     """The assignment step's bounds on scores of x (m, d) by centers (k, d), in the order in which it rounds.
     entries: of a row at most, if rows are sparse."""
 
-    def __init__(self, x, centers, add_up, entries=None):
+    def __init__(self, x, centers, add_up, entries=None, as_it_is=False):
         ends = x.min(axis=0), x.max(axis=0)
-        self.frame = Frame.of(*ends) if entries is None else Frame.of_sparse(*ends, entries)
+        self.frame = Frame.of(*ends) if entries is None else Frame.of_sparse(*ends, entries, as_it_is=as_it_is)
         y = self.frame.features(x)
         self.norms = np.einsum("ij,ij->i", y, y)
         columns, _, self.slack = self.frame.least_scores(centers)
@@ -256,14 +256,18 @@ def test_no_bound_on_a_score_of_sparse_rows_is_wrong(brute_distances, add_up, d)
         x, centers = near_ties(seed, d, 4, 0.0, 0.0, 2.0 ** -rng.integers(18, 30), 1.0)
         x[:, rng.permutation(d)[5:]] = 0  # its rows tie no more, but those with twice as many centers do
         centers = np.concatenate([centers, centers[::-1] * (1 + 2.0 ** -rng.integers(20, 30))])
-        distances = brute_distances(x, centers)
-        bounded = Bounded(x, centers, add_up, 5)
-        assert not (bounded.excluded() & (distances[:, None, :] <= distances[:, :, None])).any()
-        scale = Fraction(bounded.frame.scale)
-        low = bounded.least + bounded.norms[:, None] - bounded.margin[:, None]
-        high = bounded.most + bounded.norms[:, None] + bounded.margin[:, None]
-        for c in range(0, len(centers), 3):
-            assert Fraction(float(low[0, c])) <= exact_square(x[0], centers[c], scale) <= Fraction(float(high[0, c]))
+        for factor, as_it_is in ((1.0, False), (2.0**18, True), (2.0**-36, True)):
+            x, centers = x * factor, centers * factor
+            distances = brute_distances(x, centers)
+            bounded = Bounded(x, centers, add_up, 5, as_it_is)
+            assert bounded.frame.keeps or not as_it_is
+            assert not (bounded.excluded() & (distances[:, None, :] <= distances[:, :, None])).any()
+            scale = Fraction(bounded.frame.scale)
+            low = bounded.least + bounded.norms[:, None] - bounded.margin[:, None]
+            high = bounded.most + bounded.norms[:, None] + bounded.margin[:, None]
+            for c in range(0, len(centers), 3):
+                square = exact_square(x[0], centers[c], scale)
+                assert Fraction(float(low[0, c])) <= square <= Fraction(float(high[0, c]))
 
 
 def test_the_search_would_find_dishonest_bounds_on_scores(brute_distances):

@@ -97,10 +97,11 @@ def distances_of_rows(x: NDArray[Any], c: Floats, labels: NDArray[Any] | None = 
     for a in range(0, m, rows):
         at = slice(a, min(a + rows, m))
         steps = scratch("steps", (at.stop - a) * d, np.float64).reshape(-1, d)
-        if labels is None:
-            y = c[at] if c.ndim == 2 else c
-        else:
+        y = c
+        if labels is not None:
             y = c.take(labels[at], axis=0, out=steps, mode="clip")  # the default mode would copy
+        elif c.ndim == 2:
+            y = c[at]
         np.subtract(x[at], y, out=steps)
         steps *= steps
         result[at] = sum_rows(steps)

@@ -297,7 +297,8 @@ class Scales:
         return ceil_log2(exact) if exact > 0 else None
 
     def _about_farthest(self, centers: Floats) -> tuple[float, float]:
-        """Bounds on `farthest`, but for rounding, in two passes over the centers (k, d); a lower one of zero says nothing.
+        """Bounds on `farthest`, but for rounding, in two passes over the centers (k, d); a lower one of zero says
+        nothing.
 
         Of a feature within [-w, h], h >= w, the farther end is at least |h - c| away and at most h + |c|; if w is
         greater, the same holds of the other end. So with H the sum of the ends' squares, the farthest is from

@@ -20,8 +20,8 @@ _PIECE = 2**17
 class CsrRows:
     """Rows (n, d) of a CSR matrix, or of its Entries, which are never written to.
 
-    normalized: whether rows are brought to length one, which takes 8 bytes for each entry. once: whether few passes will
-    read the rows, so that keeping their float32 values is a waste.
+    normalized: whether rows are brought to length one, which takes 8 bytes for each entry. once: whether few passes
+    will read the rows, so that keeping their float32 values is a waste.
     """
 
     def __init__(self, matrix: Any, *, normalized: bool, once: bool) -> None:

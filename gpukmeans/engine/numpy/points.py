@@ -60,7 +60,7 @@ _EXACT = 2**17
 # Where some rows of each cluster may do, so many are looked at, and so many more for each cluster.
 _SAMPLE, _SAMPLE_ROWS = 2**10, 32
 
-# From so many features on, ranges of a few rows run along memory faster than reduceat does, which goes column by column.
+# From so many features on, a reduction of a few rows is faster than reduceat, which goes column by column.
 _LONG_ROWS = 2**6
 
 # Distances at once where float64 products bound them: 0.5 MB of float64.
