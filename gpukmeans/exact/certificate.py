@@ -137,7 +137,8 @@ class Frame:
         """The frame of sparse rows within [low, high], of so many entries at most: y is x times a power of two, which
         is a float32 number if the extremes are. None as for `of`.
 
-        as_it_is: whether that may be one, within the limits of `as_it_is`.
+        as_it_is: whether that may be one, within the limits of `as_it_is` (test_sparse.test_values_of_any_size fails
+        beyond).
         """
         largest = max(abs(float(low.min())), abs(float(high.max())))
         if not largest <= LARGEST_MAGNITUDE:

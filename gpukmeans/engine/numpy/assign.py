@@ -91,7 +91,7 @@ class Nearest(NamedTuple):
 def exact_nearest(x: Floats, target: ScoredCenters) -> NDArray[np.int64]:
     """Labels of x (d, m) by D alone, for problems too small to gain from scores, or out of their range."""
     if x.shape[1] == 1:  # for which it does not pay to turn the centers around
-        return distances_of_rows(target.given, x[:, 0]).argmin(keepdims=True)
+        return distances_of_rows(target.given, x[:, 0]).argmin(axis=0, keepdims=True)
     centers = target.centers
     step = max(1, _PIECE // centers.shape[1])
     labels = [
