@@ -15,7 +15,7 @@ import numpy as np
 
 from gpukmeans import cluster_means, empty_clusters
 from gpukmeans.engine.protocol import Centers, Doubt, NextCenters, Points
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import Floats, distances_of_rows
 from gpukmeans.exact.fixed_point import Inertia, Scales
 
 
@@ -138,7 +138,7 @@ def next_centers(
         return made, None
     before = np.asarray(centers)
     updated, found = update(points, scales, before)
-    return NextCenters(updated, squared_distance(updated.T, before.T)), found
+    return NextCenters(updated, distances_of_rows(updated, before)), found
 
 
 def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, cluster_means.Means]:
