@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.protocol import Points
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.engine.protocol import Doubt, Points
+from gpukmeans.exact.distance import Floats, distances_of_rows
 from gpukmeans.exact.fixed_point import OwnScales, Scales
 
 # While a fit goes on, a mean may err by this part of the way to the nearest other mean, as float32 would.
@@ -46,8 +46,8 @@ class Means:
 
 def of_iteration(points: Points, scales: Scales) -> Means:
     """The means to go on with."""
-    means = _of_sums(points, scales)
-    if _exact(points, scales) or _none_is_crowded(points, scales, means):
+    means = of_sums(points, scales)
+    if exact(points, scales) or _none_is_crowded(points, scales, means):
         return means
     doubtful = _light(points, means.weight)
     filled = means.weight > 0
@@ -55,15 +55,22 @@ def of_iteration(points: Points, scales: Scales) -> Means:
     return certify(points, scales, means, np.flatnonzero(doubtful))
 
 
+def doubt(points: Points, scales: Scales) -> Doubt:
+    """Where `of_iteration` looks at means once more, for who makes them by itself: of fewer it must not. Twice as far
+    is more than any rounding of `_reach`."""
+    limit = 0.0 if exact(points, scales) else 2 * scales.step_squared / COARSE**2
+    return Doubt(limit, 2.0 * points.weights.fractions, scales.widest)
+
+
 def of_result(points: Points, scales: Scales) -> Means:
     """The means to publish."""
-    return certify_all(points, scales, _of_sums(points, scales))
+    return certify_all(points, scales, of_sums(points, scales))
 
 
 def certify_all(points: Points, scales: Scales, means: Means) -> Means:
     """The means of the same rows with all of them certified, but for those that are
     (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails of others)."""
-    if _exact(points, scales):
+    if exact(points, scales):
         return means
     rows = (means.weight > 0) | _light(points, means.weight)
     return certify(points, scales, means, np.flatnonzero(rows & ~means.certified))
@@ -84,14 +91,17 @@ def certify(points: Points, scales: Scales, means: Means, clusters: Clusters) ->
         does so of all rows. Where some rows have no range all may have a small one, unless that is all there is.
         test_fixed_point.test_a_center_is_right_whichever_of_its_rows_are_looked_at fails without either.
         """
-        x = means.centers[clusters]
+        x = _of(means.centers, clusters)
         within = (low <= x) & (x <= high) & ((low < high) | (scales.step == 0))
         return ~_coarse(points, scales, means, clusters, low, high) & within.all(axis=1)
 
     low, high = points.cluster_ranges(clusters, _nowhere(points), known)
-    centers, certified = means.centers.copy(), means.certified.copy()
-    centers[clusters] = points.metric.mean_within(centers[clusters], low, high)
+    certified = means.certified.copy()
     certified[clusters] = True
+    centers = points.metric.mean_within(_of(means.centers, clusters), low, high)
+    if len(clusters) < len(means.centers):
+        held, centers = centers, means.centers.copy()
+        centers[clusters] = held
     again = _coarse(points, scales, means, clusters, low, high)
     return sum_again(points, Means(centers, means.weight, certified), clusters[again])
 
@@ -138,9 +148,11 @@ def occupied(points: Points) -> Mask:
     return has_rows
 
 
-def _of_sums(points: Points, scales: Scales) -> Means:
+def of_sums(points: Points, scales: Scales) -> Means:
     sums = points.sums()
-    weight = np.ldexp(sums[:, -1].astype(np.float64), -points.weights.exponent)
+    weight = sums[:, -1].astype(np.float64)
+    if points.weights.exponent:
+        weight = np.ldexp(weight, -points.weights.exponent)
     if weight.all():
         centers = scales.centers(sums)
     else:
@@ -150,7 +162,7 @@ def _of_sums(points: Points, scales: Scales) -> Means:
     return Means(centers, weight, np.zeros(len(sums), bool))
 
 
-def _exact(points: Points, scales: Scales) -> bool:
+def exact(points: Points, scales: Scales) -> bool:
     """Whether nothing is rounded but quotients: sums of small whole numbers are exact, so that means lie among their
     rows, whose range is nothing, or one at least (test_fixed_point.test_a_center_lies_among_its_rows_and_is_right fails
     if the same is taken for granted of other numbers, or weights).
@@ -177,8 +189,13 @@ def _coarse(points: Points, scales: Scales, means: Means, clusters: Clusters, lo
     """Of which clusters within [low, high] (m, d) the mean, or the weight, may be off by more than FINE."""
     weight = means.weight[clusters]
     errors = np.broadcast_to(scales.errors(weight), weight.shape)
-    far = points.metric.too_coarse(means.centers[clusters], errors, scales, low, high, FINE)
+    far = points.metric.too_coarse(_of(means.centers, clusters), errors, scales, low, high, FINE)
     return np.logical_or(far, _weights_off(points) > FINE * weight)
+
+
+def _of(centers: Floats, clusters: Clusters) -> Floats:
+    """Those of these clusters, ascending; not copied where they are all."""
+    return centers if len(clusters) == len(centers) else centers[clusters]
 
 
 def _none_is_crowded(points: Points, scales: Scales, means: Means) -> bool:
@@ -209,7 +226,7 @@ def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> M
         if len(close) == 0:
             break
         one, other = order[close], order[close + step]
-        distance = squared_distance(means[one].T, means[other].T)
+        distance = distances_of_rows(means[one], means[other])
         crowded[one[reach[one] > distance]] = True
         crowded[other[reach[other] > distance]] = True
     return crowded
@@ -218,5 +235,7 @@ def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> M
 def _reach(scales: Scales, weight: Any) -> Any:
     """The squares of the distances by which means of clusters of these weights may be off."""
     errors = scales.errors(weight)
+    if isinstance(errors, float):
+        return errors * errors * scales.step_squared
     with np.errstate(over="ignore", invalid="ignore"):
         return errors * errors * scales.step_squared

@@ -133,12 +133,18 @@ class Frame:
         return Frame(np.zeros(len(low)), 0, largest=largest)
 
     @staticmethod
-    def of_sparse(low: Floats, high: Floats, entries: int) -> Frame | None:
+    def of_sparse(low: Floats, high: Floats, entries: int, *, as_it_is: bool = False) -> Frame | None:
         """The frame of sparse rows within [low, high], of so many entries at most: y is x times a power of two, which
-        is a float32 number if the extremes are. None as for `of`."""
+        is a float32 number if the extremes are. None as for `of`.
+
+        as_it_is: whether that may be one, within the limits of `as_it_is` (test_sparse.test_values_of_any_size fails
+        beyond).
+        """
         largest = max(abs(float(low.min())), abs(float(high.max())))
         if not largest <= LARGEST_MAGNITUDE:
             return None
+        if as_it_is and 2.0**-_AS_IT_IS <= largest <= 2.0**_AS_IT_IS and entries < 2**17 and len(low) <= 2**22:
+            return Frame(np.zeros(len(low)), 0, entries, largest)
         exponent = -ceil_log2(largest) if largest > 0 else 0
         if is_single(low) and is_single(high):  # test_sparse_kernels.test_values_of_any_size fails without it
             exponent = min(exponent, 126)
@@ -167,7 +173,7 @@ class Frame:
     def scale(self) -> float:
         return 2.0**self.exponent
 
-    @property
+    @cached_property
     def keeps(self) -> bool:
         """Whether float32 data are y themselves."""
         return self.exponent == 0 and not self.offset.any()
@@ -202,7 +208,7 @@ class Frame:
 
     def _placed(self, centers: Floats) -> tuple[Floats, Floats] | None:
         """z (k, d) of centers and |z|^2 (k,), None for centers too far."""
-        z = (centers - self.offset) * self.scale
+        z = centers if self.keeps else (centers - self.offset) * self.scale
         norms = np.einsum("ij,ij->i", z, z)
         return (z, norms) if float(norms.max()) < _TOO_FAR else None
 

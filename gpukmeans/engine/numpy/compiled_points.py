@@ -117,7 +117,7 @@ class CompiledPoints(NumPyPoints):
         return assign
 
     def _compared(self, target: ScoredCenters) -> Target:
-        centers = np.ascontiguousarray(target.centers.T)
+        centers = np.ascontiguousarray(target.given)
         kind = np.float64 if self._rows.x.dtype == np.float64 else np.float32
         if target.frame is None:
             nothing = np.empty(0, kind)
@@ -139,7 +139,7 @@ class CompiledPoints(NumPyPoints):
         if center_shift is None:
             return Bounds(kept.upper, kept.lower, 1, _NONE, _NONE, _NONE, False, target.lengths, *factors)
         shift = center_shift.own, center_shift.others, center_shift.half_gap
-        measure = target.centers.shape[1] >= _MANY
+        measure = target.k >= _MANY
         return Bounds(kept.upper, kept.lower, 2, *shift, measure, target.lengths, *factors)
 
     # ------------------------------------------------------------ distances
@@ -169,7 +169,7 @@ class CompiledPoints(NumPyPoints):
         if len(without):
             return super()._ranges_of(clusters, without, step)
         assert self._target is not None, "no centers were assigned to"
-        place = np.full(self._target.centers.shape[1], -1)
+        place = np.full(self._target.k, -1)
         place[clusters] = np.arange(len(clusters))
         shape = len(clusters), self.d
         # Narrow numbers have no infinities: what no row widens is told by the first number of a pair.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-from functools import cache
-from importlib.util import find_spec
 
+from gpukmeans import compiler
 from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
@@ -23,22 +20,9 @@ def points_on_numpy(samples: Samples) -> NumPyPoints:
     if wanted is None:
         enough = _WORTH_CALLING if "numba" in sys.modules else _WORTH_IMPORTING
         wanted = samples.x.size >= enough
-    if wanted and _compiler_works():
+    if wanted and compiler.works():
         from gpukmeans.engine.numpy.compiled_points import CompiledPoints, compiles
 
         if compiles(samples):
             return CompiledPoints(samples)
     return NumPyPoints(samples)
-
-
-@cache
-def _compiler_works() -> bool:
-    """Whether numba, an optional dependency, is installed and can be imported, and compiles."""
-    if find_spec("numba") is None or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return False
-    try:
-        import numba  # noqa: F401
-    except Exception as error:  # as where NumPy is newer than it knows
-        logging.getLogger("gpukmeans").info("numba cannot be imported, NumPy computes: %s", error)
-        return False
-    return True

@@ -28,9 +28,9 @@ from gpukmeans.engine.numpy.seeding_distances import (
     by_distance,
 )
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
-from gpukmeans.engine.protocol import Farthest, Known, Samples
+from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples
 from gpukmeans.exact.certificate import Frame, sampled_rows
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import Floats, distances_of_rows, squared_distance
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run
@@ -59,6 +59,9 @@ _EXACT = 2**17
 
 # Where some rows of each cluster may do, so many are looked at, and so many more for each cluster.
 _SAMPLE, _SAMPLE_ROWS = 2**10, 32
+
+# From so many features on, a reduction of a few rows is faster than reduceat, which goes column by column.
+_LONG_ROWS = 2**6
 
 # Distances at once where float64 products bound them: 0.5 MB of float64.
 _PRODUCTS = 2**16
@@ -163,9 +166,13 @@ class NumPyPoints:
 
     # ------------------------------------------------------------ assignment and update
 
-    def assign(self, centers: Floats) -> int:
+    def next_centers(self, doubt: Doubt) -> NextCenters | None:
+        return None  # the driver's arithmetic is what it would do
+
+    def assign(self, centers: Centers) -> int:
+        centers = np.asarray(centers)
         k, m = len(centers), self._rows.m
-        if self._target is None or self._target.centers.shape[1] != k:
+        if self._target is None or self._target.k != k:
             # test_one_answer.test_one_points_serves_many_assignments fails if labels of other centers stay.
             self._labels = np.full(m, -1, np.int32)
             self._target = self._bounds = None
@@ -199,7 +206,7 @@ class NumPyPoints:
 
     def _follow(self, target: ScoredCenters) -> CenterShift | None:
         """What the bounds need to know of the centers' movement; None if there are none to loosen."""
-        pays = self._reused and self._rows.m * target.centers.shape[1] > _FEW_PAIRS
+        pays = self._reused and self._rows.m * target.k > _FEW_PAIRS
         if target.frame is None or not (pays if self._tuning.bounds is None else self._tuning.bounds):
             self._bounds = None
             return None
@@ -215,11 +222,11 @@ class NumPyPoints:
         return lambda span: self._assign(span, target, center_shift)
 
     def _assign(self, span: slice, target: ScoredCenters, center_shift: CenterShift | None) -> int:
-        step = min(max(64, _SCORES // target.centers.shape[1]), self._rows.most)
+        step = min(max(64, _SCORES // target.k), self._rows.most)
         pieces: list[Any] = [slice(a, min(a + step, span.stop)) for a in range(span.start, span.stop, step)]
         if center_shift is not None and self._bounds is not None:
             active, known = self._bounds.loosen(span, self._labels[span], center_shift)
-            if target.centers.shape[1] > _MANY:
+            if target.k > _MANY:
                 active = self._near(active, known, target, center_shift)
             if len(active) < _MOST * (span.stop - span.start):
                 with self._lock:
@@ -267,7 +274,7 @@ class NumPyPoints:
         """Compare rows, ascending, with every center; returns those whose label changed, and to what."""
         labels: NDArray[np.integer]
         if target.frame is None:
-            labels = exact_nearest(self._rows.exact(rows), target.centers)
+            labels = exact_nearest(self._rows.exact(rows), target)
         else:
             features = self._rows.features(rows, target.frame)
             found = nearest(features, target, lambda i: self._rows.exact(_among(rows, i)), self._bounds is not None)
@@ -288,21 +295,28 @@ class NumPyPoints:
 
     # ------------------------------------------------------------ distances
 
-    def _own_distances(self, rows: slice, columns: Floats) -> Floats:
-        return squared_distance(self._rows.exact(rows), columns, self._labels[rows] if columns.shape[1] > 1 else None)
+    def _measure(self, centers: Floats) -> Callable[[slice], Floats]:
+        """D of a span of rows to their own centers, or to the only one."""
+        columns = np.ascontiguousarray(centers.T) if self._rows.feature_major else None
+
+        def measure(rows: slice) -> Floats:
+            labels = self._labels[rows] if len(centers) > 1 else None
+            if columns is not None:
+                return squared_distance(self._rows.exact(rows), columns, labels)
+            return distances_of_rows(self._rows.take(rows), centers if len(centers) > 1 else centers[0], labels)
+
+        return measure
 
     def _all_own_distances(self, centers: Floats) -> Floats:
-        columns = np.ascontiguousarray(centers.T)
-        parts = run(lambda rows: self._own_distances(rows, columns), self._exact_spans(), self._threads)
-        return np.concatenate(parts)
+        return np.concatenate(run(self._measure(centers), self._exact_spans(), self._threads))
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
         parts = run(self._inertia_part(centers, split), self._exact_spans(), self._threads)
         return sum(coarse for coarse, _ in parts), sum(fine for _, fine in parts)
 
     def _inertia_part(self, centers: Floats, split: Inertia) -> Callable[[slice], tuple[int, int]]:
-        columns = np.ascontiguousarray(centers.T)
-        return lambda rows: split.sums(self._own_distances(rows, columns), self._rows.weights_of(rows))
+        measure = self._measure(centers)
+        return lambda rows: split.sums(measure(rows), self._rows.weights_of(rows))
 
     def farthest(self, centers: Floats, m: int) -> Farthest:
         distance = self._all_own_distances(centers)
@@ -345,7 +359,11 @@ class NumPyPoints:
             (here,) = counts.nonzero()
             x = self._rows.take(rows[order])
             starts = np.cumsum(counts)[here] - counts[here]
-            lows, highs = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+            if self.d < _LONG_ROWS or self._rows.feature_major:
+                lows, highs = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+            else:
+                parts = [x[a : a + count] for a, count in zip(starts.tolist(), counts[here].tolist(), strict=True)]
+                lows, highs = (np.stack([bound.reduce(part) for part in parts]) for bound in (np.minimum, np.maximum))
             with self._lock:
                 low[here], high[here] = np.minimum(low[here], lows), np.maximum(high[here], highs)
 
@@ -374,7 +392,7 @@ class NumPyPoints:
         """Call work(rows, places) for pieces of the rows of these clusters, places being the indices of those in
         `clusters`; without the rows at these locations (p, d). Of each so many rows, one is looked at."""
         assert self._target is not None, "no centers were assigned to"
-        k = self._target.centers.shape[1]
+        k = self._target.k
         # Of 16 bits they are sorted the fastest.
         place: NDArray[np.integer] = np.full(k, -1, np.int16 if k < 2**15 else np.int32)
         place[clusters] = np.arange(len(clusters))

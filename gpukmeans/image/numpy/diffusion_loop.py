@@ -9,11 +9,12 @@ color's farthest distance from the cell is less than its nearest.
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpukmeans import compiler
 
 # Leading bits of a level that tell cells apart, by channels: 4,096 cells, and 256 of one channel.
 _BITS = {1: 8, 3: 4, 4: 3}
@@ -45,7 +46,7 @@ def _is_thin(height: int, width: int) -> bool:
 def _compiles(height: int, width: int, k: int) -> bool:
     """Whether a compiled loop pays."""
     steps = width + 2 * (height - 1) + height * width * k / 2**21
-    return steps > _FEW_STEPS and find_spec("numba") is not None
+    return steps > _FEW_STEPS and compiler.works()
 
 
 def diffuse_in_a_loop(plan: Any, out: NDArray[Any]) -> None:
