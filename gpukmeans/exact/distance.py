@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from gpukmeans.threads import scratch
 
@@ -127,9 +126,11 @@ def sum_rows(steps: Floats) -> Floats:
 
 
 @lru_cache(maxsize=4)
-def _ones(m: int, d: int) -> csr_array:
+def _ones(m: int, d: int) -> Any:
     """The matrix (m, m d) whose product with m rows of d values has their sums."""
     places = np.arange(m * d, dtype=np.int32)
+    from scipy.sparse import csr_array  # here, as dense rows do without
+
     return csr_array((np.ones(m * d), places, np.arange(0, m * d + 1, d, dtype=np.int32)), shape=(m, m * d))
 
 

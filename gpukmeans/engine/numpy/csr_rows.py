@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.sparse_rows import Entries, normalize_entries, with_zero
@@ -66,7 +65,7 @@ class CsrRows:
         pieces = (self.take(span) for span in self.spans(_PIECE, 1))
         return np.concatenate([entries.add_up(entries.exact * entries.exact) for entries in pieces])
 
-    def singles(self, rows: slice, scale: float) -> csr_array:
+    def singles(self, rows: slice, scale: float) -> Any:
         """Rows in float32, times a scale that is always the same. Their values are kept for the next pass."""
         entries = self.take(rows)
         if self._singles is not None:
