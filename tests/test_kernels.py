@@ -526,6 +526,24 @@ def test_fits_on_a_gpu_are_numpys(machine):
     assert found.score(x) == expected.score(x)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_small_distances_are_rounded_and_not_zero(machine, metric):
+    """To float32, whose numbers below 2^-126 CuPy's own conversion, compiled with -ftz=true, has none of."""
+    x = np.ldexp(np.float32([[1, 0], [1, 1], [1, 2**-20], [3, 2**-21]]), [[-149], [-140], [-127], [-120]])
+    x = x.astype(np.float32)
+    model = KMeans(2, metric=metric, init=x[:2], n_init=1, max_iter=1, device="cpu").fit(x)
+    model.cluster_centers_ = x[[0, 2]] if metric == "euclidean" else np.float32([[1, 2**-70], [1, 0]])
+    expected = model.transform(x)
+    small = (0 < expected) & (expected < 2**-126)
+    assert expected.dtype == np.float32
+    assert small.any()
+    model.set_params(device="cuda:0")
+    assert model.transform(x).tobytes() == expected.tobytes(), "to the host"
+    there = model.transform(machine.cupy.asarray(x))
+    assert there.dtype == np.float32
+    assert there.get().tobytes() == expected.tobytes(), "on the device"
+
+
 def test_a_fit_is_on_the_gpu_asked_for(machine):
     KMeans(2, random_state=0).fit(values("float32", 50, 2))  # compiles, and looks for the most free memory
     for number in (0, 1):

@@ -266,7 +266,7 @@ class Batches(Sharded):
             if rows.stop - rows.start == self.n:
                 return distances
             if result is None:
-                result = np.empty((self.n, len(centers)))
+                result = np.empty((self.n, len(centers)), dtype)
             result[rows] = distances
 
         parts = self._each(measure, Uses.ROWS)

@@ -325,8 +325,8 @@ class CudaPoints:
     def distances(self, centers: Floats, dtype: Any = np.float64) -> Any:
         k = len(centers)
         step = self.n if self._keep_on_device else max(1, TABLE // k)
-        table = self._gpu.empty((min(step, self.n), k), np.float64)
-        result = table if self._keep_on_device else np.empty((self.n, k))
+        table = self._gpu.empty((min(step, self.n), k), dtype)
+        result = table if self._keep_on_device else np.empty((self.n, k), dtype)
         device = self._measured(centers)
         for a in range(0, self.n, step):
             rows = min(step, self.n - a)
