@@ -62,6 +62,10 @@ class CUDADriverError(RuntimeError):
     """cupy.cuda.driver.CUDADriverError: a launch that cannot be."""
 
 
+class NVRTCError(RuntimeError):
+    """cupy.cuda.nvrtc.NVRTCError"""
+
+
 # ---------------------------------------------------------------- arrays
 
 
@@ -382,7 +386,7 @@ class HostCuda:
             ),
             driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             compiler=SimpleNamespace(CompileException=building.CompileException, compile_using_nvrtc=self.compile),
-            nvrtc=SimpleNamespace(getVersion=lambda: (self.build, building.identity())),
+            nvrtc=SimpleNamespace(NVRTCError=NVRTCError, getVersion=lambda: (self.build, building.identity())),
             Module=partial(Module, self),
         )
 

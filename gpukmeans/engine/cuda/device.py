@@ -112,7 +112,7 @@ class Gpu(Transfers):
         function = self._functions.get(key)
         if function is None:
             words = (*self._options, *self._more.get(family, ()), *options)
-            with self:
+            with self.compiling_family(family):
                 function = self._functions[key] = compile.function(self.cp, self.number, family, name, words)
         try:
             function((blocks,), (block,), args, shared)
