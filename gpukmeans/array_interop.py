@@ -66,9 +66,10 @@ def _dlpack_device(X: Any) -> tuple[int, int]:
 @contextmanager
 def _opening(X: Any, *more: type[Exception]) -> Iterator[None]:
     """The context in which what X's library refuses is a TypeError in words for the user. more: kinds of refusal."""
+    refusals: tuple[type[Exception], ...] = (BufferError, RuntimeError, TypeError, *more)
     try:
         yield
-    except (BufferError, RuntimeError, TypeError, *more) as error:
+    except refusals as error:
         raise TypeError(
             f"An array of type {type(X).__module__}.{type(X).__name__} cannot be read: {error}. It must be an array of "
             "plain numbers, of a dtype that NumPy has, on a single device, and outside the recording of gradients."

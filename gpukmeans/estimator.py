@@ -344,7 +344,7 @@ default="k-means++"
     def _label(self, x: Any, centers: Floats, device: str) -> Any:
         if is_dask(x):
             return collections.map_rows(self._for_chunks(centers).predict, x, np.int32)
-        points = self._made(x, device=device, reused=False)
+        points = self._made(x, device=device, reused=False, k=len(centers))
         self._finite(points, x)
         points.assign(centers)
         return points.labels()

@@ -263,6 +263,16 @@ def test_what_stands_for_an_array_on_a_gpu_has_no_size(cupy):
         assert (found.shape, found.strides, found.dtype) == ((9, 2), (0, 0), read)
 
 
+@pytest.mark.parametrize("dtype", ["int64", "int32", "bool", "float16", "uint8"])
+def test_no_array_on_a_gpu_is_validated_by_a_copy_on_the_host(cupy, peak, dtype):
+    """Nor by one of another dtype, which for integers had eight bytes a value."""
+    fitted(cupy.asarray(X))  # compiles, and imports
+    x = cupy.asarray(np.ones((2**16, 16), dtype))
+    before = cupy.host.bytes_downloaded
+    assert peak(lambda: KMeans(2)._validated(array_interop.validation_proxy(x), True)) < 2**16
+    assert cupy.host.bytes_downloaded == before
+
+
 def test_dlpack_on_a_gpu(cupy, torch, expected):
     x = torch(cupy.asarray(X))
     same(fitted(x), expected, x, torch, lambda tensor: tensor.data)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import build as building
+from .pool import Pool
 from .streams import Pinned, Streams, is_pinned
 from .worker import CUDARuntimeError, Worker
 
@@ -73,7 +74,11 @@ class Memory:
     """An allocation, given back when the last array on it is gone."""
 
     def __init__(self, host: HostCuda, size: int, item: int) -> None:
-        self.address, self.size, self.host = 0, 0, host
+        self.address, self.size, self.host, self.chunk = 0, 0, host, None
+        if host.pooled and size:
+            self.chunk = host.pool.take(size)
+            if self.chunk is None:
+                raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (used so far: {host.pool.used:,}).")
         if host.used_bytes + size > host.total_bytes:
             host.streams.synchronize()  # what is under way keeps memory that CuPy's pool would give to what comes after
         if host.used_bytes + size > host.total_bytes:
@@ -86,6 +91,8 @@ class Memory:
 
     def __del__(self) -> None:
         self.host.used_bytes -= self.size
+        if self.chunk is not None:
+            self.host.pool.give_back(self.chunk)
         if self.address:
             self.worker.release(self.address)
 
@@ -348,6 +355,7 @@ class RawModule(Module):
 class HostCuda:
     """build: "address", "race" or "fast", see build.py. seed: of the order in which threads and blocks run, 0 for the
     natural one. memory: bytes of device memory. timeout: seconds that a kernel may take. capability: which GPU to be.
+    pooled: whether that memory is shared out as CuPy's pool does it, or to the last byte.
 
     Counted, for tests to read and to set back: bytes_uploaded, bytes_downloaded, launches (by kernel), peak_bytes;
     streams.record says in which order.
@@ -363,11 +371,14 @@ class HostCuda:
         memory: int = 2**30,
         timeout: float = 120.0,
         capability: str = "90",
+        pooled: bool = False,
     ) -> None:
         self.build, self.seed, self.total_bytes, self.timeout = build, seed, memory, timeout
         self.used_bytes = self.peak_bytes = self.bytes_uploaded = self.bytes_downloaded = 0
         self.launches: Counter[str] = Counter()
         self._worker: Worker | None = None
+        self.pooled, self.pool = pooled, Pool(memory)
+        self.get_default_memory_pool = lambda: self.pool
         self.RawModule = partial(RawModule, self)
         device = Device(capability)
         self.current = lambda: self  # the current device, see machine.py

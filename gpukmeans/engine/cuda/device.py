@@ -27,7 +27,8 @@ _TENSOR_CORES = ("80", "90", "100")
 
 
 @cache
-def _has_tensor_cores(cp: Any, device: int) -> bool:
+def has_tensor_cores(cp: Any, device: int) -> bool:
+    """Whether the device's are worth using."""
     return cp.cuda.Device(device).compute_capability in _TENSOR_CORES
 
 
@@ -52,7 +53,7 @@ class Gpu(Transfers):
     ) -> None:
         super().__init__(cp, launched)
         self._options, self._more = options, more or {}
-        self.tensor_cores = _has_tensor_cores(cp, self.number)
+        self.tensor_cores = has_tensor_cores(cp, self.number)
         self.blocks = RESIDENT * _multiprocessors(cp, self.number)
         self._functions: dict[tuple[str, str, tuple[str, ...]], Any] = {}  # by family, name and options of their own
         # By dtype, for arguments that a kernel will not read.

@@ -40,7 +40,7 @@ class CudaErrors:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, self._errors):
             self._fail(error)
-        if isinstance(error, self._of_compiler) or type(error).__name__ == "DynamicLibNotFoundError":
+        if isinstance(error, self._of_compiler) or (error and type(error).__name__ == "DynamicLibNotFoundError"):
             self._not_compiled("A kernel of CuPy's own was", error)
 
     @contextmanager
