@@ -1,4 +1,4 @@
-"""Kernels are compiled by other threads before they are asked for: the right ones, once, and never to anybody's harm."""
+"""Kernels are compiled by other threads before they are asked for: the right ones, once, and to nobody's harm."""
 
 from __future__ import annotations
 
@@ -85,17 +85,7 @@ def rows(dtype, d, n=90):
         (rows("float32", 4), 5, {"metric": "cosine"}),
         (csr_array(rows("float32", 9) * (rows("float32", 9) > 200)), 6, {}),
     ],
-    ids=[
-        "pixels",
-        "copies",
-        "fractions",
-        "a narrow tile",
-        "a wide tile",
-        "tensor cores",
-        "float16",
-        "cosine",
-        "sparse",
-    ],
+    ids=["pixels", "copies", "fractions", "narrow tile", "wide tile", "tensor cores", "float16", "cosine", "sparse"],
 )
 def test_what_a_fit_needs_is_known_before(cold, fit, x, k, how):
     """No module is compiled that the fit would not have asked for itself, and none is forgotten."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gpukmeans import DeviceError, __version__
-from gpukmeans.cli import console, demo, info, quantize
+from gpukmeans.cli import console, demo, info, quantize, warmup
 from gpukmeans.cli.errors import CommandError
 
 
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add(commands, seed=_seed)
     info.add(commands)
     quantize.add(commands, seed=_seed)
+    warmup.add(commands)
     return parser
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from gpukmeans.engine import nvml
+from gpukmeans.engine.cuda import kernels
+from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.errors import COMPILER_REMEDY
-from gpukmeans.engine.cuda.points import CudaPoints
-from gpukmeans.engine.protocol import Samples
 from gpukmeans.errors import DeviceError, describe_error
 
 logger = logging.getLogger("gpukmeans")
@@ -201,7 +201,11 @@ def _why_no_kernel(gpu: int) -> str | None:
 
     try:
         with cupy.cuda.Device(gpu):
-            CudaPoints(cupy, Samples(np.zeros((1, 1)))).feature_range()
+            first = Gpu(cupy, ())
+            answer = first.zeros(1, np.uint64)
+            kernels.probe(first, answer=answer)
+            if first.get(answer)[0] != kernels.PROBE:
+                raise RuntimeError("it does not write what it should")
     except MemoryError:
         raise
     except Exception as error:

@@ -67,6 +67,24 @@ class NVRTCError(RuntimeError):
     """cupy.cuda.nvrtc.NVRTCError"""
 
 
+class Program:
+    """What cupy.cuda.nvrtc's functions have as a program."""
+
+    def __init__(self, host: HostCuda, source: str) -> None:
+        self._host, self._source = host, source
+        self.architecture, self.binary, self.log = "", b"", ""
+
+    def compile(self, options: Sequence[str]) -> None:
+        (self.architecture,) = [word.removeprefix("-arch=sm_") for word in options if word.startswith("-arch=")]
+        own = ("-arch=", "--device-as-default-execution-space")
+        words = tuple(word for word in options if not word.startswith(own))
+        try:
+            self.binary, _ = self._host.compile(self._source, words)
+        except building.CompileException as error:
+            self.log = str(error)
+            raise NVRTCError("NVRTC_ERROR_COMPILATION (6)") from None
+
+
 # ---------------------------------------------------------------- arrays
 
 
@@ -397,7 +415,15 @@ class HostCuda:
             ),
             driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             compiler=SimpleNamespace(CompileException=building.CompileException, compile_using_nvrtc=self.compile),
-            nvrtc=SimpleNamespace(NVRTCError=NVRTCError, getVersion=lambda: (self.build, building.identity())),
+            nvrtc=SimpleNamespace(
+                NVRTCError=NVRTCError,
+                getVersion=lambda: (self.build, building.identity()),
+                createProgram=lambda source, name, headers, names: Program(self, source),
+                compileProgram=lambda program, options: program.compile(options),
+                getCUBIN=lambda program: program.binary,
+                getProgramLog=lambda program: program.log,
+                destroyProgram=lambda program: None,
+            ),
             Module=partial(Module, self),
         )
 

@@ -111,14 +111,14 @@ class Batches(Sharded):
         results: list[Result] = []
         start = 0
         while start < self.n:
-            if self._failure is not None:
-                self._recover()
             rows = slice(start, min(start + self.rows, self.n))
             failure = self._try(work, rows, uses, changes, results)
             if failure is None:
                 start = rows.stop
             else:
                 self._shrink(failure)
+            if self._failure is not None:
+                self._recover()
         return results
 
     def _try(
@@ -170,6 +170,7 @@ class Batches(Sharded):
                 failure = str(error)  # see `_try`
         if failure is not None:
             self._shrink(failure)
+            self._recover()
         return None
 
     def _taken(self, rows: slice) -> Batch:
@@ -212,7 +213,8 @@ class Batches(Sharded):
         self._closest_dist_sq[rows] = batch.closest_dist_sq()
 
     def _shrink(self, failure: str) -> None:
-        """Let smaller batches follow; what the only one remembers comes to the host."""
+        """Drop all batches but the one at work, after which `_recover` is to follow; what the only one remembers comes
+        to the host."""
         self._next, self._failure = None, failure
         if self._held is not None:
             everything = slice(0, self.n)
@@ -226,15 +228,15 @@ class Batches(Sharded):
             self._held = None
 
     def _recover(self) -> None:
-        """Smaller batches, now that none is there any more; or as large ones once more, should there be memory for
-        them when that of all is given back. Of a pool that is in pieces none may be large enough
+        """Let smaller batches follow, now that none is there any more; or as large ones once more, should there be
+        memory for them when that of all is given back. Of a pool that is in pieces none may be large enough
         (test_batches.test_memory_in_pieces_is_no_reason_for_smaller_batches fails if nothing is given back, or nothing
         tried again)."""
         failure, self._failure = self._failure, None
         given_back = self._free()
-        # All rows do not come together again once something of them is on the host.
-        apart = self.rows < self.n or (self._labels is None and self._closest_dist_sq is None)
-        if given_back and apart and self._tried_again != self.rows:
+        # Of all rows nothing may be known on the host: they would be held, and begin anew.
+        possible = self.rows < self.n or (self._labels is None and self._closest_dist_sq is None)
+        if given_back and possible and self._tried_again != self.rows:
             self._tried_again = self.rows
             return
         if self.rows == 1:

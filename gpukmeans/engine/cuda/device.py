@@ -23,13 +23,13 @@ SHARED = 48 * 1024
 # Compute capabilities whose tensor cores multiply float16 at more than twelve times the rate of float32 arithmetic, so
 # that three products for one pay: A100, H100 and H200, B200. (Of other GPUs it is four times, or less. How B300's, 103,
 # round has not been published.)
-_TENSOR_CORES = ("80", "90", "100")
+TENSOR_CORES = ("80", "90", "100")
 
 
 @cache
 def has_tensor_cores(cp: Any, device: int) -> bool:
     """Whether the device's are worth using."""
-    return cp.cuda.Device(device).compute_capability in _TENSOR_CORES
+    return cp.cuda.Device(device).compute_capability in TENSOR_CORES
 
 
 @cache

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 
 import numpy as np
 
 from gpukmeans.engine.cuda import launch_plans, seeding_kernels
 from gpukmeans.engine.cuda.compile import Module
+from gpukmeans.engine.cuda.device import TENSOR_CORES
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
@@ -59,3 +61,36 @@ def of_a_fit(
         yield Module("hamerly", (*rows, *launch_plans.hamerly_options(d)))
     if reused:
         yield Module("exact_distance", weighed)
+
+
+def everything(
+    dtypes: Iterable[str], features: Iterable[int], capability: str, *, cosine: bool, sparse: bool
+) -> list[Module]:
+    """What fits and answers of rows of these dtypes and numbers of features may need on such a GPU ("90"), whatever
+    their values, weights and k. cosine, sparse: whether also by that metric, and of sparse rows."""
+    found = {Module("probe", ()): None}
+    kinds = product(dtypes, features, (None, np.int64, np.float64), {False, cosine}, {False, sparse})
+    for name, d, weight, normalizes, of_entries in kinds:
+        dtype, weights = np.dtype(name), None if weight is None else np.dtype(weight)
+        kept = np.dtype(np.float64) if normalizes else dtype
+        rows = row_options(kept, of_entries)
+        weighed = (*rows, *weight_options(weights))
+        found.update({Module(family, weighed): None for family in WEIGHED if family != "kmeans_plusplus"})
+        for k in (*launch_plans.TILED_ROWS, launch_plans.FEWEST_TENSOR_CENTERS):
+            modules = of_a_fit(
+                dtype=dtype,
+                weights=weights,
+                d=d,
+                k=k,
+                sparse=of_entries,
+                normalizes=normalizes,
+                reused=True,
+                tensor_cores=capability in TENSOR_CORES,
+            )
+            for module in modules:
+                found[module] = None
+                if module.family == "assign_tensor":
+                    found[Module("assign_tensor", rows)] = None  # of float16 that are not about zero
+                    # Where values lie too far apart for tensor cores.
+                    found[Module("assign_tiled", (*rows, f"-DCENTERS={launch_plans.tile_width(k)}"))] = None
+    return list(found)

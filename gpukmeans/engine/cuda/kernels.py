@@ -54,6 +54,15 @@ def with_norms(x: Any, centers: Floats) -> Floats:
 # ---------------------------------------------------------------- before anything else
 
 
+# As probe.cu has it.
+PROBE = 0x6B6D65616E730A0D
+
+
+def probe(gpu: Gpu, *, answer: Any) -> None:
+    """answer: (1,) uint64, becomes PROBE."""
+    gpu.launch("probe", "probe", 1, answer)
+
+
 def entry_range(gpu: Gpu, *, x: SparseRows, keys: Any, stored: Any, nan: Any) -> None:
     """`feature_range` of what rows store. stored: (d,) uint64, 0 before, how many store each feature."""
     gpu.launch("entry_range", "entry_range", len(x.values), *of_rows(x), keys, stored, nan)
