@@ -135,18 +135,15 @@ def failure(capsys, *more):
 
 def test_what_it_says_where_it_cannot(machine, monkeypatch, capsys):
     there = machine()
+    nvrtc = there.cupy.cuda.nvrtc
     assert "no GPU here to compile for: say for which, as --capability 9.0" in failure(capsys)
 
     def refuse(program, options):
         raise NVRTCError("NVRTC_ERROR_INVALID_OPTION (5)")
 
-    monkeypatch.setattr(there.cupy.cuda.nvrtc, "compileProgram", refuse)
-    monkeypatch.setattr(
-        there.cupy.cuda.nvrtc, "getProgramLog", lambda program: "nvrtc: error: invalid value\n for -arch"
-    )
-    assert "is not compiled for sm_99: nvrtc: error: invalid value for -arch\n" in failure(
-        capsys, "--capability", "9.9"
-    )
+    monkeypatch.setattr(nvrtc, "compileProgram", refuse)
+    monkeypatch.setattr(nvrtc, "getProgramLog", lambda program: "nvrtc: error: invalid value\n for -arch")
+    assert "is not compiled for sm_99: nvrtc: error: invalid value for -arch\n" in failure(capsys, "--capability=9.9")
 
     def missing():
         raise RuntimeError("Failure finding libnvrtc.so")
