@@ -116,7 +116,8 @@ def test_other_names_are_refused(no_cupy, name):
 def test_the_public_names():
     estimators = {"KMeans", "MiniBatchKMeans", "Record", "load"}
     pictures = {"ImageError", "Quantized", "quantize", "remap"}
-    assert set(gpukmeans.__all__) == {"DeviceError", "__version__", *estimators, *pictures}
+    costs = {"Estimate", "estimate"}
+    assert set(gpukmeans.__all__) == {"DeviceError", "__version__", *estimators, *pictures, *costs}
     assert issubclass(DeviceError, RuntimeError)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gpukmeans import DeviceError, __version__
-from gpukmeans.cli import console, demo, info, quantize, warmup
+from gpukmeans.cli import console, demo, estimate, info, quantize, warmup
 from gpukmeans.cli.errors import CommandError
 
 
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add(commands)
     quantize.add(commands, seed=_seed)
     warmup.add(commands)
+    estimate.add(commands)
     return parser
 
 
