@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 from scipy.sparse import csr_array
 
@@ -105,6 +106,19 @@ def test_what_a_fit_needs_is_known_before(cold, fit, x, k, how):
         assert cp.compiled == []
 
 
+def test_gpus_of_one_kind_share_what_is_compiled(cold, monkeypatch, fresh_dispatch):
+    first = Recorded()
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(first, Recorded()))
+    monkeypatch.setattr(dispatch, "PART", 1)
+    x = rows("float32", 3)
+    expected = KMeans(30, random_state=0, device="cpu").fit(x)
+    found = KMeans(30, random_state=0, device="cuda:0,1").fit(x)
+    assert found.labels_.tobytes() == expected.labels_.tobytes()
+    # But cluster_sums, which few fits need, each may have compiled by itself.
+    shared = [module for module in first.modules if "\ncluster_ranges(" not in module[0]]
+    assert len(shared) == len(set(shared)) > 6
+
+
 def test_one_thread_begins_nothing(cold, fit, monkeypatch):
     monkeypatch.setattr(compile_ahead, "thread_count", lambda: 1)
     cp = Recorded()
@@ -128,7 +142,7 @@ def test_what_fails_ahead_of_time_is_told_to_whoever_needs_it(cold, fit):
         fit(Refusing(build="fast"), x, 4)
 
 
-def test_what_nobody_has_begun_is_made_by_whoever_needs_it():
+def test_what_nobody_has_begun_is_made_by_whoever_needs_it(monkeypatch):
     """What a thread is at work on is waited for, and taken once."""
     go, began = threading.Event(), threading.Event()
 
@@ -140,13 +154,15 @@ def test_what_nobody_has_begun_is_made_by_whoever_needs_it():
     def never():
         raise AssertionError("it was asked for before")
 
-    compile_ahead.begin({("slow", go): slow, ("never", go): never} | {(i, go): slow for i in range(100)})
+    monkeypatch.setattr(compile_ahead, "thread_count", lambda: 2)
+    compile_ahead.begin({(name, go): slow for name in ("slow", "other", *range(100))} | {("never", go): never})
     began.wait()
-    assert compile_ahead.taken((99, go)) is None
+    assert compile_ahead.taken((99, go), lambda: b"mine") == b"mine"
+    assert compile_ahead.taken(("never", go), lambda: b"mine") == b"mine"
     threading.Timer(0.05, go.set).start()
-    assert compile_ahead.taken(("slow", go)) == b"slow"
-    assert compile_ahead.taken(("slow", go)) is None
-    assert compile_ahead.taken("what nobody wanted") is None
+    assert compile_ahead.taken(("slow", go), lambda: b"mine") == b"slow"
+    assert compile_ahead.taken(("slow", go), lambda: b"mine") == b"mine"
+    assert compile_ahead.taken("what nobody wanted", lambda: b"mine") == b"mine"
 
 
 def test_a_process_ends_without_what_is_not_begun():

@@ -42,13 +42,13 @@ def function(cp: Any, device: int, family: str, name: str, options: tuple[str, .
 def _module(cp: Any, device: int, family: str, options: tuple[str, ...]) -> Any:
     wanted = Module(family, options)
     module = cp.cuda.Module()
-    module.load(ahead.taken((cp, device, wanted)) or _binary(cp, wanted))
+    module.load(ahead.taken((cp, _capability(cp), wanted), partial(_binary, cp, wanted)))
     return module
 
 
 def begin(cp: Any, wanted: Iterable[Module]) -> None:
     """Have other threads compile these modules for the current device, in that order, unless they are on disk."""
-    device = int(cp.cuda.Device().id)
+    device, capability = int(cp.cuda.Device().id), _capability(cp)
 
     def make(module: Module) -> bytes:
         with cp.cuda.Device(device):
@@ -56,9 +56,10 @@ def begin(cp: Any, wanted: Iterable[Module]) -> None:
 
     ahead.begin(
         {
-            (cp, device, module): partial(make, module)
+            # By capability: devices of the same one wait for the same module, and find it on disk.
+            (cp, capability, module): partial(make, module)
             for module in wanted
-            if not ahead.begun((cp, device, module)) and not _path(cp, module, _capability(cp)).exists()
+            if not ahead.begun((cp, capability, module)) and not _path(cp, module, capability).exists()
         }
     )
 

@@ -13,11 +13,11 @@ Make = Callable[[], bytes]
 
 
 class _Task:
-    """What one thread makes, and another takes. It is made by `make`, or not at all once somebody has asked for it."""
+    """What one thread makes, and another takes; not made by the former any more once somebody has asked for it."""
 
     def __init__(self, make: Make) -> None:
         self._make: Make | None = make
-        self._lock = threading.Lock()  # held while it is made
+        self._lock = threading.Lock()  # held while anybody makes it
         self._made: bytes | None = None
 
     def make(self) -> None:
@@ -27,10 +27,10 @@ class _Task:
                 with suppress(Exception):  # whoever needs it makes it again, and is told
                     self._made = make()
 
-    def taken(self) -> bytes | None:
+    def taken(self, make: Make) -> bytes:
         with self._lock:
             made, self._make, self._made = self._made, None, None
-            return made
+            return make() if made is None else made
 
 
 _tasks: dict[Hashable, _Task] = {}
@@ -61,7 +61,7 @@ def _work(tasks: deque[_Task]) -> None:
         task.make()
 
 
-def taken(key: Hashable) -> bytes | None:
-    """What was made, when it is; None if nobody did, or somebody has taken it. Nobody begins with it any more."""
+def taken(key: Hashable, make: Make) -> bytes:
+    """What was made, when it is; what `make` does, if nobody has begun, or somebody has taken it."""
     task = _tasks.get(key)
-    return None if task is None else task.taken()
+    return make() if task is None else task.taken(make)
