@@ -95,8 +95,8 @@ def _run(args: argparse.Namespace) -> None:
             f"CuPy, which compiles the kernels, does not import ({describe_error(error)}). Install it for the CUDA "
             "version that they are to run with, pip install 'gpukmeans[cuda13]' or 'gpukmeans[cuda12]'"
         ) from None
-    start = time.perf_counter()
     for capability in args.capability or _of_the_gpus_here(cupy):
+        start = time.perf_counter()
         wanted = families.everything(args.dtype, args.features, capability, cosine=args.cosine, sparse=args.sparse)
         try:
             kept = threads.run(partial(compile.keep, cupy, capability=capability), wanted, thread_limits.thread_count())
