@@ -10,7 +10,7 @@ EXTRA := test
 
 # What the CUDA kernels have to pass too, on the CPU here: the contract, and what else asks for the device under test.
 ON_KERNELS := $(patsubst %,tests/test_%.py,distance certificate fixed_point randomness one_answer input \
-	sklearn_parity cosine minibatch sparse progress zeros flags fuzz)
+	sklearn_parity cosine minibatch sparse progress zeros flags fuzz fuzz_minibatch)
 
 # As many processes as processors, each taking tests from the other once it has none left. Threads of OpenMP do not
 # spin while they wait, since somebody else has a use for the processor.
@@ -30,7 +30,7 @@ test: $(VENV)/test.stamp
 	$(PYTEST) --device kernels $(ON_KERNELS)
 
 fuzz: $(VENV)/test.stamp
-	$(PYTEST) --device $(ON) --fuzz $(SECONDS) -rP tests/test_fuzz.py
+	$(PYTEST) --device $(ON) --fuzz $(SECONDS) tests/test_fuzz.py tests/test_fuzz_minibatch.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

@@ -35,7 +35,7 @@ class RowSampler:
     """Draws rows of x in proportion to their weight, with repetitions.
 
     weights: the positive ones, None for ones; kept: which rows have them, None for all. As everywhere a draw
-    is a rank in the exact prefix sum of integer masses, in row order.
+    is an index in the exact prefix sum of integer weights, in row order.
     """
 
     def __init__(self, x: Any, weights: Floats | None = None, kept: NDArray[np.bool_] | None = None) -> None:

@@ -1,15 +1,16 @@
-"""The initial centers: k-means++, k-means|| and random, over Points; knows no device (Rule 4).
+"""The initial centers: k-means++, k-means|| and random, over Points; knows no device (Rule 4). k-means++ itself,
+`greedy`, asks for no more than a CenterSampler, as cells of pictures are too.
 
 All randomness is drawn on the host; how far it advances the caller's generator depends on the number
-of clusters alone. A draw becomes a point by its rank in an exact integer prefix sum. Of equal points, the one that it
+of clusters alone. A draw becomes a point by its index in an exact integer prefix sum. Of equal points, the one that it
 becomes may have either zero where it is zero; adding makes one of them.
 """
 
 # All draws of k-means++ are made before it looks at data, those that it turns out not to need as well. So the state of
 # the caller's generator after a fit tells nothing of the data, the device or the threads.
 #
-# Copies of a row count as its weight only where they stand beside it, because a rank is looked up in the caller's
-# order. Everything else about copies agrees already: the scales, the total, the draws and the rank. To look ranks up
+# Copies of a row count as its weight only where they stand beside it, because an index is looked up in the caller's
+# order. Everything else about copies agrees already: the scales, the total, the draws and the index. To look these up
 # among rows sorted by their coordinates, equal rows adding up their weights, would make seeding free of row order for
 # every `init`. It would cost one sort of whole rows before the first draw and another gather at each, several Points
 # would have to merge their orders, and every fit would pay; so it is left.
@@ -18,10 +19,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from gpukmeans.engine.protocol import Points, Samples, Seeding
+from gpukmeans.engine.protocol import CenterSampler, Points, Samples
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales, Weights, power_for
 from gpukmeans.random_state import seeded
@@ -62,24 +64,33 @@ def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.Ran
     trials = 2 + int(math.log(n_clusters))
     first = random_state.random_sample()
     draws = random_state.random_sample((n_clusters - 1, trials))
-    centers = np.empty((n_clusters, points.d))
     with points.seeding() as seeding:
-        centers[0], weight, farthest = _begin(seeding, first)
-        added, farthest = seeding.accept_drawn(draws, farthest)
-        made = 1 + len(added)
-        centers[1:made] = added
-        for i, uniforms in enumerate(draws[made - 1 :].tolist(), start=made):
-            exponent, total = _potential(points, seeding, farthest)
-            if total == 0:
-                seeding.total(None)
-                centers[i] = seeding.find([inverse_cdf_index(uniforms[0], weight)])[0]
-                continue
-            candidates = _distinct(seeding.find([inverse_cdf_index(u, total) for u in uniforms]))
-            seeding.propose(candidates)
-            chosen = _least_potential(seeding, len(candidates), exponent)
-            centers[i] = candidates[chosen]
-            farthest = seeding.accept(chosen)
-    return centers + 0.0
+        return greedy(seeding, first, draws, partial(_exponent, points)) + 0.0
+
+
+def greedy(sampler: CenterSampler, first: float, draws: Floats, exponent: Callable[[float], int]) -> Floats:
+    """`kmeans_plusplus` of whatever can be sampled from, by one draw for the first center and draws (k - 1, trials) for
+    the others: centers (k, d).
+
+    exponent(farthest): for sampling weights of D up to that; the scale follows the distances down, so that the integers
+    never run out of bits.
+    """
+    center, weight, farthest = _begin(sampler, first)
+    added, farthest = sampler.accept_drawn(draws, farthest)
+    centers = [center, *added]
+    for uniforms in draws[len(added) :].tolist():
+        scale = exponent(farthest)
+        total = sampler.total(scale) if farthest > 0 else 0
+        if total == 0:
+            sampler.total(None)
+            centers.append(sampler.find([inverse_cdf_index(uniforms[0], weight)])[0])
+            continue
+        candidates = _distinct(sampler.find([inverse_cdf_index(u, total) for u in uniforms]))
+        sampler.propose(candidates)
+        chosen = _least_potential(sampler, len(candidates), scale)
+        centers.append(candidates[chosen])
+        farthest = sampler.accept(chosen)
+    return np.array(centers)
 
 
 def kmeans_parallel(
@@ -95,7 +106,7 @@ def kmeans_parallel(
     chooses among all candidates, each weighing as much as the points closest to it. That is a few passes
     over the points, where k-means++ makes one or two for every center.
 
-    The rounds draw with replacement, by rank. The paper lets every point decide for itself, by a draw of
+    The rounds draw with replacement, by index. The paper lets every point decide for itself, by a draw of
     its own; then how many are drawn would depend on the data, and n draws would have to be the same on
     every device. The expected number of times that a point is drawn is the same.
 
@@ -115,7 +126,7 @@ def kmeans_parallel(
             if len(drawn) < len(candidates):  # a round is accepted when the next one needs it
                 points.assign(drawn)
                 farthest = seeding.accept_all(drawn)
-            _, total = _potential(points, seeding, farthest)
+            total = seeding.total(_exponent(points, farthest)) if farthest > 0 else 0
             if total == 0:
                 break
             drawn = _distinct(seeding.find(inverse_cdf_indices(uniforms, total).tolist()))
@@ -131,21 +142,17 @@ def kmeans_parallel(
     return kmeans_plusplus(chosen_from, n_clusters, random_state)
 
 
-def _begin(seeding: Seeding, uniform: float) -> tuple[Floats, int, float]:
+def _begin(sampler: CenterSampler, uniform: float) -> tuple[Floats, int, float]:
     """Draw a first center (d,) by weight; returns it, the total weight, and the largest D to it."""
-    weight = seeding.total(None)
-    center = seeding.find([inverse_cdf_index(uniform, weight)])
-    seeding.propose(center)
-    return center[0], weight, seeding.accept(0)
+    weight = sampler.total(None)
+    center = sampler.find([inverse_cdf_index(uniform, weight)])
+    sampler.propose(center)
+    return center[0], weight, sampler.accept(0)
 
 
-def _potential(points: Points, seeding: Seeding, farthest: float) -> tuple[int, int]:
-    """The exponent for sampling weights of D up to `farthest`, and their total.
-
-    The scale follows the distances down, so that the integers never run out of bits.
-    """
-    exponent = power_for(farthest, points.weights.total)
-    return exponent, seeding.total(exponent) if farthest > 0 else 0
+def _exponent(points: Points, farthest: float) -> int:
+    """Of the finest scale at which the points' weights times D up to `farthest` fit together."""
+    return power_for(farthest, points.weights.total)
 
 
 def _distinct(candidates: Floats) -> Floats:
@@ -154,15 +161,15 @@ def _distinct(candidates: Floats) -> Floats:
     return candidates if len(kept) == len(candidates) else np.array(list(kept.values()))
 
 
-def _least_potential(seeding: Seeding, m: int, exponent: int) -> int:
+def _least_potential(sampler: CenterSampler, m: int, exponent: int) -> int:
     """Which of m proposed candidates leaves the least potential; bounds first, sums if they overlap
     (test_randomness.test_kmeans_plusplus_is_the_reference fails without these)."""
     if m == 1:
         return 0
-    low, high = seeding.potentials(exponent, exact=False)
+    low, high = sampler.potentials(exponent, exact=False)
     chosen = min(range(m), key=high.__getitem__)
     if sum(bound <= high[chosen] for bound in low) > 1:
-        low, _ = seeding.potentials(exponent, exact=True)
+        low, _ = sampler.potentials(exponent, exact=True)
         chosen = min(range(m), key=low.__getitem__)
     return chosen
 

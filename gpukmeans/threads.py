@@ -39,7 +39,8 @@ def run(task: Callable[[Item], Result], items: Sequence[Item], threads: int) -> 
             job.close()
     if job.failures:
         raise job.failures[0]
-    return job.results
+    results, job.results = job.results, []
+    return results
 
 
 _callers: ContextVar[dict[str, Any] | None] = ContextVar("callers", default=None)
@@ -113,6 +114,9 @@ class _Job:
             self.open = False
         for _ in range(self.helpers):
             self.left.get()
+        # A helper may hold the job for a while yet, but no data
+        # (test_threads.test_helpers_that_are_slow_to_rest_keep_no_data_alive fails without).
+        del self.task, self.items
 
 
 class _Workers:

@@ -195,6 +195,14 @@ __device__ __forceinline__ bool is_at(const Row& row, const double* location, in
 #endif
 }
 
+// ---------------------------------------------------------------- draws
+
+// seeding.inverse_cdf_index: floor(uniform * total) for 53 bits of a uniform draw.
+__device__ __forceinline__ int64 inverse_cdf_index(double uniform, uint64 total) {
+    uint64 steps = (uint64)__dmul_rn(uniform, 9007199254740992.0);
+    return (int64)(__umul64hi(steps, total) << 11 | steps * total >> 53);
+}
+
 // ---------------------------------------------------------------- distances
 
 // One feature's share of D (Rule 1), added to the features before it.

@@ -1,9 +1,11 @@
-// Greedy k-means++ on the cells of image_cells.cu, all steps in one launch: Cells.kmeans_plusplus of
-// gpukmeans/image/protocol.py. In plain C:
+// Greedy k-means++ on the cells of image_cells.cu, all steps in one launch, as gpukmeans/seeding.py's `greedy` makes
+// them. In plain C:
 //
 //     for (step = 0; step < k; step++) {
-//         for (i = total = 0; i < m; i++) prefix[i] = total += mass[i] * (step ? closest[i] : 1);
-//         for (t = 0; t < (step ? trials : 1); t++) {
+//         if (step) for (i = total = 0; i < m; i++) prefix[i] = total += mass[i] * closest[i];
+//         drawn_by_mass = !step || total == 0;  // or every cell is at a center
+//         if (drawn_by_mass) for (i = total = 0; i < m; i++) prefix[i] = total += mass[i];
+//         for (t = 0; t < (drawn_by_mass ? 1 : trials); t++) {
 //             for (i = 0; prefix[i] <= floor(draws[step][t] * total); i++) continue;
 //             candidates[t] = i;
 //             for (i = potentials[t] = 0; i < m; i++)
@@ -55,35 +57,40 @@ seed_cells(const float* __restrict__ x, const long long* __restrict__ sums, long
     int64 each = (m + blockDim.x - 1) / blockDim.x;
     int64 first = min(m, (int64)threadIdx.x * each), last = min(m, first + each);
     for (int step = 0; step < k; step++) {
-        int count = step ? trials : 1;
-        uint64 own = 0;
-        for (int64 i = first; i < last; i++) {
-            own += mass_of(sums, i, bits) * (step ? closest[i] : 1);
+        bool by_mass = step == 0;
+        uint64 own, end, total;
+        while (true) {
+            own = 0;
+            for (int64 i = first; i < last; i++) own += mass_of(sums, i, bits) * (by_mass ? 1 : closest[i]);
+            end = warp_scan(own);
+            if (lane == 31) of_warp[warp] = end;
+            __syncthreads();
+            total = 0;
+            for (int w = 0; w < warps; w++) {
+                if (w == warp) end += total;
+                total += of_warp[w];
+            }
+            // test_image_colors.test_cells_at_centers_are_drawn_by_mass fails without.
+            if (by_mass || total) break;
+            by_mass = true;
+            __syncthreads();
         }
-        uint64 end = warp_scan(own);
-        if (lane == 31) of_warp[warp] = end;
-        if (threadIdx.x < count) candidates[threadIdx.x] = m - 1;
-        __syncthreads();
-        uint64 total = 0;
-        for (int w = 0; w < warps; w++) {
-            if (w == warp) end += total;
-            total += of_warp[w];
-        }
+        int count = by_mass ? 1 : trials;
         for (int t = 0; t < count; t++) {
-            uint64 rank = (uint64)floor(__dmul_rn(draws[step * trials + t], (double)total));
+            uint64 index = (uint64)inverse_cdf_index(draws[step * trials + t], total);
             // Another thread's cell (test_image_colors.test_cells_are_numpys fails if those before count as its own).
-            if (rank >= end || rank < end - own) continue;
+            if (index >= end || index < end - own) continue;
             uint64 before = end - own;
             for (int64 i = first; i < last; i++) {
-                before += mass_of(sums, i, bits) * (step ? closest[i] : 1);
-                if (before > rank) {
+                before += mass_of(sums, i, bits) * (by_mass ? 1 : closest[i]);
+                if (before > index) {
                     candidates[t] = i;
                     break;
                 }
             }
         }
         __syncthreads();
-        for (int t = 0; t < count && step; t++) {
+        for (int t = 0; t < count && !by_mass; t++) {
             uint64 sum = 0;
             for (int64 i = first; i < last; i++) {
                 int distance = squared(x + i * D, x + candidates[t] * D);
@@ -95,7 +102,7 @@ seed_cells(const float* __restrict__ x, const long long* __restrict__ sums, long
         __syncthreads();
         int best = 0;
         uint64 least = ~0ull;
-        for (int t = 0; t < count && step; t++) {
+        for (int t = 0; t < count && !by_mass; t++) {
             uint64 sum = 0;
             for (int w = 0; w < warps; w++) sum += potentials[w][t];
             if (sum < least) {

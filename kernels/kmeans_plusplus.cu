@@ -59,12 +59,6 @@ __device__ __forceinline__ double scale_of(double scale, const uint64* largest, 
     return ldexp(1.0, min(1000, spare_bits - (exponent - (mantissa == 0.5))));
 }
 
-// seeding.inverse_cdf_index: floor(uniform * total) for 53 bits of a uniform draw.
-__device__ __forceinline__ int64 inverse_cdf_index(double uniform, uint64 total) {
-    uint64 steps = (uint64)__dmul_rn(uniform, 9007199254740992.0);
-    return (int64)(__umul64hi(steps, total) << 11 | steps * total >> 53);
-}
-
 // The triangle inequality leaves rows out: where D(c, z) from a candidate to a row's closest center so far is four
 // times D(x, z), the candidate is not closer, since |x - c| >= |c - z| - |x - z| >= |x - z|. A computed D errs by (d +
 // 2) 2^-53 of itself at most, or 2^-22 for d below 2^31. For the comparison of D(x, c) and D(x, z) that comes to 6 *

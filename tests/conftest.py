@@ -7,10 +7,12 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from explorer import Explorer
 from host_cuda.build import CACHE
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
@@ -22,6 +24,8 @@ from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.fixed_point import OwnScales, Scales, Weights
 from gpukmeans.exact.metric import EUCLIDEAN, Metric
+
+pytest.register_assert_rewrite("fuzz_checks")
 
 # One example may have to start a pool of threads; the failing example is printed, not stored.
 settings.register_profile("contract", deadline=None, database=None, print_blob=True)
@@ -36,9 +40,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "kernels:race watch what they do, see host_cuda/build.py",
     )
     parser.addoption(
-        "--fuzz", type=float, default=0.0, help="seconds that each test of test_fuzz.py goes on with other examples"
+        "--fuzz", type=float, default=0.0, help="seconds that each property of the fuzz goes on with other examples"
     )
+    parser.addoption("--fuzz-turn", type=int, help="the turn of a property to run again, as it said when it failed")
 
+
+# What a property of the fuzz tells of a test.
+EXAMPLES = "examples of the fuzz"
 
 _shares = pytest.StashKey[dict[str, str]]()
 
@@ -54,6 +62,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("points that scores left to D")
         for name, share in config.stash[_shares].items():
             terminalreporter.write_line(f"{name}: {share}")
+    ended = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    tried = {report.nodeid: count for report in ended for name, count in report.user_properties if name == EXAMPLES}
+    if tried:
+        terminalreporter.section("examples of each property")
+        for name, count in tried.items():
+            terminalreporter.write_line(f"{name}: {count}")
 
 
 @pytest.fixture
@@ -101,6 +115,23 @@ def fresh_dispatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget()
     yield
     forget()
+
+
+@pytest.fixture
+def imported_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """imported_anew(folder, *names): from here on these modules are imported from that folder, by what is in their way
+    now; afterwards nobody finds them."""
+    forgotten: list[str] = []
+
+    def forget(folder: Path, *names: str) -> None:
+        monkeypatch.syspath_prepend(str(folder))
+        forgotten.extend(names)
+        for name in names:
+            monkeypatch.delitem(sys.modules, name, raising=False)
+
+    yield forget
+    for name in forgotten:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")
@@ -207,6 +238,35 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(dispatch, "make_points", make_points)
 
     return switch
+
+
+# ---------------------------------------------------------------- the fuzz
+
+
+@pytest.fixture
+def explore(request: pytest.FixtureRequest, slow: bool, record_property: Callable) -> Explorer:
+    """explore(check, examples, **strategies): holds a property; with --fuzz the end of the run tells how many examples
+    were tried."""
+    option = request.config.getoption
+    again = f"python -m pytest --device {option('--device')} '{request.node.nodeid}'"
+    return Explorer(option("--fuzz"), option("--fuzz-turn"), again, slow, partial(record_property, EXAMPLES))
+
+
+@pytest.fixture(scope="module")
+def devices_under_test(request: pytest.FixtureRequest, device: str) -> Iterator[list[str]]:
+    """Their names as a user gives them: the CPU, or a GPU and, where there are more, several together, which share any
+    data among them."""
+    if device == "cpu":
+        yield ["cpu"]
+        return
+    kind, _, build = request.config.getoption("--device").partition(":")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch, "PART", 1)
+        if kind == "kernels":
+            hosts = [HostCuda(build=build or "fast", seed=i + 1) for i in range(3)]
+            patch.setitem(sys.modules, "cupy", as_cupy(*hosts))
+        count = sys.modules["cupy"].cuda.runtime.getDeviceCount()
+        yield ["cuda:0", "cuda:1,0", "cuda:all"] if count > 1 else [device]
 
 
 # ---------------------------------------------------------------- brute force

@@ -1,24 +1,20 @@
-"""What the fuzz draws: data of every kind in every dtype and holder, weights, and what computes with them."""
+"""What the fuzz draws: data of every kind in every dtype and holder, and weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import dask.array as da
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import scipy.sparse as sp
 from hypothesis import strategies as st
-
-from gpukmeans.engine import dispatch
-from gpukmeans.engine.combine.multi_device import Parallel
-from gpukmeans.engine.combine.out_of_memory import Batches
-from gpukmeans.engine.numpy.points import NumPyPoints
-from gpukmeans.engine.numpy.sparse_points import SparsePoints
-from gpukmeans.engine.protocol import Samples
 
 
 def _blobs(rng, n, d):
@@ -92,17 +88,32 @@ def _of_dtype(x: np.ndarray, dtype: str) -> np.ndarray:
         return x.clip(float(info.min) / 2, float(info.max) / 2).astype(dtype)
 
 
+def _entries(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values, rows and columns in any order: some zeros are stored, and some values in two parts."""
+    rows, columns = np.nonzero((x != 0) | (rng.random(x.shape) < 0.1))
+    values = x[rows, columns]
+    half = values / 2 if x.dtype.kind == "f" else values // 2
+    half = half.astype(x.dtype)
+    rest = values - half
+    parted = (rng.random(len(values)) < 0.2) & (half + rest == values)  # of the least number there is no half
+    values = np.concatenate([np.where(parted, half, values), rest[parted]])
+    order = rng.permutation(len(values))
+    return values[order], np.concatenate([rows, rows[parted]])[order], np.concatenate([columns, columns[parted]])[order]
+
+
 def _csr(x: np.ndarray, rng: np.random.Generator) -> Any:
-    """Unsorted, with entries given in two parts and zeros that are stored, of 64-bit indices."""
-    rows, columns = np.indices(x.shape).reshape(2, -1)
-    stored = (x.ravel() != 0) | (rng.random(x.size) < 0.1)
-    order = rng.permutation(np.flatnonzero(stored))
-    order = order[np.argsort(rows[order], kind="stable")]
-    matrix = sp.csr_matrix(
-        (x.ravel()[order], columns[order], np.searchsorted(rows[order], np.arange(len(x) + 1))), x.shape
-    )
+    """Unsorted, with duplicate entries and stored zeros, of 64-bit indices."""
+    values, rows, columns = _entries(x, rng)
+    order = np.argsort(rows, kind="stable")
+    begins = np.searchsorted(rows[order], np.arange(len(x) + 1))
+    matrix = sp.csr_matrix((values[order], columns[order], begins), x.shape)
     matrix.indices, matrix.indptr = matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)
     return matrix
+
+
+def _coo(x: np.ndarray, rng: np.random.Generator) -> Any:
+    values, rows, columns = _entries(x, rng)
+    return sp.coo_array((values, (rows, columns)), x.shape)
 
 
 def _slices(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -123,6 +134,14 @@ def _unaligned(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return memory.view(x.dtype).reshape(x.shape)
 
 
+def _names(x: np.ndarray) -> list[str]:
+    return [f"f{j}" for j in range(x.shape[1])]
+
+
+def _chunks(x: np.ndarray, rng: np.random.Generator) -> Any:
+    return da.from_array(x, chunks=(int(rng.integers(1, len(x) + 1)), -1))
+
+
 HOLDERS: dict[str, Callable[..., Any]] = {
     "rows": lambda x, rng: np.ascontiguousarray(x),
     "columns": lambda x, rng: np.asfortranarray(x),
@@ -131,39 +150,56 @@ HOLDERS: dict[str, Callable[..., Any]] = {
     "read-only": _read_only,
     "swapped bytes": lambda x, rng: x.astype(x.dtype.newbyteorder()),
     "unaligned": _unaligned,
-    "frame": lambda x, rng: pd.DataFrame(x, columns=[f"f{j}" for j in range(x.shape[1])]),
+    "list": lambda x, rng: list(x),
+    "masked": lambda x, rng: np.ma.masked_array(x),
+    "memoryview": lambda x, rng: memoryview(np.ascontiguousarray(x)),
+    "pandas": lambda x, rng: pd.DataFrame(x, columns=_names(x)),
+    "pandas by column": lambda x, rng: pd.DataFrame(dict(zip(_names(x), x.T.copy(), strict=True))),
+    "polars": lambda x, rng: pl.DataFrame(x, schema=_names(x)),
+    "pyarrow": lambda x, rng: pa.table(dict(zip(_names(x), x.T.copy(), strict=True))),
+    "JAX": lambda x, rng: jnp.asarray(x),
     "CSR": _csr,
+    "canonical CSR": lambda x, rng: sp.csr_array(x),
     "CSC": lambda x, rng: sp.csc_array(x),
-    "Dask": lambda x, rng: da.from_array(x, chunks=(int(rng.integers(1, len(x) + 1)), -1)),
+    "COO": _coo,
+    "Dask": _chunks,
 }
-SPARSE = {"CSR", "CSC"}
+if find_spec("torch"):
+    import torch
 
-TUNING = {
-    "merge": st.sampled_from([None, True, False]),
-    "arrange": st.sampled_from([None, True, False]),
-    "scores": st.sampled_from([None, True, False]),
-    "bounds": st.sampled_from([None, True, False]),
-    "chunk_rows": st.sampled_from([None, 1, 7, 1000]),
-    "threads": st.sampled_from([None, 1, 3]),
+    HOLDERS["torch"] = lambda x, rng: torch.from_numpy(x.copy())
+
+# SciPy has no matrices of float16, and JAX keeps no 64 bits unless it is told to.
+SOME_DTYPES = {
+    **{holder: ["float64", "float32", "uint8", "int64"] for holder in ("CSR", "canonical CSR", "CSC", "COO")},
+    "JAX": ["float32", "float16"],
 }
 
 
 @dataclass
 class Problem:
-    """x (n, d), held in some way; rows: the same as float64. dtype: of the centers. weights: (n,) or None."""
+    """x (n, d), held in some way; rows: the same as float64. given: x's dtype. dtype: of the centers. weights: (n,) or
+    None."""
 
     x: Any
     rows: np.ndarray
+    given: str
     dtype: np.dtype
     weights: np.ndarray | None
     k: int
     metric: str
     rng: np.random.Generator
+    hold: Callable[[np.ndarray], Any]
     described: str
 
     @property
     def sparse(self) -> bool:
         return sp.issparse(self.x)
+
+    @property
+    def positive(self) -> np.ndarray:
+        """Which rows weigh anything, (n,)."""
+        return np.ones(len(self.rows), bool) if self.weights is None else self.weights > 0
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """As hypothesis shows it."""
@@ -180,39 +216,35 @@ class Problem:
             at[:] = at[0]
         return at.astype(self.dtype)
 
+    def batch(self, m: int) -> Problem:
+        """Some rows, up to m of them, one of which weighs something."""
+        chosen = self.rng.permutation(len(self.rows))[:m]
+        chosen[0] = self.rng.choice(np.flatnonzero(self.positive))
+        weights = None if self.weights is None else self.weights[chosen]
+        rows = self.rows[chosen]
+        return replace(self, x=self.hold(rows), rows=rows, weights=weights)
+
 
 @st.composite
 def problems(draw: Any, most: int = 40, holders: list[str] | None = None) -> Problem:
+    """most: rows of nearly all; a few have ten times as many, which no block of a kernel's threads holds."""
     seed = draw(st.integers(0, 2**32 - 1))
     kind, weighing = draw(st.sampled_from(list(DATA))), draw(st.sampled_from(list(WEIGHTS)))
-    n, d = draw(st.integers(1, most)), draw(st.sampled_from([1, 2, 3, 5, 17]))
-    k = draw(st.integers(1, min(n, 12)))
+    n, d = (
+        draw(st.integers(1, draw(st.sampled_from([most] * 9 + [10 * most])))),
+        draw(st.sampled_from([1, 2, 3, 5, 17])),
+    )
+    k = draw(st.integers(1, min(n, most)))
     holder = draw(st.sampled_from(holders or list(HOLDERS)))
-    dtype = draw(st.sampled_from(["float64", "float32"] if holder in SPARSE else DTYPES))
+    dtype = draw(st.sampled_from(SOME_DTYPES.get(holder, DTYPES)))
     metric = draw(st.sampled_from(["euclidean", "cosine"]))
     rng = np.random.default_rng(seed)
     x = _of_dtype(DATA[kind](rng, n, d), dtype)
     weights = WEIGHTS[weighing](rng, n)
     described = f"{kind}, {n} x {d} {dtype} as {holder}, weights {weighing}, k={k}, {metric}, seed {seed}"
     published = np.dtype(dtype if dtype.startswith("float") else "float64")
-    return Problem(HOLDERS[holder](x, rng), x.astype(float), published, weights, k, metric, rng, described)
 
+    def hold(rows: np.ndarray) -> Any:
+        return HOLDERS[holder](rows.astype(dtype), rng)
 
-def shared_out(monkeypatch: Any, count: int, rows: int) -> None:
-    """From here on rows are shared out among so many NumPyPoints, or on kernels come in batches of so many."""
-    make = dispatch.make_points
-
-    def make_points(samples: Samples, *, device: str) -> Any:
-        if device != "cpu":
-            points = make(samples, device=device)
-            if isinstance(points, Batches):
-                points.rows = rows
-            return points
-        n = samples.shape[0]
-        bounds = sorted({n * i // count for i in range(count + 1)})
-        slices = [slice(a, b) for a, b in pairwise(bounds)]
-        parts = [make(samples.part(part), device=device) for part in slices]
-        assert isinstance(parts[0], NumPyPoints | SparsePoints)
-        return Parallel(parts, slices, samples)
-
-    monkeypatch.setattr(dispatch, "make_points", make_points)
+    return Problem(hold(x), x.astype(float), dtype, published, weights, k, metric, rng, hold, described)

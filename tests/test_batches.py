@@ -11,6 +11,7 @@ from itertools import count
 
 import numpy as np
 import pytest
+from host_cuda.failing import FailingHost
 from host_cuda.runtime import CUDARuntimeError, HostCuda, OutOfMemoryError
 from host_cuda.streams import Stream
 
@@ -94,23 +95,6 @@ def test_a_small_device_whose_memory_is_in_pieces_gives_the_same_answer(on, kib)
     assert fit() == expected
 
 
-class Failing(HostCuda):
-    """Has no memory for one allocation, of which there have been so many before."""
-
-    def __init__(self, at):
-        self.left = None
-        super().__init__(seed=1)
-        self.left = at
-
-    def empty(self, shape, dtype):
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                self.left = None
-                raise OutOfMemoryError("Out of memory allocating 512 bytes")
-        return super().empty(shape, dtype)
-
-
 def test_memory_may_run_out_beside_rows_on_the_device():
     """Labels that stay on the device then have to come to the host."""
 
@@ -125,9 +109,9 @@ def test_memory_may_run_out_beside_rows_on_the_device():
     labels, centers = iterated(NumPyPoints(Samples(X)))
     ran_out = 0
     for at in count(0, 2):
-        cp = Failing(None)
+        cp = FailingHost(seed=1)
         x = cp.asarray(X)
-        cp.left = at
+        cp.arm(at, OutOfMemoryError("Out of memory allocating 512 bytes"))
         found = iterated(dispatch.on_gpu(cp, Samples(x)))
         if cp.left is not None:
             break
@@ -207,7 +191,8 @@ def test_memory_may_run_out_anywhere(on, caplog, k, init, fewest):
     caplog.set_level(logging.INFO, "gpukmeans")
     at = 0
     while True:
-        cp = Failing(at)
+        cp = FailingHost(seed=1)
+        cp.arm(at, OutOfMemoryError("Out of memory allocating 512 bytes"))
         on(cp)
         assert everything() == expected, at
         if cp.left is not None:
@@ -223,7 +208,8 @@ def test_memory_may_run_out_beside_many_centers_of_many_features(on):
     x = np.random.default_rng(0).normal(size=(50, 20))
     expected = KMeans(34, init=x[:34], max_iter=3, tol=0, device="cpu").fit(x)
     for at in count(0, 3):
-        cp = Failing(at)
+        cp = FailingHost(seed=1)
+        cp.arm(at, OutOfMemoryError("Out of memory allocating 512 bytes"))
         on(cp)
         found = KMeans(34, init=x[:34], max_iter=3, tol=0, device="cpu").fit(x)
         assert found.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes(), at

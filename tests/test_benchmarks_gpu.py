@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 
 @pytest.fixture
-def machine(monkeypatch, fresh_dispatch):
+def machine(monkeypatch, fresh_dispatch, imported_anew):
     """A machine with a GPU, as far as gpu.py asks; whatever is timed by events takes two milliseconds."""
     host = HostCuda(seed=1, memory=2**26)
     cupy = as_cupy(host)
@@ -49,12 +49,8 @@ def machine(monkeypatch, fresh_dispatch):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     for name in ("torch", "flash_kmeans"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("gpu", "common.gpu_libraries"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield cupy
-    for name in ("gpu", "common.gpu_libraries"):
-        sys.modules.pop(name, None)
+    imported_anew(BENCHMARKS, "gpu", "common.gpu_libraries")
+    return cupy
 
 
 def test_a_report(machine, monkeypatch, tmp_path, capsys):

@@ -117,27 +117,39 @@ def with_one(y):
     return np.concatenate([y, np.ones((len(y), 1), np.float32)], axis=1)
 
 
-class Scored:
-    """The fast path's numbers for x (m, d) and centers (k, d)."""
+class InFrame:
+    """x (m, d) in the frame of scores, y, whose squares are norms (m,). entries: of a row at most, if rows are sparse.
+
+    A kind of scores says in `certain`, (m, k, k), whether the second center is certain not to be nearer than the first.
+    """
+
+    def __init__(self, x, entries=None):
+        ends = x.min(axis=0), x.max(axis=0)
+        self.frame = Frame.of(*ends) if entries is None else Frame.of_sparse(*ends, entries)
+        assert self.frame is not None
+        self.y = self.frame.features(x)
+        self.norms = np.einsum("ij,ij->i", self.y, self.y)
+
+    def wrong(self, distances):
+        """Whether D disagrees with anything that is certain."""
+        return bool((self.certain() & (distances[:, None, :] <= distances[:, :, None])).any())
+
+
+class OneMargin(InFrame):
+    """Scores of x by centers (k, d), and the margin (m,) for all of a row's, in the order in which NumPy rounds."""
 
     def __init__(self, x, centers, add_up):
-        self.frame = Frame.of(x.min(axis=0), x.max(axis=0))
-        assert self.frame is not None
-        y = self.frame.features(x)
-        self.norms = np.einsum("ij,ij->i", y, y)
+        super().__init__(x)
         columns, largest_z = self.frame.centers(centers)
-        self.scores = add_up(with_one(y), columns)
+        self.scores = add_up(with_one(self.y), columns)
         self.margin = self.frame.margin(self.norms, largest_z)
 
     def gaps(self):
         """(m, k, k): by how much the second center's score exceeds the first's, float32."""
         return self.scores[:, None, :] - self.scores[:, :, None]
 
-
-def wrong(gaps, margin, distances):
-    """Whether any gap exceeds the margin although D disagrees."""
-    further = distances[:, None, :] > distances[:, :, None]
-    return bool(((gaps > margin[:, None, None]) & ~further).any())
+    def certain(self):
+        return self.gaps() > self.margin[:, None, None]
 
 
 # ---------------------------------------------------------------- honest
@@ -149,12 +161,12 @@ def test_no_gap_above_the_margin_is_wrong(brute_distances, add_up):
     @given(problems)
     def search(problem):
         x, centers = problem
-        scored = Scored(x, centers, add_up)
+        scored = OneMargin(x, centers, add_up)
         gaps, distances = scored.gaps(), brute_distances(x, centers)
         # Drive the search towards gaps that are wrong, relative to what is allowed.
         disagree = distances[:, None, :] <= distances[:, :, None]
         target(float((np.where(disagree, gaps, 0) / scored.margin[:, None, None]).max()))
-        assert not wrong(gaps, scored.margin, distances)
+        assert not scored.wrong(distances)
 
     search()
 
@@ -165,9 +177,10 @@ def test_the_search_would_find_a_dishonest_margin(brute_distances):
     for seed in range(200):
         rng = np.random.default_rng(seed)
         x, centers = near_ties(seed, int(rng.integers(1, 5)), 4, 0.0, 0.0, 2.0 ** -rng.integers(18, 30), 1.0)
-        scored = Scored(x, centers, by_blas)
         for share in found:
-            found[share] += wrong(scored.gaps(), scored.margin * np.float32(share), brute_distances(x, centers))
+            scored = OneMargin(x, centers, by_blas)
+            scored.margin *= np.float32(share)
+            found[share] += scored.wrong(brute_distances(x, centers))
     assert found[0.0] > 20
     assert found[0.01] > 0
 
@@ -176,7 +189,7 @@ def test_the_margin_leaves_most_points_certain():
     """A margin of infinity would be honest too."""
     rng = np.random.default_rng(0)
     x, centers = rng.normal(size=(1000, 20)), rng.normal(size=(10, 20))
-    scored = Scored(x, centers, by_blas)
+    scored = OneMargin(x, centers, by_blas)
     two = np.partition(scored.scores, 1, axis=1)
     assert (two[:, 1] - two[:, 0] > scored.margin).mean() > 0.99
 
@@ -193,7 +206,7 @@ def test_score_plus_norm_is_within_half_the_margin(add_up):
     @given(problems)
     def search(problem):
         x, centers = problem
-        scored = Scored(x, centers, add_up)
+        scored = OneMargin(x, centers, add_up)
         scale = Fraction(scored.frame.scale)
         worst = 0.0
         for i in range(0, len(x), 3):
@@ -208,22 +221,24 @@ def test_score_plus_norm_is_within_half_the_margin(add_up):
     search()
 
 
-class Bounded:
-    """The assignment step's bounds on scores of x (m, d) by centers (k, d), in the order in which it rounds.
-    entries: of a row at most, if rows are sparse."""
+class BoundsOfNumPy(InFrame):
+    """The assignment step's bounds on scores of x by centers (k, d), in the order in which NumPy rounds."""
 
     def __init__(self, x, centers, add_up, entries=None):
-        ends = x.min(axis=0), x.max(axis=0)
-        self.frame = Frame.of(*ends) if entries is None else Frame.of_sparse(*ends, entries)
-        y = self.frame.features(x)
-        self.norms = np.einsum("ij,ij->i", y, y)
+        super().__init__(x, entries)
         columns, _, self.slack = self.frame.least_scores(centers)
-        self.least, self.margin = add_up(with_one(y), columns), self.frame.row_margin(self.norms)
+        self.least, self.margin = add_up(with_one(self.y), columns), self.frame.row_margin(self.norms)
         self.most = self.least + self.slack
 
-    def excluded(self):
-        """(m, k, k): whether the second center is certain not to be nearer than the first."""
+    def certain(self):
         return self.least[:, None, :] > (self.most + self.margin[:, None])[:, :, None]
+
+    def assert_holds(self, row, center, square):
+        """That the bounds on D, in the frame, hold the true square."""
+        shift = self.norms[row]
+        low = self.least[row, center] + shift - self.margin[row]
+        high = self.most[row, center] + shift + self.margin[row]
+        assert Fraction(float(low)) <= square <= Fraction(float(high))
 
 
 @pytest.mark.parametrize("add_up", SUMS)
@@ -234,15 +249,12 @@ def test_no_bound_on_a_score_is_wrong(brute_distances, add_up):
     @given(problems)
     def search(problem):
         x, centers = problem
-        bounded, distances = Bounded(x, centers, add_up), brute_distances(x, centers)
-        assert not (bounded.excluded() & (distances[:, None, :] <= distances[:, :, None])).any()
-        scale = Fraction(bounded.frame.scale)
-        low = bounded.least + bounded.norms[:, None] - bounded.margin[:, None]
-        high = bounded.most + bounded.norms[:, None] + bounded.margin[:, None]
+        bounds = BoundsOfNumPy(x, centers, add_up)
+        assert not bounds.wrong(brute_distances(x, centers))
+        scale = Fraction(bounds.frame.scale)
         for i in range(0, len(x), 3):
             for c in range(len(centers)):
-                square = exact_square(x[i], centers[c], scale)
-                assert Fraction(float(low[i, c])) <= square <= Fraction(float(high[i, c]))
+                bounds.assert_holds(i, c, exact_square(x[i], centers[c], scale))
 
     search()
 
@@ -256,14 +268,11 @@ def test_no_bound_on_a_score_of_sparse_rows_is_wrong(brute_distances, add_up, d)
         x, centers = near_ties(seed, d, 4, 0.0, 0.0, 2.0 ** -rng.integers(18, 30), 1.0)
         x[:, rng.permutation(d)[5:]] = 0  # its rows tie no more, but those with twice as many centers do
         centers = np.concatenate([centers, centers[::-1] * (1 + 2.0 ** -rng.integers(20, 30))])
-        distances = brute_distances(x, centers)
-        bounded = Bounded(x, centers, add_up, 5)
-        assert not (bounded.excluded() & (distances[:, None, :] <= distances[:, :, None])).any()
-        scale = Fraction(bounded.frame.scale)
-        low = bounded.least + bounded.norms[:, None] - bounded.margin[:, None]
-        high = bounded.most + bounded.norms[:, None] + bounded.margin[:, None]
+        bounds = BoundsOfNumPy(x, centers, add_up, 5)
+        assert not bounds.wrong(brute_distances(x, centers))
+        scale = Fraction(bounds.frame.scale)
         for c in range(0, len(centers), 3):
-            assert Fraction(float(low[0, c])) <= exact_square(x[0], centers[c], scale) <= Fraction(float(high[0, c]))
+            bounds.assert_holds(0, c, exact_square(x[0], centers[c], scale))
 
 
 def test_the_search_would_find_dishonest_bounds_on_scores(brute_distances):
@@ -274,35 +283,32 @@ def test_the_search_would_find_dishonest_bounds_on_scores(brute_distances):
         x, centers = near_ties(seed, int(rng.integers(1, 5)), 4, 0.0, 0.0, 2.0 ** -rng.integers(18, 30), 1.0)
         distances = brute_distances(x, centers)
         for part in found:
-            bounded = Bounded(x, centers, by_blas)
-            bounded.least += bounded.slack / 2 if part == "slack" else 0
-            bounded.most, bounded.margin = bounded.least + 0, bounded.margin * np.float32(0 if part == "margin" else 1)
-            found[part] += bool((bounded.excluded() & (distances[:, None, :] <= distances[:, :, None])).any())
+            bounds = BoundsOfNumPy(x, centers, by_blas)
+            bounds.least += bounds.slack / 2 if part == "slack" else 0
+            bounds.most, bounds.margin = bounds.least + 0, bounds.margin * np.float32(0 if part == "margin" else 1)
+            found[part] += bounds.wrong(distances)
     assert found["margin"] > 0
     assert found["slack"] > 0
 
 
-class KernelBounded:
+class BoundsOfKernels(InFrame):
     """What kernels compare and write, in the order in which they round: kernels/scores.cuh."""
 
     def __init__(self, x, centers, add_up, without=None):
-        self.frame = Frame.of(x.min(axis=0), x.max(axis=0))
+        super().__init__(x)
         errors = self.frame.score_errors()._replace(**({} if without is None else {without: 0.0}))
-        y = self.frame.features(x)
-        self.norms = np.einsum("ij,ij->i", y, y)
         z = (centers - self.frame.offset) * self.frame.scale
         squares = (z * z).sum(axis=1)
         self.taken_off = (errors.per_center * squares).astype(np.float32)
         columns = np.concatenate([-2 * z.T, (squares - errors.per_center * squares)[None]]).astype(np.float32)
-        self.scores = add_up(with_one(y), columns)
+        self.scores = add_up(with_one(self.y), columns)
         own = (2 * errors.per_center * squares + errors.rest).astype(np.float32)
         self.margins = (self.norms * np.float32(errors.per_norm))[:, None] + own
 
     def certain(self):
-        """(m, k, k): whether the second center is certain to be farther than the first."""
         return self.scores[:, None, :] - self.scores[:, :, None] > self.margins[:, :, None]
 
-    def bounds(self, i, label):
+    def distances(self, i, label):
         """Of row i from above on the distance to a center, and from below on those to the others, with that label."""
         scores, norm, margin = self.scores[i], self.norms[i], self.margins[i, label]
         own = np.sqrt(np.maximum(scores[label] + norm + margin, 0)) * np.float32(1 + 4 * certificate.U32)
@@ -318,13 +324,13 @@ def test_no_bound_of_the_kernels_is_wrong(brute_distances, add_up):
     @given(problems)
     def search(problem):
         x, centers = problem
-        bounded, distances = KernelBounded(x, centers, add_up), brute_distances(x, centers)
-        assert not (bounded.certain() & (distances[:, None, :] <= distances[:, :, None])).any()
-        scale = Fraction(bounded.frame.scale)
+        bounds = BoundsOfKernels(x, centers, add_up)
+        assert not bounds.wrong(brute_distances(x, centers))
+        scale = Fraction(bounds.frame.scale)
         for i in range(0, len(x), 3):
             squares = [exact_square(x[i], center, scale) for center in centers]
             for label in range(len(centers)):
-                own, others = bounded.bounds(i, label)
+                own, others = bounds.distances(i, label)
                 assert Fraction(float(own)) ** 2 >= squares[label]
                 assert all(Fraction(float(low)) ** 2 <= square for low, square in zip(others, squares, strict=True))
 
@@ -340,8 +346,7 @@ def test_the_search_would_find_dishonest_kernels(brute_distances):
         for x, centers in (near_ties(seed, d, 4, 0.0, 0.0, 2.0 ** -rng.integers(18, 30), 1.0), far_ties(rng, d + 1)):
             distances = brute_distances(x, centers)
             for part in found:
-                certain = KernelBounded(x, centers, by_blas, without=part).certain()
-                found[part] += bool((certain & (distances[:, None, :] <= distances[:, :, None])).any())
+                found[part] += BoundsOfKernels(x, centers, by_blas, without=part).wrong(distances)
     assert found["per_center"] > 0
     assert found["per_norm"] > 0
 
@@ -352,13 +357,13 @@ def test_the_search_would_find_bounds_of_the_kernels_that_take_nothing_off():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         x, centers = rng.uniform(-1, 1, (5, 600)), rng.uniform(-1, 1, (4, 600)) * [[1e-3], [30], [30], [30]]
-        bounded = KernelBounded(x, centers, descending)
-        honest = bounded.bounds(0, 0)[1]
-        bounded.scores += bounded.taken_off
+        bounds = BoundsOfKernels(x, centers, descending)
+        honest = bounds.distances(0, 0)[1]
+        bounds.scores += bounds.taken_off
         for c in range(1, 4):
-            square = exact_square(x[0], centers[c], Fraction(bounded.frame.scale))
+            square = exact_square(x[0], centers[c], Fraction(bounds.frame.scale))
             assert Fraction(float(honest[c])) ** 2 <= square
-            wrong += Fraction(float(bounded.bounds(0, 0)[1][c])) ** 2 > square
+            wrong += Fraction(float(bounds.distances(0, 0)[1][c])) ** 2 > square
     assert wrong > 0
 
 

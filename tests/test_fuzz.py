@@ -3,140 +3,29 @@ fuzz` goes on with others for as long as it is asked to, and prints how to run t
 
 from __future__ import annotations
 
-import math
-import time
 import warnings
-from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
-from typing import Any
 
-import dask
 import fuzz
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from distributed import Client, LocalCluster
+from fuzz_checks import LEAST, PART, answers, assert_consistent, assert_means, assert_near, kept
+from fuzz_ways import Way, ways
 from hypothesis import strategies as st
-from reference import Reference, distances, normalized
+from reference import Reference
 from sklearn.exceptions import ConvergenceWarning
 
 from gpukmeans import KMeans, MiniBatchKMeans
-from gpukmeans.dask import workers
-from gpukmeans.engine.numpy.tuning import tuned
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
-    pytest.mark.filterwarnings("ignore:.*should be larger than n_clusters.*:RuntimeWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-# How far a published inertia may be from the exact one: a part of it, and what is lost of D below 2**-1000.
-PART, LEAST = Fraction(1, 2**38), Fraction(1, 2**900)
-
-# Terms of sums keep 30 bits or more of any range from here on: their scale is 2**1000 at most.
-LEAST_RANGE = Fraction(1, 2**960)
+SEEDS = st.integers(0, 2**31 - 1)
 
 
-@pytest.fixture
-def explore(request, slow) -> Callable[..., None]:
-    """explore(check, examples): runs a property on so many examples, or on others until the time is up."""
-    seconds = request.config.getoption("--fuzz")
-
-    def run(check: Callable[..., None], examples: int, **drawn: Any) -> None:
-        def example() -> Callable[[], None]:
-            """Anew, since it keeps its settings."""
-
-            @given(**drawn)
-            def once(**values: Any) -> None:
-                check(**values)
-
-            return once
-
-        always = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": list(HealthCheck)}
-        if not seconds:
-            settings(**always, derandomize=True, max_examples=examples // 10 if slow else examples)(example())()
-            return
-        until, turns = time.monotonic() + seconds, 0
-        while time.monotonic() < until:
-            seed(time.time_ns())(settings(**always, max_examples=100)(example()))()
-            turns += 1
-        print(f"\n{request.node.name}: {100 * turns} examples")
-
-    return run
-
-
-@pytest.fixture
-def monkey():
-    """A monkeypatch to be undone within an example."""
-    return pytest.MonkeyPatch
-
-
-@pytest.fixture(autouse=True)
-def one_thread(device):
-    """What runs kernels on the CPU answers one thread at a time, and Dask would make chunks in several."""
-    with dask.config.set(**({} if device == "cpu" else {"scheduler": "synchronous"})):
-        yield
-
-
-def nowhere(monkeypatch: Any) -> None:
-    """No cluster of Dask's, whatever another test has open."""
-    monkeypatch.setattr(workers, "_client", lambda: None)
-
-
-def assert_near(found: float, exact: Fraction, problem: fuzz.Problem) -> None:
-    if found == math.inf:
-        assert exact > Fraction(2) ** 1023
-        return
-    scale = 1 if problem.weights is None else Fraction(float(problem.weights.max()))
-    assert found >= 0
-    least = LEAST * scale * len(problem.rows) + Fraction(5e-324)
-    assert abs(Fraction(found) - exact) <= exact * PART + least
-
-
-def assert_consistent(model: Any, problem: fuzz.Problem) -> None:
-    """What holds of any model of the problem's rows."""
-    centers = np.asarray(model.cluster_centers_)
-    labels = np.asarray(model.labels_)
-    assert centers.dtype == problem.dtype
-    assert centers.shape == (problem.k, problem.rows.shape[1])
-    assert np.isfinite(centers).all()
-    rows = normalized(problem.rows) if problem.metric == "cosine" else problem.rows
-    assert labels.dtype == np.int32
-    assert labels.tolist() == distances(rows, centers.astype(float)).argmin(axis=1).tolist()
-    assert labels.tolist() == np.asarray(model.predict(problem.x)).tolist()
-    if problem.metric == "euclidean":
-        assert (centers >= rows.min(axis=0)).all()
-        assert (centers <= rows.max(axis=0)).all()
-
-
-def kept(problem: fuzz.Problem) -> tuple[np.ndarray, np.ndarray | None]:
-    """The rows that weigh anything, and their weights."""
-    if problem.weights is None:
-        return problem.rows, None
-    return problem.rows[problem.weights > 0], problem.weights[problem.weights > 0]
-
-
-def assert_right(model: Any, problem: fuzz.Problem, last: np.ndarray) -> None:
-    """Centers are the means of their rows, exactly: to a billionth of these rows' range, and the rounding of the dtype.
-    last: the labels that they are the means of."""
-    rows, weights = kept(problem)
-    labels = np.asarray(model.labels_) if weights is None else np.asarray(model.labels_)[problem.weights > 0]
-    if problem.metric == "cosine" or model.n_iter_ == model.max_iter or labels.tolist() != last.tolist():
-        return
-    w = [Fraction(v) for v in (np.ones(len(rows)) if weights is None else weights).tolist()]
-    for c in set(labels.tolist()):
-        at = np.flatnonzero(labels == c).tolist()
-        for j in range(rows.shape[1]):
-            values = [Fraction(v) for v in rows[at, j].tolist()]
-            mean = sum(w[i] * v for i, v in zip(at, values, strict=True)) / sum(w[i] for i in at)
-            found = np.asarray(model.cluster_centers_)[c, j]
-            assert min(values) <= Fraction(float(found)) <= max(values)
-            rounding = Fraction(float(np.spacing(np.abs(found)))) + 2 * Fraction(float(np.spacing(abs(float(mean)))))
-            if max(values) - min(values) >= LEAST_RANGE:
-                assert abs(Fraction(float(found)) - mean) <= (max(values) - min(values)) / 10**9 + rounding
-
-
-def test_a_fit_is_the_reference(explore, kmeans, device, monkey):
-    def check(problem, init, tol, max_iter, algorithm, n_init, random_state, parts, batch, tuning):
+def test_a_fit_is_the_reference(explore, devices_under_test):
+    def check(problem, init, tol, max_iter, algorithm, n_init, random_state, way):
         rows, weights = kept(problem)
         reference = Reference(rows, weights, problem.metric, problem.sparse)
         if reference.variance() <= Fraction(float(np.abs(reference.x).max())) ** 2 / 2**50:
@@ -149,17 +38,14 @@ def test_a_fit_is_the_reference(explore, kmeans, device, monkey):
             starts, given_init = [start], (lambda x, k, random_state: start) if init == "callable" else start
         settings_ = {"n_clusters": problem.k, "init": given_init, "n_init": n_init, "tol": tol, "max_iter": max_iter}
         settings_ |= {"algorithm": algorithm, "random_state": random_state, "metric": problem.metric}
-        with monkey.context() as patch, tuned(**tuning), warnings.catch_warnings():
+        with way.taken(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", RuntimeWarning)  # elkan of one cluster
-            nowhere(patch)
-            if parts or device != "cpu":
-                fuzz.shared_out(patch, max(1, parts), batch)
-            model = kmeans(**settings_).fit(problem.x, sample_weight=problem.weights)
+            model = KMeans(**settings_, device=way.device).fit(problem.x, sample_weight=problem.weights)
             assert_consistent(model, problem)
         if starts is None:
             generator = np.random.RandomState(random_state)
-            starts = [reference.seed(problem.k, generator) for _ in range(n_init)]
+            starts = [reference.seed(problem.k, generator) for _ in range(1 if n_init == "auto" else n_init)]
         fits = []
         for start in starts:
             fits.append((*reference.fit(start, tol, max_iter, problem.dtype, init != "k-means++"), reference.last))
@@ -171,7 +57,7 @@ def test_a_fit_is_the_reference(explore, kmeans, device, monkey):
         assert inertia <= least * (1 + PART) + LEAST * 2**100
         assert model.n_iter_ == n_iter
         assert_near(model.inertia_, inertia, problem)
-        assert_right(model, problem, last)
+        assert_means(model, problem, last)
 
     explore(
         check,
@@ -181,42 +67,80 @@ def test_a_fit_is_the_reference(explore, kmeans, device, monkey):
         tol=st.sampled_from([0.0, 1e-4, 0.1]),
         max_iter=st.sampled_from([1, 2, 50]),
         algorithm=st.sampled_from(["lloyd", "elkan"]),
-        n_init=st.sampled_from([1, 1, 3]),
-        random_state=st.integers(0, 2**31 - 1),
-        parts=st.sampled_from([0, 0, 2, 5]),
-        batch=st.integers(1, 50),
-        tuning=st.fixed_dictionaries(fuzz.TUNING),
+        n_init=st.sampled_from([1, "auto", 3]),
+        random_state=SEEDS,
+        way=ways(devices_under_test),
     )
 
 
-@pytest.mark.parametrize("init", ["random", "k-means||"])
-def test_other_seedings_give_one_answer(explore, kmeans, device, monkey, init):
+@pytest.mark.parametrize("init", ["random", "k-means||", "callable"])
+def test_other_seedings_give_one_answer(explore, devices_under_test, init):
     """However it is computed; `tests/test_randomness.py` has a reference for each."""
 
-    def check(problem, random_state, parts, batch, tuning):
+    def drawn(x, k, random_state):
+        return np.asarray(random_state.uniform(-1, 1, (k, x.shape[1])))
+
+    def check(problem, random_state, n_init, way):
         found = []
-        for way in (False, True):
-            with monkey.context() as patch, tuned(**(tuning if way else {})):
-                nowhere(patch)
-                if way:
-                    fuzz.shared_out(patch, parts, batch)
-                model = (kmeans if way else partial(KMeans, device="cpu"))(
-                    problem.k, init=init, n_init=2, random_state=random_state, metric=problem.metric, max_iter=20
-                ).fit(problem.x, sample_weight=problem.weights)
+        for each in (Way(), way):
+            model = KMeans(
+                problem.k,
+                init=drawn if init == "callable" else init,
+                n_init=n_init,
+                random_state=random_state,
+                metric=problem.metric,
+                max_iter=20,
+                device=each.device,
+            )
+            with each.taken():
+                model.fit(problem.x, sample_weight=problem.weights)
                 assert_consistent(model, problem)
-                arrays = (np.asarray(model.cluster_centers_).tobytes(), np.asarray(model.labels_).tobytes())
-                found.append((*arrays, model.inertia_, model.n_iter_, model.score(problem.x, None, problem.weights)))
+                found.append((answers(model), model.n_iter_, model.score(problem.x, None, problem.weights)))
         assert found[0] == found[1]
-        assert found[0][-1] == -found[0][2]
+        assert found[0][-1] == -model.inertia_
 
     explore(
         check,
-        120,
+        60,
         problem=fuzz.problems(),
-        random_state=st.integers(0, 2**31 - 1),
-        parts=st.sampled_from([1, 2, 5]),
-        batch=st.integers(1, 50),
-        tuning=st.fixed_dictionaries(fuzz.TUNING),
+        random_state=SEEDS,
+        n_init=st.sampled_from([1, 2, "auto"]),
+        way=ways(devices_under_test),
+    )
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """A cluster of three workers in this process, each a thread."""
+    with (
+        LocalCluster(n_workers=3, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def test_rows_on_workers_give_one_answer(explore, workers):
+    def check(problem, model, init, random_state):
+        found = []
+        for here in (True, False):
+            fit = model(problem.k, init=init, n_init=1, random_state=random_state, metric=problem.metric, max_iter=3)
+            fit.set_params(device="cpu")
+            if here:
+                with Way().taken():
+                    fit.fit(problem.rows.astype(problem.given), sample_weight=problem.weights)
+            else:
+                fit.fit(problem.x, sample_weight=problem.weights)
+                assert_consistent(fit, problem)
+            found.append((answers(fit), fit.n_iter_))
+        assert found[0] == found[1]
+
+    explore(
+        check,
+        20,
+        problem=fuzz.problems(holders=["Dask"]),
+        model=st.sampled_from([KMeans, KMeans, MiniBatchKMeans]),
+        init=st.sampled_from(["k-means++", "k-means||", "random"]),
+        random_state=SEEDS,
     )
 
 
@@ -242,81 +166,6 @@ def test_copies_and_the_order_of_rows_change_nothing(explore, kmeans):
         assert (permuted.cluster_centers_.tobytes(), permuted.inertia_, permuted.n_iter_) == said
 
     explore(check, 150, problem=fuzz.problems(holders=["rows"]), init=st.sampled_from(["rows", "between"]))
-
-
-def test_steps_on_batches_are_the_reference(explore, device, monkey):
-    def check(problem, steps, parts, batch, tuning):
-        start = problem.start("rows")
-        model = MiniBatchKMeans(
-            problem.k, init=start, n_init=1, reassignment_ratio=0.0, metric=problem.metric, device=device
-        )
-        rows, weights = kept(problem)
-        reference = Reference(rows, weights, problem.metric, problem.sparse)
-        centers = start.astype(float) + 0.0
-        centers, counts = normalized(centers) if reference.cosine else centers, np.zeros(problem.k)
-        for _ in range(steps):
-            with monkey.context() as patch, tuned(**tuning):
-                nowhere(patch)
-                fuzz.shared_out(patch, parts, batch)
-                model.partial_fit(problem.x, sample_weight=problem.weights)
-                assert_consistent(model, problem)
-            for c, (at, mean, weight) in reference.means(reference.labels(centers)).items():
-                mean, weight = reference.certified(at, weight, mean)
-                weight = math.ldexp(weight, -reference.shift)
-                if weight == 0:
-                    continue
-                counts[c] += weight
-                share = weight / counts[c]
-                moved = mean if share == 1 else centers[c] + (mean - centers[c]) * share
-                centers[c] = reference.placed(moved, centers[c])
-            assert np.asarray(model.cluster_centers_).tobytes() == (centers.astype(problem.dtype) + 0).tobytes()
-            assert model._counts.tolist() == counts.tolist()
-            centers = centers.astype(problem.dtype).astype(float)
-        labels = reference.labels(centers)
-        assert_near(model.inertia_, reference.inertia(labels, centers), problem)
-
-    explore(
-        check,
-        150,
-        problem=fuzz.problems(),
-        steps=st.integers(1, 3),
-        parts=st.sampled_from([1, 2, 5]),
-        batch=st.integers(1, 50),
-        tuning=st.fixed_dictionaries(fuzz.TUNING),
-    )
-
-
-def test_a_fit_on_batches_gives_one_answer(explore, device, monkey):
-    def check(problem, batch_size, random_state, parts, batch):
-        found = []
-        for way in (False, True):
-            with monkey.context() as patch:
-                nowhere(patch)
-                if way:
-                    fuzz.shared_out(patch, parts, batch)
-                model = MiniBatchKMeans(
-                    problem.k,
-                    batch_size=batch_size,
-                    max_iter=3,
-                    n_init=2,
-                    random_state=random_state,
-                    metric=problem.metric,
-                    device=device if way else "cpu",
-                ).fit(problem.x, sample_weight=problem.weights)
-                assert_consistent(model, problem)
-                arrays = (np.asarray(model.cluster_centers_).tobytes(), np.asarray(model.labels_).tobytes())
-                found.append((*arrays, model.inertia_, model.n_steps_))
-        assert found[0] == found[1]
-
-    explore(
-        check,
-        100,
-        problem=fuzz.problems(),
-        batch_size=st.integers(1, 60),
-        random_state=st.integers(0, 2**31 - 1),
-        parts=st.sampled_from([1, 2, 5]),
-        batch=st.integers(1, 50),
-    )
 
 
 WRONG = {

@@ -21,7 +21,7 @@ SCRIPT = GPU_CHECK / "check.sh"
 
 
 @pytest.fixture
-def host(monkeypatch, fresh_dispatch):
+def host(monkeypatch, fresh_dispatch, imported_anew):
     """A machine with a GPU that check's programs can import; its pool of memory can be told a limit."""
     host = HostCuda(build="fast", seed=1)
     cupy = as_cupy(host)
@@ -36,12 +36,8 @@ def host(monkeypatch, fresh_dispatch):
     cupy.cuda.set_allocator = cupy.cuda.set_pinned_memory_allocator = allocators.append
     host.allocators = allocators
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.syspath_prepend(str(GPU_CHECK))
-    for name in ("bits", "profiled"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield host
-    for name in ("bits", "profiled"):
-        sys.modules.pop(name, None)
+    imported_anew(GPU_CHECK, "bits", "profiled")
+    return host
 
 
 def run_bits(monkeypatch, capsys, *arguments):

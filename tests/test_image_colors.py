@@ -202,3 +202,15 @@ def test_cells_that_weigh_next_to_nothing_are_seeds_too(cp):
     found = ours.cells().kmeans_plusplus(draws)
     assert len(np.unique(found, axis=0)) == 20
     assert found.tobytes() == theirs.cells().kmeans_plusplus(draws).tobytes()
+
+
+def test_cells_at_centers_are_drawn_by_mass(cp):
+    """As k-means++ takes points that are seeds already where there are no others."""
+    points = np.array([[0, 0, 0], [90, 0, 0], [200, 10, 0]], np.uint8)
+    ours, theirs, _ = both(cp, points, np.array([1, 1000, 3]))
+    draws = np.random.default_rng(0).uniform(size=(40, 3))
+    found = theirs.cells().kmeans_plusplus(draws)
+    assert ours.cells().kmeans_plusplus(draws).tobytes() == found.tobytes()
+    places, counts = np.unique(found, axis=0, return_counts=True)
+    assert len(places) == 3
+    assert counts[1] > 35

@@ -10,6 +10,7 @@ import logging
 
 import numpy as np
 import pytest
+from host_cuda.failing import FailingHost
 from host_cuda.runtime import HostArray, HostCuda, OutOfMemoryError
 from host_cuda.streams import Event, Stream
 from scipy.sparse import csr_array
@@ -171,30 +172,13 @@ def test_where_two_batches_do_not_fit_smaller_ones_follow(caplog):
     assert all(("up", 1) in part for part in between(cp.streams.record, ("refine", 0), ("down", 0)))
 
 
-class Failing(HostCuda):
-    """After `arm`, one allocation fails, before which there are so many."""
-
-    left: int | None = None
-
-    def arm(self, at, error):
-        self.left, self.error = at, error
-
-    def empty(self, shape, dtype):
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                self.left = None
-                raise self.error
-        return super().empty(shape, dtype)
-
-
 FEW, TWO = X[:12], CENTERS[:2]
 
 
 def test_memory_may_run_out_at_any_allocation_of_batches(caplog):
     expected = steps(dispatch.on_numpy(Samples(FEW)), TWO, 1)
     caplog.set_level(logging.INFO, "gpukmeans")
-    cp, at = Failing(build="fast", seed=1), 0
+    cp, at = FailingHost(build="fast", seed=1), 0
     while True:
         points = batches(cp, 6, FEW)
         cp.arm(at, OutOfMemoryError("Out of memory"))
@@ -217,7 +201,7 @@ def test_an_interruption_leaves_nothing_behind(kind):
     expected = NumPyPoints(Samples(FEW))
     lloyd.prepare(expected, *expected.feature_range())
     expected.assign(TWO)
-    cp, at = Failing(build="fast", seed=1), 0
+    cp, at = FailingHost(build="fast", seed=1), 0
     while True:
         points = batches(cp, 6, FEW)
         cp.arm(at, kind())

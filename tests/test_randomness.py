@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import Reference, distances, log2_up
+from reference import Reference, distances
+from reference_sums import log2_up
 from sklearn.datasets import make_blobs
 
 from gpukmeans import lloyd
@@ -56,7 +57,7 @@ def seed_in_parallel(reference, k, random_state):
                 candidates.append(candidate)
     weights = [Fraction(0)] * len(candidates)
     for mass, label in zip(reference.masses(), reference.labels(candidates), strict=True):
-        weights[label] += Fraction(mass) / 2**reference.scale.unit
+        weights[label] += Fraction(mass) / 2**reference.scale.exponent
     if len(candidates) < k:
         return reference.seed(k, random_state)
     return Reference(candidates, np.array(weights, np.float64)).seed(k, random_state)

@@ -8,10 +8,12 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
 
+from gpukmeans import threads
 from gpukmeans.threads import run, scratch
 
 # ---------------------------------------------------------------- order and errors
@@ -108,6 +110,36 @@ def test_many_runs_at_once():
         thread.join(60)
         assert not thread.is_alive()
     assert results == {name: [(name, i) for i in range(30)] for name in range(8)}
+
+
+def test_helpers_that_are_slow_to_rest_keep_no_data_alive(monkeypatch):
+    """Memory of a GPU that a fit has done with would be missing in the next."""
+    rest, together = threading.Event(), threading.Barrier(2, timeout=30)
+
+    class Slow(threads._Job):
+        def help(self):
+            super().help()
+            rest.wait(30)
+
+    class Data:
+        pass
+
+    monkeypatch.setattr(threads, "_Job", Slow)
+    given, made = Data(), []
+
+    def task(item):
+        together.wait()
+        made.append(weakref.ref(result := Data()))
+        return result
+
+    held = weakref.ref(given)
+    try:
+        run(task, [given, given], 2)
+        del given
+        assert held() is None
+        assert [result() for result in made] == [None, None]
+    finally:
+        rest.set()
 
 
 def test_scratch_belongs_to_its_thread():

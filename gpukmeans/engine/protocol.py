@@ -117,9 +117,53 @@ class State:
 Known = Callable[[Floats, Floats], NDArray[np.bool_]]
 
 
-class Seeding(ABC):
-    """Centers chosen among the points, one after another or several at a time; every point keeps the D to its closest
-    center so far. A context: at its end all of this is forgotten.
+class CenterSampler(ABC):
+    """What k-means++ draws centers from (seeding.greedy). Each of the things drawn weighs something, and keeps its D to
+    the closest center so far."""
+
+    @abstractmethod
+    def total(self, exponent: int | None) -> int:
+        """The sum of the fixed-point sampling weights: weight * closest D at 2**exponent, or weight alone.
+
+        None means the weight, as `sums` counts it. Sets which of them `find` counts.
+        """
+
+    @abstractmethod
+    def find(self, indices: list[int]) -> Floats:
+        """The points (len(indices), d) float64 at these inverse-CDF indices: the first whose prefix sum of sampling
+        weights, in row order, exceeds the index."""
+
+    @abstractmethod
+    def propose(self, candidates: Floats) -> None:
+        """Consider new centers (m, d), all of them points, each in its own right."""
+
+    @abstractmethod
+    def potentials(self, exponent: int, exact: bool) -> tuple[Floats, Floats] | tuple[list[int], list[int]]:
+        """For each candidate, a lower and an upper bound on the total sampling weight if it were chosen.
+
+        Bounds are in units of 2**-exponent, that of the last `total`. If exact, both are the total itself.
+        """
+
+    @abstractmethod
+    def accept(self, candidate: int) -> float:
+        """Add a candidate to the chosen centers; returns the largest D that remains.
+
+        The first call takes the candidate as the only center.
+        """
+
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        """Make steps of k-means++ after its first center, as `seeding.greedy` would by the methods above.
+
+        draws: (steps, trials) in [0, 1). farthest: the largest D that remains. Returns the centers added, (m, d), and
+        the largest D that then remains. m may be less than the steps: none where the driver has to decide, fewer where
+        the total sampling weight is zero.
+        """
+        return np.empty((0, 0)), farthest
+
+
+class Seeding(CenterSampler):
+    """Centers chosen among the points, one after another or several at a time. A context: at its end all of this is
+    forgotten.
     """
 
     def __enter__(self) -> Self:
@@ -139,45 +183,6 @@ class Seeding(ABC):
         """The same after an error, which is not to be hidden by another."""
         with suppress(Exception):
             self.end()
-
-    @abstractmethod
-    def total(self, exponent: int | None) -> int:
-        """The sum of the points' fixed-point masses: weight * closest D at 2**exponent, or weight alone.
-
-        None means the weight, as `sums` counts it. Sets which masses `find` counts.
-        """
-
-    @abstractmethod
-    def find(self, indices: list[int]) -> Floats:
-        """The points (len(ranks), d) float64 at these ranks: the first whose prefix sum of masses,
-        in row order, exceeds the rank."""
-
-    @abstractmethod
-    def propose(self, candidates: Floats) -> None:
-        """Consider new centers (m, d), all of them points, each in its own right."""
-
-    @abstractmethod
-    def potentials(self, exponent: int, exact: bool) -> tuple[Floats, Floats] | tuple[list[int], list[int]]:
-        """For each candidate, a lower and an upper bound on the total mass if it were chosen.
-
-        Bounds are in units of 2**-exponent, that of the last `total`. If exact, both are the total itself.
-        """
-
-    @abstractmethod
-    def accept(self, candidate: int) -> float:
-        """Add a candidate to the chosen centers; returns the largest D that remains.
-
-        The first call takes the candidate as the only center.
-        """
-
-    @abstractmethod
-    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        """Make steps of k-means++ after its first center, as `seeding.kmeans_plusplus` would by the methods above.
-
-        draws: (steps, trials) in [0, 1). farthest: the largest D that remains. Returns the centers added, (m, d), and
-        the largest D that then remains. m may be less than the steps: none where the driver has to decide, fewer where
-        the total mass is zero.
-        """
 
     @abstractmethod
     def accept_all(self, centers: Floats) -> float:

@@ -23,6 +23,10 @@ class Metric:
     name: ClassVar = "euclidean"
     normalizes: ClassVar = False  # whether rows are brought to length one before anything else reads them
 
+    # What `transform` answers, of engines too that do not call `transformed`: so many D, or the root of that.
+    factor: ClassVar = 1.0
+    rooted: ClassVar = True
+
     def scaled_range(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """The range that scores and sums measure rows within [low, high] in."""
         return low, high
@@ -57,7 +61,8 @@ class Metric:
 
     def transformed(self, dist_sq: Floats) -> Floats:
         """What `transform` answers for D, float64."""
-        return np.sqrt(dist_sq)
+        scaled = dist_sq if self.factor == 1 else dist_sq * self.factor
+        return np.sqrt(scaled) if self.rooted else scaled
 
 
 class Cosine(Metric):
@@ -72,6 +77,8 @@ class Cosine(Metric):
 
     name: ClassVar = "cosine"
     normalizes: ClassVar = True
+    factor: ClassVar = 0.5  # one less the cosine
+    rooted: ClassVar = False
 
     def scaled_range(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """About zero, so that opposite directions cancel to the bit."""
@@ -103,10 +110,6 @@ class Cosine(Metric):
 
     def without_direction(self, means: Floats, reach: Floats) -> Mask:
         return reach > norms(means)
-
-    def transformed(self, dist_sq: Floats) -> Floats:
-        """One less the cosine."""
-        return dist_sq / 2
 
 
 EUCLIDEAN, COSINE = Metric(), Cosine()

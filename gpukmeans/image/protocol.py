@@ -140,12 +140,9 @@ class Cells(Protocol):
         center along the axis of the largest spread, the first of equals: sums (2 k, d)."""
 
     def kmeans_plusplus(self, draws: Floats) -> Floats:
-        """Greedy k-means++: k of the cells, (k, d), from draws (k, trials) in [0, 1).
+        """`seeding.greedy`: k of the cells, (k, d), from draws (k, trials) in [0, 1), one of them for the first step.
 
-        The first step takes one draw, the others all of theirs. Masses are less by `surplus_bits`, rounded up. A step
-        draws cells by mass times D to the closest chosen so far: the first whose prefix sum is above draw * total,
-        rounded down, or the last cell where there is none. It takes the one that leaves the least potential, the first
-        of equals.
+        Cells weigh their mass, less by `surplus_bits`, rounded up.
         """
 
     def merged(self, grid: Grid) -> Cells:

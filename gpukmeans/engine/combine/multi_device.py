@@ -146,8 +146,5 @@ class ParallelSeeding(Seeding):
     def accept(self, candidate: int) -> float:
         return max(self._each(lambda seeding: seeding.accept(candidate)))
 
-    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        return np.empty((0, self._points.d)), farthest  # no device knows the others' sampling weights
-
     def accept_all(self, centers: Floats) -> float:
         return max(self._each(lambda seeding: seeding.accept_all(centers)))

@@ -114,15 +114,15 @@ def inertia(
     )
 
 
-def distances(gpu: Gpu, *, x: Any, centers: Any, normalized: bool, distances: Any) -> None:
-    """distances: (n, k) float64, or float32 to be rounded to, become the roots of D, or half of D if rows are
-    normalized.
+def distances(gpu: Gpu, *, x: Any, centers: Any, factor: float, rooted: bool, distances: Any) -> None:
+    """distances: (n, k) float64, or float32 to be rounded to, become so many D, or the root of that if rooted: what the
+    metric makes of D.
 
     centers: (k, d) float64, see `with_norms`. A thread a distance.
     """
     k, single = len(centers), distances.dtype == np.float32
     answer = gpu.given(None if single else distances, np.float64), gpu.given(distances if single else None, np.float32)
-    given = centers, np.int32(k), np.int32(normalized), np.int32(single), *answer
+    given = centers, np.int32(k), np.float64(factor), np.int32(rooted), np.int32(single), *answer
     gpu.launch("exact_distance", "distances", len(x) * k, *of_rows(x), *given)
 
 

@@ -75,6 +75,20 @@ class CenterTable:
     def tiles(self) -> int:
         return self.centers // self.tile
 
+    @staticmethod
+    def of_floats(*, made_by: str, centers: int, features: int, tile: int) -> CenterTable:
+        """-2 z and |z|^2 of each center, as they are."""
+        words = centers * (features + 1)
+        return CenterTable(
+            made_by=made_by,
+            centers=centers,
+            features=features,
+            tile=tile,
+            words=words,
+            dtype=np.float32,
+            lifted=False,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
@@ -127,15 +141,7 @@ def low_dim(frame: Frame, k: int) -> LaunchPlan:
         rows=BLOCK * (4 if d <= 8 else 2),  # as many as fit a thread's registers
         shared=groups * group_bytes,
         scale=frame.scale,
-        table=CenterTable(
-            made_by="center_forms",
-            centers=padded,
-            features=d,
-            tile=groups * GROUP,
-            words=(d + 1) * padded,
-            dtype=np.float32,
-            lifted=False,
-        ),
+        table=CenterTable.of_floats(made_by="center_forms", centers=padded, features=d, tile=groups * GROUP),
         errors=ErrorFactors.of(frame.score_errors(), d),
     )
 
@@ -151,15 +157,7 @@ def tiled(frame: Frame, k: int) -> LaunchPlan:
         rows=TILED_ROWS[width],
         shared=0,
         scale=frame.scale,
-        table=CenterTable(
-            made_by="tiled_table",
-            centers=padded,
-            features=depth,
-            tile=width,
-            words=padded * (depth + 1),
-            dtype=np.float32,
-            lifted=False,
-        ),
+        table=CenterTable.of_floats(made_by="tiled_table", centers=padded, features=depth, tile=width),
         errors=ErrorFactors.of(frame.score_errors(), d),
     )
 
@@ -176,15 +174,7 @@ def sparse(frame: Frame, k: int) -> LaunchPlan:
         rows=BLOCK // lanes,
         shared=0,
         scale=frame.scale,
-        table=CenterTable(
-            made_by="center_forms",
-            centers=padded,
-            features=d,
-            tile=tile,
-            words=(d + 1) * padded,
-            dtype=np.float32,
-            lifted=False,
-        ),
+        table=CenterTable.of_floats(made_by="center_forms", centers=padded, features=d, tile=tile),
         errors=ErrorFactors.of(frame.score_errors(), d),
     )
 

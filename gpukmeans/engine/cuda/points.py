@@ -30,7 +30,7 @@ from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
 TABLE = 2**23
 
 # Values to bring to length one at a time, at most 64 MB as they are given.
-UNITS = 2**23
+NORMALIZED = 2**23
 
 
 class CudaPoints:
@@ -102,7 +102,7 @@ class CudaPoints:
     def _normalize(self, here: Any) -> Iterator[slice]:
         """Bring the rows given to length one, a piece after another; yields those that are here."""
         gpu = self._gpu.compiling(self._options(self._given.dtype))
-        step = max(1, UNITS // self.d)
+        step = max(1, NORMALIZED // self.d)
         for a in range(0, self.n, step):
             rows = slice(a, min(a + step, self.n))
             given, made = gpu.put(self._given[rows]), here[rows]
@@ -323,11 +323,10 @@ class CudaPoints:
         step = self.n if self._keep_on_device else max(1, TABLE // k)
         table = self._gpu.empty((min(step, self.n), k), dtype)
         result = table if self._keep_on_device else np.empty((self.n, k), dtype)
-        device = self._measured(centers)
+        given = {"centers": self._measured(centers), "factor": self.metric.factor, "rooted": self.metric.rooted}
         for a in range(0, self.n, step):
             rows = min(step, self.n - a)
-            x = self._x[a : a + rows]
-            kernels.distances(self._gpu, x=x, centers=device, normalized=self.metric.normalizes, distances=table)
+            kernels.distances(self._gpu, x=self._x[a : a + rows], **given, distances=table)
             if not self._keep_on_device:
                 result[a : a + rows] = self._gpu.get(table[:rows])
         return result

@@ -134,7 +134,7 @@ class Seeds:
         largest D that remain: (made + 1,), or (steps,) and (steps + 1,). A step whose total is zero, and all after it,
         are not made. Should memory run out, steps may have been made.
 
-        A step is an iteration of seeding.kmeans_plusplus, whose lines stand beside what does the same here. Of equal
+        A step is an iteration of seeding.greedy, whose lines stand beside what does the same here. Of equal
         candidates, which that leaves out, the first is kept here too: they tie.
         """
         gpu, (n, d) = self._gpu, x.shape
@@ -161,7 +161,7 @@ class Seeds:
             scale = DeviceScale(largest=largest, step=i, spare_bits=self._spare_bits)
             sampling = self._sampling(scale)
             limits = Limits(center_rows=center_rows, owners=i + 1, by_candidate=limit_of_pair, least=least_limits)
-            # exponent, total = _potential(points, farthest)
+            # scale = exponent(farthest); total = sampler.total(scale)
             kernels.run_sums(gpu, n=n, sampling=sampling, sums=prefix)
             # ... and [inverse_cdf_index(u, total) for u in uniforms]
             kernels.prefix_sums(
@@ -173,7 +173,7 @@ class Seeds:
                 indices=indices,
                 cleared=cleared[: m + 1 + i + 1],
             )
-            # candidates = seeding.find(...)
+            # candidates = sampler.find(...)
             kernels.find(
                 gpu,
                 x=x,
@@ -184,7 +184,7 @@ class Seeds:
                 candidate_rows=candidate_rows,
                 limits=limits,
             )
-            # seeding.potentials(exponent), in _least_potential
+            # sampler.potentials(scale), in _least_potential
             kernels.potentials(
                 gpu,
                 x=x,
@@ -194,7 +194,7 @@ class Seeds:
                 owners=owners,
                 least=least_limits,
             )
-            # chosen = _least_potential(...); centers[i] = candidates[chosen]; farthest = seeding.accept(chosen)
+            # chosen = _least_potential(...); centers.append(candidates[chosen]); farthest = sampler.accept(chosen)
             kernels.accept_least(
                 gpu,
                 x=x,

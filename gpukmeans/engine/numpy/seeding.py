@@ -59,9 +59,6 @@ class NumPySeeding(Seeding):
         self._inverse_cdf.follow(self._measured.accept(candidate, self._inverse_cdf.most))
         return self._measured.largest()
 
-    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        return np.empty((0, self._x.shape[1])), farthest
-
     def accept_all(self, centers: Floats) -> float:
         self._measured.lower(self._own_distances(centers))
         self._inverse_cdf.follow(None)

@@ -1,7 +1,7 @@
-"""Picking points by rank: prefix sums of integer masses, in the caller's row order (Rule 4).
+"""Picking points by inverse-CDF index: prefix sums of integer sampling weights, in the caller's row order (Rule 4).
 
-For large data the sums are kept over runs of rows and follow the few masses that a new center
-changes; a rank is then looked up in the runs first and among one run's rows second.
+For large data the sums are kept over runs of rows and follow the few sampling weights that a new center
+changes; an index is then looked up in the runs first and among one run's rows second.
 test_randomness.test_totals_follow_few_changes_among_many_rows fails if sums are kept when more changed, or the scale
 did, or if changes of a place are those of one row where it has several.
 """
@@ -29,7 +29,7 @@ _FOLLOW = 1 / 16
 
 
 class InverseCdf:
-    """Masses of n rows. weights: (n,) or None for ones, with their summary. position: (n,) where each
+    """Sampling weights of n rows. weights: (n,) or None for ones, with their summary. position: (n,) where each
     row's D to its closest center stands, or None for its own place."""
 
     def __init__(
@@ -49,7 +49,7 @@ class InverseCdf:
         self._sums = self._order = None
 
     def total(self, exponent: int | None, closest_dist_sq: Floats) -> int:
-        """The sum of all masses: weight times `closest_dist_sq` at 2**exponent, or weight alone for None.
+        """The sum of all sampling weights: weight times `closest_dist_sq` at 2**exponent, or weight alone for None.
 
         `closest_dist_sq` may change in place later, if `follow` is told.
         """
@@ -62,12 +62,12 @@ class InverseCdf:
         self._prefix = np.cumsum(self._sums)
         return int(self._prefix[-1])
 
-    def find(self, ranks: list[int]) -> NDArray[np.int64]:
-        """The rows at these ranks: the first whose prefix sum exceeds the rank."""
-        runs = np.searchsorted(self._prefix, ranks, side="right")
+    def find(self, indices: list[int]) -> NDArray[np.int64]:
+        """The rows at these inverse-CDF indices: the first whose prefix sum exceeds the index."""
+        runs = np.searchsorted(self._prefix, indices, side="right")
         if self._bits == 0:
             return runs
-        return np.array([self._find_in_run(run, rank) for run, rank in zip(runs.tolist(), ranks, strict=True)])
+        return np.array([self._find_in_run(run, index) for run, index in zip(runs.tolist(), indices, strict=True)])
 
     @property
     def most(self) -> int:
@@ -107,17 +107,17 @@ class InverseCdf:
         offsets = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
         return which, self._order[starts[which] + offsets]
 
-    def _find_in_run(self, run: int, rank: int) -> int:
+    def _find_in_run(self, run: int, index: int) -> int:
         start = run << self._bits
         before = int(self._prefix[run - 1]) if run else 0
-        prefix = np.cumsum(self._masses(slice(start, min(start + (1 << self._bits), self.n))))
-        return start + int(np.searchsorted(prefix, rank - before, side="right"))
+        prefix = np.cumsum(self._sampling_weights(slice(start, min(start + (1 << self._bits), self.n))))
+        return start + int(np.searchsorted(prefix, index - before, side="right"))
 
     def _run_sums(self, rows: slice) -> Ints:
-        masses = self._masses(rows)
-        return masses if self._bits == 0 else np.add.reduceat(masses, np.arange(0, len(masses), 1 << self._bits))
+        found = self._sampling_weights(rows)
+        return found if self._bits == 0 else np.add.reduceat(found, np.arange(0, len(found), 1 << self._bits))
 
-    def _masses(self, rows: slice) -> Ints:
+    def _sampling_weights(self, rows: slice) -> Ints:
         weights: Any = None if self.weights is None else self.weights[rows]
         if self._exponent is None:
             return (

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans.engine.protocol import CenterSampler
 from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Ints
 from gpukmeans.image.grid import Grid, score_columns, spread_scale, surplus_bits
 from gpukmeans.image.numpy.grid_table import GridTable, sum_by_label
 from gpukmeans.image.protocol import CellSums, SecondNearest
+from gpukmeans.seeding import greedy
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run, scratch
 
@@ -25,8 +28,6 @@ _FEW = 64
 
 # From so many scores on, several threads are faster than one.
 _THREADED = 2**20
-
-Labels = NDArray[np.int64]
 
 
 class NumPyCells:
@@ -58,15 +59,15 @@ class NumPyCells:
 
     # ------------------------------------------------------------ the nearest of centers
 
-    def assign(self, centers: Floats) -> tuple[Labels, CellSums]:
+    def assign(self, centers: Floats) -> tuple[Ints, CellSums]:
         labels = self.nearest(centers)
         return labels, self._cluster_sums(labels, len(centers))
 
-    def _cluster_sums(self, labels: Labels, k: int) -> CellSums:
+    def _cluster_sums(self, labels: Ints, k: int) -> CellSums:
         sums = np.stack([sum_by_label(labels, x, k) for x in self.weighted], axis=1)
         return CellSums(sums, sum_by_label(labels, self.mass, k))
 
-    def nearest(self, centers: Floats) -> Labels:
+    def nearest(self, centers: Floats) -> Ints:
         """The labels (m,): the nearest of the centers (k, d)."""
         labels = np.empty(self.m, np.int64)
         if len(centers) <= _FEW:
@@ -79,7 +80,7 @@ class NumPyCells:
         self._scored(centers, take_least)
         return labels
 
-    def _nearest_of_few(self, centers: Floats, labels: Labels) -> None:
+    def _nearest_of_few(self, centers: Floats, labels: Ints) -> None:
         """A column of scores to a cell, with the center's index in the bits below, so that the least number is both.
         argmin's cost a row is that of 60 scores. Both together have more bits than float32
         (test_cells.test_the_nearest_and_the_next_are_exact fails of it)."""
@@ -97,7 +98,7 @@ class NumPyCells:
 
         self._run(score, range(0, self.m, step), k)
 
-    def two_nearest(self, centers: Floats) -> tuple[Labels, Labels, Floats]:
+    def two_nearest(self, centers: Floats) -> tuple[Ints, Ints, Floats]:
         """The nearest, the next nearest, and how much larger their D is: (m,) each."""
         m, k = self.m, len(centers)
         labels, second, excess = np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m)
@@ -143,7 +144,7 @@ class NumPyCells:
 
     # ------------------------------------------------------------ halves of clusters
 
-    def half_sums(self, labels: Labels, centers: Floats) -> CellSums:
+    def half_sums(self, labels: Ints, centers: Floats) -> CellSums:
         k = len(centers)
         from_center = [x - own.take(labels) for x, own in zip(self.columns, centers.T, strict=True)]
         mass = self.mass * spread_scale(self._total)
@@ -174,14 +175,7 @@ class NumPyCells:
         bits = surplus_bits(self._total)
         # test_image_colors.test_cells_that_weigh_next_to_nothing_are_seeds_too fails if they are rounded down.
         mass = np.ceil(np.ldexp(self.mass, -bits)) if bits else self.mass
-        centers = self.x[_drawn(mass, draws[0, :1])]
-        closest = self.squares_to(centers)[0]
-        for trials in draws[1:]:
-            candidates = self.x[_drawn(mass * closest, trials)]
-            proposed = np.minimum(self.squares_to(candidates), closest)
-            best = int((proposed @ mass).argmin())
-            centers, closest = np.concatenate([centers, candidates[best : best + 1]]), proposed[best]
-        return centers
+        return greedy(CellSampler(self, mass), float(draws[0, 0]), draws[1:], lambda farthest: 0)
 
     # ------------------------------------------------------------ coarser grids
 
@@ -191,10 +185,33 @@ class NumPyCells:
         return NumPyCells(*table.occupied(), grid=grid.cells)
 
 
-def _drawn(mass: Floats, draws: Floats) -> Labels:
-    """Indices of cells drawn by mass, draws (t,) of the way through it; the last ones where there is none."""
-    ends = np.cumsum(mass)
-    return np.minimum(np.searchsorted(ends, np.floor(draws * ends[-1]), side="right"), len(mass) - 1)
+class CellSampler(CenterSampler):
+    """Cells that weigh `mass` (m,) in draws. Their D are integers, and masses times D, below 2**53: they are taken as
+    they are, whatever the exponent."""
+
+    def __init__(self, cells: NumPyCells, mass: Floats) -> None:
+        self._cells, self._mass = cells, mass
+        self._closest: NDArray[np.float32] | None = None  # before the first center
+
+    def total(self, exponent: int | None) -> int:
+        masses = self._mass if exponent is None or self._closest is None else self._mass * self._closest
+        self._prefix = np.cumsum(masses)
+        return int(self._prefix[-1])
+
+    def find(self, indices: list[int]) -> Floats:
+        return self._cells.x[np.searchsorted(self._prefix, indices, side="right")]
+
+    def propose(self, candidates: Floats) -> None:
+        squares = self._cells.squares_to(candidates)
+        self._proposed = squares if self._closest is None else np.minimum(squares, self._closest)
+
+    def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
+        left = (self._proposed @ self._mass).tolist()
+        return left, left
+
+    def accept(self, candidate: int) -> float:
+        self._closest = self._proposed[candidate]
+        return float(self._closest.max())
 
 
 def _squares(columns: list[Floats]) -> Floats:
