@@ -1,6 +1,6 @@
 """What each kernel of a fit has to do, by count: bytes, instructions, launches; and how long that takes at the least.
 
-Counts of inner loops are of the machine code for sm_90 (tests/test_estimate.py holds them to the disassembly); bytes
+Counts of inner loops are of the machine code for sm_90 (held to the disassembly by the tests of `estimate`); bytes
 are those that the heads of kernels/*.cu state. What is outside of inner loops, waits for memory and for each other, and
 conflicts are not counted, so that kernels will take longer, by a third perhaps.
 """
