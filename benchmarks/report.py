@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cpu_tables import cpu_table
+from common.dither_tables import dither_table
 from common.gpu_tables import gpu_table
 from common.quantize_tables import full, short
 from common.zoo_tables import zoo_table
@@ -29,7 +30,13 @@ def kind(report: dict[str, Any]) -> str:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    return {"cpu": cpu_table, "gpu": gpu_table, "quantize": short, "zoo": zoo_table}[kind(report)](report)
+    tables = {"cpu": cpu_table, "dither": dither_table, "gpu": gpu_table, "quantize": short, "zoo": zoo_table}
+    return tables[kind(report)](report)
+
+
+def page(report: dict[str, Any]) -> Path:
+    """Where the table of such a report is shown."""
+    return QUANTIZATION if kind(report) == "dither" else README
 
 
 def replaced(readme: str, report: dict[str, Any], markdown: Callable[[dict[str, Any]], str] = markdown) -> str:

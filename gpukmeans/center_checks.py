@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -50,13 +51,13 @@ def fitted(given: Any, metric: Metric, n_features: int | None = None) -> NDArray
         given, dtype = array_interop.readable(array_interop.to_numpy(given))
         dtype = float_dtype(dtype)
         good = type(given) is np.ndarray and given.dtype == dtype and given.ndim == 2 and given.size > 0
-        if good and np.isfinite(given).all():
+        # A value that is not finite makes the least or the largest one so.
+        if good and math.isfinite(given.min()) and math.isfinite(given.max()):
             centers = given.copy()
         else:  # which takes half as long as to predict a few rows
             with unflagged():
                 centers = check_array(given, dtype=dtype, copy=True, order="C", input_name="cluster_centers_")
-        low, high = centers.min(axis=0), centers.max(axis=0)
-        check_magnitude(low.astype(np.float64), high.astype(np.float64), "cluster_centers_")
+        check_magnitude(centers.min().astype(np.float64), centers.max().astype(np.float64), "cluster_centers_")
         if n_features not in (None, centers.shape[1]):
             raise ValueError(f"They have {centers.shape[1]} features, and X has {n_features}.")
         metric.check(centers)
@@ -72,7 +73,8 @@ def rounded(centers: Floats, dtype: np.dtype) -> NDArray[Any]:
     """Centers in the dtype that they are published in, no zero of them negative, as one is that a small number is
     rounded to; raises ValueError if that dtype does not reach as far."""
     with np.errstate(over="ignore"):
-        result = centers.astype(dtype) + 0.0
+        result = centers.astype(dtype)
+        result += 0.0
     if not np.isfinite(result).all():
         raise ValueError(
             f"Centers of up to {np.abs(centers).max():.3g} are beyond {dtype}: the dtype of the data, or of the first "

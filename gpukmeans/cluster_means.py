@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.protocol import Points
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import Floats, distances_of_rows
 from gpukmeans.exact.fixed_point import OwnScales, Scales
 
 # While a fit goes on, a mean may err by this part of the way to the nearest other mean, as float32 would.
@@ -84,14 +84,17 @@ def certify(points: Points, scales: Scales, means: Means, clusters: Clusters) ->
         does so of all rows. Where some rows have no range all may have a small one, unless that is all there is.
         test_fixed_point.test_a_center_is_right_whichever_of_its_rows_are_looked_at fails without either.
         """
-        x = means.centers[clusters]
+        x = _of(means.centers, clusters)
         within = (low <= x) & (x <= high) & ((low < high) | (scales.step == 0))
         return ~_coarse(points, scales, means, clusters, low, high) & within.all(axis=1)
 
     low, high = points.cluster_ranges(clusters, _nowhere(points), known)
-    centers, certified = means.centers.copy(), means.certified.copy()
-    centers[clusters] = points.metric.mean_within(centers[clusters], low, high)
+    certified = means.certified.copy()
     certified[clusters] = True
+    centers = points.metric.mean_within(_of(means.centers, clusters), low, high)
+    if len(clusters) < len(means.centers):
+        held, centers = centers, means.centers.copy()
+        centers[clusters] = held
     again = _coarse(points, scales, means, clusters, low, high)
     return sum_again(points, Means(centers, means.weight, certified), clusters[again])
 
@@ -140,7 +143,9 @@ def occupied(points: Points) -> Mask:
 
 def _of_sums(points: Points, scales: Scales) -> Means:
     sums = points.sums()
-    weight = np.ldexp(sums[:, -1].astype(np.float64), -points.weights.exponent)
+    weight = sums[:, -1].astype(np.float64)
+    if points.weights.exponent:
+        weight = np.ldexp(weight, -points.weights.exponent)
     if weight.all():
         centers = scales.centers(sums)
     else:
@@ -177,8 +182,13 @@ def _coarse(points: Points, scales: Scales, means: Means, clusters: Clusters, lo
     """Of which clusters within [low, high] (m, d) the mean, or the weight, may be off by more than FINE."""
     weight = means.weight[clusters]
     errors = np.broadcast_to(scales.errors(weight), weight.shape)
-    far = points.metric.too_coarse(means.centers[clusters], errors, scales, low, high, FINE)
+    far = points.metric.too_coarse(_of(means.centers, clusters), errors, scales, low, high, FINE)
     return np.logical_or(far, _weights_off(points) > FINE * weight)
+
+
+def _of(centers: Floats, clusters: Clusters) -> Floats:
+    """Those of these clusters, ascending; not copied where they are all."""
+    return centers if len(clusters) == len(centers) else centers[clusters]
 
 
 def _none_is_crowded(points: Points, scales: Scales, means: Means) -> bool:
@@ -209,7 +219,7 @@ def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> M
         if len(close) == 0:
             break
         one, other = order[close], order[close + step]
-        distance = squared_distance(means[one].T, means[other].T)
+        distance = distances_of_rows(means[one], means[other])
         crowded[one[reach[one] > distance]] = True
         crowded[other[reach[other] > distance]] = True
     return crowded
@@ -218,5 +228,7 @@ def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> M
 def _reach(scales: Scales, weight: Any) -> Any:
     """The squares of the distances by which means of clusters of these weights may be off."""
     errors = scales.errors(weight)
+    if isinstance(errors, float):
+        return errors * errors * scales.step_squared
     with np.errstate(over="ignore", invalid="ignore"):
         return errors * errors * scales.step_squared

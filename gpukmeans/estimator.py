@@ -21,6 +21,7 @@ from gpukmeans.center_checks import rounded
 from gpukmeans.dask import collections
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Scales
 from gpukmeans.n_init import StartsMixin
 from gpukmeans.progress import Record
 from gpukmeans.saving import estimators
@@ -332,14 +333,25 @@ default="k-means++"
             return -inertia
 
     def _measured(
-        self, x: Any, sample_weight: ArrayLike | None, device: str
+        self,
+        x: Any,
+        sample_weight: ArrayLike | None,
+        device: str,
+        feature_range: tuple[Floats, Floats] | None = None,
     ) -> tuple[Points, NDArray[np.bool_] | None, float]:
-        """As `_points`, labelled by the fitted centers; and the inertia."""
+        """As `_points`, labelled by the fitted centers; and the inertia. feature_range: theirs, if it is known."""
         points, kept = self._points(x, sample_weight, device, reused=False)
-        scales = lloyd.prepare(points, *self._finite(points, x))
-        centers = self._centers(x)
+        if feature_range is None:
+            feature_range = self._finite(points, x)
+        else:
+            points.set_feature_range(*feature_range)
+        scales = lloyd.prepare(points, *feature_range)
+        return points, kept, self._inertia(points, scales, self._centers(x))
+
+    def _inertia(self, points: Points, scales: Scales, centers: Floats) -> float:
+        """That of the points to these centers, which label them."""
         points.assign(centers)
-        return points, kept, unshifted(lloyd.inertia(points, scales, centers), points)
+        return unshifted(lloyd.inertia(points, scales, centers), points)
 
     def _label(self, x: Any, centers: Floats, device: str) -> Any:
         if is_dask(x):

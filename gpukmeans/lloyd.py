@@ -15,7 +15,7 @@ import numpy as np
 
 from gpukmeans import cluster_means, empty_clusters
 from gpukmeans.engine.protocol import Points
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import Floats, distances_of_rows
 from gpukmeans.exact.fixed_point import Inertia, Scales
 
 
@@ -109,7 +109,7 @@ def fit(
             watch(Iteration(i, changed, 0.0, centers))
             break
         updated, found = update(points, scales, centers)
-        shift = math.fsum(squared_distance(updated.T, centers.T).tolist())
+        shift = math.fsum(distances_of_rows(updated, centers).tolist())
         # Labels left by an earlier start say nothing of this one.
         stop = watch(Iteration(i, changed if i > 0 else points.n, shift, centers))
         centers = updated

@@ -24,6 +24,7 @@ from gpukmeans.center_checks import float_dtype, rounded
 from gpukmeans.engine.protocol import Points
 from gpukmeans.estimator import KMeans
 from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Scales
 from gpukmeans.minibatch_convergence import Convergence
 from gpukmeans.random_state import generator_of, seeded
 from gpukmeans.row_sampler import RowSampler, sizes
@@ -211,16 +212,20 @@ default="k-means++"
                 max_no_improvement=self.max_no_improvement,
                 verbose=self.verbose,
             )
+            asked = self.verbose or self.max_no_improvement is not None or not self.compute_labels
             for step in range(steps):
                 generator = self._generator()
                 batch = self._made(sampler.draw(batch_size, generator), device=device)
-                before = centers
-                centers, inertia = self._step(batch, batch.feature_range(), centers, generator)
-                if watch.ends(step, inertia / batch_size, before, centers):
+                before, inertia = centers, None
+                scales = self._assign(batch, batch.feature_range(), centers)
+                if asked:
+                    inertia = unshifted(lloyd.inertia(batch, scales, centers), batch) / batch_size
+                centers = self._step(batch, scales, centers, generator)
+                if watch.ends(step, inertia, before, centers):
                     break
             self.cluster_centers_ = self._convert_like(X, rounded(centers, self._published_dtype(X, x)))
             self.n_iter_ = -(-self.n_steps_ * batch_size // n)
-            self._publish(X, x, sample_weight, device)
+            self._publish(X, x, device, lambda: self._measured(x, sample_weight, device, (low, high)))
             if not self.compute_labels:
                 self.inertia_ = watch.smoothed * sampler.weight
         return self
@@ -251,7 +256,7 @@ default="k-means++"
         first = not hasattr(self, "cluster_centers_")
         reset = first or not hasattr(self, "n_features_in_")  # centers may have been set before any fit
         with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=reset, gather=True) as (x, device):
-            points, _ = self._points(x, sample_weight, device)
+            points, kept = self._points(x, sample_weight, device)
             feature_range = self._finite(points, x)
             if first:
                 _, self._init_size = sizes(x.shape[0], self.n_clusters, self.batch_size, self.init_size)
@@ -269,11 +274,12 @@ default="k-means++"
                         "Set it to as many, or begin with another estimator, whose n_clusters is their number."
                     )
                 centers, dtype = published.astype(np.float64), published.dtype
-            centers, _ = self._step(points, feature_range, centers, self._generator())
+            scales = self._assign(points, feature_range, centers)
+            centers = self._step(points, scales, centers, self._generator())
             self.cluster_centers_ = self._convert_like(
                 X, rounded(centers, array_interop.held_dtype(X, dtype, self.output_type))
             )
-            self._publish(X, x, sample_weight, device)
+            self._publish(X, x, device, lambda: (points, kept, self._inertia(points, scales, self._centers(x))))
         return self
 
     def fit_predict(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int32]:
@@ -296,13 +302,15 @@ default="k-means++"
         """The next step's own: so no step depends on how much another drew, or whether it failed."""
         return seeded([self._seed_drawn] if of_init else [self._seed_drawn, self.n_steps_])
 
-    def _publish(self, X: ArrayLike, x: Any, sample_weight: ArrayLike | None, device: str) -> None:
-        """Labels and inertia of x with the centers, if asked for; or else none of an earlier call's."""
+    def _publish(
+        self, X: ArrayLike, x: Any, device: str, measure: Callable[[], tuple[Points, NDArray[np.bool_] | None, float]]
+    ) -> None:
+        """Labels and inertia of x with the centers, if asked for, see `_measured`; else none of an earlier call's."""
         if not self.compute_labels:
             for name in vars(self).keys() & {"labels_", "inertia_"}:
                 delattr(self, name)
             return
-        points, kept, self.inertia_ = self._measured(x, sample_weight, device)
+        points, kept, self.inertia_ = measure()
         self.labels_ = self._convert_like(
             X, points.labels() if kept is None else self._label(x, self._centers(x), device)
         )
@@ -351,16 +359,17 @@ default="k-means++"
 
     # ------------------------------------------------------------ a step
 
-    def _step(
-        self, points: Points, feature_range: tuple[Floats, Floats], centers: Floats, generator: np.random.RandomState
-    ) -> tuple[Floats, float]:
-        """The centers after a batch, and the batch's inertia to those before; counts the step.
+    def _assign(self, points: Points, feature_range: tuple[Floats, Floats], centers: Floats) -> Scales:
+        """Label a batch; returns the scales of its sums."""
+        scales = lloyd.prepare(points, *feature_range)
+        points.assign(centers)
+        return scales
+
+    def _step(self, points: Points, scales: Scales, centers: Floats, generator: np.random.RandomState) -> Floats:
+        """The centers after a batch that is labelled by those before; counts the step.
 
         Once in 10 * n_clusters rows, or while a cluster is empty, the lightest centers move to rows of the batch.
         """
-        scales = lloyd.prepare(points, *feature_range)
-        points.assign(centers)
-        inertia = unshifted(lloyd.inertia(points, scales, centers), points)
         found = cluster_means.of_result(points, scales)
         with np.errstate(over="ignore"):
             weight = np.ldexp(found.weight, -points.weights.shift)
@@ -369,11 +378,14 @@ default="k-means++"
             raise ValueError("The weights of a cluster add up to more than float64 holds. Scale them down.")
         moved = weight > 0
         share = (weight[moved] / counts[moved])[:, None]
-        mean = found.centers[moved]
+        mean, before = (found.centers, centers) if moved.all() else (found.centers[moved], centers[moved])
+        after = mean - before
+        after *= share
+        after += before
         # The difference may round: what had no weight before is the mean itself.
-        mean = np.where(share == 1, mean, centers[moved] + (mean - centers[moved]) * share)
-        before, centers = centers, centers.copy()
-        centers[moved] = points.metric.centers_of(mean, before[moved])
+        np.copyto(after, mean, where=share == 1)
+        centers = centers.copy()
+        centers[moved] = points.metric.centers_of(after, before)
         self._since_reassignment += points.n
         due = self._since_reassignment >= 10 * self.n_clusters or (self._counts == 0).any()
         if due and self.reassignment_ratio > 0:
@@ -387,7 +399,7 @@ default="k-means++"
                 counts[light] = np.delete(counts, light).min()
         self._counts = counts
         self.n_steps_ += 1
-        return centers, inertia
+        return centers
 
 
 def _lightest(counts: Floats, ratio: float, most: int) -> NDArray[np.int64]:

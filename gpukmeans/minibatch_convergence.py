@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import Floats, distances_of_rows
 
 
 class Convergence:
@@ -21,17 +21,19 @@ class Convergence:
         self._least = math.inf
         self._without = 0
 
-    def ends(self, step: int, inertia: float, before: Floats, centers: Floats) -> bool:
-        """Whether to end after this step, counted from 0; inertia: the batch's, per row, to the centers before."""
+    def ends(self, step: int, inertia: float | None, before: Floats, centers: Floats) -> bool:
+        """Whether to end after this step, counted from 0; inertia: the batch's, per row, to the centers before, which
+        verbose, `smoothed` and max_no_improvement need."""
         at = f"step {step + 1}/{self._steps}"
         # The first one tells of the initial centers, and the average begins anew with the second.
-        self.smoothed = inertia if step < 2 else self.smoothed * (1 - self._alpha) + inertia * self._alpha
+        if inertia is not None:
+            self.smoothed = inertia if step < 2 else self.smoothed * (1 - self._alpha) + inertia * self._alpha
         if self._verbose:
             smoothed = f", ewa inertia: {self.smoothed}" if step > 0 else ""
             print(f"Minibatch {at}: mean batch inertia: {inertia}{smoothed}")
         if step == 0:
             return False
-        if self._tolerance > 0 and math.fsum(squared_distance(centers.T, before.T).tolist()) <= self._tolerance:
+        if self._tolerance > 0 and math.fsum(distances_of_rows(centers, before).tolist()) <= self._tolerance:
             if self._verbose:
                 print(f"Converged (small centers change) at {at}")
             return True

@@ -3,6 +3,7 @@
 //     for (i = 0; i < m; i++) {
 //         points[i] = levels(codes[i]);                                              // rgb_points
 //         points[i] = to_lab * cube_root(to_cones * linear(levels(codes[i])));       // oklab_points
+//         points[i] = factors * levels(codes[i]);                                    // ycbcr_points
 //         total += counts[i] * square(levels(codes[i]) - palette[labels[i]]);        // color_error
 //     }
 //
@@ -57,6 +58,20 @@ oklab_points(const unsigned* __restrict__ codes, long long m, const double* __re
         for (int c = 0; c < 3; c++) linear[c] = tables[level_of(code, c)];
         for (int c = 0; c < 3; c++) cones[c] = cube_root(dot(to_cones + 3 * c, linear));
         for (int c = 0; c < 3; c++) points[3 * i + c] = __double2float_rn(dot(to_lab + 3 * c, cones));
+    }
+}
+
+// points: (m, 3), YCbCr of codes (m,): whole numbers below 2**18. factors: (3, 3), color_space.ycbcr_factors.
+extern "C" __global__ void __launch_bounds__(256, 4)
+ycbcr_points(const unsigned* __restrict__ codes, long long m, const int* __restrict__ factors,
+             float* __restrict__ points) {
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < m; i += (int64)gridDim.x * blockDim.x) {
+        unsigned code = codes[i];
+        int red = level_of(code, 0), green = level_of(code, 1), blue = level_of(code, 2);
+        for (int c = 0; c < 3; c++) {
+            const int* row = factors + 3 * c;
+            points[3 * i + c] = (float)(row[0] * red + row[1] * green + row[2] * blue);
+        }
     }
 }
 

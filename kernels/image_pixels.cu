@@ -1,10 +1,10 @@
-// A picture's pixels: how often each color occurs, looking colors up, the patterns of ordered dithering, and what it
+// A picture's pixels: how often each color occurs, looking colors up, the choice of ordered dithering, and what it
 // errs by. In plain C:
 //
 //     for (i = 0; i < n; i++) {
 //         counts[code_of(pixels[i])]++;                                              // histogram
 //         labels[i] = table[code_of(pixels[i])];                                     // map_codes, after fill_table
-//         moved[i] = clip(pixels[i] + offsets[row % t][column % t], 0, 255);         // add_offsets
+//         if (ranks[row % t][column % t] >= counts[i]) first[i] = second[i];             // mix
 //         total += square(pixels[i] - palette[labels[i]]);                           // squared_error
 //     }
 //     for (code = m = 0; code < bins; code++) if (counts[code]) codes[m] = code, times[m++] = counts[code];
@@ -15,14 +15,13 @@
 //
 // histogram adds to 32-bit counts in the second-level cache, where all colors' take 64 MB. Pictures are uneven: a sky's
 // pixels would wait for one count, one after another. So a thread adds equal neighbours as one, and a warp whose 512
-// pixels are equal adds once. map_codes gathers from a table of 2**24 labels. What add_offsets writes is counted and
-// looked up as a picture is: comparing every pixel with the palette took 12 integer operations a pair, by count 11 ms
-// for 10^8 pixels and 256 colors, and 2.7 s for 65,536 (benchmarks/NOTES.md).
+// pixels are equal adds once. map_codes gathers from a table of 2**24 labels. What mix
+// chooses between is looked up for each color, not computed for each pixel.
 //
 // Launch: blocks of 256 threads, four to a multiprocessor; RUN pixels a thread, or 64 counts, or one pixel. Options:
 // CHANNELS, LABEL. By the functions of the same names in gpukmeans.image.cuda.kernels.
 // A pixel: its bytes once, 16 pixels a thread in loads of 16 bytes; histogram adds 4 bytes, map_codes reads and writes
-// a label, add_offsets writes as many bytes as it reads.
+// a label, mix reads two and a count, and writes one.
 
 #include "common.cuh"  // its sums; X and W are of rows
 
@@ -209,16 +208,14 @@ without_alpha(const unsigned char* __restrict__ pixels, long long n, unsigned ch
     if (!opaque) atomicOr(clear, 1);
 }
 
-// moved: (n, CHANNELS), the pixels' levels plus offsets (t, t, CHANNELS), which repeat over a picture of that width,
-// cut to 0 to 255. n is below 2**32.
+// first: (n,), gets the second label where the pixel's rank, of ranks (t, t), which repeat over a picture of that width,
+// is not below its count. n is below 2**32.
 extern "C" __global__ void __launch_bounds__(256, 4)
-add_offsets(const unsigned char* __restrict__ pixels, long long n, unsigned width, const int* __restrict__ offsets,
-            int t, unsigned char* __restrict__ moved) {
+mix(LABEL* __restrict__ first, const LABEL* __restrict__ second, const unsigned short* __restrict__ counts, long long n,
+    unsigned width, const int* __restrict__ ranks, int t) {
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         unsigned row = (unsigned)i / width, column = (unsigned)i - row * width;
-        const int* offset = offsets + (row % (unsigned)t * (unsigned)t + column % (unsigned)t) * CHANNELS;
-        for (int c = 0; c < CHANNELS; c++) {
-            moved[i * CHANNELS + c] = (unsigned char)min(max(pixels[i * CHANNELS + c] + offset[c], 0), 255);
-        }
+        int rank = ranks[row % (unsigned)t * (unsigned)t + column % (unsigned)t];
+        if (rank >= counts[i]) first[i] = second[i];
     }
 }

@@ -209,7 +209,7 @@ def ways(device: str) -> Ways:
     device twice the one way there is."""
     if device != "cpu":
         return Untuned({"first": {}, "again": {}})
-    ways: dict[str, dict[str, Any]] = {
+    numpy: dict[str, dict[str, Any]] = {
         "plain": {"merge": False, "arrange": False, "scores": False, "bounds": False, "threads": 1},
         "scores": {"merge": False, "arrange": False, "scores": True, "bounds": False, "threads": 1},
         "bounds": {"merge": False, "arrange": False, "scores": True, "bounds": True, "threads": 1},
@@ -222,7 +222,11 @@ def ways(device: str) -> Ways:
         "2 threads": {"threads": 2},
         "4 threads": {"threads": 4, "chunk_rows": 100, "scores": True, "bounds": True, "arrange": True},
     }
-    return Ways(ways)
+    compiled = {name: numpy[name] for name in ("plain", "scores", "bounds", "merge", "rows of 7", "2 threads")}
+    return Ways(
+        {name: {**way, "compiled": False} for name, way in numpy.items()}
+        | {f"compiled, {name}": {**way, "compiled": True} for name, way in compiled.items()}
+    )
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ TUNING = {
     "bounds": st.sampled_from([None, True, False]),
     "chunk_rows": st.sampled_from([None, 1, 7, 1000]),
     "threads": st.sampled_from([None, 1, 3]),
+    "compiled": st.sampled_from([None, True, False]),
 }
 
 

@@ -84,11 +84,10 @@ def test_report_prints_an_earlier_table(quick: Written) -> None:
 
 
 def test_the_readme_shows_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its tables are those of files in results/, the newest of each kind."""
+    """Its tables, and docs/quantization.md's of dithering, are those of files in results/, the newest of each kind."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import report
 
-    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
     newest: dict[str, dict[str, Any]] = {}
     for path in (BENCHMARKS / "results").glob("*.json"):
         kept = json.loads(path.read_text())
@@ -96,7 +95,8 @@ def test_the_readme_shows_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
             newest[report.kind(kept)] = kept
     assert "cpu" in newest
     for kept in newest.values():
-        assert report.replaced(readme, kept) == readme
+        text = report.page(kept).read_text(encoding="utf-8")
+        assert report.replaced(text, kept) == text
 
 
 def test_cpu_says_nothing_of_whose_machine_it_was(quick: Written) -> None:
@@ -158,6 +158,19 @@ def test_memory(tmp_path: Path) -> None:
     assert 1 <= report["n_iter"] <= report["iterations"] == 5
     assert min(report["seconds"], report["inertia"]) > 0
     assert report["measured_by"] in printed
+
+
+def test_dither_compares_the_libraries(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    printed = run(BENCHMARKS / "dither.py", "--images", "chelsea", "--colors", "8", "--json", path)
+    (case,) = json.loads(path.read_text())["cases"]
+    assert (case["image"], case["colors"]) == ("chelsea", 8)
+    assert {"gpukmeans none", "gpukmeans floyd-steinberg", "gpukmeans bayer"} <= set(case["methods"])
+    for figures in case["methods"].values():
+        assert set(figures) == {"delta_e", "ssim", "bytes", "stray"}
+        assert 0 < figures["delta_e"] < 10
+        assert 0 < figures["ssim"] < 1
+    assert run(BENCHMARKS / "dither.py", "--table", path) == printed
 
 
 def test_quantize_compares_the_libraries(tmp_path: Path) -> None:

@@ -123,9 +123,9 @@ class InFrame:
     A kind of scores says in `certain`, (m, k, k), whether the second center is certain not to be nearer than the first.
     """
 
-    def __init__(self, x, entries=None):
+    def __init__(self, x, entries=None, as_it_is=False):
         ends = x.min(axis=0), x.max(axis=0)
-        self.frame = Frame.of(*ends) if entries is None else Frame.of_sparse(*ends, entries)
+        self.frame = Frame.of(*ends) if entries is None else Frame.of_sparse(*ends, entries, as_it_is=as_it_is)
         assert self.frame is not None
         self.y = self.frame.features(x)
         self.norms = np.einsum("ij,ij->i", self.y, self.y)
@@ -224,8 +224,8 @@ def test_score_plus_norm_is_within_half_the_margin(add_up):
 class BoundsOfNumPy(InFrame):
     """The assignment step's bounds on scores of x by centers (k, d), in the order in which NumPy rounds."""
 
-    def __init__(self, x, centers, add_up, entries=None):
-        super().__init__(x, entries)
+    def __init__(self, x, centers, add_up, entries=None, as_it_is=False):
+        super().__init__(x, entries, as_it_is)
         columns, _, self.slack = self.frame.least_scores(centers)
         self.least, self.margin = add_up(with_one(self.y), columns), self.frame.row_margin(self.norms)
         self.most = self.least + self.slack
@@ -268,11 +268,14 @@ def test_no_bound_on_a_score_of_sparse_rows_is_wrong(brute_distances, add_up, d)
         x, centers = near_ties(seed, d, 4, 0.0, 0.0, 2.0 ** -rng.integers(18, 30), 1.0)
         x[:, rng.permutation(d)[5:]] = 0  # its rows tie no more, but those with twice as many centers do
         centers = np.concatenate([centers, centers[::-1] * (1 + 2.0 ** -rng.integers(20, 30))])
-        bounds = BoundsOfNumPy(x, centers, add_up, 5)
-        assert not bounds.wrong(brute_distances(x, centers))
-        scale = Fraction(bounds.frame.scale)
-        for c in range(0, len(centers), 3):
-            bounds.assert_holds(0, c, exact_square(x[0], centers[c], scale))
+        for factor, as_it_is in ((1.0, False), (2.0**18, True), (2.0**-36, True)):
+            x, centers = x * factor, centers * factor
+            bounds = BoundsOfNumPy(x, centers, add_up, 5, as_it_is)
+            assert bounds.frame.keeps or not as_it_is
+            assert not bounds.wrong(brute_distances(x, centers))
+            scale = Fraction(bounds.frame.scale)
+            for c in range(0, len(centers), 3):
+                bounds.assert_holds(0, c, exact_square(x[0], centers[c], scale))
 
 
 def test_the_search_would_find_dishonest_bounds_on_scores(brute_distances):

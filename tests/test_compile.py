@@ -111,12 +111,6 @@ def center_of_cells(d: int, more: int) -> float:
     return (4 * (d + 4 + more) + (d + 1) + 5) / (4 * d)
 
 
-def offset_pixels(d: int) -> float:
-    """image_pixels, a pixel: its place in the picture and in the pattern, three divisions of 12 and the loop's own; of
-    each channel two loads with their addresses, a sum, a minimum and a maximum, and a store."""
-    return (3 * 12 + 6 + 9 * d) / d
-
-
 def added_points(d: int) -> float:
     """image_cells, a point: of each feature a load, conversions between float64, float32 and integers, the frame's
     difference and product, a place in the grid, a product and an addition of 64 bits; the weight, and the sums of all
@@ -190,9 +184,13 @@ BUDGETS = {
     "fill_table": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
     "squared_error": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
     "without_alpha": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
-    "add_offsets": Budget(FOUR_BLOCKS, Loop("STG", offset_pixels)),
+    # A pixel: its place in the picture and in the pattern, three divisions of 12, and the loop's own; three loads and a
+    # store, with addresses of 64 bits.
+    "mix": Budget(FOUR_BLOCKS, Loop("STG", 3 * 12 + 6 + 4 * 5)),
     # Three bytes of a code, each stored by itself.
     "rgb_points": Budget(FOUR_BLOCKS, Loop("STG", 5)),
+    # Of nine factors three a coordinate: two multiply-adds and a product, a conversion and a store.
+    "ycbcr_points": Budget(FOUR_BLOCKS, Loop("STG", 3 + 2 + 6)),
     # Of three roots six steps of two divisions, each of 7 DFMA, 2 DMUL and 7 operations that see to its range.
     "oklab_points": Budget(FOUR_BLOCKS, Loop("DFMA", 4.5)),
     # Of a color its code, its palette's levels, and their differences; a product of 64 bits.

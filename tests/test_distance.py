@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpukmeans.engine.numpy.tuning import tuned
-from gpukmeans.exact.distance import LARGEST_MAGNITUDE, normalize, squared_distance
+from gpukmeans.exact.distance import LARGEST_MAGNITUDE, distances_of_rows, normalize, squared_distance
 
 
 def one_distance(x, c):
@@ -128,7 +128,10 @@ SHAPES = [(1, 1, 1), (9, 1, 9), (60, 2, 5), (300, 3, 33), (90, 7, 90), (50, 40, 
 
 DTYPES = [np.uint8, np.float16, np.float32, np.float64, np.int8, np.int32, np.uint32, np.int64, np.bool_]
 
-TRICKS = ["plain", "scores", "bounds", "merge", "merge, D only", "rows of 7"]
+TRICKS = [
+    *["plain", "scores", "bounds", "merge", "merge, D only", "rows of 7"],
+    *["compiled, plain", "compiled, scores", "compiled, bounds", "compiled, merge"],
+]
 
 
 def some(n_dk):
@@ -270,6 +273,24 @@ def test_squared_distance_in_all_its_shapes(brute_distances, d, m):
     np.testing.assert_array_equal(squared_distance(np.asfortranarray(x), c[:, :1]), expected[:, 0])
 
 
+# (rows, features): few and many values, more than are added up at once, rows longer than that
+LYING = [(1, 1), (30, 3), (1, 9), (40, 9), (1000, 9), (900, 100), (2, 70_000), (1, 140_000)]
+
+
+@pytest.mark.parametrize(("m", "d"), LYING)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8])
+def test_rows_are_measured_as_they_lie(m, d, dtype):
+    rng = np.random.default_rng(m * d)
+    x = (rng.random((m, d)) * 200).astype(dtype)
+    c = rng.normal(size=(7, d)) * 10.0 ** rng.uniform(-8, 8, d)
+    labels = rng.integers(0, 7, m)
+    columns = np.ascontiguousarray(x.T, dtype=np.float64)
+    own = squared_distance(columns, c.T.copy(), labels).tobytes()
+    assert distances_of_rows(x, c, labels).tobytes() == own
+    assert distances_of_rows(x, c[labels]).tobytes() == own
+    assert distances_of_rows(x, c[3]).tobytes() == squared_distance(columns, c[3][:, None]).tobytes()
+
+
 @pytest.mark.parametrize("d", [5, 9, 64, 300])
 def test_squared_distance_adds_in_order(d):
     """One large term first, then small ones that only a reordered or pairwise sum would see."""
@@ -278,6 +299,7 @@ def test_squared_distance_adds_in_order(d):
     assert math.fsum((x[:, 0] ** 2).tolist()) > 1
     for copies in (1, 20, 4000):
         assert set(squared_distance(np.tile(x, copies), np.zeros((d, 1))).tolist()) == {1.0}
+        assert set(distances_of_rows(np.tile(x, copies).T.copy(), np.zeros(d)).tolist()) == {1.0}
     assert squared_distance(x[:, :1], np.zeros((d, 1))).tolist() == [1.0], "a point by itself"
 
 

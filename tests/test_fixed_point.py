@@ -269,6 +269,31 @@ def test_no_row_in_range_is_farther_than_the_farthest():
         assert scales.farthest(centers) == max(distances(corners, centers).diagonal())
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("kind", ["few", "noise", "zeros and others", "beside the range", "at its end", "nothing"])
+def test_a_power_of_two_is_that_of_the_farthest(kind, sparse):
+    """Also where the farthest is a power of two, or next to one, by the order of its sum."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        d = 20 if kind == "few" else 1500
+        centers = rng.normal(size=(4, d))
+        if kind == "zeros and others":
+            centers[rng.random((4, d)) < 0.95] = 0
+        low, high = np.minimum(centers.min(axis=0), 0), centers.max(axis=0)
+        if kind == "beside the range":
+            centers += 3
+        if kind == "at its end":
+            low[:] = 0.0
+            centers[:] = high = np.abs(high)
+        if kind == "nothing":
+            low, high, centers = np.zeros(d), np.zeros(d), np.zeros((4, d))
+        scales = Scales.of(low, high, Weights.of_rows(100), sparse=sparse)
+        for factor in (1.0, scales.farthest(centers) ** -0.5 if kind != "nothing" else 1.0):
+            scales = Scales.of(low * factor, high * factor, Weights.of_rows(100), sparse=sparse)
+            farthest = scales.farthest(centers * factor)
+            assert scales.farthest_power(centers * factor) == (ceil_log2(farthest) if farthest > 0 else None)
+
+
 def test_weights_are_copies_up_to_a_total_of_2_to_the_32():
     for weights, shift in (([2.0**32], 0), ([2.0**32 - 1, 1], 0), ([2.0**32, 1], -3), ([2.0**33], -3)):
         assert Weights.of(np.array(weights))[0].shift == shift, weights
@@ -313,7 +338,7 @@ def test_at_the_edge_of_the_weights(make_points, ways):
     assert abs(2**32 * int(scales.terms(np.array([[1.0], [0.3]]), None)[0, 0])) == 2**62
 
 
-@pytest.mark.parametrize("way", ["plain", "scores", "merge"])
+@pytest.mark.parametrize("way", ["plain", "scores", "merge", "compiled, bounds"])
 def test_fit_at_the_edge_of_the_weights(kmeans, ways, way):
     x = np.array([[0.0], [1.0], [2.0], [100.0]])
     with tuned(**ways[way]):
@@ -346,7 +371,7 @@ def test_fit_is_the_reference(kmeans, ways, kind, weights):
         k=st.integers(1, 4),
         tol=st.sampled_from([0.0, 1e-4, 0.1]),
         max_iter=st.sampled_from([1, 2, 300]),
-        way=st.sampled_from(["plain", "bounds", "merge"]),
+        way=st.sampled_from(["plain", "bounds", "merge", "compiled, bounds", "compiled, merge"]),
     )
     def check(seed, n, k, tol, max_iter, way):
         rng = np.random.default_rng(seed)
@@ -501,7 +526,7 @@ def test_an_integer_weight_is_as_many_rows(kmeans, ways, kind, seeding):
         rng = np.random.default_rng(seed)
         x, weights = data(rng, kind, 80, 3), rng.integers(1, 5, 80)
         settings = {"n_clusters": 7, "init": start(seeding, x, 7), "n_init": 1, "random_state": seed}
-        for way in ways.some("plain", "bounds", "merge"):
+        for way in ways.some("plain", "bounds", "merge", "compiled, bounds"):
             with tuned(**ways[way]):
                 weighted = quietly(kmeans(**settings).fit, x, sample_weight=weights)
                 repeated = quietly(kmeans(**settings).fit, np.repeat(x, weights, axis=0))

@@ -16,9 +16,10 @@ from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.image import dispatch
 from gpukmeans.image.cuda import pixels as cuda_pixels
 from gpukmeans.image.cuda.pixels import CudaPixels
-from gpukmeans.image.dither import offsets_of, ordered
 from gpukmeans.image.levels import to_rgba
 from gpukmeans.image.numpy.pixels import NumPyPixels
+from gpukmeans.image.ordered import ordered
+from gpukmeans.image.patterns import pattern_of
 from gpukmeans.image.streaming import quantize_file
 
 
@@ -68,7 +69,7 @@ def test_ordered_dithering_is_numpys(monkeypatch, cp, channels, name, k):
     image = rng.integers(0, 256, (19 * 31, channels)).astype(np.uint8)
     palette = rng.integers(0, 256, (k, channels)).astype(np.uint8)
     palette[k // 2] = palette[0]
-    offsets = offsets_of(name, palette)
+    offsets = pattern_of(name)
     expected = ordered(NumPyPixels(image), offsets, 31, palette, device="cpu")
     found = ordered(CudaPixels(cp, image), offsets, 31, palette, device="cuda:0")
     assert found.dtype == expected.dtype
@@ -83,7 +84,7 @@ def test_more_pixels_than_threads(cp, monkeypatch):
     palette = rng.integers(0, 256, (20, 3)).astype(np.uint8)
     ours, theirs = CudaPixels(cp, image), NumPyPixels(image)
     assert (ours.count()[1].get() == theirs.count()[1]).all()
-    offsets = offsets_of("bayer", palette)
+    offsets = pattern_of("bayer")
     found = ordered(ours, offsets, 60, palette, device="cuda:0")
     assert (found == ordered(theirs, offsets, 60, palette, device="cpu")).all()
 
@@ -98,7 +99,7 @@ def test_quantize_on_a_gpu_is_numpys(monkeypatch, fresh_dispatch, china):
         found = quantize(image, 6, device="cuda", **each)
         assert found.palette.tobytes() == want.palette.tobytes()
         assert found.indices.tobytes() == want.indices.tobytes()
-    assert {"histogram", "map_codes", "add_offsets"} <= set(host.launches)
+    assert {"histogram", "map_codes", "mix"} <= set(host.launches)
 
 
 def test_dithering_errs_by_what_numpys_does(cp):
@@ -181,7 +182,7 @@ def test_bands_are_numpys(monkeypatch, fresh_dispatch, china, tmp_path, channels
     expected = list(written("cpu"))
     host = on_a_fast_host(monkeypatch)
     assert list(written("cuda")) == expected
-    assert {"histogram", "add_offsets", "nearest_centers"} <= set(host.launches)
+    assert {"histogram", "mix", "nearest_centers"} <= set(host.launches)
 
 
 def on_a_fast_host(monkeypatch):

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from gpukmeans import ImageError, quantize, remap
-from gpukmeans.image import dither
+from gpukmeans.image import patterns
 from gpukmeans.image.files.bands import BAND
 from gpukmeans.image.streaming import quantize_file
 
@@ -165,4 +165,4 @@ def test_memory_does_not_grow_with_the_picture(picture, tmp_path):
 
 
 def test_a_band_is_a_whole_number_of_patterns():
-    assert BAND % dither._TILE == BAND % 2**dither._BAYER_BITS == 0
+    assert BAND % patterns.TILE == BAND % 2**patterns.BAYER_BITS == 0

@@ -734,3 +734,26 @@ def test_a_tall_picture_is_converted_some_rows_at_a_time(mode, small, monkeypatc
     monkeypatch.setattr(picture, "ROWS", 10**6)
     assert np.array_equal(pieces.levels, from_pil(image).levels)
     assert pieces.levels.shape[:2] == tall.shape[:2]
+
+
+def test_a_palette_that_is_dithered_has_more_of_smooth_parts():
+    """Whose errors are seen, as those within texture are not."""
+    rng = np.random.default_rng(0)
+    smooth = np.linspace(100, 140, 64 * 64).reshape(64, 64)
+    picture = np.hstack([smooth, rng.integers(150, 256, (64, 64))]).astype(np.uint8)
+    alike, dithered = (
+        (quantize(picture, 32, dither=dither, space="rgb").palette[:, 0] < 145).sum()
+        for dither in ("none", "floyd-steinberg")
+    )
+    assert dithered > alike
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_points_of_ycbcr_are_whole_numbers(dtype):
+    top = np.iinfo(dtype).max
+    colors = np.array([[top, top, top], [top, 0, 1], [3, top - 1, 7]], dtype)
+    r, g, b = colors.astype(object).T
+    expected = np.stack([299 * r + 587 * g + 114 * b, 625 * b - 211 * r - 414 * g, 625 * r - 523 * g - 102 * b], axis=1)
+    found = color_space.to_points(colors, "ycbcr")
+    assert found.astype(object).tolist() == expected.tolist()
+    assert (color_space.to_colors(found.astype(np.float64), "ycbcr", dtype) == colors).all()

@@ -83,6 +83,22 @@ def test_whole_fits_come_near_the_dense_ones(kind):
     np.testing.assert_array_equal(models[0].labels_, models[1].labels_)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("exponent", [-400, -60, -21, -19, 0, 15, 21, 65, 127, 400])
+def test_values_of_any_size(kmeans, dtype, exponent):
+    """Where they fit in float32 scores read them as they are, and else times a power of two: so they decide on most."""
+    if abs(exponent) > 100 and dtype == np.float32:
+        return
+    x = matrix(300, 12)
+    x.data = (np.random.default_rng(1).random(len(x.data)) * 2.0**exponent).astype(dtype)
+    model = kmeans(n_clusters=6, init=x[:6].toarray(), max_iter=5)
+    assert answer(model.fit(x)) == answer(model.fit(x.toarray()))
+    points = SparsePoints(Samples(x))
+    lloyd.prepare(points, *points.feature_range())
+    points.assign(x[:6].toarray() * 0.75)
+    assert points.uncertain < 150
+
+
 def test_ties_of_whole_numbers_need_no_dense_rows(monkeypatch, device, brute_labels):
     """Most one-hot rows are as far from each of the others. Where centers are no whole numbers, sums of the same terms
     in another order may differ, and D says by how much."""

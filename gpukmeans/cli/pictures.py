@@ -64,7 +64,12 @@ def do(job: Job, args: argparse.Namespace, onto: Onto | None) -> None:
 
 
 def _in_memory(picture: Picture, args: argparse.Namespace, onto: Onto | None) -> Quantized:
-    options = {"space": args.space, "dither": args.dither, "device": args.device}
+    options = {
+        "space": args.space,
+        "dither": args.dither,
+        "dither_strength": args.dither_strength,
+        "device": args.device,
+    }
     if onto is None:
         return quantize(picture, args.colors, random_state=args.seed, **options)
     return replace(remap(picture, onto.palette, **options), converged=onto.converged)
@@ -80,6 +85,7 @@ def _in_bands(job: Job, args: argparse.Namespace, onto: Onto | None) -> Outcome:
             min(args.colors, MOST_FILE_COLORS),
             space=args.space,
             dither=args.dither,
+            dither_strength=args.dither_strength,
             palette=None if onto is None else onto.palette,
             random_state=args.seed,
             device=args.device,

@@ -12,7 +12,7 @@ from gpukmeans.cli import console, report
 from gpukmeans.cli.jobs import Job, jobs_of
 from gpukmeans.cli.pictures import Onto, do, read_picture
 from gpukmeans.engine import devices
-from gpukmeans.image.color_space import SPACES
+from gpukmeans.image.color_space import SPACE_CHOICES, space_for
 from gpukmeans.image.dither import DITHERS
 from gpukmeans.image.files import palettes, write
 from gpukmeans.image.levels import MOST_COLORS
@@ -43,9 +43,15 @@ def add(commands: Any, seed: Callable[[str], int]) -> None:
     )
     parser.add_argument("-k", "--colors", type=_colors, default=256, metavar="K", help="the most colors (default: 256)")
     parser.add_argument(
-        "--space", choices=SPACES, default="oklab", help="where distances are measured (default: oklab)"
+        "--space",
+        choices=SPACE_CHOICES,
+        default="auto",
+        help="where distances are measured (default: auto, which is ycbcr with floyd-steinberg, else oklab)",
     )
     parser.add_argument("--dither", choices=DITHERS, default="none", help="(default: none)")
+    parser.add_argument(
+        "--dither-strength", type=_strength, default=1.0, metavar="S", help="0 to 1: how much of it (default: 1)"
+    )
     parser.add_argument("--palette", type=Path, metavar="FILE", help="map onto these colors: .gpl, .hex or .png")
     parser.add_argument("--shared-palette", action="store_true", help="one palette for all files")
     parser.add_argument("--out-dir", type=Path, metavar="DIR", help="where to write, by the names of the files read")
@@ -69,6 +75,16 @@ def _colors(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_COLORS:
         raise argparse.ArgumentTypeError(f"must be an integer from 1 to {MOST_COLORS:,}, got {text!r}")
     return int(text)
+
+
+def _strength(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # false for NaN too
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
 
 
 def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -106,7 +122,8 @@ def _given_palette(args: argparse.Namespace) -> Onto | None:
 
 def _shared_palette(jobs: list[Job], args: argparse.Namespace, failures: _Failures) -> Onto:
     with report.bar(_Pictures(jobs, failures), "counting") as pictures:
-        options = {"space": args.space, "random_state": args.seed, "device": args.device}
+        space = space_for(args.space, args.dither)
+        options = {"space": space, "random_state": args.seed, "device": args.device}
         return Onto(*common_palette(pictures, args.colors, **options))
 
 

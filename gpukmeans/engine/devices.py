@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 # What stands for device="auto", so that a whole program can be moved without touching it.
 VARIABLE = "GPUKMEANS_DEVICE"
 
-# Of GPUs, what the kernels are written and compiled for (tests/test_compile.py), and CUDA 13 supports: 7.5, Turing.
+# Of GPUs, what the kernels are written and compiled for, and what CUDA 13 supports: 7.5, Turing.
 LEAST_CAPABILITY = 75
 
 _FORKED = (

@@ -19,7 +19,7 @@ from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.cuda.sparse_points import CudaSparsePoints
 from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.devices import gpus
-from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.dense import points_on_numpy
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.sparse_rows import Entries
@@ -42,7 +42,9 @@ def make_points(samples: Samples, *, device: str) -> Points:
 
 
 def on_numpy(samples: Samples) -> Points:
-    return SparsePoints(samples) if samples.sparse else NumPyPoints(samples)
+    if samples.sparse:
+        return SparsePoints(samples)
+    return points_on_numpy(samples)
 
 
 def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,12 +133,18 @@ class Frame:
         return Frame(np.zeros(len(low)), 0, largest=largest)
 
     @staticmethod
-    def of_sparse(low: Floats, high: Floats, entries: int) -> Frame | None:
+    def of_sparse(low: Floats, high: Floats, entries: int, *, as_it_is: bool = False) -> Frame | None:
         """The frame of sparse rows within [low, high], of so many entries at most: y is x times a power of two, which
-        is a float32 number if the extremes are. None as for `of`."""
+        is a float32 number if the extremes are. None as for `of`.
+
+        as_it_is: whether that may be one, within the limits of `as_it_is` (test_sparse.test_values_of_any_size fails
+        beyond).
+        """
         largest = max(abs(float(low.min())), abs(float(high.max())))
         if not largest <= LARGEST_MAGNITUDE:
             return None
+        if as_it_is and 2.0**-_AS_IT_IS <= largest <= 2.0**_AS_IT_IS and entries < 2**17 and len(low) <= 2**22:
+            return Frame(np.zeros(len(low)), 0, entries, largest)
         exponent = -ceil_log2(largest) if largest > 0 else 0
         if is_single(low) and is_single(high):  # test_sparse_kernels.test_values_of_any_size fails without it
             exponent = min(exponent, 126)
@@ -166,10 +173,15 @@ class Frame:
     def scale(self) -> float:
         return 2.0**self.exponent
 
-    @property
+    @cached_property
     def keeps(self) -> bool:
         """Whether float32 data are y themselves."""
         return self.exponent == 0 and not self.offset.any()
+
+    @cached_property
+    def single(self) -> bool:
+        """Whether offset and scale are float32 numbers, so that a float32 x becomes y by float32 operations."""
+        return is_single(self.offset) and abs(self.exponent) <= 126
 
     def features(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """x (m, d), any dtype, as y (m, d), in x's memory order; x itself where it is that."""
@@ -178,7 +190,7 @@ class Frame:
             return x.astype(np.float32, copy=False)
         major = m > 1 and x.strides[0] < x.strides[-1]
         result = np.empty((d, m), np.float32).T if major else np.empty((m, d), np.float32)
-        if x.dtype == np.float32 and is_single(self.offset) and abs(self.exponent) <= 126:
+        if x.dtype == np.float32 and self.single:
             np.subtract(x, self.offset.astype(np.float32), out=result)
             return np.multiply(result, np.float32(self.scale), out=result)
         steps = scratch("steps", x.size, np.float64)
@@ -196,7 +208,7 @@ class Frame:
 
     def _placed(self, centers: Floats) -> tuple[Floats, Floats] | None:
         """z (k, d) of centers and |z|^2 (k,), None for centers too far."""
-        z = (centers - self.offset) * self.scale
+        z = centers if self.keeps else (centers - self.offset) * self.scale
         norms = np.einsum("ij,ij->i", z, z)
         return (z, norms) if float(norms.max()) < _TOO_FAR else None
 
@@ -223,10 +235,14 @@ class Frame:
 
         Of |y|^2 the factor is that of `margin` and what the same seven roundings add.
         """
+        per_norm, rest = self.row_margin_factors
+        return y_norms * per_norm + rest
+
+    @property
+    def row_margin_factors(self) -> tuple[np.float32, np.float32]:
+        """What `row_margin` multiplies |y|^2 by, and adds."""
         d = self.terms
-        margin = y_norms * np.float32(1.07 * U32 * (2.04 * d + 24.2))
-        margin += np.float32((d + 4) * 2.0**-118)
-        return margin
+        return np.float32(1.07 * U32 * (2.04 * d + 24.2)), np.float32((d + 4) * 2.0**-118)
 
     def possible(self, x: Floats, centers: Floats) -> NDArray[np.bool_]:
         """Which of the centers (d, k) may by D be the nearest to each of x (d, m), as far as float64 products can tell:

@@ -8,10 +8,12 @@ feature is then one contiguous run, and the order of Rule 1 (features ascending)
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from gpukmeans.threads import scratch
 
@@ -25,6 +27,9 @@ LARGEST_MAGNITUDE = 2.0**500
 
 # Up to this many features D is computed feature by feature, in fewer passes over memory.
 _FEW_FEATURES = 4
+
+# Up to so many coordinates it takes fewer calls to turn rows around than to add them up as they lie.
+_FEW = 2**12
 
 # Beyond, this many coordinates at a time: 0.5 MB of float64, in a core's second-level cache.
 _PIECE = 2**16
@@ -78,7 +83,54 @@ def _squared_distance_wide(x: NDArray[Any], c: NDArray[Any], labels: NDArray[Any
 
 def norms(x: Floats) -> Floats:
     """D of points x (m, d) to zero, (m,)."""
-    return squared_distance(np.ascontiguousarray(x.T), np.zeros((x.shape[1], 1)))
+    return distances_of_rows(x, np.zeros(x.shape[1]))
+
+
+def distances_of_rows(x: NDArray[Any], c: Floats, labels: NDArray[Any] | None = None) -> Floats:
+    """D of each of the points x (m, d) to that of c (m, d) beside it, or to the only one, (d,): (m,). With labels (m,)
+    to its own of c (k, d). Rows that lie along memory need not be turned around for `squared_distance`."""
+    m, d = x.shape
+    if d <= _FEW_FEATURES or x.size <= _FEW:
+        return squared_distance(x.T.astype(np.float64, copy=False), c.T if c.ndim == 2 else c[:, None], labels)
+    result = np.empty(m)
+    rows = max(1, _PIECE // d)
+    for a in range(0, m, rows):
+        at = slice(a, min(a + rows, m))
+        steps = scratch("steps", (at.stop - a) * d, np.float64).reshape(-1, d)
+        y = c
+        if labels is not None:
+            y = c.take(labels[at], axis=0, out=steps, mode="clip")  # the default mode would copy
+        elif c.ndim == 2:
+            y = c[at]
+        np.subtract(x[at], y, out=steps)
+        steps *= steps
+        result[at] = sum_rows(steps)
+    return result
+
+
+def sum_rows(steps: Floats) -> Floats:
+    """The sum of each row of a C-contiguous array (m, d), from zero and in ascending order, (m,). May overwrite it.
+
+    NumPy would sum pairwise. SciPy adds a row's products up one after another, here those with one, which round nothing
+    (test_distance.test_squared_distance_adds_in_order fails of NumPy's sums).
+    """
+    m, d = steps.shape
+    if d <= _PIECE:
+        return _ones(m, d) @ steps.reshape(-1)
+    totals = np.zeros(m)
+    for i, row in enumerate(steps):
+        for a in range(0, d, _PIECE):
+            piece = row[a : a + _PIECE]
+            piece[0] += totals[i]
+            totals[i] = (_ones(1, len(piece)) @ piece)[0]
+    return totals
+
+
+@lru_cache(maxsize=4)
+def _ones(m: int, d: int) -> csr_array:
+    """The matrix (m, m d) whose product with m rows of d values has their sums."""
+    places = np.arange(m * d, dtype=np.int32)
+    return csr_array((np.ones(m * d), places, np.arange(0, m * d + 1, d, dtype=np.int32)), shape=(m, m * d))
 
 
 def sum_features(steps: Floats) -> Floats:

@@ -18,11 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact.distance import Floats, norms, sum_features
+from gpukmeans.exact.distance import U64, Floats, norms
 from gpukmeans.exact.sparse_rows import Entries, expansion_error
 from gpukmeans.threads import scratch
 
 Ints = NDArray[np.int64]
+
+# Coordinates of centers at a time: 0.5 MB of float64, in a core's second-level cache.
+_PIECE = 2**16
+
+# Up to so many coordinates exact sums take as few calls as any others.
+_FEW = 2**12
 
 # A sum must stay below 2**63; one bit is kept for the half that each rounding may add.
 SUM_BITS = 62
@@ -138,14 +144,16 @@ def _offset(low: Floats, high: Floats) -> Floats:
 
     The middle gains up to a bit. From zero, a coordinate of zero adds nothing: sums cost what rows hold beside zeros.
     """
-    return np.where((low <= 0) & (high >= 0), 0.0, low + (high - low) / 2)
+    inside = (low <= 0) & (high >= 0)
+    return np.zeros(low.shape) if inside.all() else np.where(inside, 0.0, low + (high - low) / 2)
 
 
-def _means(sums: Ints, exponent: Any, scale: Floats, offset: Floats) -> Floats:
+def _means(sums: Ints, exponent: Any, scale: Floats, offset: Floats | None) -> Floats:
     """The centers (m, d) of sums (m, d + 1) whose weights, in units of 2**-exponent, are not zero."""
     centers = sums[:, :-1] / np.ldexp(sums[:, -1].astype(np.float64), -exponent)[:, None]
     centers /= scale  # exact; the product of weight and scale might overflow
-    centers += offset
+    if offset is not None:
+        centers += offset
     return centers
 
 
@@ -170,7 +178,7 @@ class Scales:
         offset = _offset(low, high)
         half = np.maximum(high - offset, offset - low)
         powers = SUM_BITS - ceil_log2(weights.total) - _ceil_log2(half)  # power_for, for all features at once
-        scale = np.where(half > 0, np.ldexp(1.0, np.minimum(powers, 1000)), 1.0)
+        scale = np.where(half > 0, _power_of_two(np.minimum(powers, 1000)), 1.0)
         return Scales(offset, scale, low, high, weights, sparse)
 
     def terms(self, x: NDArray[Any], weights: Floats | Ints | None) -> Ints:
@@ -187,13 +195,21 @@ class Scales:
 
     def terms_of_entries(self, entries: Entries, weights: Floats | Ints | None) -> Ints:
         """The same of what sparse rows store, (e,), without the weights; weights: of the rows, (m,)."""
-        steps = entries.exact - self.offset.take(entries.columns)
-        steps *= self.scale.take(entries.columns)
+        scale = self.scale.take(entries.columns)
+        if self._about_zero:
+            steps = np.multiply(entries.exact, scale, out=scale)
+        else:
+            steps = entries.exact - self.offset.take(entries.columns)
+            steps *= scale
         return weigh(np.rint(steps, out=steps), None if weights is None else weights.take(entries.rows))
 
     def centers(self, sums: Ints) -> Floats:
         """The centers (k, d) float64 of sums (k, d + 1) int64 whose weights are not zero."""
-        return _means(sums, self.weights.exponent, self.scale, self.offset)
+        return _means(sums, self.weights.exponent, self.scale, None if self._about_zero else self.offset)
+
+    @cached_property
+    def _about_zero(self) -> bool:
+        return not self.offset.any()
 
     @cached_property
     def step(self) -> Floats:
@@ -243,11 +259,61 @@ class Scales:
         E may be larger by its error, |x|^2 being at most 2 D + 2 |c|^2
         (test_expanded_distance.test_an_inertia_far_from_zero_fits_its_scale fails without it).
         """
-        reach = np.ascontiguousarray(np.maximum(self.high - centers, centers - self.low).T)
-        farthest = float(np.max(sum_features(reach * reach)))
+        farthest = float(norms(np.maximum(self.high - centers, centers - self.low)).max())
+        return self._with_error(farthest, float(norms(centers).max()) if self.sparse else 0.0)
+
+    def _with_error(self, farthest: float, square: float) -> float:
+        """The largest distance of points whose D is at most `farthest` from centers of |c|^2 at most `square`."""
         if self.sparse:
-            farthest += expansion_error(len(self.low)) * (2 * farthest + 3 * float(norms(centers).max()))
+            farthest += expansion_error(len(self.low)) * (2 * farthest + 3 * square)
         return farthest
+
+    def farthest_power(self, centers: Floats) -> int | None:
+        """`ceil_log2` of `farthest`, None where that is zero: all that a scale needs.
+
+        Sums in another order differ by less than 3 (d + 8) 2**-53 of themselves, underflow apart. Where that might be
+        the next power of two, the order counts (test_fixed_point.test_a_power_of_two_is_that_of_the_farthest fails if
+        it is not asked).
+        """
+        off = 3 * (centers.shape[1] + 8) * U64
+        if self.sparse and centers.size > _FEW:
+            low, high = self._about_farthest(centers)
+            if low > 2.0**-900 and ceil_log2(low * (1 - 2**12 * off)) == (power := ceil_log2(high * (1 + off))):
+                return power
+        rows = max(1, _PIECE // centers.shape[1])
+        farthest, square = [0.0], [0.0]
+        for a in range(0, len(centers) if centers.size > _FEW else 0, rows):
+            c = centers[a : a + rows]
+            reach = np.subtract(self.high, c, out=scratch("reach", c.size, np.float64).reshape(c.shape))
+            below = np.subtract(c, self.low, out=scratch("steps", c.size, np.float64).reshape(c.shape))
+            np.maximum(reach, below, out=reach)
+            farthest.append(float(np.einsum("ij,ij->i", reach, reach).max()))
+            if self.sparse:
+                square.append(float(np.einsum("ij,ij->i", c, c).max()))
+        about = self._with_error(max(farthest), max(square))
+        if about > 2.0**-900 and ceil_log2(about * (1 - off)) == (power := ceil_log2(about * (1 + off))):
+            return power
+        exact = self.farthest(centers)
+        return ceil_log2(exact) if exact > 0 else None
+
+    def _about_farthest(self, centers: Floats) -> tuple[float, float]:
+        """Bounds on `farthest`, but for rounding, in two passes over the centers (k, d); a lower one of zero says
+        nothing.
+
+        Of a feature within [-w, h], h >= w, the farther end is at least |h - c| away and at most h + |c|; if w is
+        greater, the same holds of the other end. So with H the sum of the ends' squares, the farthest is from
+        H - 2 h.c + |c|^2 to (H^(1/2) + |c|)^2. Of sparse rows and their means these are close together.
+
+        The lower bound's three sums are off by (d + 8) 2**-52 (H + |c|^2) at most: if more than a 2**10th of that is
+        left, by less than 2**11 (d + 8) 2**-52 of themselves.
+        """
+        end = np.where(self.high >= -self.low, self.high, self.low)
+        ends = float(end @ end)
+        squares = np.einsum("ij,ij->i", centers, centers)
+        largest = float(squares.max())
+        low = float((squares - 2 * (centers @ end)).max()) + ends
+        high = self._with_error((math.sqrt(ends) + math.sqrt(largest)) ** 2, largest)
+        return low if low > 2.0**-10 * (ends + largest) else 0.0, high
 
 
 @dataclass(frozen=True)
@@ -279,7 +345,7 @@ class OwnScales:
             bits = bits + shift
             exponent = SUM_BITS - bits
         power = np.minimum(SUM_BITS - bits[:, None] - _ceil_log2(half), 1000)
-        return OwnScales(offset, np.where(half > 0, np.ldexp(1.0, power), 1.0), shift, exponent)
+        return OwnScales(offset, np.where(half > 0, _power_of_two(power), 1.0), shift, exponent)
 
     def terms(self, x: Floats, clusters: NDArray[Any], weights: Floats | Ints | None) -> Ints:
         """x (d, m) float64, of these clusters (m,), as int64 terms (m, d + 1); the last column is the weight."""
@@ -317,6 +383,11 @@ class OwnScales:
         return np.ldexp(units.astype(np.float64), -self.exponent - self.shift)
 
 
+def _power_of_two(exponents: NDArray[np.int32]) -> Floats:
+    """np.ldexp(1.0, exponents), of normal numbers, in a sixth of its time: the exponent's bits of float64."""
+    return ((exponents.astype(np.int64) + 1023) << 52).view(np.float64)
+
+
 def _ceil_log2(values: Floats) -> NDArray[np.int32]:
     """`ceil_log2` of each value."""
     mantissa, exponent = np.frexp(values)
@@ -337,7 +408,8 @@ class Inertia:
     @staticmethod
     def of(scales: Scales, centers: Floats) -> Inertia:
         """The split for distances from ``centers`` (k, d)."""
-        coarse = power_for(scales.farthest(centers), scales.weights.total)
+        power = scales.farthest_power(centers)
+        coarse = 0 if power is None else min(1000, SUM_BITS - ceil_log2(scales.weights.total) - power)
         return Inertia(coarse, SUM_BITS - ceil_log2(scales.weights.copies))
 
     def sums(self, distances: Floats, weights: Floats | Ints | None) -> tuple[int, int]:
@@ -375,8 +447,8 @@ class Inertia:
         if units >= copies << 40:
             return None
         bits = SUM_BITS + self.coarse_bits + self.fine_bits - (units + copies).bit_length()
-        farthest = scales.farthest(centers)
-        coarse = min(bits, 1000 - max(0, ceil_log2(farthest))) if farthest > 0 else self.coarse_bits
+        power = scales.farthest_power(centers)
+        coarse = self.coarse_bits if power is None else min(bits, 1000 - max(0, power))
         return Inertia(coarse, self.fine_bits) if coarse > self.coarse_bits else None
 
 

@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact.distance import Floats, check_magnitude, normalize, norms
 from gpukmeans.exact.fixed_point import Scales, about_zero
+from gpukmeans.threads import scratch
 
 Mask = NDArray[np.bool_]
+
+# Coordinates at a time: 0.5 MB of float64, in a core's second-level cache.
+_PIECE = 2**16
 
 
 class Metric:
@@ -33,7 +37,7 @@ class Metric:
 
     def initial(self, centers: Floats) -> Floats:
         """Centers (k, d) to begin with. Raises ValueError if they are too large."""
-        check_magnitude(centers.min(axis=0), centers.max(axis=0), "init")
+        check_magnitude(centers, centers, "init")
         return centers
 
     def check(self, centers: NDArray[Any]) -> None:
@@ -46,14 +50,26 @@ class Metric:
     def mean_within(self, means: Floats, low: Floats, high: Floats) -> Floats:
         """The means (m, d) of rows within [low, high], which rounding may have moved. Which of the two zeros an extreme
         is, depends on the order of rows; adding makes one of them."""
-        return np.clip(means, low, high) + 0.0
+        held = np.maximum(means, low)
+        np.minimum(held, high, out=held)
+        held += 0.0
+        return held
 
     def too_coarse(self, means: Floats, errors: Floats, scales: Scales, low: Floats, high: Floats, part: float) -> Mask:
         """Which means (m, d) of rows within [low, high] may be off by more than a part of these rows' range, in any
         feature. errors: (m,) by how many `Scales.step` they may be off."""
+        coarse = np.empty(len(means), bool)
+        rows = max(1, _PIECE // means.shape[1])
         with np.errstate(invalid="ignore"):  # where rows have no weight, and features no range
-            off = np.multiply.outer(errors, scales.step)
-        return np.logical_or.reduce((off > part * (high - low)) & (high > low), axis=1)
+            for a in range(0, len(means), rows):
+                at = slice(a, a + rows)
+                width = np.subtract(high[at], low[at], out=_like(means[at], "steps"))
+                some = width > 0
+                width *= part
+                off = np.multiply(errors[at, None], scales.step, out=_like(means[at], "reach"))
+                some &= off > width
+                np.logical_or.reduce(some, axis=1, out=coarse[at])
+        return coarse
 
     def without_direction(self, means: Floats, reach: Floats) -> Mask:
         """Which means (m, d) are nothing if they may be off by so much, reach (m,) being its square."""
@@ -114,6 +130,11 @@ class Cosine(Metric):
 
 EUCLIDEAN, COSINE = Metric(), Cosine()
 _METRICS = {metric.name: metric for metric in (EUCLIDEAN, COSINE)}
+
+
+def _like(values: Floats, name: str) -> Floats:
+    """Memory for as many, kept under that name."""
+    return scratch(name, values.size, np.float64).reshape(values.shape)
 
 
 def metric_of(name: str) -> Metric:

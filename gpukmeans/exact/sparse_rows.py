@@ -109,11 +109,11 @@ class Entries:
     def add_up(self, steps: Floats) -> Floats:
         """The sum of each row's steps (e,) or (e, k), one after another, from zero: (m,) or (m, k).
 
-        bincount adds in order; so does SciPy's product with ones, which rounds nothing else
+        SciPy's products with ones add in order, and round nothing else
         (test_expanded_distance.test_it_is_what_a_plain_loop_computes fails of other orders).
         """
         if steps.ndim == 1:
-            return np.bincount(self.rows, steps, self.m).astype(np.float64, copy=False)  # of none it counts
+            return self.matrix(steps) @ np.ones(self.d)
         order = np.arange(len(steps), dtype=self.starts.dtype)
         return csr_array((np.ones(len(steps)), order, self.starts), shape=(self.m, len(steps))) @ steps
 
@@ -156,8 +156,10 @@ def own_expanded_distances(entries: Entries, columns: Floats, squares: Floats, l
     """E of each row to its own center, that of its label (m,), or the only one: (m,). The rest as above."""
     if labels is None:
         return _cut(entries.add_up(_steps(entries.exact, columns[:, 0].take(entries.columns))), squares)
-    own = labels.take(entries.rows)
-    return _cut(entries.add_up(_steps(entries.exact, columns[entries.columns, own])), squares.take(labels))
+    coordinates = np.ascontiguousarray(columns.T).reshape(-1)  # centers that lie along memory need no copy
+    own = np.repeat(labels.astype(np.int64) * entries.d, entries.counts)
+    own += entries.columns
+    return _cut(entries.add_up(_steps(entries.exact, coordinates.take(own))), squares.take(labels))
 
 
 def _steps(x: Floats, c: Floats) -> Floats:

@@ -1,13 +1,16 @@
 """Colors as points to cluster, and centers as colors again.
 
-A point is what k-means measures distances in; of a color's levels it makes one of two spaces:
+A point is what k-means measures distances in; of a color's levels it makes one of three spaces:
 
 - "rgb": the levels themselves, which makes the inertia the squared error of the picture.
 - "oklab": Oklab, in which equal distances look about equally far (Bjorn Ottosson, "A perceptual color space for
   image processing", 2020; the matrices are his), for levels in sRGB (IEC 61966-2-1). Its a and b count twice, since
   their distances look larger than those of L: palettes of six photographs then erred by a tenth less in deltaE 2000.
+- "ycbcr": lightness and two differences of color, of the levels as they are (JFIF's, which are ITU-R BT.601's), in
+  whole numbers. Between the two others, and meant for error diffusion: the eye evens out color over a larger area
+  than lightness, so that dithering makes up for errors of color better; they need less of the palette than in Oklab.
 
-Colors with alpha are premultiplied in either space, and alpha is a coordinate of its own: a color that is hardly seen
+Colors with alpha are premultiplied in any space, and alpha is a coordinate of its own: a color that is hardly seen
 hardly counts.
 
 The bits of a point do not depend on the machine: roots are Newton's iteration in single IEEE operations, and no power,
@@ -28,7 +31,10 @@ from gpukmeans.image.levels import Levels, largest_level
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run
 
-SPACES = ("oklab", "rgb")
+SPACES = ("oklab", "rgb", "ycbcr")
+
+# What may be asked for: "auto" is what serves best, which dithering changes.
+SPACE_CHOICES = ("auto", *SPACES)
 
 # From linear red, green, blue to the responses of the eye's three cones, and from their cube roots to L, a, b.
 _TO_CONES = (
@@ -56,6 +62,17 @@ _FROM_CONES = (
     (-0.0041960863, -0.7034186147, 1.7076147010),
 )
 
+# Thousandths of Y, and of 1.25 Cb and 1.25 Cr, that red, green and blue make. Those of a difference add up to zero, so
+# that greys have none.
+_TO_YCBCR = ((299, 587, 114), (-211, -414, 625), (625, -523, -102))
+
+
+def space_for(space: str, dither: str) -> str:
+    """The space that one of SPACE_CHOICES stands for, by how there is dithering."""
+    if space != "auto":
+        return space
+    return "ycbcr" if dither == "floyd-steinberg" else "oklab"
+
 
 # Colors at a time: what a conversion holds of them stays in a core's second-level cache.
 _PIECE = 2**14
@@ -74,8 +91,12 @@ def to_points(colors: Levels, space: str) -> NDArray[Any]:
         return np.concatenate(run(lambda piece: to_points(piece, space), pieces, thread_count()))
     top = largest_level(colors.dtype)
     opaque = colors if colors.shape[1] != 4 else colors[:, :3]
-    if space == "rgb":
+    if space == "rgb" or (space == "ycbcr" and colors.shape[1] == 1):
         points: NDArray[Any] = opaque if top == 255 else opaque.astype(np.float32)
+    elif space == "ycbcr":
+        # Whole numbers up to 255,000, or 65,535,000, which need 26 bits
+        # (test_quantize.test_points_of_ycbcr_are_whole_numbers fails of float32).
+        points = (opaque.astype(np.int64) @ ycbcr_factors().T).astype(np.float32 if top == 255 else np.float64)
     else:
         lab = _oklab(opaque) if opaque.shape[1] == 3 else [_root(_linear_table(top)[opaque[:, 0]], 3)]
         points = np.stack(lab, axis=1).astype(np.float32)
@@ -83,8 +104,8 @@ def to_points(colors: Levels, space: str) -> NDArray[Any]:
         return points
     # In rgb all four are multiplied by `top`, so that products of levels stay whole.
     alpha = colors[:, 3:].astype(np.float64)
-    full = alpha * top if space == "rgb" else alpha / top
-    weighted = points * (alpha if space == "rgb" else full)
+    full = {"rgb": alpha * top, "ycbcr": alpha * 1000}.get(space, alpha / top)
+    weighted = points * (alpha if space == "rgb" else alpha / top)
     # 65535**2 needs 32 bits (test_quantize.test_points_with_alpha_are_products_of_levels fails of float32).
     dtype = np.float32 if top == 255 or space == "oklab" else np.float64
     return np.concatenate([weighted, full], axis=1).astype(dtype)
@@ -94,18 +115,40 @@ def to_colors(centers: Floats, space: str, dtype: Any) -> Levels:
     """Centers (k, c) as the colors nearest to them, of that dtype: the levels that round to them."""
     top = largest_level(dtype)
     if centers.shape[1] == 4:
-        alpha = centers[:, 3:] / top if space == "rgb" else centers[:, 3:] * top
+        alpha = {"rgb": centers[:, 3:] / top, "ycbcr": centers[:, 3:] / 1000}.get(space, centers[:, 3:] * top)
         seen = np.maximum(centers[:, 3:], np.finfo(np.float64).tiny)
-        opaque = centers[:, :3] / seen * (top if space == "rgb" else 1.0)
+        opaque = centers[:, :3] / seen * {"rgb": top, "ycbcr": 1000.0 * top}.get(space, 1.0)
         return np.concatenate([to_colors(opaque, space, dtype), _rounded(alpha, dtype)], axis=1)
-    if space == "rgb":
+    if space == "rgb" or (space == "ycbcr" and centers.shape[1] == 1):
         return _rounded(centers, dtype)
+    if space == "ycbcr":
+        columns = centers[:, 0], centers[:, 1], centers[:, 2]
+        adjugate, determinant = _from_ycbcr()
+        return _rounded(np.stack([_dot(row, columns) / determinant for row in adjugate], axis=1), dtype)
     if centers.shape[1] == 1:
         return _level(centers * centers * centers, dtype)
     lab = centers[:, 0], centers[:, 1] / _CHROMA, centers[:, 2] / _CHROMA
     cones = [_dot(row, lab) for row in _FROM_LAB]
     cubes = [cone * cone * cone for cone in cones]
     return np.stack([_level(_dot(row, cubes), dtype) for row in _FROM_CONES], axis=1)
+
+
+def ycbcr_factors() -> NDArray[np.int64]:
+    """(3, 3): what each of Y, Cb and Cr is made of."""
+    return np.array(_TO_YCBCR, np.int64)
+
+
+@cache
+def _from_ycbcr() -> tuple[list[tuple[float, float, float]], float]:
+    """The adjugate of the factors, a row for each of red, green and blue, and their determinant: whole numbers."""
+    m = _TO_YCBCR
+
+    def cofactor(i: int, j: int) -> int:
+        (a, b), (c, d) = ([m[p % 3][q % 3] for q in (j + 1, j + 2)] for p in (i + 1, i + 2))
+        return a * d - b * c
+
+    rows = [(float(cofactor(0, j)), float(cofactor(1, j)), float(cofactor(2, j))) for j in range(3)]
+    return rows, float(sum(m[0][j] * cofactor(0, j) for j in range(3)))
 
 
 def _oklab(colors: Levels) -> list[Floats]:

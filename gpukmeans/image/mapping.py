@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpukmeans import array_interop
 from gpukmeans.engine import devices
 from gpukmeans.image import dispatch
-from gpukmeans.image.dither import floyd_steinberg, offsets_of, ordered
+from gpukmeans.image.diffusion import diffuse
 from gpukmeans.image.levels import (
     Levels,
     index_dtype,
@@ -23,7 +23,9 @@ from gpukmeans.image.levels import (
     with_common_channels,
 )
 from gpukmeans.image.numpy.pixels import IndexedPixels
+from gpukmeans.image.ordered import ordered
 from gpukmeans.image.palette.fit import PaletteFit
+from gpukmeans.image.patterns import pattern_of
 from gpukmeans.image.picture import Picture, on_host
 from gpukmeans.image.protocol import Colors, Pixels
 from gpukmeans.image.result import Quantized
@@ -58,8 +60,11 @@ class CountedPicture:
             indices = np.arange(len(self.colors), dtype=np.int32)
             return array_interop.to_numpy(self.pixels.map(self._codes, indices, np.int32))
 
-    def mapped(self, fit: PaletteFit, dither: str) -> Quantized:
-        """The picture in the palette's colors, by the labels of the distinct colors if it is not dithered."""
+    def mapped(self, fit: PaletteFit, space: str, dither: str, strength: float = 1.0) -> Quantized:
+        """The picture in the palette's colors, by the labels of the distinct colors if it is not dithered.
+
+        space: where ordered dithering measures.
+        """
         picture, palette = self.picture, fit.palette
         if picture.shape[2] == 4:
             palette = to_rgba(palette)
@@ -68,7 +73,7 @@ class CountedPicture:
                 labels = self.pixels.map(self._codes, fit.labels, index_dtype(len(palette)))
                 indices, error = labels.reshape(picture.shape[:2]), self.colors.error(palette, fit.labels)
             else:
-                indices, error = self._dithered(premultiplied(palette), dither)
+                indices, error = self._dithered(premultiplied(palette), space, dither, strength)
         channels, palette_channels = picture.channels, palette.shape[1]
         if (channels < 3 and not is_grey(palette)) or palette_channels == 4:
             channels = palette_channels  # a given palette may have what the picture had not
@@ -88,7 +93,7 @@ class CountedPicture:
             picture.dtype,
         )
 
-    def _dithered(self, seen: Levels, dither: str) -> tuple[Any, int]:
+    def _dithered(self, seen: Levels, space: str, dither: str, strength: float) -> tuple[Any, int]:
         """Indices (h, w), and the sum of squared errors over three or four channels.
 
         seen: the palette (k, 3) or (k, 4), premultiplied.
@@ -108,9 +113,11 @@ class CountedPicture:
             pixels = dispatch.make_pixels(levels.reshape(h * w, -1), device=self.device)
         if dither == "floyd-steinberg":
             own = np.ascontiguousarray(array_interop.to_numpy(levels))
-            indices = floyd_steinberg(own, palette, fixed, int(clear[0]) if len(clear) else 0).reshape(-1)
+            fixed_index = int(clear[0]) if len(clear) else 0
+            indices = diffuse(own, palette, strength=strength, fixed=fixed, fixed_index=fixed_index).reshape(-1)
         else:
-            indices = ordered(pixels, offsets_of(dither, palette), w, palette, device=self.device)
+            ranks = pattern_of(dither)
+            indices = ordered(pixels, ranks, w, palette, space=space, device=self.device, strength=strength)
             if fixed is not None:
                 indices[fixed.reshape(-1)] = clear[0]
         # One channel stands for three

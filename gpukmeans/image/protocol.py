@@ -33,6 +33,15 @@ from gpukmeans.image.grid import Grid
 from gpukmeans.image.levels import Levels
 
 
+class Mixtures(NamedTuple):
+    """What m colors are mixed of: labels `first` and `second`, and of as many ranks as a pattern has `counts`, the
+    lowest, take the first. (m,) int32 each, on the host."""
+
+    first: NDArray[np.int32]
+    second: NDArray[np.int32]
+    counts: NDArray[np.int32]
+
+
 class Pixels(Protocol):
     """n pixels of c channels, uint8 or uint16, on one device. Answers of size n are on the host, or on the GPU that the
     pixels were on already."""
@@ -48,10 +57,10 @@ class Pixels(Protocol):
         codes: (m,), those that `count` says, or more, ascending. labels: (m,) int32.
         """
 
-    def shifted(self, offsets: NDArray[np.int32], width: int) -> Pixels:
-        """The pixels with offsets added to their levels, and cut to the range of levels.
+    def mixed(self, codes: Any, mixtures: Mixtures, ranks: NDArray[np.int32], width: int, dtype: Any) -> Any:
+        """For each pixel one of the two labels of its color: (n,) of that dtype.
 
-        offsets: (t, t, c), which repeat over a picture of that width.
+        codes: (m,), as for `map`. ranks: (t, t), which repeat over a picture of that width.
         """
 
     def error(self, palette: Levels, labels: Any) -> int:

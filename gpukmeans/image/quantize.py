@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from gpukmeans import array_interop
 from gpukmeans.engine import devices
 from gpukmeans.image import dispatch
-from gpukmeans.image.color_space import SPACES
+from gpukmeans.image.color_space import SPACE_CHOICES, space_for
 from gpukmeans.image.dither import DITHERS
 from gpukmeans.image.files.read import read
+from gpukmeans.image.importance import importance
 from gpukmeans.image.levels import MOST_COLORS, Levels, to_8_bit, to_16_bit, to_rgba, unpack
 from gpukmeans.image.mapping import CountedPicture
 from gpukmeans.image.numpy.colors import NumPyColors
@@ -32,8 +34,9 @@ def quantize(
     image: Any,
     n_colors: int = 256,
     *,
-    space: str = "oklab",
+    space: str = "auto",
     dither: str = "none",
+    dither_strength: float = 1.0,
     weights: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = 0,
     device: str = "auto",
@@ -48,12 +51,17 @@ def quantize(
         with n_colors crosses the bus; weights and Floyd-Steinberg's dithering need the pixels on the host.
     n_colors : int, default=256
         The most colors, 1 to 65,536; up to 256 fit the files' palettes and one byte a pixel.
-    space : {"oklab", "rgb"}, default="oklab"
-        Where distances are measured: "oklab" lessens the error that is seen, "rgb" the squared error of levels.
+    space : {"auto", "oklab", "rgb", "ycbcr"}, default="auto"
+        Where distances are measured: "oklab" lessens the error that is seen, "rgb" the squared error of levels;
+        "ycbcr" is meant for error diffusion. "auto" is "ycbcr" with dither="floyd-steinberg", and else "oklab".
     dither : {"none", "floyd-steinberg", "bayer", "blue-noise"}, default="none"
-        How neighbours make up for a pixel's error; see `gpukmeans.image.dither`.
+        How neighbours make up for a pixel's error: by error diffusion (`gpukmeans.image.diffusion`), or by choosing
+        between two colors as a pattern says (`gpukmeans.image.ordered`).
+    dither_strength : float, default=1
+        0 to 1: how much of it is done; 0 leaves each pixel the nearest color, as levels.
     weights : array-like of shape (h, w), default=None
         How much each pixel counts for the palette, none negative. A whole number is that many copies of the pixel.
+        With dither="floyd-steinberg" pixels within texture count less besides (`gpukmeans.image.importance`).
     random_state : int, RandomState instance or None, default=0
         The seed of k-means++.
     device : str, default="auto"
@@ -83,23 +91,33 @@ def quantize(
     >>> result.to_array().tolist(), result.converged
     ([[2, 2, 251, 251]], True)
     """
-    check_parameters(n_colors, space, dither)
+    check_parameters(n_colors, space, dither, dither_strength)
+    space = space_for(space, dither)
     picture, device = _read_onto(image, device)
 
     def reduce(device: str) -> Quantized:
         counted = CountedPicture(picture, device=device)
-        if weights is None:
+        if weights is None and dither != "floyd-steinberg":
             fit = palette_of(counted.colors, n_colors, space=space, random_state=random_state, device=device)
         else:
-            fit = _weighted_palette(weights, counted, n_colors, space=space, random_state=random_state)
-        return counted.mapped(fit, dither)
+            # test_quantize.test_a_palette_that_is_dithered_has_more_of_smooth_parts fails without.
+            diffused = dither == "floyd-steinberg"
+            own = importance(array_interop.to_numpy(picture.levels), n_colors) if diffused else None
+            fit = _weighted_palette(weights, own, counted, n_colors, space=space, random_state=random_state)
+        return counted.mapped(fit, space, dither, dither_strength)
 
     return _as_given(image, devices.where_it_fits(reduce, device, random_state))
 
 
 @unflagged()
 def remap(
-    image: Any, palette: ArrayLike, *, space: str = "oklab", dither: str = "none", device: str = "auto"
+    image: Any,
+    palette: ArrayLike,
+    *,
+    space: str = "auto",
+    dither: str = "none",
+    dither_strength: float = 1.0,
+    device: str = "auto",
 ) -> Quantized:
     """Map a picture onto a given palette: the nearest color for each pixel.
 
@@ -107,7 +125,7 @@ def remap(
     ----------
     image : as for `quantize`
     palette : array-like of shape (k, 3) or (k, 4), uint8
-    space, dither, device : as for `quantize`
+    space, dither, dither_strength, device : as for `quantize`
 
     Returns
     -------
@@ -128,7 +146,8 @@ def remap(
             f"a palette is an array (k, 3) or (k, 4) of uint8 with 1 to {MOST_COLORS:,} colors, "
             f"got {given.dtype} {given.shape}."
         )
-    check_parameters(len(given), space, dither)
+    check_parameters(len(given), space, dither, dither_strength)
+    space = space_for(space, dither)
     picture, device = _read_onto(image, device)
 
     def map_onto(device: str) -> Quantized:
@@ -136,7 +155,7 @@ def remap(
         levels = given if counted.colors.dtype == np.uint8 else to_16_bit(given)
         with devices.on(device):
             fit = PaletteFit(levels, counted.colors.nearest(levels, space), True)
-        return counted.mapped(fit, dither)
+        return counted.mapped(fit, space, dither, dither_strength)
 
     return _as_given(image, devices.where_it_fits(map_onto, device))
 
@@ -164,16 +183,20 @@ def common_palette(
     return found.palette, found.converged
 
 
-def check_parameters(n_colors: Any, space: str, dither: str) -> None:
+def check_parameters(n_colors: Any, space: str, dither: str, dither_strength: float = 1.0) -> None:
     """Raise ValueError, or TypeError, for parameters out of range."""
     if not isinstance(n_colors, (int, np.integer)) or isinstance(n_colors, bool):
         raise TypeError(f"n_colors must be an integer, got {n_colors!r}.")
     if not 1 <= n_colors <= MOST_COLORS:
         raise ValueError(f"n_colors must be from 1 to {MOST_COLORS:,}, got {n_colors}.")
-    if space not in SPACES:
-        raise ValueError(f"space must be one of {SPACES}, got {space!r}.")
+    if space not in SPACE_CHOICES:
+        raise ValueError(f"space must be one of {SPACE_CHOICES}, got {space!r}.")
     if dither not in DITHERS:
         raise ValueError(f"dither must be one of {DITHERS}, got {dither!r}.")
+    if not isinstance(dither_strength, Real) or isinstance(dither_strength, bool):
+        raise TypeError(f"dither_strength must be a number, got {dither_strength!r}.")
+    if not 0 <= dither_strength <= 1:  # false for NaN too
+        raise ValueError(f"dither_strength must be from 0 to 1, got {dither_strength}.")
 
 
 def _read_onto(image: Any, device: str) -> tuple[Picture, str]:
@@ -199,10 +222,20 @@ def _as_given(image: Any, result: Quantized) -> Quantized:
 
 
 def _weighted_palette(
-    weights: ArrayLike, counted: CountedPicture, k: int, *, space: str, random_state: Any
+    weights: ArrayLike | None,
+    own: NDArray[np.int64] | None,
+    counted: CountedPicture,
+    k: int,
+    *,
+    space: str,
+    random_state: Any,
 ) -> PaletteFit:
-    """The palette, and the label of every distinct color, also of those that weigh nothing."""
-    given, shape = np.asarray(array_interop.to_numpy(weights), np.float64), counted.picture.shape[:2]
+    """The palette, and the label of every distinct color, also of those that weigh nothing.
+
+    weights: the caller's. own: (h, w) what pixels count besides. Not both are None.
+    """
+    shape = counted.picture.shape[:2]
+    given = np.ones(shape) if weights is None else np.asarray(array_interop.to_numpy(weights), np.float64)
     if given.shape != shape:
         raise ValueError(f"weights have the picture's shape {shape}, got {given.shape}.")
     if not (np.isfinite(given).all() and given.min() >= 0 and given.max() > 0):
@@ -213,6 +246,8 @@ def _weighted_palette(
     exponent = int(np.frexp(given.max())[1])
     if not -100 < exponent < 100:
         given = np.ldexp(given, -exponent)
+    if own is not None:
+        given = given * own
     # Pixels are added in their order, so that the sums have the same bits.
     mass = np.bincount(color_of_pixel, given.reshape(-1), len(colors))
     kept = mass > 0

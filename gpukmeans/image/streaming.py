@@ -18,14 +18,16 @@ from numpy.typing import ArrayLike, NDArray
 from gpukmeans import array_interop
 from gpukmeans.engine import devices
 from gpukmeans.image import dispatch
-from gpukmeans.image.dither import offsets_of, ordered
+from gpukmeans.image.color_space import space_for
 from gpukmeans.image.files.bands import Bands, read_bands
 from gpukmeans.image.files.tiled_tiff_writer import write_tiled
 from gpukmeans.image.files.write import is_tiff
 from gpukmeans.image.levels import MOST_FILE_COLORS, Codes, Levels, premultiplied, psnr, to_rgba, with_common_channels
 from gpukmeans.image.numpy.histogram import Histogram
+from gpukmeans.image.ordered import ordered
 from gpukmeans.image.palette.channels import palette_of, without_idle_alpha
 from gpukmeans.image.palette.fit import PaletteFit
+from gpukmeans.image.patterns import pattern_of
 from gpukmeans.image.picture import ImageError
 from gpukmeans.image.protocol import Pixels
 from gpukmeans.image.quantize import check_parameters
@@ -49,8 +51,9 @@ def quantize_file(
     target: str | os.PathLike[str],
     n_colors: int = 256,
     *,
-    space: str = "oklab",
+    space: str = "auto",
     dither: str = "none",
+    dither_strength: float = 1.0,
     palette: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = 0,
     device: str = "auto",
@@ -68,6 +71,7 @@ def quantize_file(
         A palette has no half-transparent colors, which a TIFF's cannot have.
     dither : {"none", "bayer", "blue-noise"}, default="none"
         Error diffusion is not done in bands.
+    dither_strength : as for `quantize`
     progress : callable
         ``progress(done, total)`` is called with the number of rows read so far in both passes.
 
@@ -88,7 +92,8 @@ def quantize_file(
     46,336 x 46,336 pixels took 0.97 GB at its peak, a picture with all 2**24 colors 1.0 GB
     (benchmarks/picture_memory.py).
     """
-    check_parameters(n_colors, space, dither)
+    check_parameters(n_colors, space, dither, dither_strength)
+    space = space_for(space, dither)
     if n_colors > MOST_FILE_COLORS or not is_tiff(target):
         most = f"at most {MOST_FILE_COLORS} colors"
         raise ImageError(f"in bands only .tif files of {most} are written, not {n_colors} to {target}.")
@@ -125,7 +130,9 @@ def quantize_file(
             map_band = _map_by_label(codes, fit.labels, device)
         else:
             error = None
-            map_band = _map_dithered(dither, premultiplied(table), colors.channels, bands.width, device)
+            map_band = _map_dithered(
+                dither, dither_strength, premultiplied(table), space, colors.channels, bands.width, device
+            )
 
         def indices() -> Iterator[NDArray[np.uint8]]:
             for row, band in bands.read():
@@ -161,13 +168,14 @@ def _map_by_label(codes: Codes, labels: Any, device: str) -> Callable[[Levels], 
 
 
 def _map_dithered(
-    dither: str, palette: Levels, channels: int, width: int, device: str
+    dither: str, strength: float, palette: Levels, space: str, channels: int, width: int, device: str
 ) -> Callable[[Levels], NDArray[np.uint8]]:
     """What dithers bands (h, width, c), whose first channels count, to a premultiplied palette: (h * width,)."""
-    offsets = offsets_of(dither, palette)
+    ranks = pattern_of(dither)
 
     def map_band(band: Levels) -> NDArray[np.uint8]:
         levels, _ = with_common_channels(band[..., :channels], palette)
-        return ordered(_pixels(premultiplied(levels), device), offsets, width, palette, device=device)
+        pixels = _pixels(premultiplied(levels), device)
+        return ordered(pixels, ranks, width, palette, space=space, device=device, strength=strength)
 
     return map_band

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy.blas import score
 from gpukmeans.engine.numpy.rows import Features
 from gpukmeans.exact.certificate import U32, Frame
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import Floats, distances_of_rows, squared_distance
 from gpukmeans.threads import scratch
 
 # D of at most this many values at a time: 1 MB of float64.
@@ -25,7 +25,7 @@ _PIECE = 2**17
 
 # Up to this many centers scores are held a column to a point, and their numbers are bytes, four times as many in a
 # register. Beyond, argmin's cost a row (20 ns) no longer counts.
-_FEW = 2**7
+FEW = 2**7
 
 # As long as a D costs, float64 products with so many centers take.
 _PRODUCTS_OF_A_DISTANCE = 64
@@ -35,10 +35,10 @@ _NONE = np.empty(0, np.int64)
 
 @dataclass(frozen=True)
 class ScoredCenters:
-    """The centers of one assignment step. centers: (d, k) float64. columns: (d + 1, k) float32, slack: (k,) float32,
+    """The centers of one assignment step, given: (k, d) float64. columns: (d + 1, k) float32, slack: (k,) float32,
     norms: |z|^2 (k,), see Frame.least_scores; without a frame D alone decides."""
 
-    centers: Floats
+    given: Floats
     frame: Frame | None
     columns: NDArray[np.float32]
     norms: Floats
@@ -47,11 +47,19 @@ class ScoredCenters:
     @staticmethod
     def of(centers: Floats, frame: Frame | None) -> ScoredCenters:
         scores = frame.least_scores(centers) if frame is not None else None
-        columns = np.ascontiguousarray(centers.T)
         if scores is None:
             nothing = np.empty(0, np.float32)
-            return ScoredCenters(columns, None, nothing.reshape(0, 0), np.empty(0), nothing)
-        return ScoredCenters(columns, frame, *scores)
+            return ScoredCenters(centers, None, nothing.reshape(0, 0), np.empty(0), nothing)
+        return ScoredCenters(centers, frame, *scores)
+
+    @property
+    def k(self) -> int:
+        return len(self.given)
+
+    @cached_property
+    def centers(self) -> Floats:
+        """(d, k)."""
+        return np.ascontiguousarray(self.given.T)
 
     @cached_property
     def common_slack(self) -> np.float32 | None:
@@ -63,12 +71,6 @@ class ScoredCenters:
     def lengths(self) -> NDArray[np.float32]:
         """|z| (k,), from above."""
         return (np.sqrt(self.norms) * (1 + 2.0**-20)).astype(np.float32)
-
-    @cached_property
-    def placed(self) -> Floats:
-        """The centers in the frame, (d, k) float64."""
-        assert self.frame is not None
-        return (self.centers - self.frame.offset[:, None]) * self.frame.scale
 
     @cached_property
     def z(self) -> NDArray[np.float32]:
@@ -86,8 +88,11 @@ class Nearest(NamedTuple):
     lower: NDArray[np.float32] | None = None
 
 
-def exact_nearest(x: Floats, centers: Floats) -> NDArray[np.int64]:
+def exact_nearest(x: Floats, target: ScoredCenters) -> NDArray[np.int64]:
     """Labels of x (d, m) by D alone, for problems too small to gain from scores, or out of their range."""
+    if x.shape[1] == 1:  # for which it does not pay to turn the centers around
+        return distances_of_rows(target.given, x[:, 0]).argmin(axis=0, keepdims=True)
+    centers = target.centers
     step = max(1, _PIECE // centers.shape[1])
     labels = [
         squared_distance(x[:, None, a : a + step], centers[:, :, None]).argmin(axis=0)
@@ -107,7 +112,7 @@ def nearest(
     assert target.frame is not None
     y, norms = features
     margin = target.frame.row_margin(norms)
-    propose = _propose_few if target.columns.shape[1] <= _FEW else _propose_many
+    propose = _propose_few if target.columns.shape[1] <= FEW else _propose_many
     labels, least, most, second, uncertain, possible = propose(y, target, margin, bounds)
     if uncertain.size:
         x = exact(uncertain)
@@ -189,10 +194,18 @@ def propose_by_rows(scores: NDArray[np.float32], target: ScoredCenters, margin: 
 
 
 def _propose_few(y: NDArray[np.float32], target: ScoredCenters, margin: NDArray[np.float32], bounds: bool) -> Proposal:
-    """A column of scores to a point: every operation runs across points, which short rows are too
-    short for. A point is certain if no other center is within the margin."""
+    """A column of scores to a point."""
     m, k = len(y), target.columns.shape[1]
     scores = score(target.columns, y, scratch("scores", m * k, np.float32).reshape(k, m))
+    return propose_by_columns(scores, target, margin, bounds)
+
+
+def propose_by_columns(
+    scores: NDArray[np.float32], target: ScoredCenters, margin: NDArray[np.float32], bounds: bool
+) -> Proposal:
+    """Of scores (k, m), which are overwritten: every operation runs across points, which short rows are too short for.
+    A point is certain if no other center is within the margin."""
+    k, m = scores.shape
     least = np.minimum.reduce(scores, axis=0)
     if target.common_slack is not None:
         most = least + target.common_slack

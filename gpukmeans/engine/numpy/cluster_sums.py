@@ -54,8 +54,11 @@ class ClusterSums:
             piece = slice(a, a + step)
             at = self._rows.span(rows[piece])
             change = self._change(at, after[piece], before[piece] if before[0] >= 0 else None)
-            with self._lock:
-                self.value += change
+            self.add(change)
+
+    def add(self, change: Ints) -> None:
+        with self._lock:
+            self.value += change
 
     def _change(self, rows: Any, after: Labels, before: Labels | None) -> Ints:
         k = len(self.value)

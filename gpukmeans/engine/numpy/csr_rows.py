@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.sparse_rows import Entries, normalize_entries, with_zero
@@ -18,15 +20,19 @@ _PIECE = 2**17
 class CsrRows:
     """Rows (n, d) of a CSR matrix, or of its Entries, which are never written to.
 
-    normalized: whether rows are brought to length one, which takes 8 bytes for each entry.
+    normalized: whether rows are brought to length one, which takes 8 bytes for each entry. once: whether few passes
+    will read the rows, so that keeping their float32 values is a waste.
     """
 
-    def __init__(self, matrix: Any, *, normalized: bool) -> None:
+    def __init__(self, matrix: Any, *, normalized: bool, once: bool) -> None:
         entries = Entries.of(matrix)
         self.shape = entries.shape
         self._values, self._columns, self._starts = entries.values, entries.columns, entries.starts
         self.stored = len(entries.values)
         self.most_entries = entries.most
+        self._once = once
+        self._singles: NDArray[np.float32] | None = None
+        self._spans: dict[tuple[int, int], list[slice]] = {}
         if normalized:
             self._values = np.concatenate([normalize_entries(self.take(span)) for span in self.spans(_PIECE, 1)])
 
@@ -37,6 +43,14 @@ class CsrRows:
     def spans(self, entries: int, width: int) -> list[slice]:
         """All rows in pieces of at most so many entries, and of `entries` / `width` rows; or of one row."""
         n = self.shape[0]
+        if self.stored + width * n <= entries:
+            return [slice(0, n)]
+        if (entries, width) not in self._spans:
+            self._spans[entries, width] = self._cut(entries, width)
+        return self._spans[entries, width]
+
+    def _cut(self, entries: int, width: int) -> list[slice]:
+        n = self.shape[0]
         work = self._starts.astype(np.int64) + width * np.arange(n + 1)
         cuts = np.searchsorted(work, np.arange(entries, work[-1], entries), side="right") - 1
         bounds = np.unique(np.concatenate([[0], cuts, [n]])).tolist()
@@ -45,6 +59,24 @@ class CsrRows:
     def take(self, rows: slice | NDArray[np.int64]) -> Entries:
         """Some of the rows: a slice of them, or by their numbers."""
         return Entries(self._values, self._columns, self._starts, self.shape[1]).take(rows)
+
+    @cached_property
+    def squares(self) -> Floats:
+        """|x|^2 of all rows, (n,)."""
+        pieces = (self.take(span) for span in self.spans(_PIECE, 1))
+        return np.concatenate([entries.add_up(entries.exact * entries.exact) for entries in pieces])
+
+    def singles(self, rows: slice, scale: float) -> csr_array:
+        """Rows in float32, times a scale that is always the same. Their values are kept for the next pass."""
+        entries = self.take(rows)
+        if self._singles is not None:
+            return entries.matrix(self._singles[self._starts[rows.start] : self._starts[rows.stop]])
+        return entries.matrix(_single(entries.values, scale))
+
+    def keep_singles(self, scale: float) -> None:
+        """Not thread-safe: call it before the passes."""
+        if self._singles is None and not self._once:
+            self._singles = _single(self._values, scale)
 
     def feature_range(self) -> tuple[Floats, Floats]:
         """Least and largest value of each feature, (d,) float64 each; NaN if a value is NaN."""
@@ -62,5 +94,12 @@ class CsrRows:
         """Whether all values are whole numbers."""
         if self._values.dtype.kind == "u":
             return True
+        if not (self._values[:64] == np.rint(self._values[:64])).all():  # which most data show at once
+            return False
         pieces = (self._values[a : a + _PIECE] for a in range(0, self.stored, _PIECE))
         return all(bool((piece == np.rint(piece)).all()) for piece in pieces)
+
+
+def _single(values: NDArray[Any], scale: float) -> NDArray[np.float32]:
+    """Values times a power of two, in float32; themselves where they are that."""
+    return (values if scale == 1 else values.astype(np.float64) * scale).astype(np.float32, copy=False)

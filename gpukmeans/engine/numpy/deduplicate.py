@@ -27,7 +27,7 @@ CURVE_FEATURES = 4
 FEWEST_ROWS = 4096
 
 # Merging has to leave at most this share of the rows to be worth its gathers.
-_WORTH_MERGING = 0.8
+_WORTH_MERGING = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,9 @@ def arrange(
     curve = d <= CURVE_FEATURES
     if n >= 2**31 or not ((curve and sort) or (merge and _has_duplicates(x))):
         return None
-    order = order_of(_morton(x, low, high) if curve else _hash(x))
-    new = np.ones(n, bool)
-    if merge:
-        new[1:] = False
-        for j in range(d):
-            column = take(x[:, j], order)
-            new[1:] |= column[1:] != column[:-1]
+    keys = _morton(x, low, high) if curve else _hash(x)
+    order = order_of(keys)
+    new = _first_of_equals(x, keys, order) if merge else np.ones(n, bool)
     if np.count_nonzero(new) <= _WORTH_MERGING * n:
         starts = np.flatnonzero(new)
         place = np.cumsum(new, dtype=np.int32)
@@ -70,6 +66,21 @@ def arrange(
     return Arrangement(_columns(x, order), None if weights is None else weights[order], inverse(order))
 
 
+def _first_of_equals(x: NDArray[Any], keys: NDArray[np.uint64], order: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which rows in this order differ from the row before, (n,); keys: as `order_of` left them. Where too few keys are
+    equal for merging to pay, rows are not compared."""
+    new = np.ones(len(order), bool)
+    new[1:] = (keys[1:] >> np.uint64(32)) != (keys[:-1] >> np.uint64(32))
+    if np.count_nonzero(new) > _WORTH_MERGING * len(order):
+        return new
+    same = np.flatnonzero(~new)
+    step = max(1, _INDICES // x.shape[1])
+    for a in range(0, len(same), step):
+        piece = same[a : a + step]
+        new[piece] = (x[order[piece]] != x[order[piece - 1]]).any(axis=1)
+    return new
+
+
 def _columns(x: NDArray[Any], rows: NDArray[np.int32]) -> NDArray[Any]:
     result = np.empty((x.shape[1], len(rows)), x.dtype)
     for j in range(x.shape[1]):
@@ -78,7 +89,8 @@ def _columns(x: NDArray[Any], rows: NDArray[np.int32]) -> NDArray[Any]:
 
 
 def order_of(keys: NDArray[np.uint64]) -> NDArray[np.int32]:
-    """The rows by their keys, below 2**32 and overwritten, and of equal keys by their number."""
+    """The rows by their keys, and of equal keys by their number. Keys, below 2**32, become multiples of 2**32 in order,
+    with the numbers of their rows below."""
     keys <<= np.uint64(32)
     keys |= np.arange(len(keys), dtype=np.uint32)
     keys.sort()
@@ -150,11 +162,11 @@ def _hash(x: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def _has_duplicates(x: NDArray[Any]) -> bool:
-    """Whether a sample suggests that merging would leave at most two thirds of the rows.
+    """Whether a sample suggests that merging would leave at most half of the rows.
 
     Among s = 16 sqrt(n) rows of n that each occur c times, s^2 (c - 1) / (2 n) = 128 (c - 1) pairs are
-    equal on average: 64 for c = 1.5.
+    equal on average: 128 for c = 2.
     """
     n = len(x)
     rows = np.sort(np.random.default_rng(0).choice(n, min(n, int(16 * n**0.5)), replace=False))
-    return len(rows) - len(np.unique(_hash(x[rows]))) >= 64
+    return len(rows) - len(np.unique(_hash(x[rows]))) >= 128

@@ -108,8 +108,8 @@ class Trial:
     much as so many products; where they let too few rows be skipped, the next passes do without, each time more of
     them. A fit's first passes do, too: centers move far then."""
 
-    def __init__(self, d: int, k: int) -> None:
-        self._least = _KEEPING / (k * (d + _SCORE))
+    def __init__(self, d: int, k: int, keeping: int = _KEEPING, score: int = _SCORE) -> None:
+        self._least = keeping / (k * (d + score))
         self._rest = self._pause = _FIRST
 
     def begins(self) -> bool:

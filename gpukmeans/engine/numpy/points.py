@@ -30,7 +30,7 @@ from gpukmeans.engine.numpy.seeding_distances import (
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
 from gpukmeans.engine.protocol import Farthest, Known, Samples
 from gpukmeans.exact.certificate import Frame, sampled_rows
-from gpukmeans.exact.distance import Floats, squared_distance
+from gpukmeans.exact.distance import Floats, distances_of_rows, squared_distance
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run
@@ -59,6 +59,9 @@ _EXACT = 2**17
 
 # Where some rows of each cluster may do, so many are looked at, and so many more for each cluster.
 _SAMPLE, _SAMPLE_ROWS = 2**10, 32
+
+# From so many features on, a reduction of a few rows is faster than reduceat, which goes column by column.
+_LONG_ROWS = 2**6
 
 # Distances at once where float64 products bound them: 0.5 MB of float64.
 _PRODUCTS = 2**16
@@ -165,32 +168,41 @@ class NumPyPoints:
 
     def assign(self, centers: Floats) -> int:
         k, m = len(centers), self._rows.m
-        if self._target is None or self._target.centers.shape[1] != k:
+        if self._target is None or self._target.k != k:
             # test_one_answer.test_one_points_serves_many_assignments fails if labels of other centers stay.
             self._labels = np.full(m, -1, np.int32)
             self._target = self._bounds = None
-            self._trial = Trial(self.d, k)
+            self._trial = self._new_trial(k)
         scores = m > _SINGLE and m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
         frame = self._frame if scores else None
-        if frame is not None:
-            self._rows.keep_features(frame, self._exact_spans, self._threads)
         if self._target is None and self._reused:
             self._sums = ClusterSums(k, self._rows, self._scales, frame)
-        target = ScoredCenters.of(centers, frame)
+        target = self._prepared(centers, frame)
         center_shift = self._follow(target)
         self._target = target
-        # Two tasks a thread, so that threads finish together: with more, each too small to let the
-        # others run, they wait for the interpreter lock.
-        spans = self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (2 * self._threads))))
         self._skipped = 0
-        changed = sum(run(lambda rows: self._assign(rows, target, center_shift), spans, self._threads))
+        changed = sum(run(self._assignment(target, center_shift), self._assignment_spans(m), self._threads))
         if center_shift is not None and self._tuning.bounds is None and not self._trial.goes_on(self._skipped / m):
             self._bounds = None
         return changed
 
+    def _assignment_spans(self, m: int) -> list[slice]:
+        """Two tasks a thread, so that threads finish together: with more, each too small to let the others run, they
+        wait for the interpreter lock."""
+        return self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (2 * self._threads))))
+
+    def _new_trial(self, k: int) -> Trial:
+        return Trial(self.d, k)
+
+    def _prepared(self, centers: Floats, frame: Frame | None) -> ScoredCenters:
+        """The centers, and the rows, as an assignment needs them."""
+        if frame is not None:
+            self._rows.keep_features(frame, self._exact_spans, self._threads)
+        return ScoredCenters.of(centers, frame)
+
     def _follow(self, target: ScoredCenters) -> CenterShift | None:
         """What the bounds need to know of the centers' movement; None if there are none to loosen."""
-        pays = self._reused and self._rows.m * target.centers.shape[1] > _FEW_PAIRS
+        pays = self._reused and self._rows.m * target.k > _FEW_PAIRS
         if target.frame is None or not (pays if self._tuning.bounds is None else self._tuning.bounds):
             self._bounds = None
             return None
@@ -201,13 +213,16 @@ class NumPyPoints:
             self._bounds = HamerlyBounds(self._rows.m)
         return None
 
+    def _assignment(self, target: ScoredCenters, center_shift: CenterShift | None) -> Callable[[slice], int]:
+        """What labels the rows of a span, and returns how many of the caller's changed."""
+        return lambda span: self._assign(span, target, center_shift)
+
     def _assign(self, span: slice, target: ScoredCenters, center_shift: CenterShift | None) -> int:
-        """Label the rows of a span; returns how many of the caller's changed."""
-        step = min(max(64, _SCORES // target.centers.shape[1]), self._rows.most)
+        step = min(max(64, _SCORES // target.k), self._rows.most)
         pieces: list[Any] = [slice(a, min(a + step, span.stop)) for a in range(span.start, span.stop, step)]
         if center_shift is not None and self._bounds is not None:
             active, known = self._bounds.loosen(span, self._labels[span], center_shift)
-            if target.centers.shape[1] > _MANY:
+            if target.k > _MANY:
                 active = self._near(active, known, target, center_shift)
             if len(active) < _MOST * (span.stop - span.start):
                 with self._lock:
@@ -255,7 +270,7 @@ class NumPyPoints:
         """Compare rows, ascending, with every center; returns those whose label changed, and to what."""
         labels: NDArray[np.integer]
         if target.frame is None:
-            labels = exact_nearest(self._rows.exact(rows), target.centers)
+            labels = exact_nearest(self._rows.exact(rows), target)
         else:
             features = self._rows.features(rows, target.frame)
             found = nearest(features, target, lambda i: self._rows.exact(_among(rows, i)), self._bounds is not None)
@@ -276,22 +291,28 @@ class NumPyPoints:
 
     # ------------------------------------------------------------ distances
 
-    def _own_distances(self, rows: slice, columns: Floats) -> Floats:
-        return squared_distance(self._rows.exact(rows), columns, self._labels[rows] if columns.shape[1] > 1 else None)
+    def _measure(self, centers: Floats) -> Callable[[slice], Floats]:
+        """D of a span of rows to their own centers, or to the only one."""
+        columns = np.ascontiguousarray(centers.T) if self._rows.feature_major else None
+
+        def measure(rows: slice) -> Floats:
+            labels = self._labels[rows] if len(centers) > 1 else None
+            if columns is not None:
+                return squared_distance(self._rows.exact(rows), columns, labels)
+            return distances_of_rows(self._rows.take(rows), centers if len(centers) > 1 else centers[0], labels)
+
+        return measure
 
     def _all_own_distances(self, centers: Floats) -> Floats:
-        columns = np.ascontiguousarray(centers.T)
-        parts = run(lambda rows: self._own_distances(rows, columns), self._exact_spans(), self._threads)
-        return np.concatenate(parts)
+        return np.concatenate(run(self._measure(centers), self._exact_spans(), self._threads))
 
     def inertia(self, centers: Floats, split: Inertia) -> tuple[int, int]:
-        columns = np.ascontiguousarray(centers.T)
-
-        def part(rows: slice) -> tuple[int, int]:
-            return split.sums(self._own_distances(rows, columns), self._rows.weights_of(rows))
-
-        parts = run(part, self._exact_spans(), self._threads)
+        parts = run(self._inertia_part(centers, split), self._exact_spans(), self._threads)
         return sum(coarse for coarse, _ in parts), sum(fine for _, fine in parts)
+
+    def _inertia_part(self, centers: Floats, split: Inertia) -> Callable[[slice], tuple[int, int]]:
+        measure = self._measure(centers)
+        return lambda rows: split.sums(measure(rows), self._rows.weights_of(rows))
 
     def farthest(self, centers: Floats, m: int) -> Farthest:
         distance = self._all_own_distances(centers)
@@ -315,6 +336,17 @@ class NumPyPoints:
     def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
+        step = self._rows.m // (_SAMPLE + _SAMPLE_ROWS * len(clusters))
+        if known is None or step <= 1:
+            return self._ranges_of(clusters, without, 1)
+        low, high = self._ranges_of(clusters, without, step)
+        left = ~known(low, high)
+        if left.any():
+            low[left], high[left] = self._ranges_of(clusters[left], without, 1)
+        return low, high
+
+    def _ranges_of(self, clusters: NDArray[np.int64], without: Floats, step: int) -> tuple[Floats, Floats]:
+        """`cluster_ranges` of each so many rows."""
         low, high = np.full((len(clusters), self.d), np.inf), np.full((len(clusters), self.d), -np.inf)
 
         def widen(rows: NDArray[np.int64], places: NDArray[np.integer]) -> None:
@@ -323,18 +355,15 @@ class NumPyPoints:
             (here,) = counts.nonzero()
             x = self._rows.take(rows[order])
             starts = np.cumsum(counts)[here] - counts[here]
-            lows, highs = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+            if self.d < _LONG_ROWS or self._rows.feature_major:
+                lows, highs = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+            else:
+                parts = [x[a : a + count] for a, count in zip(starts.tolist(), counts[here].tolist(), strict=True)]
+                lows, highs = (np.stack([bound.reduce(part) for part in parts]) for bound in (np.minimum, np.maximum))
             with self._lock:
                 low[here], high[here] = np.minimum(low[here], lows), np.maximum(high[here], highs)
 
-        step = self._rows.m // (_SAMPLE + _SAMPLE_ROWS * len(clusters))
-        if known is not None and step > 1:
-            self._on_clusters(widen, clusters, without, step)
-            left = ~known(low, high)
-            if left.any():
-                low[left], high[left] = self.cluster_ranges(clusters[left], without)
-        else:
-            self._on_clusters(widen, clusters, without)
+        self._on_clusters(widen, clusters, without, step)
         return low, high
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
@@ -359,7 +388,7 @@ class NumPyPoints:
         """Call work(rows, places) for pieces of the rows of these clusters, places being the indices of those in
         `clusters`; without the rows at these locations (p, d). Of each so many rows, one is looked at."""
         assert self._target is not None, "no centers were assigned to"
-        k = self._target.centers.shape[1]
+        k = self._target.k
         # Of 16 bits they are sorted the fastest.
         place: NDArray[np.integer] = np.full(k, -1, np.int16 if k < 2**15 else np.int32)
         place[clusters] = np.arange(len(clusters))
@@ -371,26 +400,34 @@ class NumPyPoints:
                 (kept,) = (places >= 0).nonzero()
                 rows, places = rows[kept], places[kept]
             for location in without:
-                kept = (self._rows.exact(rows) != location[:, None]).any(axis=0)
-                rows, places = rows[kept], places[kept]
+                elsewhere = ~self._rows.at(location, rows, self._scales.widest)
+                rows, places = rows[elsewhere], places[elsewhere]
             if len(rows):
                 work(rows, places)
 
         run(part, self._spans(-(-self._rows.m // step), _EXACT // self.d), self._threads)
 
     def distances(self, centers: Floats, dtype: Any = np.float64) -> NDArray[np.floating]:
-        columns = np.ascontiguousarray(centers.T)
         frame = self._distance_frame(centers) if dtype == np.float32 else None
-        result = np.empty((self.n, len(centers)), np.float64 if frame is None else np.float32)
+        return self._measured(centers) if frame is None else self._rounded(centers, frame)
+
+    def _measured(self, centers: Floats) -> Floats:
+        columns, result = np.ascontiguousarray(centers.T), np.empty((self.n, len(centers)))
 
         def measure(rows: slice) -> None:
-            x = np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
-            if frame is None:
-                distances = squared_distance(x[:, None, :], columns[:, :, None]).T
-                result[rows] = self.metric.transformed(distances)
-                return
-            # Rounding does not reorder: where both bounds become the same float32 number, D does
-            # (test_distance.test_distances_in_float32_are_rounded_ones fails if it is not asked where they differ).
+            distances = squared_distance(self._given(rows)[:, None, :], columns[:, :, None]).T
+            result[rows] = self.metric.transformed(distances)
+
+        run(measure, self._spans(self.n, min(_EXACT // len(centers), self._rows.most)), self._threads)
+        return result
+
+    def _rounded(self, centers: Floats, frame: Frame) -> NDArray[np.float32]:
+        """`_measured` in float32. Rounding does not reorder: where both bounds become the same float32 number, D does
+        (test_distance.test_distances_in_float32_are_rounded_ones fails if it is not asked where they differ)."""
+        columns, result = np.ascontiguousarray(centers.T), np.empty((self.n, len(centers)), np.float32)
+
+        def measure(rows: slice) -> None:
+            x = self._given(rows)
             low, high = (
                 self.metric.transformed(bound / frame.scale**2).astype(np.float32)
                 for bound in frame.distance_bounds(x, columns)
@@ -399,9 +436,12 @@ class NumPyPoints:
             low[row, center] = self.metric.transformed(distances_of_pairs(x, columns, row, center))
             result[rows] = low
 
-        most = _PRODUCTS if frame is not None else _EXACT
-        run(measure, self._spans(self.n, min(most // len(centers), self._rows.most)), self._threads)
+        run(measure, self._spans(self.n, min(_PRODUCTS // len(centers), self._rows.most)), self._threads)
         return result
+
+    def _given(self, rows: slice) -> Floats:
+        """The caller's rows as (d, m) float64."""
+        return np.ascontiguousarray(np.asarray(self._row_x[rows]).T, dtype=np.float64)
 
     def _distance_frame(self, centers: Floats) -> Frame | None:
         """The frame that float64 products are made in, None where D is as fast or a distance may be beyond float32."""
@@ -441,7 +481,7 @@ def _feature_range(x: NDArray[Any]) -> tuple[Floats, Floats]:
     if x.flags.f_contiguous:
         return x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
     # Folding several short rows into a long one lets the minimum run along memory.
-    fold = min(len(x), max(1, 256 // x.shape[1])) if x.flags.c_contiguous else 1
+    fold = min(len(x), max(1, 1024 // x.shape[1])) if x.flags.c_contiguous else 1
     integral = len(x) // fold * fold
     folded = x[:integral].reshape(-1, fold * x.shape[1])
     low, high = (

@@ -85,6 +85,15 @@ class Rows:
         """Rows as (d, m) float64."""
         return np.ascontiguousarray(self.take(rows).T, dtype=np.float64)
 
+    def at(self, location: Floats, rows: NDArray[np.int64], feature: int) -> NDArray[np.bool_]:
+        """Which of the rows are at a location (d,), (m,): those where this feature is, and all others are."""
+        here: NDArray[np.bool_] = np.ones(len(rows), bool)
+        if isinstance(self.x, np.ndarray):  # of which one feature can be read
+            here = self.x[rows, feature] == location[feature]
+        (found,) = here.nonzero()
+        here[found] = (self.exact(rows[found]) == location[:, None]).all(axis=0)
+        return here
+
     def terms(self, rows: Any, scales: Scales) -> Ints:
         """Rows as fixed-point terms (m, d + 1), see fixed_point.Scales."""
         if not self.small:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy import tuning
-from gpukmeans.engine.numpy.assign import ScoredCenters, decide, propose_by_rows
+from gpukmeans.engine.numpy.assign import FEW, ScoredCenters, decide, propose_by_columns, propose_by_rows
 from gpukmeans.engine.numpy.csr_rows import CsrRows
 from gpukmeans.engine.numpy.seeding import NumPySeeding
 from gpukmeans.engine.numpy.seeding_distances import PlainDistances
@@ -33,10 +33,9 @@ from gpukmeans.exact.sparse_rows import (
     expanded_distances,
     expansion_error,
     own_expanded_distances,
-    with_zero,
 )
 from gpukmeans.thread_limits import thread_count
-from gpukmeans.threads import run
+from gpukmeans.threads import run, scratch
 
 # Entries of a task, and scores: 0.5 MB of float32, or 1 MB of float64.
 _ENTRIES = 2**17
@@ -59,7 +58,7 @@ class SparsePoints:
         self.metric, self._reused = samples.metric, samples.reused
         self.weights, self._row_weights = samples.all_weights, samples.weights
         self.uncertain = 0
-        self._rows = CsrRows(samples.x, normalized=self.metric.normalizes)
+        self._rows = CsrRows(samples.x, normalized=self.metric.normalizes, once=not self._reused)
         self._tuning = tuning.current()
         self._threads = self._tuning.threads or (1 if self._rows.stored <= _ENTRIES else thread_count())
         self._lock = threading.Lock()
@@ -84,7 +83,7 @@ class SparsePoints:
     def _frame(self) -> Frame | None:
         if self._tuning.scores is False:
             return None
-        return Frame.of_sparse(self._low, self._high, self._rows.most_entries)
+        return Frame.of_sparse(self._low, self._high, self._rows.most_entries, as_it_is=True)
 
     @cached_property
     def integral(self) -> bool:
@@ -104,52 +103,62 @@ class SparsePoints:
 
     def assign(self, centers: Floats) -> int:
         k = len(centers)
-        if self._target is None or self._target.centers.shape[1] != k:
+        if self._target is None or self._target.k != k:
             self._labels = np.full(self.n, -1, np.int32)
             self._sums = np.zeros((k if self._reused else 0, self.d + 1), np.int64)
         target = self._target = ScoredCenters.of(centers, self._frame)
         exact = target.frame is not None and self.integral and bool((centers == np.rint(centers)).all())
+        if target.frame is not None:
+            self._rows.keep_singles(target.frame.scale)
+            _ = self._rows.squares  # once, and not in each thread
         return sum(run(lambda rows: self._assign(rows, target, exact), self._spans(-(-k // 8)), self._threads))
 
     def _assign(self, rows: slice, target: ScoredCenters, exact: bool) -> int:
         """Label the rows of a span; returns how many changed."""
-        entries = self._rows.take(rows)
-        labels = self._nearest(entries, target, exact)
+        labels = self._nearest(rows, target, exact)
         before = self._labels[rows]
         (changed,) = (labels != before).nonzero()
         if len(changed) and self._reused:
-            moved = entries if len(changed) == entries.m else self._rows.take(changed + rows.start)
+            moved = self._rows.take(rows if len(changed) == len(before) else changed + rows.start)
             after, weights = labels[changed], self._weights_of(changed + rows.start)
             terms = self._scales.terms_of_entries(moved, weights)
             units = np.ones(moved.m, np.int64) if weights is None else self.weights.integer_weights(weights)
             with self._lock:
                 _add(self._sums, moved, after, terms, units)
                 if before[0] >= 0:
-                    _add(self._sums, moved, before[changed], -terms, -units)
+                    _add(self._sums, moved, before[changed], terms, units, to=np.subtract)
         self._labels[rows] = labels
         return len(changed)
 
-    def _nearest(self, entries: Entries, target: ScoredCenters, exact: bool) -> NDArray[np.integer]:
-        """Labels of rows: float32 products propose, float64 products choose what is possible, D decides.
+    def _nearest(self, rows: slice, target: ScoredCenters, exact: bool) -> NDArray[np.integer]:
+        """Labels of a span of rows: float32 products propose, float64 products choose what is possible, D decides.
 
         exact: whether rows and centers are whole numbers, whose squares float64 adds up exactly if they are small
         (test_sparse.test_ties_of_whole_numbers_need_no_dense_rows fails if other numbers count as such).
         """
         if target.frame is None:
-            return self._decide(entries, np.ones((entries.m, target.centers.shape[1]), bool), target)
-        y = entries.exact * target.frame.scale
-        y_norms = entries.add_up(y * y)
+            entries = self._rows.take(rows)
+            return self._decide(entries, np.ones((entries.m, target.k), bool), target)
+        scale = target.frame.scale
+        y_norms = self._rows.squares[rows] * scale**2
         margin = target.frame.row_margin(y_norms.astype(np.float32))
-        scores = entries.matrix(y.astype(np.float32)) @ target.columns[:-1]
-        scores += target.columns[-1]
-        labels, _, _, _, uncertain, possible = propose_by_rows(scores, target, margin)
+        products = self._rows.singles(rows, scale) @ target.columns[:-1]
+        if target.k <= FEW:
+            scores = scratch("scores", products.size, np.float32).reshape(products.shape[::-1])
+            np.add(products.T, target.columns[-1][:, None], out=scores)
+            labels, _, _, _, uncertain, possible = propose_by_columns(scores, target, margin, bounds=False)
+        else:
+            products += target.columns[-1]
+            labels, _, _, _, uncertain, possible = propose_by_rows(products, target, margin)
         if len(uncertain) == 0:
             return labels
         with self._lock:
             self.uncertain += len(uncertain)
-        products = entries.matrix(y)[uncertain] @ target.placed
+        entries = self._rows.take(uncertain + rows.start)
+        products = entries.matrix(entries.exact) @ target.centers
+        products *= scale**2
         y_norms = y_norms[uncertain]
-        if exact and max(y_norms.max(), target.norms.max()) <= _EXACT_SQUARES * target.frame.scale**2:
+        if exact and max(y_norms.max(), target.norms.max()) <= _EXACT_SQUARES * scale**2:
             labels[uncertain] = (target.norms - 2 * products).argmin(axis=1)
             return labels
         low, high = target.frame.bounds_of_products(products, y_norms, target.norms)
@@ -157,7 +166,7 @@ class SparsePoints:
         labels[uncertain] = possible.argmax(axis=1)
         (several,) = (np.count_nonzero(possible, axis=1) > 1).nonzero()
         if len(several):
-            labels[uncertain[several]] = self._decide(entries.take(uncertain[several]), possible[several], target)
+            labels[uncertain[several]] = self._decide(entries.take(several), possible[several], target)
         return labels
 
     def _decide(self, entries: Entries, possible: NDArray[np.bool_], target: ScoredCenters) -> NDArray[np.int64]:
@@ -180,19 +189,37 @@ class SparsePoints:
     def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
+        """Zero counts for every feature at first, as nearly all are absent from some row of a cluster."""
         m = len(clusters)
-        low, high = np.full((m, self.d), np.inf), np.full((m, self.d), -np.inf)
+        low, high = np.zeros((m, self.d)), np.zeros((m, self.d))
         stored, rows = np.zeros((m, self.d), np.int32), np.zeros(m, np.int64)
 
+        def at_places(entries: Entries, places: NDArray[np.integer]) -> NDArray[np.int64]:
+            at = np.repeat(places.astype(np.int64) * self.d, entries.counts)
+            at += entries.columns
+            return at
+
         def widen(entries: Entries, places: NDArray[np.integer], _: Any) -> None:
-            at = places.take(entries.rows) * self.d + entries.columns
+            at = at_places(entries, places)
             np.minimum.at(low.reshape(-1), at, entries.exact)
             np.maximum.at(high.reshape(-1), at, entries.exact)
             np.add.at(stored.reshape(-1), at, np.int32(1))
             rows[:] += np.bincount(places, minlength=m)
 
         self._on_clusters(widen, clusters, without)
-        return with_zero(low, high, stored < rows[:, None])
+        everywhere = stored == rows[:, None]
+        if everywhere.any():  # test_sparse.test_points_on_sparse_rows_answer_as_on_an_array fails if zero counts there
+            low[everywhere], high[everywhere] = np.inf, -np.inf
+
+            def narrow(entries: Entries, places: NDArray[np.integer], _: Any) -> None:
+                at = at_places(entries, places)
+                (these,) = everywhere.reshape(-1).take(at).nonzero()
+                at, values = at[these], entries.exact[these]
+                np.minimum.at(low.reshape(-1), at, values)
+                np.maximum.at(high.reshape(-1), at, values)
+
+            self._on_clusters(narrow, clusters, without)
+        return low, high
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
         sums = np.zeros((len(clusters), self.d + 1), np.int64)
@@ -213,7 +240,7 @@ class SparsePoints:
         """Call work(rows, places, weights) for pieces of the rows of these clusters, places being the indices of those
         in `clusters`; without the rows at these locations (p, d)."""
         assert self._target is not None, "no centers were assigned to"
-        place = np.full(self._target.centers.shape[1], -1)
+        place = np.full(self._target.k, -1)
         place[clusters] = np.arange(len(clusters))
         for span in self._spans(1):
             (kept,) = (place[self._labels[span]] >= 0).nonzero()
@@ -229,11 +256,11 @@ class SparsePoints:
 
     def _measure(self, centers: Floats) -> Callable[[slice], Floats]:
         """E of a span of rows to their own centers, or to the only one."""
-        columns, squares = np.ascontiguousarray(centers.T), norms(centers)
+        squares = norms(centers)
 
         def measure(rows: slice) -> Floats:
             labels = self._labels[rows] if len(centers) > 1 else None
-            return own_expanded_distances(self._rows.take(rows), columns, squares, labels)
+            return own_expanded_distances(self._rows.take(rows), centers.T, squares, labels)
 
         return measure
 
@@ -251,7 +278,7 @@ class SparsePoints:
         columns = np.ascontiguousarray(centers.T)
         low = self._all_own_distances(centers)
         own = norms(centers).take(self._labels if len(centers) > 1 else np.zeros(self.n, np.int64))
-        error = expansion_error(self.d) * (self._squares() + own) + self.d * 2.0**-1060
+        error = expansion_error(self.d) * (self._rows.squares + own) + self.d * 2.0**-1060
         high = low + error
         low -= error
         locations = []
@@ -270,11 +297,6 @@ class SparsePoints:
             low[ties[equal]] = high[ties[equal]] = 0.0
             locations.append((float(largest), first, int(self._labels[ties[0]])))
         return Farthest.of(locations, self.d)
-
-    def _squares(self) -> Floats:
-        """|x|^2 of all rows, (n,)."""
-        rows = (self._rows.take(span) for span in self._spans(1))
-        return np.concatenate([entries.add_up(entries.exact * entries.exact) for entries in rows])
 
     def distances(self, centers: Floats, dtype: Any = np.float64) -> Floats:
         return self._to_all(centers, self.metric.transformed)
@@ -303,10 +325,16 @@ class SparsePoints:
         return PlainDistances(measure, self.n, self._row_weights)
 
 
-def _add(sums: Ints, entries: Entries, places: NDArray[np.integer], terms: Ints, units: Ints) -> None:
-    """Add rows' terms (e,) and units (m,) to the sums (k, d + 1) at the rows' places (m,)."""
-    at = places.astype(np.int64).take(entries.rows)
-    at *= sums.shape[1]
+def _add(
+    sums: Ints,
+    entries: Entries,
+    places: NDArray[np.integer],
+    terms: Ints,
+    units: Ints,
+    to: np.ufunc = np.add,
+) -> None:
+    """Add rows' terms (e,) and units (m,) to the sums (k, d + 1) at the rows' places (m,), or subtract them."""
+    at = np.repeat(places.astype(np.int64) * sums.shape[1], entries.counts)
     at += entries.columns
-    np.add.at(sums.reshape(-1), at, terms)
-    np.add.at(sums[:, -1], places, units)
+    to.at(sums.reshape(-1), at, terms)
+    to.at(sums[:, -1], places, units)

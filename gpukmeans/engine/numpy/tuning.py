@@ -19,6 +19,7 @@ class Tuning:
     bounds: bool | None = None  # skip points whose label cannot have changed
     chunk_rows: int | None = None  # rows to a task
     threads: int | None = None
+    compiled: bool | None = None  # passes that numba compiles, where it is installed
 
 
 _current: ContextVar[Tuning | None] = ContextVar("tuning", default=None)

@@ -10,7 +10,7 @@ from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Weights
-from gpukmeans.image.color_space import oklab_tables, to_points
+from gpukmeans.image.color_space import oklab_tables, to_points, ycbcr_factors
 from gpukmeans.image.cuda import kernels
 from gpukmeans.image.grid import MOST_COUNTED
 from gpukmeans.image.levels import Levels, unpack
@@ -46,6 +46,9 @@ class CudaColors:
     def points(self, space: str) -> Any:
         if space == "rgb":
             return kernels.rgb_points(self._gpu, codes=self._codes)
+        if space == "ycbcr":
+            factors = self._gpu.put(ycbcr_factors().astype(np.int32))
+            return kernels.ycbcr_points(self._gpu, codes=self._codes, factors=factors)
         return kernels.oklab_points(self._gpu, codes=self._codes, tables=self._gpu.put(oklab_tables(255)))
 
     def engine_weights(self) -> tuple[Weights, Any]:

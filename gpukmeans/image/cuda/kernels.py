@@ -107,13 +107,15 @@ def without_alpha(gpu: Gpu, *, pixels: Any) -> tuple[Any, Any]:
     return colors, clear
 
 
-def add_offsets(gpu: Gpu, *, pixels: Any, width: int, offsets: Any) -> Any:
-    """Pixels (n, channels) uint8, n below 2**32, plus the offsets (t, t, channels) int32, which repeat over a picture
-    of that width, cut to 0 to 255: (n, channels) uint8."""
-    n, moved = len(pixels), gpu.empty(pixels.shape, np.uint8)
-    args = pixels, np.int64(n), np.uint32(width), offsets, np.int32(len(offsets)), moved
-    gpu.launch("image_pixels", "add_offsets", n, *args, options=_label())
-    return moved
+def mix(gpu: Gpu, *, first: Any, second: Any, counts: Any, width: int, ranks: Any) -> None:
+    """Where the rank of a pixel is not below its count, its second label in place of the first.
+
+    first, second: (n,) uint8, uint16 or int32, n below 2**32. counts: (n,) uint16. ranks: (t, t) int32, which repeat
+    over a picture of that width.
+    """
+    n = len(first)
+    args = first, second, counts, np.int64(n), np.uint32(width), ranks, np.int32(len(ranks))
+    gpu.launch("image_pixels", "mix", n, *args, options=_label(first.dtype))
 
 
 # ---------------------------------------------------------------- image_colors.cu
@@ -134,6 +136,14 @@ def oklab_points(gpu: Gpu, *, codes: Any, tables: Any) -> Any:
     m = len(codes)
     points = gpu.empty((m, 3), np.float32)
     gpu.launch("image_colors", "oklab_points", m, codes, np.int64(m), tables, points)
+    return points
+
+
+def ycbcr_points(gpu: Gpu, *, codes: Any, factors: Any) -> Any:
+    """YCbCr's points (m, 3) float32 of codes (m,) uint32. factors: (3, 3) int32, `color_space.ycbcr_factors`."""
+    m = len(codes)
+    points = gpu.empty((m, 3), np.float32)
+    gpu.launch("image_colors", "ycbcr_points", m, codes, np.int64(m), factors, points)
     return points
 
 

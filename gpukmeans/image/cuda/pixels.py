@@ -15,6 +15,7 @@ from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.image.cuda import kernels
 from gpukmeans.image.cuda.compaction import compact_counts
 from gpukmeans.image.levels import Levels
+from gpukmeans.image.protocol import Mixtures
 
 
 class CudaPixels:
@@ -45,10 +46,18 @@ class CudaPixels:
         result = kernels.map_codes(gpu, pixels=self._pixels, table=table)
         return result if self._keep_on_device else gpu.get(result)
 
-    def shifted(self, offsets: NDArray[np.int32], width: int) -> CudaPixels:
-        gpu = self._gpu
-        moved = kernels.add_offsets(gpu, pixels=self._pixels, width=width, offsets=gpu.put(offsets))
-        return CudaPixels(gpu.cp, moved, keep_on_device=self._keep_on_device, launched=gpu.launched)
+    def mixed(self, codes: Any, mixtures: Mixtures, ranks: NDArray[np.int32], width: int, dtype: Any) -> Any:
+        gpu, codes = self._gpu, self._gpu.put(codes)
+
+        def looked_up(values: NDArray[np.int32], dtype: Any) -> Any:
+            table = gpu.zeros(2 ** (8 * self._channels), dtype)
+            kernels.fill_table(gpu, codes=codes, labels=gpu.put(values), table=table)
+            return kernels.map_codes(gpu, pixels=self._pixels, table=table)
+
+        first, second = looked_up(mixtures.first, dtype), looked_up(mixtures.second, dtype)
+        counts = looked_up(mixtures.counts, np.uint16)
+        kernels.mix(gpu, first=first, second=second, counts=counts, width=width, ranks=gpu.put(ranks))
+        return first if self._keep_on_device else gpu.get(first)
 
     def error(self, palette: Levels, labels: Any) -> int:
         levels = self._gpu.put(palette.astype(np.int32))

@@ -1,4 +1,4 @@
-"""Pixels on the CPU: counting, mapping, ordered dithering's shift and errors, a piece of the picture at a time."""
+"""Pixels on the CPU: counting, mapping, ordered dithering's choice and errors, a piece of the picture at a time."""
 
 # Counting comes first, although the engine merges equal rows too: that has to keep each row's place, and sorts 8 bytes
 # a row where a code and no place need 4; and a table of labels maps pixels back faster than places do. What is shared
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import array_interop
-from gpukmeans.image.levels import Codes, Levels, largest_level, pack
+from gpukmeans.image.levels import Codes, Levels, pack
 from gpukmeans.image.numpy.histogram import TABLE_BYTES, Histogram, Ints, count_runs, merge_equal
+from gpukmeans.image.protocol import Mixtures
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run
 
@@ -62,17 +63,8 @@ class NumPyPixels:
         run(map_piece, self._pieces(), thread_count())
         return result
 
-    def shifted(self, offsets: NDArray[np.int32], width: int) -> NumPyPixels:
-        t, top = len(offsets), largest_level(self._pixels.dtype)
-        result = np.empty_like(self._pixels)
-
-        def shift_piece(rows: slice) -> None:
-            row, column = np.divmod(np.arange(rows.start, rows.stop), width)
-            levels = self._pixels[rows] + offsets[row % t, column % t]
-            result[rows] = np.clip(levels, 0, top)
-
-        run(shift_piece, self._pieces(), thread_count())
-        return NumPyPixels(result)
+    def mixed(self, codes: Any, mixtures: Mixtures, ranks: NDArray[np.int32], width: int, dtype: Any) -> NDArray[Any]:
+        return _mixed(self, codes, mixtures, ranks, width, dtype)
 
     def error(self, palette: Levels, labels: NDArray[Any]) -> int:
         def error_of_piece(rows: slice) -> int:
@@ -113,8 +105,29 @@ class IndexedPixels:
     def _spread_out(self) -> NumPyPixels:
         return NumPyPixels(np.concatenate([self._table[piece] for piece in self._pieces()]))
 
-    def shifted(self, offsets: NDArray[np.int32], width: int) -> NumPyPixels:
-        return self._spread_out().shifted(offsets, width)
+    def mixed(self, codes: Any, mixtures: Mixtures, ranks: NDArray[np.int32], width: int, dtype: Any) -> NDArray[Any]:
+        return _mixed(self, codes, mixtures, ranks, width, dtype)
 
     def error(self, palette: Levels, labels: NDArray[Any]) -> int:
         return self._spread_out().error(palette, labels)
+
+
+def _mixed(
+    pixels: NumPyPixels | IndexedPixels,
+    codes: Any,
+    mixtures: Mixtures,
+    ranks: NDArray[np.int32],
+    width: int,
+    dtype: Any,
+) -> NDArray[Any]:
+    color = pixels.map(codes, np.arange(len(codes), dtype=np.int32), np.int32)
+    t, result = len(ranks), np.empty(pixels.n, dtype)
+
+    def mix_piece(rows: slice) -> None:
+        row, column = np.divmod(np.arange(rows.start, rows.stop), width)
+        own = color[rows]
+        takes_first = ranks[row % t, column % t] < mixtures.counts[own]
+        result[rows] = np.where(takes_first, mixtures.first[own], mixtures.second[own])
+
+    run(mix_piece, [slice(a, min(a + _PIECE, pixels.n)) for a in range(0, pixels.n, _PIECE)], thread_count())
+    return result

@@ -1,0 +1,200 @@
+"""Points on NumPy whose passes over rows are compiled (the extra `fast`); everything else is NumPyPoints'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.engine.numpy.assign import ScoredCenters
+from gpukmeans.engine.numpy.compiled import BLOCK, TILE, Bounds, Passes, Sums, Target, Weighing, passes
+from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
+from gpukmeans.engine.numpy.normalized_rows import MADE_BYTES
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.protocol import Samples
+from gpukmeans.exact.certificate import Frame, distance_error_factors
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Inertia
+from gpukmeans.threads import run
+
+# float16 is read as float32.
+_DTYPES = [np.dtype(dtype) for dtype in (np.float16, np.float32, np.float64, np.uint8)]
+
+# Rows of a task at most.
+_ROWS = 2**16
+
+# What a row's bounds cost, and what is done with a score beside its product, in products of 0.03 ns (measured).
+_KEEPING, _SCORE = 2**7, 5
+
+# From so many centers on, a row's distance to its own costs little beside a search among all.
+_MANY = 2**6
+
+# Distances of a task at once: 1 MB of float64.
+_EXACT = 2**17
+
+_NONE = np.empty(0, np.float32)
+_NO_FLOATS = np.empty(0)
+_NO_INTS = np.empty(0, np.int64)
+_NO_SCALES = _NO_FLOATS, _NO_FLOATS
+
+
+def compiles(samples: Samples) -> bool:
+    """Whether there are compiled passes for these rows: not where some have to be made first, and others need not."""
+    x = samples.x
+    made = not samples.metric.normalizes or 8 * x.size <= MADE_BYTES
+    return made and x.dtype in _DTYPES and x.flags.aligned
+
+
+def _compilable(x: NDArray[Any]) -> NDArray[Any]:
+    return x.astype(np.float32) if x.dtype == np.float16 else x
+
+
+def _passes_for(x: NDArray[Any]) -> Passes:
+    return passes(x.dtype, x.flags.c_contiguous)
+
+
+class CompiledPoints(NumPyPoints):
+    """NumPyPoints with the same answers: each method here has its twin of the same name there."""
+
+    def _values(self, rows: slice) -> NDArray[Any]:
+        """Rows worked on, (m, d)."""
+        return _compilable(self._rows.take(rows))
+
+    # ------------------------------------------------------------ preparation
+
+    @cached_property
+    def _weighing(self) -> Weighing:
+        """The weights of the rows worked on; asked for once these are arranged."""
+        copies, weights = self._copies, self._rows.weights
+        rows = _NO_INTS if copies is None else copies.astype(np.int64)
+        if weights is None:
+            return Weighing(0, _NO_FLOATS, _NO_INTS, rows)
+        counts = np.ascontiguousarray(self.weights.integer_weights(weights))
+        given = _NO_FLOATS if weights.dtype == np.int64 else np.ascontiguousarray(weights)
+        return Weighing(1 if given is _NO_FLOATS else 2, given, counts, rows)
+
+    def _arrange(self, sort: bool) -> None:
+        super()._arrange(sort)
+        self.__dict__.pop("_weighing", None)
+
+    # ------------------------------------------------------------ assignment and update
+
+    def _weights_in(self, rows: slice) -> Weighing:
+        kind, *arrays = self._weighing
+        return Weighing(kind, *(array[rows] for array in arrays))
+
+    def _assignment_spans(self, m: int) -> list[slice]:
+        return self._spans(m, min(_ROWS, max(BLOCK, -(-m // (2 * self._threads)))))
+
+    def _new_trial(self, k: int) -> Trial:
+        return Trial(self.d, k, _KEEPING, _SCORE)
+
+    def _prepared(self, centers: Floats, frame: Frame | None) -> ScoredCenters:
+        fits = frame is None or frame.single or self._rows.x.dtype == np.float64
+        return ScoredCenters.of(centers, frame if fits else None)
+
+    def _assignment(self, target: ScoredCenters, center_shift: CenterShift | None) -> Callable[[slice], int]:
+        compared, bounds = self._compared(target), self._bounds_before(target, center_shift)
+        clusters = len(compared.centers) if self._reused else 0
+
+        def assign(span: slice) -> int:
+            value = np.zeros((clusters, self.d + 1), np.int64)
+            sums = Sums(value, self._scales.offset, self._scales.scale) if clusters else Sums(value, *_NO_SCALES)
+            x, labels = self._values(span), self._labels[span]
+            here = bounds._replace(upper=bounds.upper[span], lower=bounds.lower[span])
+            found = _passes_for(x).assign(x, self._weights_in(span), compared, here, sums, labels)
+            changed, skipped, uncertain = found.tolist()
+            if changed and clusters:
+                self._sums.add(value)
+            with self._lock:
+                self._skipped += skipped
+                self.uncertain += uncertain if compared.scored else 0
+            return int(changed)
+
+        return assign
+
+    def _compared(self, target: ScoredCenters) -> Target:
+        centers = np.ascontiguousarray(target.given)
+        kind = np.float64 if self._rows.x.dtype == np.float64 else np.float32
+        if target.frame is None:
+            nothing = np.empty(0, kind)
+            zero = np.float32(0)
+            return Target(centers, np.empty((0, 0), np.float32), _NONE, _NONE, nothing, kind(1), zero, zero, False)
+        k, d = centers.shape
+        columns = np.zeros((k + -k % TILE, d + -d % TILE), np.float32)
+        columns[:k, :d] = target.columns[:-1].T
+        squares = np.full(len(columns), np.inf, np.float32)
+        squares[:k] = target.columns[-1]
+        offset, scale = target.frame.offset.astype(kind), kind(target.frame.scale)
+        return Target(centers, columns, squares, target.slack, offset, scale, *target.frame.row_margin_factors, True)
+
+    def _bounds_before(self, target: ScoredCenters, center_shift: CenterShift | None) -> Bounds:
+        kept = self._bounds
+        if kept is None or target.frame is None:
+            return Bounds(_NONE, _NONE, 0, _NONE, _NONE, _NONE, False, _NONE, *np.zeros(3, np.float32))
+        factors = np.array(distance_error_factors(self.d, target.frame.largest), np.float32)
+        if center_shift is None:
+            return Bounds(kept.upper, kept.lower, 1, _NONE, _NONE, _NONE, False, target.lengths, *factors)
+        shift = center_shift.own, center_shift.others, center_shift.half_gap
+        measure = target.k >= _MANY
+        return Bounds(kept.upper, kept.lower, 2, *shift, measure, target.lengths, *factors)
+
+    # ------------------------------------------------------------ distances
+
+    def _inertia_part(self, centers: Floats, split: Inertia) -> Callable[[slice], tuple[int, int]]:
+        centers = np.ascontiguousarray(centers)
+        scales = 2.0**split.coarse_bits, 2.0**split.fine_bits
+
+        def part(rows: slice) -> tuple[int, int]:
+            x, weights, labels = self._values(rows), self._weights_in(rows), self._labels[rows]
+            coarse, fine = _passes_for(x).inertia(x, weights, labels, centers, *scales).tolist()
+            return coarse, fine
+
+        return part
+
+    def _all_own_distances(self, centers: Floats) -> Floats:
+        centers, out = np.ascontiguousarray(centers), np.empty(self._rows.m)
+
+        def measure(rows: slice) -> None:
+            x = self._values(rows)
+            _passes_for(x).own_distances(x, self._labels[rows], centers, out[rows])
+
+        run(measure, self._exact_spans(), self._threads)
+        return out
+
+    def _ranges_of(self, clusters: NDArray[np.int64], without: Floats, step: int) -> tuple[Floats, Floats]:
+        if len(without):
+            return super()._ranges_of(clusters, without, step)
+        assert self._target is not None, "no centers were assigned to"
+        place = np.full(self._target.k, -1)
+        place[clusters] = np.arange(len(clusters))
+        shape = len(clusters), self.d
+        # Narrow numbers have no infinities: what no row widens is told by the first number of a pair.
+        dtype = self._values(slice(0, 1)).dtype
+        kind = dtype if dtype.kind == "f" else np.dtype(np.float64)
+        parts = []
+
+        def widen(rows: slice) -> None:
+            low, high = np.full(shape, np.inf, kind), np.full(shape, -np.inf, kind)
+            all_rows = slice(rows.start * step, min(rows.stop * step, self._rows.m))
+            x, labels = self._values(all_rows), self._labels[all_rows]
+            _passes_for(x).cluster_ranges(x, labels, place, low, high, step)
+            parts.append((low, high))
+
+        run(widen, self._spans(-(-self._rows.m // step), _ROWS), self._threads)
+        lows, highs = zip(*parts, strict=True)
+        return np.min(lows, axis=0).astype(np.float64), np.max(highs, axis=0).astype(np.float64)
+
+    def _measured(self, centers: Floats) -> Floats:
+        centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)))
+
+        def measure(rows: slice) -> None:
+            x = _compilable(np.asarray(self._row_x[rows]))
+            _passes_for(x).distances(x, centers, result[rows])
+            result[rows] = self.metric.transformed(result[rows])
+
+        run(measure, self._spans(self.n, max(32, _EXACT // len(centers))), self._threads)
+        return result

@@ -1,0 +1,55 @@
+"""How much pixels count for a palette whose errors are diffused: less where texture hides what they err by.
+
+In 8 x 8 pixels of little variance an error is seen, and dots even more; in a meadow neither is (masking; it is what
+SSIM divides by, Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural
+similarity", IEEE Transactions on Image Processing 13, 2004). So smooth parts get more of the palette, which leaves less
+to dither where dithering shows. With few colors errors are larger than most texture, and all pixels count alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.image.levels import Levels, largest_level, premultiplied
+
+# The side of a block.
+BLOCK = 8
+
+# What a pixel of a block without any variance counts.
+_FULL = 256
+
+# Variance at which a pixel counts 0.7 of that, for 256 colors, in levels of 8 bits; of half as many colors it is twice
+# as much, as errors nearly are.
+_VARIANCE = 40
+
+
+def importance(levels: Levels, k: int) -> NDArray[np.int64]:
+    """What pixels (h, w, c) count for a palette of k colors: (h, w), whole numbers from 1 to _FULL.
+
+    Examples
+    --------
+    >>> importance(np.array([[[90], [90], [90]]], np.uint8), 256).tolist()
+    [[256, 256, 256]]
+    >>> importance(np.array([[[0], [250]]], np.uint8), 256).tolist()
+    [[13, 13]]
+    """
+    h, w, c = levels.shape
+    values = premultiplied(levels).astype(np.int64)
+    rows, columns = np.arange(0, h, BLOCK), np.arange(0, w, BLOCK)
+
+    def sums(of: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.add.reduceat(np.add.reduceat(of, rows, axis=0), columns, axis=1)
+
+    n = np.minimum(BLOCK, h - rows)[:, None] * np.minimum(BLOCK, w - columns)
+    # n^2 times the variance, added over channels: whole numbers, of 16 bits below 2**47.
+    spread = (n[..., None] * sums(values * values) - sums(values) ** 2).sum(axis=2)
+    half = (_VARIANCE * 256 * (largest_level(levels.dtype) // 255) ** 2) / k
+    # A fourth channel that does not vary counts for nothing, as if it were not there.
+    c = min(c, 3)
+    # Divisions, sums and roots, each rounded as IEEE says: the same everywhere.
+    weights = np.rint(_FULL * np.sqrt(half / (half + spread / (n * n * c))))
+    blocks: Any = np.maximum(weights, 1).astype(np.int64)
+    return np.repeat(np.repeat(blocks, BLOCK, axis=0), BLOCK, axis=1)[:h, :w]

@@ -1,0 +1,165 @@
+"""Error diffusion a pixel at a time: compiled, where numba is installed and the picture is worth it; and interpreted,
+for thin pictures, where few pixels can be done at once.
+
+Either way it is the same function, and of whole numbers: there is one answer. The nearest color is looked for among
+candidates alone: levels are cut into some thousands of cells, and a color is a candidate of a cell unless another
+color's farthest distance from the cell is less than its nearest.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans import compiler
+
+# Leading bits of a level that tell cells apart, by channels: 4,096 cells, and 256 of one channel.
+_BITS = {1: 8, 3: 4, 4: 3}
+
+# From so many pixels for each color on one bit more pays, which halves the candidates and takes eight times as long.
+_FINER = 2**12
+
+# Distances at a time: 32 MB.
+_PIECE = 2**22
+
+# What a step of waves takes, in pixels of the interpreted loop: some 60 microseconds against 10.
+_STEP = 6
+
+# From so many pixels on the compiled loop saves more than its start takes, half a second or, the first time of all,
+# some seconds. In steps of waves, which take as long however few pixels there are.
+_FEW_STEPS = 8000
+
+
+def serves(height: int, width: int, k: int) -> bool:
+    """Whether a picture is diffused in a loop; else it is in waves."""
+    return _compiles(height, width, k) or _is_thin(height, width)
+
+
+def _is_thin(height: int, width: int) -> bool:
+    """Whether a loop takes less time, although it is interpreted."""
+    return height * width < _STEP * (width + 2 * (height - 1))
+
+
+def _compiles(height: int, width: int, k: int) -> bool:
+    """Whether a compiled loop pays."""
+    steps = width + 2 * (height - 1) + height * width * k / 2**21
+    return steps > _FEW_STEPS and compiler.works()
+
+
+def diffuse_in_a_loop(plan: Any, out: NDArray[Any]) -> None:
+    """Fill out (h, w) with the indices that diffusion.Plan asks for."""
+    height, width, c = plan.pixels.shape
+    bits = _BITS[c] + (c > 1 and out.size > _FINER * len(plan.colors))
+    starts, candidates = candidates_of_cells(plan.colors, plan.top, bits)
+    compiled = _compiles(height, width, len(plan.colors))
+    # One row more of errors than pixels at either end.
+    errors = np.zeros(2 * (width + 2) * c, np.int64)
+    arrays = [plan.pixels, plan.strength, plan.colors, starts, candidates, plan.low, plan.high, plan.cap, errors]
+    flat = [each.reshape(-1) for each in arrays]
+    numbers = height, width, c, (8 if plan.top == 255 else 16) - bits, bits, plan.top, plan.fixed_index
+    if compiled:
+        _compiled()(*flat, *numbers, out.reshape(-1))
+    else:  # lists, whose items are integers of Python, are several times as fast as arrays here
+        found = [0] * out.size
+        given: list[Any] = [*(each.tolist() for each in flat), *numbers, found]
+        _diffuse(*given)
+        out.reshape(-1)[:] = found
+
+
+def candidates_of_cells(colors: NDArray[np.int32], top: int, bits: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """For each of 2**(bits c) cells, by the leading bits of its levels, channel 0 first, the colors (k, c) that may be
+    nearest to a level of it, ascending: those of cell i are candidates[starts[i] : starts[i + 1]]."""
+    k, c = colors.shape
+    side, wide = 2**bits, (top + 1) >> bits
+    low = np.arange(side, dtype=np.int64)[:, None] * wide
+    # Of each channel, for each slice and color: the least and the largest square of a difference.
+    least, most = [], []
+    for j in range(c):
+        below, above = low - colors[:, j], colors[:, j] - (low + wide - 1)
+        least.append(np.maximum(np.maximum(below, above), 0) ** 2)
+        most.append(np.maximum(np.abs(below), np.abs(above)) ** 2)
+    cells = np.arange(side**c)
+    starts, found = np.zeros(len(cells) + 1, np.int64), []
+    step = max(1, _PIECE // k)
+    for a in range(0, len(cells), step):
+        piece = cells[a : a + step]
+        digits = [piece >> (bits * (c - 1 - j)) & (side - 1) for j in range(c)]
+        nearest = sum(least[j][digits[j]] for j in range(c))
+        farthest = sum(most[j][digits[j]] for j in range(c))
+        possible = nearest <= np.asarray(farthest).min(axis=1)[:, None]
+        starts[a + 1 : a + 1 + len(piece)] = possible.sum(axis=1)
+        found.append(np.nonzero(possible)[1].astype(np.int32))
+    return np.cumsum(starts), np.concatenate(found)
+
+
+@cache
+def _compiled() -> Any:
+    import numba
+
+    return numba.njit(cache=True, nogil=True)(_diffuse)
+
+
+def _diffuse(  # type: ignore[no-untyped-def]
+    pixels,
+    strengths,
+    colors,
+    starts,
+    candidates,
+    low,
+    high,
+    caps,
+    errors,
+    height,
+    width,
+    c,
+    shift,
+    bits,
+    top,
+    fixed_index,
+    out,
+):
+    # errors holds two rows of (width + 2) c: what is passed to this row, and to the next; pixel x's are at x + 1.
+    row = (width + 2) * c
+    here, below = 0, row
+    i = 0
+    for _ in range(height):
+        for x in range(below, below + row):
+            errors[x] = 0
+        for x in range(width):
+            strength = strengths[i]
+            at = here + (x + 1) * c
+            if strength < 0:
+                out[i] = fixed_index
+                i += 1
+                continue
+            cell = 0
+            for j in range(c):
+                level = pixels[i * c + j] + ((errors[at + j] * strength + 2048) >> 12)
+                level = min(max(level, 0), top)
+                errors[at + j] = level
+                cell = cell << bits | level >> shift
+            label, best = 0, -1
+            for place in range(starts[cell], starts[cell + 1]):
+                color = candidates[place]
+                distance = 0
+                for j in range(c):
+                    step = errors[at + j] - colors[color * c + j]
+                    distance += step * step
+                # Candidates ascend, so that the first of equals is kept
+                # (test_dither.test_ties_go_to_the_least_index fails of the last).
+                if best < 0 or distance < best:
+                    label, best = color, distance
+            out[i] = label
+            cap = top if strength == 256 else caps[label]
+            for j in range(c):
+                level = min(max(errors[at + j], low[j]), high[j])
+                error = min(max(level - colors[label * c + j], -cap), cap)
+                errors[at + c + j] += 7 * error
+                errors[below + x * c + j] += 3 * error
+                errors[below + (x + 1) * c + j] += 5 * error
+                errors[below + (x + 2) * c + j] += error
+            i += 1
+        here, below = below, here

@@ -1,0 +1,203 @@
+"""Passes that numba compiles: each gives what its twin on NumPy does, to the bit, and is there only if numba is."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from gpukmeans import KMeans, compiler, lloyd
+from gpukmeans.engine.numpy import compiled, dense
+from gpukmeans.engine.numpy.compiled_points import CompiledPoints
+from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.tuning import tuned
+from gpukmeans.engine.protocol import Samples
+from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.fixed_point import Inertia, Weights
+from gpukmeans.exact.metric import metric_of
+
+DTYPES = ["uint8", "float16", "float32", "float64"]
+LAYOUTS = {
+    "rows": np.ascontiguousarray,
+    "columns": np.asfortranarray,
+    "every other": lambda x: np.repeat(np.repeat(x, 2, axis=0), 2, axis=1)[::2, ::2],
+}
+WEIGHTS = {
+    "none": lambda rng, n: None,
+    "counts": lambda rng, n: rng.integers(1, 5, n).astype(float),
+    "fractions": lambda rng, n: rng.uniform(0.25, 2.0, n),
+}
+
+
+def rows(rng, n, d, dtype):
+    """Rows near some hundred places, with ties: a quarter are copies, a quarter halfway between two."""
+    x = rng.normal(size=(100, d)).take(rng.integers(100, size=n), axis=0) * 40 + 100
+    x += rng.normal(size=(n, d)) * (np.arange(n) % 4 > 1)[:, None]
+    x[::4] = (x[::4] + x[rng.permutation(n)[: len(x[::4])]]) / 2
+    return np.clip(x, 0, 255).astype(dtype)
+
+
+def both(x, weights=None, metric="euclidean", reused=True):
+    used, summary = (None, None) if weights is None else reversed(Weights.of(weights))
+    samples = Samples(x, used, summary, metric_of(metric), reused)
+    return [
+        (points := kind(samples), lloyd.prepare(points, *points.feature_range()))
+        for kind in (NumPyPoints, CompiledPoints)
+    ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("weighing", WEIGHTS)
+@pytest.mark.parametrize(("n", "d", "k"), [(701, 3, 5), (502, 40, 9), (300, 60, 70), (67, 1, 1)])
+def test_each_pass_is_its_twin(dtype, layout, weighing, n, d, k):
+    rng = np.random.default_rng(n + k)
+    x = LAYOUTS[layout](rows(rng, n, d, dtype))
+    for bounds in (True, False):
+        with tuned(scores=True, bounds=bounds, threads=1, merge=False, arrange=False):
+            (numpy, scales), (fast, same) = both(x, WEIGHTS[weighing](rng, n))
+            assert_array_equal(scales.low, same.low)
+            assert_array_equal(scales.high, same.high)
+            centers = x[:k].astype(float)
+            for _ in range(6):
+                assert numpy.assign(centers) == fast.assign(centers)
+                assert_array_equal(numpy.labels(), fast.labels())
+                assert_array_equal(numpy.sums(), fast.sums())
+                split = Inertia.of(scales, centers)
+                assert numpy.inertia(centers, split) == fast.inertia(centers, split)
+                assert numpy.inertia(centers[:1], split) == fast.inertia(centers[:1], split)
+                farthest = [points.farthest(centers, 3) for points in (numpy, fast)]
+                assert_array_equal(farthest[0].x, farthest[1].x)
+                for without in (np.empty((0, d)), farthest[0].x):
+                    clusters = np.arange(0, k, 2)
+                    ranges = [points.cluster_ranges(clusters, without) for points in (numpy, fast)]
+                    assert_array_equal(*ranges)
+                centers, _ = lloyd.update(numpy, scales, centers)
+            assert_array_equal(numpy.distances(centers), fast.distances(centers))
+            assert_array_equal(numpy.distances(centers, np.float32), fast.distances(centers, np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_far_from_all_centers_and_centers_far_from_all_rows(dtype):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 20)).astype(dtype)
+    x[5] = 1e9
+    for far in (1e3, 1e9, 1e30):
+        centers = x[10:30].astype(float)
+        centers[3] = far
+        with tuned(scores=True, threads=1):
+            (numpy, _), (fast, _) = both(x)
+            assert numpy.assign(centers) == fast.assign(centers)
+        assert_array_equal(numpy.labels(), fast.labels())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("far", [0.0, 1e4])
+def test_near_ties_are_decided_by_distance(dtype, far):
+    """Fails without the margin: rows halfway between two centers, but for their last bits."""
+    rng = np.random.default_rng(1)
+    for d, k in ((3, 20), (40, 12), (60, 64)):
+        centers = (rng.normal(size=(k, d)) + far).astype(dtype).astype(float)
+        pair = rng.integers(k, size=(2, 2000))
+        x = ((centers[pair[0]] + centers[pair[1]]) / 2).astype(dtype)
+        x = np.nextafter(x, np.where(rng.random(x.shape) < 0.5, -np.inf, np.inf).astype(dtype))
+        with tuned(scores=True, threads=1, merge=False):
+            points = CompiledPoints(Samples(x))
+            lloyd.prepare(points, *points.feature_range())
+            points.assign(centers)
+        steps = x[:, None].astype(float) - centers
+        distance = np.add.accumulate(steps * steps, axis=2)[:, :, -1]
+        assert_array_equal(points.labels(), distance.argmin(axis=1))
+        assert points.uncertain > 0
+
+
+def test_few_rows_are_left_to_distances():
+    x = np.random.default_rng(2).normal(size=(5000, 30)).astype(np.float32)
+    with tuned(scores=True, threads=1):
+        (numpy, _), (fast, _) = both(x)
+        for points in (numpy, fast):
+            points.assign(x[:50].astype(float))
+    assert 0 <= fast.uncertain <= 2 * numpy.uncertain + 10
+    assert Frame.of(np.full(30, -5.0), np.full(30, 5.0)) is not None
+
+
+def test_only_scores_are_fused():
+    """D, terms and units are single operations, whatever the processor could do."""
+    x = np.ones((8, 5), np.float32)
+    centers, sums, labels = np.ones((4, 5)), np.zeros((4, 6), np.int64), np.zeros(8, np.int32)
+    floats = np.ones(5)
+    compiled._own_distance(x, 0, floats)
+    compiled._four_own_distances(x, 0, centers, labels, False, np.empty(4))
+    compiled._four_distances(np.ones((5, compiled._ABREAST)), *centers, np.empty((4, compiled._ABREAST)))
+    compiled._move(x, 0, floats, floats, 2, 0.5, np.int64(1), 0, 1, sums)
+    exact = (
+        compiled._own_distance,
+        compiled._four_own_distances,
+        compiled._four_distances,
+        compiled._move,
+    )
+    for function in exact:
+        (code,) = function.inspect_llvm().values()
+        assert " contract " not in code, function
+        assert " reassoc " not in code, function
+        assert not any("fmadd" in text for text in function.inspect_asm().values()), function
+    compiled._products(np.ones((4, 8), np.float32), np.ones((4, 4), np.float32), 8, np.empty((4, 8), np.float32))
+    (code,) = compiled._products.inspect_llvm().values()
+    assert " contract " in code, "the flag is spelled otherwise, and the test above finds nothing"
+
+
+def test_numba_serves_where_it_is_and_pays(monkeypatch):
+    monkeypatch.setattr(compiler, "works", lambda: True)
+    few, many = np.ones((10, 2)), np.ones((2**12, 2))
+    assert type(dense.points_on_numpy(Samples(few))) is NumPyPoints
+    assert type(dense.points_on_numpy(Samples(many))) is CompiledPoints
+    with tuned(compiled=False):
+        assert type(dense.points_on_numpy(Samples(many))) is NumPyPoints
+    with tuned(compiled=True):
+        assert type(dense.points_on_numpy(Samples(few))) is CompiledPoints
+    monkeypatch.setattr(compiler, "works", lambda: False)
+    assert type(dense.points_on_numpy(Samples(many))) is NumPyPoints
+
+
+@pytest.mark.parametrize("how", ["hidden", "broken", "told not to compile"])
+def test_without_numba_the_answer_is_the_same(tmp_path, how):
+    """In a process that has none, or none that works, and in one that imports it once rows are many."""
+    code = """if True:
+        import sys
+        import numpy as np
+        import gpukmeans
+        assert "numba" not in sys.modules
+        if {hidden}:
+            sys.modules["numba"] = None
+        x = np.random.default_rng(0).normal(size=(2**13, 40)).astype(np.float32)
+        model = gpukmeans.KMeans(7, random_state=0, device="cpu", max_iter=5, tol=0).fit(x)
+        print(model.inertia_.hex(), model.labels_.sum(), model.cluster_centers_.tobytes().hex())
+        print(sys.modules.get("gpukmeans.engine.numpy.compiled") is not None)
+    """
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text("raise ImportError('Numba needs NumPy 1.0 or less')")
+    settings = {"broken": {"PYTHONPATH": str(tmp_path)}, "told not to compile": {"NUMBA_DISABLE_JIT": "1"}}
+    answers = []
+    for hidden, variables in ((how == "hidden", settings.get(how, {})), (False, {})):
+        command = [sys.executable, "-W", "ignore", "-c", code.format(hidden=hidden)]
+        environment = os.environ | variables
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        assert done.returncode == 0, done.stderr
+        answers.append(done.stdout.splitlines())
+    assert answers[0][0] == answers[1][0]
+    assert [answer[1] for answer in answers] == ["False", "True"]
+
+
+def test_rows_that_cannot_be_written_or_are_not_aligned():
+    x = np.random.default_rng(0).normal(size=(3000, 5))
+    expected = KMeans(4, random_state=0).fit(x)
+    closed = x.copy()
+    closed.flags.writeable = False
+    odd = np.frombuffer(bytes(1) + x.tobytes(), np.uint8)[1:].view(np.float64).reshape(x.shape)
+    assert not odd.flags.aligned
+    for other in (closed, odd):
+        model = KMeans(4, random_state=0).fit(other)
+        assert_array_equal(model.cluster_centers_, expected.cluster_centers_)
+        assert model.inertia_ == expected.inertia_
