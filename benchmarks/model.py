@@ -134,8 +134,7 @@ BESIDE = """\
 
 An iteration in milliseconds, both by count; of flash-kmeans 0.3.1 by hand, to some 30 %. It compares all rows in each
 iteration, seeds at random, knows no weights, and its labels are those of a lower precision. Where it is ahead over all
-rows it takes one product of float16, or TF32, for our three, or two, whose labels are exact. Where it is ahead of
-pruned iterations too, these wait for the host, which makes the centers of sums that come down.
+rows it takes one product of float16, or TF32, for our three, or two, whose labels are exact.
 """
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.protocol import Points
+from gpukmeans.engine.protocol import Doubt, Points
 from gpukmeans.exact.distance import Floats, distances_of_rows
 from gpukmeans.exact.fixed_point import OwnScales, Scales
 
@@ -46,8 +46,8 @@ class Means:
 
 def of_iteration(points: Points, scales: Scales) -> Means:
     """The means to go on with."""
-    means = _of_sums(points, scales)
-    if _exact(points, scales) or _none_is_crowded(points, scales, means):
+    means = of_sums(points, scales)
+    if exact(points, scales) or _none_is_crowded(points, scales, means):
         return means
     doubtful = _light(points, means.weight)
     filled = means.weight > 0
@@ -55,15 +55,22 @@ def of_iteration(points: Points, scales: Scales) -> Means:
     return certify(points, scales, means, np.flatnonzero(doubtful))
 
 
+def doubt(points: Points, scales: Scales) -> Doubt:
+    """Where `of_iteration` looks at means once more, for who makes them by itself: of fewer it must not. Twice as far
+    is more than any rounding of `_reach`."""
+    limit = 0.0 if exact(points, scales) else 2 * scales.step_squared / COARSE**2
+    return Doubt(limit, 2.0 * points.weights.fractions, scales.widest)
+
+
 def of_result(points: Points, scales: Scales) -> Means:
     """The means to publish."""
-    return certify_all(points, scales, _of_sums(points, scales))
+    return certify_all(points, scales, of_sums(points, scales))
 
 
 def certify_all(points: Points, scales: Scales, means: Means) -> Means:
     """The means of the same rows with all of them certified, but for those that are
     (test_fixed_point.test_a_center_is_the_mean_of_its_rows_however_far_apart_weights_are fails of others)."""
-    if _exact(points, scales):
+    if exact(points, scales):
         return means
     rows = (means.weight > 0) | _light(points, means.weight)
     return certify(points, scales, means, np.flatnonzero(rows & ~means.certified))
@@ -141,7 +148,7 @@ def occupied(points: Points) -> Mask:
     return has_rows
 
 
-def _of_sums(points: Points, scales: Scales) -> Means:
+def of_sums(points: Points, scales: Scales) -> Means:
     sums = points.sums()
     weight = sums[:, -1].astype(np.float64)
     if points.weights.exponent:
@@ -155,7 +162,7 @@ def _of_sums(points: Points, scales: Scales) -> Means:
     return Means(centers, weight, np.zeros(len(sums), bool))
 
 
-def _exact(points: Points, scales: Scales) -> bool:
+def exact(points: Points, scales: Scales) -> bool:
     """Whether nothing is rounded but quotients: sums of small whole numbers are exact, so that means lie among their
     rows, whose range is nothing, or one at least (test_fixed_point.test_a_center_lies_among_its_rows_and_is_right fails
     if the same is taken for granted of other numbers, or weights).

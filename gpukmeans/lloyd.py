@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from gpukmeans import cluster_means, empty_clusters
-from gpukmeans.engine.protocol import Points
+from gpukmeans.engine.protocol import Centers, Doubt, NextCenters, Points
 from gpukmeans.exact.distance import Floats, distances_of_rows
 from gpukmeans.exact.fixed_point import Inertia, Scales
 
@@ -70,12 +70,17 @@ def inertia(points: Points, scales: Scales, centers: Floats) -> Fraction:
 @dataclass(frozen=True)
 class Iteration:
     """One iteration: index from zero, points that changed label (of the first, all), squared shift of the
-    centers, and the centers (k, d) it began with."""
+    centers, and those it began with."""
 
     index: int
     changed: int
     shift: float
-    centers: Floats
+    began_with: Centers
+
+    @property
+    def centers(self) -> Floats:
+        """(k, d), which may have to come from a device."""
+        return np.asarray(self.began_with)
 
 
 @dataclass(frozen=True)
@@ -103,23 +108,37 @@ def fit(
 
     The points are left labelled by the centers returned, which are rounded to ``dtype`` first.
     """
+    doubt = cluster_means.doubt(points, scales)
+    current: Centers = centers
     for i in range(max_iter):
-        changed, assigned = points.assign(centers), centers
+        changed, assigned = points.assign(current), current
         if i > 0 and changed == 0:
-            watch(Iteration(i, changed, 0.0, centers))
+            watch(Iteration(i, changed, 0.0, current))
             break
-        updated, found = update(points, scales, centers)
-        shift = math.fsum(distances_of_rows(updated, centers).tolist())
+        following, found = next_centers(points, scales, current, doubt)
+        shift = math.fsum(following.shifts.tolist())
         # Labels left by an earlier start say nothing of this one.
-        stop = watch(Iteration(i, changed if i > 0 else points.n, shift, centers))
-        centers = updated
+        stop = watch(Iteration(i, changed if i > 0 else points.n, shift, current))
+        current = following.centers
         if stop or tolerance.reached(shift):
             break
-    published = published_centers(points, scales, centers, found).astype(dtype).astype(np.float64)
+    published = published_centers(points, scales, np.asarray(current), found).astype(dtype).astype(np.float64)
     # test_one_answer.test_labels_and_inertia_are_those_of_the_centers fails if labels of others will do.
-    if not np.array_equal(published, assigned):
+    if not np.array_equal(published, np.asarray(assigned)):
         points.assign(published)
     return Fit(published, inertia(points, scales, published), i + 1)
+
+
+def next_centers(
+    points: Points, scales: Scales, centers: Centers, doubt: Doubt
+) -> tuple[NextCenters, cluster_means.Means | None]:
+    """As `update` makes them, by the points themselves if they can, or here; then with what was found."""
+    made = points.next_centers(doubt)
+    if made is not None:
+        return made, None
+    before = np.asarray(centers)
+    updated, found = update(points, scales, before)
+    return NextCenters(updated, distances_of_rows(updated, before)), found
 
 
 def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, cluster_means.Means]:
@@ -132,8 +151,12 @@ def update(points: Points, scales: Scales, centers: Floats) -> tuple[Floats, clu
     return empty_clusters.filled(points, scales, centers, found)
 
 
-def published_centers(points: Points, scales: Scales, centers: Floats, found: cluster_means.Means) -> Floats:
-    """The centers of `update` as they are to be published: each held to its own rows."""
+def published_centers(points: Points, scales: Scales, centers: Floats, found: cluster_means.Means | None) -> Floats:
+    """The centers that follow from the labels as they are to be published: each held to its own rows. found: what
+    `update` found with them; None if the points made them, so that none was in doubt."""
+    if cluster_means.exact(points, scales):
+        return centers
+    found = found or cluster_means.of_sums(points, scales)
     last = cluster_means.certify_all(points, scales, found)
     now = last.certified & ~found.certified
     return np.where(now[:, None], points.metric.centers_of(last.centers, centers), centers)

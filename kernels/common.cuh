@@ -247,6 +247,13 @@ __device__ __forceinline__ double distance_to(const Row& row, const double* c, i
     return distance_of(total, c, d, 1);
 }
 
+// The power of two that brings a magnitude into [1/2, 1), within 2**-1022 to 2**1022. Of b, the exponent that the
+// magnitude is stored with, 2**(1022 - b), which is stored with 2045 - b; subnormal numbers have b = 0.
+__device__ __forceinline__ double scale_to_one(double magnitude) {
+    int b = (int)(__double_as_longlong(magnitude) >> 52);
+    return __longlong_as_double((int64)max(1, 2045 - b) << 52);
+}
+
 // ---------------------------------------------------------------- weights and terms
 
 __device__ __forceinline__ W weight_of(const W* weights, int64 i) {

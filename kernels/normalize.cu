@@ -15,13 +15,6 @@
 
 #include "common.cuh"
 
-// The power of two that brings a magnitude into [1/2, 1), within 2**-1022 to 2**1022. Of b, the exponent that the
-// magnitude is stored with, 2**(1022 - b), which is stored with 2045 - b; subnormal numbers have b = 0.
-__device__ __forceinline__ double scale_to_one(double magnitude) {
-    int b = (int)(__double_as_longlong(magnitude) >> 52);
-    return __longlong_as_double((int64)max(1, 2045 - b) << 52);
-}
-
 // normalized: (n, d), of sparse rows as many values as these. A row that is zero stays zero (test_cosine.test_kernels_make_numpys_rows fails without that, or
 // without the limit of the power of two). One that is not finite becomes NaN: infinity by infinity, or NaN's own.
 extern "C" __global__ void __launch_bounds__(256, 4)

@@ -225,10 +225,11 @@ BUDGETS = {
     "assign_tensor of float16 at zero": Budget(
         TWO_BLOCKS, Loop("HMMA", sixteen_features(1 + 13, parts=1)), tensor_shared(1)
     ),
-    # A value of sums: two divisions of 14 with what they need on the side, four loads, three stores, and addresses.
-    "center_forms": Budget(FOUR_BLOCKS, Loop("LDG.64", 92 / 4)),
-    # Of each center two sums, and what it moved. Shared: of eight warps two largest and which.
-    "movement": Budget(FOUR_BLOCKS, Loop("LDG.64", 24 / 4), 8 * 24),
+    # A mean: a division of 14 with what it needs on the side, the inverse of a scale, three loads, a store, addresses;
+    # four of them, of whose loads eight are LDG.64. Shared: of eight warps 32 squares.
+    "center_forms": Budget(FOUR_BLOCKS, Loop("LDG.64", 190 / 8), 8 * 32 * 8),
+    # Of each center two sums, and what it moved. Shared: of eight warps two largest and which; a feature of 256 means.
+    "movement": Budget(FOUR_BLOCKS, Loop("LDG.64", 26 / 4), 8 * 24 + 256 * 8),
     # A value with its place by two divisions, a load, a store.
     "tiled_table": Budget(FOUR_BLOCKS, Loop("FMUL", 45)),
     # Four values: each a load and its address, two tests, a product, a difference and two conversions; a store, a

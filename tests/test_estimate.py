@@ -12,6 +12,7 @@ import pytest
 from host_cuda.runtime import HostCuda
 from nvrtc import compile_for
 from sass import disassembled, inner_loops
+from sklearn.datasets import make_blobs
 
 import gpukmeans
 from gpukmeans import lloyd
@@ -20,6 +21,7 @@ from gpukmeans.costs import estimate as costs
 from gpukmeans.costs import work
 from gpukmeans.costs.devices import SHEETS, sheet
 from gpukmeans.engine import dispatch
+from gpukmeans.engine.cuda import speculation_state
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.seeding import kmeans_plusplus
 
@@ -84,24 +86,30 @@ def test_a_square_of_d_has_the_instructions_of_the_table(tmp_path, family, kerne
 
 
 @pytest.mark.parametrize(("d", "k", "capability"), [(3, 30, "90"), (20, 40, "90"), (20, 40, "89")])
-def test_an_iteration_launches_and_moves_what_is_counted(d, k, capability):
-    """From the second on, which is asked for as the driver of a fit does."""
-    x = np.random.default_rng(0).normal(size=(600, d)).astype(np.float32)
+def test_an_iteration_launches_and_moves_what_is_counted(monkeypatch, d, k, capability):
+    """Each by itself, with bounds where they left rows out before."""
+    monkeypatch.setattr(speculation_state, "PAIR", 1.0)  # none begins before the last has ended
+    x = make_blobs(1500, d, centers=k, random_state=0)[0].astype(np.float32)
     cp = HostCuda(build="fast", capability=capability)
-    points = dispatch.on_gpu(cp, Samples(x, reused=True))
+    points = dispatch.on_gpu(cp, Samples(x))
     scales = lloyd.prepare(points, *points.feature_range())
-    centers = x[:k].astype(np.float64)
-    problem = work.Problem(len(x), d, k, x.dtype, sheet("H100" if capability == "90" else "L4"))
-    for share in (1.0, 0.1):  # bounds are written by the first, and read by the second
+    seen = []
+
+    def watch(iteration):
+        seen.append((sorted(cp.launches.elements()), cp.bytes_uploaded, cp.bytes_downloaded))
         cp.launches.clear()
         cp.bytes_uploaded = cp.bytes_downloaded = 0
-        points.assign(centers)
-        points._held._by.speculation._allowed = False  # or the next would have begun, and is counted twice
-        if share < 1:
-            assert sorted(cp.launches.elements()) == sorted(found.kernel for found in problem.assignment(share))
-            assert cp.bytes_uploaded == costs.bytes_up(d, k)
-            assert cp.bytes_downloaded == costs.bytes_down(d, k)
-        centers = lloyd.update(points, scales, centers)[0]
+
+    tolerance = lloyd.Tolerance(0, points, scales)
+    centers = x[:k].astype(np.float64)
+    lloyd.fit(points, scales, centers, max_iter=9, tolerance=tolerance, dtype=np.dtype(np.float64), watch=watch)
+    problem = work.Problem(len(x), d, k, x.dtype, sheet("H100" if capability == "90" else "L4"))
+    full, pruned = (sorted(found.kernel for found in problem.assignment(share)) for share in (1.0, costs.COMPARED))
+    assert len(seen) >= 5
+    for launched, up, down in seen[2:]:
+        assert launched in (full, pruned)
+        assert (up, down) == (0, costs.bytes_down(k))
+    assert any(launched == pruned for launched, *_ in seen)
 
 
 @pytest.mark.parametrize(("n", "d", "k"), [(40_000, 3, 30), (1500, 130, 600)])

@@ -84,6 +84,28 @@ def test_rows_that_stay_are_left_out(d, clusters, capability):
     assert found.compared - before < 0.5 * len(x), "where nothing moved"
 
 
+def test_bounds_are_not_read_while_they_leave_few_rows_out():
+    """Of noise every third time; and once rows stay, each time."""
+    cp = HostCuda(build="fast", seed=1, capability="86")
+    x = np.random.default_rng(0).normal(size=(600, 40))
+    found, (expected, _) = both(cp, x)
+    centers = x[:40]
+    for _ in range(9):
+        found.assign(centers)
+        expected.assign(centers)
+        agree(found, expected)
+        centers = centers + np.random.default_rng(1).normal(0, 0.3, centers.shape)
+    assert cp.launches["hamerly"] == 3, "the second, fourth and seventh"
+    assert found.compared > 8.5 * len(x)
+    for _ in range(4):
+        found.assign(centers)
+    before = found.compared
+    for _ in range(3):
+        found.assign(centers)
+    assert cp.launches["hamerly"] == 3 + 1 + 4
+    assert found.compared - before < len(x)
+
+
 def ties():
     grid = np.stack(np.meshgrid(*[np.arange(8.0)] * 2), axis=-1).reshape(-1, 2)
     return np.repeat(grid, 3, axis=0)

@@ -13,7 +13,7 @@ import numpy as np
 from gpukmeans.array_interop import DTYPES
 from gpukmeans.costs.devices import Sheet, sheet
 from gpukmeans.costs.work import Problem, Work
-from gpukmeans.engine.cuda.speculation_state import HOST, HOST_VALUE, pays
+from gpukmeans.engine.cuda.speculation_state import HOST, pays
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
 
 # Assumed of data whose clusters show, once the first few iterations are over: the share of rows that bounds leave to be
@@ -59,8 +59,8 @@ class Estimate:
         Bytes of the device's memory that a fit takes, rows among them.
     bytes_per_iteration, operations_per_iteration : int
         To and from the device's memory; arithmetic, a multiply-add being two.
-    bytes_up, bytes_down : int
-        That cross the bus in an iteration.
+    bytes_down : int
+        That cross the bus in an iteration; none go up.
     bound_by : str
         What keeps an iteration over all rows from being faster.
     kernels : tuple of KernelEstimate
@@ -82,7 +82,6 @@ class Estimate:
     memory: int
     bytes_per_iteration: int
     operations_per_iteration: int
-    bytes_up: int
     bytes_down: int
     bound_by: str
     kernels: tuple[KernelEstimate, ...]
@@ -101,7 +100,7 @@ class Estimate:
             _line("rows from the host", _time(self.seconds_to_send), "before that"),
             _line("memory", f"{self.memory / 2**30:.2f} GiB", "of the device"),
             _line("an iteration moves", f"{self.bytes_per_iteration / 1e9:.3g} GB", "of the device's memory"),
-            _line("  across the bus", f"{self.bytes_up / 1e3:.0f} kB up", f"{self.bytes_down / 1e3:.0f} kB down"),
+            _line("  across the bus", f"{self.bytes_down / 1e3:.3g} kB", "down"),
             _line("  computes", f"{self.operations_per_iteration / 1e9:.3g} Gflop", ""),
         ]
         lines += [_line(f"  {found.kernel}", _time(found.seconds), found.bound_by) for found in self.kernels]
@@ -147,7 +146,7 @@ def estimate(
     >>> import gpukmeans
     >>> found = gpukmeans.estimate((1_000_000, 128), 1024, device="H200")
     >>> found.bytes_down
-    1056792
+    8216
     >>> found.seconds_per_iteration > found.floor
     True
     """
@@ -167,9 +166,9 @@ def _estimated(problem: Problem, n_iter: int) -> Estimate:
     first = list(problem.assignment(first=True))
     full = list(problem.assignment(moved=MOVED))
     pruned = list(problem.assignment(share=COMPARED, moved=MOVED)) if k >= FEWEST_CENTERS else full
-    one, later = _iteration(problem, full), _iteration(problem, pruned)
+    one, later = _iteration(problem, full, n), _iteration(problem, pruned, n if pruned is full else COMPARED * n)
     seeding = (k - 1) * _seconds(device, problem.seeding_step())
-    begin = _seconds(device, [problem.feature_range()]) + _iteration(problem, first)
+    begin = _seconds(device, [problem.feature_range()]) + _iteration(problem, first, n)
     end = one + _seconds(device, [problem.inertia()])  # by centers that were rounded
     full_ones = min(FULL, n_iter) - 1
     kernels = tuple(KernelEstimate(work.kernel, work.seconds(device), work.bound_by(device), work) for work in full)
@@ -189,8 +188,7 @@ def _estimated(problem: Problem, n_iter: int) -> Estimate:
         memory=memory(problem),
         bytes_per_iteration=int(sum(work.memory for work in full)),
         operations_per_iteration=int(sum(work.operations for work in full)),
-        bytes_up=bytes_up(d, k),
-        bytes_down=bytes_down(d, k),
+        bytes_down=bytes_down(k),
         bound_by=_bound(problem, kernels),
         kernels=kernels,
     )
@@ -200,10 +198,10 @@ def _seconds(device: Sheet, works: Iterable[Work]) -> float:
     return sum(work.seconds(device) for work in works)
 
 
-def _iteration(problem: Problem, works: Iterable[Work]) -> float:
-    """With what the host does for it, which it does meanwhile where iterations begin before they are asked for."""
-    there, here = _seconds(problem.sheet, works), host(problem.d, problem.k)
-    return max(there, here) if pays(problem.n, problem.d, problem.k) else there + here
+def _iteration(problem: Problem, works: Iterable[Work], compared: float) -> float:
+    """With what it waits for the host, which waits meanwhile where iterations begin before they are asked for."""
+    there = _seconds(problem.sheet, works)
+    return max(there, HOST) if pays(int(compared), problem.d, problem.k) else there + HOST
 
 
 def _bound(problem: Problem, kernels: Iterable[KernelEstimate]) -> str:
@@ -211,7 +209,7 @@ def _bound(problem: Problem, kernels: Iterable[KernelEstimate]) -> str:
     seconds: dict[str, float] = defaultdict(float)
     for found in kernels:
         seconds[found.bound_by] += found.seconds
-    seconds["the host"] = host(problem.d, problem.k)
+    seconds["the host"] = HOST
     return max(seconds, key=seconds.__getitem__)
 
 
@@ -230,19 +228,9 @@ def _time(seconds: float) -> str:
 # ---------------------------------------------------------------- what does not depend on the device
 
 
-def host(d: int, k: int) -> float:
-    """Seconds of the host's own for an iteration: it makes centers of sums, and sends them."""
-    return HOST + HOST_VALUE * k * d
-
-
-def bytes_up(d: int, k: int) -> int:
-    """In an iteration: centers."""
-    return 8 * k * d
-
-
-def bytes_down(d: int, k: int) -> int:
-    """In an iteration: three counts, and the clusters' sums."""
-    return 8 * (3 + k * (d + 1))
+def bytes_down(k: int) -> int:
+    """In an iteration: three counts, and how far each center goes."""
+    return 8 * (3 + k)
 
 
 def memory(problem: Problem) -> int:

@@ -27,7 +27,7 @@ from gpukmeans import array_interop
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.numpy.tuning import tuned
-from gpukmeans.engine.protocol import Known, Points, Samples
+from gpukmeans.engine.protocol import Centers, Doubt, Known, NextCenters, Points, Samples
 from gpukmeans.errors import DeviceError, describe_error
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints
@@ -182,8 +182,11 @@ class RemotePoints:
     def uncertain(self) -> int:
         return self._call("call", "uncertain")
 
-    def assign(self, centers: Floats) -> int:
-        changed, self._sums = self._call("assign", centers)
+    def next_centers(self, doubt: Doubt) -> NextCenters | None:
+        return None  # see Parallel
+
+    def assign(self, centers: Centers) -> int:
+        changed, self._sums = self._call("assign", np.asarray(centers))
         return changed
 
     def sums(self) -> Ints:

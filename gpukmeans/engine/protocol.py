@@ -3,7 +3,8 @@
 A Points holds n points of d features, and a positive weight for each, somewhere; it does all the work
 that grows with n. The drivers (lloyd.py, seeding.py) hold the k centers on the host, do all the work
 that does not, and know no device. What crosses the seam is of size k * d at most, except `labels`
-and `distances`.
+and `distances`. Where even that takes long, a Points makes the centers of an iteration itself
+(`next_centers`), and the driver holds what stands for them.
 
 What an implementation must guarantee: every number it returns is the one that exact/ defines, bit
 for bit. How it finds them is its own affair: which rows it merges, in what order it keeps them, which
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +112,38 @@ class State:
     k: int
     labels: NDArray[np.int32] | None
     closest_dist_sq: Floats | None
+
+
+class MadeCenters(Protocol):
+    """Centers that a Points made and keeps, (k, d) float64, until it is asked for labels by the ones after the next.
+    `numpy.asarray` brings them to the host."""
+
+    def __len__(self) -> int: ...
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]: ...
+
+
+Centers = Floats | MadeCenters
+
+
+@dataclass(frozen=True)
+class NextCenters:
+    """The centers that follow from labels, and how far each is from the one before: D, (k,)."""
+
+    centers: Centers
+    shifts: Floats
+
+
+class Doubt(NamedTuple):
+    """Which means are too coarse to go on with: those that may be off by more than a part of the way to another.
+
+    limit: twice the square of `Scales.step` over that of the part; 0 if no mean can be. fractions: the mean of a
+    cluster of a weight may be off by 1 + fractions / weight times that step. widest: the feature of the largest range.
+    """
+
+    limit: float
+    fractions: float
+    widest: int
 
 
 # Of which clusters no more is to be known than that these are in their ranges, low and high (m, d): (m,).
@@ -228,10 +261,15 @@ class Points(Protocol):
 
     # The assignment and update steps
 
-    def assign(self, centers: Floats) -> int:
+    def assign(self, centers: Centers) -> int:
         """Give every point the label of its nearest center (k, d), ties to the smallest label.
 
         Returns how many rows changed label; with another k than the last call's all do.
+        """
+
+    def next_centers(self, doubt: Doubt) -> NextCenters | None:
+        """The centers that follow from the labels last given, as `lloyd.update` makes them, if this Points can make
+        them where it is: no cluster is empty, and no mean in doubt. None if the driver has to, who need not ask.
         """
 
     def sums(self) -> Ints:

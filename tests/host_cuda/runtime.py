@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -40,6 +40,18 @@ ATTRIBUTES = {
     "MaxThreadsPerBlock": 1024,
 }
 MAX_BLOCK, MAX_GRID = (1024, 1024, 64), (2**31 - 1, 65535, 65535)
+
+
+class Traffic(NamedTuple):
+    """Between host and device: kernels launched, bytes, and how often the host waited."""
+
+    launches: int
+    up: int
+    down: int
+    waits: int
+
+    def since(self, before: Traffic) -> Traffic:
+        return Traffic(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 class Device:
@@ -376,7 +388,7 @@ class HostCuda:
     pooled: whether that memory is shared out as CuPy's pool does it, or to the last byte.
 
     Counted, for tests to read and to set back: bytes_uploaded, bytes_downloaded, launches (by kernel), peak_bytes;
-    streams.record says in which order.
+    streams.record says in which order, streams.waits how often the host waited. `traffic` is all of these.
     """
 
     ndarray = HostArray
@@ -436,6 +448,10 @@ class HostCuda:
     ) -> tuple[bytes, None]:
         """cupy.cuda.compiler.compile_using_nvrtc, see Module."""
         return str(building.module(self.build, source, tuple(options), tuple(names or ()))).encode(), None
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(self.launches.total(), self.bytes_uploaded, self.bytes_downloaded, self.streams.waits)
 
     def worker(self) -> Worker:
         if self._worker is None or not self._worker.alive:

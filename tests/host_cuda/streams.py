@@ -42,7 +42,7 @@ class Stream:
         self.waiting.append(action)
         self.given += 1
         if self.number == 0 and not later:
-            self.synchronize()
+            self.do(self.given)
 
     def do(self, given: int) -> None:
         """The first so many actions that were given."""
@@ -52,6 +52,7 @@ class Stream:
                 self.waiting.popleft()()
 
     def synchronize(self) -> None:
+        self._streams.waits += 1
         self.do(self.given)
 
     def wait_event(self, event: Event) -> None:
@@ -80,14 +81,16 @@ class Event:
 
     def synchronize(self) -> None:
         if self.place is not None:
+            self._streams.waits += 1
             self.place[0].do(self.place[1])
 
 
 class Streams:
     """Those of a device, and the record of what each was given of late, in this order: (a kernel's name, "up", "down",
-    "fill", "event" or "wait", the stream's number)."""
+    "fill", "event" or "wait", the stream's number). waits: how often the host waited for one."""
 
     def __init__(self) -> None:
+        self.waits = 0
         self.record: deque[tuple[str, int]] = deque(maxlen=10**5)
         self._all = [Stream(self, 0)]
         self.current = [self._all[0]]

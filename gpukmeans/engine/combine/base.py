@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.protocol import Farthest, Known, Samples
+from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales
 
@@ -55,7 +55,10 @@ class Sharded(ABC):
         # NaN in any of them stays.
         return np.minimum.reduce(lows), np.maximum.reduce(highs)
 
-    def assign(self, centers: Floats) -> int:
+    def next_centers(self, doubt: Doubt) -> NextCenters | None:
+        return None  # the sums of all parts are known on the host alone
+
+    def assign(self, centers: Centers) -> int:
         return sum(self._each(lambda part, rows: part.assign(centers), Uses.ROWS | Uses.LABELS, changes=Uses.LABELS))
 
     def farthest(self, centers: Floats, m: int) -> Farthest:

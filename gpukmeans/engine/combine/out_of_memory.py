@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.combine.base import Result, Sharded, Uses
-from gpukmeans.engine.protocol import Points, Samples, Seeding, State
+from gpukmeans.engine.protocol import Centers, Doubt, NextCenters, Points, Samples, Seeding, State
 from gpukmeans.errors import DeviceError
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales
@@ -263,13 +263,18 @@ class Batches(Sharded):
         if self._held is not None:
             self._each(lambda batch, rows: batch.prepare(scales))
 
-    def assign(self, centers: Floats) -> int:
+    def next_centers(self, doubt: Doubt) -> NextCenters | None:
+        return self._of_held(lambda batch: batch.next_centers(doubt))
+
+    def assign(self, centers: Centers) -> int:
         if len(centers) != self._k:
             self._k, self._labels = len(centers), None
         return super().assign(centers)
 
     def sums(self) -> Ints:
-        return self._held.sums() if self._held is not None else self._sums.copy()
+        # test_batches.test_memory_may_run_out_in_the_middle_of_seeding fails if memory may not.
+        sums = self._of_held(lambda batch: batch.sums())
+        return self._sums.copy() if sums is None else sums
 
     def labels(self) -> Any:
         held = self._of_held(lambda batch: batch.labels())

@@ -1,9 +1,10 @@
 """The labels of rows on a GPU by k centers, and the sums of the clusters.
 
-Both follow the centers last asked for, the committed ones. Of a fit the next are predicted, and that assignment begins
-early (speculation_state.py): its answer counts if these very centers are asked for
-(test_speculation.test_a_prediction_counts_for_the_very_bits_alone fails if nearly the same will do). Should others be,
-or the labels by those before, labels and sums change to these as to any.
+Both follow the centers last asked for, the committed ones. The driver of a fit that asks for the centers that follow
+(next_centers.py) gets them made here with each answer, and what stands for them; and labels by these begin early
+(speculation_state.py), before that answer is read. They count if these very centers are asked for. Should others be, or
+the labels by those before, labels and sums change to these as to any
+(test_speculation.test_whatever_is_asked_next_is_answered fails if they do not).
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.cuda.assignment_kernels import DeviceSums, refine
 from gpukmeans.engine.cuda.device import Gpu
+from gpukmeans.engine.cuda.next_centers import COUNTS, DeviceCenters, Following, moved
 from gpukmeans.engine.cuda.speculation_state import Speculation, SpeculationState, pays
 from gpukmeans.engine.cuda.tentative_labels import BoundsMemory, TentativeLabels
+from gpukmeans.engine.protocol import Centers, Doubt, NextCenters
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales
-
-# Rows that changed label, that D decided, and that are on the list; in front of the sums.
-COUNTS = 3
 
 
 class Rows(NamedTuple):
@@ -35,17 +35,22 @@ class Rows(NamedTuple):
 
 
 @dataclass
-class Committed:
-    """The centers (k, d) last asked for, and their sums (k * (d + 1),), if these came with the answer."""
+class Labelled:
+    """An assignment. centers: (k, d), those that it is by. left_out: whether it left rows out. following: the centers
+    that follow from it, unless nobody wants them. answer: what came down of it, counts first; None until it did. sums:
+    (k * (d + 1),) of it, if these came down."""
 
-    centers: Floats
-    sums: NDArray[np.uint64] | None
+    centers: Floats | DeviceCenters
+    left_out: bool
+    following: DeviceCenters | None = None
+    answer: NDArray[np.uint64] | None = None
+    sums: NDArray[np.uint64] | None = None
 
 
 class Labels:
-    """Of n rows of d features and that dtype, sparse or not, by k centers. offset, scale: those of `scales` on the
-    device, None with it. weight_scale: 2 to the exponent of weights. summing: whether sums are wanted. speculating:
-    whether to begin assignments early, where it pays.
+    """Of n rows of d features and that dtype, sparse or not, normalized or not, by k centers. offset, scale: those of
+    `scales` on the device, None with it. weight_scale: 2 to the exponent of weights. summing: whether sums are wanted.
+    going_on: whether centers may be made here, these being all rows, and assignments begin early, where it pays.
 
     Methods take the rows, which this does not keep, and memory for bounds, see TentativeLabels.
 
@@ -62,71 +67,75 @@ class Labels:
         k: int,
         dtype: np.dtype,
         sparse: bool,
+        normalized: bool,
         frame: Frame | None,
         scales: Scales | None,
         offset: Any,
         scale: Any,
         weight_scale: float,
         summing: bool,
-        speculating: bool,
+        going_on: bool,
     ) -> None:
-        self._gpu, self.k, self._n = gpu, k, n
-        self._scales, self._summing = scales, summing
+        self._gpu, self._n, self._d, self.k, self._normalized = gpu, n, d, k, normalized
+        self._summing = summing
+        self._going_on = going_on and summing and frame is not None and scales is not None
         self.there = gpu.empty(n, np.int32)
         gpu.fill(self.there, 0xFF)
-        # Counts, sums, and the centers that they are of: one array, which comes down at once.
-        self._sums_end = COUNTS + k * (d + 1)
-        self._answers = gpu.zeros(self._sums_end + k * d, np.uint64)
+        # Counts and sums: one array, which comes down at once where the driver wants both.
+        self._answers = gpu.zeros(COUNTS + k * (d + 1), np.uint64)
         self._counts = self._answers[:COUNTS]
-        sums = self._answers[COUNTS : self._sums_end].reshape(k, d + 1)
-        self._sums = DeviceSums(sums, offset, scale, weight_scale)
-        centers = self._answers[self._sums_end :].view(np.float64).reshape(k, d)
-        self.tentative = TentativeLabels(gpu, n, dtype, sparse, frame, centers, self._counts)
-        self.speculation = Speculation(
-            gpu, len(self._answers), allowed=speculating and frame is not None and pays(n, d, k)
-        )
-        self._committed: Committed | None = None
+        self._sums = DeviceSums(self._answers[COUNTS:].reshape(k, d + 1), offset, scale, weight_scale)
+        self.tentative = TentativeLabels(gpu, n, d, k, dtype, sparse, frame, self._counts)
+        self.speculation = Speculation(gpu, COUNTS + k, allowed=self._going_on)
+        self._following: Following | None = None  # once it was asked for
+        self._committed: Labelled | None = None
+        self._ahead: Labelled | None = None  # by the centers that follow, if that is in flight
         self.uncertain = self.compared = 0
+        self._last_compared = n  # rows, by the last answer
 
     def restart(self) -> None:
         """Another driver is to come."""
         self.speculation.restart()
 
-    def assign(self, rows: Rows, memory: BoundsMemory, centers: Floats) -> int:
+    def assign(self, rows: Rows, memory: BoundsMemory, centers: Centers) -> int:
         """Give rows the labels of these centers (k, d); returns how many changed."""
-        answers = self.speculation.answer()
-        if answers is not None:
-            bits = answers[self._sums_end :]
-            if (bits == np.ascontiguousarray(centers).view(np.uint64).reshape(-1)).all():
-                left_out = self.speculation.left_out
-                self.speculation.commit()
-                changed = self._commit(answers, left_out, bits.view(np.float64).reshape(centers.shape))
-                self._speculate(rows, memory, answers)
-                return changed
+        given = self._known(centers)
+        if self._ahead is not None and self._ahead.centers is given:
+            self._committed, self._ahead = self._ahead, None
+            answer = self.speculation.commit()
+            assert answer is not None
+            self._speculate(rows, memory)  # and only now the host waits
+            self._committed.answer = answer.wait().copy()
+            return self._counted(self._committed)
         self.roll_back(rows, memory)  # how many labels change is counted from those asked for before
-        predicted = self._predicted()
         self.speculation.begin()
-        self._label_by(rows, memory, centers)
-        # The sums come with the counts, so that the host waits once.
-        answers = self._gpu.get(self._answers[: self._sums_end if self._summing else COUNTS])
+        labelled = self._label_by(rows, memory, given)
+        answers = self._following.answer if self._following is not None else self._answers
+        labelled.answer = self._gpu.get(answers if self._summing else self._counts)
         self.speculation.commit()
-        changed = self._commit(answers, self.tentative.listed is not None, centers.copy())
-        if predicted is not None and np.array_equal(predicted, centers):
-            self._speculate(rows, memory, answers)
+        self._committed = labelled
+        changed = self._counted(labelled)
+        if changed and isinstance(given, DeviceCenters) and not self._in_doubt(labelled):
+            self._speculate(rows, memory)
         return changed
 
-    def _commit(self, answers: NDArray[np.uint64], left_out: bool, centers: Floats) -> int:
-        """What was answered is of these centers, which were asked for; returns how many labels changed."""
-        self._committed = Committed(centers, answers[COUNTS : self._sums_end] if self._summing else None)
-        changed, decided, length = answers[:COUNTS].tolist()
-        self.uncertain += decided
-        self.compared += length if left_out else self._n
-        return changed
+    def _known(self, centers: Centers) -> Floats | DeviceCenters:
+        """Themselves if they were made here and are kept, else as they are on the host."""
+        if isinstance(centers, DeviceCenters) and self._following is not None and self._following.keeps(centers):
+            return centers
+        return np.array(centers, np.float64, order="C")
 
-    def _label_by(self, rows: Rows, memory: BoundsMemory, given: Floats | DeviceSums) -> None:
-        """Launch what gives all rows the labels of these centers, see TentativeLabels.compare."""
+    def _label_by(self, rows: Rows, memory: BoundsMemory, centers: Floats | DeviceCenters) -> Labelled:
+        """Launch what gives all rows the labels of these centers, and makes those that follow if anybody wants them."""
+        self._relabel(rows, memory, centers)
+        labelled = Labelled(centers, self.tentative.listed is not None)
+        if self._following is not None:
+            self._follow(labelled, self._following)
+        return labelled
+
+    def _relabel(self, rows: Rows, memory: BoundsMemory, centers: Floats | DeviceCenters) -> None:
         tentative = self.tentative
-        tentative.compare(rows.x, self.there, given, memory)
+        tentative.compare(rows.x, self.there, _array(centers), memory)
         refine(
             self._gpu,
             x=rows.x,
@@ -140,41 +149,82 @@ class Labels:
         )
         tentative.refined()
 
+    def _follow(self, labelled: Labelled, following: Following) -> None:
+        """Launch what makes the centers that follow from this assignment."""
+        before = None if self._committed is None else self._committed.centers
+        made = following.place(before, labelled.centers)
+        self.tentative.follow(made.there, following.forms)
+        labelled.following = made
+
+    def _counted(self, labelled: Labelled) -> int:
+        """How many labels changed by the answer."""
+        assert labelled.answer is not None
+        if labelled.following is None and self._summing:
+            labelled.sums = labelled.answer[COUNTS:]
+        changed, decided, length = labelled.answer[:COUNTS].tolist()
+        self._last_compared = self._n
+        if labelled.left_out:
+            self._last_compared = length
+            self.tentative.trial.told(length / self._n)
+        self.uncertain += decided
+        self.compared += self._last_compared
+        return changed
+
     def sums(self, rows: Rows, memory: BoundsMemory) -> Ints:
         """Of the committed centers' clusters, (k, d + 1)."""
-        if self._committed is not None and self._committed.sums is not None:
-            return self._clusters(self._committed.sums).copy()
-        self.roll_back(rows, memory)
-        sums = self._gpu.get(self._sums.sums).reshape(-1)
-        if self._committed is not None:
-            self._committed.sums = sums
-        return self._clusters(sums).copy()
+        committed = self._committed
+        sums = None if committed is None else committed.sums
+        if sums is None:
+            self.roll_back(rows, memory)
+            sums = self._gpu.get(self._sums.sums).reshape(-1)
+            if committed is not None:
+                committed.sums = sums
+        return sums.view(np.int64).reshape(self.k, -1).copy()
 
-    def _clusters(self, sums: NDArray[np.uint64]) -> Ints:
-        return sums.view(np.int64).reshape(self.k, -1)
+    # ------------------------------------------------------------ the centers that follow
+
+    def next_centers(self, rows: Rows, memory: BoundsMemory, doubt: Doubt) -> NextCenters | None:
+        """Of the committed labels; None if the host has to make them. doubt: the same each time."""
+        committed = self._committed
+        if not self._going_on or committed is None:
+            return None
+        if committed.following is None:
+            self.roll_back(rows, memory)
+            if self._following is None:
+                self._following = Following(self._gpu, self._sums, doubt, normalized=self._normalized)
+            self.speculation.begin()
+            self._follow(committed, self._following)
+            committed.answer = self._gpu.get(self._following.answer)
+            self.speculation.commit()
+        assert self._following is not None
+        assert self._following.forms.doubt == doubt, "scales have changed"
+        if self._in_doubt(committed):
+            return None
+        assert committed.following is not None
+        assert committed.answer is not None
+        return NextCenters(committed.following, moved(committed.answer).copy())
+
+    def _in_doubt(self, labelled: Labelled) -> bool:
+        assert labelled.answer is not None
+        return bool(np.signbit(moved(labelled.answer)).any())
 
     # ------------------------------------------------------------ speculation
 
-    def _predicted(self) -> Floats | None:
-        """The centers that are asked for next if this is a fit; None if not, or if speculating does not pay."""
-        if self._committed is None or self._committed.sums is None or self._scales is None:
-            return None
-        if not self.speculation.worthwhile:
-            return None
-        sums = self._clusters(self._committed.sums)
-        # test_speculation.test_whatever_is_asked_next_is_answered fails of empty clusters.
-        return self._scales.centers(sums) if sums[:, -1].all() else None
-
-    def _speculate(self, rows: Rows, memory: BoundsMemory, answers: NDArray[np.uint64]) -> None:
-        """Label by the means of what was answered, unless the host will have something else in mind. Nobody asked for
-        it, so that nobody is told should memory run out."""
-        if answers[0] == 0 or not self._clusters(answers[COUNTS : self._sums_end])[:, -1].all():
+    def _speculate(self, rows: Rows, memory: BoundsMemory) -> None:
+        """Label by the centers that follow from the committed labels. Nobody asked for it, so that nobody is told
+        should memory run out."""
+        committed = self._committed
+        if not self.speculation.worthwhile or not pays(self._last_compared, self._d, self.k):
             return
+        assert self._following is not None
+        assert committed is not None
+        assert committed.following is not None
         with suppress(MemoryError):
             buffer = self.speculation.buffer()
             self.speculation.begin()
-            self._label_by(rows, self.tentative.within(memory), self._sums)
-            self.speculation.send_for(buffer, self._answers, left_out=self.tentative.listed is not None)
+            ahead = self._label_by(rows, self.tentative.within(memory), committed.following)
+            self.speculation.send_for(buffer, self._following.answer)
+            self._ahead = ahead
 
     def roll_back(self, rows: Rows, memory: BoundsMemory) -> None:
         """Go back to the committed labels and sums, unless the device has them
@@ -183,11 +233,16 @@ class Labels:
         """
         if self.speculation.state is SpeculationState.IDLE:
             return
-        answers = self.speculation.answer()
-        if answers is None or answers[0] > 0:
+        answer = self.speculation.answer()
+        if answer is None or answer[0] > 0:
             if self._committed is None:
                 self._gpu.fill(self.there, 0xFF)
                 self._gpu.fill(self._answers, 0)
             else:
-                self._label_by(rows, self.tentative.within(memory), self._committed.centers)
+                self._relabel(rows, self.tentative.within(memory), self._committed.centers)
+        self._ahead = None
         self.speculation.rolled_back()
+
+
+def _array(centers: Floats | DeviceCenters) -> Any:
+    return centers.there if isinstance(centers, DeviceCenters) else centers

@@ -14,6 +14,7 @@ import numpy as np
 from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
 from gpukmeans.engine.cuda.kernels import SparseRows, of_rows
 from gpukmeans.engine.cuda.launch_plans import GROUP, SPARSE_CENTERS, ErrorFactors, LaunchPlan, hamerly_options
+from gpukmeans.engine.protocol import Doubt
 from gpukmeans.exact.sparse_rows import expansion_error
 
 # Neighboring rows of a thread of hamerly.
@@ -60,10 +61,34 @@ class Framed(NamedTuple):
 # ---------------------------------------------------------------- the centers
 
 
+class NextForms(NamedTuple):
+    """What center_forms makes next centers of, and where what the host decides by goes.
+
+    sums: of the clusters. means: (k, d) float64, become the means, which the centers are when brought to length one;
+    None if they are those. doubt: when a mean is in doubt; one of an empty cluster always is. answer: (3 + k,) uint64,
+    becomes the counts and D (k,) float64 to the centers of before, `shifts`, with the sign set of those in doubt.
+    """
+
+    sums: DeviceSums
+    means: Any
+    doubt: Doubt
+    answer: Any
+    shifts: Any
+
+    @property
+    def inexact(self) -> tuple[np.float64, np.float64, np.float64]:
+        """The arguments inverse, fractions and limit."""
+        return np.float64(1 / self.sums.weight_scale), np.float64(self.doubt.fractions), np.float64(self.doubt.limit)
+
+
+# As the kernels have it: centers of a block of movement, on either side.
+CROWDED_TILE = 256
+
+
 def center_forms(
     gpu: Gpu,
     *,
-    means_of: DeviceSums | None,
+    following: NextForms | None,
     offset: Any,
     scale: float,
     errors: ErrorFactors,
@@ -75,25 +100,31 @@ def center_forms(
     downs: Any,
     table: Any,
     moved: Any,
+    counts: Any,
 ) -> None:
     """The centers in the forms that other kernels read.
 
-    centers: (k, d) float64, or what becomes the means of `means_of`. offset, scale: the frame's, as Framed has them.
-    columns: (d, k) float64, the centers of before, which become these; for sparse rows (d + 1, k), with their squares.
-    framed: (k, d) float32, becomes z. squares: (padded,) float32, become |z|^2 less its error. own_errors: (2, k)
-    float32, become what scores of each center and distances to it may err by, as `errors` say. downs: (padded,)
-    float32, what products are multiplied by where the table is lifted, or None. table: what assign_low_dim or
-    assign_sparse reads, or None. moved: (k,) float64, becomes how far each center went, in the frame and from above.
+    centers: (k, d) float64, or what becomes the next centers. offset, scale: the frame's, as Framed has them. columns:
+    (d, k) float64, the centers of before, which become these; for sparse rows (d + 1, k), with their squares. framed:
+    (k, d) float32, become z. squares: (padded,) float32, become |z|^2 less its error. own_errors: (2, k) float32,
+    become what scores of each center and distances to it may err by, as `errors` say. downs: (padded,) float32, what
+    products are multiplied by where the table is lifted, or None. table: what assign_low_dim or assign_sparse reads, or
+    None. moved: (k,) float64, becomes how far each center went, in the frame and from above. counts: (3,) uint64, those
+    of `refine`, as they are.
     """
     (k, d), padded = centers.shape, len(squares)
-    sums, middle, steps, weight_scale = means_of or DeviceSums(None, None, None, 1.0)
+    sums = following.sums if following else DeviceSums(None, None, None, 1.0)
+    inexact = following.inexact if following else (np.float64(0),) * 3
+    means = following.means if following else None
     gpu.launch(
         *("prepare_centers", "center_forms", 32 * padded),  # a warp a center
-        *(gpu.given(sums, np.uint64), gpu.given(middle, np.float64), gpu.given(steps, np.float64)),
-        *(np.float64(1 / weight_scale), np.int32(means_of is not None), centers, np.int32(k), np.int32(d), offset),
-        *(np.float64(scale), errors.per_center, errors.rest, errors.per_reach, errors.absolute, np.int32(padded)),
+        *(gpu.given(sums.sums, np.uint64), gpu.given(sums.offset, np.float64), gpu.given(sums.scale, np.float64)),
+        *(*inexact, np.int32(following is not None), np.int32(means is not None)),
+        *(centers, centers if means is None else means, np.int32(k), np.int32(d), offset, np.float64(scale)),
+        *(errors.per_center, errors.rest, errors.per_reach, errors.absolute, np.int32(padded)),
         *(framed, squares, own_errors, gpu.given(downs, np.float32), np.int32(downs is not None)),
-        *(gpu.given(table, np.float32), np.int32(table is not None), columns, moved),
+        *(gpu.given(table, np.float32), np.int32(table is not None), columns, moved, counts),
+        gpu.given(following and following.answer, np.uint64),
     )
 
 
@@ -102,20 +133,33 @@ def movement(
     *,
     moved: Any,
     first: bool,
+    unused: bool,
     longest: float,
     shift_sums: Any,
     center_shift: Any,
     counts: Any,
+    following: NextForms | None,
+    centers: Any,
 ) -> None:
-    """How far centers have moved in all.
+    """How far centers have moved in all; and of the next centers, which are in doubt because they are too near.
 
     moved: what center_forms wrote. shift_sums: (2, k) float64, to which that is added, or which begin anew, if these
-    are the first or once one is `longest`. center_shift: see RowBounds, becomes what these say. counts: (3,) uint64,
-    become zero.
+    are the first or once one is `longest`. unused: whether no row was looked at since this was called before.
+    center_shift: see RowBounds, becomes what these say. counts: (3,) uint64, become zero. following, centers: as
+    center_forms had them.
     """
+    k, d = centers.shape
+    tiles, widest, inexact = 0, 0, (np.float64(0),) * 3
+    sums = means = shifts = None
+    if following:
+        sums, shifts, inexact = following.sums.sums, following.shifts, following.inexact
+        means, widest = centers if following.means is None else following.means, following.doubt.widest
+        tiles = (-(-k // CROWDED_TILE)) ** 2 if following.doubt.limit > 0 else 0
     gpu.run(
-        *("prepare_centers", "movement", 1, BLOCK, moved, np.int32(len(moved)), np.int32(first), np.float64(longest)),
-        *(shift_sums, center_shift, counts),
+        *("prepare_centers", "movement", 1 + min(tiles, gpu.blocks), BLOCK, moved, np.int32(k), np.int32(first)),
+        *(np.int32(unused), np.float64(longest), shift_sums, center_shift, counts),
+        *(gpu.given(sums, np.uint64), np.int32(d), *inexact, gpu.given(means, np.float64), np.int32(widest)),
+        gpu.given(shifts, np.uint64),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpukmeans.engine.cuda import compile
+from gpukmeans.engine.cuda.errors import Launched
 from gpukmeans.engine.cuda.transfer import Transfers
 
 # Threads to a block. Eight warps hide latency where each thread has a row to itself.
@@ -49,7 +50,7 @@ class Gpu(Transfers):
         cp: Any,
         options: tuple[str, ...],
         more: dict[str, tuple[str, ...]] | None = None,
-        launched: list[str] | None = None,
+        launched: Launched | None = None,
     ) -> None:
         super().__init__(cp, launched)
         self._options, self._more = options, more or {}

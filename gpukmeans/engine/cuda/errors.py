@@ -19,18 +19,35 @@ COMPILER_REMEDY = (
 )
 
 
+class Launched(list[str]):
+    """Kernels launched since the device last answered. end: how many ever were, with those that are forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._forgotten = 0
+
+    @property
+    def end(self) -> int:
+        return self._forgotten + len(self)
+
+    def answered(self, end: int) -> None:
+        """The device has done all up to that end."""
+        done = max(0, end - self._forgotten)
+        del self[:done]
+        self._forgotten += done
+
+
 class CudaErrors:
     """A context in which CUDA's errors become DeviceError and MemoryError.
 
-    cp: CuPy, or what stands in its place. launched: a list that several of these share, so that the errors of any name
+    cp: CuPy, or what stands in its place. launched: what several of these share, so that the errors of any name
     the kernels of all.
     """
 
-    def __init__(self, cp: Any, launched: list[str] | None = None) -> None:
+    def __init__(self, cp: Any, launched: Launched | None = None) -> None:
         self.cp = cp
         self.number = int(cp.cuda.Device().id)
-        # Kernels launched since the device last answered.
-        self.launched = [] if launched is None else launched
+        self.launched = Launched() if launched is None else launched
         self._errors = (cp.cuda.runtime.CUDARuntimeError, cp.cuda.driver.CUDADriverError)
         self._of_compiler = (cp.cuda.compiler.CompileException, cp.cuda.nvrtc.NVRTCError)
 

@@ -21,7 +21,7 @@ from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.seeding import Seeds
 from gpukmeans.engine.cuda.tentative_labels import BoundsMemory
 from gpukmeans.engine.cuda.transfer import Prefetch
-from gpukmeans.engine.protocol import Farthest, Known, Samples, Seeding, State
+from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples, Seeding, State
 from gpukmeans.exact.certificate import Frame, sampled_rows
 from gpukmeans.exact.distance import Floats, normalize
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
@@ -190,9 +190,12 @@ class CudaPoints:
         """Rows that were compared with all centers, over all assignments."""
         return self._before[1] + (self._by.compared if self._by else 0)
 
-    def assign(self, centers: Floats) -> int:
+    def assign(self, centers: Centers) -> int:
         by = self._by if self._by is not None and self._by.k == len(centers) else self._label(len(centers))
         return by.assign(self._rows(), self._memory_for_bounds(), centers)
+
+    def next_centers(self, doubt: Doubt) -> NextCenters | None:
+        return None if self._by is None else self._by.next_centers(self._rows(), self._memory_for_bounds(), doubt)
 
     def _rows(self) -> Rows:
         return Rows(self._x, self._w)
@@ -206,13 +209,14 @@ class CudaPoints:
             k=k,
             dtype=self._dtype,
             sparse=self.sparse,
+            normalized=self.metric.normalizes,
             frame=self._frame,
             scales=self._scales,
             offset=self._offset,
             scale=self._scale,
             weight_scale=float(self._weight_scale),
             summing=self._reused,
-            speculating=self._reused and self._single_batch and not self.metric.normalizes,
+            going_on=self._single_batch,
         )
         self._before, self._by = (self.uncertain, self.compared), by  # once nothing can fail any more
         return by

@@ -1,14 +1,14 @@
 """Assignments that begin before they are asked for: when they pay, and which labels the device has meanwhile.
 
-What the driver of a fit asks next are the means of what it was answered: a division and a sum in float64, the same on
-the device as on the host. A speculative assignment by these is under way while the host makes its centers, and its
-answer comes with the centers that it is of.
+What the driver of a fit asks next are labels by the centers that follow from those it has, and the device makes these
+by itself (next_centers.py). So an assignment by them is under way before the answer to the one before is read, and is
+of no use if the fit ended there.
 
-No such assignment begins where a cluster is empty or no label changed, after two mispredictions (somebody looks at
-each iteration), of batches, of normalized rows, or where a pass takes so long that one too many costs more than is
-saved in a fit.
+No such assignment begins where a mean is in doubt or no label changed, if that is known already, after two
+mispredictions (somebody looks at each iteration), of batches, or while a pass takes so long that one too many costs
+more than is saved in a fit.
 
-assign.py predicts the centers, begins these assignments, and goes back where the prediction failed.
+assign.py begins these assignments, and goes back where others are asked for.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.transfer import PendingAnswer
 
 # A fit makes some thirty iterations, and ends with up to two more on the device than it needed. To gain, these must
-# take less than what the host takes in between for all others: by count HOST seconds, and HOST_VALUE for each value of
-# the centers. The device takes PAIR for each feature of a row and a center.
+# take less than what the device waits in between for all others: by count HOST seconds, until an answer has come down,
+# the host has decided, and launches have come up. The device takes PAIR for each feature of a row and a center.
 ITERATIONS, MISPREDICTIONS = 30, 2
-HOST, HOST_VALUE, PAIR = 60e-6, 10e-9, 1 / 1.2e13
+HOST, PAIR = 60e-6, 1 / 1.2e13
 
 
-def pays(n: int, d: int, k: int) -> bool:
-    return MISPREDICTIONS * n * k * d * PAIR < ITERATIONS * (HOST + k * d * HOST_VALUE)
+def pays(rows: int, d: int, k: int) -> bool:
+    """Of assignments that compare so many rows with all centers: as the last one did, the rest being left out."""
+    return MISPREDICTIONS * rows * k * d * PAIR < ITERATIONS * HOST
 
 
 class SpeculationState(Enum):
@@ -55,20 +56,17 @@ class Speculation:
     |           | is over once labels are the committed ones again            | `rolled_back`  | IDLE      |
     | STALE     | labels are the committed ones again                         | `rolled_back`  | IDLE      |
 
-    allowed: whether to speculate at all. mispredictions: how many there were one after another. left_out: whether the
-    assignment in flight left rows out.
+    allowed: whether to speculate at all. mispredictions: how many there were one after another.
     """
 
     def __init__(self, gpu: Gpu, size: int, *, allowed: bool) -> None:
         """size: of answers, arrays of uint64."""
         self.state = SpeculationState.IDLE
         self.mispredictions = 0
-        self.left_out = False
         self._gpu, self._size, self._allowed = gpu, size, allowed
-        # One for what is in flight, one for what is committed, which may lie where it came.
+        # One for what is in flight, one for what was before and is asked for, whose answer is read after that began.
         self._buffers: list[PendingAnswer] = []
         self._in_flight: PendingAnswer | None = None
-        self._committed: PendingAnswer | None = None
 
     @property
     def worthwhile(self) -> bool:
@@ -96,19 +94,23 @@ class Speculation:
         """For `send_for`, so that memory runs out before anything was launched."""
         if not self._buffers:
             self._buffers = [PendingAnswer(self._gpu, self._size) for _ in range(2)]
-        return self._buffers[self._buffers[0] is self._committed]
+        return self._buffers[0]
 
-    def send_for(self, buffer: PendingAnswer, answers: Any, *, left_out: bool) -> None:
+    def send_for(self, buffer: PendingAnswer, answers: Any) -> None:
         """Of a speculative assignment that was launched."""
         assert self.state is SpeculationState.STALE
         buffer.send_for(answers)
-        self.state, self._in_flight, self.left_out = SpeculationState.IN_FLIGHT, buffer, left_out
+        self._buffers.reverse()
+        self.state, self._in_flight = SpeculationState.IN_FLIGHT, buffer
 
-    def commit(self) -> None:
+    def commit(self) -> PendingAnswer | None:
+        """Returns the answer that was in flight, which the next but one will be sent for in the place of."""
         assert self.state is not SpeculationState.IDLE
-        if self.state is SpeculationState.IN_FLIGHT:
+        pending, self._in_flight = self._in_flight, None
+        if pending is not None:
             self.mispredictions = 0
-        self.state, self._in_flight, self._committed = SpeculationState.IDLE, None, self._in_flight
+        self.state = SpeculationState.IDLE
+        return pending
 
     def rolled_back(self) -> None:
         assert self.state is not SpeculationState.IDLE

@@ -16,8 +16,8 @@ from gpukmeans.engine.cuda.assignment_kernels import (
     ASSIGN,
     TABLES,
     Comparison,
-    DeviceSums,
     Framed,
+    NextForms,
     RowBounds,
     RowList,
     center_forms,
@@ -42,25 +42,47 @@ FEWEST_CENTERS = 24
 # thousandth of an 8-bit color's.
 LONGEST_SHIFT = 16.0
 
+# Bounds are not read where they left out less than 30 % of the rows: finding the others takes a tenth of comparing all
+# with 1,024 centers of 128 features, by count. They are written all the same, which takes a fiftieth, and read again
+# after LONGEST_REST assignments at most, as clusters often begin to stand still from one iteration to the next.
+LARGEST_SHARE, LONGEST_REST = 0.7, 2
+
 # Gives (n,) float64 of memory for bounds, which are its owner's until they are dropped; None where no later assignment
 # will profit from any.
 BoundsMemory = Callable[[], Any] | None
+
+
+class BoundsTrial:
+    """Whether reading bounds pays, as far as assignments show."""
+
+    def __init__(self) -> None:
+        self._rest, self._pause = 0, 1
+
+    def reads(self) -> bool:
+        """Whether the next assignment, whose rows have bounds, shall."""
+        self._rest -= 1
+        return self._rest < 0
+
+    def told(self, share: float) -> None:
+        """Such an assignment compared this share of the rows."""
+        self._rest, pause = (self._pause, 2 * self._pause) if share > LARGEST_SHARE else (0, 1)
+        self._pause = min(pause, LONGEST_REST)
 
 
 class TentativeLabels:
     """Of n rows of d features and that dtype, by k centers: `labels` (n,) int32, UNCERTAIN where D has to decide.
 
     listed: the rows that they are of, in whose order they are, while the others keep their label; None: all rows.
-    centers: (k, d) float64 on the device, those compared with. columns: (d, k), the same, or for sparse rows (d + 1, k)
-    with their squares. counts: (3,) uint64 on the device, see `compare`.
+    columns: (d, k) float64 on the device, the centers compared with, or for sparse rows (d + 1, k) with their squares.
+    counts: (3,) uint64 on the device, see `compare`.
     """
 
     def __init__(
-        self, gpu: Gpu, n: int, dtype: np.dtype, sparse: bool, frame: Frame | None, centers: Any, counts: Any
+        self, gpu: Gpu, n: int, d: int, k: int, dtype: np.dtype, sparse: bool, frame: Frame | None, counts: Any
     ) -> None:
-        k, d = centers.shape
         self._gpu, self._n, self._k, self._sparse, self._frame = gpu, n, k, sparse, frame
-        self.centers, self.columns = centers, gpu.empty((d + sparse, k), np.float64)
+        self._given = gpu.empty((k, d), np.float64)  # where centers of the host go
+        self.columns = gpu.empty((d + sparse, k), np.float64)
         self.labels = gpu.empty(n, np.int32)
         self.listed: RowList | None = None
         self._counts, self._length = counts, counts[2:]
@@ -70,6 +92,10 @@ class TentativeLabels:
         self._bounds: RowBounds | None = None
         # Whether rows have bounds that are of their labels, and whether they will have once `labels` are theirs.
         self._bounds_hold = self._bounds_written = False
+        self.trial = BoundsTrial()
+        # The array whose centers the forms are of, and whether no row was compared since they were made.
+        self._formed: Any = None
+        self._unused = False
         if frame is None:
             return
         # A multiple of what any kernel reads at a time, in the type that brings rows into the frame (scores.cuh).
@@ -94,20 +120,23 @@ class TentativeLabels:
         """For a `compare` that shall not need more memory than those before."""
         return None if self._list is None else memory
 
-    def compare(self, x: Any, labels: Any, given: Floats | DeviceSums, memory: BoundsMemory) -> None:
-        """Set `labels`, `listed` and the centers: (k, d) on the host, or the means of sums on the device.
+    def compare(self, x: Any, labels: Any, centers: Any, memory: BoundsMemory) -> None:
+        """Set `labels` and `listed` by centers (k, d), on the host or on the device.
 
         x: (n, d), labels: (n,) int32, what the rows have. The counts become zero, and the third the length of the list.
         """
         bounds_held, self._bounds_hold, self._bounds_written = self._bounds_hold, False, False
-        if not isinstance(given, DeviceSums) and not self._send(given):
-            self.listed = None
-            self._gpu.fill(self.labels, 0xFF)  # UNCERTAIN
-            self._gpu.fill(self._counts, 0)
-            return
+        if isinstance(centers, np.ndarray):
+            if not self._send(centers):
+                self.listed = None
+                self._gpu.fill(self.labels, 0xFF)  # UNCERTAIN
+                self._gpu.fill(self._counts, 0)
+                return
+            centers = self._given
         bounds = self._bounds_in(memory)
-        self.listed = self._list if bounds_held and bounds else None
-        self._forms(given if isinstance(given, DeviceSums) else None)
+        self.listed = self._list if bounds_held and bounds and self.trial.reads() else None
+        if self._formed is not centers:
+            self._forms(centers, None, anew=not bounds_held)
         gpu, rows, plan = self._gpu, Framed(x, self._offset), self._plan
         if self.listed and bounds:
             assert self._frame is not None
@@ -134,7 +163,14 @@ class TentativeLabels:
             bounds=bounds,
         )
         ASSIGN[plan.kernel](gpu, compared)
-        self._bounds_written = bounds is not None
+        self._bounds_written, self._unused = bounds is not None, False
+
+    def follow(self, centers: Any, following: NextForms) -> None:
+        """Make the next centers (k, d), of the labels by those last compared with, and their forms. The counts, which
+        are answered, become zero."""
+        held, self._bounds_hold = self._bounds_hold, False
+        self._forms(centers, following, anew=not held)
+        self._bounds_hold = held
 
     def _bounds_in(self, memory: BoundsMemory) -> RowBounds | None:
         if memory is None or self._k < FEWEST_CENTERS or self._n > MOST_LISTED:
@@ -150,7 +186,8 @@ class TentativeLabels:
 
     def _send(self, centers: Floats) -> bool:
         """Send the centers; returns whether scores serve for them."""
-        self._gpu.write(self.centers, centers)
+        self._formed = None
+        self._gpu.write(self._given, centers)
         # test_tensor.test_centers_of_any_length_are_compared_on_tensor_cores fails of centers too far for scores.
         if self._frame is None or self._frame.reach(centers) is None:
             columns = np.vstack([centers.T, norms(centers)]) if self._sparse else centers.T
@@ -158,18 +195,20 @@ class TentativeLabels:
             return False
         return True
 
-    def _forms(self, means_of: DeviceSums | None) -> None:
-        """Make the centers' forms, and account for how far they have moved."""
+    def _forms(self, centers: Any, following: NextForms | None, *, anew: bool) -> None:
+        """Make the forms of centers (k, d), or of those that follow, and account for how far they have moved. anew: no
+        row has bounds."""
         assert self._frame is not None
+        self._formed = None
         gpu, plan = self._gpu, self._plan
         maker = TABLES.get(plan.table.made_by)
         center_forms(
             gpu,
-            means_of=means_of,
+            following=following,
             offset=self._offset,
             scale=self._frame.scale,
             errors=plan.errors,
-            centers=self.centers,
+            centers=centers,
             columns=self.columns,
             framed=self._framed,
             squares=self._squares,
@@ -177,18 +216,24 @@ class TentativeLabels:
             downs=self._downs,
             table=None if maker else self._table,
             moved=self._moved,
+            counts=self._counts,
         )
         movement(
             gpu,
             moved=self._moved,
-            first=self.listed is None,
+            first=anew,
+            unused=self._unused,
             longest=LONGEST_SHIFT,
             shift_sums=self._shift_sums,
             center_shift=self._center_shift,
             counts=self._counts,
+            following=following,
+            centers=centers,
         )
+        self._unused = True
         if maker:
             maker(gpu, plan, framed=self._framed, squares=self._squares, downs=self._downs, table=self._table)
+        self._formed = centers
 
 
 def _plan(gpu: Gpu, frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan:

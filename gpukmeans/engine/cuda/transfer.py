@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.cuda.errors import CudaErrors
+from gpukmeans.engine.cuda.errors import CudaErrors, Launched
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run
 
@@ -26,7 +26,7 @@ PIECE = 2**22
 class Transfers(CudaErrors):
     """Memory of the current device, and what is copied to it and from it."""
 
-    def __init__(self, cp: Any, launched: list[str] | None = None) -> None:
+    def __init__(self, cp: Any, launched: Launched | None = None) -> None:
         super().__init__(cp, launched)
         self.meanwhile: Callable[[], None] | None = None  # called once, before the next answer is waited for
         self._sent = SentArrays(cp, self.number)
@@ -89,7 +89,7 @@ class Transfers(CudaErrors):
 
     def get(self, array: Any) -> NDArray[Any]:
         """The array on the host, once everything before it is done."""
-        before = len(self.launched)
+        before = self.launched.end
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
@@ -102,7 +102,7 @@ class Transfers(CudaErrors):
             result = np.empty(array.shape, array.dtype)
             with self:
                 array.get(out=result)  # without out it might be no copy, and of what is not there yet
-        del self.launched[:before]
+        self.launched.answered(before)
         self._sent.forget()
         return result
 
@@ -178,13 +178,13 @@ class PendingAnswer:
 
     def __init__(self, gpu: Transfers, size: int) -> None:
         self._gpu = gpu
-        self._launched: list[str] = []  # before the last one was sent for
+        self._end = 0  # of what was launched before it was sent for
         with gpu:
             self._buffer = np.frombuffer(gpu.cp.cuda.alloc_pinned_memory(8 * size), np.uint64, size)
             self._arrived = gpu.cp.cuda.Event()
 
     def send_for(self, array: Any) -> None:
-        self._launched = list(self._gpu.launched)
+        self._end = self._gpu.launched.end
         self._stream = self._gpu.cp.cuda.get_current_stream()
         with self._gpu:
             array.get(out=self._buffer, blocking=False)
@@ -194,8 +194,7 @@ class PendingAnswer:
         """What arrived, there until the next is sent for."""
         with self._gpu:
             self._arrived.synchronize()
-        if self._gpu.launched[: len(self._launched)] == self._launched:
-            del self._gpu.launched[: len(self._launched)]
+        self._gpu.launched.answered(self._end)
         return self._buffer
 
     def __del__(self) -> None:
@@ -216,7 +215,7 @@ class Prefetch:
 
     def __init__(self, cp: Any) -> None:
         self._cp = cp
-        self.launched: list[str] = []  # see CudaErrors
+        self.launched = Launched()  # see CudaErrors
         self._stream: Any = None
 
     def __enter__(self) -> None:

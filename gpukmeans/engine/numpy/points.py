@@ -28,7 +28,7 @@ from gpukmeans.engine.numpy.seeding_distances import (
     by_distance,
 )
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
-from gpukmeans.engine.protocol import Farthest, Known, Samples
+from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples
 from gpukmeans.exact.certificate import Frame, sampled_rows
 from gpukmeans.exact.distance import Floats, distances_of_rows, squared_distance
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
@@ -166,7 +166,11 @@ class NumPyPoints:
 
     # ------------------------------------------------------------ assignment and update
 
-    def assign(self, centers: Floats) -> int:
+    def next_centers(self, doubt: Doubt) -> NextCenters | None:
+        return None  # the driver's arithmetic is what it would do
+
+    def assign(self, centers: Centers) -> int:
+        centers = np.asarray(centers)
         k, m = len(centers), self._rows.m
         if self._target is None or self._target.k != k:
             # test_one_answer.test_one_points_serves_many_assignments fails if labels of other centers stay.

@@ -24,7 +24,7 @@ from gpukmeans.engine.numpy.csr_rows import CsrRows
 from gpukmeans.engine.numpy.seeding import NumPySeeding
 from gpukmeans.engine.numpy.seeding_distances import PlainDistances
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
-from gpukmeans.engine.protocol import Farthest, Known, Samples
+from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, norms, squared_distance
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
@@ -101,7 +101,11 @@ class SparsePoints:
 
     # ------------------------------------------------------------ assignment and update
 
-    def assign(self, centers: Floats) -> int:
+    def next_centers(self, doubt: Doubt) -> NextCenters | None:
+        return None  # the driver's arithmetic is what it would do
+
+    def assign(self, centers: Centers) -> int:
+        centers = np.asarray(centers)
         k = len(centers)
         if self._target is None or self._target.k != k:
             self._labels = np.full(self.n, -1, np.int32)

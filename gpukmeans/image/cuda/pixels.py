@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.cuda.device import Gpu
+from gpukmeans.engine.cuda.errors import Launched
 from gpukmeans.image.cuda import kernels
 from gpukmeans.image.cuda.compaction import compact_counts
 from gpukmeans.image.levels import Levels
@@ -23,7 +24,7 @@ class CudaPixels:
     keep_on_device: whether answers of size n stay there; if the pixels are there unless told. launched: see Gpu."""
 
     def __init__(
-        self, cp: Any, pixels: Any, *, keep_on_device: bool | None = None, launched: list[str] | None = None
+        self, cp: Any, pixels: Any, *, keep_on_device: bool | None = None, launched: Launched | None = None
     ) -> None:
         self.n, self._channels = pixels.shape
         self._gpu = Gpu(cp, kernels.pixel_options(self._channels), launched=launched)
