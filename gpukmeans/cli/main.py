@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gpukmeans import DeviceError, __version__
-from gpukmeans.cli import console, demo, info, quantize
+from gpukmeans.cli import console, demo, estimate, info, quantize, warmup
 from gpukmeans.cli.errors import CommandError
 
 
@@ -39,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add(commands, seed=_seed)
     info.add(commands)
     quantize.add(commands, seed=_seed)
+    warmup.add(commands)
+    estimate.add(commands)
     return parser
 
 
