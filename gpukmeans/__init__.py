@@ -4,6 +4,7 @@ from gpukmeans._version import __version__
 
 TYPE_CHECKING = False  # that of typing, which takes a while to import, as type checkers know
 if TYPE_CHECKING:
+    from gpukmeans.costs.estimate import Estimate, estimate
     from gpukmeans.errors import DeviceError
     from gpukmeans.estimator import KMeans
     from gpukmeans.image.picture import ImageError
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DeviceError",
+    "Estimate",
     "ImageError",
     "KMeans",
     "MiniBatchKMeans",
     "Quantized",
     "Record",
     "__version__",
+    "estimate",
     "load",
     "quantize",
     "remap",
@@ -29,11 +32,13 @@ __all__ = [
 # Where the names are, which are imported as they are used: the command has its signals in order before NumPy is there.
 _HOMES = {
     "DeviceError": "errors",
+    "Estimate": "costs.estimate",
     "ImageError": "image.picture",
     "KMeans": "estimator",
     "MiniBatchKMeans": "minibatch",
     "Quantized": "image.result",
     "Record": "progress",
+    "estimate": "costs.estimate",
     "load": "saving.estimators",
     "quantize": "image.quantize",
     "remap": "image.quantize",

@@ -6,7 +6,8 @@ A library is imported only when one of its arrays was given, or asked for by nam
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
 from typing import Any
 
@@ -50,19 +51,33 @@ def as_array(X: Any) -> Any:
         X = X.float() if hasattr(X, "float") else X.astype(np.float32)
     if isinstance(X, np.ndarray) or _is_cupy(X):
         return X
-    where = getattr(X, "__dlpack_device__", None)
-    if where is None:
+    if not hasattr(X, "__dlpack_device__"):
         return _by_its_interface(X) if hasattr(X, "__cuda_array_interface__") else X
-    library = _cupy() if where()[0] in CUDA else np
-    try:
+    library = _cupy() if _dlpack_device(X)[0] in CUDA else np
+    with _opening(X):
         if library is np and hasattr(X, "__array__"):  # by which there are more dtypes, and missing values
             with suppress(RuntimeError, TypeError):
                 return np.asarray(X)
         return library.from_dlpack(X)
-    except (BufferError, RuntimeError, TypeError) as error:
+
+
+def _dlpack_device(X: Any) -> tuple[int, int]:
+    """The kind of device that an array with ``__dlpack_device__`` is on, and its number."""
+    with _opening(X, ValueError):  # torch's, of a device that DLPack has no number for
+        kind, number = X.__dlpack_device__()
+        return int(kind), int(number)
+
+
+@contextmanager
+def _opening(X: Any, *more: type[Exception]) -> Iterator[None]:
+    """The context in which what X's library refuses is a TypeError in words for the user. more: kinds of refusal."""
+    refusals: tuple[type[Exception], ...] = (BufferError, RuntimeError, TypeError, *more)
+    try:
+        yield
+    except refusals as error:
         raise TypeError(
             f"An array of type {type(X).__module__}.{type(X).__name__} cannot be read: {error}. It must be an array of "
-            "plain numbers, of a dtype that NumPy has, and outside the recording of gradients."
+            "plain numbers, of a dtype that NumPy has, on a single device, and outside the recording of gradients."
         ) from error
 
 
@@ -88,11 +103,10 @@ def on_a_gpu(X: Any) -> bool:
 
 def _gpu(X: Any) -> int | None:
     """As `gpu_of`, of any array, which is not opened if it says where it is."""
-    where = None if isinstance(X, np.ndarray) or _is_cupy(X) else getattr(X, "__dlpack_device__", None)
-    if where is None:
+    if isinstance(X, np.ndarray) or _is_cupy(X) or not hasattr(X, "__dlpack_device__"):
         return gpu_of(as_array(X))
-    kind, number = where()
-    return int(number) if kind in CUDA else None
+    kind, number = _dlpack_device(X)
+    return number if kind in CUDA else None
 
 
 def to_numpy(X: Any) -> Any:

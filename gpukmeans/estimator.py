@@ -304,14 +304,15 @@ default="k-means++"
         with self._placed(X, counted=False) as (x, device):
             published = self._published(x.shape[1])
             dtype = np.dtype(np.float32 if x.dtype == published.dtype == np.float32 else np.float64)
+            held = array_interop.held_dtype(X, dtype, self.output_type)
             if is_dask(x):
                 distances = collections.map_rows(self._for_chunks(published).transform, x, dtype, len(published))
             else:
                 points = self._made(x, device=device, reused=False)
                 self._finite(points, x)
-                distances = points.distances(published.astype(np.float64), dtype)
+                distances = points.distances(published.astype(np.float64), held)
             with flagged(), np.errstate(under="ignore"):  # some may be beyond float32; small ones are rounded
-                distances = distances.astype(array_interop.held_dtype(X, dtype, self.output_type), copy=False)
+                distances = distances.astype(held, copy=False)
             return self._convert_like(X, distances)
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
@@ -355,7 +356,7 @@ default="k-means++"
     def _label(self, x: Any, centers: Floats, device: str) -> Any:
         if is_dask(x):
             return collections.map_rows(self._for_chunks(centers).predict, x, np.int32)
-        points = self._made(x, device=device, reused=False)
+        points = self._made(x, device=device, reused=False, k=len(centers))
         self._finite(points, x)
         points.assign(centers)
         return points.labels()

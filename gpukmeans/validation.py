@@ -27,6 +27,7 @@ from gpukmeans.threads import unflagged
 class SamplesMixin:
     """What `KMeans` and `MiniBatchKMeans` do with the samples that they are given, whatever they do then."""
 
+    n_clusters: int
     metric: str
     device: str
     output_type: str
@@ -49,12 +50,12 @@ class SamplesMixin:
         """Points of the samples that weigh anything, and which those are if not all."""
         given, kept = self._weights(x, sample_weight)
         if given is None:
-            return self._made(x, device=device, reused=reused), None
+            return self._made(x, device=device, reused=reused, k=self.n_clusters), None
         if kept is not None:
             self._finite(self._made(x, device=device, reused=False), x)
             x = array_interop.take_rows(x, kept)
         summary, weights = Weights.of(given)
-        return self._made(x, weights, summary, device=device, reused=reused), kept
+        return self._made(x, weights, summary, device=device, reused=reused, k=self.n_clusters), kept
 
     def _made(
         self,
@@ -64,9 +65,10 @@ class SamplesMixin:
         *,
         device: str,
         reused: bool = True,
+        k: int | None = None,
     ) -> Points:
         """Points of these samples, by what the metric looks at; see `Samples` and `dispatch.make_points`."""
-        samples = Samples(x, weights, summary, metric_of(self.metric), reused=reused)
+        samples = Samples(x, weights, summary, metric_of(self.metric), reused=reused, k=k)
         make = workers.make_points if is_dask(x) else dispatch.make_points
         return make(samples, device=device)
 

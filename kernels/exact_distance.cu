@@ -45,16 +45,20 @@ inertia(X_ROWS, const double* __restrict__ centers, const int* __restrict__ labe
     block_add(&sums[1], small);
 }
 
-// distances: (n, k), the distance times the factor, or the root of that if rooted, as exact/metric.py has it. A thread a
-// distance; neighbours share the row.
+// distances: (n, k), the distance times the factor, or the root of that if rooted, as exact/metric.py has it. single:
+// whether they are wanted rounded to float32, in `rounded` (n, k) and nowhere else: CuPy's own conversion takes what is
+// subnormal there for zero (test_kernels.test_small_distances_are_rounded_and_not_zero). A thread a distance; neighbours
+// share the row.
 extern "C" __global__ void __launch_bounds__(256, 4)
-distances(X_ROWS, const double* __restrict__ centers, int k, double factor, int rooted,
-          double* __restrict__ distances) {
+distances(X_ROWS, const double* __restrict__ centers, int k, double factor, int rooted, int single,
+          double* __restrict__ distances, float* __restrict__ rounded) {
     Rows rows(GIVEN);
     int64 pairs = n * k;
     for (int64 e = (int64)blockIdx.x * blockDim.x + threadIdx.x; e < pairs; e += (int64)gridDim.x * blockDim.x) {
         double scaled = __dmul_rn(factor, distance_to(rows[e / k], centers + e % k * coordinates(d), d));
-        distances[e] = rooted ? __dsqrt_rn(scaled) : scaled;
+        double answer = rooted ? __dsqrt_rn(scaled) : scaled;
+        if (single) rounded[e] = __double2float_rn(answer);
+        else distances[e] = answer;
     }
 }
 

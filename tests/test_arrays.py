@@ -20,7 +20,7 @@ from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostArray, HostCuda
 from sklearn.exceptions import NotFittedError
 
-from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, array_interop, load
+from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, array_interop, load, quantize
 
 X = np.random.default_rng(0).normal(20, 5, (120, 3)).astype(np.float32)
 
@@ -149,6 +149,40 @@ def test_arrays_without_access_to_their_memory_are_refused(torch, monkeypatch):
         fitted(torch(X), device="cpu")
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        BufferError("__dlpack__ device only supported for unsharded arrays"),
+        RuntimeError("Array has been deleted"),
+        NotImplementedError("no such device"),
+        TypeError("a tensor of a subclass"),
+        ValueError("Unknown device type meta for Dlpack"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_arrays_that_do_not_say_where_they_are_are_refused(torch, monkeypatch, expected, refusal):
+    """JAX's on several devices do not, nor torch's on none, as those of "meta"."""
+
+    def refuse(self):
+        raise refusal
+
+    monkeypatch.setattr(Tensor, "__dlpack_device__", refuse)
+    model = copy.copy(expected)
+    calls = [
+        lambda: fitted(torch(X), device="cpu"),
+        lambda: model.fit(X, sample_weight=torch(X[:, 0])),
+        lambda: model.predict(torch(X)),
+        lambda: fitted_in_batches(torch(X), torch(X[:30]), device="cpu"),
+        lambda: quantize(torch(X.reshape(30, 4, 3)), 4, device="cpu"),
+    ]
+    for call in calls:
+        with pytest.raises(
+            TypeError, match=rf"torch.Tensor cannot be read: {refusal}\. .* on a single device"
+        ) as caught:
+            call()
+        assert caught.value.__cause__ is refusal
+
+
 def test_a_library_that_knows_only_dlpack(torch, expected):
     same(fitted(torch(X), device="cpu"), expected, torch(X), torch, lambda tensor: tensor.data)
 
@@ -227,6 +261,16 @@ def test_what_stands_for_an_array_on_a_gpu_has_no_size(cupy):
     for dtype, read in (("int32", "float64"), ("float32", "float32"), ("uint8", "uint8"), ("complex64", "complex64")):
         found = array_interop.validation_proxy(cupy.asarray(np.ones((9, 2), dtype)))
         assert (found.shape, found.strides, found.dtype) == ((9, 2), (0, 0), read)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "bool", "float16", "uint8"])
+def test_no_array_on_a_gpu_is_validated_by_a_copy_on_the_host(cupy, peak, dtype):
+    """Nor by one of another dtype, which for integers had eight bytes a value."""
+    fitted(cupy.asarray(X))  # compiles, and imports
+    x = cupy.asarray(np.ones((2**16, 16), dtype))
+    before = cupy.host.bytes_downloaded
+    assert peak(lambda: KMeans(2)._validated(array_interop.validation_proxy(x), True)) < 2**16
+    assert cupy.host.bytes_downloaded == before
 
 
 def test_dlpack_on_a_gpu(cupy, torch, expected):

@@ -45,7 +45,7 @@ class Budget:
     (engine/cuda/*kernels.py)."""
 
     registers: int
-    loop: Loop
+    loop: Loop | None  # None: it has none
     shared: int | Callable[[int], int] = 0
 
 
@@ -119,6 +119,7 @@ def added_points(d: int) -> float:
 
 
 BUDGETS = {
+    "probe": Budget(FOUR_BLOCKS, None),
     # Bound by memory: half of all threads resident are enough to keep it busy, or a quarter with 16 bytes of small
     # values each. A value: least, largest, a test for NaN; conversion, eight of a float16; of float64 each of two
     # registers and by selects. The loop's own 3 are spread by unrolling.
@@ -273,6 +274,7 @@ SIZES = {
 KERNEL = r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\("
 
 SPECIALISATIONS = [
+    ("probe", "uint8", 0, None),
     *[("feature_range", x, 0, None) for x in KINDS],
     *[("normalize", x, 0, None) for x in ("float16", "float64")],
     *[("assign_low_dim", x, 0, 3) for x in KINDS],
@@ -336,6 +338,9 @@ def check_code(kernels: set[str], x: str, size: int | None, cubin: Path) -> None
         # What the machine has no atomic operation for is compared and swapped until nobody came between.
         assert not re.search(r"ATOM\w*\.\S*(CAS|SPIN)", code), f"{where} spins"
         budget = budget_of(kernel, x).loop
+        if budget is None:
+            assert not inner_loops(code), f"{where} has a loop"
+            continue
         most = at(budget.most, size)
         loops = inner_loops(code)
         marked = [sum(n for name, n in loop.items() if budget.marker in (name, name.split(".")[0])) for loop in loops]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +84,7 @@ INSUFFICIENT = "cudaErrorInsufficientDriver: CUDA driver version is insufficient
 cupy_without_driver = cupy_that_counts(INSUFFICIENT, 0)
 cupy_of_a_newer_cuda = cupy_that_counts(INSUFFICIENT, 12040)
 cupy_of_a_much_newer_cuda = cupy_that_counts(INSUFFICIENT, 11080)
+cupy_after_a_fork = cupy_that_counts("cudaErrorInitializationError: initialization error", 13020)
 cupy_without_device = cupy_that_counts("cudaErrorNoDevice: no CUDA-capable device is detected", 13000)
 
 
@@ -113,7 +116,8 @@ def test_other_names_are_refused(no_cupy, name):
 def test_the_public_names():
     estimators = {"KMeans", "MiniBatchKMeans", "Record", "load"}
     pictures = {"ImageError", "Quantized", "quantize", "remap"}
-    assert set(gpukmeans.__all__) == {"DeviceError", "__version__", *estimators, *pictures}
+    costs = {"Estimate", "estimate"}
+    assert set(gpukmeans.__all__) == {"DeviceError", "__version__", *estimators, *pictures, *costs}
     assert issubclass(DeviceError, RuntimeError)
 
 
@@ -166,6 +170,50 @@ def test_no_driver_and_an_old_one_are_told_apart(request, machine, remedy):
     request.getfixturevalue(machine)
     with pytest.raises(DeviceError, match="cudaErrorInsufficientDriver.*" + remedy):
         KMeans(2, device="cuda").fit(X)
+
+
+def test_cuda_that_was_there_before_a_fork_is_told_apart(cupy_after_a_fork):
+    with pytest.raises(DeviceError, match=r"was forked from one that had used CUDA.*'spawn'.*, or use device='cpu'\.$"):
+        KMeans(2, device="cuda").fit(X)
+
+
+def test_a_child_forked_after_cuda_was_used_has_no_gpu():
+    """Whatever was found out before. In a process of its own: the child shares all that stands in CuPy's place."""
+    code = """
+import os, sys
+import numpy as np
+from host_cuda.machine import as_cupy
+from host_cuda.runtime import HostCuda
+from gpukmeans import DeviceError, KMeans
+from gpukmeans.engine import devices
+
+sys.modules["cupy"] = as_cupy(HostCuda(build="fast"))
+x = np.array([[0.0], [1.0], [9.0], [10.0]])
+
+
+def in_a_child(*expected):
+    child = os.fork()
+    if child == 0:
+        found = [devices.resolve("auto"), KMeans(2, random_state=0).fit(x).labels_.tobytes()]
+        try:
+            found.append(devices.resolve("cuda:0"))
+        except DeviceError as error:
+            found.append(str(error))
+        os._exit(found[0] != expected[0] or found[1] != labels or expected[1] not in found[2])
+    assert os.waitpid(child, 0)[1] == 0, expected
+
+
+labels = KMeans(2, random_state=0, device="cpu").fit(x).labels_.tobytes()
+in_a_child("cuda:0", "cuda:0")
+assert devices.resolve("auto") == "cuda:0"
+in_a_child("cpu", "device='cuda:0' cannot be used: This process was forked from one that had used CUDA")
+assert KMeans(2, random_state=0).fit(x).labels_.tobytes() == labels, "the parent goes on"
+"""
+    folder = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": folder}
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # ---------------------------------------------------------------- auto

@@ -20,8 +20,8 @@ from host_cuda.runtime import HostCuda, OutOfMemoryError
 from gpukmeans import DeviceError, KMeans, lloyd
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.out_of_memory import Batches
+from gpukmeans.engine.cuda import compile, kernels, launch_plans, seeding_kernels, transfer
 from gpukmeans.engine.cuda import device as gpu
-from gpukmeans.engine.cuda import kernels, launch_plans, seeding_kernels, transfer
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
@@ -501,6 +501,22 @@ def test_the_first_kernel_runs_on_the_gpu_that_is_meant(machine, caplog):
     assert devices.resolve("cuda:0") == "cuda:0"
 
 
+def test_a_gpu_that_is_too_old_is_refused(machine, monkeypatch, fresh_dispatch):
+    """The kernels are compiled for 7.5 and later; whether an older one would run them, nobody has tried."""
+    old, recent = (HostCuda(build="fast", capability=capability) for capability in ("70", "75"))
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(recent, old))
+    assert devices.resolve("auto") == devices.resolve("cuda") == devices.resolve("cuda:all") == "cuda:0"
+    reason = r"'cuda:1' has compute capability 7\.0, and the kernels need 7\.5 .* or device='cpu'"
+    for name in ("cuda:1", "cuda:0,1"):
+        with pytest.raises(DeviceError, match=reason):
+            devices.resolve(name)
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(old))
+    assert devices.resolve("auto") == "cpu"
+    for name in ("cuda", "cuda:0", "cuda:all"):
+        with pytest.raises(DeviceError, match=r"'cuda:0' has compute capability 7\.0"):
+            devices.resolve(name)
+
+
 def test_a_full_gpu_is_asked_again(machine):
     """Whoever has its memory may give it back; a kernel that does not compile never will."""
     zeros = machine.cupy.zeros
@@ -524,6 +540,24 @@ def test_fits_on_a_gpu_are_numpys(machine):
     assert found.predict(x).tobytes() == expected.labels_.tobytes()
     assert found.transform(x).tobytes() == expected.transform(x).tobytes()
     assert found.score(x) == expected.score(x)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_small_distances_are_rounded_and_not_zero(machine, metric):
+    """To float32, whose numbers below 2^-126 CuPy's own conversion, compiled with -ftz=true, has none of."""
+    x = np.ldexp(np.float32([[1, 0], [1, 1], [1, 2**-20], [3, 2**-21]]), [[-149], [-140], [-127], [-120]])
+    x = x.astype(np.float32)
+    model = KMeans(2, metric=metric, init=x[:2], n_init=1, max_iter=1, device="cpu").fit(x)
+    model.cluster_centers_ = x[[0, 2]] if metric == "euclidean" else np.float32([[1, 2**-70], [1, 0]])
+    expected = model.transform(x)
+    small = (expected > 0) & (expected < 2**-126)
+    assert expected.dtype == np.float32
+    assert small.any()
+    model.set_params(device="cuda:0")
+    assert model.transform(x).tobytes() == expected.tobytes(), "to the host"
+    there = model.transform(machine.cupy.asarray(x))
+    assert there.dtype == np.float32
+    assert there.get().tobytes() == expected.tobytes(), "on the device"
 
 
 def test_a_fit_is_on_the_gpu_asked_for(machine):
@@ -560,3 +594,49 @@ def test_a_kernel_that_does_not_compile_is_a_reason(machine, caplog, monkeypatch
     assert "kernels launched" not in record.getMessage()
     assert len(record.getMessage().splitlines()) == 1
     assert len(record.getMessage()) < 1000
+
+
+class DynamicLibNotFoundError(RuntimeError):
+    """That of cuda.pathfinder, by which CuPy looks for NVRTC."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda cupy: cupy.cuda.compiler.CompileException("nvrtc: error: failed to open libnvrtc-builtins.so.13.2"),
+        lambda cupy: cupy.cuda.nvrtc.NVRTCError("NVRTC_ERROR_OUT_OF_MEMORY (1)"),
+        lambda cupy: DynamicLibNotFoundError("Failure finding libnvrtc.so"),
+        lambda cupy: OSError(24, "Too many open files"),
+    ],
+)
+def test_a_later_kernel_that_does_not_compile_is_told_in_words(machine, monkeypatch, tmp_path, make):
+    """The first one ran, so nobody looks for a reason against the GPU any more."""
+    model = KMeans(2, random_state=0, device="cuda:0").fit(values("float32", 50, 2))
+    before = vars(model).copy()
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compile, "function", compile.function.__wrapped__)
+    monkeypatch.setattr(compile, "_module", compile._module.__wrapped__)
+    error = make(machine.cupy)
+
+    def refuse(source, options, **name):
+        raise error
+
+    monkeypatch.setattr(machine.cupy.cuda.compiler, "compile_using_nvrtc", refuse)
+    with pytest.raises(DeviceError, match=r"kernels of feature_range\.cu were not compiled for 'cuda:0'") as caught:
+        model.fit(values("float32", 50, 2))
+    message = str(caught.value)
+    assert f"({type(error).__name__}: {error})" in message
+    assert "pip install 'gpukmeans[cuda13]'" in message
+    assert "device='cpu'" in message
+    assert caught.value.__cause__ is error
+    assert vars(model) == before
+
+
+def test_a_kernel_of_cupys_own_that_does_not_compile_is_told_in_words(machine, monkeypatch):
+    def refuse(array):
+        raise machine.cupy.cuda.nvrtc.NVRTCError("NVRTC_ERROR_COMPILATION (6)")
+
+    there = machine.cupy.asarray(values("float32", 50, 2))
+    monkeypatch.setattr(HostCuda, "ascontiguousarray", lambda self, array: refuse(array))
+    with pytest.raises(DeviceError, match=r"CuPy's own was not compiled .*NVRTC_ERROR_COMPILATION.*device='cpu'"):
+        KMeans(2, random_state=0, device="cuda:0").fit(there)

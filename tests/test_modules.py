@@ -95,4 +95,4 @@ def test_cupys_variables_are_heeded(folder, monkeypatch):
 
 def test_the_folder_is_cupys(monkeypatch):
     monkeypatch.delenv("CUPY_CACHE_DIR")
-    assert modules._folder() == Path.home() / ".cupy" / "kernel_cache"
+    assert modules.folder() == Path.home() / ".cupy" / "kernel_cache"

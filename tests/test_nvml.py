@@ -76,6 +76,16 @@ def test_a_gpu_that_is_lost_hides_no_other(driver):
     assert [gpu.name for gpu in nvml.gpus()] == ["GRID"]
 
 
+def test_a_gpu_that_tells_nothing_hides_no_other(driver):
+    """One that was lost after its handle was found."""
+    for name, ask in vars(driver).items():
+        if name.startswith("nvmlDeviceGet") and name not in ("nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex"):
+            setattr(driver, name, lambda handle, ask=ask: refuse(handle) if handle == 0 else ask(handle))
+    lost, other = nvml.gpus()
+    assert str(lost) == "one that NVML cannot name"
+    assert str(other) == "GRID, 36.0 of 140.0 GiB free"
+
+
 def test_free_memory_and_energy(driver):
     assert nvml.free_memory("0000:1a:00.0") == 36 * 2**30
     driver.nvmlDeviceGetMigMode = lambda handle: [1, 1]
@@ -100,13 +110,42 @@ def test_info_lists_the_gpus_by_cudas_numbers(driver, monkeypatch):
     assert [line[0] for line in info._gpu_software()] == ["GPU", "GPU", "NVIDIA driver"]
 
 
+def cuda(monkeypatch, *places):
+    """A CuPy that knows GPUs in these places; one that is None is lost."""
+
+    def place_of(i):
+        if places[i] is None:
+            raise RuntimeError("cudaErrorDeviceUninitialized: invalid device context")
+        return places[i]
+
+    runtime = SimpleNamespace(getDeviceCount=lambda: len(places), deviceGetPCIBusId=place_of)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
+
+
+def test_info_keeps_the_names_of_gpus_beside_one_that_is_lost(driver, monkeypatch):
+    cuda(monkeypatch, "0000:1a:00.0", None, "0000:65:00.0")
+    assert info._gpus() == [
+        ("cuda:2", "NVIDIA H200, compute capability 9.0, 35.0 of 140.0 GiB free, 75 of 700 W, 3 % busy"),
+        ("cuda:0", "GRID, 36.0 of 140.0 GiB free"),
+        ("cuda:1", "NVML does not tell more of it (it does not know it)"),
+    ]
+    driver.nvmlDeviceGetHandleByIndex = lambda i: refuse(i) if i == 0 else i
+    cuda(monkeypatch, "0000:1a:00.0", "0000:65:00.0")
+    assert [line[0] for line in info._gpus()] == ["cuda:0", "cuda:1"], "which CUDA still counts"
+
+
+def test_info_lists_all_parts_of_a_gpu(driver, monkeypatch):
+    """CUDA's devices in one place (MIG)."""
+    cuda(monkeypatch, "0000:65:00.0", "0000:65:00.0", "0000:1a:00.0")
+    assert [line[0] for line in info._gpus()] == ["cuda:0, cuda:1", "cuda:2"]
+
+
 def test_info_names_the_gpus_that_only_cuda_knows(driver, monkeypatch):
     def shut():
         raise NVMLError("Driver/library version mismatch")
 
     driver.nvmlInit = shut
-    runtime = SimpleNamespace(getDeviceCount=lambda: 1, deviceGetPCIBusId=lambda i: "0000:1a:00.0")
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
+    cuda(monkeypatch, "0000:1a:00.0")
     (line,) = info._gpu_software()
     assert line == ("cuda:0", "NVML does not tell more of it (NVMLError: Driver/library version mismatch)")
 

@@ -50,17 +50,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _gpu_software() -> list[tuple[str, str]]:
     """Versions of what a GPU needs, as far as they can be asked for: any of it may be missing or broken."""
-    found = []
-    names: dict[str, str] = {}
-    with suppress(Exception):
-        import cupy
-
-        count = cupy.cuda.runtime.getDeviceCount()
-        names = {nvml.place(cupy.cuda.runtime.deviceGetPCIBusId(i)): f"cuda:{i}" for i in range(count)}
-    try:
-        found += [(names.get(nvml.place(gpu.bus), "GPU"), str(gpu)) for gpu in nvml.gpus()]
-    except Exception as error:
-        found += [(name, f"NVML does not tell more of it ({describe_error(error)})") for name in names.values()]
+    found = _gpus()
     with suppress(Exception):
         found.append(("NVIDIA driver", nvml.driver()))
     with suppress(Exception):
@@ -70,6 +60,26 @@ def _gpu_software() -> list[tuple[str, str]]:
         found.append(("CUDA runtime", nvml.cuda_version(cupy.cuda.runtime.runtimeGetVersion())))
         found.append(("CUDA driver", nvml.cuda_version(cupy.cuda.runtime.driverGetVersion())))
     return found
+
+
+def _gpus() -> list[tuple[str, str]]:
+    """A line for each GPU, by CUDA's names for it: several if it is in parts (MIG), none if only NVML knows it."""
+    names: dict[str, list[str]] = {}  # by place; of a lost GPU, whose place nobody knows, its own name
+    with suppress(Exception):
+        import cupy
+
+        for i in range(cupy.cuda.runtime.getDeviceCount()):
+            place = name = f"cuda:{i}"
+            with suppress(Exception):
+                place = nvml.place(cupy.cuda.runtime.deviceGetPCIBusId(i))
+            names.setdefault(place, []).append(name)
+    found, why = [], "it does not know it"
+    try:
+        for gpu in nvml.gpus():
+            found.append((", ".join(names.pop(nvml.place(gpu.bus), ["GPU"])), str(gpu)))
+    except Exception as error:
+        why = describe_error(error)
+    return found + [(", ".join(here), f"NVML does not tell more of it ({why})") for here in names.values()]
 
 
 def _blas() -> list[str]:

@@ -17,6 +17,8 @@ COMMANDS = {
     "palette": "show a picture's colors, and write them as a palette",
     "info": "print the device, libraries and threads in use",
     "quantize": "reduce pictures to palettes",
+    "warmup": "compile the kernels for a GPU and keep them, as for a container image",
+    "estimate": "predict the time and memory of a fit on a GPU that need not be here",
 }
 
 

@@ -24,13 +24,21 @@ Result = TypeVar("Result")
 # What stands for device="auto", so that a whole program can be moved without touching it.
 VARIABLE = "GPUKMEANS_DEVICE"
 
+# Of GPUs, what the kernels are written and compiled for, and what CUDA 13 supports: 7.5, Turing.
+LEAST_CAPABILITY = 75
+
+_FORKED = (
+    "This process was forked from one that had used CUDA, which does not live on in the child. Start processes by "
+    "multiprocessing's 'spawn' or 'forkserver', or use device='cpu'"
+)
+
 
 def resolve(device: str, near: int | None = None) -> str:
     """The device to use: "cpu", "cuda:N", or for several GPUs "cuda:N,M".
 
     device: "auto" takes the environment variable GPUKMEANS_DEVICE if it is set, else a GPU if one can
     be used, else NumPy. "cpu" is NumPy. "cuda:N" is CUDA's GPU N, "cuda:N,M" are both, "cuda:all" all there are, and
-    "cuda" is the one with the most free memory.
+    "cuda" is the one with the most free memory; of the last two none that is too old, beside others.
     near: the GPU that holds the data, if any; it is then the one that "auto" and "cuda" mean, and the first of several.
 
     Raises ValueError for any other name, and DeviceError for a GPU that cannot be used.
@@ -60,11 +68,12 @@ def _numbers(device: str, source: str) -> list[int]:
     import cupy
 
     count = cupy.cuda.runtime.getDeviceCount()
-    if device == "cuda:all":
-        return list(range(count))
-    if not device.startswith("cuda:"):
+    if device == "cuda:all" or not device.startswith("cuda:"):
+        recent = [gpu for gpu in range(count) if _why_too_old(gpu) is None] or list(range(count))
+        if device == "cuda:all":
+            return recent
         # To ask for free memory takes longer than many a fit.
-        return [max(range(count), key=_free_memory) if count > 1 else 0]
+        return [max(recent, key=_free_memory) if len(recent) > 1 else recent[0]]
     numbers = gpus(device)
     if max(numbers) >= count:
         names = ", ".join(f"'cuda:{i}'" for i in range(count))
@@ -104,13 +113,29 @@ def why_no_gpu(gpu: int | None = None) -> str | None:
         return reason
     (gpu,) = _numbers("auto", "device") if gpu is None else (gpu,)
     try:
-        return _why_no_kernel(gpu)
+        return _why_too_old(gpu) or _why_no_kernel(gpu)
     except MemoryError as error:  # others may leave soon, so this is not remembered
         return f"the memory of 'cuda:{gpu}' is full ({describe_error(error)}). Free some of it, or use device='cpu'."
 
 
-@cache
+_forked = False  # from a process that had used CUDA
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = _forked or bool(_why_cuda_finds_none.cache_info().currsize and _why_cuda_finds_none() is None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _why_no_cuda() -> str | None:
+    return f"{_FORKED}." if _forked else _why_cuda_finds_none()
+
+
+@cache
+def _why_cuda_finds_none() -> str | None:
     try:
         import cupy
     except Exception as error:  # a broken CuPy raises more than ImportError
@@ -124,11 +149,18 @@ def _why_no_cuda() -> str | None:
         count, why = 0, describe_error(error)
     if count > 0:
         return None
-    return f"CuPy finds no CUDA device ({why}). {_driver_remedy(cupy)}, or use device='cpu'."
+    return f"CuPy finds no CUDA device ({why}). {_driver_remedy(cupy, why)}."
 
 
-def _driver_remedy(cp: Any) -> str:
-    """CUDA has one error for a driver that is too old and one that is not there; their versions tell them apart."""
+def _driver_remedy(cp: Any, why: str) -> str:
+    """CUDA has one error for a driver that is too old and one that is not there; their versions tell them apart. And
+    one for a driver that is there, and was before the process was forked."""
+    if "InitializationError" in why:
+        return _FORKED
+    return f"{_installation_remedy(cp)}, or use device='cpu'"
+
+
+def _installation_remedy(cp: Any) -> str:
     with suppress(Exception):
         driver, needed = cp.cuda.runtime.driverGetVersion(), cp.cuda.runtime.runtimeGetVersion()
         if driver == 0:
@@ -145,25 +177,40 @@ def _driver_remedy(cp: Any) -> str:
     return "Check that nvidia-smi lists a GPU, and that CUDA_VISIBLE_DEVICES does not hide it"
 
 
+def _why_too_old(gpu: int) -> str | None:
+    import cupy
+
+    with suppress(Exception):  # of one that does not answer its first kernel will tell more
+        capability = str(cupy.cuda.Device(gpu).compute_capability)
+        if int(capability) < LEAST_CAPABILITY:
+            have, least = (f"{number[:-1]}.{number[-1]}" for number in (capability, str(LEAST_CAPABILITY)))
+            return (
+                f"'cuda:{gpu}' has compute capability {have}, and the kernels need {least} (Turing, of 2018) or later. "
+                "Use another GPU, or device='cpu'."
+            )
+    return None
+
+
 @cache
 def _why_no_kernel(gpu: int) -> str | None:
     """Raises MemoryError if there is no memory for even the smallest."""
     import cupy
 
-    from gpukmeans.engine.cuda.points import CudaPoints
-    from gpukmeans.engine.protocol import Samples
+    from gpukmeans.engine.cuda import kernels
+    from gpukmeans.engine.cuda.device import Gpu
+    from gpukmeans.engine.cuda.errors import COMPILER_REMEDY
 
     try:
         with cupy.cuda.Device(gpu):
-            CudaPoints(cupy, Samples(np.zeros((1, 1)))).feature_range()
+            first = Gpu(cupy, ())
+            answer = first.zeros(1, np.uint64)
+            kernels.probe(first, answer=answer)
+            if first.get(answer)[0] != kernels.PROBE:
+                raise RuntimeError("it does not write what it should")
     except MemoryError:
         raise
     except Exception as error:
-        return (
-            f"a first kernel does not run on 'cuda:{gpu}' ({describe_error(error)}). Install CuPy with its compiler "
-            "for a CUDA version that driver and GPU support (see nvidia-smi), pip install 'gpukmeans[cuda13]' or, for "
-            "older ones, 'gpukmeans[cuda12]', or use device='cpu'."
-        )
+        return f"a first kernel does not run on 'cuda:{gpu}' ({describe_error(error)}). {COMPILER_REMEDY}."
     return None
 
 

@@ -7,7 +7,7 @@ What a picture on the CPU does without is imported where it is needed
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -54,6 +54,7 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
     part: of which rows, all unless told; the others are somewhere else.
     """
     from gpukmeans.engine.combine.out_of_memory import Batches
+    from gpukmeans.engine.cuda.errors import CudaErrors
     from gpukmeans.engine.cuda.points import CudaPoints
     from gpukmeans.engine.cuda.sparse_points import CudaSparsePoints
     from gpukmeans.engine.cuda.transfer import Prefetch
@@ -63,6 +64,9 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
     prefetch = Prefetch(cp)
     kind = CudaSparsePoints if samples.sparse else CudaPoints
     samples = _in_order(samples)
+
+    if samples.k is not None:
+        _compile_ahead(cp, samples, samples.k)
 
     def make(rows: slice, ahead: bool) -> CudaPoints:
         rows = slice(first + rows.start, first + rows.stop)
@@ -75,7 +79,34 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
             single_batch=single_batch,
         )
 
-    return Batches(make, end - first, samples, answer=cp.asarray if there else np.asarray)
+    def free() -> int:
+        pool = cp.get_default_memory_pool()
+        before = pool.total_bytes()
+        with CudaErrors(cp):
+            pool.free_all_blocks()
+        return int(before - pool.total_bytes())
+
+    return Batches(make, end - first, samples, answer=cp.asarray if there else np.asarray, free=free)
+
+
+def _compile_ahead(cp: Any, samples: Samples, k: int) -> None:
+    """Begin with the kernels that these rows will need on the current GPU, while they cross the bus."""
+    from gpukmeans.engine.cuda import compile, families
+    from gpukmeans.engine.cuda.device import has_tensor_cores
+
+    weights = None if samples.weights is None else samples.weights.dtype
+    wanted = families.of_a_fit(
+        dtype=samples.x.dtype,
+        weights=weights,
+        d=samples.shape[1],
+        k=k,
+        sparse=samples.sparse,
+        normalizes=samples.metric.normalizes,
+        reused=samples.reused,
+        tensor_cores=has_tensor_cores(cp, int(cp.cuda.Device().id)),
+    )
+    with suppress(RuntimeError, OSError):  # what is wrong is told where a kernel is needed
+        compile.begin(cp, wanted)
 
 
 def on_gpus(cp: Any, numbers: list[int], samples: Samples) -> Points:

@@ -29,7 +29,7 @@ class GpuInfo:
     None for what this GPU does not tell."""
 
     name: str
-    bus: str
+    bus: str  # "" if unknown
     total: int | None
     free: int | None
     capability: str | None
@@ -70,7 +70,7 @@ def driver() -> str:
 def gpus() -> list[GpuInfo]:
     """All GPUs, in NVML's order; raises as `opened` does."""
     with opened() as nvml:
-        # One that has fallen off the bus, or is another user's, has no handle.
+        # One that has fallen off the bus, or is another user's, has no handle, or tells nothing any more.
         handles = [_asked(nvml, nvml.nvmlDeviceGetHandleByIndex, i) for i in range(nvml.nvmlDeviceGetCount())]
         return [_gpu(nvml, handle) for handle in handles if handle is not None]
 
@@ -94,14 +94,16 @@ def energy(bus: str) -> float | None:
 
 
 def _gpu(nvml: Any, handle: Any) -> GpuInfo:
+    name = _asked(nvml, nvml.nvmlDeviceGetName, handle)
+    pci = _asked(nvml, nvml.nvmlDeviceGetPciInfo, handle)
     memory = _asked(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
     capability = _asked(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
     power = _asked(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
     limit = _asked(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
     rates = _asked(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
     return GpuInfo(
-        name=_text(nvml.nvmlDeviceGetName(handle)),
-        bus=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
+        name="one that NVML cannot name" if name is None else _text(name),
+        bus="" if pci is None else _text(pci.busId),
         total=None if memory is None else int(memory.total),
         free=None if memory is None else int(memory.free),
         capability=None if capability is None else "{}.{}".format(*capability),

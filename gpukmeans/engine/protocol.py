@@ -45,6 +45,7 @@ class Samples:
     metric: what is near; the engine brings the rows to length one if that is cosine.
     reused: whether one assignment follows another. If not, nothing is done that pays off over iterations.
     distinct: whether no two rows are equal and none will be seeds, so that sorting them gains nothing.
+    k: centers that they are likely to be compared with, so that kernels for as many are compiled; None if not known.
     """
 
     x: Any
@@ -53,6 +54,7 @@ class Samples:
     metric: Metric = EUCLIDEAN
     reused: bool = True
     distinct: bool = False
+    k: int | None = None
 
     @property
     def all_weights(self) -> Weights:

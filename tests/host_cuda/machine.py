@@ -65,7 +65,8 @@ def as_cupy(*hosts: HostCuda) -> Module:
         Device=Device, runtime=runtime, **{name: asked("cuda", name) for name in own},
         **{name: getattr(first, name) for name in ("memory", "driver", "compiler", "nvrtc")},
     )  # fmt: skip
-    names = ("empty", "zeros", "asarray", "ascontiguousarray", "asnumpy", "from_dlpack", "RawModule")
+    names = ("empty", "zeros", "asarray", "ascontiguousarray", "asnumpy", "from_dlpack")
+    names += ("RawModule", "get_default_memory_pool")
     return Module(
         **{name: asked(name) for name in names},
         ndarray=HostArray,

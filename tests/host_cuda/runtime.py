@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import build as building
+from .pool import Pool
 from .streams import Pinned, Streams, is_pinned
 from .worker import CUDARuntimeError, Worker
 
@@ -74,6 +75,28 @@ class CUDADriverError(RuntimeError):
     """cupy.cuda.driver.CUDADriverError: a launch that cannot be."""
 
 
+class NVRTCError(RuntimeError):
+    """cupy.cuda.nvrtc.NVRTCError"""
+
+
+class Program:
+    """What cupy.cuda.nvrtc's functions have as a program."""
+
+    def __init__(self, host: HostCuda, source: str) -> None:
+        self._host, self._source = host, source
+        self.architecture, self.binary, self.log = "", b"", ""
+
+    def compile(self, options: Sequence[str]) -> None:
+        (self.architecture,) = [word.removeprefix("-arch=sm_") for word in options if word.startswith("-arch=")]
+        own = ("-arch=", "--device-as-default-execution-space")
+        words = tuple(word for word in options if not word.startswith(own))
+        try:
+            self.binary, _ = self._host.compile(self._source, words)
+        except building.CompileException as error:
+            self.log = str(error)
+            raise NVRTCError("NVRTC_ERROR_COMPILATION (6)") from None
+
+
 # ---------------------------------------------------------------- arrays
 
 
@@ -81,7 +104,11 @@ class Memory:
     """An allocation, given back when the last array on it is gone."""
 
     def __init__(self, host: HostCuda, size: int, item: int) -> None:
-        self.address, self.size, self.host = 0, 0, host
+        self.address, self.size, self.host, self.chunk = 0, 0, host, None
+        if host.pooled and size:
+            self.chunk = host.pool.take(size)
+            if self.chunk is None:
+                raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (used so far: {host.pool.used:,}).")
         if host.used_bytes + size > host.total_bytes:
             host.streams.synchronize()  # what is under way keeps memory that CuPy's pool would give to what comes after
         if host.used_bytes + size > host.total_bytes:
@@ -94,6 +121,8 @@ class Memory:
 
     def __del__(self) -> None:
         self.host.used_bytes -= self.size
+        if self.chunk is not None:
+            self.host.pool.give_back(self.chunk)
         if self.address:
             self.worker.release(self.address)
 
@@ -135,9 +164,10 @@ class HostArray:
         return HostArray(self._memory, self._offset, shape, self.dtype)
 
     def astype(self, dtype: DTypeLike, copy: bool = True) -> HostArray:
+        """By a kernel of CuPy's own, compiled with -ftz=true."""
         if not copy and self.dtype == dtype:
             return self
-        return self._memory.host.asarray(self.get().astype(dtype))
+        return self._memory.host.asarray(_flushed(_flushed(self.get()).astype(dtype)))
 
     def copy(self) -> HostArray:
         """On the current device, whose streams do not wait for this one's."""
@@ -196,6 +226,13 @@ class HostArray:
     # Python and NumPy would find some answer of their own.
     __array__ = __bool__ = __iter__ = __eq__ = __array_ufunc__ = __array_function__ = _refuse  # type: ignore[assignment]
     __hash__ = None  # type: ignore[assignment]
+
+
+def _flushed(array: NDArray[Any]) -> NDArray[Any]:
+    """With zeros in place of float32's subnormal numbers."""
+    if array.dtype != np.float32:
+        return array
+    return np.where(np.abs(array) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), array), array)
 
 
 class MemoryPointer:
@@ -348,6 +385,7 @@ class RawModule(Module):
 class HostCuda:
     """build: "address", "race" or "fast", see build.py. seed: of the order in which threads and blocks run, 0 for the
     natural one. memory: bytes of device memory. timeout: seconds that a kernel may take. capability: which GPU to be.
+    pooled: whether that memory is shared out as CuPy's pool does it, or to the last byte.
 
     Counted, for tests to read and to set back: bytes_uploaded, bytes_downloaded, launches (by kernel), peak_bytes;
     streams.record says in which order, streams.waits how often the host waited. `traffic` is all of these.
@@ -363,11 +401,14 @@ class HostCuda:
         memory: int = 2**30,
         timeout: float = 120.0,
         capability: str = "90",
+        pooled: bool = False,
     ) -> None:
         self.build, self.seed, self.total_bytes, self.timeout = build, seed, memory, timeout
         self.used_bytes = self.peak_bytes = self.bytes_uploaded = self.bytes_downloaded = 0
         self.launches: Counter[str] = Counter()
         self._worker: Worker | None = None
+        self.pooled, self.pool = pooled, Pool(memory)
+        self.get_default_memory_pool = lambda: self.pool
         self.RawModule = partial(RawModule, self)
         device = Device(capability)
         self.current = lambda: self  # the current device, see machine.py
@@ -386,7 +427,15 @@ class HostCuda:
             ),
             driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             compiler=SimpleNamespace(CompileException=building.CompileException, compile_using_nvrtc=self.compile),
-            nvrtc=SimpleNamespace(getVersion=lambda: (self.build, building.identity())),
+            nvrtc=SimpleNamespace(
+                NVRTCError=NVRTCError,
+                getVersion=lambda: (self.build, building.identity()),
+                createProgram=lambda source, name, headers, names: Program(self, source),
+                compileProgram=lambda program, options: program.compile(options),
+                getCUBIN=lambda program: program.binary,
+                getProgramLog=lambda program: program.log,
+                destroyProgram=lambda program: None,
+            ),
             Module=partial(Module, self),
         )
 

@@ -89,7 +89,7 @@ class Parallel(Sharded):
         return self._answer(result)
 
     def distances(self, centers: Floats, dtype: Any = np.float64) -> Any:
-        result = np.empty((self.n, len(centers)))
+        result = np.empty((self.n, len(centers)), dtype)
 
         def take(part: Points, rows: slice) -> None:
             result[rows] = part.distances(centers, dtype)

@@ -67,7 +67,8 @@ class Batches(Sharded):
     """make(rows, ahead): Points of a slice of the n rows; if ahead, their rows are sent at once, while the device works
     on others.
 
-    Answers of size n are the only batch's, or, of several, `answer` of an array on the host.
+    Answers of size n are the only batch's, or, of several, `answer` of an array on the host. free: gives the
+    device back what was kept of memory that nobody uses, and returns how many bytes that was.
     """
 
     def __init__(
@@ -76,10 +77,13 @@ class Batches(Sharded):
         n: int,
         samples: Samples,
         answer: Callable[[NDArray[Any]], Any] = lambda array: array,
+        free: Callable[[], int] = lambda: 0,
     ) -> None:
         super().__init__(n, samples)
         self.rows = n  # of a batch
-        self._make, self._answer, self._reused = make, answer, samples.reused
+        self._make, self._answer, self._free, self._reused = make, answer, free, samples.reused
+        self._failure: str | None = None  # why memory was short, until batches have become smaller
+        self._tried_again = 0  # rows of a batch, for which memory was short and all was given back
         self._held: Batch | None = None  # all rows, while they are one batch
         self._next: tuple[slice, Batch] | None = None  # sent ahead
         self._decided = 0
@@ -113,6 +117,8 @@ class Batches(Sharded):
                 start = rows.stop
             else:
                 self._shrink(failure)
+            if self._failure is not None:
+                self._recover()
         return results
 
     def _try(
@@ -164,6 +170,7 @@ class Batches(Sharded):
                 failure = str(error)  # see `_try`
         if failure is not None:
             self._shrink(failure)
+            self._recover()
         return None
 
     def _taken(self, rows: slice) -> Batch:
@@ -206,13 +213,9 @@ class Batches(Sharded):
         self._closest_dist_sq[rows] = batch.closest_dist_sq()
 
     def _shrink(self, failure: str) -> None:
-        """Let smaller batches follow; what the only one remembers comes to the host."""
-        self._next = None
-        if self.rows == 1:
-            raise DeviceError(
-                f"The device has not even memory for one row and {self._k} centers: {failure}. Free some of it, or use "
-                "device='cpu', which gives the same answer."
-            )
+        """Drop all batches but the one at work, after which `_recover` is to follow; what the only one remembers comes
+        to the host."""
+        self._next, self._failure = None, failure
         if self._held is not None:
             everything = slice(0, self.n)
             # Not those of an earlier number of centers (test_batches.test_memory_may_run_out_anywhere fails of these).
@@ -223,6 +226,24 @@ class Batches(Sharded):
                 self._seeded = True
             self._decided += self._held.uncertain
             self._held = None
+
+    def _recover(self) -> None:
+        """Let smaller batches follow, now that none is there any more; or as large ones once more, should there be
+        memory for them when that of all is given back. Of a pool that is in pieces none may be large enough
+        (test_batches.test_memory_in_pieces_is_no_reason_for_smaller_batches fails if nothing is given back, or nothing
+        tried again)."""
+        failure, self._failure = self._failure, None
+        given_back = self._free()
+        # Of all rows nothing may be known on the host: they would be held, and begin anew.
+        possible = self.rows < self.n or (self._labels is None and self._closest_dist_sq is None)
+        if given_back and possible and self._tried_again != self.rows:
+            self._tried_again = self.rows
+            return
+        if self.rows == 1:
+            raise DeviceError(
+                f"The device has not even memory for one row and {self._k} centers: {failure}. Free some of it, or use "
+                "device='cpu', which gives the same answer."
+            )
         self.rows = -(-self.rows // 2)
         logger.info("Device memory is short: going on with batches of %d rows (%s)", self.rows, failure)
 
@@ -271,7 +292,7 @@ class Batches(Sharded):
             if rows.stop - rows.start == self.n:
                 return distances
             if result is None:
-                result = np.empty((self.n, len(centers)))
+                result = np.empty((self.n, len(centers)), dtype)
             result[rows] = distances
 
         parts = self._each(measure, Uses.ROWS)

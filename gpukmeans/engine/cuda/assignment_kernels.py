@@ -13,7 +13,7 @@ import numpy as np
 
 from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
 from gpukmeans.engine.cuda.kernels import SparseRows, of_rows
-from gpukmeans.engine.cuda.launch_plans import GROUP, LOW_DIM_FEATURES, SPARSE_CENTERS, ErrorFactors, LaunchPlan
+from gpukmeans.engine.cuda.launch_plans import GROUP, SPARSE_CENTERS, ErrorFactors, LaunchPlan, hamerly_options
 from gpukmeans.engine.protocol import Doubt
 from gpukmeans.exact.sparse_rows import expansion_error
 
@@ -220,7 +220,7 @@ def hamerly(
             own_errors,
             *listed,
         ),
-        options=(f"-DD_FEW={d}",) if d <= LOW_DIM_FEATURES else (),
+        options=hamerly_options(d),
     )
 
 

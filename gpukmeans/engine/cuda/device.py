@@ -24,12 +24,13 @@ SHARED = 48 * 1024
 # Compute capabilities whose tensor cores multiply float16 at more than twelve times the rate of float32 arithmetic, so
 # that three products for one pay: A100, H100 and H200, B200. (Of other GPUs it is four times, or less. How B300's, 103,
 # round has not been published.)
-_TENSOR_CORES = ("80", "90", "100")
+TENSOR_CORES = ("80", "90", "100")
 
 
 @cache
-def _has_tensor_cores(cp: Any, device: int) -> bool:
-    return cp.cuda.Device(device).compute_capability in _TENSOR_CORES
+def has_tensor_cores(cp: Any, device: int) -> bool:
+    """Whether the device's are worth using."""
+    return cp.cuda.Device(device).compute_capability in TENSOR_CORES
 
 
 @cache
@@ -53,7 +54,7 @@ class Gpu(Transfers):
     ) -> None:
         super().__init__(cp, launched)
         self._options, self._more = options, more or {}
-        self.tensor_cores = _has_tensor_cores(cp, self.number)
+        self.tensor_cores = has_tensor_cores(cp, self.number)
         self.blocks = RESIDENT * _multiprocessors(cp, self.number)
         self._functions: dict[tuple[str, str, tuple[str, ...]], Any] = {}  # by family, name and options of their own
         # By dtype, for arguments that a kernel will not read.
@@ -113,7 +114,7 @@ class Gpu(Transfers):
         function = self._functions.get(key)
         if function is None:
             words = (*self._options, *self._more.get(family, ()), *options)
-            with self:
+            with self.compiling_family(family):
                 function = self._functions[key] = compile.function(self.cp, self.number, family, name, words)
         try:
             function((blocks,), (block,), args, shared)

@@ -54,6 +54,15 @@ def with_norms(x: Any, centers: Floats) -> Floats:
 # ---------------------------------------------------------------- before anything else
 
 
+# As probe.cu has it.
+PROBE = 0x6B6D65616E730A0D
+
+
+def probe(gpu: Gpu, *, answer: Any) -> None:
+    """answer: (1,) uint64, becomes PROBE."""
+    gpu.launch("probe", "probe", 1, answer)
+
+
 def entry_range(gpu: Gpu, *, x: SparseRows, keys: Any, stored: Any, nan: Any) -> None:
     """`feature_range` of what rows store. stored: (d,) uint64, 0 before, how many store each feature."""
     gpu.launch("entry_range", "entry_range", len(x.values), *of_rows(x), keys, stored, nan)
@@ -106,12 +115,14 @@ def inertia(
 
 
 def distances(gpu: Gpu, *, x: Any, centers: Any, factor: float, rooted: bool, distances: Any) -> None:
-    """distances: (n, k) float64, become so many D, or the root of that if rooted: what the metric makes of D.
+    """distances: (n, k) float64, or float32 to be rounded to, become so many D, or the root of that if rooted: what the
+    metric makes of D.
 
     centers: (k, d) float64, see `with_norms`. A thread a distance.
     """
-    k = len(centers)
-    given = centers, np.int32(k), np.float64(factor), np.int32(rooted), distances
+    k, single = len(centers), distances.dtype == np.float32
+    answer = gpu.given(None if single else distances, np.float64), gpu.given(distances if single else None, np.float32)
+    given = centers, np.int32(k), np.float64(factor), np.int32(rooted), np.int32(single), *answer
     gpu.launch("exact_distance", "distances", len(x) * k, *of_rows(x), *given)
 
 

@@ -107,6 +107,28 @@ class LaunchPlan:
     errors: ErrorFactors
 
 
+def expected(d: int, k: int, dtype: np.dtype, sparse: bool, tensor_cores: bool) -> tuple[str, tuple[str, ...]]:
+    """The kernel that compares most rows of this kind with k centers, and the compiler's options, as the functions
+    below decide where they know the rows' frame, too."""
+    if sparse:
+        return "assign_sparse", ()
+    if d <= LOW_DIM_FEATURES:
+        return "assign_low_dim", (f"-DD_FEW={d}",)
+    if tensor_cores and k >= FEWEST_TENSOR_CENTERS:
+        return "assign_tensor", ("-DAT_ZERO=1",) if dtype == np.float16 else ()
+    return "assign_tiled", (f"-DCENTERS={tile_width(k)}",)
+
+
+def hamerly_options(d: int) -> tuple[str, ...]:
+    """The compiler's, for rows of d features."""
+    return (f"-DD_FEW={d}",) if d <= LOW_DIM_FEATURES else ()
+
+
+def tile_width(k: int) -> int:
+    """Centers that assign_tiled compares at a time."""
+    return next((width for width in TILED_ROWS if k <= width), max(TILED_ROWS))
+
+
 def low_dim(frame: Frame, k: int) -> LaunchPlan:
     """For k centers and up to LOW_DIM_FEATURES."""
     d = len(frame.offset)
@@ -127,7 +149,7 @@ def low_dim(frame: Frame, k: int) -> LaunchPlan:
 def tiled(frame: Frame, k: int) -> LaunchPlan:
     """For k centers and any number of features."""
     d = len(frame.offset)
-    width = next((width for width in TILED_ROWS if k <= width), max(TILED_ROWS))
+    width = tile_width(k)
     padded, depth = k + -k % width, d + -d % TILED_DEPTH
     return LaunchPlan(
         kernel="assign_tiled",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.cuda import kernels
+from gpukmeans.engine.cuda import families, kernels
 from gpukmeans.engine.cuda.assign import Labels, Rows
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.seeding import Seeds
@@ -25,8 +25,6 @@ from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCente
 from gpukmeans.exact.certificate import Frame, sampled_rows
 from gpukmeans.exact.distance import Floats, normalize
 from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
-
-X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 
 # Values of a table of distances at a time: 64 MB.
 TABLE = 2**23
@@ -59,9 +57,7 @@ class CudaPoints:
         self._dtype = np.dtype(np.float64) if self.metric.normalizes else x.dtype
         self.integral = self._dtype == np.uint8
         self.weights = samples.all_weights
-        kind = 0 if weights is None else 1 if weights.dtype == np.int64 else 2
-        weighed: tuple[str, ...] = (f"-DWEIGHT_KIND={kind}",)
-        more = dict.fromkeys(("refine", "cluster_sums", "exact_distance", "kmeans_plusplus"), weighed)
+        more = dict.fromkeys(families.WEIGHED, families.weight_options(None if weights is None else weights.dtype))
         self._gpu = Gpu(cp, self._options(self._dtype), more, ahead.launched if ahead else None)
         self._given, self._reused = x, samples.reused
         self._keep_on_device, self._ahead, self._single_batch = keep_on_device, ahead, single_batch
@@ -81,7 +77,7 @@ class CudaPoints:
 
     def _options(self, dtype: np.dtype) -> tuple[str, ...]:
         """The compiler's, for rows of that dtype."""
-        return (f"-DX_KIND={X_KINDS[dtype.name]}",)
+        return families.row_options(dtype, self.sparse)
 
     def begin(self, meanwhile: Callable[[], None] | None) -> None:
         if self._ahead:
@@ -329,8 +325,8 @@ class CudaPoints:
     def distances(self, centers: Floats, dtype: Any = np.float64) -> Any:
         k = len(centers)
         step = self.n if self._keep_on_device else max(1, TABLE // k)
-        table = self._gpu.empty((min(step, self.n), k), np.float64)
-        result = table if self._keep_on_device else np.empty((self.n, k))
+        table = self._gpu.empty((min(step, self.n), k), dtype)
+        result = table if self._keep_on_device else np.empty((self.n, k), dtype)
         given = {"centers": self._measured(centers), "factor": self.metric.factor, "rooted": self.metric.rooted}
         for a in range(0, self.n, step):
             rows = min(step, self.n - a)

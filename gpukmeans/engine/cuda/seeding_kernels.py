@@ -79,7 +79,8 @@ def _sampling(gpu: Gpu, sampling: SamplingWeights) -> tuple[Any, ...]:
     )
 
 
-def _options() -> tuple[str, ...]:
+def options() -> tuple[str, ...]:
+    """The compiler's."""
     return (f"-DRUN={RUN}",)
 
 
@@ -95,7 +96,7 @@ def run_sums(gpu: Gpu, *, n: int, sampling: SamplingWeights, sums: Any) -> None:
     """sums: (run_count(n),) uint64, become the sums of each run's sampling weights."""
     blocks = min(gpu.blocks, run_count(n))
     given = np.int64(n), *_sampling(gpu, sampling), sums
-    gpu.run(FAMILY, "run_sums", blocks, _scanning(), *given, options=_options())
+    gpu.run(FAMILY, "run_sums", blocks, _scanning(), *given, options=options())
 
 
 def prefix_sums(
@@ -112,7 +113,7 @@ def prefix_sums(
         *(gpu.given(draws, np.float64), drawn, gpu.given(indices, np.int64)),
         *(gpu.given(cleared, np.uint64), np.int32(0 if cleared is None else len(cleared))),
     )
-    gpu.run(FAMILY, "prefix_sums", 1, _scanning(), *given, options=_options())
+    gpu.run(FAMILY, "prefix_sums", 1, _scanning(), *given, options=options())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,7 @@ def find(
     gpu.run(
         *(FAMILY, "find", blocks, _scanning(), *of_rows(x), *_sampling(gpu, sampling), prefix, np.int64(len(prefix))),
         *(indices, np.int32(m), np.int32(padded), candidates, candidate_rows, *limited),
-        options=_options(),
+        options=options(),
     )
 
 
@@ -177,7 +178,7 @@ def potentials(
     gpu.launch(
         *(FAMILY, "potentials", len(x), *of_rows(x), weights, sampling.closest_dist_sq, candidates, np.int32(m)),
         *(np.int32(padded), *limited, scale, *found, sums),
-        options=_options(),
+        options=options(),
         resident=RESIDENT,
     )
 
@@ -190,7 +191,7 @@ def accept_center(
     gpu.launch(
         *(FAMILY, "accept_center", len(x), *of_rows(x), candidates, np.int32(candidate)),
         *(np.int32(candidates.shape[1]), np.int32(first), closest_dist_sq, largest),
-        options=_options(),
+        options=options(),
     )
 
 
@@ -220,7 +221,7 @@ def accept_least(
     gpu.launch(
         *(FAMILY, "accept_least", len(x), *of_rows(x), *given, candidate_rows, limits.by_candidate, closest_dist_sq),
         *(owners, limits.center_rows, centers, largest),
-        options=_options(),
+        options=options(),
     )
 
 
@@ -228,4 +229,4 @@ def accept_all(gpu: Gpu, *, x: Any, centers: Any, labels: Any, closest_dist_sq: 
     """closest_dist_sq: (n,) float64, lowered to D to the row's own center, of (m, d) float64, see `with_norms`, by
     labels (n,) int32. largest: as accept_center has it."""
     given = centers, labels, closest_dist_sq, largest
-    gpu.launch(FAMILY, "accept_all", len(x), *of_rows(x), *given, options=_options())
+    gpu.launch(FAMILY, "accept_all", len(x), *of_rows(x), *given, options=options())

@@ -33,9 +33,6 @@ class CudaSparsePoints(CudaPoints):
         self._entries = Entries.of(samples.x)
         super().__init__(cp, samples, **how)
 
-    def _options(self, dtype: np.dtype) -> tuple[str, ...]:
-        return (*super()._options(dtype), "-DSPARSE=1")
-
     def _arriving(self) -> Iterator[slice]:
         if self._here is None:
             gpu, given = self._gpu, self._entries

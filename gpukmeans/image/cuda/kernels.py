@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
-from gpukmeans.engine.cuda.points import X_KINDS
+from gpukmeans.engine.cuda.families import X_KINDS
 
 # Pixels to a thread, which it loads 16 bytes at a time: RUN in image_pixels.cu.
 _RUN = 16

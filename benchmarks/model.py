@@ -1,0 +1,160 @@
+"""What the GPU engine is predicted to take, by count, on GPUs that nobody here has; every figure is a prediction.
+
+    python benchmarks/model.py              prints the tables
+    python benchmarks/model.py --publish    and writes them to docs/gpu-model.md
+
+Workloads are those of gpu.py; what is counted, and what is assumed, gpukmeans/costs/ says.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.markdown import row
+
+import gpukmeans
+from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, SHEETS
+from gpukmeans.costs.estimate import COMPARED, MOVED
+from gpukmeans.costs.work import LAUNCH
+
+TARGET = Path(__file__).parents[1] / "docs" / "gpu-model.md"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One of gpu.py's workloads. flash: seconds of an iteration of flash-kmeans 0.3.1 on an H100, counted in the same
+    way by hand from its kernels (no GPU ran it either); None for what it has no kernel for."""
+
+    name: str
+    shape: tuple[int, int]
+    k: int
+    dtype: str
+    flash: float | None = None
+
+
+WORKLOADS = (
+    Workload("china64", (273_280, 3), 64, "float64"),
+    Workload("image100M64", (109_312_000, 3), 64, "uint8", 20e-3),
+    Workload("image100M256", (109_312_000, 3), 256, "uint8", 28e-3),
+    Workload("features16", (10_000_000, 16), 256, "float32", 3e-3),
+    Workload("embed1k", (1_000_000, 128), 1024, "float32", 1.9e-3),
+    Workload("embed1k_half", (1_000_000, 128), 1024, "float16", 1.2e-3),
+    Workload("embed8k", (1_000_000, 128), 8192, "float32", 10.5e-3),
+    Workload("embed8k_half", (1_000_000, 128), 8192, "float16", 6.3e-3),
+    Workload("embed8M", (8_000_000, 128), 1024, "float32", 12.5e-3),
+)
+HEAD = ["workload", "all rows", "floor", "times floor", "bound by", "pruned", "k-means++", "fit", "GiB"]
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2g}" if seconds < 0.0995 else f"{seconds * 1e3:,.0f}"
+
+
+def predicted(case: Workload, device: str) -> gpukmeans.Estimate:
+    return gpukmeans.estimate(case.shape, case.k, dtype=case.dtype, device=device)
+
+
+def of_device(device: str) -> str:
+    lines = []
+    for case in WORKLOADS:
+        found = predicted(case, device)
+        lines.append(
+            [
+                f"{case.name}: {case.shape[0]:,} x {case.shape[1]} {case.dtype}, k = {case.k:,}",
+                milliseconds(found.seconds_per_iteration),
+                milliseconds(found.floor),
+                f"{found.seconds_per_iteration / found.floor:.1f}",
+                found.bound_by,
+                milliseconds(found.seconds_per_pruned_iteration),
+                milliseconds(found.seconds_of_seeding),
+                milliseconds(found.seconds_of_fit),
+                f"{found.memory / 2**30:.1f}",
+            ]
+        )
+    return table(HEAD, lines)
+
+
+def beside_flash_kmeans() -> str:
+    lines = []
+    for case in WORKLOADS:
+        if case.flash is None:
+            continue
+        found = predicted(case, "H100")
+        full, pruned = found.seconds_per_iteration, found.seconds_per_pruned_iteration
+        first = "all rows" if full < case.flash else "pruned" if pruned < case.flash else "never"
+        lines.append([case.name, *map(milliseconds, (full, pruned, case.flash)), first])
+    return table(["workload, H100", "all rows", "pruned", "flash-kmeans", "ahead from"], lines)
+
+
+def kernels() -> str:
+    lines = []
+    for case in WORKLOADS:
+        for found in predicted(case, "H200").kernels:
+            work = found.work
+            counts = (work.memory / 1e6, work.cache / 1e6, work.instructions / 1e9, work.operations / 1e9)
+            figures = [f"{count:,.3g}" if count < 1000 else f"{count:,.0f}" for count in counts]
+            lines.append([case.name, found.kernel, *figures, milliseconds(found.seconds), found.bound_by])
+    return table(
+        ["workload, H200", "kernel", "memory, MB", "cache, MB", "10^9 instructions", "Gflop", "ms", "bound by"], lines
+    )
+
+
+def table(head: list[str], lines: list[list[str]]) -> str:
+    return "\n".join([row(*head), row(*["---"] * len(head)), *(row(*line) for line in lines)])
+
+
+INTRODUCTION = f"""\
+# What a GPU is predicted to take
+
+Every figure on this page is a prediction by count: **nothing was measured, on any GPU**. It is written by
+`benchmarks/model.py` from `gpukmeans.estimate`, which counts what the kernels do, and divides it by what data sheets
+promise. Stalls, conflicts and what is outside of inner loops are not counted; expect up to a third more.
+
+- Bytes are those that the heads of `kernels/*.cu` state; instructions of inner loops are those of the machine code for
+  sm_90, held to the disassembly by `tests/test_estimate.py`. A kernel takes the longest of its parts, and
+  {LAUNCH * 1e6:.0f} us for its launch.
+- Assumed, as no data sheet has it: {REACHED:.0%} of the memory's bandwidth is reached; a multiprocessor gets {CACHE}
+  bytes of the second-level cache in a clock; mma.sync reaches {MMA_SYNC:.0%} of the tensor cores' rate on H100, H200
+  and B200, all of it on A100. (Other GPUs' are not used.) Clocks are the highest there are; an L4, of 72 W, seldom has
+  them.
+- The floor is another matter: rows once at the data sheet's bandwidth, or one product of each feature of row and center
+  at the data sheet's best rate, whichever takes longer.
+- *Pruned*: an iteration in which bounds leave {COMPARED:.0%} of the rows to be compared and {MOVED:.0%} change cluster,
+  as data with clusters have it after a few; noise never does. *k-means++*: no row left out, the most it takes. *Fit*:
+  k-means++ and 30 iterations, rows on the device, kernels compiled before.
+- Pictures are clustered pixel by pixel here, by `KMeans`; `quantize` counts colors first.
+
+Milliseconds, but for the last column: GiB of the device's memory.
+"""
+
+BESIDE = """\
+## Beside flash-kmeans
+
+An iteration in milliseconds, both by count; of flash-kmeans 0.3.1 by hand, to some 30 %. It compares all rows in each
+iteration, seeds at random, knows no weights, and its labels are those of a lower precision. Where it is ahead over all
+rows it takes one product of float16, or TF32, for our three, or two, whose labels are exact.
+"""
+
+
+def text() -> str:
+    parts = [INTRODUCTION]
+    for device in SHEETS:
+        parts.append(f"## {device}\n\n{of_device(device)}\n")
+    parts.append(f"{BESIDE}\n{beside_flash_kmeans()}\n")
+    parts.append(f"## Kernel by kernel\n\nOf an iteration over all rows on an H200.\n\n{kernels()}\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--publish", action="store_true", help=f"write docs/{TARGET.name}")
+    written = text()
+    if parser.parse_args().publish:
+        TARGET.write_text(written)
+    print(written, end="")
+
+
+if __name__ == "__main__":
+    main()

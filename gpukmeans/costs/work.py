@@ -1,0 +1,216 @@
+"""What each kernel of a fit has to do, by count: bytes, instructions, launches; and how long that takes at the least.
+
+Counts of inner loops are of the machine code for sm_90 (held to the disassembly by the tests of `estimate`); bytes
+are those that the heads of kernels/*.cu state. What is outside of inner loops, waits for memory and for each other, and
+conflicts are not counted, so that kernels will take longer, by a third perhaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, Sheet
+from gpukmeans.engine.cuda import launch_plans
+from gpukmeans.engine.cuda.device import SHARED, TENSOR_CORES
+from gpukmeans.engine.cuda.launch_plans import LOW_DIM_FEATURES, TENSOR_CENTERS, TENSOR_ROWS, TILED_ROWS
+from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
+
+# Seconds of a launch after another, on the device.
+LAUNCH = 3e-6
+
+# Instructions of a thread that a multiprocessor begins in a clock: of four warps.
+ISSUED = 128
+
+# assign_tiled, a thread: instructions for eight features of its rows and centers, and multiply-adds of these, by the
+# centers of a tile.
+TILED = {16: (241, 16 * 8), 32: (379, 32 * 8), 64: (656, 64 * 8), 128: (621, 64 * 8)}
+
+# assign_tensor, a warp: instructions for 16 features of 32 rows and 64 centers, and parts that values are split into,
+# by the kind of rows; "at zero" of float16 about zero.
+TENSOR = {"uint8": (282, 2), "float16": (395, 3), "at zero": (357, 2), "float32": (300, 3), "float64": (325, 3)}
+TENSOR_PRODUCTS = 16 * 32 * 64
+
+# Both: a score's place among the best two, a thread.
+CHOOSE = 5
+
+# A square of D: of a row in `inertia`, of four features and four candidates in `potentials`, in `accept_least`.
+INERTIA, POTENTIALS, ACCEPT = 104 / 16, 74 / 16, 32 / 4
+DOUBLES = 3  # operations of float64, of each
+
+
+def low_dim_instructions(d: int) -> float:
+    """assign_low_dim, a pair of row and center: of a group of 8 centers and a thread's rows d multiply-adds a pair, 12
+    of each row for its best two, the group's values in loads of four, and the loop's own five."""
+    rows = 4 if d <= 8 else 2
+    return (8 * rows * d + 12 * rows + 2 * (d + 1) + 5) / (8 * rows)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one kernel. memory, cache: bytes to and from the device's memory, and its second-level cache. instructions:
+    of threads. multiply_adds: of float32. doubles: operations of float64. products: of float16 on tensor cores."""
+
+    kernel: str
+    launches: int = 1
+    memory: float = 0.0
+    cache: float = 0.0
+    instructions: float = 0.0
+    multiply_adds: float = 0.0
+    doubles: float = 0.0
+    products: float = 0.0
+
+    @property
+    def operations(self) -> float:
+        """Arithmetic, a multiply-add being two."""
+        return 2 * self.multiply_adds + self.doubles + 2 * self.products
+
+    def bounds(self, sheet: Sheet) -> dict[str, float]:
+        """Seconds that each part of the device needs for it, if the others are faster."""
+        tensor = sheet.tensor * (MMA_SYNC if sheet.capability in ("90", "100") else 1.0)
+        return {
+            "memory": self.memory / (REACHED * sheet.bandwidth),
+            "the second-level cache": self.cache / (CACHE * sheet.clocks),
+            "instructions": self.instructions / (ISSUED * sheet.clocks),
+            "float32 arithmetic": self.multiply_adds / (sheet.multiply_adds * sheet.clocks),
+            "float64 arithmetic": self.doubles / (sheet.doubles * sheet.clocks),
+            "tensor cores": self.products / tensor,
+        }
+
+    def seconds(self, sheet: Sheet) -> float:
+        return self.launches * LAUNCH + max(self.bounds(sheet).values())
+
+    def bound_by(self, sheet: Sheet) -> str:
+        bounds = self.bounds(sheet)
+        largest = max(bounds, key=bounds.__getitem__)
+        return largest if bounds[largest] > self.launches * LAUNCH else "launches"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """n dense rows of d features of that dtype, by k centers, on a device, without weights."""
+
+    n: int
+    d: int
+    k: int
+    dtype: np.dtype
+    sheet: Sheet = field(repr=False)
+
+    @property
+    def row(self) -> int:
+        """Bytes of a row."""
+        return self.d * self.dtype.itemsize
+
+    def feature_range(self) -> Work:
+        values = self.n * self.d
+        return Work("feature_range", memory=self.n * self.row, instructions=5 * values)
+
+    # ------------------------------------------------------------ k-means++
+
+    def seeding_step(self) -> Iterator[Work]:
+        """Of one center; of rows that no candidate can be nearer to, which are left out, there may be many, or none, as
+        is assumed here."""
+        n, d, candidates = self.n, self.d, 2 + int(np.log(self.k))
+        squares = n * d * (candidates + -candidates % 4)
+        yield Work("run_sums", memory=8 * n, instructions=17 * n)
+        yield Work("prefix_sums")
+        yield Work("find")
+        yield Work(
+            "potentials",
+            memory=12 * n + n * self.row,
+            instructions=POTENTIALS * squares,
+            doubles=DOUBLES * squares,
+        )
+        yield Work(
+            "accept_least",
+            memory=12 * n + n * self.row,
+            instructions=ACCEPT * n * d,
+            doubles=DOUBLES * n * d,
+        )
+
+    # ------------------------------------------------------------ an iteration
+
+    def assignment(self, share: float = 1.0, first: bool = False, moved: float = 0.0) -> Iterator[Work]:
+        """Of all rows, or by bounds of a share of them; `moved` of all change cluster, if not all, as in the first."""
+        n, d, k = self.n, self.d, self.k
+        yield Work("center_forms", memory=0, cache=44 * k * d)
+        yield Work("movement")
+        compare, table = self._comparison(share * n)
+        if table is not None:
+            yield table
+        if share < 1:
+            # Of as many again the distance to the own center is taken, in vain.
+            measured = 2 * share * n
+            yield Work("hamerly", memory=8 * n + measured * (self.row + 8), instructions=9 * n + 10 * measured * d)
+        yield compare
+        changed = n if first else moved * n
+        gathered = 8 * k * (d + 1) <= SHARED
+        added = (1 if first else 2) * 8 * (d + 1) * changed
+        yield Work(
+            "refine",
+            memory=8 * share * n + changed * (self.row + 4),
+            cache=0 if gathered else added,
+            instructions=12 * share * n + changed * d * (20 if first else 30),
+        )
+
+    def _comparison(self, rows: float) -> tuple[Work, Work | None]:
+        """The kernel that compares rows with all centers, and what writes its table, if center_forms does not."""
+        d, k = self.d, self.k
+        written = (12 if self.k >= FEWEST_CENTERS else 4) * rows
+        family, options = launch_plans.expected(d, k, self.dtype, False, self.sheet.capability in TENSOR_CORES)
+        if d <= LOW_DIM_FEATURES:
+            pairs = rows * (k + -k % 8)
+            work = Work(
+                family,
+                memory=rows * self.row + written,
+                instructions=pairs * low_dim_instructions(d),
+                multiply_adds=pairs * d,
+            )
+            return work, None
+        tensor = family == "assign_tensor"
+        width = TENSOR_CENTERS if tensor else launch_plans.tile_width(k)
+        tile = TENSOR_ROWS if tensor else TILED_ROWS[width]
+        padded, depth = k + -k % width, d + -d % (16 if tensor else 8)
+        pairs = rows * padded
+        # Rows cross the cache for each tile of centers, and centers, of 4 bytes a value, for each tile of rows.
+        cache = rows * self.row * (padded // width) + rows / tile * padded * depth * 4
+        memory = rows * self.row + written
+        if tensor:
+            instructions, parts = TENSOR["at zero" if options else self.dtype.name]
+            work = Work(
+                family,
+                memory=memory,
+                cache=cache,
+                instructions=pairs * (32 * instructions * depth / TENSOR_PRODUCTS + CHOOSE),
+                products=parts * pairs * depth,
+            )
+        else:
+            instructions, products = TILED[width]
+            work = Work(
+                family,
+                memory=memory,
+                cache=cache,
+                instructions=pairs * (instructions * depth / products + CHOOSE),
+                multiply_adds=pairs * depth,
+            )
+        return work, Work("tensor_table" if tensor else "tiled_table", cache=8 * padded * depth)
+
+    def inertia(self) -> Work:
+        values = self.n * self.d
+        return Work(
+            "inertia",
+            memory=self.n * (self.row + 4),
+            instructions=INERTIA * values,
+            doubles=DOUBLES * values,
+        )
+
+    # ------------------------------------------------------------ what nobody can beat
+
+    def floor(self) -> float:
+        """Seconds of comparing all rows with all centers: rows once at the memory's bandwidth, or one product for each
+        feature of a pair at the rate of the faster arithmetic, both the data sheet's."""
+        products = self.n * self.k * self.d
+        fastest = max(self.sheet.tensor, self.sheet.multiply_adds * self.sheet.clocks)
+        return max(self.n * self.row / self.sheet.bandwidth, products / fastest)

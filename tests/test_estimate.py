@@ -1,0 +1,196 @@
+"""gpukmeans.estimate: its counts are those of the kernels as they are compiled and run, and its words are honest."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from host_cuda.runtime import HostCuda
+from nvrtc import compile_for
+from sass import disassembled, inner_loops
+from sklearn.datasets import make_blobs
+
+import gpukmeans
+from gpukmeans import lloyd
+from gpukmeans.cli.main import main
+from gpukmeans.costs import estimate as costs
+from gpukmeans.costs import work
+from gpukmeans.costs.devices import SHEETS, sheet
+from gpukmeans.engine import dispatch
+from gpukmeans.engine.cuda import speculation_state
+from gpukmeans.engine.protocol import Samples
+from gpukmeans.seeding import kmeans_plusplus
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+KINDS = {"uint8": 0, "float16": 1, "at zero": 1, "float32": 2, "float64": 3}
+
+
+# ---------------------------------------------------------------- counts, of the machine code
+
+
+def inner_loop(tmp_path, family, kernel, marker, *options):
+    """The innermost loop with most of an operation, for sm_90: all its instructions, and how many are that one."""
+    folder = Path(str(files("gpukmeans.kernels")))
+    source = (folder / f"{family}.cu").read_text()
+    _, cubin = compile_for(90, source, ["--std=c++17", f"-I{folder}", *options])
+    path = tmp_path / "kernels.cubin"
+    path.write_bytes(cubin)
+    loops = inner_loops(disassembled(path)[kernel])
+    return max(((loop.total(), loop[marker]) for loop in loops), key=lambda found: found[1])
+
+
+@pytest.mark.parametrize("d", [1, 3, 8, 9, 16])
+def test_assign_low_dim_has_the_instructions_of_the_formula(tmp_path, d):
+    found, _ = inner_loop(tmp_path, "assign_low_dim", "assign_low_dim", "FFMA", "-DX_KIND=2", f"-DD_FEW={d}")
+    pairs = 8 * (4 if d <= 8 else 2)
+    assert found / pairs == work.low_dim_instructions(d)
+
+
+@pytest.mark.parametrize("width", work.TILED)
+def test_assign_tiled_has_the_instructions_of_the_table(tmp_path, width):
+    found, multiply_adds = inner_loop(
+        tmp_path, "assign_tiled", "assign_tiled", "FFMA", "-DX_KIND=2", f"-DCENTERS={width}"
+    )
+    instructions, pairs = work.TILED[width]
+    assert found == instructions
+    assert pairs <= multiply_adds <= pairs + 8, "and those of the norm"
+
+
+@pytest.mark.parametrize("kind", work.TENSOR)
+def test_assign_tensor_has_the_instructions_of_the_table(tmp_path, kind):
+    options = [f"-DX_KIND={KINDS[kind]}", *(["-DAT_ZERO=1"] if kind == "at zero" else [])]
+    found, products = inner_loop(tmp_path, "assign_tensor", "assign_tensor", "HMMA", *options)
+    instructions, parts = work.TENSOR[kind]
+    assert (found, products * 16 * 8 * 16) == (instructions, parts * work.TENSOR_PRODUCTS), "m16n8k16"
+
+
+@pytest.mark.parametrize(
+    ("family", "kernel", "each"),
+    [
+        ("exact_distance", "inertia", work.INERTIA),
+        ("kmeans_plusplus", "potentials", work.POTENTIALS),
+        ("kmeans_plusplus", "accept_least", work.ACCEPT),
+    ],
+)
+def test_a_square_of_d_has_the_instructions_of_the_table(tmp_path, family, kernel, each):
+    options = ["-DX_KIND=2", "-DWEIGHT_KIND=0", "-DRUN=1024"]
+    found, sums = inner_loop(tmp_path, family, kernel, "DADD", *options)
+    assert found == each * sums / 2, "a difference and a sum"
+
+
+# ---------------------------------------------------------------- counts, of kernels that run
+
+
+@pytest.mark.parametrize(("d", "k", "capability"), [(3, 30, "90"), (20, 40, "90"), (20, 40, "89")])
+def test_an_iteration_launches_and_moves_what_is_counted(monkeypatch, d, k, capability):
+    """Each by itself, with bounds where they left rows out before."""
+    monkeypatch.setattr(speculation_state, "PAIR", 1.0)  # none begins before the last has ended
+    x = make_blobs(1500, d, centers=k, random_state=0)[0].astype(np.float32)
+    cp = HostCuda(build="fast", capability=capability)
+    points = dispatch.on_gpu(cp, Samples(x))
+    scales = lloyd.prepare(points, *points.feature_range())
+    seen = []
+
+    def watch(iteration):
+        seen.append((sorted(cp.launches.elements()), cp.bytes_uploaded, cp.bytes_downloaded))
+        cp.launches.clear()
+        cp.bytes_uploaded = cp.bytes_downloaded = 0
+
+    tolerance = lloyd.Tolerance(0, points, scales)
+    centers = x[:k].astype(np.float64)
+    lloyd.fit(points, scales, centers, max_iter=9, tolerance=tolerance, dtype=np.dtype(np.float64), watch=watch)
+    problem = work.Problem(len(x), d, k, x.dtype, sheet("H100" if capability == "90" else "L4"))
+    full, pruned = (sorted(found.kernel for found in problem.assignment(share)) for share in (1.0, costs.COMPARED))
+    assert len(seen) >= 5
+    for launched, up, down in seen[2:]:
+        assert launched in (full, pruned)
+        assert (up, down) == (0, costs.bytes_down(k))
+    assert any(launched == pruned for launched, *_ in seen)
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(40_000, 3, 30), (1500, 130, 600)])
+def test_memory_is_what_a_fit_takes(n, d, k):
+    x = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
+    cp = HostCuda(build="fast")
+    points = dispatch.on_gpu(cp, Samples(x))
+    scales = lloyd.prepare(points, *points.feature_range())
+    centers = kmeans_plusplus(points, k, np.random.RandomState(0)) if k < 100 else x[:k].astype(np.float64)
+    for _ in range(3):
+        points.assign(centers)
+        centers = lloyd.update(points, scales, centers)[0]
+    predicted = gpukmeans.estimate(x.shape, k).memory
+    assert 0.85 * predicted < cp.peak_bytes < 1.15 * predicted
+
+
+# ---------------------------------------------------------------- what it says
+
+
+@pytest.mark.parametrize("device", SHEETS)
+def test_nothing_is_predicted_to_beat_the_floor(device):
+    for n, d, k in ((1000, 2, 2), (10**6, 16, 100), (10**6, 17, 1000), (10**5, 1000, 30), (10**7, 3, 5000)):
+        for dtype in ("uint8", "float16", "float32", "float64"):
+            found = gpukmeans.estimate((n, d), k, dtype=dtype, device=device)
+            assert found.seconds_per_iteration > found.floor
+            assert 0 < found.seconds_per_pruned_iteration <= found.seconds_per_iteration
+            assert found.seconds_of_fit > found.seconds_of_seeding + found.seconds_per_iteration
+            assert found.memory > n * d * np.dtype(dtype).itemsize
+
+
+def test_what_is_asked_for_is_said_back():
+    found = gpukmeans.estimate((5000, 20), 7, dtype=np.int64, device="rtx-4090", n_iter=3)
+    assert (found.device, found.dtype, found.n_samples, found.n_features) == ("RTX 4090", "float64", 5000, 20)
+    assert isinstance(found, gpukmeans.Estimate)
+    lines = str(found).splitlines()
+    assert lines[0] == "5,000 x 20 float64, 7 clusters, on RTX 4090: predicted by count, not measured"
+    assert any(line.startswith("a fit of 3 iterations ") for line in lines)
+    assert any("all rows compared, of so few centers" in line for line in lines)
+    assert [found.kernel for found in found.kernels] == [
+        *("center_forms", "movement", "tiled_table", "assign_tiled", "refine")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "k", "how", "message"),
+    [
+        ((10, 2), 2, {"device": "H300"}, "'A100', 'H100', 'H200', 'B200', 'L4', 'RTX 4090', got 'H300'"),
+        ((10, 0), 2, {}, "n_features must be a positive integer, got 0"),
+        ((10.5, 2), 2, {}, "n_samples must be a positive integer, got 10.5"),
+        ((10, 2), 0, {}, "n_clusters must be a positive integer, got 0"),
+        ((10, 2), 2, {"n_iter": 0}, "n_iter must be a positive integer, got 0"),
+        ((10, 2), 11, {}, "n_samples=10 should be >= n_clusters=11"),
+    ],
+)
+def test_what_cannot_be_is_refused(shape, k, how, message):
+    with pytest.raises(ValueError, match=message):
+        gpukmeans.estimate(shape, k, **how)
+
+
+def test_the_command(capsys):
+    assert main(["estimate", "1,000,000x128", "-k", "1024", "--device", "h100", "--dtype", "float16"]) == 0
+    found = gpukmeans.estimate((1_000_000, 128), 1024, dtype="float16", device="H100")
+    assert capsys.readouterr().out == f"{found}\n"
+    assert main(["estimate", "10x2", "-k", "1024"]) == 1
+    assert "n_samples=10 should be >= n_clusters=1024" in capsys.readouterr().err
+    for wrong in ("10", "0x3", "10x", "ax3"):
+        with pytest.raises(SystemExit):
+            main(["estimate", wrong, "-k", "2"])
+
+
+def test_the_page_is_what_the_model_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    specification = importlib.util.spec_from_file_location("model", BENCHMARKS / "model.py")
+    model = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, "model", model)
+    specification.loader.exec_module(model)
+    assert model.TARGET.read_text() == model.text(), "python benchmarks/model.py --publish"
+    gpu = importlib.util.spec_from_file_location("gpu", BENCHMARKS / "gpu.py")
+    cases = importlib.util.module_from_spec(gpu)
+    gpu.loader.exec_module(cases)
+    for case in model.WORKLOADS:
+        known = cases.WORKLOADS[case.name]
+        assert (known.n_clusters, known.itemsize) == (case.k, np.dtype(case.dtype).itemsize)
+    assert {case.name for case in model.WORKLOADS} == set(cases.DEFAULT) - {"china256"}
