@@ -150,6 +150,7 @@ def test_only_scores_are_fused():
 
 def test_numba_serves_where_it_is_and_pays(monkeypatch):
     monkeypatch.setattr(compiler, "works", lambda: True)
+    monkeypatch.setattr(dense, "_values_so_far", 0)
     few, many = np.ones((10, 2)), np.ones((2**12, 2))
     assert type(dense.points_on_numpy(Samples(few))) is NumPyPoints
     assert type(dense.points_on_numpy(Samples(many))) is CompiledPoints

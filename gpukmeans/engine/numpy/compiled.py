@@ -28,11 +28,9 @@ BLOCK = 128
 # 16 registers.
 TILE = 4
 
-# From so many centers and features on BLAS is the faster one: it keeps sums in registers, which no compiled loop does.
-_BLAS_CENTERS, _BLAS_FEATURES = 24, 16
-
-# Products with so few centers cost less than to turn rows of so many features around (0.4 ns a value) for the others.
-_FEW_CENTERS, _MANY_FEATURES = 16, 16
+# Rows of so many features are not turned around (0.4 ns a value). Their products with more than so few centers are left
+# to BLAS, which keeps sums in registers.
+_MANY_FEATURES, _FEW_CENTERS = 16, 16
 
 # Rows whose D to all centers is taken together: eight registers of float64.
 _ABREAST = 32
@@ -99,7 +97,7 @@ class Sums(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """What a block of rows needs. y: (D, BLOCK) float32, or (BLOCK, D), see _by_rows. scores: (K, BLOCK). norms, best,
+    """What a block of rows needs. y: (D, BLOCK) float32, of many features (BLOCK, D). scores: (K, BLOCK). norms, best,
     second, nearest: (BLOCK,) float32, the last being numbers of centers, which are selected as scores are while they
     are float32 too. index: (BLOCK,), which rows these are."""
 
@@ -113,17 +111,6 @@ class Buffers(NamedTuple):
 
 
 # ---------------------------------------------------------------- scores
-
-
-@njit(**_OPTIONS)
-def _by_blas(shape: tuple[int, int]) -> bool:
-    return shape[0] >= _BLAS_CENTERS and shape[1] >= _BLAS_FEATURES
-
-
-@njit(**_OPTIONS)
-def _by_rows(shape: tuple[int, int]) -> bool:
-    """Whether rows stay as they are for products with columns of this shape."""
-    return (shape[0] <= _FEW_CENTERS and shape[1] >= _MANY_FEATURES) or _by_blas(shape)
 
 
 @njit(**_ANY_ORDER)
@@ -398,7 +385,7 @@ def _assign(x: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: A
     if not target.scored:
         wide = deep = 0
     buffers = Buffers(
-        np.zeros((BLOCK, deep) if _by_rows((wide, deep)) else (deep, BLOCK), np.float32),
+        np.zeros((BLOCK, deep) if deep >= _MANY_FEATURES else (deep, BLOCK), np.float32),
         np.empty((wide, BLOCK), np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
@@ -442,9 +429,9 @@ def _assign_block(
         for r in range(m, width):
             index[r] = index[m - 1]
         shape = target.columns.shape
-        if _by_rows(shape):
+        if shape[1] >= _MANY_FEATURES:
             _place_rows(x, index, width, target.offset, target.scale, buffers.y, norms)
-            if _by_blas(shape):
+            if shape[0] > _FEW_CENTERS:
                 np.dot(target.columns, buffers.y.T, scores)
             else:
                 _products_of_rows(buffers.y, target.columns, width, scores)

@@ -9,17 +9,21 @@ from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 
-# Values from which on compiled passes are worth calling, and importing numba is (0.5 s; ten iterations gain as much of
-# a hundred times as many).
+# Values from which on compiled passes are worth calling; and how many have to have come, in all fits of this process,
+# until numba is worth importing (0.5 s).
 _WORTH_CALLING = 2**12
 _WORTH_IMPORTING = 2**18
+
+_values_so_far = 0
 
 
 def points_on_numpy(samples: Samples) -> NumPyPoints:
     wanted = tuning.current().compiled
     if wanted is None:
-        enough = _WORTH_CALLING if "numba" in sys.modules else _WORTH_IMPORTING
-        wanted = samples.x.size >= enough
+        global _values_so_far
+        _values_so_far += samples.x.size
+        imported = "numba" in sys.modules or _values_so_far >= _WORTH_IMPORTING
+        wanted = imported and samples.x.size >= _WORTH_CALLING
     if wanted and compiler.works():
         from gpukmeans.engine.numpy.compiled_points import CompiledPoints, compiles
 

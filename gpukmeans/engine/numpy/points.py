@@ -403,8 +403,8 @@ class NumPyPoints:
             if len(clusters) < k:
                 (kept,) = (places >= 0).nonzero()
                 rows, places = rows[kept], places[kept]
-            for location in without:
-                elsewhere = ~self._rows.at(location, rows, self._scales.widest)
+            if len(without):
+                elsewhere = ~self._rows.at(without, rows, self._scales.widest)
                 rows, places = rows[elsewhere], places[elsewhere]
             if len(rows):
                 work(rows, places)

@@ -85,13 +85,15 @@ class Rows:
         """Rows as (d, m) float64."""
         return np.ascontiguousarray(self.take(rows).T, dtype=np.float64)
 
-    def at(self, location: Floats, rows: NDArray[np.int64], feature: int) -> NDArray[np.bool_]:
-        """Which of the rows are at a location (d,), (m,): those where this feature is, and all others are."""
+    def at(self, locations: Floats, rows: NDArray[np.int64], feature: int) -> NDArray[np.bool_]:
+        """Which of the rows are at any of these locations (p, d), (m,): of those where this feature is, some."""
         here: NDArray[np.bool_] = np.ones(len(rows), bool)
         if isinstance(self.x, np.ndarray):  # of which one feature can be read
-            here = self.x[rows, feature] == location[feature]
+            here = np.isin(self.x[rows, feature], locations[:, feature])
         (found,) = here.nonzero()
-        here[found] = (self.exact(rows[found]) == location[:, None]).all(axis=0)
+        x = self.exact(rows[found])
+        same = [(x == location[:, None]).all(axis=0) for location in locations]
+        here[found] = np.logical_or.reduce(same, axis=0)
         return here
 
     def terms(self, rows: Any, scales: Scales) -> Ints:
