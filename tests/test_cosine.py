@@ -424,7 +424,7 @@ def test_kernels_make_numpys_rows(monkeypatch, build, dtype):
         x = np.concatenate(list(odd_rows(5))).astype(dtype) if dtype[0] == "f" else words(300, 5)
     expected = np.asarray(NumPyPoints(Samples(x, metric=COSINE))._row_x)
     for most in (10**6, 5 * 70):
-        monkeypatch.setattr(cuda, "UNITS", most)
+        monkeypatch.setattr(cuda, "NORMALIZED", most)
         points = cuda.CudaPoints(HostCuda(build=build, seed=1), Samples(x, metric=COSINE))
         np.testing.assert_array_equal(points._x.get(), expected)
         np.testing.assert_array_equal(points.feature_range(), [-abs(expected).max(axis=0), abs(expected).max(axis=0)])
@@ -434,7 +434,7 @@ def test_kernels_make_numpys_rows(monkeypatch, build, dtype):
 def test_kernels_give_numpys_bits(monkeypatch, on, d):
     forms = words(150, d), scipy.sparse.csr_array(words(150, d))
     expected = [everything(KMeans, x) for x in forms]
-    monkeypatch.setattr(cuda, "UNITS", d * 60)
+    monkeypatch.setattr(cuda, "NORMALIZED", d * 60)
     on(HostCuda(seed=1))
     assert [everything(KMeans, x) for x in forms] == expected
 

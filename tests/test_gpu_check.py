@@ -28,6 +28,7 @@ def host(monkeypatch, fresh_dispatch, imported_anew):
     memory = host.total_bytes
     pool = SimpleNamespace(
         free_all_blocks=lambda: None,
+        total_bytes=lambda: host.used_bytes,
         set_limit=lambda size: setattr(host, "total_bytes", host.used_bytes + size if size else memory),
     )
     allocators = []

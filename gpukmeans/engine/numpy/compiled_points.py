@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans.engine.numpy import normalized_rows
 from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.compiled import BLOCK, TILE, Bounds, Passes, Sums, Target, Weighing, passes
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
-from gpukmeans.engine.numpy.normalized_rows import MADE_BYTES
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.certificate import Frame, distance_error_factors
@@ -44,7 +44,7 @@ _NO_SCALES = _NO_FLOATS, _NO_FLOATS
 def compiles(samples: Samples) -> bool:
     """Whether there are compiled passes for these rows: not where some have to be made first, and others need not."""
     x = samples.x
-    made = not samples.metric.normalizes or 8 * x.size <= MADE_BYTES
+    made = not samples.metric.normalizes or 8 * x.size <= normalized_rows.MADE_BYTES
     return made and x.dtype in _DTYPES and x.flags.aligned
 
 
@@ -93,7 +93,9 @@ class CompiledPoints(NumPyPoints):
         return Trial(self.d, k, _KEEPING, _SCORE)
 
     def _prepared(self, centers: Floats, frame: Frame | None) -> ScoredCenters:
-        fits = frame is None or frame.single or self._rows.x.dtype == np.float64
+        """Scores only where offset and scale are numbers of the dtype that features are made in, and those of centers
+        are float32 numbers."""
+        fits = frame is not None and (frame.single or self._rows.x.dtype == np.float64) and len(centers) <= 2**24
         return ScoredCenters.of(centers, frame if fits else None)
 
     def _assignment(self, target: ScoredCenters, center_shift: CenterShift | None) -> Callable[[slice], int]:
