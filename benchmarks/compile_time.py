@@ -30,7 +30,7 @@ from host_cuda.runtime import HostCuda
 from nvrtc import compile_for
 
 from gpukmeans import KMeans
-from gpukmeans.engine.cuda import compile_ahead
+from gpukmeans.thread_limits import at_most
 
 # What users cluster: pixels, and vectors of many features. The rows are few, and beyond 64 centers any number will do:
 # what is compiled does not depend on them.
@@ -49,10 +49,9 @@ def compiled_by_a_fit(architecture: int, dtype: str, d: int, k: int) -> list[Sou
         return host.compile(code, options)
 
     host.cuda.compiler.compile_using_nvrtc = record
-    compile_ahead.begin = lambda wanted: None  # what is needed, and in one thread
     sys.modules["cupy"] = as_cupy(host)  # type: ignore[assignment]
     x = np.random.default_rng(0).integers(0, 256, (2 * k, d)).astype(dtype)
-    with TemporaryDirectory() as empty:
+    with TemporaryDirectory() as empty, at_most(1):  # a single thread compiles nothing before it is asked for
         os.environ["CUPY_CACHE_DIR"] = empty
         KMeans(k, device="cuda", random_state=0, max_iter=2, tol=0).fit(x).predict(x)
     return list(asked)
