@@ -26,7 +26,7 @@ from common import machine, result_files
 from common.dither_tables import dither_table
 from numpy.typing import NDArray
 from PIL import Image
-from quantize import Method, Result, Rgb, _version, pictures, quality
+from quantize import Method, Result, Rgb, _version, libimagequant_method, pictures, quality
 from report import QUANTIZATION, replaced
 from scipy.ndimage import gaussian_filter
 from skimage.color import deltaE_ciede2000, rgb2lab
@@ -49,20 +49,6 @@ def _ours(dither: str) -> Method:
         return result.indices, result.palette
 
     return quantize
-
-
-def _libimagequant(picture: Rgb, k: int, seed: int) -> Result:
-    import libimagequant
-
-    height, width = picture.shape[:2]
-    attributes = libimagequant.Attr()
-    attributes.max_colors = k
-    rgba = np.dstack([picture, np.full((height, width), 255, np.uint8)]).tobytes()
-    image = attributes.create_rgba(rgba, width, height, 0)
-    result = image.quantize(attributes)
-    result.dithering_level = 1.0
-    indices = np.frombuffer(result.remap_image(image), np.uint8).reshape(height, width)
-    return indices, np.array([(c.r, c.g, c.b) for c in result.get_palette()], np.uint8)
 
 
 def _pillow(picture: Rgb, k: int, seed: int) -> Result:
@@ -90,9 +76,7 @@ def methods() -> dict[str, Method]:
         f"gpukmeans {dither}": _ours(dither) for dither in ("none", "floyd-steinberg", "bayer", "blue-noise")
     }
     try:
-        import libimagequant  # noqa: F401
-
-        found["libimagequant"] = _libimagequant
+        found["libimagequant"] = libimagequant_method(1.0)
     except ImportError:
         print("libimagequant is not installed: pip install 'gpukmeans[bench]'", file=sys.stderr)
     for convert in filter(None, (shutil.which("magick"), shutil.which("convert", path="/usr/bin"))):

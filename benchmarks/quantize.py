@@ -79,7 +79,8 @@ def _pillow(method: Image.Quantize, kmeans: int = 0) -> Method:
     return quantize
 
 
-def _libimagequant() -> Method:
+def libimagequant_method(dithering: float) -> Method:
+    """dithering: its level, 0 to 1. Raises ImportError where it is not installed."""
     import libimagequant
 
     def quantize(picture: Rgb, k: int, seed: int) -> Result:
@@ -89,7 +90,7 @@ def _libimagequant() -> Method:
         rgba = np.dstack([picture, np.full((height, width), 255, np.uint8)]).tobytes()
         image = attributes.create_rgba(rgba, width, height, 0)
         result = image.quantize(attributes)
-        result.dithering_level = 0
+        result.dithering_level = dithering
         indices = np.frombuffer(result.remap_image(image), np.uint8).reshape(height, width)
         return indices, np.array([(c.r, c.g, c.b) for c in result.get_palette()], np.uint8)
 
@@ -107,7 +108,7 @@ def _scikit_learn(picture: Rgb, k: int, seed: int) -> Result:
 def methods() -> dict[str, Method]:
     found: dict[str, Method] = {"gpukmeans rgb": _ours("rgb"), "gpukmeans oklab": _ours("oklab")}
     try:
-        found["libimagequant"] = _libimagequant()
+        found["libimagequant"] = libimagequant_method(0.0)
     except ImportError:
         print("libimagequant is not installed: pip install 'gpukmeans[bench]'", file=sys.stderr)
     found["scikit-learn"] = _scikit_learn
