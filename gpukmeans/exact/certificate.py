@@ -236,7 +236,9 @@ class Frame:
         Of |y|^2 the factor is that of `margin` and what the same seven roundings add.
         """
         per_norm, rest = self.row_margin_factors
-        return y_norms * per_norm + rest
+        margin = y_norms * per_norm
+        margin += rest
+        return margin
 
     @property
     def row_margin_factors(self) -> tuple[np.float32, np.float32]:

@@ -174,7 +174,7 @@ class CompiledPoints(NumPyPoints):
         place = np.full(self._target.k, -1)
         place[clusters] = np.arange(len(clusters))
         shape = len(clusters), self.d
-        # Narrow numbers have no infinities: what no row widens is told by the first number of a pair.
+        # Of bytes, which have no infinities for what no row widens, extremes are float64.
         dtype = self._values(slice(0, 1)).dtype
         kind = dtype if dtype.kind == "f" else np.dtype(np.float64)
         parts = []

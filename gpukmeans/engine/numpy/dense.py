@@ -25,6 +25,7 @@ def points_on_numpy(samples: Samples) -> NumPyPoints:
         imported = "numba" in sys.modules or _values_so_far >= _WORTH_IMPORTING
         wanted = imported and samples.x.size >= _WORTH_CALLING
     if wanted and compiler.works():
+        # Here, as it imports numba.
         from gpukmeans.engine.numpy.compiled_points import CompiledPoints, compiles
 
         if compiles(samples):

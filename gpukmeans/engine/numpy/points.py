@@ -218,10 +218,11 @@ class NumPyPoints:
         return None
 
     def _assignment(self, target: ScoredCenters, center_shift: CenterShift | None) -> Callable[[slice], int]:
-        """What labels the rows of a span, and returns how many of the caller's changed."""
+        """`_assign` of these centers, for any span."""
         return lambda span: self._assign(span, target, center_shift)
 
     def _assign(self, span: slice, target: ScoredCenters, center_shift: CenterShift | None) -> int:
+        """Label the rows of a span; returns how many of the caller's changed."""
         step = min(max(64, _SCORES // target.k), self._rows.most)
         pieces: list[Any] = [slice(a, min(a + step, span.stop)) for a in range(span.start, span.stop, step)]
         if center_shift is not None and self._bounds is not None:
