@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,10 +21,13 @@ import pyarrow.parquet
 import pytest
 from scipy import sparse
 from sklearn.datasets import dump_svmlight_file, make_blobs
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
 from sklearn.preprocessing import StandardScaler
 
 import gpukmeans
 from gpukmeans import KMeans, MiniBatchKMeans
+from gpukmeans.cli import choice, figures
 from gpukmeans.cli.main import main
 
 COMMAND = [sys.executable, "-m", "gpukmeans"]
@@ -47,7 +51,7 @@ def written(path: str, X: np.ndarray, *names: str) -> str:
     names = names or ("a", "b", "c")
     table = pa.table(dict(zip(names, X.T.copy(), strict=False)))
     if path.endswith(".csv"):
-        pd.DataFrame(X, columns=names).to_csv(path, index=False)
+        pd.DataFrame(X, columns=names[: X.shape[1]]).to_csv(path, index=False)
     elif path.endswith(".parquet"):
         pa.parquet.write_table(table, path)
     elif path.endswith((".feather", ".arrow")):
@@ -165,6 +169,36 @@ def test_a_model_of_scaled_columns_says_so_in_python(X: np.ndarray, here: Path, 
     assert labels_in("again.npy") == model.labels_.tolist()
 
 
+@pytest.mark.parametrize(
+    ("mean", "scale"),
+    [
+        (np.zeros(2), np.ones(2)),
+        (np.zeros(3), np.array([1.0, 0.0, 1.0])),
+        (np.zeros(3), np.array([1.0, -1.0, 1.0])),
+        (np.zeros(3), np.array([1.0, np.nan, 1.0])),
+        (np.array([0.0, np.inf, 0.0]), np.ones(3)),
+        (np.zeros(3, np.float32), np.ones(3)),
+        ([0.0, 0.0, 0.0], np.ones(3)),
+        (np.zeros(3), None),
+        (None, np.ones(3)),
+    ],
+)
+def test_a_scale_that_no_fit_makes_is_neither_saved_nor_loaded(
+    mean: Any, scale: Any, X: np.ndarray, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = KMeans(2, random_state=0).fit(X)
+    for name, value in (("scaler_mean_", mean), ("scaler_scale_", scale)):
+        if value is not None:
+            setattr(model, name, value)
+    with pytest.raises(ValueError, match="scaler_"):
+        model.save("m.npz")
+    with monkeypatch.context() as patched:  # as somebody else's program might
+        patched.setattr("gpukmeans.saving.estimators.check_attributes", lambda *given: None)
+        model.save("m.npz")
+    with pytest.raises(ValueError, match=r"m\.npz cannot be loaded: .*scaler_"):
+        gpukmeans.load("m.npz")
+
+
 def test_scaling_knows_no_order(X: np.ndarray, here: Path, capsys: Any) -> None:
     X[:, 1] = 5.0
     order = np.random.default_rng(0).permutation(len(X))
@@ -245,6 +279,7 @@ def test_integers_that_become_floats_late_in_a_csv(here: Path, capsys: Any) -> N
 
 @pytest.mark.parametrize("name", ["d.csv", "d.parquet", "d.feather", "d.arrow", "d.npz", "d.svmlight", "d.libsvm"])
 def test_all_formats_hold_the_same_rows(name: str, X: np.ndarray, here: Path, capsys: Any) -> None:
+    X = np.round(X, 6)  # an svmlight file is written in 16 digits
     X[::3, 1] = 0
     expected = KMeans(4, random_state=0).fit(sparse.csr_array(X) if "svm" in name else X)
     found = record(capsys, "fit", written(name, X), "-k", "4", "--model", "m.npz")
@@ -310,14 +345,13 @@ def test_a_sparse_file_may_end_in_zeros(X: np.ndarray, here: Path, capsys: Any) 
 
 
 def test_sparse_files_are_refused_what_they_cannot_have(X: np.ndarray, here: Path, capsys: Any) -> None:
-    X[1, 2] = np.nan
-    written("data.svmlight", X)
+    Path("data.svmlight").write_text("0 1:1 3:2\n1 2:5 3:nan\n")
     line = failure(capsys, "fit", "data.svmlight", "-k", "2")
     assert line == "data.svmlight: a missing value in row 2, column 2 (rows count from 1)"
-    written("data.svmlight", np.nan_to_num(X))
+    written("data.svmlight", X)
     line = failure(capsys, "fit", "data.svmlight", "-k", "2", "--scale", "standard")
     assert line == "data.svmlight: --scale standard would make all zeros of a sparse file something else"
-    dump_svmlight_file(np.nan_to_num(X), np.zeros(120), "zero.svmlight", zero_based=True)
+    dump_svmlight_file(X, np.zeros(120), "zero.svmlight", zero_based=True)
     line = failure(capsys, "fit", "zero.svmlight", "-k", "2")
     assert line == "zero.svmlight: its columns begin with 0: say --zero-based"
     assert record(capsys, "fit", "zero.svmlight", "-k", "2", "--zero-based")["columns"] == ["0", "1", "2"]
@@ -328,6 +362,114 @@ def test_warnings_are_notes(here: Path, capsys: Any) -> None:
     assert main(["fit", "data.npy", "-k", "2"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("gpukmeans: note: Number of distinct clusters (1) found smaller than n_clusters (2).")
+
+
+def test_the_commands_of_the_readme(X: np.ndarray, here: Path, capsys: Any) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("\n## Files from the command line\n")[2].partition("\n## ")[0]
+    lines = section.partition("```sh\n")[2].partition("```")[0].splitlines()
+    columns = np.column_stack([np.arange(120), X[:, :2], np.ones(120)])
+    written("data.csv", columns, "id", "height", "income", "count")
+    written("new.parquet", columns, "id", "height", "income", "count")
+    for line in lines:
+        command, *argv = shlex.split(line, comments=True)
+        assert command == "gpukmeans"
+        assert main(argv) == 0, line
+    outputs = {"choice.png", "clusters.png", "labels.csv", "model.npz", "new-labels.csv"}
+    assert {path.name for path in here.iterdir()} == {"data.csv", "new.parquet", *outputs}
+    assert capsys.readouterr().err == ""
+    assert labels_in("new-labels.csv") == labels_in("labels.csv")
+
+
+# ---------------------------------------------------------------- several k, and figures
+
+
+def test_a_range_of_k(X: np.ndarray, here: Path, capsys: Any) -> None:
+    written("data.csv", X)
+    argv = ["fit", "data.csv", "-k", "1:6", "--scale", "standard", "--labels", "l.csv", "--model", "m.npz"]
+    found = record(capsys, *argv)
+    assert [fit["clusters"] for fit in found["fits"]] == [1, 2, 3, 4, 5, 6]
+    assert (found["clusters"], found["sizes"]) == (4, [30] * 4), "the four that are there"
+    assert found["rule"] == "the largest mean silhouette (Rousseeuw, 1987)"
+    silhouettes = [fit["silhouette"] for fit in found["fits"]]
+    assert silhouettes[0] is None
+    assert max(silhouettes[1:]) == silhouettes[3]
+    scaled = StandardScaler().fit_transform(X)
+    assert silhouettes[3] == pytest.approx(silhouette_score(scaled, labels_in("l.csv")), rel=1e-9)
+    for fit in found["fits"]:
+        assert fit["inertia"] == record(capsys, *argv[:3], str(fit["clusters"]), *argv[4:6])["inertia"]
+    assert gpukmeans.load("m.npz").n_clusters == 4
+    assert main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:8]] == ["k", "1", "2", "3", "4", "5", "6"]
+    assert lines[2].split()[2] == "-"
+    assert lines[8] == "suggested: k = 4, by the largest mean silhouette (Rousseeuw, 1987)"
+    assert lines[9].startswith("4 clusters, inertia ")
+
+
+def test_silhouettes_of_many_rows_are_of_some(X: np.ndarray, here: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(choice, "MOST_ROWS", 50)
+    written("data.npy", X)
+    written("data.svmlight", X)
+    argv = ["-k", "2:3", "--seed", "3", "--labels", "l.npy"]
+    rows = np.sort(np.random.RandomState(3).permutation(120)[:50])
+    for name in ("data.npy", "data.svmlight"):
+        found = record(capsys, "fit", name, *argv)
+        assert found["silhouette_rows"] == 50
+        of = [fit["silhouette"] for fit in found["fits"] if fit["clusters"] == found["clusters"]]
+        assert of == [pytest.approx(silhouette_score(X[rows], np.load("l.npy")[rows]), rel=1e-6)]
+    assert main(["fit", "data.npy", *argv]) == 0
+    assert ", of 50 rows drawn at random\n" in capsys.readouterr().out
+
+
+def test_a_range_that_is_too_long_or_finds_nothing(here: Path, capsys: Any) -> None:
+    np.save("data.npy", np.arange(6.0).reshape(3, 2))
+    assert failure(capsys, "fit", "data.npy", "-k", "2:4") == "data.npy: 3 rows are too few for 4 clusters"
+    expected = "data.npy: no k is suggested, as no row is in another cluster than the others, or each is"
+    np.save("data.npy", np.arange(4.0).reshape(2, 2))
+    assert failure(capsys, "fit", "data.npy", "-k", "1:2", "--plot", "c.png") == expected
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_a_figure_is_of_its_ending(suffix: str, X: np.ndarray, here: Path, capsys: Any) -> None:
+    written("data.csv", X[:, :2])
+    for out in ("one", "other"):
+        found = record(capsys, "fit", "data.csv", "-k", "3", "--plot", f"{out}.{suffix}")
+        assert found["plot"] == f"{out}.{suffix}"
+    begins = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix]
+    assert Path(f"one.{suffix}").read_bytes().startswith(begins)
+    assert Path(f"one.{suffix}").read_bytes() == Path(f"other.{suffix}").read_bytes()
+
+
+def test_a_figure_of_any_rows(X: np.ndarray, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    seen = {}
+    monkeypatch.setattr(figures, "_save", lambda path, figure: seen.update({path: figure.axes[0].get_xlabel()}))
+    files = {"one.npy": X[:, :1], "few.npy": X[:2], "same.npy": np.ones((5, 3)), "small.svmlight": X[:2]}
+    for name, rows in {**files, "data.svmlight": X}.items():
+        written(name, rows)
+        record(capsys, "fit", name, "-k", "1", "--plot", f"{name}.png")
+    record(capsys, "fit", "data.svmlight", "-k", "2", "--metric", "cosine", "--plot", "cosine.png")
+    projected = "principal component 1"
+    assert [label[:21] for label in seen.values()] == ["0", "0", projected, "0", projected, projected]
+
+
+def test_a_figure_shows_what_was_found(X: np.ndarray, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    seen = {}
+    monkeypatch.setattr(figures, "_save", lambda path, figure: seen.update({path: figure}))
+    written("data.csv", X)
+    record(capsys, "fit", "data.csv", "-k", "3", "--columns", "c,a", "--plot", "two.png")
+    (ax,) = seen["two.png"].axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("c", "a")
+    assert ax.collections[0].get_offsets().tolist() == X[:, [2, 0]].tolist()
+    record(capsys, "fit", "data.csv", "-k", "3", "--plot", "three.png")
+    (ax,) = seen["three.png"].axes
+    assert ax.get_xlabel() == "principal component 1 (100% of the variance)"
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), PCA(2).fit_transform(X), atol=1e-8)
+    record(capsys, "fit", "data.csv", "-k", "2:5", "--scale", "standard", "--plot", "range.png")
+    left, right = seen["range.png"].axes
+    assert left.get_ylabel() == "inertia"
+    assert right.lines[0].get_xdata().tolist() == [2, 3, 4, 5]
+    assert right.get_title() == "suggested: 4"
 
 
 # ---------------------------------------------------------------- what is refused
@@ -438,6 +580,10 @@ def test_predict_refuses_what_the_model_does_not_know(X: np.ndarray, here: Path,
         ["fit", "data.csv"],
         ["fit", "data.csv", "-k", "0"],
         ["fit", "data.csv", "-k", "x"],
+        ["fit", "data.csv", "-k", "5:2"],
+        ["fit", "data.csv", "-k", "0:2"],
+        ["fit", "data.csv", "-k", "3:3"],
+        ["fit", "data.csv", "-k", "2:"],
         ["fit", "data.csv", "-k", "2", "--columns", "a", "--drop", "b"],
         ["fit", "data.csv", "-k", "2", "--scale", "minmax"],
         ["fit", "data.csv", "-k", "2", "--seed", "-1"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ from gpukmeans.cli.columns import STANDARDIZED, Features, Scaler
 from gpukmeans.cli.errors import CommandError
 
 
-def fitted(model: KMeans | MiniBatchKMeans, X: Any, weights: NDArray[np.float64] | None, source: str) -> Any:
-    """The model fitted to X, with a bar on a terminal if that takes longer than a second. CommandError for what cannot
-    be fitted; notes for what scikit-learn warns of."""
-    with _warnings_as_notes(), _bar(model):
+def fitted(
+    model: KMeans | MiniBatchKMeans, X: Any, weights: NDArray[np.float64] | None, source: str, *, bar: bool
+) -> Any:
+    """The model fitted to X. bar: whether there may be one, on a terminal, if that takes longer than a second.
+    CommandError for what cannot be fitted; notes for what scikit-learn warns of."""
+    with _warnings_as_notes(), _bar(model) if bar else nullcontext():
         try:
             return model.fit(X, sample_weight=weights)
         except ValueError as error:

@@ -273,7 +273,7 @@ def _read_svmlight(path: str, args: argparse.Namespace) -> Table:
     try:
         rows, _ = load_svmlight_file(path, zero_based=args.zero_based)
     except ValueError as error:
-        if "invalid index 0" in str(error):
+        if "invalid index 0" in str(error).lower():
             raise CommandError(f"{path}: its columns begin with 0: say --zero-based") from None
         raise
     return _matrix(path, rows, open_ended=True)
