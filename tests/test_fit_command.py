@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
+import tqdm
 from scipy import sparse
 from sklearn.datasets import dump_svmlight_file, make_blobs
 from sklearn.decomposition import PCA
@@ -307,6 +310,12 @@ def test_columns_of_several_types(here: Path, capsys: Any) -> None:
     assert line.startswith("data.parquet: no numbers in column names ('x' in row 1): ")
     line = failure(capsys, *argv, "--drop", "names")
     assert line == "data.parquet: a missing value in row 2, column hole (rows count from 1)"
+
+
+def test_folders_are_no_columns(X: np.ndarray, here: Path, capsys: Any) -> None:
+    Path("year=2026").mkdir()
+    found = record(capsys, "fit", written("year=2026/data.parquet", X), "-k", "2")
+    assert found["columns"] == ["a", "b", "c"]
 
 
 def test_row_numbers_of_pandas_are_no_feature(X: np.ndarray, here: Path, capsys: Any) -> None:
@@ -649,6 +658,29 @@ def test_a_file_is_whole_or_as_it_was(
     assert {path.name for path in here.iterdir()} == {"data.csv", name}
 
 
+@pytest.mark.parametrize("k", ["4", "2:4"])
+def test_a_bar_on_a_terminal_changes_nothing(k: str, X: np.ndarray, here: Path, monkeypatch: Any) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = tqdm.tqdm
+    monkeypatch.setattr(tqdm, "tqdm", lambda *args, **how: shown(*args, **{**how, "delay": 0, "mininterval": 0}))
+    written("data.csv", X)
+    argv = ["fit", "data.csv", "-k", k, "--n-init", "2"]
+    assert main([*argv, "--model", "silent.npz"]) == 0
+    with redirect_stderr(Terminal()) as errors:
+        assert main([*argv, "--model", "told.npz"]) == 0
+    assert Path("told.npz").read_bytes() == Path("silent.npz").read_bytes()
+    bars = errors.getvalue().split("\r")
+    assert bars[-2].strip() == "", "it is gone at the end"
+    if k == "4":
+        assert "inertia" in errors.getvalue()
+        assert any(bar.startswith("k-means, start 2") for bar in bars)
+    else:
+        assert any(bar.startswith("fitting: 100%") for bar in bars)
+
+
 # ---------------------------------------------------------------- as a process
 
 
@@ -682,10 +714,11 @@ def test_without_pyarrow(X: np.ndarray, here: Path) -> None:
     program = (
         "import sys; sys.modules['pyarrow'] = None\n"
         "from gpukmeans.cli.main import main\n"
-        f"print([main(['fit', name, '-k', '2', '--device', 'cpu', '--json']) for name in {names}])"
+        f"results = [main(['fit', name, '-k', '2', '--device', 'cpu', '--json']) for name in {names}]\n"
+        "print([*results, main(['fit', 'data.npy', '-k', '2', '--labels', 'l.parquet'])])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "[1, 1, 1, 0]"
+    assert done.stdout.splitlines()[-1] == "[1, 1, 1, 0, 1]"
     lines = done.stderr.splitlines()
-    assert [line.split()[2] for line in lines] == [f"{name}:" for name in names[:3]]
+    assert [line.split()[2] for line in lines] == [*(f"{name}:" for name in names[:3]), "--labels"]
     assert all("pip install 'gpukmeans[files]'" in line for line in lines)

@@ -29,6 +29,8 @@ def check(targets: dict[str, tuple[str, tuple[str, ...]]], inputs: list[str], *,
     for option, (path, endings) in targets.items():
         if Path(path).suffix.lower() not in endings:
             raise CommandError(f"{option} {path}: its ending is none of {', '.join(endings)}")
+        if Path(path).suffix.lower() in (".parquet", ".feather"):
+            import_arrow(f"{option} {path}")
         folder = Path(os.path.realpath(path)).parent
         if os.path.isdir(path):
             raise CommandError(f"cannot write {path}: it is a folder")

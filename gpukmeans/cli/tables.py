@@ -229,7 +229,9 @@ def _read_csv(path: str, args: argparse.Namespace) -> Table:
 
 
 def _read_parquet(path: str, args: argparse.Namespace) -> Table:
-    table = import_arrow(f"{path}: Parquet", "pyarrow.parquet").read_table(path)
+    # Not read_table, which makes columns of folders that are named like year=2026.
+    with import_arrow(f"{path}: Parquet", "pyarrow.parquet").ParquetFile(path) as file:
+        table = file.read()
     return ArrowTable(path, table.column_names, table, named=True)
 
 
