@@ -152,7 +152,7 @@ class Scaler:
     @staticmethod
     def of(found: Features) -> Scaler:
         """That which gives each column the (weighted) mean 0 and the variance 1. By exactly rounded sums, so that the
-        order of the rows makes no difference, nor the machine (test_files_command.test_scaling_knows_no_order)."""
+        order of the rows makes no difference, nor the machine (test_fit_command.test_scaling_knows_no_order)."""
         if issparse(found.X):
             raise CommandError("--scale standard would make all zeros of a sparse file something else")
         total = float(len(found.X)) if found.weights is None else math.fsum(found.weights)

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,8 @@ def _bar(model: KMeans | MiniBatchKMeans) -> Iterator[None]:
             yield
         finally:
             model.set_params(callback=None)
+        # The file of a model is the same whether somebody watched or not.
+        model.history_ = [replace(record, inertia=None) for record in model.history_]
 
 
 def remember(model: Any, found: Features, scaler: Scaler | None) -> None:
