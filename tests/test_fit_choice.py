@@ -59,7 +59,7 @@ def test_silhouettes_of_many_rows_are_of_some(X: np.ndarray, here: Path, capsys:
 
 def test_a_range_that_is_too_long_or_finds_nothing(here: Path, capsys: Any) -> None:
     np.save("data.npy", np.arange(6.0).reshape(3, 2))
-    assert failure(capsys, "fit", "data.npy", "-k", "2:4") == "data.npy: 3 rows are too few for 4 clusters"
+    assert failure(capsys, "fit", "data.npy", "-k", "2:4") == "data.npy: 3 rows, too few for 4 clusters"
     expected = "data.npy: no k is suggested, as no row is in another cluster than the others, or each is"
     np.save("data.npy", np.arange(4.0).reshape(2, 2))
     assert failure(capsys, "fit", "data.npy", "-k", "1:2", "--plot", "c.png") == expected

@@ -125,7 +125,7 @@ TEXTS = {
     "or name the others with --columns",
     "a,day\n1,2026-01-02\n2,2026-01-03\n": "data.csv: no numbers in column day ('2026-01-02' in row 1): leave out such "
     "columns with --drop, or name the others with --columns",
-    "a,b\n1,2\n": "data.csv: 1 rows are too few for 2 clusters",
+    "a,b\n1,2\n": "data.csv: 1 row, too few for 2 clusters",
     "a,b\n": "data.csv: it has no rows",
     "": "data.csv: it is empty",
     "\n\n": "data.csv: ",
@@ -156,6 +156,16 @@ def test_bad_choices_of_columns(X: np.ndarray, here: Path, capsys: Any) -> None:
     assert failure(capsys, "fit", "data.csv", "-k", "2", "--columns", "a,b", "--weights", "a") == twice
     line = failure(capsys, "fit", "data.csv", "-k", "2", "--weights", "b")
     assert line == f"data.csv: a negative weight in row {np.argmax(X[:, 1] < 0) + 1}, column b (rows count from 1)"
+
+
+def test_names_of_several_lines_are_told_in_one(X: np.ndarray, here: Path, capsys: Any) -> None:
+    written("data.csv", X, "a", "b\n(in cm)", "c")
+    assert failure(capsys, "fit", "data.csv", "-k", "2", "--drop", "d").endswith("it has a, b (in cm), c")
+    with pytest.raises(SystemExit):
+        main(["fit", "data.csv", "-k", "2", "--columns", "b\n(in cm)"])
+    assert "has to stand in" in capsys.readouterr().err
+    assert main(["fit", "data.csv", "-k", "2", "--columns", '"b\n(in cm)",c']) == 0
+    assert capsys.readouterr().out.splitlines()[2].split() == ["cluster", "rows", "b", "(in", "cm)", "c"]
 
 
 def test_bad_arrays(here: Path, capsys: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import math
 import re
@@ -40,7 +41,10 @@ class Features:
 
 def names_in(text: str) -> list[str]:
     """The names in an argument, separated by commas; quoted where they have one themselves."""
-    return next(csv.reader([text]), [""])
+    try:
+        return next(csv.reader([text]), [""])
+    except csv.Error:
+        raise argparse.ArgumentTypeError(f'a name of several lines has to stand in ", got {text!r}') from None
 
 
 def features(table: Table, columns: list[str] | None, drop: list[str] | None, weights: str | None) -> Features:

@@ -109,7 +109,8 @@ def _run(args: argparse.Namespace) -> None:
     device = resolved(args.device)
     found = columns.features(tables.read(args.file, args), args.columns, args.drop, args.weights)
     if found.X.shape[0] < args.clusters[-1]:
-        raise CommandError(f"{args.file}: {found.X.shape[0]:,} rows are too few for {args.clusters[-1]:,} clusters")
+        rows = f"{found.X.shape[0]:,} row{'' if found.X.shape[0] == 1 else 's'}"
+        raise CommandError(f"{args.file}: {rows}, too few for {args.clusters[-1]:,} clusters")
     scaler = _scaler(args, found)
     X = found.X if scaler is None else scaler.scaled(found.X)
 
@@ -202,7 +203,7 @@ def _tell(
         _tell_choice(chosen)
     k, iterations = model.n_clusters, f"{model.n_iter_} iteration{'' if model.n_iter_ == 1 else 's'}"
     console.say(f"{k:,} cluster{'' if k == 1 else 's'}, inertia {model.inertia_:,.6g} after {iterations}")
-    shown = found.names[:MOST_COLUMNS]
+    shown = [" ".join(name.splitlines()) for name in found.names[:MOST_COLUMNS]]
     more = ["..."] if len(found.names) > len(shown) else []
     rows = [["cluster", "rows", *shown, *more]]
     for label, (size, center) in enumerate(zip(_sizes(model)[:MOST_CLUSTERS], centers, strict=False)):
