@@ -13,6 +13,8 @@ from gpukmeans.cli.errors import CommandError
 # The commands, each a module here, and what they are for. Only the one that is asked for is imported: `demo` needs
 # scikit-learn, which takes ten times as long as a small picture (test_import.test_a_picture_takes_no_scikit_learn).
 COMMANDS = {
+    "fit": "cluster the rows of a file: CSV, Parquet, Feather, .npy, .npz or svmlight",
+    "predict": "label the rows of a file by a model that fit wrote",
     "demo": "cluster three data sets, beside scikit-learn, and draw the results",
     "palette": "show a picture's colors, and write them as a palette",
     "info": "print the device, libraries and threads in use",
