@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,8 +67,7 @@ def inertia(points: Points, scales: Scales, centers: Floats) -> Fraction:
         split = finer
 
 
-@dataclass(frozen=True)
-class Iteration:
+class Iteration(NamedTuple):
     """One iteration: index from zero, points that changed label (of the first, all), squared shift of the
     centers, and those it began with."""
 
@@ -83,8 +82,7 @@ class Iteration:
         return np.asarray(self.began_with)
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """The outcome of one start. centers: (k, d) float64, rounded to the published dtype."""
 
     centers: Floats

@@ -72,6 +72,7 @@ def test_a_picture_takes_no_scikit_learn(tmp_path: Path) -> None:
     }
     assert "numpy.ma" not in modules
     assert "PIL.TiffImagePlugin" not in modules
+    assert not {"bz2", "json", "shutil", "gpukmeans.engine.nvml"} & {*modules}
     assert not [name for name in modules if name.startswith(("gpukmeans.engine.cuda.", "gpukmeans.image.cuda."))]
     assert int(memory) < 80_000
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gpukmeans.image.files import write
 from gpukmeans.image.files.read import looks_like_a_picture
@@ -19,8 +19,7 @@ PICTURES |= {".icns", ".psd", ".pcx", ".dcx", ".qoi", ".sgi", ".dds", ".heic", "
 PIPE = "-"
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """source: a path or PIPE. target: the same. format: of what is written, of `write.FORMATS`."""
 
     source: str
@@ -37,8 +36,7 @@ class Job:
         return target.parent / f"{target.stem}-compare.png"
 
 
-@dataclass(frozen=True)
-class Jobs:
+class Jobs(NamedTuple):
     """jobs: what is to be done. skipped: each file of a folder that is not, and why."""
 
     jobs: list[Job]

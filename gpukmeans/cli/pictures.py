@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,8 +40,7 @@ class SkippedError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A picture as it is to be reduced, and notes on what had to be done to it."""
 
     picture: Picture

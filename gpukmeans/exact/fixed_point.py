@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +56,7 @@ def power_for(largest: float, total_weight: float) -> int:
     return min(1000, SUM_BITS - ceil_log2(total_weight) - ceil_log2(largest)) if largest > 0 else 0
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(NamedTuple):
     """What the weights as a whole decide. A Points holds only rows of positive weight.
 
     Integer weights count copies: a row of weight 3 contributes three times its own rounded term, in
@@ -316,8 +315,7 @@ class Scales:
         return low if low > 2.0**-10 * (ends + largest) else 0.0, high
 
 
-@dataclass(frozen=True)
-class OwnScales:
+class OwnScales(NamedTuple):
     """`Scales` for each of m clusters by itself, as fine as its own range and weight allow.
 
     Coordinates become ``rint((x - offset) * scale)``, offset and scale (m, d). Weights that are no counts are
@@ -394,8 +392,7 @@ def _ceil_log2(values: Floats) -> NDArray[np.int32]:
     return exponent - (mantissa == 0.5)
 
 
-@dataclass(frozen=True)
-class Inertia:
+class Inertia(NamedTuple):
     """Sums of D as integers of two parts, ``(coarse * 2**fine_bits + fine) * 2**-(coarse_bits + fine_bits)``.
 
     One int64 would give a far outlier all the bits and everybody else none; the second takes up what
