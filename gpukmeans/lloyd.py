@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
@@ -67,7 +68,8 @@ def inertia(points: Points, scales: Scales, centers: Floats) -> Fraction:
         split = finer
 
 
-class Iteration(NamedTuple):
+@dataclass(frozen=True)
+class Iteration:
     """One iteration: index from zero, points that changed label (of the first, all), squared shift of the
     centers, and those it began with."""
 

@@ -56,7 +56,8 @@ def power_for(largest: float, total_weight: float) -> int:
     return min(1000, SUM_BITS - ceil_log2(total_weight) - ceil_log2(largest)) if largest > 0 else 0
 
 
-class Weights(NamedTuple):
+@dataclass(frozen=True)
+class Weights:
     """What the weights as a whole decide. A Points holds only rows of positive weight.
 
     Integer weights count copies: a row of weight 3 contributes three times its own rounded term, in
