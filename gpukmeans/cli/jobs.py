@@ -50,8 +50,9 @@ def jobs_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Jobs:
         parser.error("--palette and --shared-palette exclude each other")
     if args.palette_per_frame and (args.palette or args.shared_palette or args.compare):
         parser.error("--palette-per-frame excludes --palette, --shared-palette and --compare")
-    if (args.quality or args.max_bytes or args.keep is not None) and (args.palette or args.shared_palette):
-        parser.error("--quality, --max-bytes and --keep need a palette for each picture")
+    own = args.quality or args.max_bytes or args.importance or args.keep is not None
+    if own and (args.palette or args.shared_palette):
+        parser.error("--quality, --max-bytes, --importance and --keep need a palette for each picture")
     if args.out_dir is None:
         if len(args.files) != 2:
             parser.error(f"expected IN and OUT, or --out-dir, got {len(args.files)} files")
@@ -91,8 +92,9 @@ def _check_targets(jobs: list[Job], args: argparse.Namespace) -> None:
     it would be written over what another one, or only a comparison, has to be made of."""
     written: dict[object, str] = {}
     read = {_identity(job.source): job.source for job in jobs if job.source != PIPE}
-    if args.palette:
-        read[_identity(args.palette)] = str(args.palette)
+    for path in (args.palette, args.importance):
+        if path:
+            read[_identity(path)] = str(path)
 
     def claim(path: str | Path, whose: str, *, forced: bool) -> None:
         if _identity(path) in written and not forced:

@@ -67,6 +67,12 @@ def _add_colors(parser: argparse.ArgumentParser, seed: Callable[[str], int]) -> 
     parser.add_argument(
         "--dither-strength", type=_strength, default=1.0, metavar="S", help="0 to 1: how much of it (default: 1)"
     )
+    parser.add_argument(
+        "--importance",
+        type=Path,
+        metavar="MAP",
+        help="a grey picture as large as IN: what counts for the palette, from black, nothing, to white, in full",
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of k-means++ (default: 0)")
 
 

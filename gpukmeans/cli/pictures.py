@@ -22,6 +22,7 @@ from gpukmeans.image.matte import WHITE, with_hard_edges
 from gpukmeans.image.picture import ImageError, Picture, TooLargeError
 from gpukmeans.image.quantize import quantize, remap
 from gpukmeans.image.result import Quantized
+from gpukmeans.image.weighting import read_map
 
 
 class Onto(NamedTuple):
@@ -67,6 +68,18 @@ def read_picture(job: Job, args: argparse.Namespace) -> Source:
     return Source(picture, notes)
 
 
+def read_importance(path: Path | None) -> Picture | None:
+    """The map of --importance. ImageError, which names it, if it is none, or OSError if it cannot be read."""
+    if path is None:
+        return None
+    try:
+        with console.quiet():
+            return read_map(load_array(path) if is_array_file(path) else path)
+    except ImageError as error:
+        text = str(error)
+        raise ImageError(text if str(path) in text else f"{path}: {text}") from None
+
+
 def do(job: Job, args: argparse.Namespace, onto: Onto | None) -> None:
     """Do the job, and tell of it. onto: None for a palette of its own. SkippedError if nothing is to be written."""
     start, piped = time.perf_counter(), PIPE in (job.source, job.target)
@@ -96,7 +109,8 @@ def _may_go_in_bands(job: Job, args: argparse.Namespace) -> bool:
 def _only_in_memory(args: argparse.Namespace) -> bool:
     """Whether something is asked for that is not done in bands."""
     options = (args.strip, args.matte, args.alpha_threshold, args.skip_if_larger, args.page, args.range)
-    return any(options) or bool(args.keep or args.quality or args.max_bytes)
+    # Neither colors nor a map are asked for the truth of an array.
+    return any(options) or bool(args.quality or args.max_bytes) or not (args.keep is None and args.importance is None)
 
 
 def _in_memory(job: Job, source: Source, args: argparse.Namespace, onto: Onto | None) -> Outcome:
@@ -147,7 +161,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _reduced(picture: Picture, k: int, args: argparse.Namespace) -> Quantized:
-    return quantize(picture, k, keep=args.keep, random_state=args.seed, **_options(args))
+    return quantize(picture, k, keep=args.keep, importance=args.importance, random_state=args.seed, **_options(args))
 
 
 def _encoded(job: Job, result: Quantized) -> bytes:
