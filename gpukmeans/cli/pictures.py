@@ -140,6 +140,8 @@ def _in_memory(job: Job, source: Source, args: argparse.Namespace, onto: Onto | 
         _check_smaller(job, len(data))
     for note in source.notes:
         console.note(note)
+    if job.misnamed:
+        console.note(f"{job.target} holds {job.format}, as --format says")
     if job.target == PIPE:
         console.write(data)
         return outcome
