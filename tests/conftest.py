@@ -39,8 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device",
         default="cpu",
         help="the device to test: cpu, cuda, cuda:N, or kernels: CUDA's, run on the CPU; kernels:address and "
-        "kernels:race watch what they do, see host_cuda/build.py; real-cupy: the same kernels, launched by CuPy itself, "
-        "and real-cupy:ORDER, whose streams do late what they are given, see real_cupy/device.py",
+        "kernels:race watch what they do, see host_cuda/build.py; real-cupy: the same kernels launched by CuPy "
+        "itself, and real-cupy:ORDER, whose streams do late what they are given, see real_cupy/device.py",
     )
     parser.addoption(
         "--fuzz", type=float, default=0.0, help="seconds that each property of the fuzz goes on with other examples"

@@ -1,23 +1,21 @@
-"""Builds what CuPy itself runs on where there is no GPU: `make real-cupy` does, or `python tests/real_cupy/build.py`.
+"""Builds what CuPy itself runs on where there is no GPU; `make real-cupy` does.
 
-CuPy's own wheel, with one of its extensions made again. All of CuPy calls CUDA's driver through the library libcuda.so.1,
-and CUDA's runtime through the extension `cupy_backends.cuda.api.runtime`, into which NVIDIA's is linked. So that one is
-built from CuPy's source distribution, as the wheel's is but for being linked to our own library, which has the documented
-functions of both (machine.h, runtime.cpp, driver.cpp) and is called libcuda.so.1. It has to be the wheel's very version,
-and Cython's too: extensions call each other.
+All of CuPy calls CUDA's driver through the library libcuda.so.1, and CUDA's runtime through one extension,
+`cupy_backends.cuda.api.runtime`, into which NVIDIA's is linked. So CuPy's own wheel serves, with that extension built
+again from CuPy's source distribution, as the wheel's is but for the link to our library. This has the documented
+functions of both, as far as they are used here (machine.h, runtime.cpp, driver.cpp), and is called libcuda.so.1.
+CuPy and Cython have to be those of the wheel, since extensions call each other.
 
-Everything is kept in ROOT, outside of the project; packages come from pip.
+Everything is kept in CACHE, outside of the project. Packages come from pip.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -36,6 +34,8 @@ TOOLS = (
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpukmeans-real-cupy"
 
+SHARED = ("g++", "-std=c++17", "-fPIC", "-shared")
+
 RUNTIME = "cupy_backends/cuda/api/runtime.pyx"
 
 # What CuPy's own build tells Cython (install/cupy_builder/_command.py).
@@ -53,7 +53,7 @@ cythonize([Extension("cupy_backends.cuda.api.runtime", ["{RUNTIME}"], language="
 @cache
 def root() -> Path:
     """Where it is kept, by all that makes a difference to it, but for the library's own sources."""
-    key = repr((WHEELS, TOOLS, CYTHONIZE, sys.implementation.cache_tag, sysconfig.get_platform()))
+    key = repr((WHEELS, TOOLS, CYTHONIZE, SHARED, sys.implementation.cache_tag, sysconfig.get_platform()))
     return CACHE / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
@@ -99,35 +99,31 @@ def library() -> Path:
         with tempfile.TemporaryDirectory(dir=root()) as folder:
             absent, made = Path(folder) / "absent.cpp", Path(folder) / "made.so"
             absent.write_text(_absent())
-            subprocess.run(
-                ["g++", "-std=c++17", "-O2", "-g1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
-                + [f"-isystem{_headers(root())}", *sources, absent, "-o", made, "-ldl"]
-                + ["-Wl,-soname,libcuda.so.1", f"-Wl,--version-script={HERE / 'exports.map'}"],
-                check=True,
-            )
+            warnings = ("-Wall", "-Wextra", "-Werror", "-isystem", _headers(root()))
+            names = ("-Wl,-soname,libcuda.so.1", f"-Wl,--version-script={HERE / 'exports.map'}")
+            _run(*SHARED, "-O2", "-g1", *warnings, *sources, absent, "-o", made, *names, "-ldl")
             made.rename(target)
     return target
 
 
 def _absent() -> str:
-    """The functions that CuPy's extension names, as they are if runtime.cpp has none of that name."""
-    listed = subprocess.run(["nm", "-D", "--undefined-only", extension()], check=True, capture_output=True, text=True)
-    names = [line.split()[1] for line in listed.stdout.splitlines() if line.split()[1].startswith("cuda")]
-    lines = [f'ABSENT({name})' for name in names]
-    return """#include "%s"
-#define ABSENT(name) \\
-    extern "C" __attribute__((weak)) int name() { return machine::complain(801, "%%s is not here", #name); }
-%s
-""".replace("\\\\", "\\") % (HERE / "machine.h", "\n".join(lines))
-
-
-def _headers(made: Path) -> Path:
-    return made / "tools" / "nvidia" / f"cu{CUDA[0]}" / "include"
+    """The functions that CuPy's extension names: what they are unless runtime.cpp has them."""
+    listed = [line.split()[-1] for line in _run("nm", "-D", "--undefined-only", extension()).splitlines()]
+    lines = [
+        f'#include "{HERE / "machine.h"}"',
+        'extern "C" {',
+        *(
+            f"""__attribute__((weak)) int {name}() {{ return machine::complain(801, "{name} is not here"); }}"""
+            for name in listed
+            if name.startswith("cuda")
+        ),
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _pip(command: str, *words: str | Path, **environment: str) -> None:
-    call = [sys.executable, "-m", "pip", command, "--quiet", "--no-deps", *map(str, words)]
-    subprocess.run(call, check=True, env={**os.environ, **environment})
+    _run(sys.executable, "-m", "pip", command, "--quiet", "--no-deps", *words, **environment)
 
 
 def _source(folder: Path, tools: Path) -> Path:
@@ -138,21 +134,28 @@ def _source(folder: Path, tools: Path) -> Path:
         PYTHONPATH=str(tools),
     )
     (archive,) = folder.glob("cupy-*.tar.gz")
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+    _run("tar", "-xzf", archive, "-C", folder)
     return folder / archive.name.removesuffix(".tar.gz")
 
 
 def _build_extension(source: Path, made: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(made / "tools")}
-    subprocess.run([sys.executable, "-c", CYTHONIZE], cwd=source, env=environment, check=True)
-    include = (sysconfig.get_paths()["include"], _headers(made))
-    subprocess.run(
-        ["g++", "-std=c++17", "-O1", "-w", "-fwrapv", "-fPIC", "-shared", "-DNDEBUG"]
-        + [f"-I{folder}" for folder in include]
-        + [source / Path(RUNTIME).with_suffix(".cpp"), "-o", made / "runtime.so"],
-        check=True,
-    )
+    _run(sys.executable, "-c", CYTHONIZE, folder=source, PYTHONPATH=str(made / "tools"))
+    include = ("-I", sysconfig.get_paths()["include"], "-I", _headers(made))
+    translated = source / Path(RUNTIME).with_suffix(".cpp")
+    _run(*SHARED, "-O1", "-w", "-fwrapv", "-DNDEBUG", *include, translated, "-o", made / "runtime.so")
+
+
+def _headers(made: Path) -> Path:
+    """CUDA's."""
+    return made / "tools" / "nvidia" / f"cu{CUDA[0]}" / "include"
+
+
+def _run(*words: str | Path, folder: Path | None = None, **environment: str) -> str:
+    """What it says on stdout."""
+    done = subprocess.run(words, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, words))}\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 if __name__ == "__main__":
