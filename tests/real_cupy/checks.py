@@ -291,6 +291,19 @@ def test_a_stream_of_the_callers_has_the_same_answer(order: Machine, cp: Any) ->
 # ---------------------------------------------------------------- the machine
 
 
+def test_kernels_of_cupys_own_run(cp: Any) -> None:
+    """As they stand in CuPy, compiled by g++."""
+    x, rows = RNG.rand(300, 3), RNG.randint(0, 300, 40)
+    there = cp.asarray(x)
+    assert np.array_equal(there[cp.asarray(rows)].get(), x[rows])
+    assert np.array_equal(there[cp.asarray(x[:, 0] > 0.5)].get(), x[x[:, 0] > 0.5])
+    assert np.array_equal(cp.ascontiguousarray(there.T).get(), x.T)
+    for dtype in ("float32", "float16", "int64"):
+        assert np.array_equal((there * 100).astype(dtype).get(), (x * 100).astype(dtype))
+    assert int((there > 0.5).sum()) == (x > 0.5).sum()
+    assert np.array_equal(cp.concatenate([there, there]).get(), np.concatenate([x, x]))
+
+
 def test_memory_of_another_device_is_not_a_kernels(cp: Any, on_second: Callable) -> None:
     kernel = cp.RawKernel('extern "C" __global__ void two(double* x) { x[0] = 2; }', "two", options=("-DPLAIN",))
     kernel((1,), (1,), (x := cp.zeros(1),))
