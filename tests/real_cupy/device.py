@@ -76,8 +76,8 @@ def _compile_by_gxx(cupy: ModuleType) -> None:
         words = tuple(options)
         if "-ftz=true" not in words:
             return str(host_cuda.module("fast", source, words, ())).encode(), None
-        # A kernel of CuPy's own.
-        words = (f"-I{build.HERE}", *(word for word in words if word.startswith("-I") and "cupy" in word))
+        # A kernel of CuPy's own, with CuPy's headers alone.
+        words = (f"-I{build.HERE}", *(word for word in words if word.startswith(f"-I{build.site()}")))
         source = '#include "cupy_kernels.h"\n' + source
         return f"ftz:{host_cuda.module('fast', source, words, ())}".encode(), None
 
