@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from gpukmeans.costs.estimate import Estimate, estimate
     from gpukmeans.errors import DeviceError
     from gpukmeans.estimator import KMeans
+    from gpukmeans.functions import k_means, kmeans_plusplus
     from gpukmeans.image.picture import ImageError
     from gpukmeans.image.quantize import quantize, remap
     from gpukmeans.image.result import Quantized
@@ -24,6 +25,8 @@ __all__ = [
     "Record",
     "__version__",
     "estimate",
+    "k_means",
+    "kmeans_plusplus",
     "load",
     "quantize",
     "remap",
@@ -39,6 +42,8 @@ _HOMES = {
     "Quantized": "image.result",
     "Record": "progress",
     "estimate": "costs.estimate",
+    "k_means": "functions",
+    "kmeans_plusplus": "functions",
     "load": "saving.estimators",
     "quantize": "image.quantize",
     "remap": "image.quantize",
