@@ -51,10 +51,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _HOMES and name != "accel":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "accel":  # a module, which needs no import of its own
+        return import_module(f"{__name__}.accel")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

@@ -64,7 +64,8 @@ class SklearnInterop(BaseEstimator):
         if isinstance(self.init, str) and self.init == "k-means||":
             parameters["init"] = "k-means++"
         model = counterpart(**parameters)
-        write(self, model)
+        _copy_kept(self, model)
+        write_fit(self, model)
         return model
 
     @classmethod
@@ -103,7 +104,8 @@ class SklearnInterop(BaseEstimator):
                 f"{type(model).__module__}.{type(model).__qualname__}."
             )
         made = cls(**_copied(model, counterpart._get_param_names()))
-        read(model, made)
+        _copy_kept(model, made)
+        read_fit(model, made)
         return made
 
     def set_params(self, **params: Any) -> Self:
@@ -125,14 +127,19 @@ def _copied(model: Any, names: Iterable[str]) -> dict[str, Any]:
     return {name: clone(getattr(model, name), safe=False) for name in names}
 
 
-def write(ours: Any, theirs: Any) -> None:
-    """Give scikit-learn's estimator the fit of ours; what ours does not have is left as it was."""
-    for name in (*_KEPT, *_PUBLISHED, "_seed_drawn"):  # the last has no meaning there, and comes back
-        if hasattr(ours, name):
-            value = array_interop.to_numpy(getattr(ours, name))
-            setattr(theirs, name, deepcopy(value) if name in _KEPT else value)
+def _copy_kept(source: Any, target: Any) -> None:
+    for name in _KEPT:
+        if hasattr(source, name):
+            setattr(target, name, deepcopy(getattr(source, name)))
+
+
+def write_fit(ours: Any, theirs: Any) -> None:
+    """Give scikit-learn's estimator the fit of ours, if that has one: all that scikit-learn's own would have left."""
     if not hasattr(ours, "cluster_centers_"):
         return
+    for name in (*_PUBLISHED, "_seed_drawn"):  # the last has no meaning there, and comes back
+        if hasattr(ours, name):
+            setattr(theirs, name, array_interop.to_numpy(getattr(ours, name)))
     centers = fitted(ours.cluster_centers_, metric_of(ours.metric))
     if centers.dtype == np.float16:
         centers = centers.astype(np.float64)
@@ -151,11 +158,8 @@ def write(ours: Any, theirs: Any) -> None:
         theirs._n_since_last_reassign = ours._since_reassignment
 
 
-def read(theirs: Any, ours: Any) -> None:
-    """Give ours the fit of scikit-learn's estimator, as far as it has one."""
-    for name in _KEPT:
-        if hasattr(theirs, name):
-            setattr(ours, name, deepcopy(getattr(theirs, name)))
+def read_fit(theirs: Any, ours: Any) -> None:
+    """Give ours the fit of scikit-learn's estimator, if that has one."""
     if not hasattr(theirs, "cluster_centers_"):
         return
     ours.cluster_centers_ = np.array(theirs.cluster_centers_)
