@@ -16,8 +16,8 @@ from gpukmeans.center_checks import initial, rounded
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Scales
 from gpukmeans.exact.metric import metric_of
+from gpukmeans.exact.scales import Scales
 from gpukmeans.progress import Record, Watch
 from gpukmeans.random_state import generator_of
 from gpukmeans.threads import flagged
