@@ -5,6 +5,7 @@ from gpukmeans._version import __version__
 TYPE_CHECKING = False  # that of typing, which takes a while to import, as type checkers know
 if TYPE_CHECKING:
     from gpukmeans.costs.estimate import Estimate, estimate
+    from gpukmeans.environment import show_versions
     from gpukmeans.errors import DeviceError
     from gpukmeans.estimator import KMeans
     from gpukmeans.functions import k_means, kmeans_plusplus
@@ -30,6 +31,7 @@ __all__ = [
     "load",
     "quantize",
     "remap",
+    "show_versions",
 ]
 
 # Where the names are, which are imported as they are used: the command has its signals in order before NumPy is there.
@@ -47,6 +49,7 @@ _HOMES = {
     "load": "saving.estimators",
     "quantize": "image.quantize",
     "remap": "image.quantize",
+    "show_versions": "environment",
 }
 
 
