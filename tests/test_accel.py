@@ -98,6 +98,19 @@ def test_the_answer_is_that_of_gpukmeans_to_the_bit(on, name, weights, x):
     assert type(theirs) is getattr(sklearn.cluster, name)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_labels_of_weighted_rows_are_those_of_all_rows(on, dtype):
+    """As MiniBatchKMeans asks for them, where it is scikit-learn's that fits."""
+    from sklearn.cluster._kmeans import _labels_inertia_threadpool_limit as labels_inertia
+
+    x = X.astype(dtype)
+    model = gpukmeans.KMeans(3, random_state=0).fit(x, sample_weight=WEIGHTS)
+    labels, inertia = labels_inertia(x, WEIGHTS.astype(dtype), model.cluster_centers_)
+    assert labels.tobytes() == model.labels_.tobytes()
+    assert inertia == model.inertia_
+    assert labels_inertia(x, None, model.cluster_centers_, return_inertia=False).tobytes() == labels.tobytes()
+
+
 def test_steps_are_those_of_gpukmeans_to_the_bit(on):
     theirs, ours = sklearn.cluster.MiniBatchKMeans(5, random_state=1), gpukmeans.MiniBatchKMeans(5, random_state=1)
     for batch in (X[:100], X[100:250], X[250:]):

@@ -50,6 +50,12 @@ def test_a_script_is_run_with_its_arguments_and_beside_its_modules(folder: Path)
     assert done.stderr == ""
 
 
+def test_a_safe_path_stays_safe(folder: Path) -> None:
+    """As python -P has it: neither where it was started nor beside the script."""
+    done = run("-P", "-m", "gpukmeans.accel", "inside/program.py", folder=folder, status=1)
+    assert done.stderr.endswith("ModuleNotFoundError: No module named 'beside'\n")
+
+
 def test_a_module_is_run_with_its_arguments(folder: Path) -> None:
     done = run("-m", "gpukmeans.accel", "-m", "package", "--help", folder=folder)
     assert done.stdout == "--help __main__\nours\n"

@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.module is not None:
         runpy.run_module(args.module, run_name="__main__", alter_sys=True)
         return
-    sys.path[0] = os.path.dirname(os.path.abspath(program))  # which Python has set to where it was started
+    if not sys.flags.safe_path:  # or else the first is where Python was started
+        sys.path[0] = os.path.dirname(os.path.abspath(program))
     runpy.run_path(program, run_name="__main__")
 
 

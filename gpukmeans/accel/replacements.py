@@ -199,7 +199,8 @@ def _labels_inertia(X: Any, sample_weight: Any, centers: Any, n_threads: int = 1
             return model.predict(X)
         with model._placed(X) as (x, device):
             points, kept, inertia = model._measured(x, sample_weight, device)
-            return points.labels() if kept is None else model._label(x, centers, device), inertia
+            labels = points.labels() if kept is None else model._label(x, model._centers(x), device)
+            return labels, inertia
 
     def theirs() -> Any:
         original = _original(_kmeans, "_labels_inertia_threadpool_limit")
