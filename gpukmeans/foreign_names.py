@@ -43,12 +43,14 @@ VALUES = {
 }
 
 
-def check_names(model: Any, names: Collection[str]) -> None:
-    """Raise TypeError for the name of a parameter that another library's estimator has, and this one has not."""
+def foreign_parameter(model: Any, names: Collection[str]) -> str | None:
+    """What is to be said of the first name of a parameter that another library's estimator has, and this one has not.
+    None if there is no such name."""
     for name in PARAMETERS.keys() & names:
         if name not in type(model)._get_param_names():
             whose, instead = PARAMETERS[name]
-            raise TypeError(f"{type(model).__name__} has no parameter {name!r}, which is one of {whose}. {instead}.")
+            return f"parameter {name!r}, which is one of {whose}. {instead}."
+    return None
 
 
 def check_values(model: Any) -> None:
@@ -61,12 +63,13 @@ def check_values(model: Any) -> None:
 
 
 def names_checked(init: Callable[Concatenate[Model, P], None]) -> Callable[Concatenate[Model, P], None]:
-    """An ``__init__`` of the same signature, which does `check_names` first."""
+    """An ``__init__`` of the same signature, which raises TypeError for a `foreign_parameter`."""
 
     @wraps(init)
     def checked(self: Model, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if kwargs:
-            check_names(self, kwargs)
+        foreign = foreign_parameter(self, kwargs) if kwargs else None
+        if foreign is not None:
+            raise TypeError(f"{type(self).__name__} has no {foreign}")
         init(self, *args, **kwargs)
 
     return checked

@@ -111,9 +111,11 @@ class SklearnInterop(BaseEstimator):
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name, see scikit-learn's `BaseEstimator`. Returns self.
 
-        Raises ValueError for a name that is no parameter, and TypeError where it is another library's for one.
+        Raises ValueError for a name that is no parameter.
         """
-        foreign_names.check_names(self, params)
+        foreign = foreign_names.foreign_parameter(self, params)
+        if foreign is not None:
+            raise ValueError(f"Invalid {foreign}")
         super().set_params(**params)
         return self
 
