@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from gpukmeans import KMeans, compiler, lloyd
-from gpukmeans.engine.numpy import compiled, dense
+from gpukmeans.engine.numpy import choice, compiled
 from gpukmeans.engine.numpy.compiled_points import CompiledPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
@@ -150,16 +150,16 @@ def test_only_scores_are_fused():
 
 def test_numba_serves_where_it_is_and_pays(monkeypatch):
     monkeypatch.setattr(compiler, "works", lambda: True)
-    monkeypatch.setattr(dense, "_values_so_far", 0)
+    monkeypatch.setattr(choice, "_values_so_far", 0)
     few, many = np.ones((10, 2)), np.ones((2**12, 2))
-    assert type(dense.points_on_numpy(Samples(few))) is NumPyPoints
-    assert type(dense.points_on_numpy(Samples(many))) is CompiledPoints
+    assert type(choice.on_numpy(Samples(few))) is NumPyPoints
+    assert type(choice.on_numpy(Samples(many))) is CompiledPoints
     with tuned(compiled=False):
-        assert type(dense.points_on_numpy(Samples(many))) is NumPyPoints
+        assert type(choice.on_numpy(Samples(many))) is NumPyPoints
     with tuned(compiled=True):
-        assert type(dense.points_on_numpy(Samples(few))) is CompiledPoints
+        assert type(choice.on_numpy(Samples(few))) is CompiledPoints
     monkeypatch.setattr(compiler, "works", lambda: False)
-    assert type(dense.points_on_numpy(Samples(many))) is NumPyPoints
+    assert type(choice.on_numpy(Samples(many))) is NumPyPoints
 
 
 @pytest.mark.parametrize("how", ["hidden", "broken", "told not to compile"])

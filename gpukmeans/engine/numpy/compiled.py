@@ -557,6 +557,15 @@ def _matrix(dtype: Any) -> Any:
     return types.Array(dtype, 2, "C")
 
 
+def compiled(function: Any, *arguments: Any, returns: Any = void) -> Any:
+    """The function compiled for arguments of these types, or as it was compiled and kept before."""
+    signature = returns(*arguments)
+    try:
+        return njit(signature, cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # nowhere to keep the code
+        return njit(signature, **_OPTIONS)(function)
+
+
 @cache
 def passes(dtype: np.dtype, contiguous: bool) -> Passes:
     """The passes for rows of float32, float64 or uint8, C-contiguous or of any strides.
@@ -579,13 +588,6 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
     )
     sums = types.NamedTuple((_matrix(int64), floats, floats), Sums)
     labels = types.Array(int32, 1, "C")
-
-    def compiled(function: Any, *arguments: Any, returns: Any = void) -> Any:
-        signature = returns(*arguments)
-        try:
-            return njit(signature, cache=True, **_OPTIONS)(function)
-        except RuntimeError:  # nowhere to keep the code
-            return njit(signature, **_OPTIONS)(function)
 
     return Passes(
         assign=compiled(_assign, x, weights, target, bounds, sums, labels, returns=ints),

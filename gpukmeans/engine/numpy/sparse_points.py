@@ -33,6 +33,7 @@ from gpukmeans.exact.sparse_rows import (
     expanded_distances,
     expansion_error,
     own_expanded_distances,
+    with_zero,
 )
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run, scratch
@@ -113,9 +114,13 @@ class SparsePoints:
         target = self._target = ScoredCenters.of(centers, self._frame)
         exact = target.frame is not None and self.integral and bool((centers == np.rint(centers)).all())
         if target.frame is not None:
-            self._rows.keep_singles(target.frame.scale)
-            _ = self._rows.squares  # once, and not in each thread
+            self._keep(target.frame)
         return sum(run(lambda rows: self._assign(rows, target, exact), self._spans(-(-k // 8)), self._threads))
+
+    def _keep(self, frame: Frame) -> None:
+        """Make what all threads read, once."""
+        self._rows.keep_singles(frame.scale)
+        _ = self._rows.squares
 
     def _assign(self, rows: slice, target: ScoredCenters, exact: bool) -> int:
         """Label the rows of a span; returns how many changed."""
@@ -123,16 +128,19 @@ class SparsePoints:
         before = self._labels[rows]
         (changed,) = (labels != before).nonzero()
         if len(changed) and self._reused:
-            moved = self._rows.take(rows if len(changed) == len(before) else changed + rows.start)
-            after, weights = labels[changed], self._weights_of(changed + rows.start)
-            terms = self._scales.terms_of_entries(moved, weights)
-            units = np.ones(moved.m, np.int64) if weights is None else self.weights.integer_weights(weights)
-            with self._lock:
-                _add(self._sums, moved, after, terms, units)
-                if before[0] >= 0:
-                    _add(self._sums, moved, before[changed], terms, units, to=np.subtract)
+            self._move(changed + rows.start, before[changed], labels[changed])
         self._labels[rows] = labels
         return len(changed)
+
+    def _move(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.integer]) -> None:
+        """The terms of rows go from their clusters before, all negative if there were none, to others."""
+        moved, weights = self._rows.take(rows), self._weights_of(rows)
+        terms = self._scales.terms_of_entries(moved, weights)
+        units = np.ones(moved.m, np.int64) if weights is None else self.weights.integer_weights(weights)
+        with self._lock:
+            _add(self._sums, moved, after, terms, units)
+            if before[0] >= 0:
+                _add(self._sums, moved, before, terms, units, to=np.subtract)
 
     def _nearest(self, rows: slice, target: ScoredCenters, exact: bool) -> NDArray[np.integer]:
         """Labels of a span of rows: float32 products propose, float64 products choose what is possible, D decides.
@@ -143,25 +151,16 @@ class SparsePoints:
         if target.frame is None:
             entries = self._rows.take(rows)
             return self._decide(entries, np.ones((entries.m, target.k), bool), target)
-        scale = target.frame.scale
-        y_norms = self._rows.squares[rows] * scale**2
-        margin = target.frame.row_margin(y_norms.astype(np.float32))
-        products = self._rows.singles(rows, scale) @ target.columns[:-1]
-        if target.k <= FEW:
-            scores = scratch("scores", products.size, np.float32).reshape(products.shape[::-1])
-            np.add(products.T, target.columns[-1][:, None], out=scores)
-            labels, _, _, _, uncertain, possible = propose_by_columns(scores, target, margin, bounds=False)
-        else:
-            products += target.columns[-1]
-            labels, _, _, _, uncertain, possible = propose_by_rows(products, target, margin)
+        labels, uncertain, possible = self._propose(rows, target)
         if len(uncertain) == 0:
             return labels
         with self._lock:
             self.uncertain += len(uncertain)
+        scale = target.frame.scale
         entries = self._rows.take(uncertain + rows.start)
         products = entries.matrix(entries.exact) @ target.centers
         products *= scale**2
-        y_norms = y_norms[uncertain]
+        y_norms = self._rows.squares[uncertain + rows.start] * scale**2
         if exact and max(y_norms.max(), target.norms.max()) <= _EXACT_SQUARES * scale**2:
             labels[uncertain] = (target.norms - 2 * products).argmin(axis=1)
             return labels
@@ -172,6 +171,24 @@ class SparsePoints:
         if len(several):
             labels[uncertain[several]] = self._decide(entries.take(several), possible[several], target)
         return labels
+
+    def _propose(
+        self, rows: slice, target: ScoredCenters
+    ) -> tuple[NDArray[np.integer], NDArray[np.int64], NDArray[np.bool_]]:
+        """Labels (m,) of a span of rows by scores, which of these are uncertain, (u,), and the centers (u, k) that may
+        be the nearest to those."""
+        assert target.frame is not None
+        y_norms = self._rows.squares[rows] * target.frame.scale**2
+        margin = target.frame.row_margin(y_norms.astype(np.float32))
+        products = self._rows.singles(rows, target.frame.scale) @ target.columns[:-1]
+        if target.k <= FEW:
+            scores = scratch("scores", products.size, np.float32).reshape(products.shape[::-1])
+            np.add(products.T, target.columns[-1][:, None], out=scores)
+            labels, _, _, _, uncertain, possible = propose_by_columns(scores, target, margin, bounds=False)
+        else:
+            products += target.columns[-1]
+            labels, _, _, _, uncertain, possible = propose_by_rows(products, target, margin)
+        return labels, uncertain, possible
 
     def _decide(self, entries: Entries, possible: NDArray[np.bool_], target: ScoredCenters) -> NDArray[np.int64]:
         """Labels by D among the possible centers, by rows made dense."""
@@ -193,37 +210,26 @@ class SparsePoints:
     def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
-        """Zero counts for every feature at first, as nearly all are absent from some row of a cluster."""
-        m = len(clusters)
-        low, high = np.zeros((m, self.d)), np.zeros((m, self.d))
-        stored, rows = np.zeros((m, self.d), np.int32), np.zeros(m, np.int64)
+        low, high, stored, rows = self._stored_ranges(clusters, without)
+        # test_sparse.test_points_on_sparse_rows_answer_as_on_an_array fails if zero counts where no row lacks a feature.
+        return with_zero(low, high, stored < rows[:, None])
 
-        def at_places(entries: Entries, places: NDArray[np.integer]) -> NDArray[np.int64]:
-            at = np.repeat(places.astype(np.int64) * self.d, entries.counts)
-            at += entries.columns
-            return at
+    def _stored_ranges(self, clusters: NDArray[np.int64], without: Floats) -> tuple[Floats, Floats, Any, Any]:
+        """Of what is stored: least and largest (m, d), how many (m, d), and of how many rows (m,)."""
+        m = len(clusters)
+        low, high = np.full((m, self.d), np.inf), np.full((m, self.d), -np.inf)
+        stored, count = np.zeros((m, self.d), np.int32), np.zeros(m, np.int64)
 
         def widen(entries: Entries, places: NDArray[np.integer], _: Any) -> None:
-            at = at_places(entries, places)
+            at = np.repeat(places.astype(np.int64) * self.d, entries.counts)
+            at += entries.columns
             np.minimum.at(low.reshape(-1), at, entries.exact)
             np.maximum.at(high.reshape(-1), at, entries.exact)
             np.add.at(stored.reshape(-1), at, np.int32(1))
-            rows[:] += np.bincount(places, minlength=m)
+            count[:] += np.bincount(places, minlength=m)
 
         self._on_clusters(widen, clusters, without)
-        everywhere = stored == rows[:, None]
-        if everywhere.any():  # test_sparse.test_points_on_sparse_rows_answer_as_on_an_array fails if zero counts there
-            low[everywhere], high[everywhere] = np.inf, -np.inf
-
-            def narrow(entries: Entries, places: NDArray[np.integer], _: Any) -> None:
-                at = at_places(entries, places)
-                (these,) = everywhere.reshape(-1).take(at).nonzero()
-                at, values = at[these], entries.exact[these]
-                np.minimum.at(low.reshape(-1), at, values)
-                np.maximum.at(high.reshape(-1), at, values)
-
-            self._on_clusters(narrow, clusters, without)
-        return low, high
+        return low, high, stored, count
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
         sums = np.zeros((len(clusters), self.d + 1), np.int64)
@@ -311,10 +317,14 @@ class SparsePoints:
         result = np.empty((self.n, len(centers)))
 
         def measure(rows: slice) -> None:
-            result[rows] = of(expanded_distances(self._rows.take(rows), columns, squares))
+            result[rows] = of(self._expanded(rows, columns, squares))
 
         run(measure, self._rows.spans(max(1, _ENTRIES // len(centers)), 1), self._threads)
         return result
+
+    def _expanded(self, rows: slice, columns: Floats, squares: Floats) -> Floats:
+        """E of a span of rows to all centers, as `expanded_distances` takes these."""
+        return expanded_distances(self._rows.take(rows), columns, squares)
 
     # ------------------------------------------------------------ seeding
 

@@ -1,0 +1,223 @@
+"""Passes over the entries of sparse rows as loops that numba compiles: what sparse_points.py spells in SciPy's and
+NumPy's calls. All that compiled.py says holds here.
+
+A row is values and columns from starts[i] to starts[i + 1]. Inner loops run over a row of a table (d, k), one for each
+feature, written as two indices: of a flat one numba would ask whether each index is negative, and LLVM would make no
+vectors of that.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import boolean, float32, float64, from_dtype, int32, int64, njit, types
+
+from gpukmeans.engine.numpy.compiled import _ANY_ORDER, _OPTIONS, _matrix, _vector, _weighed, compiled
+
+_INFINITE = np.float32(np.inf)
+
+
+# ---------------------------------------------------------------- scores
+
+
+@njit(**_ANY_ORDER)
+def _score_row(values: Any, columns: Any, first: int, last: int, scale: float, table: Any, scores: Any) -> Any:
+    """The scores (k,) of one row, by a table (d + 1, k) whose last row are the squares; returns |y|^2."""
+    d, k = len(table) - 1, len(scores)
+    norm = np.float32(0)
+    for c in range(k):
+        scores[c] = table[d, c]
+    for e in range(first, last):
+        v, j = np.float32(float64(values[e]) * scale), columns[e]
+        norm += v * v
+        for c in range(k):
+            scores[c] += v * table[j, c]
+    return norm
+
+
+def _propose(
+    values: Any,
+    columns: Any,
+    starts: Any,
+    scale: float,
+    table: Any,
+    slack: Any,
+    per_norm: Any,
+    rest: Any,
+    labels: Any,
+    uncertain: Any,
+    possible: Any,
+) -> int:
+    """Labels (m,) by scores, and how many rows they leave in doubt: which, in `uncertain` (m,), and the centers that
+    each may be nearest to, in `possible` (m, k)."""
+    k, found = len(slack), 0
+    scores = np.empty(k, np.float32)
+    for i in range(len(starts) - 1):
+        norm = _score_row(values, columns, starts[i], starts[i + 1], scale, table, scores)
+        best, second, nearest = _INFINITE, _INFINITE, 0
+        for c in range(k):
+            score = scores[c]
+            if score < best:
+                best, second, nearest = score, best, c
+            elif score < second:
+                second = score
+        labels[i] = nearest
+        margin = norm * per_norm + rest
+        most = best + slack[nearest]
+        if not second - most > margin:  # test_compiled_sparse.test_near_ties_are_decided_by_distance
+            uncertain[found] = i
+            most += margin
+            for c in range(k):
+                possible[found, c] = scores[c] <= most
+            found += 1
+    return found
+
+
+# ---------------------------------------------------------------- what exact/ defines
+
+
+def _expanded(values: Any, columns: Any, starts: Any, table: Any, squares: Any, out: Any) -> None:
+    """E of rows to all centers, out (m, k); table: (d, k), squares: N, (k,)."""
+    k = len(squares)
+    for i in range(len(starts) - 1):
+        for c in range(k):
+            out[i, c] = 0.0
+        for e in range(starts[i], starts[i + 1]):
+            v, j = float64(values[e]), columns[e]
+            for c in range(k):
+                z = table[j, c]
+                w = v - z
+                out[i, c] += w * w - z * z
+        for c in range(k):
+            out[i, c] = max(out[i, c] + squares[c], 0.0)
+
+
+def _own_expanded(
+    values: Any, columns: Any, starts: Any, centers: Any, squares: Any, labels: Any, out: Any
+) -> None:
+    """E of rows to their own of the centers (k, d), or to the only one, out (m,)."""
+    one = len(centers) == 1
+    for i in range(len(starts) - 1):
+        n, total = 0 if one else labels[i], 0.0
+        for e in range(starts[i], starts[i + 1]):
+            z = centers[n, columns[e]]
+            w = float64(values[e]) - z
+            total += w * w - z * z
+        out[i] = max(total + squares[n], 0.0)
+
+
+def _move(
+    values: Any,
+    columns: Any,
+    starts: Any,
+    moved: Any,
+    before: Any,
+    after: Any,
+    offset: Any,
+    scale: Any,
+    kind: int,
+    given: Any,
+    counts: Any,
+    sums: Any,
+) -> None:
+    """Rows `moved` (u,) have left a cluster of `before` (u,), unless that is negative, for one of `after` (Rule 3).
+    kind, given, counts: of all rows, as in Weighing; sums: (k, d + 1) int64."""
+    d = sums.shape[1] - 1
+    for u in range(len(moved)):
+        i, off, to = moved[u], before[u], after[u]
+        count = counts[i] if kind else int64(1)
+        sums[to, d] += count
+        if off >= 0:
+            sums[off, d] -= count
+        for e in range(starts[i], starts[i + 1]):
+            j = columns[e]
+            term = np.rint((float64(values[e]) - offset[j]) * scale[j])
+            units = _weighed(term, given[i]) if kind == 2 else int64(term) * count
+            sums[to, j] += units
+            if off >= 0:
+                sums[off, j] -= units
+
+
+def _ranges(
+    values: Any, columns: Any, starts: Any, labels: Any, place: Any, low: Any, high: Any, stored: Any, rows: Any
+) -> None:
+    """Widen low and high (m, d), count in stored (m, d) and rows (m,): of rows at place[label], if not negative. NaN
+    stays, once it is there."""
+    for i in range(len(starts) - 1):
+        at = place[labels[i]]
+        if at >= 0:
+            rows[at] += 1
+            for e in range(starts[i], starts[i + 1]):
+                v, j = float64(values[e]), columns[e]
+                stored[at, j] += 1
+                if v < low[at, j] or v != v:
+                    low[at, j] = v
+                if v > high[at, j] or v != v:
+                    high[at, j] = v
+
+
+def _means(sums: Any, weight: Any, inverse: Any, offset: Any, before: Any, centers: Any, shifts: Any) -> None:
+    """The centers (k, d) of sums (k, d + 1) whose weights are (k,), inverse being one over the scale, a power of two,
+    and D of each to the one before. offset: empty if it is zero."""
+    k, d = centers.shape
+    for c in range(k):
+        w = weight[c]
+        if len(offset):
+            for j in range(d):
+                centers[c, j] = float64(sums[c, j]) / w * inverse[j] + offset[j]
+        else:
+            for j in range(d):
+                centers[c, j] = float64(sums[c, j]) / w * inverse[j]
+    for c in range(0, k, 4):
+        n0, n1, n2, n3 = c, min(c + 1, k - 1), min(c + 2, k - 1), min(c + 3, k - 1)
+        a = b = e = f = 0.0
+        for j in range(d):
+            p, q = centers[n0, j] - before[n0, j], centers[n1, j] - before[n1, j]
+            s, t = centers[n2, j] - before[n2, j], centers[n3, j] - before[n3, j]
+            a += p * p
+            b += q * q
+            e += s * s
+            f += t * t
+        shifts[n3], shifts[n2], shifts[n1], shifts[n0] = f, e, b, a
+
+
+# ---------------------------------------------------------------- compiled
+
+
+class SparsePasses(NamedTuple):
+    """The passes for entries of one dtype, and indices of one."""
+
+    propose: Any
+    expanded: Any
+    own_expanded: Any
+    move: Any
+    ranges: Any
+
+
+@cache
+def sparse_passes(dtype: np.dtype, index: np.dtype) -> SparsePasses:
+    """The passes for values of float32 or float64, and columns and starts of int32 or int64; compiled and kept as those
+    of `compiled.passes`."""
+    values = types.Array(from_dtype(dtype), 1, "C", readonly=True)
+    indices = types.Array(from_dtype(index), 1, "C", readonly=True)
+    floats, ints, singles, labels = _vector(float64), _vector(int64), _vector(float32), _vector(int32)
+    wide = _matrix(float64)
+    entries = values, indices, indices
+    propose = (float64, _matrix(float32), singles, float32, float32, labels, ints, _matrix(boolean))
+    return SparsePasses(
+        propose=compiled(_propose, *entries, *propose, returns=int64),
+        expanded=compiled(_expanded, *entries, wide, floats, wide),
+        own_expanded=compiled(_own_expanded, *entries, wide, floats, labels, floats),
+        move=compiled(
+            _move, *entries, ints, labels, labels, floats, floats, int64, floats, ints, _matrix(int64)
+        ),
+        ranges=compiled(_ranges, *entries, labels, ints, wide, wide, _matrix(int32), ints),
+    )
+
+
+@cache
+def means() -> Any:
+    floats, wide = _vector(float64), _matrix(float64)
+    return compiled(_means, _matrix(int64), floats, floats, floats, wide, wide, floats)
