@@ -14,26 +14,31 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import boolean, float32, float64, from_dtype, int32, int64, njit, types
 
-from gpukmeans.engine.numpy.compiled import _ANY_ORDER, _OPTIONS, _matrix, _vector, _weighed, compiled
-
-_INFINITE = np.float32(np.inf)
+from gpukmeans.engine.numpy.compiled import (
+    _ANY_ORDER,
+    BLOCK,
+    _matrix,
+    _two_least,
+    _vector,
+    _weighed,
+    compiled,
+)
 
 
 # ---------------------------------------------------------------- scores
 
 
 @njit(**_ANY_ORDER)
-def _score_row(values: Any, columns: Any, first: int, last: int, scale: float, table: Any, scores: Any) -> Any:
-    """The scores (k,) of one row, by a table (d + 1, k) whose last row are the squares; returns |y|^2."""
-    d, k = len(table) - 1, len(scores)
+def _products_of_row(values: Any, columns: Any, first: int, last: int, scale: float, table: Any, products: Any) -> Any:
+    """The products (k,) of one row with a table (d, k); returns |y|^2."""
     norm = np.float32(0)
-    for c in range(k):
-        scores[c] = table[d, c]
+    for c in range(len(products)):
+        products[c] = np.float32(0)
     for e in range(first, last):
         v, j = np.float32(float64(values[e]) * scale), columns[e]
         norm += v * v
-        for c in range(k):
-            scores[c] += v * table[j, c]
+        for c in range(len(products)):
+            products[c] += v * table[j, c]
     return norm
 
 
@@ -43,6 +48,7 @@ def _propose(
     starts: Any,
     scale: float,
     table: Any,
+    squares: Any,
     slack: Any,
     per_norm: Any,
     rest: Any,
@@ -51,27 +57,30 @@ def _propose(
     possible: Any,
 ) -> int:
     """Labels (m,) by scores, and how many rows they leave in doubt: which, in `uncertain` (m,), and the centers that
-    each may be nearest to, in `possible` (m, k)."""
+    each may be nearest to, in `possible` (m, k). squares: (K,), as in Target."""
     k, found = len(slack), 0
-    scores = np.empty(k, np.float32)
-    for i in range(len(starts) - 1):
-        norm = _score_row(values, columns, starts[i], starts[i + 1], scale, table, scores)
-        best, second, nearest = _INFINITE, _INFINITE, 0
-        for c in range(k):
-            score = scores[c]
-            if score < best:
-                best, second, nearest = score, best, c
-            elif score < second:
-                second = score
-        labels[i] = nearest
-        margin = norm * per_norm + rest
-        most = best + slack[nearest]
-        if not second - most > margin:  # test_compiled_sparse.test_near_ties_are_decided_by_distance
-            uncertain[found] = i
-            most += margin
+    products, scores = np.empty(k, np.float32), np.zeros((len(squares), BLOCK), np.float32)
+    norms, best = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    second, nearest = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    for first in range(0, len(labels), BLOCK):
+        m = min(BLOCK, len(labels) - first)
+        for r in range(m):
+            i = first + r
+            norms[r] = _products_of_row(values, columns, starts[i], starts[i + 1], scale, table, products)
             for c in range(k):
-                possible[found, c] = scores[c] <= most
-            found += 1
+                scores[c, r] = products[c]
+        _two_least(scores, squares, -(-m // 8) * 8, best, second, nearest)
+        for r in range(m):
+            label = int(nearest[r])
+            labels[first + r] = label
+            margin = norms[r] * per_norm + rest
+            most = best[r] + slack[label]
+            if not second[r] - most > margin:  # test_compiled_sparse.test_near_ties_are_decided_by_distance
+                uncertain[found] = first + r
+                most += margin
+                for c in range(k):
+                    possible[found, c] = scores[c, r] + squares[c] <= most
+                found += 1
     return found
 
 
@@ -158,6 +167,31 @@ def _ranges(
                     high[at, j] = v
 
 
+def _feature_range(values: Any, columns: Any, low: Any, high: Any, stored: Any) -> None:
+    """Widen low and high (d,), and count in stored (d,). NaN stays, once it is there."""
+    for e in range(len(values)):
+        v, j = float64(values[e]), columns[e]
+        stored[j] += 1
+        if v < low[j] or v != v:
+            low[j] = v
+        if v > high[j] or v != v:
+            high[j] = v
+
+
+def _squares(centers: Any, out: Any) -> None:
+    """N of the centers (k, d), four at a time, whose sums wait for no one but themselves."""
+    k, d = centers.shape
+    for c in range(0, k, 4):
+        n0, n1, n2, n3 = c, min(c + 1, k - 1), min(c + 2, k - 1), min(c + 3, k - 1)
+        p = q = s = t = 0.0
+        for j in range(d):
+            p += centers[n0, j] * centers[n0, j]
+            q += centers[n1, j] * centers[n1, j]
+            s += centers[n2, j] * centers[n2, j]
+            t += centers[n3, j] * centers[n3, j]
+        out[n3], out[n2], out[n1], out[n0] = t, s, q, p
+
+
 def _means(sums: Any, weight: Any, inverse: Any, offset: Any, before: Any, centers: Any, shifts: Any) -> None:
     """The centers (k, d) of sums (k, d + 1) whose weights are (k,), inverse being one over the scale, a power of two,
     and D of each to the one before. offset: empty if it is zero."""
@@ -194,6 +228,7 @@ class SparsePasses(NamedTuple):
     own_expanded: Any
     move: Any
     ranges: Any
+    feature_range: Any
 
 
 @cache
@@ -205,7 +240,7 @@ def sparse_passes(dtype: np.dtype, index: np.dtype) -> SparsePasses:
     floats, ints, singles, labels = _vector(float64), _vector(int64), _vector(float32), _vector(int32)
     wide = _matrix(float64)
     entries = values, indices, indices
-    propose = (float64, _matrix(float32), singles, float32, float32, labels, ints, _matrix(boolean))
+    propose = (float64, _matrix(float32), singles, singles, float32, float32, labels, ints, _matrix(boolean))
     return SparsePasses(
         propose=compiled(_propose, *entries, *propose, returns=int64),
         expanded=compiled(_expanded, *entries, wide, floats, wide),
@@ -214,10 +249,19 @@ def sparse_passes(dtype: np.dtype, index: np.dtype) -> SparsePasses:
             _move, *entries, ints, labels, labels, floats, floats, int64, floats, ints, _matrix(int64)
         ),
         ranges=compiled(_ranges, *entries, labels, ints, wide, wide, _matrix(int32), ints),
+        feature_range=compiled(_feature_range, values, indices, floats, floats, ints),
     )
 
 
+class CenterPasses(NamedTuple):
+    squares: Any
+    means: Any
+
+
 @cache
-def means() -> Any:
+def center_passes() -> CenterPasses:
     floats, wide = _vector(float64), _matrix(float64)
-    return compiled(_means, _matrix(int64), floats, floats, floats, wide, wide, floats)
+    return CenterPasses(
+        squares=compiled(_squares, wide, floats),
+        means=compiled(_means, _matrix(int64), floats, floats, floats, wide, wide, floats),
+    )

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy.assign import ScoredCenters
-from gpukmeans.engine.numpy.compiled_sparse import SparsePasses, means, sparse_passes
+from gpukmeans.engine.numpy.compiled import TILE
+from gpukmeans.engine.numpy.compiled_sparse import SparsePasses, center_passes, sparse_passes
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.protocol import Doubt, NextCenters
 from gpukmeans.exact.certificate import Frame
-from gpukmeans.exact.distance import Floats, norms
-from gpukmeans.exact.sparse_rows import Entries
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.sparse_rows import Entries, with_zero
 from gpukmeans.threads import scratch
 
 _DTYPES = [np.dtype(dtype) for dtype in (np.float32, np.float64)]
@@ -42,6 +43,11 @@ class CompiledSparsePoints(SparsePoints):
         """The entries of a span of rows: all that there are, and where these begin and end."""
         return self._rows.values, self._rows.columns, self._rows.starts[rows.start : rows.stop + 1]
 
+    def _range_of_rows(self) -> tuple[Floats, Floats]:
+        low, high, stored = np.full(self.d, np.inf), np.full(self.d, -np.inf), np.zeros(self.d, np.int64)
+        self._passes.feature_range(self._rows.values, self._rows.columns, low, high, stored)
+        return with_zero(low, high, stored < self.n)
+
     # ------------------------------------------------------------ assignment and update
 
     def _keep(self, frame: Frame) -> None:
@@ -54,10 +60,10 @@ class CompiledSparsePoints(SparsePoints):
         m = rows.stop - rows.start
         labels, uncertain = np.empty(m, np.int32), np.empty(m, np.int64)
         possible = scratch("possible", m * target.k, np.bool_).reshape(m, target.k)
-        margin = target.frame.row_margin_factors
-        found = self._passes.propose(
-            *self._entries(rows), target.frame.scale, target.columns, target.slack, *margin, labels, uncertain, possible
-        )
+        squares = np.full(target.k + -target.k % TILE, np.inf, np.float32)
+        squares[: target.k] = target.columns[-1]
+        centers = target.frame.scale, target.columns, squares, target.slack, *target.frame.row_margin_factors
+        found = self._passes.propose(*self._entries(rows), *centers, labels, uncertain, possible)
         return labels, uncertain[:found], possible[:found]
 
     @cached_property
@@ -84,7 +90,7 @@ class CompiledSparsePoints(SparsePoints):
             return None
         centers, shifts = np.empty((target.k, self.d)), np.empty(target.k)
         offset = scales.offset if scales.offset.any() else _NO_FLOATS
-        means()(self._sums, weight, 1 / scales.scale, offset, np.ascontiguousarray(target.given), centers, shifts)
+        center_passes().means(self._sums, weight, 1 / scales.scale, offset, np.ascontiguousarray(target.given), centers, shifts)
         along = np.sort(centers[:, doubt.widest])
         gap = float(np.diff(along).min(initial=np.inf))
         # test_compiled_sparse.test_means_in_doubt_are_left_to_the_driver
@@ -108,8 +114,13 @@ class CompiledSparsePoints(SparsePoints):
 
     # ------------------------------------------------------------ distances
 
+    def _squares(self, centers: Floats) -> Floats:
+        out = np.empty(len(centers))
+        center_passes().squares(np.ascontiguousarray(centers), out)
+        return out
+
     def _measure(self, centers: Floats) -> Callable[[slice], Floats]:
-        squares, centers = norms(centers), np.ascontiguousarray(centers)
+        squares, centers = self._squares(centers), np.ascontiguousarray(centers)
 
         def measure(rows: slice) -> Floats:
             out = np.empty(rows.stop - rows.start)
@@ -117,6 +128,9 @@ class CompiledSparsePoints(SparsePoints):
             return out
 
         return measure
+
+    def _pair_spans(self, k: int) -> list[slice]:
+        return self._spans(k)
 
     def _expanded(self, rows: slice, columns: Floats, squares: Floats) -> Floats:
         out = np.empty((rows.stop - rows.start, len(squares)))

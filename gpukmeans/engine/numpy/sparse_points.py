@@ -70,9 +70,12 @@ class SparsePoints:
     # ------------------------------------------------------------ preparation
 
     def feature_range(self) -> tuple[Floats, Floats]:
-        low, high = self._rows.feature_range()
+        low, high = self._range_of_rows()
         self._low, self._high = self.metric.scaled_range(low, high)
         return self._low, self._high
+
+    def _range_of_rows(self) -> tuple[Floats, Floats]:
+        return self._rows.feature_range()
 
     def set_feature_range(self, low: Floats, high: Floats) -> None:
         self._low, self._high = low, high
@@ -266,13 +269,17 @@ class SparsePoints:
 
     def _measure(self, centers: Floats) -> Callable[[slice], Floats]:
         """E of a span of rows to their own centers, or to the only one."""
-        squares = norms(centers)
+        squares = self._squares(centers)
 
         def measure(rows: slice) -> Floats:
             labels = self._labels[rows] if len(centers) > 1 else None
             return own_expanded_distances(self._rows.take(rows), centers.T, squares, labels)
 
         return measure
+
+    def _squares(self, centers: Floats) -> Floats:
+        """N of the centers."""
+        return norms(centers)
 
     def _all_own_distances(self, centers: Floats) -> Floats:
         return np.concatenate(run(self._measure(centers), self._spans(1), self._threads))
@@ -313,14 +320,18 @@ class SparsePoints:
 
     def _to_all(self, centers: Floats, of: Callable[[Floats], Floats] = lambda distance: distance) -> Floats:
         """E of all rows to all centers (k, d), or what becomes `of` it, (n, k)."""
-        columns, squares = np.ascontiguousarray(centers.T), norms(centers)
+        columns, squares = np.ascontiguousarray(centers.T), self._squares(centers)
         result = np.empty((self.n, len(centers)))
 
         def measure(rows: slice) -> None:
             result[rows] = of(self._expanded(rows, columns, squares))
 
-        run(measure, self._rows.spans(max(1, _ENTRIES // len(centers)), 1), self._threads)
+        run(measure, self._pair_spans(len(centers)), self._threads)
         return result
+
+    def _pair_spans(self, k: int) -> list[slice]:
+        """All rows, in pieces for passes over pairs of an entry and one of k centers."""
+        return self._rows.spans(max(1, _ENTRIES // k), 1)
 
     def _expanded(self, rows: slice, columns: Floats, squares: Floats) -> Floats:
         """E of a span of rows to all centers, as `expanded_distances` takes these."""
