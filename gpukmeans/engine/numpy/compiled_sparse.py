@@ -84,6 +84,21 @@ def _propose(
     return found
 
 
+@njit(**_ANY_ORDER)
+def _product(values: Any, columns: Any, first: int, last: int, centers: Any, c: int) -> float:
+    total = 0.0
+    for e in range(first, last):
+        total += float64(values[e]) * centers[c, columns[e]]
+    return total
+
+
+def _products(values: Any, columns: Any, starts: Any, centers: Any, out: Any) -> None:
+    """Of rows with all centers (k, d), out (m, k)."""
+    for i in range(len(starts) - 1):
+        for c in range(len(centers)):
+            out[i, c] = _product(values, columns, starts[i], starts[i + 1], centers, c)
+
+
 # ---------------------------------------------------------------- what exact/ defines
 
 
@@ -149,22 +164,31 @@ def _move(
                 sums[off, j] -= units
 
 
-def _ranges(
-    values: Any, columns: Any, starts: Any, labels: Any, place: Any, low: Any, high: Any, stored: Any, rows: Any
-) -> None:
-    """Widen low and high (m, d), count in stored (m, d) and rows (m,): of rows at place[label], if not negative. NaN
-    stays, once it is there."""
+def _ranges(values: Any, columns: Any, starts: Any, labels: Any, place: Any, low: Any, high: Any) -> None:
+    """low and high (m, d) of the rows at place[label], if that is not negative; infinity and its negative where there
+    are none."""
+    m, d = low.shape
+    stored, rows = np.zeros((m, d), np.int32), np.zeros(m, np.int64)
     for i in range(len(starts) - 1):
         at = place[labels[i]]
         if at >= 0:
             rows[at] += 1
             for e in range(starts[i], starts[i + 1]):
                 v, j = float64(values[e]), columns[e]
-                stored[at, j] += 1
-                if v < low[at, j] or v != v:
+                if stored[at, j] == 0:
+                    low[at, j] = high[at, j] = v
+                elif v < low[at, j]:
                     low[at, j] = v
-                if v > high[at, j] or v != v:
+                elif v > high[at, j]:
                     high[at, j] = v
+                stored[at, j] += 1
+    for at in range(m):
+        for j in range(d):
+            if stored[at, j] < rows[at]:  # test_sparse.test_points_on_sparse_rows_answer_as_on_an_array
+                low[at, j] = min(low[at, j], 0.0) if stored[at, j] else 0.0
+                high[at, j] = max(high[at, j], 0.0) if stored[at, j] else 0.0
+            elif rows[at] == 0:
+                low[at, j], high[at, j] = np.inf, -np.inf
 
 
 def _feature_range(values: Any, columns: Any, low: Any, high: Any, stored: Any) -> None:
@@ -224,6 +248,7 @@ class SparsePasses(NamedTuple):
     """The passes for entries of one dtype, and indices of one."""
 
     propose: Any
+    products: Any
     expanded: Any
     own_expanded: Any
     move: Any
@@ -243,12 +268,13 @@ def sparse_passes(dtype: np.dtype, index: np.dtype) -> SparsePasses:
     propose = (float64, _matrix(float32), singles, singles, float32, float32, labels, ints, _matrix(boolean))
     return SparsePasses(
         propose=compiled(_propose, *entries, *propose, returns=int64),
+        products=compiled(_products, *entries, wide, wide),
         expanded=compiled(_expanded, *entries, wide, floats, wide),
         own_expanded=compiled(_own_expanded, *entries, wide, floats, labels, floats),
         move=compiled(
             _move, *entries, ints, labels, labels, floats, floats, int64, floats, ints, _matrix(int64)
         ),
-        ranges=compiled(_ranges, *entries, labels, ints, wide, wide, _matrix(int32), ints),
+        ranges=compiled(_ranges, *entries, labels, ints, wide, wide),
         feature_range=compiled(_feature_range, values, indices, floats, floats, ints),
     )
 

@@ -13,13 +13,16 @@ from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.compiled import TILE
 from gpukmeans.engine.numpy.compiled_sparse import SparsePasses, center_passes, sparse_passes
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
-from gpukmeans.engine.protocol import Doubt, NextCenters
+from gpukmeans.engine.protocol import Doubt, Known, NextCenters
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.sparse_rows import Entries, with_zero
 from gpukmeans.threads import scratch
 
 _DTYPES = [np.dtype(dtype) for dtype in (np.float32, np.float64)]
+
+# Up to so many rows in doubt, turning all centers around takes longer than looking them up.
+_FEW_ROWS = 2**6
 
 _NO_FLOATS = np.empty(0)
 _NO_INTS = np.empty(0, np.int64)
@@ -66,6 +69,16 @@ class CompiledSparsePoints(SparsePoints):
         found = self._passes.propose(*self._entries(rows), *centers, labels, uncertain, possible)
         return labels, uncertain[:found], possible[:found]
 
+    def _products(self, entries: Entries, target: ScoredCenters) -> Floats:
+        out = np.empty((entries.m, target.k))
+        if entries.m > _FEW_ROWS:
+            return super()._products(entries, target)
+        self._passes.products(entries.values, entries.columns, entries.starts, self._given(target), out)
+        return out
+
+    def _given(self, target: ScoredCenters) -> Floats:
+        return np.ascontiguousarray(target.given)
+
     @cached_property
     def _weighing(self) -> tuple[int, Floats, NDArray[np.int64]]:
         """0 and nothing; 1 and counts; or 2, the weights (n,), and as sums count them."""
@@ -90,7 +103,7 @@ class CompiledSparsePoints(SparsePoints):
             return None
         centers, shifts = np.empty((target.k, self.d)), np.empty(target.k)
         offset = scales.offset if scales.offset.any() else _NO_FLOATS
-        center_passes().means(self._sums, weight, 1 / scales.scale, offset, np.ascontiguousarray(target.given), centers, shifts)
+        center_passes().means(self._sums, weight, 1 / scales.scale, offset, self._given(target), centers, shifts)
         along = np.sort(centers[:, doubt.widest])
         gap = float(np.diff(along).min(initial=np.inf))
         # test_compiled_sparse.test_means_in_doubt_are_left_to_the_driver
@@ -100,17 +113,17 @@ class CompiledSparsePoints(SparsePoints):
 
     # ------------------------------------------------------------ some clusters by themselves
 
-    def _stored_ranges(self, clusters: NDArray[np.int64], without: Floats) -> tuple[Floats, Floats, Any, Any]:
+    def cluster_ranges(
+        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
+    ) -> tuple[Floats, Floats]:
         if len(without):
-            return super()._stored_ranges(clusters, without)
+            return super().cluster_ranges(clusters, without, known)
         assert self._target is not None, "no centers were assigned to"
         place = np.full(self._target.k, -1)
         place[clusters] = np.arange(len(clusters))
-        shape = len(clusters), self.d
-        low, high, stored = np.full(shape, np.inf), np.full(shape, -np.inf), np.zeros(shape, np.int32)
-        count = np.zeros(len(clusters), np.int64)
-        self._passes.ranges(*self._entries(slice(0, self.n)), self._labels, place, low, high, stored, count)
-        return low, high, stored, count
+        low, high = np.empty((len(clusters), self.d)), np.empty((len(clusters), self.d))
+        self._passes.ranges(*self._entries(slice(0, self.n)), self._labels, place, low, high)
+        return low, high
 
     # ------------------------------------------------------------ distances
 

@@ -161,9 +161,9 @@ class SparsePoints:
             self.uncertain += len(uncertain)
         scale = target.frame.scale
         entries = self._rows.take(uncertain + rows.start)
-        products = entries.matrix(entries.exact) @ target.centers
+        products = self._products(entries, target)
         products *= scale**2
-        y_norms = self._rows.squares[uncertain + rows.start] * scale**2
+        y_norms = entries.add_up(entries.exact * entries.exact) * scale**2
         if exact and max(y_norms.max(), target.norms.max()) <= _EXACT_SQUARES * scale**2:
             labels[uncertain] = (target.norms - 2 * products).argmin(axis=1)
             return labels
@@ -174,6 +174,10 @@ class SparsePoints:
         if len(several):
             labels[uncertain[several]] = self._decide(entries.take(several), possible[several], target)
         return labels
+
+    def _products(self, entries: Entries, target: ScoredCenters) -> Floats:
+        """Of rows (u, d) with all centers, (u, k) float64."""
+        return entries.matrix(entries.exact) @ target.centers
 
     def _propose(
         self, rows: slice, target: ScoredCenters
@@ -213,12 +217,6 @@ class SparsePoints:
     def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
-        low, high, stored, rows = self._stored_ranges(clusters, without)
-        # test_sparse.test_points_on_sparse_rows_answer_as_on_an_array fails if zero counts where no row lacks a feature.
-        return with_zero(low, high, stored < rows[:, None])
-
-    def _stored_ranges(self, clusters: NDArray[np.int64], without: Floats) -> tuple[Floats, Floats, Any, Any]:
-        """Of what is stored: least and largest (m, d), how many (m, d), and of how many rows (m,)."""
         m = len(clusters)
         low, high = np.full((m, self.d), np.inf), np.full((m, self.d), -np.inf)
         stored, count = np.zeros((m, self.d), np.int32), np.zeros(m, np.int64)
@@ -232,7 +230,8 @@ class SparsePoints:
             count[:] += np.bincount(places, minlength=m)
 
         self._on_clusters(widen, clusters, without)
-        return low, high, stored, count
+        # test_sparse.test_points_on_sparse_rows_answer_as_on_an_array fails if zero counts where no row lacks a feature.
+        return with_zero(low, high, stored < count[:, None])
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
         sums = np.zeros((len(clusters), self.d + 1), np.int64)
