@@ -83,7 +83,8 @@ class CompiledPoints(NumPyPoints):
 
     def _arrange(self, sort: bool) -> None:
         super()._arrange(sort)
-        self.__dict__.pop("_weighing", None)
+        for kept in ("_weighing", "_groups"):
+            self.__dict__.pop(kept, None)
 
     # ------------------------------------------------------------ assignment and update
 
@@ -130,10 +131,10 @@ class CompiledPoints(NumPyPoints):
     def _assignment(self, target: ScoredCenters, center_shift: CenterShift | None) -> Callable[[slice], int]:
         targets, groups = [target], _NO_GROUPS
         if target.frame is not None:
-            frames, groups = self._groups
-            if len(frames) > 1:
-                targets = [ScoredCenters.of(target.given, frame) for frame in frames]
-        # Should one be too far for all, D decides (test_compiled.test_groups_too_far_apart_for_scores).
+            frames, found = self._groups
+            scored = [ScoredCenters.of(target.given, frame) for frame in frames[1:]]
+            if scored and all(each.frame is not None for each in scored):  # bounds are kept of all rows, or of none
+                targets, groups = [ScoredCenters.of(target.given, frames[0]), *scored], found
         ways = [(self._compared(each), self._bounds_before(each, center_shift)) for each in targets]
         clusters = target.k if self._reused else 0
 

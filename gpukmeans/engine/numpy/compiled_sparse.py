@@ -263,14 +263,14 @@ def sparse_passes(dtype: np.dtype, index: np.dtype) -> SparsePasses:
     values = types.Array(from_dtype(dtype), 1, "C", readonly=True)
     indices = types.Array(from_dtype(index), 1, "C", readonly=True)
     floats, ints, singles, labels = _vector(float64), _vector(int64), _vector(float32), _vector(int32)
-    wide = _matrix(float64)
+    wide, given = _matrix(float64), types.Array(float64, 2, "C", readonly=True)
     entries = values, indices, indices
     propose = (float64, _matrix(float32), singles, singles, float32, float32, labels, ints, _matrix(boolean))
     return SparsePasses(
         propose=compiled(_propose, *entries, *propose, returns=int64),
-        products=compiled(_products, *entries, wide, wide),
-        expanded=compiled(_expanded, *entries, wide, floats, wide),
-        own_expanded=compiled(_own_expanded, *entries, wide, floats, labels, floats),
+        products=compiled(_products, *entries, given, wide),
+        expanded=compiled(_expanded, *entries, given, floats, wide),
+        own_expanded=compiled(_own_expanded, *entries, given, floats, labels, floats),
         move=compiled(
             _move, *entries, ints, labels, labels, floats, floats, int64, floats, ints, _matrix(int64)
         ),
@@ -286,8 +286,8 @@ class CenterPasses(NamedTuple):
 
 @cache
 def center_passes() -> CenterPasses:
-    floats, wide = _vector(float64), _matrix(float64)
+    floats, wide, given = _vector(float64), _matrix(float64), types.Array(float64, 2, "C", readonly=True)
     return CenterPasses(
-        squares=compiled(_squares, wide, floats),
-        means=compiled(_means, _matrix(int64), floats, floats, floats, wide, wide, floats),
+        squares=compiled(_squares, given, floats),
+        means=compiled(_means, _matrix(int64), floats, floats, floats, given, wide, floats),
     )

@@ -89,7 +89,7 @@ class CompiledSparsePoints(SparsePoints):
         return (1, _NO_FLOATS, counts) if weights.dtype == np.int64 else (2, np.ascontiguousarray(weights), counts)
 
     def _move(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.integer]) -> None:
-        scales = self._scales
+        scales, after = self._scales, after.astype(np.int32, copy=False)  # by D alone they are int64
         with self._lock:
             entries = self._entries(slice(0, self.n))
             self._passes.move(*entries, rows, before, after, scales.offset, scales.scale, *self._weighing, self._sums)
