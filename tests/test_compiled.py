@@ -132,7 +132,7 @@ def test_groups_far_apart_leave_few_rows_to_distances(dtype, d, k):
             assert_array_equal(numpy.sums(), fast.sums())
             assert dtype == "float16" or fast.uncertain - before <= 100, i  # float16 has ties there
             centers, _ = lloyd.update(numpy, scales, centers)
-    assert len(fast._groups[0]) == 3
+    assert len(fast._groups[0]) >= 3  # and the middle, where most rows are near none
 
 
 def test_one_far_row_is_no_group():

@@ -24,7 +24,6 @@ from gpukmeans.engine.numpy.compiled import (
     compiled,
 )
 
-
 # ---------------------------------------------------------------- scores
 
 
@@ -118,9 +117,7 @@ def _expanded(values: Any, columns: Any, starts: Any, table: Any, squares: Any, 
             out[i, c] = max(out[i, c] + squares[c], 0.0)
 
 
-def _own_expanded(
-    values: Any, columns: Any, starts: Any, centers: Any, squares: Any, labels: Any, out: Any
-) -> None:
+def _own_expanded(values: Any, columns: Any, starts: Any, centers: Any, squares: Any, labels: Any, out: Any) -> None:
     """E of rows to their own of the centers (k, d), or to the only one, out (m,)."""
     one = len(centers) == 1
     for i in range(len(starts) - 1):
@@ -271,9 +268,7 @@ def sparse_passes(dtype: np.dtype, index: np.dtype) -> SparsePasses:
         products=compiled(_products, *entries, given, wide),
         expanded=compiled(_expanded, *entries, given, floats, wide),
         own_expanded=compiled(_own_expanded, *entries, given, floats, labels, floats),
-        move=compiled(
-            _move, *entries, ints, labels, labels, floats, floats, int64, floats, ints, _matrix(int64)
-        ),
+        move=compiled(_move, *entries, ints, labels, labels, floats, floats, int64, floats, ints, _matrix(int64)),
         ranges=compiled(_ranges, *entries, labels, ints, wide, wide),
         feature_range=compiled(_feature_range, values, indices, floats, floats, ints),
     )

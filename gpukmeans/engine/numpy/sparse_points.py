@@ -230,7 +230,7 @@ class SparsePoints:
             count[:] += np.bincount(places, minlength=m)
 
         self._on_clusters(widen, clusters, without)
-        # test_sparse.test_points_on_sparse_rows_answer_as_on_an_array fails if zero counts where no row lacks a feature.
+        # Not where no row lacks a feature (test_sparse.test_points_on_sparse_rows_answer_as_on_an_array).
         return with_zero(low, high, stored < count[:, None])
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
