@@ -379,8 +379,8 @@ def _move(
 
 
 def _assign(x: Any, groups: Any, g: int, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any) -> Any:
-    """Label the rows of group g, or all where groups (m,) are empty; returns how many of the caller's rows changed, how many were skipped by their bounds,
-    and how many the scores left to D."""
+    """Label the rows of group g, or all where groups (m,) are empty; returns how many of the caller's rows changed, how
+    many were skipped by their bounds, and how many the scores left to D."""
     wide, deep = target.columns.shape
     if not target.scored:
         wide = deep = 0
