@@ -102,17 +102,24 @@ def _products(values: Any, columns: Any, starts: Any, centers: Any, out: Any) ->
 
 
 def _expanded(values: Any, columns: Any, starts: Any, table: Any, squares: Any, out: Any) -> None:
-    """E of rows to all centers, out (m, k); table: (d, k), squares: N, (k,)."""
+    """E of rows to all centers, out (m, k); table: (d, k), squares: N, (k,). Two entries at a time, in order, so that
+    sums are written half as often."""
     k = len(squares)
     for i in range(len(starts) - 1):
+        first, last = starts[i], starts[i + 1]
         for c in range(k):
             out[i, c] = 0.0
-        for e in range(starts[i], starts[i + 1]):
-            v, j = float64(values[e]), columns[e]
+        for e in range(first, last - 1, 2):
+            v, w, j, n = float64(values[e]), float64(values[e + 1]), columns[e], columns[e + 1]
             for c in range(k):
-                z = table[j, c]
-                w = v - z
-                out[i, c] += w * w - z * z
+                y, z = table[j, c], table[n, c]
+                p, q = v - y, w - z
+                out[i, c] = (out[i, c] + (p * p - y * y)) + (q * q - z * z)
+        if (last - first) % 2:
+            v, j = float64(values[last - 1]), columns[last - 1]
+            for c in range(k):
+                p = v - table[j, c]
+                out[i, c] += p * p - table[j, c] * table[j, c]
         for c in range(k):
             out[i, c] = max(out[i, c] + squares[c], 0.0)
 
