@@ -15,7 +15,8 @@ from gpukmeans.engine.numpy.compiled_sparse_points import CompiledSparsePoints, 
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
-from gpukmeans.exact.fixed_point import Inertia, Weights
+from gpukmeans.exact.fixed_point import Weights
+from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.metric import metric_of
 from gpukmeans.exact.sparse_rows import Entries
 
