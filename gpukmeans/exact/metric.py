@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact.distance import Floats, check_magnitude, normalize, norms
+from gpukmeans.exact.distance import Floats, check_magnitude, magnitude, normalize, norms
 from gpukmeans.exact.fixed_point import Scales, about_zero
 from gpukmeans.threads import scratch
 
@@ -37,7 +37,7 @@ class Metric:
 
     def initial(self, centers: Floats) -> Floats:
         """Centers (k, d) to begin with. Raises ValueError if they are too large."""
-        check_magnitude(centers, centers, "init")
+        check_magnitude(magnitude(centers, centers), "init")
         return centers
 
     def check(self, centers: NDArray[Any]) -> None:
