@@ -539,6 +539,14 @@ def _distances(x: Any, centers: Any, out: Any) -> None:
 # ---------------------------------------------------------------- compiled
 
 
+def compiled(function: Any, *arguments: Any, returns: Any = void) -> Any:
+    signature = returns(*arguments)
+    try:
+        return njit(signature, cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # nowhere to keep the code
+        return njit(signature, **_OPTIONS)(function)
+
+
 class Passes(NamedTuple):
     """The passes for rows of one dtype."""
 
@@ -579,13 +587,6 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
     )
     sums = types.NamedTuple((_matrix(int64), floats, floats), Sums)
     labels = types.Array(int32, 1, "C")
-
-    def compiled(function: Any, *arguments: Any, returns: Any = void) -> Any:
-        signature = returns(*arguments)
-        try:
-            return njit(signature, cache=True, **_OPTIONS)(function)
-        except RuntimeError:  # nowhere to keep the code
-            return njit(signature, **_OPTIONS)(function)
 
     return Passes(
         assign=compiled(_assign, x, weights, target, bounds, sums, labels, returns=ints),

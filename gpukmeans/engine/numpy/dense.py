@@ -9,10 +9,12 @@ from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 
-# Values from which on compiled passes are worth calling; and how many have to have come, in all fits of this process,
-# until numba is worth importing (0.5 s).
-_WORTH_CALLING = 2**12
+# How many values have to have come, in all fits of this process, until numba is worth importing (0.5 s); as so many
+# counts a fit of fewer, of which calls are most. Where others imported it, rows of so many are worth the time to load
+# compiled passes from disk.
 _WORTH_IMPORTING = 2**18
+_LEAST = 2**10
+_WORTH_LOADING = 2**12
 
 _values_so_far = 0
 
@@ -21,9 +23,9 @@ def points_on_numpy(samples: Samples) -> NumPyPoints:
     wanted = tuning.current().compiled
     if wanted is None:
         global _values_so_far
-        _values_so_far += samples.x.size
-        imported = "numba" in sys.modules or _values_so_far >= _WORTH_IMPORTING
-        wanted = imported and samples.x.size >= _WORTH_CALLING
+        _values_so_far += max(_LEAST, samples.x.size)
+        wanted = _values_so_far >= _WORTH_IMPORTING
+        wanted |= "numba" in sys.modules and samples.x.size >= _WORTH_LOADING
     if wanted and compiler.works():
         # Here, as it imports numba.
         from gpukmeans.engine.numpy.compiled_points import CompiledPoints, compiles
