@@ -220,7 +220,7 @@ default="k-means++"
                 scales = self._assign(batch, batch.feature_range(), centers)
                 if asked:
                     inertia = unshifted(lloyd.inertia(batch, scales, centers), batch) / batch_size
-                centers = self._step(batch, scales, centers, lambda generator=generator: generator)
+                centers = self._step(batch, scales, centers, generator)
                 if watch.ends(step, inertia, before, centers):
                     break
             self.cluster_centers_ = self._convert_like(X, rounded(centers, self._published_dtype(X, x)))
@@ -275,7 +275,7 @@ default="k-means++"
                     )
                 centers, dtype = published.astype(np.float64), published.dtype
             scales = self._assign(points, feature_range, centers)
-            centers = self._step(points, scales, centers, self._generator)
+            centers = self._step(points, scales, centers)
             published = rounded(centers, array_interop.held_dtype(X, dtype, self.output_type))
             self.cluster_centers_ = self._convert_like(X, published)
             used = published.astype(np.float64)
@@ -366,9 +366,10 @@ default="k-means++"
         return scales
 
     def _step(
-        self, points: Points, scales: Scales, centers: Floats, generator: Callable[[], np.random.RandomState]
+        self, points: Points, scales: Scales, centers: Floats, generator: np.random.RandomState | None = None
     ) -> Floats:
-        """The centers after a batch that is labelled by those before; counts the step. generator(): the step's own.
+        """The centers after a batch that is labelled by those before; counts the step. generator: the
+        step's own, made where it is needed if not given.
 
         Once in 10 * n_clusters rows, or while a cluster is empty, the lightest centers move to rows of the batch.
         """
@@ -396,7 +397,7 @@ default="k-means++"
             if len(light):
                 if self.verbose:
                     print(f"[MiniBatchKMeans] Reassigning {len(light)} cluster centers.")
-                centers[light] = seeding.random(points, len(light), generator())
+                centers[light] = seeding.random(points, len(light), generator or self._generator())
                 # As much as the least of the others, so that they are not moved again at once.
                 counts[light] = np.delete(counts, light).min()
         self._counts = counts
