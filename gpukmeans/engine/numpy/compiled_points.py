@@ -15,7 +15,7 @@ from gpukmeans.engine.numpy.compiled import BLOCK, TILE, Bounds, Passes, Sums, T
 from gpukmeans.engine.numpy.compiled_means import label, next_centers
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
 from gpukmeans.engine.numpy.points import NumPyPoints
-from gpukmeans.engine.protocol import Centers, Doubt, NextCenters, Samples
+from gpukmeans.engine.protocol import Doubt, NextCenters, Samples
 from gpukmeans.exact.certificate import Frame, distance_error_factors
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.inertia import Inertia
@@ -95,13 +95,13 @@ class CompiledPoints(NumPyPoints):
 
     # ------------------------------------------------------------ assignment and update
 
-    def assign(self, centers: Centers) -> int:
+    def _label_all(self, centers: Floats) -> int:
         """By D alone in a single call, where scores cost more to make ready than they save."""
         given = np.ascontiguousarray(centers)
         own, x, weighing = self._tuning, self._rows.x, self._weighing
         few = len(given) * x.size <= _FEW_STEPS and own.scores is None and own.bounds is None and own.chunk_rows is None
         if not few or weighing.kind or len(weighing.rows) or x.dtype == np.float16:
-            return super().assign(given)
+            return super()._label_all(given)
         self._begin(len(given), None)
         self._target = ScoredCenters.of(given, None)
         sums = self._sums.value if self._reused else _NO_SUMS

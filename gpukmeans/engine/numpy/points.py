@@ -177,7 +177,9 @@ class NumPyPoints:
         return None  # the driver's arithmetic is what it would do
 
     def assign(self, centers: Centers) -> int:
-        centers = np.asarray(centers)
+        return self._label_all(np.asarray(centers))
+
+    def _label_all(self, centers: Floats) -> int:
         k, m = len(centers), self._rows.m
         scores = m > _SINGLE and m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
         frame = self._frame if scores else None
