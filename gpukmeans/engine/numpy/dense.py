@@ -16,6 +16,10 @@ _WORTH_IMPORTING = 2**18
 _LEAST = 2**10
 _WORTH_LOADING = 2**12
 
+# How many colors of a picture, which take part in the last few iterations alone, count as one row
+# (test_import.test_a_photograph_takes_no_numba).
+_COLORS = 10
+
 _values_so_far = 0
 
 
@@ -23,9 +27,10 @@ def points_on_numpy(samples: Samples) -> NumPyPoints:
     wanted = tuning.current().compiled
     if wanted is None:
         global _values_so_far
-        _values_so_far += max(_LEAST, samples.x.size)
+        size = samples.x.size
+        _values_so_far += size // _COLORS if samples.distinct else max(_LEAST, size)
         wanted = _values_so_far >= _WORTH_IMPORTING
-        wanted |= "numba" in sys.modules and samples.x.size >= _WORTH_LOADING
+        wanted |= "numba" in sys.modules and size >= _WORTH_LOADING
     if wanted and compiler.works():
         # Here, as it imports numba.
         from gpukmeans.engine.numpy.compiled_points import CompiledPoints, compiles
