@@ -134,6 +134,11 @@ def readable(x: Any) -> tuple[Any, np.dtype]:
     return x, dtype if dtype in DTYPES else DTYPES[0]
 
 
+def is_plain(x: Any) -> bool:
+    """Whether x is an array of NumPy's own that needs no other form to be read as rows."""
+    return type(x) is np.ndarray and x.ndim == 2 and x.size > 0 and x.dtype in DTYPES
+
+
 def _of_columns(frame: Any) -> np.dtype:
     """The dtype that holds the columns of a frame of pandas, polars or pyarrow, or a single one; without their rows,
     since pandas has objects for columns of its own dtypes together."""

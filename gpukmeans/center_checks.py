@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 from gpukmeans import array_interop
-from gpukmeans.exact.distance import Floats, check_magnitude
+from gpukmeans.exact.distance import Floats, check_magnitude, magnitude
 from gpukmeans.exact.metric import Metric
 from gpukmeans.threads import unflagged
 
@@ -26,10 +26,7 @@ def initial(init: Any, n_clusters: int, n_features: int, dtype: np.dtype, metric
 
     Raises ValueError for another shape, or for values that are not finite or too large.
     """
-    with unflagged():  # scikit-learn adds values up, large ones and infinities too, to see whether they are finite
-        centers = check_array(
-            array_interop.to_numpy(init), dtype=float_dtype(dtype), copy=True, order="C", input_name="init"
-        )
+    centers = _finite(array_interop.to_numpy(init), float_dtype(dtype), "init")
     if centers.shape[0] != n_clusters:
         raise ValueError(
             f"The shape of the initial centers {centers.shape} does not match the number of clusters {n_clusters}."
@@ -49,15 +46,8 @@ def fitted(given: Any, metric: Metric, n_features: int | None = None) -> NDArray
     """
     try:
         given, dtype = array_interop.readable(array_interop.to_numpy(given))
-        dtype = float_dtype(dtype)
-        good = type(given) is np.ndarray and given.dtype == dtype and given.ndim == 2 and given.size > 0
-        # A value that is not finite makes the least or the largest one so.
-        if good and math.isfinite(given.min()) and math.isfinite(given.max()):
-            centers = given.copy()
-        else:  # which takes half as long as to predict a few rows
-            with unflagged():
-                centers = check_array(given, dtype=dtype, copy=True, order="C", input_name="cluster_centers_")
-        check_magnitude(centers.min().astype(np.float64), centers.max().astype(np.float64), "cluster_centers_")
+        centers = _finite(given, float_dtype(dtype), "cluster_centers_")
+        check_magnitude(magnitude(centers, centers), "cluster_centers_")
         if n_features not in (None, centers.shape[1]):
             raise ValueError(f"They have {centers.shape[1]} features, and X has {n_features}.")
         metric.check(centers)
@@ -67,6 +57,17 @@ def fitted(given: Any, metric: Metric, n_features: int | None = None) -> NDArray
             "n_features) of finite real numbers, as many features as X has, or fit again."
         ) from error
     return centers
+
+
+def _finite(given: Any, dtype: np.dtype, name: str) -> NDArray[Any]:
+    """A copy of given as an array of two dimensions and this dtype, not empty and finite, or scikit-learn's ValueError,
+    whose checks take half as long as to predict a few rows, or to fit some."""
+    if type(given) is np.ndarray and given.dtype == dtype and given.ndim == 2 and given.size > 0:
+        centers = np.array(given, order="C")
+        if math.isfinite(magnitude(centers, centers)):
+            return centers
+    with unflagged():  # it adds values up, large ones and infinities too, to see whether they are finite
+        return check_array(given, dtype=dtype, copy=True, order="C", input_name=name)
 
 
 def rounded(centers: Floats, dtype: np.dtype) -> NDArray[Any]:

@@ -186,9 +186,9 @@ def _weights_off(points: Points) -> float:
 def _coarse(points: Points, scales: Scales, means: Means, clusters: Clusters, low: Floats, high: Floats) -> Mask:
     """Of which clusters within [low, high] (m, d) the mean, or the weight, may be off by more than FINE."""
     weight = means.weight[clusters]
-    errors = np.broadcast_to(scales.errors(weight), weight.shape)
+    errors = scales.errors(weight)
     far = points.metric.too_coarse(_of(means.centers, clusters), errors, scales, low, high, FINE)
-    return np.logical_or(far, _weights_off(points) > FINE * weight)
+    return far if points.weights.fractions == 0 else far | (_weights_off(points) > FINE * weight)
 
 
 def _of(centers: Floats, clusters: Clusters) -> Floats:

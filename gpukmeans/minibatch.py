@@ -282,11 +282,11 @@ default="k-means++"
                     )
                 centers, dtype = published.astype(np.float64), published.dtype
             scales = self._assign(points, feature_range, centers)
-            centers = self._step(points, scales, centers, self._generator())
-            self.cluster_centers_ = self._convert_like(
-                X, rounded(centers, array_interop.held_dtype(X, dtype, self.output_type))
-            )
-            self._publish(X, x, device, lambda: (points, kept, self._inertia(points, scales, self._centers(x))))
+            centers = self._step(points, scales, centers)
+            published = rounded(centers, array_interop.held_dtype(X, dtype, self.output_type))
+            self.cluster_centers_ = self._convert_like(X, published)
+            used = published.astype(np.float64)
+            self._publish(X, x, device, lambda: (points, kept, self._inertia(points, scales, used)))
         return self
 
     def fit_predict(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int32]:
@@ -372,8 +372,11 @@ default="k-means++"
         points.assign(centers)
         return scales
 
-    def _step(self, points: Points, scales: Scales, centers: Floats, generator: np.random.RandomState) -> Floats:
-        """The centers after a batch that is labelled by those before; counts the step.
+    def _step(
+        self, points: Points, scales: Scales, centers: Floats, generator: np.random.RandomState | None = None
+    ) -> Floats:
+        """The centers after a batch that is labelled by those before; counts the step. generator: the
+        step's own, made where it is needed if not given.
 
         Once in 10 * n_clusters rows, or while a cluster is empty, the lightest centers move to rows of the batch.
         """
@@ -401,7 +404,7 @@ default="k-means++"
             if len(light):
                 if self.verbose:
                     print(f"[MiniBatchKMeans] Reassigning {len(light)} cluster centers.")
-                centers[light] = seeding.random(points, len(light), generator)
+                centers[light] = seeding.random(points, len(light), generator or self._generator())
                 # As much as the least of the others, so that they are not moved again at once.
                 counts[light] = np.delete(counts, light).min()
         self._counts = counts

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpukmeans import lloyd, seeding
 from gpukmeans.array_interop import is_dask
-from gpukmeans.center_checks import initial, rounded
+from gpukmeans.center_checks import float_dtype, initial, rounded
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats
@@ -43,7 +43,7 @@ class StartsMixin(SamplesMixin):
     def _best_of_starts(self, points: Points, x: NDArray[Any], device: str, dtype: np.dtype) -> lloyd.Fit:
         """The start of least inertia, by whose centers, rounded to that dtype, the points are left labelled."""
         low, high = self._finite(points, x)
-        if not points.metric.normalizes:
+        if not points.metric.normalizes and dtype != float_dtype(x.dtype):
             rounded(np.stack([low, high]), dtype)  # which centers are within
         scales = lloyd.prepare(points, low, high)
         random_state = generator_of(self.random_state)

@@ -100,8 +100,9 @@ class Watch:
         if self._bar is not None:
             self._bar.set_postfix_str(f"inertia {inertia:.6g}, {record.changed:,} changed", refresh=False)
             self._bar.update()
-        with flagged():
-            self.stopped = self._callback is not None and bool(self._callback(record))
+        if self._callback is not None:
+            with flagged():
+                self.stopped = bool(self._callback(record))
         return self.stopped
 
     def _print(self, record: Record) -> None:

@@ -95,7 +95,7 @@ class SamplesMixin:
         reset: whether this is a fit, which sets the width. gather: whether a Dask array shall come here as a whole.
         counted: whether it has to be known how many rows it has.
         """
-        if not reset:
+        if not (reset or hasattr(self, "cluster_centers_")):
             check_is_fitted(self)
         if is_dask(X) and not gather:
             dtype = self._validated(collections.validation_proxy(X), reset).dtype
@@ -117,22 +117,34 @@ class SamplesMixin:
             yield x.astype(dtype, copy=False), device
 
     def _validated(self, x: Any, reset: bool) -> Any:
+        if array_interop.is_plain(x) and self._has_width(x.shape[1], reset):
+            return x
         x, dtype = array_interop.readable(x)
         if issparse(x) and (x.dtype == np.float16 or not x.dtype.isnative):
             x = x.astype(dtype)  # before SciPy brings it into another format, which it cannot
         return validate_data(self, x, reset=reset, accept_sparse="csr", dtype=dtype, ensure_all_finite=False)
 
+    def _has_width(self, width: int, reset: bool) -> bool:
+        """Whether rows of so many unnamed features are what scikit-learn would let pass, which takes longer than a pass
+        over a few hundred of them; with `reset` they are, and this is the width from now on."""
+        if hasattr(self, "feature_names_in_"):
+            return False
+        if reset:
+            self.n_features_in_ = width
+        return getattr(self, "n_features_in_", None) == width
+
     def _finite(self, points: Points, x: Any) -> tuple[Floats, Floats]:
         """The feature range of x; raises scikit-learn's ValueError for NaN or infinity, ours for values too large."""
         low, high = points.feature_range()
-        if not math.isfinite(magnitude(low, high)):
+        largest = magnitude(low, high)
+        if not math.isfinite(largest):
             if points.metric.normalizes:  # infinity, too, is NaN by now
                 shown = collections.bad_value(x) if is_dask(x) else array_interop.to_numpy(x.data if issparse(x) else x)
             else:
                 shown = np.stack([low, high]).astype(x.dtype)
             with unflagged():
                 assert_all_finite(shown, estimator_name=type(self).__name__, input_name="X")
-        check_magnitude(low, high)
+        check_magnitude(largest)
         return low, high
 
     def _centers(self, x: Any) -> Floats:

@@ -6,10 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+from numba import njit
 from numpy.testing import assert_array_equal
 
-from gpukmeans import KMeans, compiler, lloyd
-from gpukmeans.engine.numpy import choice, compiled
+from gpukmeans import KMeans, cluster_means, compiler, lloyd
+from gpukmeans.engine.numpy import choice, compiled, compiled_means
 from gpukmeans.engine.numpy.compiled_points import CompiledPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
@@ -78,6 +79,52 @@ def test_each_pass_is_its_twin(dtype, layout, weighing, n, d, k):
                 centers, _ = lloyd.update(numpy, scales, centers)
             assert_array_equal(numpy.distances(centers), fast.distances(centers))
             assert_array_equal(numpy.distances(centers, np.float32), fast.distances(centers, np.float32))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("weighing", WEIGHTS)
+@pytest.mark.parametrize(("n", "d", "k"), [(150, 4, 3), (67, 1, 1), (90, 7, 9)])
+def test_an_iteration_of_small_data_is_its_twin(dtype, layout, weighing, n, d, k):
+    """As it is chosen by size, with ties: labels, sums, the centers that follow and how far each goes."""
+    rng = np.random.default_rng(n + k)
+    x = LAYOUTS[layout](rows(rng, n, d, dtype))
+    (numpy, scales), (fast, _) = both(x, WEIGHTS[weighing](rng, n))
+    doubt = cluster_means.doubt(numpy, scales)
+    centers = np.concatenate([x[: k - 1], x[:1]]).astype(float)  # the first and the last are one
+    for _ in range(6):
+        assert numpy.assign(centers) == fast.assign(centers)
+        assert_array_equal(numpy.labels(), fast.labels())
+        assert_array_equal(numpy.sums(), fast.sums())
+        (expected, _), (made, _) = (lloyd.next_centers(points, scales, centers, doubt) for points in (numpy, fast))
+        assert expected.centers.tobytes() == np.asarray(made.centers).tobytes()
+        assert expected.shifts.tobytes() == made.shifts.tobytes()
+        centers = expected.centers
+
+
+def test_the_next_centers_of_few_clusters_are_made_in_one_call():
+    x = rows(np.random.default_rng(0), 150, 4, "float64")
+    _, (fast, scales) = both(x)
+    fast.assign(x[:3])
+    assert fast.next_centers(cluster_means.doubt(fast, scales)) is not None
+
+
+@pytest.mark.parametrize("case", ["a mean beside another", "an empty cluster", "many clusters", "cosine"])
+def test_a_mean_in_doubt_is_left_to_the_driver(case):
+    """Two means are compared in the widest feature alone; D would tell these apart."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(600, 2))
+    x[:, 0] = np.sign(x[:, 0]) * 1e9 if case == "a mean beside another" else x[:, 0]
+    k = 300 if case == "many clusters" else 3
+    centers = x[:k].copy()
+    if case == "a mean beside another":
+        centers = np.array([[-1e9, 0], [1e9, 1], [1e9, -1]])
+        x[:, 1] = np.where(np.arange(600) % 2, 1, -1)
+    if case == "an empty cluster":
+        centers[1] = centers[0]
+    _, (fast, scales) = both(x, metric="cosine" if case == "cosine" else "euclidean")
+    fast.assign(centers)
+    assert fast.next_centers(cluster_means.doubt(fast, scales)) is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -166,7 +213,14 @@ def test_only_scores_are_fused():
     compiled._four_own_distances(x, 0, centers, labels, False, np.empty(4))
     compiled._four_distances(np.ones((5, compiled._ABREAST)), *centers, np.empty((4, compiled._ABREAST)))
     compiled._move(x, 0, floats, floats, 2, 0.5, np.int64(1), 0, 1, sums)
+    label, following = (
+        njit(**compiled._OPTIONS)(loop) for loop in (compiled_means._label, compiled_means._next_centers)
+    )
+    label(x, centers, floats, floats, labels, sums)
+    following(sums, 1.0, floats, floats, centers, 1.0, 0.0, 0, centers, floats)
     exact = (
+        label,
+        following,
         compiled._own_distance,
         compiled._four_own_distances,
         compiled._four_distances,
@@ -188,6 +242,10 @@ def test_numba_serves_where_it_is_and_pays(monkeypatch):
     few, many = np.ones((10, 2)), np.ones((2**12, 2))
     assert type(choice.on_numpy(Samples(few))) is NumPyPoints
     assert type(choice.on_numpy(Samples(many))) is CompiledPoints
+    for _ in range(2**8):
+        points = choice.on_numpy(Samples(few))
+    assert type(points) is CompiledPoints
+    monkeypatch.setattr(choice, "_values_so_far", 0)
     with tuned(compiled=False):
         assert type(choice.on_numpy(Samples(many))) is NumPyPoints
     with tuned(compiled=True):

@@ -137,6 +137,34 @@ def test_bad_input_to_a_fitted_model_is_refused_as_theirs_is(kmeans, case, metho
     assert type(caught.value) is expected
 
 
+def test_plain_arrays_and_frames_take_turns():
+    """An array of NumPy's own is not validated by scikit-learn, whose rules for names and widths it follows."""
+    x = np.arange(12.0).reshape(6, 2)
+    model = KMeans(2, random_state=0, device="cpu").fit(pd.DataFrame(x, columns=["a", "b"]))
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        expected = model.predict(x)
+    model.fit(x)
+    assert not hasattr(model, "feature_names_in_")
+    assert model.predict(x).tolist() == expected.tolist()
+    with pytest.warns(UserWarning, match="X has feature names"):
+        model.predict(pd.DataFrame(x, columns=["a", "b"]))
+    with pytest.raises(ValueError, match="X has 1 features, but KMeans is expecting 2 features"):
+        model.predict(x[:, :1])
+    assert model.fit(x[:, :1]).n_features_in_ == 1
+
+
+def test_a_subclass_has_defaults_of_its_own():
+    """Which are looked at as any other value is."""
+
+    class Few(KMeans):
+        def __init__(self, n_clusters=0, *, max_iter=0):
+            super().__init__(n_clusters, max_iter=max_iter)
+
+    for parameters, name in (({"max_iter": 5}, "n_clusters"), ({"n_clusters": 2}, "max_iter")):
+        with pytest.raises(ValueError, match=f"'{name}' parameter of Few must be an int in the range"):
+            Few(**parameters).fit(np.ones((3, 2)))
+
+
 @pytest.mark.parametrize("method", ["predict", "transform", "score"])
 def test_before_fit(kmeans, method):
     theirs = error_of(getattr(Theirs(), method), GOOD)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -31,6 +31,9 @@ _MOST_GROUPS = 8
 _AS_IT_IS = 20
 _NEARLY = 2.0
 
+# An offset is much nearer than another if |y|^2, and so what scores err by, is of most rows so many times less.
+_MUCH = 4
+
 # Coordinates of centers at a time: 0.5 MB of float64, in a core's second-level cache.
 _PIECE = 2**16
 
@@ -38,7 +41,7 @@ _PIECE = 2**16
 def is_single(values: Floats) -> bool:
     """Whether all values are float32 numbers."""
     with np.errstate(over="ignore"):
-        return bool(np.array_equal(values.astype(np.float32), values))
+        return bool((values.astype(np.float32) == values).all())
 
 
 def sampled_rows(n: int, d: int) -> slice:
@@ -110,12 +113,13 @@ class Frame:
         """
         if not magnitude(low, high) <= LARGEST_MAGNITUDE:
             return None
-        offset = low + (high - low) / 2
+        offset, typical = low + (high - low) / 2, math.inf
         single = is_single(low) and is_single(high)
         if sample is not None:
             median = np.partition(sample, len(sample) // 2, axis=0)[len(sample) // 2]
-            if _much_nearer(sample, median, offset):
-                offset = median
+            typical, near = _typical_square(sample, offset), _typical_square(sample, median)
+            if typical > _MUCH * near:
+                offset, typical = median, near
         if single:
             offset = offset.astype(np.float32).astype(np.float64)
         largest = float(np.maximum(high - offset, offset - low).max())
@@ -124,7 +128,7 @@ class Frame:
             exponent = min(exponent, 126)
         if abs(exponent) > 380 or len(low) >= 2**17:
             return None
-        return Frame(offset, exponent)._typified(sample)
+        return Frame(offset, exponent, typical=math.sqrt(typical) * 2.0**exponent)
 
     def as_it_is(self, low: Floats, high: Floats, sample: Floats) -> Frame:
         """The frame in which float32 data within [low, high] are y themselves, where that leaves scores nearly as fine:
@@ -167,14 +171,10 @@ class Frame:
         """The same of data within [low, high] with an offset of zero, if its scale can be the same and the rows of the
         sample are not much nearer to where it is: y is then x times a power of two. Else as it is."""
         zero, largest = np.zeros(len(low)), magnitude(low, high)
-        if largest > 0 and ceil_log2(largest) == -self.exponent and not _much_nearer(sample, self.offset, zero):
-            return Frame(zero, self.exponent)._typified(sample)
+        near, far = _typical_square(sample, self.offset), _typical_square(sample, zero)
+        if largest > 0 and ceil_log2(largest) == -self.exponent and far <= _MUCH * near:
+            return Frame(zero, self.exponent, typical=math.sqrt(far) * self.scale)
         return self
-
-    def _typified(self, sample: Floats | None) -> Frame:
-        if sample is None:
-            return self
-        return replace(self, typical=math.sqrt(_typical_square(sample, self.offset)) * self.scale)
 
     @property
     def scale(self) -> float:
@@ -363,12 +363,6 @@ def _typical_square(sample: Floats, offset: Floats) -> float:
     """The median squared distance of rows (s, d) to an offset."""
     squares = np.sort(_squares_to(sample, offset))
     return float(squares[len(squares) // 2])
-
-
-def _much_nearer(sample: Floats, to: Floats, than: Floats) -> bool:
-    """Whether |y|^2, and so what scores err by, is of most rows more than four times less from one offset than from
-    another."""
-    return _typical_square(sample, than) > 4 * _typical_square(sample, to)
 
 
 def far_offsets(sample: Floats, offset: Floats) -> list[Floats]:

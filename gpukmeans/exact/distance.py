@@ -171,9 +171,8 @@ def magnitude(low: Floats, high: Floats) -> float:
     return max(-float(low.min()), float(high.max()))
 
 
-def check_magnitude(low: Floats, high: Floats, name: str = "X") -> None:
-    """Raise ValueError if values within [low, high] are too large to square; name: of the input they are from."""
-    largest = magnitude(low, high)
+def check_magnitude(largest: float, name: str = "X") -> None:
+    """Raise ValueError if values of this `magnitude` are too large to square; name: of the input they are from."""
     if largest > LARGEST_MAGNITUDE:
         raise ValueError(
             f"Input {name} contains values up to {largest:.3g}, whose squared distances overflow float64. "

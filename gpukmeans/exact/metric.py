@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.exact.distance import Floats, check_magnitude, normalize, norms
+from gpukmeans.exact.distance import Floats, check_magnitude, magnitude, normalize, norms
 from gpukmeans.exact.scales import Scales, about_zero
 from gpukmeans.threads import scratch
 
@@ -37,7 +37,7 @@ class Metric:
 
     def initial(self, centers: Floats) -> Floats:
         """Centers (k, d) to begin with. Raises ValueError if they are too large."""
-        check_magnitude(centers, centers, "init")
+        check_magnitude(magnitude(centers, centers), "init")
         return centers
 
     def check(self, centers: NDArray[Any]) -> None:
@@ -55,18 +55,22 @@ class Metric:
         held += 0.0
         return held
 
-    def too_coarse(self, means: Floats, errors: Floats, scales: Scales, low: Floats, high: Floats, part: float) -> Mask:
+    def too_coarse(self, means: Floats, errors: Any, scales: Scales, low: Floats, high: Floats, part: float) -> Mask:
         """Which means (m, d) of rows within [low, high] may be off by more than a part of these rows' range, in any
-        feature. errors: (m,) by how many `Scales.step` they may be off."""
+        feature. errors: (m,) by how many `Scales.step` they may be off, or one for all."""
         coarse = np.empty(len(means), bool)
         rows = max(1, _PIECE // means.shape[1])
+        each = np.ndim(errors) > 0
         with np.errstate(invalid="ignore"):  # where rows have no weight, and features no range
             for a in range(0, len(means), rows):
                 at = slice(a, a + rows)
                 width = np.subtract(high[at], low[at], out=_like(means[at], "steps"))
                 some = width > 0
                 width *= part
-                off = np.multiply(errors[at, None], scales.step, out=_like(means[at], "reach"))
+                if each:
+                    off = np.multiply(errors[at, None], scales.step, out=_like(means[at], "reach"))
+                else:
+                    off = errors * scales.step
                 some &= off > width
                 np.logical_or.reduce(some, axis=1, out=coarse[at])
         return coarse
@@ -119,7 +123,7 @@ class Cosine(Metric):
     def mean_within(self, means: Floats, low: Floats, high: Floats) -> Floats:
         return means  # of which the direction counts
 
-    def too_coarse(self, means: Floats, errors: Floats, scales: Scales, low: Floats, high: Floats, part: float) -> Mask:
+    def too_coarse(self, means: Floats, errors: Any, scales: Scales, low: Floats, high: Floats, part: float) -> Mask:
         """Of a direction a part of its length is compared, whatever the rows' range."""
         with np.errstate(over="ignore", invalid="ignore"):
             return errors * errors * scales.step_squared > part**2 * norms(means)

@@ -128,7 +128,7 @@ class Scales:
     @cached_property
     def step_squared(self) -> float:
         """The squared length of `step`, in the order of D."""
-        return float(norms(self.step[None])[0])
+        return float(np.add.accumulate(self.step * self.step)[-1])
 
     def errors(self, weight: Any) -> Any:
         """By how many `step` the centers of clusters of these summed weights, one or (k,), may err, rounding to float64

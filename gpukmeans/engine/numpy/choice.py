@@ -11,10 +11,15 @@ from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.sparse_rows import Entries
 
-# Values from which on compiled passes are worth calling; and how many have to have come, in all fits of this process,
-# until numba is worth importing (0.5 s).
-_WORTH_CALLING = 2**12
+# How many values have to have come, in all fits of this process, until numba is worth importing (0.5 s); as so many
+# counts a fit of fewer, of which calls are most. Where others imported it, rows of so many are worth the time to load
+# compiled passes from disk.
 _WORTH_IMPORTING = 2**18
+_LEAST = 2**10
+_WORTH_LOADING = 2**12
+
+# Entries of sparse rows from which on compiled passes are worth calling.
+_ENTRIES_WORTH_CALLING = 2**12
 
 # How many colors of a picture, which take part in the last few iterations alone, count as one row
 # (test_import.test_a_photograph_takes_no_numba).
@@ -26,7 +31,8 @@ _values_so_far = 0
 def on_numpy(samples: Samples) -> Points:
     """Each engine is imported where it is needed: SciPy's matrices, and numba."""
     if not samples.sparse:
-        if _compiled(samples.x.size, _COLORS if samples.distinct else 1):
+        size = samples.x.size
+        if _compiled(size, size // _COLORS if samples.distinct else max(_LEAST, size)):
             from gpukmeans.engine.numpy.compiled_points import CompiledPoints, compiles
 
             if compiles(samples):
@@ -35,7 +41,8 @@ def on_numpy(samples: Samples) -> Points:
     from gpukmeans.engine.numpy.sparse_points import SparsePoints
 
     samples = replace(samples, x=Entries.of(samples.x))
-    if _compiled(len(samples.x.values)):
+    entries = len(samples.x.values)
+    if _compiled(entries, entries, _ENTRIES_WORTH_CALLING):
         from gpukmeans.engine.numpy.compiled_sparse_points import CompiledSparsePoints, compiles_entries
 
         if compiles_entries(samples.x):
@@ -43,12 +50,13 @@ def on_numpy(samples: Samples) -> Points:
     return SparsePoints(samples)
 
 
-def _compiled(values: int, of_a_row: int = 1) -> bool:
-    """Whether passes over so many values are to be compiled ones, of which so many count as one towards numba."""
+def _compiled(values: int, counted: int, least: int = 0) -> bool:
+    """Whether passes over so many values are to be compiled ones, which needs at least so many. counted: how many they
+    count as towards numba."""
     wanted = tuning.current().compiled
     if wanted is None:
         global _values_so_far
-        _values_so_far += values // of_a_row
-        imported = "numba" in sys.modules or _values_so_far >= _WORTH_IMPORTING
-        wanted = imported and values >= _WORTH_CALLING
+        _values_so_far += counted
+        wanted = _values_so_far >= _WORTH_IMPORTING or ("numba" in sys.modules and values >= _WORTH_LOADING)
+        wanted = wanted and values >= least
     return wanted and compiler.works()

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy import normalized_rows
 from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.compiled import BLOCK, TILE, Bounds, Passes, Sums, Target, Weighing, passes
+from gpukmeans.engine.numpy.compiled_means import label, next_centers
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
 from gpukmeans.engine.numpy.points import NumPyPoints
-from gpukmeans.engine.protocol import Samples
+from gpukmeans.engine.protocol import Doubt, NextCenters, Samples
 from gpukmeans.exact.certificate import Frame, distance_error_factors, far_offsets
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.inertia import Inertia
@@ -33,6 +34,12 @@ _KEEPING, _SCORE = 2**7, 5
 # From so many centers on, a row's distance to its own costs little beside a search among all.
 _MANY = 2**6
 
+# Beyond so many centers, to look at all pairs of means takes longer than to sort them.
+_MANY_MEANS = 2**8
+
+# Up to so many steps from a coordinate to a center's, D takes no longer than it takes to make centers ready for scores.
+_FEW_STEPS = 2**16
+
 # Distances of a task at once: 1 MB of float64.
 _EXACT = 2**17
 
@@ -44,6 +51,10 @@ _NO_GROUPS = np.empty(0, np.uint8)
 _NO_FLOATS = np.empty(0)
 _NO_INTS = np.empty(0, np.int64)
 _NO_SCALES = _NO_FLOATS, _NO_FLOATS
+_NO_SUMS = np.empty((0, 0), np.int64)
+_NO_COLUMNS = np.empty((0, 0), np.float32)
+_ZERO = np.float32(0)
+_NO_BOUNDS = Bounds(_NONE, _NONE, 0, _NONE, _NONE, _NONE, False, _NONE, _ZERO, _ZERO, _ZERO)
 
 
 def compiles(samples: Samples) -> bool:
@@ -63,6 +74,8 @@ def _passes_for(x: NDArray[Any]) -> Passes:
 
 class CompiledPoints(NumPyPoints):
     """NumPyPoints with the same answers: each method here has its twin of the same name there."""
+
+    _turned = False
 
     def _values(self, rows: slice) -> NDArray[Any]:
         """Rows worked on, (m, d)."""
@@ -88,12 +101,26 @@ class CompiledPoints(NumPyPoints):
 
     # ------------------------------------------------------------ assignment and update
 
+    def _label_all(self, centers: Floats) -> int:
+        """By D alone in a single call, where scores cost more to make ready than they save."""
+        given = np.ascontiguousarray(centers)
+        own, x, weighing = self._tuning, self._rows.x, self._weighing
+        few = len(given) * x.size <= _FEW_STEPS and own.scores is None and own.bounds is None and own.chunk_rows is None
+        if not few or weighing.kind or len(weighing.rows) or x.dtype == np.float16:
+            return super()._label_all(given)
+        self._begin(len(given), None)
+        self._target = ScoredCenters.of(given, None)
+        sums = self._sums.value if self._reused else _NO_SUMS
+        scales = (self._scales.offset, self._scales.scale) if self._reused else _NO_SCALES
+        return int(label(x.dtype, x.flags.c_contiguous)(x, given, *scales, self._labels, sums))
+
     def _weights_in(self, rows: slice) -> Weighing:
-        kind, *arrays = self._weighing
-        return Weighing(kind, *(array[rows] for array in arrays))
+        kind, *arrays = weighing = self._weighing
+        return Weighing(kind, *(array[rows] for array in arrays)) if kind or len(weighing.rows) else weighing
 
     def _assignment_spans(self, m: int) -> list[slice]:
-        return self._spans(m, min(_ROWS, max(BLOCK, -(-m // (2 * self._threads)))))
+        tasks = 2 * self._threads if self._threads > 1 else 1
+        return self._spans(m, min(_ROWS, max(BLOCK, -(-m // tasks))))
 
     def _new_trial(self, k: int) -> Trial:
         return Trial(self.d, k, _KEEPING, _SCORE)
@@ -144,7 +171,7 @@ class CompiledPoints(NumPyPoints):
             x, labels, weights, own = self._values(span), self._labels[span], self._weights_in(span), groups[span]
             found = np.zeros(3, np.int64)
             for g, (compared, bounds) in enumerate(ways):
-                here = bounds._replace(upper=bounds.upper[span], lower=bounds.lower[span])
+                here = bounds._replace(upper=bounds.upper[span], lower=bounds.lower[span]) if bounds.state else bounds
                 found += _passes_for(x).assign(x, own, g, weights, compared, here, sums, labels)
             changed, skipped, uncertain = found.tolist()
             if changed and clusters:
@@ -160,9 +187,7 @@ class CompiledPoints(NumPyPoints):
         centers = np.ascontiguousarray(target.given)
         kind = np.float64 if self._rows.x.dtype == np.float64 else np.float32
         if target.frame is None:
-            nothing = np.empty(0, kind)
-            zero = np.float32(0)
-            return Target(centers, np.empty((0, 0), np.float32), _NONE, _NONE, nothing, kind(1), zero, zero, False)
+            return Target(centers, _NO_COLUMNS, _NONE, _NONE, np.empty(0, kind), kind(1), _ZERO, _ZERO, False)
         k, d = centers.shape
         columns = np.zeros((k + -k % TILE, d + -d % TILE), np.float32)
         columns[:k, :d] = target.columns[:-1].T
@@ -174,13 +199,26 @@ class CompiledPoints(NumPyPoints):
     def _bounds_before(self, target: ScoredCenters, center_shift: CenterShift | None) -> Bounds:
         kept = self._bounds
         if kept is None or target.frame is None:
-            return Bounds(_NONE, _NONE, 0, _NONE, _NONE, _NONE, False, _NONE, *np.zeros(3, np.float32))
+            return _NO_BOUNDS
         factors = np.array(distance_error_factors(self.d, target.frame.largest), np.float32)
         if center_shift is None:
             return Bounds(kept.upper, kept.lower, 1, _NONE, _NONE, _NONE, False, target.lengths, *factors)
         shift = center_shift.own, center_shift.others, center_shift.half_gap
         measure = target.k >= _MANY
         return Bounds(kept.upper, kept.lower, 2, *shift, measure, target.lengths, *factors)
+
+    def next_centers(self, doubt: Doubt) -> NextCenters | None:
+        """Not of many, of which no time is lost between NumPy's calls, and pairs are too many."""
+        assert self._target is not None, "no centers were assigned to"
+        before, scales = np.ascontiguousarray(self._target.given), self._scales
+        k, d = before.shape
+        if k > _MANY_MEANS or self.metric.normalizes:
+            return None
+        means, shifts = np.empty((k, d)), np.empty(k)
+        offset = scales.offset if scales.offset.any() else _NO_FLOATS
+        unit = 2.0**-self.weights.exponent
+        made = next_centers()(self._sums.value, unit, scales.scale, offset, before, *doubt, means, shifts)
+        return NextCenters(means, shifts) if made else None
 
     # ------------------------------------------------------------ distances
 
@@ -225,8 +263,11 @@ class CompiledPoints(NumPyPoints):
             parts.append((low, high))
 
         run(widen, self._spans(-(-self._rows.m // step), _ROWS), self._threads)
-        lows, highs = zip(*parts, strict=True)
-        return np.min(lows, axis=0).astype(np.float64), np.max(highs, axis=0).astype(np.float64)
+        low, high = parts[0]
+        for lows, highs in parts[1:]:
+            np.minimum(low, lows, out=low)
+            np.maximum(high, highs, out=high)
+        return low.astype(np.float64, copy=False), high.astype(np.float64, copy=False)
 
     def _measured(self, centers: Floats) -> Floats:
         centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)))

@@ -71,6 +71,9 @@ _PRODUCTS = 2**16
 # Distances below this are finite in float32.
 _LARGEST_SINGLE = 2.0**127
 
+# Up to so many values fewer calls are worth more than shorter loops.
+_FEW_VALUES = 2**11
+
 # Rows of one assignment task at most: 1 MB of indices and labels.
 _ROWS = 2**16
 
@@ -79,6 +82,7 @@ class NumPyPoints:
     """Samples in host memory; their rows are copied only where small or rearranged."""
 
     sparse = False
+    _turned = True  # whether passes read columns, see Rows
 
     def __init__(self, samples: Samples) -> None:
         x, weights = samples.x, samples.weights
@@ -89,7 +93,7 @@ class NumPyPoints:
         # The caller's rows, and the rows worked on: the same, or rearranged by `prepare`.
         self._row_x: NDArray[Any] | NormalizedRows = normalized_rows(x, self._reused) if self.metric.normalizes else x
         self._row_weights = weights
-        self._rows = Rows(self._row_x, weights, once=not self._reused)
+        self._rows = Rows(self._row_x, weights, once=not self._reused, turned=self._turned)
         self._position: NDArray[np.int32] | None = None
         self._copies: NDArray[Any] | None = None  # how many of the caller's rows each is, if not one
         self._fewest = math.inf if samples.distinct else FEWEST_ROWS
@@ -123,9 +127,10 @@ class NumPyPoints:
 
     @cached_property
     def _frame(self) -> Frame | None:
-        middle = Frame.of(self._low, self._high)
-        if middle is None or self._rows.integral(middle):  # whose scores and sums are exact about the middle
-            return middle
+        if self._rows.may_be_integral:
+            middle = Frame.of(self._low, self._high)
+            if middle is None or self._rows.integral(middle):  # whose scores and sums are exact about the middle
+                return middle
         sample = self._sample()
         frame = Frame.of(self._low, self._high, sample)
         if frame is None or self._row_x.dtype != np.float32 or self._rows.small:
@@ -172,17 +177,13 @@ class NumPyPoints:
         return None  # the driver's arithmetic is what it would do
 
     def assign(self, centers: Centers) -> int:
-        centers = np.asarray(centers)
+        return self._label_all(np.asarray(centers))
+
+    def _label_all(self, centers: Floats) -> int:
         k, m = len(centers), self._rows.m
-        if self._target is None or self._target.k != k:
-            # test_one_answer.test_one_points_serves_many_assignments fails if labels of other centers stay.
-            self._labels = np.full(m, -1, np.int32)
-            self._target = self._bounds = None
-            self._trial = self._new_trial(k)
         scores = m > _SINGLE and m * k * self.d > _TINY if self._tuning.scores is None else self._tuning.scores
         frame = self._frame if scores else None
-        if self._target is None and self._reused:
-            self._sums = ClusterSums(k, self._rows, self._scales, frame)
+        self._begin(k, frame)
         target = self._prepared(centers, frame)
         center_shift = self._follow(target)
         self._target = target
@@ -191,6 +192,17 @@ class NumPyPoints:
         if center_shift is not None and self._tuning.bounds is None and not self._trial.goes_on(self._skipped / m):
             self._bounds = None
         return changed
+
+    def _begin(self, k: int, frame: Frame | None) -> None:
+        """Forget what is known of another number of centers."""
+        if self._target is not None and self._target.k == k:
+            return
+        # test_one_answer.test_one_points_serves_many_assignments fails if labels of other centers stay.
+        self._labels = np.full(self._rows.m, -1, np.int32)
+        self._target = self._bounds = None
+        self._trial = self._new_trial(k)
+        if self._reused:
+            self._sums = ClusterSums(k, self._rows, self._scales, frame)
 
     def _assignment_spans(self, m: int) -> list[slice]:
         """Two tasks a thread, so that threads finish together: with more, each too small to let the others run, they
@@ -485,8 +497,8 @@ class NumPyPoints:
 
 def _feature_range(x: NDArray[Any]) -> tuple[Floats, Floats]:
     """Least and largest value of each column, float64."""
-    if x.flags.f_contiguous:
-        return x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    if x.flags.f_contiguous or x.size <= _FEW_VALUES:
+        return np.minimum.reduce(x).astype(np.float64), np.maximum.reduce(x).astype(np.float64)
     # Folding several short rows into a long one lets the minimum run along memory.
     fold = min(len(x), max(1, 1024 // x.shape[1])) if x.flags.c_contiguous else 1
     integral = len(x) // fold * fold

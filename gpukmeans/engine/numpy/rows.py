@@ -48,15 +48,20 @@ class Features(NamedTuple):
 class Rows:
     """x (m, d) in the input's dtype; weights (m,) or None for ones.
 
-    once: whether few passes will read the rows, so that keeping anything is a waste.
+    once: whether few passes will read the rows, so that keeping anything is a waste. turned: whether a few are kept as
+    columns of float64, as NumPy's passes read them, or row by row, as compiled ones do.
     """
 
-    def __init__(self, x: NDArray[Any] | NormalizedRows, weights: Floats | Ints | None, *, once: bool) -> None:
+    def __init__(
+        self, x: NDArray[Any] | NormalizedRows, weights: Floats | Ints | None, *, once: bool, turned: bool = True
+    ) -> None:
         self.m, self.d = x.shape
-        self._once = once
+        self._once, self._turned = once, turned
         there = isinstance(x, np.ndarray)
         self.small = not once and there and x.size <= _SMALL
-        self.x: Any = _columns(np.asarray(x)) if self.small else x
+        self.x: Any = x
+        if self.small:
+            self.x = _columns(np.asarray(x)) if turned else np.ascontiguousarray(x)
         self._bytes = x.nbytes if isinstance(x, np.ndarray) else x.stored
         self.weights = weights
         # Stored column by column? Then rows are gathered column by column.
@@ -116,7 +121,7 @@ class Rows:
     @cached_property
     def may_be_integral(self) -> bool:
         """Whether all values of the first rows are whole numbers, which most data show that they are not."""
-        return self.small and _integral(self.exact(slice(16)))
+        return self.small and _integral(self.x[:16])
 
     def integral(self, frame: Frame) -> bool:
         """Whether all values are small whole numbers, as counts and pixels are: float32 features and scores
@@ -131,7 +136,7 @@ class Rows:
         if self._integral is None:
             fits = self.may_be_integral and 4 * self.d * 4 ** (1 - frame.exponent) <= 2**24
             fits = fits and np.array_equal(2 * frame.offset, np.rint(2 * frame.offset))
-            self._integral = fits and _integral(self.exact(slice(None)))
+            self._integral = fits and _integral(self.x.reshape(-1, order="A"))
         return self._integral
 
     def keep_features(self, frame: Frame, spans: Callable[[], list[slice]], threads: int) -> None:
@@ -174,5 +179,5 @@ def _columns(x: NDArray[Any]) -> Floats:
     return result.T
 
 
-def _integral(x: Floats) -> bool:
+def _integral(x: NDArray[Any]) -> bool:
     return bool((np.rint(x, out=scratch("steps", x.size, np.float64).reshape(x.shape)) == x).all())

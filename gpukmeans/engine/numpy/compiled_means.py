@@ -1,0 +1,115 @@
+"""An iteration of small data as two loops that numba compiles (the extra `fast`): what points.py, `lloyd.update` and
+`Scales.centers` spell in some hundred of NumPy's calls, which then take longer than the arithmetic.
+
+Nothing here defines anything: operations are those of exact/, each rounded by itself. Arguments are checked by nobody.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import boolean, float64, from_dtype, int32, int64, types
+
+from gpukmeans.engine.numpy.compiled import compiled
+
+
+def _label(x: Any, centers: Any, offset: Any, scale: Any, labels: Any, sums: Any) -> int:
+    """Label rows of weight one by D alone, and move their terms in the sums (k, d + 1), of no clusters if these are not
+    wanted; returns how many changed. Four centers at a time: their D wait for no one but themselves."""
+    k, d = centers.shape
+    changed = 0
+    for i in range(len(x)):
+        label, least = 0, np.inf
+        for c in range(0, k, 4):
+            n1, n2, n3 = min(c + 1, k - 1), min(c + 2, k - 1), min(c + 3, k - 1)
+            p = q = r = s = 0.0
+            for j in range(d):
+                v = float64(x[i, j])
+                t, u, w, y = v - centers[c, j], v - centers[n1, j], v - centers[n2, j], v - centers[n3, j]
+                p += t * t
+                q += u * u
+                r += w * w
+                s += y * y
+            # In order: of equal distances the first center's counts, and one that is repeated wins nothing.
+            if p < least:
+                label, least = c, p
+            if q < least:
+                label, least = n1, q
+            if r < least:
+                label, least = n2, r
+            if s < least:
+                label, least = n3, s
+        before = labels[i]
+        if label == before:
+            continue
+        labels[i] = label
+        changed += 1
+        if len(sums):
+            sums[label, d] += 1
+            if before >= 0:
+                sums[before, d] -= 1
+            for j in range(d):
+                term = int64(np.rint((float64(x[i, j]) - offset[j]) * scale[j]))
+                sums[label, j] += term
+                if before >= 0:
+                    sums[before, j] -= term
+    return changed
+
+
+def _next_centers(
+    sums: Any,
+    unit: float,
+    scale: Any,
+    offset: Any,
+    before: Any,
+    limit: float,
+    fractions: float,
+    widest: int,
+    means: Any,
+    shifts: Any,
+) -> bool:
+    """The means (k, d) of sums (k, d + 1), whose weights are in units of `unit`, and D to those before, (k,). offset:
+    empty for zero. Returns False where a cluster is empty or a mean may be in doubt, see protocol.Doubt: two that are
+    apart in the widest feature alone are not (`cluster_means._none_is_crowded`)."""
+    k, d = before.shape
+    most = 0.0
+    for c in range(k):
+        weight = float64(sums[c, d]) * unit
+        if weight == 0:
+            return False
+        error = 1 + fractions / weight
+        most = max(most, error * error * limit)
+        shift = 0.0
+        for j in range(d):
+            mean = float64(sums[c, j]) / weight / scale[j]
+            if len(offset):
+                mean += offset[j]
+            means[c, j] = mean
+            step = mean - before[c, j]
+            shift += step * step
+        shifts[c] = shift
+    if limit > 0:  # test_compiled.test_a_mean_in_doubt_is_left_to_the_driver fails without
+        for c in range(k):
+            for b in range(c):
+                gap = means[c, widest] - means[b, widest]
+                if not gap * gap >= most:
+                    return False
+    return True
+
+
+@cache
+def label(dtype: np.dtype, contiguous: bool) -> Any:
+    """`_label` of rows of one dtype, compiled by whoever asks first, as `compiled.passes` are."""
+    x = types.Array(from_dtype(dtype), 2, "C" if contiguous else "A", readonly=True)
+    floats = float64[::1]
+    return compiled(_label, x, float64[:, ::1], floats, floats, int32[::1], int64[:, ::1], returns=int64)
+
+
+@cache
+def next_centers() -> Any:
+    """`_next_centers`, compiled likewise."""
+    floats, rows = float64[::1], float64[:, ::1]
+    arguments = int64[:, ::1], float64, floats, floats, rows, float64, float64, int64, rows, floats
+    return compiled(_next_centers, *arguments, returns=boolean)
