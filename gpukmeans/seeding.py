@@ -17,13 +17,12 @@ becomes may have either zero where it is zero; adding makes one of them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from gpukmeans.engine.protocol import CenterSampler, Points, Samples
+from gpukmeans.engine.protocol import CenterSampler, Points, Samples, seeding_trials
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Scales, Weights, power_for
 from gpukmeans.random_state import seeded
@@ -61,9 +60,8 @@ def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.Ran
     Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding" (SODA 2007), section 7
     for the greedy choice; the number of draws is scikit-learn's.
     """
-    trials = 2 + int(math.log(n_clusters))
     first = random_state.random_sample()
-    draws = random_state.random_sample((n_clusters - 1, trials))
+    draws = random_state.random_sample((n_clusters - 1, seeding_trials(n_clusters)))
     with points.seeding() as seeding:
         return greedy(seeding, first, draws, partial(_exponent, points)) + 0.0
 

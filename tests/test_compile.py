@@ -105,6 +105,23 @@ def tiled_shared(width: int) -> int:
     return 4 * (2 * 8 * (rows + 4 + width + 4) + rows + 256 * 3) + 8
 
 
+def filtered_four(value: int, most_rows: int = 4) -> Callable[[int], float]:
+    """filtered_potentials, four features: of 4 rows, or 2 where registers are few, `value` instructions to load and
+    frame each; the loop's own 40."""
+
+    def most(width: int) -> float:
+        rows = most_rows if width <= 8 else 2
+        pairs = 4 * rows * width
+        return (2 * pairs + 2 * width + 4 * rows * value + 40) / pairs
+
+    return most
+
+
+def filter_shared(width: int) -> int:
+    """Of eight warps rows' numbers, up to four for each lane and 32 more, and 64 pairs, eight bytes each; sums."""
+    return 8 * 8 * (32 * (4 if width <= 8 else 2) + 32 + 64) + 8 * width
+
+
 def center_of_cells(d: int, more: int) -> float:
     """image_cells, four centers: of each d FFMA, the score's comparison, two selects and the center's index, and
     `more`; d + 1 values in loads of 4; the loop's own 5."""
@@ -162,6 +179,13 @@ BUDGETS = {
     # 15 for addresses and the loop. Shared: 64 rows' numbers for each of eight warps.
     "potentials": Budget(THREE_BLOCKS, Loop("DADD", (4 * 16 + 15) / 32), 8 * 64 * 8),
     "potentials of float16": Budget(THREE_BLOCKS, Loop("DADD", (4 * 26 + 15) / 32), 8 * 64 * 8),
+    # Four features of a lane's rows, and of all candidates: a difference and a multiply-add for each pair. Each row's
+    # four are loaded, one by one unless they are aligned, with their addresses, and brought into the frame, each
+    # candidate's by a load; and the loop's own. Shared: rows' numbers and pairs of eight warps, sums of 64 bits.
+    "filtered_potentials": Budget(TWO_BLOCKS, Loop("FFMA", filtered_four(3)), filter_shared),
+    "filtered_potentials of uint8": Budget(TWO_BLOCKS, Loop("FFMA", filtered_four(5)), filter_shared),
+    "filtered_potentials of float16": Budget(TWO_BLOCKS, Loop("FFMA", filtered_four(9)), filter_shared),
+    "filtered_potentials of float64": Budget(TWO_BLOCKS, Loop("FFMA", filtered_four(10, 2)), filter_shared),
     # Shared: the sums of eight warps. 1,024 masses in 10 SHFL: five steps over the warp of 7, eight sums of warps of 6
     # and four masses of 12, all of 64 bits; the loop's own 20.
     "prefix_sums": Budget(FOUR_BLOCKS, Loop("SHFL", (5 * 7 + 8 * 6 + 4 * 12 + 20) / 10), 8 * 8),
@@ -269,6 +293,7 @@ SIZES = {
     "assign_tiled": "CENTERS",
     "image_cells": "D",
     "image_cells_seeding": "D",
+    "seeding_filter": "CANDIDATES",
 }
 
 KERNEL = r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\("
@@ -297,6 +322,9 @@ SPECIALISATIONS = [
     ("image_cells", "float64", 2, 4),
     *[("image_cells_seeding", "float32", 1, d) for d in (1, 3, 4)],
     *[("kmeans_plusplus", x, w, None) for x, w in (("uint8", 1), ("float16", 1), ("float32", 0), ("float64", 2))],
+    *[("seeding_filter", "float32", 0, width) for width in (4, 8, 12, 16)],
+    *[("seeding_filter", x, w, 8) for x, w in (("uint8", 1), ("float16", 1), ("float64", 2))],
+    ("seeding_filter", "float64", 2, 16),
 ]
 
 # Families that are compiled for sparse rows, or for nothing else.

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, Sheet
-from gpukmeans.engine.cuda import launch_plans
+from gpukmeans.engine.cuda import launch_plans, seeding_filter
 from gpukmeans.engine.cuda.device import SHARED, TENSOR_CORES
 from gpukmeans.engine.cuda.launch_plans import LOW_DIM_FEATURES, TENSOR_CENTERS, TENSOR_ROWS, TILED_ROWS
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
+from gpukmeans.engine.protocol import seeding_trials
 
 # Seconds of a launch after another, on the device.
 LAUNCH = 3e-6
@@ -36,9 +37,20 @@ TENSOR_PRODUCTS = 16 * 32 * 64
 # Both: a score's place among the best two, a thread.
 CHOOSE = 5
 
-# A square of D: of a row in `inertia`, of four features and four candidates in `potentials`, in `accept_least`.
-INERTIA, POTENTIALS, ACCEPT = 104 / 16, 74 / 16, 32 / 4
+# A square of D: of a row in `inertia`, in `accept_least` and of pairs in doubt in `filtered_potentials`.
+INERTIA, ACCEPT = 104 / 16, 33 / 4
 DOUBLES = 3  # operations of float64, of each
+
+# filtered_potentials, a thread: instructions for four features of its rows and candidates, and pairs of these, by the
+# kind of rows and the candidates that are looked at together. Of a pair its bound, and for each of four lanes that
+# share a row two steps of a sum.
+FILTER = {
+    "uint8": {4: (240, 64), 8: (374, 128), 12: (273, 96), 16: (345, 128)},
+    "float16": {4: (305, 64), 8: (442, 128), 12: (312, 96), 16: (377, 128)},
+    "float32": {4: (195, 64), 8: (333, 128), 12: (249, 96), 16: (321, 128)},
+    "float64": {4: (184, 32), 8: (256, 64), 12: (328, 96), 16: (395, 128)},
+}
+FILTER_BOUND, FILTER_SUM = 6, 2 * 2
 
 
 def low_dim_instructions(d: int) -> float:
@@ -110,24 +122,31 @@ class Problem:
     # ------------------------------------------------------------ k-means++
 
     def seeding_step(self) -> Iterator[Work]:
-        """Of one center; of rows that no candidate can be nearer to, which are left out, there may be many, or none, as
-        is assumed here."""
-        n, d, candidates = self.n, self.d, 2 + int(np.log(self.k))
-        squares = n * d * (candidates + -candidates % 4)
+        """Of one center, the mean of all; of rows that no candidate can be nearer to, by their owners, there may be
+        many, or none, as is assumed here. Of i centers each candidate takes the i-th part of the rows."""
+        n, d, candidates = self.n, self.d, seeding_trials(self.k)
+        taken = sum(1 / i for i in range(1, self.k)) / max(1, self.k - 1)
+        width, lanes = seeding_filter.width_of(candidates), seeding_filter.lanes_of(d)
+        depth = d + -d % (4 * lanes)
+        instructions, pairs = FILTER[self.dtype.name][width]
+        ends = FILTER_BOUND + (lanes * FILTER_SUM if lanes > 1 else 0)
+        squares = n * depth * width * -(-candidates // width)
+        doubted, framed = taken * n * d * candidates, 3 * n * depth if self.dtype == np.float64 else 0
         yield Work("run_sums", memory=8 * n, instructions=17 * n)
         yield Work("prefix_sums")
         yield Work("find")
         yield Work(
-            "potentials",
-            memory=12 * n + n * self.row,
-            instructions=POTENTIALS * squares,
-            doubles=DOUBLES * squares,
+            "filtered_potentials",
+            memory=14 * n + n * self.row,
+            instructions=squares * (instructions / pairs + ends / depth) + ACCEPT * doubted,
+            multiply_adds=2 * squares,  # a difference takes as long
+            doubles=DOUBLES * doubted + framed,
         )
         yield Work(
             "accept_least",
-            memory=12 * n + n * self.row,
-            instructions=ACCEPT * n * d,
-            doubles=DOUBLES * n * d,
+            memory=10 * n + taken * n * self.row,
+            instructions=12 * n + ACCEPT * taken * n * d,
+            doubles=DOUBLES * taken * n * d,
         )
 
     # ------------------------------------------------------------ an iteration
