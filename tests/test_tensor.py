@@ -183,7 +183,58 @@ def test_no_certain_label_is_wrong(address, brute_labels, dtype, d, k):
     assert address.launches["assign_tensor"] >= before + 4  # the rest is of scales that they do not serve
 
 
-@pytest.mark.parametrize(("dtype", "d", "k"), [("float64", 130, 60), ("float16", 300, 60), ("float32", 600, 60)])
+# Without the first part of the error, by what float16 loses, and without the sum's.
+WITHOUT = {"losses": ("2.0f * lost", "0.0f * lost"), "rows": ("loss * roundings", "0.0f * loss")}
+
+
+def halved(rng, dtype, d, k):
+    """Rows that float16 rounds all to one side, each with two centers along it, before and behind, of which one is
+    nearer by less than what that loses."""
+    half = (k + 1) // 2
+    step = 2.0**-11 if dtype != "uint8" else 0.0
+    y = (rng.integers(700, 1000, (half, d)) / 1024 + rng.choice([-0.4, 0.4], (half, 1)) * step).astype(np.float32)
+    y = y.astype(np.float64)
+    nudge = 2.0 ** -rng.uniform(9, 15, (half, 1)) * rng.choice([-1, 1], (half, 1))
+    x = np.concatenate([y, -y, -np.ones((1, d)), np.ones((1, d))]).astype(np.float32)
+    if dtype == "uint8":
+        x = np.rint(x * 127.5 + 127.5).astype(np.uint8)
+        y = x[:half].astype(np.float64) - 127.5
+        return x, np.concatenate([y * 1.5 * (1 + nudge), y / 2])[:k] + 127.5
+    x = x.astype(dtype)
+    y = x[:half].astype(np.float64)
+    return x, np.concatenate([y * 1.5 * (1 + nudge), y / 2])[:k]
+
+
+@pytest.mark.parametrize(("dtype", "d", "k"), [("float32", 40, 129), ("uint8", 24, 60), ("float16", 160, 60)])
+def test_no_label_of_one_product_is_wrong(address, brute_labels, dtype, d, k):
+    """In 128 rows a block and in 64."""
+    for seed in range(4):
+        x, centers = halved(np.random.default_rng(seed), dtype, d, k)
+        labels, _ = labels_of(address, x, centers)
+        np.testing.assert_array_equal(labels, brute_labels(x, centers), err_msg=str(seed))
+
+
+@pytest.mark.parametrize("part", WITHOUT)
+def test_one_product_would_be_wrong_without_what_it_loses(brute_labels, monkeypatch, part):
+    cp = HostCuda(build="fast", seed=1)
+    sources = cp.cuda.compiler.compile_using_nvrtc
+    found, replaced = [], WITHOUT[part]
+
+    def without(source, *more, **how):
+        found.append(source.count(replaced[0]))
+        return sources(source.replace(*replaced), *more, **how)
+
+    monkeypatch.setattr(cp.cuda.compiler, "compile_using_nvrtc", without)
+
+    def wrong(seed):
+        x, centers = halved(np.random.default_rng(seed), "float32", 40, 129)
+        return (labels_of(cp, x, centers)[0] != brute_labels(x, centers)).any()
+
+    assert any(wrong(seed) for seed in range(8))
+    assert sum(found) == 1
+
+
+@pytest.mark.parametrize(("dtype", "d", "k"), [("float64", 330, 60), ("float16", 400, 60), ("float32", 600, 60)])
 def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeypatch, dtype, d, k):
     """The bound is a worst case of any order and of all roundings going one way; a thousandth of it is too little."""
     honest = Frame.tensor_score_errors
@@ -247,7 +298,7 @@ def test_no_race_and_no_order_of_threads(on, monkeypatch, seed):
     same(on, cp, values("float32", 700, 20), 140, max_iter=2)
     same(on, cp, values("uint8", 300, 33), 40, max_iter=2)
     same(on, cp, values("float16", 300, 33) - np.float16(100), 40, max_iter=2)
-    assert cp.launches["assign_tensor"] > 4
+    assert cp.launches["assign_half"] > 4
 
 
 # ---------------------------------------------------------------- when they serve
@@ -292,7 +343,8 @@ def test_centers_of_any_length_are_compared_on_tensor_cores(brute_labels, reach,
         cp.launches.clear()
         points.assign(centers)
         assert points.labels().tolist() == brute_labels(x, centers).tolist()
-        assert [name for name in cp.launches if name.startswith("assign")] == (["assign_tensor"] if served else [])
+        launched = {name for name in cp.launches if name.startswith("assign")}
+        assert launched == ({"assign_half", "assign_tensor"} if served else set())
     if abs(reach) == 4.5:  # beyond float16 by itself
         assert points.uncertain == 0
 

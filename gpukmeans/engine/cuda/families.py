@@ -61,6 +61,9 @@ def of_a_fit(
             )
     yield Module("prepare_centers", rows)
     family, options = launch_plans.expected(d, k, dtype, sparse, tensor_cores)
+    rows_of_half = launch_plans.half_rows(d) if family == "assign_tensor" else None
+    if rows_of_half is not None:
+        yield Module("assign_half", (*rows, *launch_plans.half_options(rows_of_half)))
     yield Module(family, (*rows, *options))
     yield Module("refine", weighed)
     if reused and not sparse and k >= FEWEST_CENTERS:
