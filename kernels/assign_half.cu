@@ -19,7 +19,8 @@
 // cores add all d' features to one sum, by the bound of Frame.tensor_score_errors for each product by itself 6 d' u
 // |half(y)| |half(z)|: with float32 for |r| one part in ten. All else that a score errs by is less than what
 // assign_tensor's does, whose squares and margin serve here too.
-// (test_tensor.test_no_label_of_one_product_is_wrong fails without either part of the error.)
+// (test_tensor.test_no_label_of_one_product_is_wrong fails without either part of the error, as
+// test_tensor.test_one_product_would_be_wrong_without_what_it_loses shows.)
 //
 // A block has ROWS rows, all their features, in shared memory as lanes hold them, read and rounded once; centers stream
 // through, 128 at a time, 16 features at a time, and are on their way while those before are multiplied. Each of eight

@@ -19,7 +19,7 @@ from sass import disassembled, inner_loops
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 # Tensor cores serve where they are worth it alone (engine/cuda/device.py): A100, H100 and H200, B200.
-ONLY = {"assign_tensor": (80, 90, 100)}
+ONLY = {"assign_tensor": (80, 90, 100), "assign_half": (80, 90, 100)}
 
 # Instructions are counted for the GPU that NOTES.md computes its floors for. (For sm_120, waits of float64 arithmetic
 # stand in the code as NOPs.)
@@ -120,6 +120,12 @@ def filtered_four(value: int, most_rows: int = 4) -> Callable[[int], float]:
 def filter_shared(width: int) -> int:
     """Of eight warps rows' numbers, up to four for each lane and 32 more, and 64 pairs, eight bytes each; sums."""
     return 8 * 8 * (32 * (4 if width <= 8 else 2) + 32 + 64) + 8 * width
+
+
+def half_stage(rows: int) -> float:
+    """assign_half, 16 features: of 128 rows a block 16 HMMA a warp, of 64 eight."""
+    products = rows // 8
+    return (products + products / 4 + 2 + 28) / products
 
 
 def center_of_cells(d: int, more: int) -> float:
@@ -249,6 +255,11 @@ BUDGETS = {
     "assign_tensor of float16 at zero": Budget(
         TWO_BLOCKS, Loop("HMMA", sixteen_features(1 + 13, parts=1)), tensor_shared(1)
     ),
+    # 64 sums, or 32, best, second and label of four rows; 16 features take 16 HMMA, or 8, 6 loads, or 4, a copy, a
+    # barrier and the loop's own. Shared: |y|^2 and two lengths of each row, two counts.
+    "assign_half": Budget(TWO_BLOCKS, Loop("HMMA", half_stage), lambda rows: 12 * rows + 16),
+    # Four features of a center: loads, tests, products, four conversions and back, two sums; a store with its address.
+    "half_table": Budget(FOUR_BLOCKS, Loop("F2FP", 60 / 2)),
     # A mean: a division of 14 with what it needs on the side, the inverse of a scale, three loads, a store, addresses;
     # four of them, of whose loads eight are LDG.64. Shared: of eight warps 32 squares.
     "center_forms": Budget(FOUR_BLOCKS, Loop("LDG.64", 190 / 8), 8 * 32 * 8),
@@ -294,6 +305,7 @@ SIZES = {
     "image_cells": "D",
     "image_cells_seeding": "D",
     "seeding_filter": "CANDIDATES",
+    "assign_half": "ROWS",
 }
 
 KERNEL = r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\("
@@ -310,6 +322,7 @@ SPECIALISATIONS = [
     *[("hamerly", x, 0, None) for x in KINDS],
     *[("prepare_centers", x, 0, None) for x in ("float32", "float64")],
     *[("assign_tensor", x, 0, None) for x in KINDS],
+    *[("assign_half", x, 0, rows) for x in KINDS for rows in (128, 64)],
     *[("assign_tiled", x, 0, 128) for x in KINDS],
     *[("assign_tiled", x, 0, 16) for x in ("uint8", "float64")],
     *[("assign_tiled", x, 0, 32) for x in ("float16", "float32")],

@@ -85,6 +85,13 @@ def test_a_square_of_d_has_the_instructions_of_the_table(tmp_path, family, kerne
     assert found == each * sums / 2, "a difference and a sum"
 
 
+@pytest.mark.parametrize("rows", work.HALF)
+def test_assign_half_has_the_instructions_of_the_table(tmp_path, rows):
+    found, products = inner_loop(tmp_path, "assign_half", "assign_half", "HMMA", "-DX_KIND=2", f"-DROWS={rows}")
+    instructions, pairs = work.HALF[rows]
+    assert (found, products * 16 * 8) == (instructions, pairs)
+
+
 @pytest.mark.parametrize("kind", work.FILTER)
 def test_the_filter_of_seeding_has_the_instructions_of_the_table(tmp_path, kind):
     """In the loop over aligned rows, which takes fewer."""

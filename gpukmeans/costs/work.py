@@ -34,6 +34,11 @@ TILED = {16: (241, 16 * 8), 32: (379, 32 * 8), 64: (656, 64 * 8), 128: (621, 64 
 TENSOR = {"uint8": (282, 2), "float16": (395, 3), "at zero": (357, 2), "float32": (300, 3), "float64": (325, 3)}
 TENSOR_PRODUCTS = 16 * 32 * 64
 
+# assign_half, a warp: instructions for 16 features of 32 rows and 64 centers, or 32, by the rows of a block; of its
+# choosing, a pair, what a score errs by among them. Assumed: the share of rows that it leaves in doubt.
+HALF, HALF_CHOOSE, AGAIN = {128: (49, 32 * 64), 64: (35, 32 * 32)}, 9, 0.02
+HALF_VALUE = 15  # to bring a row's value
+
 # Both: a score's place among the best two, a thread.
 CHOOSE = 5
 
@@ -156,14 +161,13 @@ class Problem:
         n, d, k = self.n, self.d, self.k
         yield Work("center_forms", memory=0, cache=44 * k * d)
         yield Work("movement")
-        compare, table = self._comparison(share * n)
-        if table is not None:
-            yield table
+        tables, comparisons = self._comparison(share * n)
+        yield from tables
         if share < 1:
             # Of as many again the distance to the own center is taken, in vain.
             measured = 2 * share * n
             yield Work("hamerly", memory=8 * n + measured * (self.row + 8), instructions=9 * n + 10 * measured * d)
-        yield compare
+        yield from comparisons
         changed = n if first else moved * n
         gathered = 8 * k * (d + 1) <= SHARED
         added = (1 if first else 2) * 8 * (d + 1) * changed
@@ -174,8 +178,8 @@ class Problem:
             instructions=12 * share * n + changed * d * (20 if first else 30),
         )
 
-    def _comparison(self, rows: float) -> tuple[Work, Work | None]:
-        """The kernel that compares rows with all centers, and what writes its table, if center_forms does not."""
+    def _comparison(self, rows: float) -> tuple[list[Work], list[Work]]:
+        """What writes tables of the centers, if center_forms does not, and the kernels that compare rows with them."""
         d, k = self.d, self.k
         written = (12 if self.k >= FEWEST_CENTERS else 4) * rows
         family, options = launch_plans.expected(d, k, self.dtype, False, self.sheet.capability in TENSOR_CORES)
@@ -187,11 +191,15 @@ class Problem:
                 instructions=pairs * low_dim_instructions(d),
                 multiply_adds=pairs * d,
             )
-            return work, None
+            return [], [work]
         tensor = family == "assign_tensor"
         width = TENSOR_CENTERS if tensor else launch_plans.tile_width(k)
         tile = TENSOR_ROWS if tensor else TILED_ROWS[width]
         padded, depth = k + -k % width, d + -d % (16 if tensor else 8)
+        in_block = launch_plans.half_rows(d) if tensor else None
+        if in_block is not None:
+            half_table, half = self._one_product(rows, padded, depth, in_block, written)
+            rows, written = AGAIN * rows, AGAIN * written
         pairs = rows * padded
         # Rows cross the cache for each tile of centers, and centers, of 4 bytes a value, for each tile of rows.
         cache = rows * self.row * (padded // width) + rows / tile * padded * depth * 4
@@ -214,7 +222,22 @@ class Problem:
                 instructions=pairs * (instructions * depth / products + CHOOSE),
                 multiply_adds=pairs * depth,
             )
-        return work, Work("tensor_table" if tensor else "tiled_table", cache=8 * padded * depth)
+        table = Work("tensor_table" if tensor else "tiled_table", cache=8 * padded * depth)
+        return ([table], [work]) if in_block is None else ([table, half_table], [half, work])
+
+    def _one_product(self, rows: float, padded: int, depth: int, in_block: int, written: float) -> tuple[Work, Work]:
+        """The table of assign_half, and assign_half, whose blocks have so many rows in shared memory."""
+        instructions, pairs = HALF[in_block]
+        table = Work("half_table", cache=6 * padded * depth)
+        work = Work(
+            "assign_half",
+            memory=rows * self.row + written,
+            cache=rows * self.row + rows / in_block * padded * depth * 2,
+            instructions=rows * padded * (32 * instructions * (depth / 16) / pairs + HALF_CHOOSE)
+            + HALF_VALUE * rows * depth,
+            products=rows * padded * depth,
+        )
+        return table, work
 
     def inertia(self) -> Work:
         values = self.n * self.d
