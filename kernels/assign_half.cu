@@ -22,8 +22,8 @@
 // (test_tensor.test_no_label_of_one_product_is_wrong fails without either part of the error, as
 // test_tensor.test_one_product_would_be_wrong_without_what_it_loses shows.)
 //
-// A block has ROWS rows, all their features, in shared memory as lanes hold them, read and rounded once; centers stream
-// through, 128 at a time, 16 features at a time, and are on their way while those before are multiplied. Each of eight
+// A block has ROWS rows, all their features, in shared memory as lanes hold them, read and rounded once; centers
+// stream through, 128 at a time, 16 features at a time, and are on their way while those before are multiplied. Each of eight
 // warps has 32 rows and 64 centers, or 32.
 //
 // Launch: blocks of 256 threads, two to a multiprocessor; ROWS rows a block, 128 or, for more features, 64; dynamic

@@ -192,15 +192,18 @@ def rounded_one_way(rng, part, d, k):
     centers behind them have more bits than float16, which loses these all to one side, so that it takes the farther one
     for the nearer."""
     half = (k + 1) // 2
-    exact = rng.integers(140, 250, (half, d)) / 256
-    more = 0.4 * 2.0**-11 * rng.choice([-1, 1], (half, 1))
+    signs, side = rng.choice([-1, 1], (half, d)), rng.choice([-1, 1], (half, 1))
+    exact = signs * rng.integers(176, 250, (half, d)) / 256
+    more = 0.4 * 2.0**-11 * side * signs
     behind = 1.5 * exact
-    for row, side in zip(behind, np.sign(more[:, 0]), strict=True):  # by a part of what is lost
-        count = rng.integers(1, max(2, d // 6))
-        row[:count] += side * 2.0**-9 * (1 if part == "rows" else -1)
-    y = exact + more if part == "rows" else exact
+    # By one to three times what decides between them, of the two or three that are lost.
+    share, toward = (0.1, 1) if part == "rows" else (0.2, -1)
+    for row, step in zip(behind, 2.0**-9 * toward * side * signs, strict=True):
+        count = int(d * share * rng.uniform(0.3, 0.9) * (1 if part == "rows" else 3))
+        row[:count] += step[:count]
     if part == "centers":
         behind += 2 * more
+    y = exact + more if part == "rows" else exact
     x = np.concatenate([y, -y, -np.ones((1, d)), np.ones((1, d))]).astype(np.float32)
     return x, np.concatenate([behind, exact / 2])[:k].astype(np.float32).astype(np.float64)
 
@@ -215,7 +218,8 @@ def test_no_label_of_one_product_is_wrong(address, brute_labels, part, d, k):
 
 
 @pytest.mark.parametrize("part", WITHOUT)
-def test_one_product_would_be_wrong_without_what_it_loses(brute_labels, monkeypatch, part):
+def test_one_product_would_be_wrong_without_what_it_loses(brute_labels, monkeypatch, tmp_path, part):
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))  # so that nobody finds these kernels
     cp = HostCuda(build="fast", seed=1)
     compile_here, found = cp.cuda.compiler.compile_using_nvrtc, []
 
