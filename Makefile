@@ -16,11 +16,14 @@ ON_KERNELS := $(patsubst %,tests/test_%.py,distance certificate fixed_point rand
 # spin while they wait, since somebody else has a use for the processor.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --dist worksteal
 
+# The tests that the wheel takes on its way: what it holds, and that it computes, on its CUDA kernels too.
+OF_WHEEL := tests/test_package.py tests/test_modules.py tests/test_import.py
+
 # How long `make fuzz` tries each property, in seconds, and on what: cpu, kernels, or cuda.
 SECONDS := 600
 ON := cpu
 
-.PHONY: demo test fuzz lint clean
+.PHONY: demo test fuzz lint package clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/gpukmeans demo --out demo
@@ -37,6 +40,19 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+
+# What a release uploads: the sdist holds all that git does, and the wheel built of it works alone, as the sdist's own
+# tests find. They run on the wheel (which PYTHONPATH puts first), with the libraries of .venv.
+package: $(VENV)/test.stamp
+	rm -rf dist
+	$(BIN)/check-manifest
+	$(BIN)/python -m build --quiet --outdir dist
+	$(BIN)/python -m pip install --quiet --no-deps --target dist/wheel dist/*.whl
+	mkdir dist/source && tar xf dist/*.tar.gz -C dist/source --strip-components 1
+	cd dist/source && PYTHONPATH=$(CURDIR)/dist/wheel $(abspath $(BIN))/pytest -q $(OF_WHEEL)
+	cd dist/source && PYTHONPATH=$(CURDIR)/dist/wheel $(abspath $(BIN))/python -P -m gpukmeans info
 
 # Editable, so that both share one .venv and neither runs an old copy of the sources. A stamp is older
 # than pyproject.toml, or absent, when its installation has to be made again.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.protocol import Doubt, Points
 from gpukmeans.exact.distance import Floats, distances_of_rows
-from gpukmeans.exact.fixed_point import OwnScales, Scales
+from gpukmeans.exact.scales import OwnScales, Scales
 
 # While a fit goes on, a mean may err by this part of the way to the nearest other mean, as float32 would.
 COARSE = 2.0**-24

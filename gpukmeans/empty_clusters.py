@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gpukmeans import cluster_means
 from gpukmeans.engine.protocol import Farthest, Points
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Scales
+from gpukmeans.exact.scales import Scales
 
 
 def filled(

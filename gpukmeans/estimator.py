@@ -21,7 +21,7 @@ from gpukmeans.center_checks import rounded
 from gpukmeans.dask import collections
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Scales
+from gpukmeans.exact.scales import Scales
 from gpukmeans.n_init import StartsMixin
 from gpukmeans.progress import Record
 from gpukmeans.saving import estimators

@@ -16,7 +16,8 @@ import numpy as np
 from gpukmeans import cluster_means, empty_clusters
 from gpukmeans.engine.protocol import Centers, Doubt, NextCenters, Points
 from gpukmeans.exact.distance import Floats, distances_of_rows
-from gpukmeans.exact.fixed_point import Inertia, Scales
+from gpukmeans.exact.inertia import Inertia
+from gpukmeans.exact.scales import Scales
 
 
 def prepare(points: Points, low: Floats, high: Floats) -> Scales:

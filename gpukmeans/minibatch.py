@@ -24,7 +24,7 @@ from gpukmeans.center_checks import float_dtype, rounded
 from gpukmeans.engine.protocol import Points
 from gpukmeans.estimator import KMeans
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Scales
+from gpukmeans.exact.scales import Scales
 from gpukmeans.minibatch_convergence import Convergence
 from gpukmeans.random_state import generator_of, seeded
 from gpukmeans.row_sampler import RowSampler, sizes

@@ -24,7 +24,8 @@ import numpy as np
 
 from gpukmeans.engine.protocol import CenterSampler, Points, Samples, seeding_trials
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints, Scales, Weights, power_for
+from gpukmeans.exact.fixed_point import Ints, Weights, power_for
+from gpukmeans.exact.scales import Scales
 from gpukmeans.random_state import seeded
 
 # Of k-means||, as in the experiments of its paper: rounds, and draws of a round for each cluster.

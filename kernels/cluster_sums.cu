@@ -12,7 +12,7 @@
 //     }
 //
 // Of sparse rows, those that store a feature are counted beside its range: zero is in the range of the others. What they
-// do not store adds nothing to sums (fixed_point.OwnScales measures from zero there).
+// do not store adds nothing to sums (scales.OwnScales measures from zero there).
 //
 // Launch: blocks of 256 threads, four to a multiprocessor; a row a thread. Options: X_KIND, WEIGHT_KIND, SPARSE. By
 // gpukmeans.engine.cuda.kernels.cluster_ranges and .cluster_sums.

@@ -20,7 +20,7 @@
 // add needs no loop.
 //
 // Of sparse rows D looks at all d features, so E (common.cuh), which costs what a row stores, says first which centers
-// may be the nearest. What a row does not store moves no sum: its term is zero (fixed_point.Scales).
+// may be the nearest. What a row does not store moves no sum: its term is zero (scales.Scales).
 //
 // Launch: blocks of 256 threads, four to a multiprocessor; a row a thread; dynamic shared memory of 8 k (d + 1) bytes
 // where that is in 48 kB. Options: X_KIND, WEIGHT_KIND, SPARSE. By gpukmeans.engine.cuda.assignment_kernels.refine.

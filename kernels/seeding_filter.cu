@@ -180,6 +180,7 @@ filtered_potentials(const X* __restrict__ x, long long n, int d, const W* __rest
                     }
                     __syncwarp();
                 }
+                __syncwarp();  // all have read their rows, whose places are filled again
                 if (drain) break;
             }
         }

@@ -22,8 +22,9 @@ from sklearn.datasets import load_digits, load_sample_image, make_blobs
 from gpukmeans import KMeans, lloyd
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.protocol import Points, Samples
-from gpukmeans.exact.fixed_point import OwnScales, Scales, Weights
+from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.metric import EUCLIDEAN, Metric
+from gpukmeans.exact.scales import OwnScales, Scales
 
 pytest.register_assert_rewrite("fuzz_checks")
 

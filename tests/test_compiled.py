@@ -15,7 +15,8 @@ from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.certificate import Frame
-from gpukmeans.exact.fixed_point import Inertia, Weights
+from gpukmeans.exact.fixed_point import Weights
+from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.metric import metric_of
 
 DTYPES = ["uint8", "float16", "float32", "float64"]

@@ -21,7 +21,9 @@ from gpukmeans.engine.numpy.cluster_sums import ClusterSums
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.exact.certificate import Frame
-from gpukmeans.exact.fixed_point import Inertia, Scales, Weights, ceil_log2, power_for
+from gpukmeans.exact.fixed_point import Weights, ceil_log2, power_for
+from gpukmeans.exact.inertia import Inertia
+from gpukmeans.exact.scales import Scales
 
 LIMIT = 2**63 - 1
 

@@ -234,7 +234,7 @@ def test_seeding_waits_for_no_center(address, monkeypatch, weighing):
         *(("address", dtype, d, 60) for dtype in DTYPES for d in (3, 21)),
         *(("address", "float32", d, 5) for d in (1, 8, 9, 64)),
         ("address", "float32", 20, 300),
-        *(("race", dtype, 9, 60) for dtype in ("float32", "float64")),
+        *(("race", dtype, 20, 60) for dtype in ("float32", "float64")),
     ],
 )
 def test_centers_of_all_kinds_of_rows_are_numpys(address, race, build, dtype, d, k):

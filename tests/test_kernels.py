@@ -26,7 +26,8 @@ from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.certificate import Frame, ScoreErrors
-from gpukmeans.exact.fixed_point import Inertia, Weights
+from gpukmeans.exact.fixed_point import Weights
+from gpukmeans.exact.inertia import Inertia
 from gpukmeans.seeding import kmeans_plusplus
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -16,7 +16,8 @@ from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
-from gpukmeans.exact.fixed_point import Inertia, Weights
+from gpukmeans.exact.fixed_point import Weights
+from gpukmeans.exact.inertia import Inertia
 from gpukmeans.seeding import kmeans_parallel, kmeans_plusplus
 
 rng = np.random.default_rng(0)

@@ -15,7 +15,8 @@ from gpukmeans.engine.cuda.sparse_points import CudaSparsePoints
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.distance import norms, squared_distance
-from gpukmeans.exact.fixed_point import Inertia, Weights
+from gpukmeans.exact.fixed_point import Weights
+from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.metric import COSINE, EUCLIDEAN
 from gpukmeans.exact.sparse_rows import Entries, expanded_distances
 from gpukmeans.seeding import kmeans_plusplus

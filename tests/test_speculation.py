@@ -18,7 +18,8 @@ from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.cuda.speculation_state import Speculation, SpeculationState
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
-from gpukmeans.exact.fixed_point import Inertia, Weights
+from gpukmeans.exact.fixed_point import Weights
+from gpukmeans.exact.inertia import Inertia
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -30,8 +30,10 @@ from numpy.typing import NDArray
 
 from gpukmeans.array_interop import issparse
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales, Weights
+from gpukmeans.exact.fixed_point import Ints, Weights
+from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.metric import EUCLIDEAN, Metric
+from gpukmeans.exact.scales import OwnScales, Scales
 from gpukmeans.exact.sparse_rows import Entries
 
 

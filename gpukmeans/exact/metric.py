@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.exact.distance import Floats, check_magnitude, normalize, norms
-from gpukmeans.exact.fixed_point import Scales, about_zero
+from gpukmeans.exact.scales import Scales, about_zero
 from gpukmeans.threads import scratch
 
 Mask = NDArray[np.bool_]

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales
+from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.exact.inertia import Inertia
+from gpukmeans.exact.scales import OwnScales
 
 Result = TypeVar("Result")
 

@@ -22,7 +22,8 @@ import numpy as np
 from gpukmeans.engine.combine.base import Result, Sharded, Uses
 from gpukmeans.engine.protocol import Points, Samples, Seeding
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints, Scales
+from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.exact.scales import Scales
 from gpukmeans.thread_limits import at_most, thread_count
 from gpukmeans.threads import run
 

@@ -31,7 +31,8 @@ from gpukmeans.engine.combine.base import Result, Sharded, Uses
 from gpukmeans.engine.protocol import Centers, Doubt, NextCenters, Points, Samples, Seeding, State
 from gpukmeans.errors import DeviceError
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints, Scales
+from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.exact.scales import Scales
 
 logger = logging.getLogger("gpukmeans")
 

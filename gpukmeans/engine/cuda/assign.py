@@ -24,10 +24,11 @@ from gpukmeans.engine.cuda.tentative_labels import BoundsMemory, TentativeLabels
 from gpukmeans.engine.protocol import Centers, Doubt, NextCenters
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints, Scales
+from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.exact.scales import Scales
 
 
-class Rows(NamedTuple):
+class DeviceRows(NamedTuple):
     """On the device: x (n, d), and their weights (n,), or None."""
 
     x: Any
@@ -35,10 +36,10 @@ class Rows(NamedTuple):
 
 
 @dataclass
-class Labelled:
-    """An assignment. centers: (k, d), those that it is by. left_out: whether it left rows out. following: the centers
-    that follow from it, unless nobody wants them. answer: what came down of it, counts first; None until it did. sums:
-    (k * (d + 1),) of it, if these came down."""
+class Assignment:
+    """Of labels to all rows. centers: (k, d), those that it is by. left_out: whether it left rows out. following: the
+    centers that follow from it, unless nobody wants them. answer: what came down of it, counts first; None until it
+    did. sums: (k * (d + 1),) of it, if these came down."""
 
     centers: Floats | DeviceCenters
     left_out: bool
@@ -47,7 +48,7 @@ class Labelled:
     sums: NDArray[np.uint64] | None = None
 
 
-class Labels:
+class DeviceLabels:
     """Of n rows of d features and that dtype, sparse or not, normalized or not, by k centers. offset, scale: those of
     `scales` on the device, None with it. weight_scale: 2 to the exponent of weights. summing: whether sums are wanted.
     going_on: whether centers may be made here, these being all rows, and assignments begin early, where it pays.
@@ -88,8 +89,8 @@ class Labels:
         self.tentative = TentativeLabels(gpu, n, d, k, dtype, sparse, frame, self._counts)
         self.speculation = Speculation(gpu, COUNTS + k, allowed=self._going_on)
         self._following: Following | None = None  # once it was asked for
-        self._committed: Labelled | None = None
-        self._ahead: Labelled | None = None  # by the centers that follow, if that is in flight
+        self._committed: Assignment | None = None
+        self._ahead: Assignment | None = None  # by the centers that follow, if that is in flight
         self.uncertain = self.compared = 0
         self._last_compared = n  # rows, by the last answer
 
@@ -97,7 +98,7 @@ class Labels:
         """Another driver is to come."""
         self.speculation.restart()
 
-    def assign(self, rows: Rows, memory: BoundsMemory, centers: Centers) -> int:
+    def assign(self, rows: DeviceRows, memory: BoundsMemory, centers: Centers) -> int:
         """Give rows the labels of these centers (k, d); returns how many changed."""
         given = self._known(centers)
         if self._ahead is not None and self._ahead.centers is given:
@@ -125,15 +126,15 @@ class Labels:
             return centers
         return np.array(centers, np.float64, order="C")
 
-    def _label_by(self, rows: Rows, memory: BoundsMemory, centers: Floats | DeviceCenters) -> Labelled:
+    def _label_by(self, rows: DeviceRows, memory: BoundsMemory, centers: Floats | DeviceCenters) -> Assignment:
         """Launch what gives all rows the labels of these centers, and makes those that follow if anybody wants them."""
         self._relabel(rows, memory, centers)
-        labelled = Labelled(centers, self.tentative.listed is not None)
+        labelled = Assignment(centers, self.tentative.listed is not None)
         if self._following is not None:
             self._follow(labelled, self._following)
         return labelled
 
-    def _relabel(self, rows: Rows, memory: BoundsMemory, centers: Floats | DeviceCenters) -> None:
+    def _relabel(self, rows: DeviceRows, memory: BoundsMemory, centers: Floats | DeviceCenters) -> None:
         tentative = self.tentative
         tentative.compare(rows.x, self.there, _array(centers), memory)
         refine(
@@ -149,14 +150,14 @@ class Labels:
         )
         tentative.refined()
 
-    def _follow(self, labelled: Labelled, following: Following) -> None:
+    def _follow(self, labelled: Assignment, following: Following) -> None:
         """Launch what makes the centers that follow from this assignment."""
         before = None if self._committed is None else self._committed.centers
         made = following.place(before, labelled.centers)
         self.tentative.follow(made.there, following.forms)
         labelled.following = made
 
-    def _counted(self, labelled: Labelled) -> int:
+    def _counted(self, labelled: Assignment) -> int:
         """How many labels changed by the answer."""
         assert labelled.answer is not None
         if labelled.following is None and self._summing:
@@ -170,7 +171,7 @@ class Labels:
         self.compared += self._last_compared
         return changed
 
-    def sums(self, rows: Rows, memory: BoundsMemory) -> Ints:
+    def sums(self, rows: DeviceRows, memory: BoundsMemory) -> Ints:
         """Of the committed centers' clusters, (k, d + 1)."""
         committed = self._committed
         sums = None if committed is None else committed.sums
@@ -183,7 +184,7 @@ class Labels:
 
     # ------------------------------------------------------------ the centers that follow
 
-    def next_centers(self, rows: Rows, memory: BoundsMemory, doubt: Doubt) -> NextCenters | None:
+    def next_centers(self, rows: DeviceRows, memory: BoundsMemory, doubt: Doubt) -> NextCenters | None:
         """Of the committed labels; None if the host has to make them. doubt: the same each time."""
         committed = self._committed
         if not self._going_on or committed is None:
@@ -204,13 +205,13 @@ class Labels:
         assert committed.answer is not None
         return NextCenters(committed.following, moved(committed.answer).copy())
 
-    def _in_doubt(self, labelled: Labelled) -> bool:
+    def _in_doubt(self, labelled: Assignment) -> bool:
         assert labelled.answer is not None
         return bool(np.signbit(moved(labelled.answer)).any())
 
     # ------------------------------------------------------------ speculation
 
-    def _speculate(self, rows: Rows, memory: BoundsMemory) -> None:
+    def _speculate(self, rows: DeviceRows, memory: BoundsMemory) -> None:
         """Label by the centers that follow from the committed labels. Nobody asked for it, so that nobody is told
         should memory run out."""
         committed = self._committed
@@ -226,7 +227,7 @@ class Labels:
             self.speculation.send_for(buffer, self._following.answer)
             self._ahead = ahead
 
-    def roll_back(self, rows: Rows, memory: BoundsMemory) -> None:
+    def roll_back(self, rows: DeviceRows, memory: BoundsMemory) -> None:
         """Go back to the committed labels and sums, unless the device has them
         (test_speculation.test_whatever_is_asked_next_is_answered fails without it after a misprediction that changed
         labels, and test_speculation.test_memory_may_run_out_at_any_launch_or_answer after an answer that did not come).

@@ -101,7 +101,7 @@ def normalize(gpu: Gpu, *, x: Any, normalized: Any) -> None:
 def inertia(
     gpu: Gpu, *, x: Any, centers: Any, labels: Any, weights: Any, coarse_scale: float, fine_scale: float, sums: Any
 ) -> None:
-    """sums: (2,) uint64, zeros before, become the two parts of the inertia (fixed_point.Inertia).
+    """sums: (2,) uint64, zeros before, become the two parts of the inertia (inertia.Inertia).
 
     centers: (k, d) float64, see `with_norms`. labels: (n,) int32, or None if there is one center. Scales are powers of
     two.
@@ -187,7 +187,7 @@ def cluster_sums(
 ) -> None:
     """sums: (m, d + 1) uint64, zeros before, become the sums of m clusters at scales of their own.
 
-    offset, scale: (m, d) float64. shift, exponent: (m,) int32. Those four are fixed_point.OwnScales. The rest as
+    offset, scale: (m, d) float64. shift, exponent: (m,) int32. Those four are scales.OwnScales. The rest as
     `cluster_ranges` has it.
     """
     asked = labels, place, without, np.int32(len(without))

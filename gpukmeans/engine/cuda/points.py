@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.cuda import families, kernels
-from gpukmeans.engine.cuda.assign import Labels, Rows
+from gpukmeans.engine.cuda.assign import DeviceLabels, DeviceRows
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.seeding import Seeds
 from gpukmeans.engine.cuda.tentative_labels import BoundsMemory
@@ -25,7 +25,9 @@ from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCente
 from gpukmeans.exact.certificate import Frame, sampled_rows
 from gpukmeans.exact.direct_bound import DirectBound
 from gpukmeans.exact.distance import Floats, normalize
-from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
+from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.exact.inertia import Inertia
+from gpukmeans.exact.scales import OwnScales, Scales
 
 # Values of a table of distances at a time: 64 MB.
 TABLE = 2**23
@@ -67,7 +69,7 @@ class CudaPoints:
             self._w = None if weights is None else self._gpu.put(weights)
             if ahead:
                 self._send()
-        self._by: Labels | None = None  # by the centers last assigned to
+        self._by: DeviceLabels | None = None  # by the centers last assigned to
         self._before = (0, 0)  # rows that assignments to other numbers of centers left to D, and compared with all
         self._seeds = Seeds(self._gpu, self._w, self.weights)
         self._spare: Any = None
@@ -199,12 +201,12 @@ class CudaPoints:
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         return None if self._by is None else self._by.next_centers(self._rows(), self._memory_for_bounds(), doubt)
 
-    def _rows(self) -> Rows:
-        return Rows(self._x, self._w)
+    def _rows(self) -> DeviceRows:
+        return DeviceRows(self._x, self._w)
 
-    def _label(self, k: int) -> Labels:
+    def _label(self, k: int) -> DeviceLabels:
         """Forget all labels: k centers are to come."""
-        by = Labels(
+        by = DeviceLabels(
             self._gpu,
             n=self.n,
             d=self.d,
@@ -228,7 +230,7 @@ class CudaPoints:
         without that), or where no later assignment would profit."""
         return self._scratch if self._reused and self._single_batch and self._seeds.closest_dist_sq is None else None
 
-    def _labelled(self) -> Labels:
+    def _labelled(self) -> DeviceLabels:
         """The labels as they were last asked for."""
         assert self._by is not None, "no centers were assigned to"
         self._by.roll_back(self._rows(), self._memory_for_bounds())

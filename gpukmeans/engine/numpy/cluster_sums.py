@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy.blas import multiply
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.exact.certificate import Frame
-from gpukmeans.exact.fixed_point import Ints, Scales
+from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.exact.scales import Scales
 
 # Terms at a time: 1 MB.
 _PIECE = 2**17

@@ -17,7 +17,7 @@ from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.certificate import Frame, distance_error_factors
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Inertia
+from gpukmeans.exact.inertia import Inertia
 from gpukmeans.threads import run
 
 # float16 is read as float32.

@@ -31,7 +31,9 @@ from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
 from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples
 from gpukmeans.exact.certificate import Frame, sampled_rows
 from gpukmeans.exact.distance import Floats, distances_of_rows, squared_distance
-from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
+from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.exact.inertia import Inertia
+from gpukmeans.exact.scales import OwnScales, Scales
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy.normalized_rows import NormalizedRows
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints, Scales
+from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.exact.scales import Scales
 from gpukmeans.threads import run, scratch
 
 # Data sets of up to this many values are kept as columns of float64 and as terms: 2 MB each.
@@ -97,7 +98,7 @@ class Rows:
         return here
 
     def terms(self, rows: Any, scales: Scales) -> Ints:
-        """Rows as fixed-point terms (m, d + 1), see fixed_point.Scales."""
+        """Rows as fixed-point terms (m, d + 1), see scales.Scales."""
         if not self.small:
             return scales.terms(self.take(rows).T, self.weights_of(rows))
         if self._terms is None or self._terms[0] is not scales:

@@ -1,7 +1,7 @@
 """Points on NumPy whose rows are sparse: a pass costs what the rows store, and nothing for zeros.
 
 Scores are products of CSR rows and centers; the few rows that these leave in doubt are made dense, for D. Terms of sums
-measure from zero wherever a row may lack a feature (`fixed_point.Scales`), so that only entries are added. Distances
+measure from zero wherever a row may lack a feature (`scales.Scales`), so that only entries are added. Distances
 that are summed or published are E (exact/sparse_rows.py). Labels and centers are those of the dense rows.
 """
 
@@ -27,7 +27,9 @@ from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
 from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, norms, squared_distance
-from gpukmeans.exact.fixed_point import Inertia, Ints, OwnScales, Scales
+from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.exact.inertia import Inertia
+from gpukmeans.exact.scales import OwnScales, Scales
 from gpukmeans.exact.sparse_rows import (
     Entries,
     expanded_distances,

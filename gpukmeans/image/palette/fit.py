@@ -18,7 +18,7 @@ from gpukmeans import array_interop, cluster_means, lloyd
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.distance import Floats, squared_distance
-from gpukmeans.exact.fixed_point import Scales
+from gpukmeans.exact.scales import Scales
 from gpukmeans.image.color_space import to_colors, to_points
 from gpukmeans.image.grid import GridScale
 from gpukmeans.image.levels import Levels, pack
