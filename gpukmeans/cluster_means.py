@@ -14,8 +14,7 @@ scale that their own range and weight set (`OwnScales`). These have no order eit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +33,7 @@ Mask = NDArray[np.bool_]
 Clusters = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Means:
+class Means(NamedTuple):
     """Of clusters: centers (k, d) and weight (k,) float64, both zero where there are no rows; and which of them have
     been held to their own rows, (k,)."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -84,8 +85,7 @@ class Iteration:
         return np.asarray(self.began_with)
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """The outcome of one start. centers: (k, d) float64, rounded to the published dtype."""
 
     centers: Floats

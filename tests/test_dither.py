@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from gpukmeans import quantize, remap
 from gpukmeans.image.color_space import to_points
 from gpukmeans.image.diffusion import diffuse, half_distances, local_strength
-from gpukmeans.image.numpy import diffusion_loop
+from gpukmeans.image.numpy import diffusion_loop, diffusion_waves
 from gpukmeans.image.numpy.diffusion_loop import candidates_of_cells
 from gpukmeans.image.numpy.pixels import NumPyPixels
 from gpukmeans.image.ordered import MOST_MIXED, NEIGHBOURS, ordered
@@ -26,6 +26,21 @@ def way(request, monkeypatch):
         pytest.importorskip("numba")
     monkeypatch.setattr(diffusion_loop, "serves", lambda *size: request.param != "waves")
     monkeypatch.setattr(diffusion_loop, "_compiles", lambda *size: request.param == "compiled")
+
+
+@pytest.fixture
+def in_segments(monkeypatch):
+    """The segments of each diffusion, and whether they served."""
+    found = []
+    serve = diffusion_waves.diffuse_in_segments
+
+    def watched(plan, out):
+        found.append((diffusion_waves.segments(*out.shape), serve(plan, out)))
+        return found[-1][1]
+
+    monkeypatch.setattr(diffusion_waves, "diffuse_in_segments", watched)
+    monkeypatch.setattr(diffusion_loop, "_compiles", lambda *size: False)
+    return found
 
 
 def one_by_one(pixels, palette, fixed=None, fixed_index=0, strength=1.0):
@@ -76,6 +91,38 @@ def test_diffusion_is_the_loop(way, shape, dtype, channels, k):
     fixed = rng.random(shape) < 0.3
     expected = one_by_one(pixels, palette, fixed, 1, 0.7)
     assert (diffuse(pixels, palette, strength=0.7, fixed=fixed, fixed_index=1) == expected).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 900), (900, 1), (2, 500), (400, 3), (5, 800), (300, 8)])
+@pytest.mark.parametrize(("dtype", "channels", "k"), [(np.uint8, 1, 4), (np.uint8, 3, 16), (np.uint16, 4, 300)])
+def test_segments_are_the_loop(in_segments, shape, dtype, channels, k):
+    rng = np.random.default_rng(0)
+    top = np.iinfo(dtype).max
+    pixels = rng.integers(0, top + 1, (*shape, channels)).astype(dtype)
+    palette = rng.integers(0, top + 1, (k, channels)).astype(dtype)
+    assert (diffuse(pixels, palette) == one_by_one(pixels, palette)).all()
+    fixed = rng.random(shape) < 0.3
+    expected = one_by_one(pixels, palette, fixed, 1, 0.7)
+    assert (diffuse(pixels, palette, strength=0.7, fixed=fixed, fixed_index=1) == expected).all()
+    assert [several > 1 and served for several, served in in_segments] == [True, True]
+
+
+@pytest.mark.parametrize("shape", [(1, 2000), (3, 2000), (1600, 2)])
+def test_segments_that_begin_otherwise_are_done_again(in_segments, shape, monkeypatch):
+    """Nothing is passed on but in one smooth place, which is longer than the steps that segments begin early."""
+    pixels = np.zeros((*shape, 1), np.uint8)
+    smooth = pixels[:, 700:900] if shape[1] > 2 else pixels[700:900]
+    # A flat row, or what rises: of these, what was passed on is felt for longest.
+    smooth[:] = 100 if shape[0] == 1 else 60 + np.arange(smooth.size).reshape(smooth.shape) * 130 // smooth.size
+    palette = np.array([[0], [255]], np.uint8)
+    expected = one_by_one(pixels, palette)
+    assert (diffuse(pixels, palette) == expected).all()
+    monkeypatch.setattr(diffusion_waves, "_AGAIN", 0)
+    assert (diffuse(pixels, palette) == expected).all()
+    assert [served for _, served in in_segments] == [True, False]
+    pixels.reshape(-1)[:] = np.arange(pixels.size) * 250 // pixels.size  # each of them waits for the one before
+    assert (diffuse(pixels, palette) == one_by_one(pixels, palette)).all()
+    assert not in_segments[-1][1]
 
 
 @pytest.mark.parametrize(("dtype", "channels", "bits"), [(np.uint8, 1, 8), (np.uint8, 3, 4), (np.uint16, 4, 3)])

@@ -72,8 +72,21 @@ def test_a_picture_takes_no_scikit_learn(tmp_path: Path) -> None:
     }
     assert "numpy.ma" not in modules
     assert "PIL.TiffImagePlugin" not in modules
+    assert not {"bz2", "json", "shutil", "gpukmeans.engine.nvml"} & {*modules}
     assert not [name for name in modules if name.startswith(("gpukmeans.engine.cuda.", "gpukmeans.image.cuda."))]
     assert int(memory) < 80_000
+
+
+@pytest.mark.parametrize("shape", [(300, 300, 3), (1, -1, 3), (-1, 1, 3)])
+def test_a_photograph_takes_no_numba(shape):
+    """Whose import takes longer than a palette of 90,000 colors, and the dithering of as many pixels."""
+    program = (
+        "import sys, numpy, gpukmeans; x = numpy.random.default_rng(0).integers(0, 256, (90000, 3), numpy.uint8)\n"
+        f"gpukmeans.quantize(x.reshape({shape}), 8, dither='floyd-steinberg', device='cpu')\n"
+        "assert 'numba' not in sys.modules and 'scipy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_names_are_imported_as_they_are_used() -> None:

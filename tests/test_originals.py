@@ -132,10 +132,11 @@ def test_what_would_be_no_smaller_is_not_written(photo, tmp_path, capsys):
 # ---------------------------------------------------------------- formats
 
 
-def test_a_format_is_obeyed_or_refused(source, tmp_path, capsys):
-    assert run(source, tmp_path / "b.png", "--format", "gif") == 1
-    assert f"name it {tmp_path / 'b.gif'}, or leave --format out." in capsys.readouterr().err
-    assert names(tmp_path) == ["a.png"]
+def test_a_format_is_obeyed(source, tmp_path, capsys):
+    assert run(source, tmp_path / "b.png", "-k", "4", "--format", "gif") == 0
+    assert f"note: {tmp_path / 'b.png'} holds GIF, as --format says" in capsys.readouterr().err
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.format == "GIF"
     for name, format in (("b.gif", "gif"), ("b", "webp"), ("b.tif", "tiff"), ("b.out", "png")):
         assert run(source, tmp_path / name, "-k", "4", "--format", format) == 0
         with Image.open(tmp_path / name) as image:
@@ -143,6 +144,42 @@ def test_a_format_is_obeyed_or_refused(source, tmp_path, capsys):
     done = subprocess.run([*COMMAND, "-", "-", "--format", "gif"], input=source.read_bytes(), capture_output=True)
     with Image.open(io.BytesIO(done.stdout)) as image:
         assert image.format == "GIF"
+
+
+@pytest.mark.parametrize("format", ["gif", "webp", "tif", "tiff", "WebP"])
+def test_one_picture_without_a_name_for_the_result_goes_beside_it(format, source, tmp_path, capsys):
+    assert run(source, "-k", "4", "--format", format) == 0
+    assert names(tmp_path) == sorted(["a.png", f"a.{format.lower()}"])
+    assert run(source, tmp_path / f"b.{format.lower()}", "-k", "4") == 0
+    written = tmp_path / f"a.{format.lower()}"
+    assert written.read_bytes() == (tmp_path / f"b.{format.lower()}").read_bytes()
+    assert capsys.readouterr().err == ""
+    written.write_bytes(b"somebody else's")
+    assert run(source, "-k", "4", "--format", format) == 1
+    assert f"{written} is there already: name the result, or say --force." in capsys.readouterr().err
+    assert written.read_bytes() == b"somebody else's"
+    assert run(source, "-k", "4", "--format", format, "--force") == 0
+    assert written.read_bytes() == (tmp_path / f"b.{format.lower()}").read_bytes()
+
+
+def test_without_a_name_nothing_is_written_over_and_no_folder_is_searched(source, tmp_path, capsys):
+    before = source.read_bytes()
+    assert run(source, "-k", "4", "--format", "png") == 1
+    assert "would be written over itself" in capsys.readouterr().err
+    assert source.read_bytes() == before
+    assert run(tmp_path, "-k", "4", "--format", "png") == 1
+    assert f"{tmp_path} is a folder: say --out-dir." in capsys.readouterr().err
+    assert names(tmp_path) == ["a.png"]
+    assert run(source, "-k", "4", "--format", "png", "--force") == 0
+    assert source.read_bytes() != before
+
+
+def test_a_dash_alone_is_standard_input_and_output(source):
+    for more, format in ([], "PNG"), (["--format", "webp"], "WEBP"):
+        done = subprocess.run([*COMMAND, "-", *more, "-k", "4"], input=source.read_bytes(), capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"")
+        with Image.open(io.BytesIO(done.stdout)) as image:
+            assert image.format == format
 
 
 # ---------------------------------------------------------------- folders

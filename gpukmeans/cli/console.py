@@ -62,7 +62,8 @@ def complain(text: str) -> None:
     """An error in one line, to whoever hears it."""
     if sys.stderr is not None:  # or print would take standard output
         with suppress(OSError):
-            print(f"gpukmeans: error: {text}", file=sys.stderr, flush=True)
+            line = " ".join(text.splitlines())  # names of files and columns may have several
+            print(f"gpukmeans: error: {line}", file=sys.stderr, flush=True)
 
 
 def note(text: str, kind: str | None = "note") -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gpukmeans.image.files import write
 from gpukmeans.image.files.read import looks_like_a_picture
@@ -19,8 +19,7 @@ PICTURES |= {".icns", ".psd", ".pcx", ".dcx", ".qoi", ".sgi", ".dds", ".heic", "
 PIPE = "-"
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """source: a path or PIPE. target: the same. format: of what is written, of `write.FORMATS`."""
 
     source: str
@@ -31,14 +30,19 @@ class Job:
         return "standard input" if self.source == PIPE else self.source
 
     @property
+    def misnamed(self) -> bool:
+        """Whether the target's name is that of another format, as --format may have it."""
+        suffix = Path(self.target).suffix.lower()
+        return self.target != PIPE and suffix in PICTURES and write.FORMATS.get(suffix) != self.format
+
+    @property
     def comparison(self) -> Path:
         """Where original and result stand side by side, if that is asked for."""
         target = Path(self.target)
         return target.parent / f"{target.stem}-compare.png"
 
 
-@dataclass(frozen=True)
-class Jobs:
+class Jobs(NamedTuple):
     """jobs: what is to be done. skipped: each file of a folder that is not, and why."""
 
     jobs: list[Job]
@@ -52,12 +56,13 @@ def jobs_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Jobs:
         parser.error("--palette and --shared-palette exclude each other")
     if args.palette_per_frame and (args.palette or args.shared_palette or args.compare):
         parser.error("--palette-per-frame excludes --palette, --shared-palette and --compare")
-    if (args.quality or args.max_bytes or args.keep is not None) and (args.palette or args.shared_palette):
-        parser.error("--quality, --max-bytes and --keep need a palette for each picture")
+    own = args.quality or args.max_bytes or args.importance or args.keep is not None
+    if own and (args.palette or args.shared_palette):
+        parser.error("--quality, --max-bytes, --importance and --keep need a palette for each picture")
     if args.out_dir is None:
-        if len(args.files) != 2:
-            parser.error(f"expected IN and OUT, or --out-dir, got {len(args.files)} files")
-        source, target = args.files
+        if len(args.files) > 2 or (len(args.files) == 1 and args.files != [PIPE] and args.format is None):
+            parser.error(f"expected IN and OUT, IN with --format, or --out-dir, got {len(args.files)} files")
+        source, target = args.files if len(args.files) == 2 else (args.files[0], _beside(args))
         if target == PIPE and (args.json or args.compare):
             parser.error("--json and --compare need a file to write to, not standard output")
         jobs = [Job(source, target, _format_of(target, args.format))]
@@ -72,17 +77,25 @@ def jobs_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Jobs:
     return Jobs(jobs, skipped)
 
 
+def _beside(args: argparse.Namespace) -> str:
+    """Where the result of the one IN goes: beside it with another ending, as mogrify -format has it, or from standard
+    input to standard output. ImageError if that is a file that is there, which nobody named."""
+    if args.files == [PIPE]:
+        return PIPE
+    source = Path(args.files[0])
+    if source.is_dir():
+        raise ImageError(f"{source} is a folder: say --out-dir.")
+    target = source.with_suffix(f".{args.format}")
+    if not args.force and target.exists() and _identity(target) != _identity(source):
+        raise ImageError(f"{target} is there already: name the result, or say --force.")
+    return str(target)
+
+
 def _format_of(target: str, asked: str | None) -> str:
-    """By the name, or else by --format; ImageError if they contradict each other."""
+    """By --format, or else by the name."""
     suffix = "" if target == PIPE else Path(target).suffix.lower()
     if asked is not None:
-        format = write.FORMATS[f".{asked}"]
-        if write.FORMATS.get(suffix, format) != format:
-            raise ImageError(
-                f"--format {asked} would give {target} another name than it asks for: name it "
-                f"{Path(target).with_suffix(f'.{asked}')}, or leave --format out."
-            )
-        return format
+        return write.FORMATS[f".{asked}"]
     if suffix or (target != PIPE and not Path(target).exists()):
         return write.format_of(target)
     return "PNG"
@@ -93,8 +106,9 @@ def _check_targets(jobs: list[Job], args: argparse.Namespace) -> None:
     it would be written over what another one, or only a comparison, has to be made of."""
     written: dict[object, str] = {}
     read = {_identity(job.source): job.source for job in jobs if job.source != PIPE}
-    if args.palette:
-        read[_identity(args.palette)] = str(args.palette)
+    for path in (args.palette, args.importance):
+        if path:
+            read[_identity(path)] = str(path)
 
     def claim(path: str | Path, whose: str, *, forced: bool) -> None:
         if _identity(path) in written and not forced:

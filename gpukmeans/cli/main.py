@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
+from typing import Any
 
 from gpukmeans import DeviceError, __version__
 from gpukmeans.cli import console
@@ -13,6 +15,8 @@ from gpukmeans.cli.errors import CommandError
 # The commands, each a module here, and what they are for. Only the one that is asked for is imported: `demo` needs
 # scikit-learn, which takes ten times as long as a small picture (test_import.test_a_picture_takes_no_scikit_learn).
 COMMANDS = {
+    "fit": "cluster the rows of a file: CSV, Parquet, Feather, .npy, .npz or svmlight",
+    "predict": "label the rows of a file by a model that fit wrote",
     "demo": "cluster three data sets, beside scikit-learn, and draw the results",
     "palette": "show a picture's colors, and write them as a palette",
     "info": "print the device, libraries and threads in use",
@@ -47,16 +51,38 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser(asked: str | None) -> argparse.ArgumentParser:
-    """asked: the command whose arguments it is to know."""
-    parser = argparse.ArgumentParser(prog="gpukmeans", description="k-means with one answer.")
+    """asked: the command whose arguments it is to know; the others are there to be named where it is none of them."""
+    parser = _Parser(prog="gpukmeans", description="k-means with one answer.")
     parser.add_argument("--version", action="version", version=f"gpukmeans {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, metavar="command", prog="gpukmeans")
+    if asked in COMMANDS:
+        import_module(f"gpukmeans.cli.{asked}").add(commands, COMMANDS[asked], seed=_seed)
+        return parser
     for name, what in COMMANDS.items():
-        if name == asked:
-            import_module(f"gpukmeans.cli.{name}").add(commands, what, seed=_seed)
-        else:
-            commands.add_parser(name, help=what)
+        commands.add_parser(name, help=what)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Those of the commands are of this class, too."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": _Formatter, **options})
+
+
+class _Formatter(argparse.HelpFormatter):
+    """With a width that is told, or argparse asks shutil at each argument, which takes bz2 and lzma along
+    (test_import.test_a_picture_takes_no_scikit_learn fails of these)."""
+
+    def __init__(self, prog: str) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        width = int(columns) if columns.isdecimal() else 0
+        if not width:
+            try:
+                width = os.get_terminal_size(1).columns
+            except OSError:
+                width = 80
+        super().__init__(prog, width=max(width, 20) - 2)
 
 
 def _seed(text: str) -> int:

@@ -28,15 +28,17 @@ def add(commands: Any, what: str, seed: Callable[[str], int]) -> argparse.Argume
         "quantize",
         help=what,
         description="Reduce a picture or an animation to a palette of its own, or map it onto a given one.",
-        usage="gpukmeans quantize [options] IN OUT\n       gpukmeans quantize [options] IN [IN ...] --out-dir DIR",
+        usage="gpukmeans quantize [options] IN OUT\n       gpukmeans quantize [options] IN --format FORMAT\n"
+        "       gpukmeans quantize [options] IN [IN ...] --out-dir DIR",
         epilog=_STATUSES,
     )
     parser.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="IN and OUT, - for standard input and output (PNG, or --format); or, with "
-        "--out-dir, files and folders to read. OUT ends in .png, .gif, .webp, .tif or .tiff",
+        help="IN and OUT, - for standard input and output (PNG, or --format); IN alone, with --format, for a file "
+        "beside it that ends so, or - alone; or, with --out-dir, files and folders to read. OUT ends in .png, .gif, "
+        ".webp, .tif or .tiff, or --format says what it is",
     )
     _add_colors(parser, seed)
     _add_palettes(parser)
@@ -67,6 +69,12 @@ def _add_colors(parser: argparse.ArgumentParser, seed: Callable[[str], int]) -> 
     parser.add_argument(
         "--dither-strength", type=_strength, default=1.0, metavar="S", help="0 to 1: how much of it (default: 1)"
     )
+    parser.add_argument(
+        "--importance",
+        type=Path,
+        metavar="MAP",
+        help="a grey picture as large as IN: what counts for the palette, from black, nothing, to white, in full",
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of k-means++ (default: 0)")
 
 
@@ -91,9 +99,10 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out-dir", type=Path, metavar="DIR", help="where to write, by the names of the files read")
     parser.add_argument(
         "--format",
+        type=str.lower,
         choices=[suffix[1:] for suffix in write.FORMATS],
-        help="of what is written, where no name says it: with --out-dir (default: png), to standard output, or to a "
-        "name without an ending",
+        help="of what is written, whatever its name ends in (default: what that says; png with --out-dir and to "
+        "standard output)",
     )
     parser.add_argument(
         "--force", action="store_true", help="write a result over its own picture, or two of them to one file"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from gpukmeans.image.matte import WHITE, with_hard_edges
 from gpukmeans.image.picture import ImageError, Picture, TooLargeError
 from gpukmeans.image.quantize import quantize, remap
 from gpukmeans.image.result import Quantized
+from gpukmeans.image.weighting import read_map
 
 
 class Onto(NamedTuple):
@@ -40,8 +41,7 @@ class SkippedError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A picture as it is to be reduced, and notes on what had to be done to it."""
 
     picture: Picture
@@ -66,6 +66,18 @@ def read_picture(job: Job, args: argparse.Namespace) -> Source:
             why = "" if args.matte or args.alpha_threshold else ", as GIF has none (see --matte, --alpha-threshold)"
             notes.append(f"{job}: soft edges {how}{why}")
     return Source(picture, notes)
+
+
+def read_importance(path: Path | None) -> Picture | None:
+    """The map of --importance. ImageError, which names it, if it is none, or OSError if it cannot be read."""
+    if path is None:
+        return None
+    try:
+        with console.quiet():
+            return read_map(load_array(path) if is_array_file(path) else path)
+    except ImageError as error:
+        text = str(error)
+        raise ImageError(text if str(path) in text else f"{path}: {text}") from None
 
 
 def do(job: Job, args: argparse.Namespace, onto: Onto | None) -> None:
@@ -97,7 +109,8 @@ def _may_go_in_bands(job: Job, args: argparse.Namespace) -> bool:
 def _only_in_memory(args: argparse.Namespace) -> bool:
     """Whether something is asked for that is not done in bands."""
     options = (args.strip, args.matte, args.alpha_threshold, args.skip_if_larger, args.page, args.range)
-    return any(options) or bool(args.keep or args.quality or args.max_bytes)
+    # Neither colors nor a map are asked for the truth of an array.
+    return any(options) or bool(args.quality or args.max_bytes) or not (args.keep is None and args.importance is None)
 
 
 def _in_memory(job: Job, source: Source, args: argparse.Namespace, onto: Onto | None) -> Outcome:
@@ -127,6 +140,8 @@ def _in_memory(job: Job, source: Source, args: argparse.Namespace, onto: Onto | 
         _check_smaller(job, len(data))
     for note in source.notes:
         console.note(note)
+    if job.misnamed:
+        console.note(f"{job.target} holds {job.format}, as --format says")
     if job.target == PIPE:
         console.write(data)
         return outcome
@@ -148,7 +163,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _reduced(picture: Picture, k: int, args: argparse.Namespace) -> Quantized:
-    return quantize(picture, k, keep=args.keep, random_state=args.seed, **_options(args))
+    return quantize(picture, k, keep=args.keep, importance=args.importance, random_state=args.seed, **_options(args))
 
 
 def _encoded(job: Job, result: Quantized) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 from gpukmeans.cli import console, options, report
 from gpukmeans.cli.errors import QualityError
 from gpukmeans.cli.jobs import Job, jobs_of
-from gpukmeans.cli.pictures import Onto, SkippedError, do, read_picture
+from gpukmeans.cli.pictures import Onto, SkippedError, do, read_importance, read_picture
 from gpukmeans.engine import devices
 from gpukmeans.image.color_space import space_for
 from gpukmeans.image.files import palettes
@@ -43,6 +43,7 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         for path, why in found.skipped:
             outcomes.skip(str(path), why)
         args.device = devices.resolve(args.device)
+        args.importance = read_importance(args.importance)
         onto = _shared_palette(found.jobs, args, outcomes) if args.shared_palette else _given_palette(args)
         if args.out_dir:
             args.out_dir.mkdir(parents=True, exist_ok=True)

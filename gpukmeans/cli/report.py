@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpukmeans.cli import console
 from gpukmeans.cli.jobs import Job
@@ -21,8 +19,7 @@ if TYPE_CHECKING:
     from gpukmeans.image.streaming import WrittenPicture
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a picture came to. palette: (k, 3) or (k, 4). psnr: None if it was not measured."""
 
     height: int
@@ -70,15 +67,21 @@ def tell(job: Job, outcome: Outcome, seconds: float, *, as_json: bool) -> None:
         "lossless": outcome.lossless,
         "bytes": size,
     }
-    console.say(json.dumps(record))
+    _say_as_json(record)
 
 
 def tell_skipped(name: str, why: str, *, as_json: bool) -> None:
     """Say in one line what is not done, and why."""
     if as_json:
-        console.say(json.dumps({"input": name, "output": None, "skipped": why}))
+        _say_as_json({"input": name, "output": None, "skipped": why})
     else:
         console.note(f"{name}: {why}", kind="skipped")
+
+
+def _say_as_json(record: dict[str, object]) -> None:
+    import json
+
+    console.say(json.dumps(record))
 
 
 def complain(error: BaseException, job: Job | None = None) -> int:

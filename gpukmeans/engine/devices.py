@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpukmeans.engine import nvml
 from gpukmeans.errors import DeviceError, describe_error
 from gpukmeans.random_state import generator_of
 
@@ -92,6 +91,8 @@ def _free_memory(gpu: int) -> int:
     """Bytes; NVML's figure, or CUDA's where NVML has none, or none where CUDA cannot use the GPU."""
     import cupy
 
+    from gpukmeans.engine import nvml
+
     with suppress(Exception):
         free = nvml.free_memory(cupy.cuda.runtime.deviceGetPCIBusId(gpu))
         if free is not None:
@@ -169,6 +170,8 @@ def _installation_remedy(cp: Any) -> str:
                 "started with access to it)"
             )
         if driver // 1000 < needed // 1000:
+            from gpukmeans.engine import nvml
+
             other = ", or replace CuPy by pip install 'gpukmeans[cuda12]'" if driver // 1000 == 12 else ""
             return (
                 f"The driver supports CUDA up to {nvml.cuda_version(driver)}, and the installed CuPy is for "

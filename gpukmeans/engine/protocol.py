@@ -80,8 +80,7 @@ class Samples:
         return replace(self, x=x, weights=weights, summary=self.all_weights)
 
 
-@dataclass(frozen=True)
-class Farthest:
+class Farthest(NamedTuple):
     """Distinct locations, farthest first.
 
     distance: (m,) D to the center of the location's own cluster, all positive.
@@ -101,8 +100,7 @@ class Farthest:
         )
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """What is known of rows: the range of all, and what Points that had these rows before left behind.
 
     k: of the centers that labels (n,) are of. closest_dist_sq: (n,) D to the closest center of the seeding. None for
@@ -129,8 +127,7 @@ class MadeCenters(Protocol):
 Centers = Floats | MadeCenters
 
 
-@dataclass(frozen=True)
-class NextCenters:
+class NextCenters(NamedTuple):
     """The centers that follow from labels, and how far each is from the one before: D, (k,)."""
 
     centers: Centers

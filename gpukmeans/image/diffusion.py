@@ -30,8 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.image.levels import Levels, index_dtype, largest_level
-from gpukmeans.image.numpy import diffusion_loop
-from gpukmeans.image.numpy.diffusion_waves import diffuse_in_waves
+from gpukmeans.image.numpy import diffusion_loop, diffusion_waves
 
 # Strengths are in 256ths; the share of its neighbours' errors that a pixel within texture takes. Of 0.5 to 0.75 what
 # served photographs best, between what blurs to the right color and what keeps structure (docs/quantization.md).
@@ -86,10 +85,14 @@ def diffuse(
         fixed_index,
     )
     out = np.empty((height, width), index_dtype(len(palette)))
-    if diffusion_loop.serves(height, width, len(palette)):
+    k, several = len(palette), diffusion_waves.segments(height, width)
+    looped = several == 1 or diffusion_loop.serves(height, width, k, several)
+    if not looped and diffusion_waves.diffuse_in_segments(plan, out):
+        return out
+    if diffusion_loop.serves(height, width, k):
         diffusion_loop.diffuse_in_a_loop(plan, out)
     else:
-        diffuse_in_waves(plan, out)
+        diffusion_waves.diffuse_in_waves(plan, out)
     return out
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +39,7 @@ ROOM = 1.01
 MOST_COUNTED = 2**MASS_BITS / ROOM
 
 
-@dataclass(frozen=True)
-class GridScale:
+class GridScale(NamedTuple):
     """How points become whole numbers: a point is x / scale + middle.
 
     middle: (d,), a point. half_range: (d,), how far from zero x may be in each feature, at most HALF. mass_scale:

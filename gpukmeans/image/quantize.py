@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from gpukmeans import array_interop
 from gpukmeans.engine import devices
@@ -16,7 +16,6 @@ from gpukmeans.image import dispatch
 from gpukmeans.image.color_space import SPACE_CHOICES, space_for
 from gpukmeans.image.dither import DITHERS
 from gpukmeans.image.files.read import read
-from gpukmeans.image.importance import importance
 from gpukmeans.image.levels import MOST_COLORS, Levels, to_8_bit, to_16_bit, to_rgba, unpack
 from gpukmeans.image.mapping import CountedPicture
 from gpukmeans.image.numpy.colors import NumPyColors
@@ -26,6 +25,7 @@ from gpukmeans.image.palette.channels import onto_given, palette_of, without_idl
 from gpukmeans.image.palette.fit import PaletteFit
 from gpukmeans.image.picture import ImageError, Picture, on_host
 from gpukmeans.image.result import Quantized
+from gpukmeans.image.weighting import pixel_weights, weighted_palette
 from gpukmeans.threads import unflagged
 
 
@@ -38,6 +38,7 @@ def quantize(
     dither: str = "none",
     dither_strength: float = 1.0,
     weights: ArrayLike | None = None,
+    importance: Any = None,
     keep: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = 0,
     device: str = "auto",
@@ -64,7 +65,11 @@ def quantize(
         0 to 1: how much of it is done; 0 leaves each pixel the nearest color, as levels.
     weights : array-like of shape (h, w), default=None
         How much each pixel counts for the palette, none negative. A whole number is that many copies of the pixel.
-        With dither="floyd-steinberg" pixels within texture count less besides (`gpukmeans.image.importance`).
+        With dither="floyd-steinberg" pixels within texture count less besides (`gpukmeans.image.importance`). Pixels
+        that count nothing take the nearest colors, and have what the others leave over of n_colors.
+    importance : path, binary file, bytes, PIL.Image.Image, or array-like of shape (h, w), default=None
+        The same as a grey picture, as large as the image: from black, which counts nothing, to white, which counts in
+        full; an array may also be of bool. Both multiply. Of an animation it is for all frames, or has as many.
     keep : array-like of shape (f, 3) or (f, 4), uint8, default=None
         Distinct colors that the palette begins with, whether or not a pixel has them; the others, n_colors in all, are
         found around them.
@@ -81,7 +86,7 @@ def quantize(
     Raises
     ------
     ImageError
-        For what is no picture; a ValueError.
+        For what is no picture, and for an importance that is not grey or not as large; a ValueError.
     ValueError
         For parameters out of range.
     OSError
@@ -101,18 +106,18 @@ def quantize(
     space = space_for(space, dither)
     picture, device = _read_onto(image, device)
     kept = None if keep is None else _kept(keep, n_colors)
+    # test_quantize.test_a_palette_that_is_dithered_has_more_of_smooth_parts fails if none is said to be diffused.
+    diffused = dither == "floyd-steinberg"
+    pixels = pixel_weights(picture, n_colors, weights=weights, map=importance, diffused=diffused)
 
     def reduce(device: str) -> Quantized:
         counted = CountedPicture(picture, device=device, palette_channels=3 if kept is None else kept.shape[1])
         held = kept if kept is None or counted.colors.dtype == np.uint8 else to_16_bit(kept)
         how: dict[str, Any] = {"space": space, "random_state": random_state, "kept": held}
-        if weights is None and dither != "floyd-steinberg":
+        if pixels is None:
             fit = palette_of(counted.colors, n_colors, device=device, **how)
         else:
-            # test_quantize.test_a_palette_that_is_dithered_has_more_of_smooth_parts fails without.
-            diffused = dither == "floyd-steinberg"
-            own = _importance(picture, n_colors) if diffused else None
-            fit = _weighted_palette(weights, own, counted, n_colors, **how)
+            fit = weighted_palette(pixels, counted, n_colors, **how)
         return counted.mapped(fit, space, dither, dither_strength)
 
     return _as_given(image, devices.where_it_fits(reduce, device, random_state))
@@ -242,51 +247,3 @@ def _kept(keep: ArrayLike, n_colors: int) -> Levels:
     if len(np.unique(given, axis=0)) < len(given):
         raise ValueError("keep has a color twice.")
     return given[:, :3] if given.shape[1] == 4 and (given[:, 3] == 255).all() else given
-
-
-def _importance(picture: Picture, n_colors: int) -> NDArray[np.int64]:
-    """What pixels count where errors are diffused: (h, w), or (t, h, w) of an animation, each frame by itself."""
-    if not picture.frames:
-        return importance(array_interop.to_numpy(picture.levels), n_colors)
-    return np.stack([importance(picture.frame(i).levels, n_colors) for i in range(picture.frames)])
-
-
-def _weighted_palette(
-    weights: ArrayLike | None,
-    own: NDArray[np.int64] | None,
-    counted: CountedPicture,
-    k: int,
-    *,
-    space: str,
-    random_state: Any,
-    kept: Levels | None,
-) -> PaletteFit:
-    """The palette, and the label of every distinct color, also of those that weigh nothing.
-
-    weights: the caller's. own: (h, w) what pixels count besides. Not both are None.
-    """
-    shape: tuple[int, ...] = counted.picture.shape[:2]
-    if counted.picture.frames:
-        shape = (counted.picture.frames, shape[0] // counted.picture.frames, shape[1])
-    given = np.ones(shape) if weights is None else np.asarray(array_interop.to_numpy(weights), np.float64)
-    if given.shape != shape:
-        raise ValueError(f"weights have the picture's shape {shape}, got {given.shape}.")
-    if not (np.isfinite(given).all() and given.min() >= 0 and given.max() > 0):
-        raise ValueError("weights must be finite, none negative and at least one above zero.")
-    with devices.on(counted.device):
-        color_of_pixel, colors = counted.color_of_pixel(), counted.colors.levels()
-    # No sum of these overflows, and none is lost; what weights mean is their ratios.
-    exponent = int(np.frexp(given.max())[1])
-    if not -100 < exponent < 100:
-        given = np.ldexp(given, -exponent)
-    if own is not None:
-        given = given * own
-    # Pixels are added in their order, so that the sums have the same bits.
-    mass = np.bincount(color_of_pixel, given.reshape(-1), len(colors))
-    heavy = mass > 0
-    options: dict[str, Any] = {"space": space, "random_state": random_state, "device": counted.device, "kept": kept}
-    if heavy.all():
-        return palette_of(NumPyColors(colors, mass), k, **options)
-    fit = palette_of(NumPyColors(colors[heavy], mass[heavy]), k, **options)
-    with devices.on(counted.device):
-        return replace(fit, labels=counted.colors.nearest(fit.palette, space))

@@ -64,15 +64,23 @@ STEPS: dict[str, Rule] = {
     "_since_reassignment": IntegerRule(),
 }
 
+# What `gpukmeans fit --scale` did to the columns of a file, for `gpukmeans predict` to do the same.
+LEAST, LARGEST = float(np.finfo(np.float64).smallest_subnormal), float(np.finfo(np.float64).max)
+SCALER: dict[str, Rule] = {
+    "scaler_mean_": ArrayRule((np.float64,), ("d",), -LARGEST, LARGEST),
+    "scaler_scale_": ArrayRule((np.float64,), ("d",), LEAST, LARGEST),
+}
+
 ATTRIBUTES: dict[str, dict[str, Rule]] = {
-    "KMeans": {**SCIKIT_LEARN, **FITTED, "history_": RecordsRule(Record, RECORD)},
-    "MiniBatchKMeans": {**SCIKIT_LEARN, **FITTED, **STEPS, "_init_size": IntegerRule(1)},
+    "KMeans": {**SCIKIT_LEARN, **FITTED, **SCALER, "history_": RecordsRule(Record, RECORD)},
+    "MiniBatchKMeans": {**SCIKIT_LEARN, **FITTED, **SCALER, **STEPS, "_init_size": IntegerRule(1)},
 }
 
 # What means nothing without others.
 NEEDS = {
     **{name: {"cluster_centers_"} for name in ("labels_", "inertia_", "n_iter_")},
     **{name: {"cluster_centers_", *STEPS} for name in STEPS},
+    **{name: {"cluster_centers_", *SCALER} for name in SCALER},
 }
 
 # Of MT19937, which reads key[pos] unless pos is 624: then it makes 624 new ones.

@@ -10,8 +10,7 @@ a feature is not compared). Merged rows add their weights, which is exact, becau
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +29,7 @@ FEWEST_ROWS = 4096
 _WORTH_MERGING = 0.5
 
 
-@dataclass(frozen=True)
-class Arrangement:
+class Arrangement(NamedTuple):
     """x: (m, d) rows in their new order, feature-major in memory. weights: theirs, or None for ones.
     position: (n,) where each of the caller's rows went."""
 

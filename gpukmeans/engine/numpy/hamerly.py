@@ -10,7 +10,7 @@ so that a bound stays a bound; a point is skipped only if its label is certain u
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +63,7 @@ def moved(old: Floats, new: Floats, scale: float) -> tuple[Floats, Floats]:
     return own, others
 
 
-@dataclass(frozen=True)
-class CenterShift:
+class CenterShift(NamedTuple):
     """Per label: how far its center moved, the most any other center moved, and half the distance
     to the nearest other center; (k,) float32. few: the centers that moved, where these are so few that
     distances to all of them are soon measured (test_certificate.test_the_few_that_moved_are_all_that_did fails if one

@@ -71,7 +71,7 @@ class NumPyColors:
 def _nearest(coordinates: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.int32]:
     """The index of the palette's color (k, d) nearest to each of the coordinates (m, d), by D (Rule 1): (m,) int32."""
     exact = coordinates.astype(np.float32) if coordinates.dtype == np.uint16 else coordinates
-    points = make_points(Samples(exact, reused=False), device="cpu")
+    points = make_points(Samples(exact, reused=False, distinct=True), device="cpu")
     points.feature_range()
     points.assign(palette.astype(np.float64))
     return points.labels()

@@ -33,9 +33,9 @@ _STEP = 6
 _FEW_STEPS = 8000
 
 
-def serves(height: int, width: int, k: int) -> bool:
-    """Whether a picture is diffused in a loop; else it is in waves."""
-    return _compiles(height, width, k) or _is_thin(height, width)
+def serves(height: int, width: int, k: int, segments: int = 1) -> bool:
+    """Whether a picture is diffused in a loop; else it is in waves, with so many segments side by side."""
+    return _compiles(height, width, k, segments) or (segments == 1 and _is_thin(height, width))
 
 
 def _is_thin(height: int, width: int) -> bool:
@@ -43,9 +43,9 @@ def _is_thin(height: int, width: int) -> bool:
     return height * width < _STEP * (width + 2 * (height - 1))
 
 
-def _compiles(height: int, width: int, k: int) -> bool:
+def _compiles(height: int, width: int, k: int, segments: int = 1) -> bool:
     """Whether a compiled loop pays."""
-    steps = width + 2 * (height - 1) + height * width * k / 2**21
+    steps = (width + 2 * (height - 1)) / segments + height * width * k / 2**21
     return steps > _FEW_STEPS and compiler.works()
 
 

@@ -80,8 +80,13 @@ def onto_given(colors: Colors, given: Levels, space: str) -> PaletteFit:
         labels = _opaque_as_such(colors, more, array_interop.to_numpy(colors.nearest(more, space)), space)
         if (labels == len(given)).any():
             return PaletteFit(more, labels, True)
-    labels = colors.nearest(given, space)
-    return PaletteFit(given, _opaque_as_such(colors, given, labels, space) if given.shape[1] == 4 else labels, True)
+    return PaletteFit(given, nearest_of(colors, given, space), True)
+
+
+def nearest_of(colors: Colors, palette: Levels, space: str) -> Any:
+    """The label of the nearest color of a palette (k, 3) or (k, 4) for each: (m,) int32."""
+    labels = colors.nearest(palette, space)
+    return _opaque_as_such(colors, palette, labels, space) if palette.shape[1] == 4 else labels
 
 
 def _opaque_as_such(colors: Colors, palette: Levels, labels: Any, space: str) -> Any:

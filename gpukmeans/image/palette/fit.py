@@ -10,7 +10,7 @@ color is its pixels' rounded mean.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,7 @@ from gpukmeans.thread_limits import one_blas_thread
 _MOST = 1000
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A fit to the cells of a grid, or an iteration on palettes. grid: cells along a feature; 0 for all distinct
     colors. points: how many took part. iterations: of the fit; 1 for an iteration. inertia: at the fit's end, in the
     space of the clustering. changed: how many points an iteration gave another color, and moved: how many colors of

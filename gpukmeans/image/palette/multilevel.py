@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,8 +55,7 @@ _RELOCATIONS, _LATER_RELOCATIONS, _COLORS_PER_RELOCATION = 8, 2, 64
 _SLACK, _LESS = 3.0, 1.75
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """A fit to cells. centers: (k, d), the means, of inertia about them. labels: (m,), where the cells are."""
 
     cells: Cells

@@ -1,0 +1,186 @@
+"""Which columns of a table are features, which one is weights, and how features are scaled."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+
+from gpukmeans.cli.errors import CommandError
+from gpukmeans.cli.tables import Table, missing_value
+from gpukmeans.exact.distance import LARGEST_MAGNITUDE
+
+# What feature_names_in_ begins with where a model knows standardized columns, so that scikit-learn refuses a frame of
+# the columns as they were.
+STANDARDIZED = "standardized "
+
+# Names of a column that is likely to be the numbers of the rows, as pandas writes them.
+_ROW_NUMBERS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+
+# The values of a block of rows, of which temporary arrays are made.
+_BLOCK_VALUES = 2**20
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features (n, d) as they stand in a file, their names, and whether those are worth keeping: they come from the
+    file, or are a choice of its columns. weights: (n,), if there are any."""
+
+    X: Any
+    names: list[str]
+    keep_names: bool
+    weights: NDArray[np.float64] | None = None
+
+
+def names_in(text: str) -> list[str]:
+    """The names in an argument, separated by commas; quoted where they have one themselves."""
+    try:
+        return next(csv.reader([text]), [""])
+    except csv.Error:
+        raise argparse.ArgumentTypeError(f'a name of several lines has to stand in ", got {text!r}') from None
+
+
+def features(table: Table, columns: list[str] | None, drop: list[str] | None, weights: str | None) -> Features:
+    """The features that are asked for: these columns, or all but those of drop, and the weights."""
+    weigh = None if weights is None else _place(table, weights)
+    left_out = {_place(table, name) for name in drop or ()}
+    if columns is None:
+        chosen = [place for place in range(len(table.names)) if place not in left_out and place != weigh]
+        _check_no_row_numbers(table, chosen)
+    else:
+        chosen = [_place(table, name) for name in columns]
+        if len(set(chosen)) < len(chosen) or weigh in chosen:
+            raise CommandError(f"{table.source}: a column is named twice, in --columns or there and in --weights")
+    if not chosen:
+        raise CommandError(f"{table.source}: no column is left")
+    names = [table.names[place] for place in chosen]
+    X = table.matrix(chosen)
+    if X.shape[0] == 0:
+        raise CommandError(f"{table.source}: it has no rows")
+    _check_finite(table.source, X, names)
+    keep_names = table.named or names != table.names
+    return Features(X, names, keep_names, None if weigh is None else _weights(table, weigh))
+
+
+def features_of_model(table: Table, names: list[str] | None, n_features: int) -> Features:
+    """The features that a model knows: by their names, or, where it or the file has none, all columns in order."""
+    d = len(table.names)
+    if names is not None and (table.named or set(names) <= set(table.names)):
+        return features(table, names, None, None)
+    if d > n_features or (d < n_features and not table.open_ended):
+        raise CommandError(f"{table.source}: it has {d} columns, and the model {n_features} features")
+    found = features(table, table.names, None, None)
+    if d < n_features:
+        found.X.resize((found.X.shape[0], n_features))
+    return found
+
+
+def _place(table: Table, name: str) -> int:
+    try:
+        return table.names.index(name)
+    except ValueError:
+        there = ", ".join(table.names[:10]) + (", ..." if len(table.names) > 10 else "")
+        raise CommandError(f"{table.source}: no column {name!r}; it has {there}") from None
+
+
+def _check_no_row_numbers(table: Table, chosen: list[int]) -> None:
+    for place in chosen:
+        name = table.names[place]
+        if table.named and _ROW_NUMBERS.fullmatch(name):
+            raise CommandError(
+                f"{table.source}: column {place + 1}, named {name!r}, seems to number the rows: leave it out with "
+                f"--drop '{name}', or name all that you want with --columns"
+            )
+
+
+def _check_finite(source: str, X: Any, names: list[str]) -> None:
+    if issparse(X):
+        places = np.flatnonzero(~np.isfinite(X.data))
+        if len(places):
+            row = int(np.searchsorted(X.indptr, places[0], side="right")) - 1
+            raise _not_finite(source, row, names[X.indices[places[0]]], X.data[places[0]], len(places))
+        return
+    if X.dtype.kind != "f":
+        return
+    first, count = None, 0
+    for start, block in _blocks(X):
+        wrong = ~np.isfinite(block)
+        here = int(np.count_nonzero(wrong))
+        if here and first is None:
+            row, column = np.argwhere(wrong)[0]
+            first = start + int(row), names[column], block[row, column]
+        count += here
+    if first is not None:
+        raise _not_finite(source, *first, count)
+
+
+def _not_finite(source: str, row: int, name: str, value: Any, count: int) -> CommandError:
+    if np.isnan(value):
+        return missing_value(source, row, name, count)
+    return CommandError(f"{source}: {value} in row {row + 1:,}, column {name} (rows count from 1)")
+
+
+def _weights(table: Table, place: int) -> NDArray[np.float64]:
+    found: Any = table.matrix([place])
+    weights = np.asarray(found.toarray() if issparse(found) else found, np.float64).ravel()
+    name = table.names[place]
+    _check_finite(table.source, weights[:, None], [name])
+    if weights.min() < 0:
+        row = int(np.argmax(weights < 0))
+        raise CommandError(f"{table.source}: a negative weight in row {row + 1:,}, column {name} (rows count from 1)")
+    if weights.max() == 0:
+        raise CommandError(f"{table.source}: all weights, in column {name}, are zero")
+    return weights
+
+
+def _blocks(X: NDArray[Any]) -> Any:
+    """The number of the first row, and the rows, of each block."""
+    rows = max(1, _BLOCK_VALUES // X.shape[1])
+    return ((start, X[start : start + rows]) for start in range(0, len(X), rows))
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """What makes columns comparable: mean and scale (d,) float64; a column of equal values has the scale 1."""
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    @staticmethod
+    def of(found: Features) -> Scaler:
+        """That which gives each column the (weighted) mean 0 and the variance 1. By exactly rounded sums, so that the
+        order of the rows makes no difference, nor the machine (test_fit_command.test_scaling_knows_no_order)."""
+        if issparse(found.X):
+            raise CommandError("--scale standard would make all zeros of a sparse file something else")
+        total = float(len(found.X)) if found.weights is None else math.fsum(found.weights)
+        weights = 1.0 if found.weights is None else found.weights
+        mean, scale = [], []
+        for name, column in zip(found.names, found.X.T, strict=True):
+            values = column.astype(np.float64)
+            if np.abs(values).max() > LARGEST_MAGNITUDE:
+                raise CommandError(f"column {name} has values beyond 2^500, whose squares overflow")
+            center = math.fsum(weights * values) / total
+            deviation = math.sqrt(math.fsum(weights * np.square(values - center)) / total)
+            constant = values.min() == values.max() or deviation == 0
+            mean.append(float(values[0]) if constant else center)
+            scale.append(1.0 if constant else deviation)
+        return Scaler(np.array(mean), np.array(scale))
+
+    def scaled(self, X: NDArray[Any]) -> NDArray[Any]:
+        """X - mean, divided by scale; float32 stays float32, rounded at the end, and float16 too."""
+        result = np.empty(X.shape, X.dtype if X.dtype.kind == "f" else np.float64)
+        with np.errstate(over="ignore"):  # whoever reads it refuses what is not finite
+            for start, block in _blocks(X):
+                result[start : start + len(block)] = (block.astype(np.float64) - self.mean) / self.scale
+        return result
+
+    def unscaled(self, centers: NDArray[Any]) -> NDArray[np.float64]:
+        """Centers in the units of the file."""
+        return centers * self.scale + self.mean
