@@ -1,5 +1,5 @@
 # Needs Python 3.11 or later, make and git, and g++ for the tests, which run the CUDA kernels on the CPU. Everything is
-# installed into .venv.
+# installed into .venv, except what `make real-cupy` builds.
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,6 +12,9 @@ EXTRA := test
 ON_KERNELS := $(patsubst %,tests/test_%.py,distance certificate fixed_point randomness one_answer input \
 	sklearn_parity cosine minibatch sparse progress zeros flags fuzz fuzz_minibatch)
 
+# What CuPy itself has to pass too, on the CPU here.
+ON_REAL_CUPY := tests/real_cupy/checks.py $(patsubst %,tests/test_%.py,one_answer cosine)
+
 # As many processes as processors, each taking tests from the other once it has none left. Threads of OpenMP do not
 # spin while they wait, since somebody else has a use for the processor.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --dist worksteal
@@ -23,7 +26,7 @@ OF_WHEEL := tests/test_package.py tests/test_modules.py tests/test_import.py
 SECONDS := 600
 ON := cpu
 
-.PHONY: demo test fuzz lint package clean
+.PHONY: demo test real-cupy fuzz lint package clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/gpukmeans demo --out demo
@@ -31,6 +34,11 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/test.stamp
 	$(PYTEST)
 	$(PYTEST) --device kernels $(ON_KERNELS)
+
+# Built once, in a folder outside of this one.
+real-cupy: $(VENV)/test.stamp
+	PYTHONPATH=tests $(BIN)/python -m real_cupy.build
+	$(PYTEST) --device real-cupy $(ON_REAL_CUPY)
 
 fuzz: $(VENV)/test.stamp
 	$(PYTEST) --device $(ON) --fuzz $(SECONDS) tests/test_fuzz.py tests/test_fuzz_minibatch.py

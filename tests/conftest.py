@@ -17,6 +17,7 @@ from host_cuda.build import CACHE
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 from hypothesis import settings
+from real_cupy.device import machine
 from sklearn.datasets import load_digits, load_sample_image, make_blobs
 
 from gpukmeans import KMeans, lloyd
@@ -38,7 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device",
         default="cpu",
         help="the device to test: cpu, cuda, cuda:N, or kernels: CUDA's, run on the CPU; kernels:address and "
-        "kernels:race watch what they do, see host_cuda/build.py",
+        "kernels:race watch what they do, see host_cuda/build.py; real-cupy: the same kernels launched by CuPy "
+        "itself, and real-cupy:ORDER, whose streams do late what they are given, see real_cupy/device.py",
     )
     parser.addoption(
         "--fuzz", type=float, default=0.0, help="seconds that each property of the fuzz goes on with other examples"
@@ -93,14 +95,29 @@ def device(request: pytest.FixtureRequest) -> str:
     if kind == "kernels":
         sys.modules["cupy"] = as_cupy(HostCuda(build=build or "fast", seed=1))  # type: ignore[assignment]
         name = "cuda"
+    elif kind == "real-cupy":
+        machine()
+        name = "cuda"
     return name
+
+
+@pytest.fixture(autouse=True)
+def orderly(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On the machine that CuPy itself runs on: streams in the order that was asked for, and nothing done wrong."""
+    kind, _, order = request.config.getoption("--device").partition(":")
+    if kind != "real-cupy":
+        yield
+        return
+    machine().set_order(order or "prompt", seed=1)
+    yield
+    assert machine().complaints() == []
 
 
 @pytest.fixture(scope="session")
 def slow(request: pytest.FixtureRequest) -> bool:
     """Whether a pass over rows takes a hundred times as long as NumPy's. Tests of averages and of large data take fewer
     then; what they say of the answer is as true, since its bits are NumPy's, which is tested of all data."""
-    return request.config.getoption("--device").startswith("kernels")
+    return request.config.getoption("--device").startswith(("kernels", "real-cupy"))
 
 
 @pytest.fixture

@@ -222,7 +222,7 @@ def test_memory_may_run_out_beside_many_centers_of_many_features(on):
 def test_too_little_for_a_single_row_is_said(on):
     on(HostCuda(seed=1, memory=60))
     model = KMeans(2, device="cpu")
-    with pytest.raises(DeviceError, match=r"not even memory for one row.*device='cpu'"):
+    with pytest.raises(DeviceError, match=r"not even memory for one row: .* bytes\)\. Free some.*device='cpu'"):
         model.fit(X)
     assert not hasattr(model, "n_features_in_")
 

@@ -34,9 +34,9 @@ void cuda_host_atomic(const void* address, unsigned long size, const void* pc);
 namespace cuda_host {
 
 struct Parameter {
-    char kind;   // as NumPy names them: b, i, u, f; V for what has no NumPy name
-    char size;   // bytes, of what a pointer points to
-    bool array;  // a pointer
+    char kind;            // as NumPy names them: b, i, u, f; V for what has no NumPy name, S for a struct
+    unsigned short size;  // bytes, of what a pointer points to
+    bool array;           // a pointer
 };
 
 struct Kernel {
@@ -44,7 +44,7 @@ struct Kernel {
     unsigned threads;  // to a block, at most
     unsigned count;    // of parameters
     const Parameter* parameters;
-    void (*call)(const unsigned long long* arguments);  // eight bytes each
+    void (*call)(const unsigned long long* arguments);  // words of eight bytes: one each, a struct as many as it needs
 };
 
 // Every module exports one, as `cuda_host_module`.

@@ -260,8 +260,10 @@ namespace cuda_host {
 template <class P>
 constexpr Parameter describe() {
     using T = std::remove_cv_t<std::remove_pointer_t<P>>;
-    static_assert(std::is_pointer_v<P> || std::is_arithmetic_v<T>, "kernels take pointers and numbers");
-    if constexpr (!std::is_arithmetic_v<T>) {
+    static_assert(std::is_pointer_v<P> || std::is_arithmetic_v<T> || std::is_class_v<T>);
+    if constexpr (std::is_class_v<P>) {
+        return {'S', sizeof(P), false};
+    } else if constexpr (!std::is_arithmetic_v<T>) {
         return {'V', 0, true};
     } else {
         char kind = std::is_same_v<T, bool> ? 'b' : std::is_floating_point_v<T> ? 'f' : std::is_signed_v<T> ? 'i' : 'u';
@@ -274,9 +276,26 @@ struct Parameters {
     static constexpr Parameter table[] = {describe<P>()..., {}};
 };
 
+template <class P>
+P argument(const unsigned long long* words) {
+    if constexpr (std::is_class_v<P>) {
+        return *(const P*)words;
+    } else {
+        return bits_of<P>(*words);
+    }
+}
+
+// Where each argument begins, in words.
+template <class... P>
+constexpr size_t place(size_t i) {
+    size_t words[] = {(sizeof(P) + 7) / 8 ..., 0}, sum = 0;
+    while (i--) sum += words[i];
+    return sum;
+}
+
 template <class... P, size_t... i>
 void apply(void (*kernel)(P...), const unsigned long long* arguments, std::index_sequence<i...>) {
-    kernel(bits_of<P>(arguments[i])...);
+    kernel(argument<P>(arguments + place<P...>(i))...);
 }
 
 template <auto kernel, class... P>

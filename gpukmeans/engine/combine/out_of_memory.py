@@ -241,8 +241,9 @@ class Batches(Sharded):
             self._tried_again = self.rows
             return
         if self.rows == 1:
+            needed = f"one row and {self._k} centers" if self._k else "one row"
             raise DeviceError(
-                f"The device has not even memory for one row and {self._k} centers: {failure}. Free some of it, or use "
+                f"The device has not even memory for {needed}: {str(failure).rstrip('.')}. Free some of it, or use "
                 "device='cpu', which gives the same answer."
             )
         self.rows = -(-self.rows // 2)

@@ -19,6 +19,8 @@ from gpukmeans.image.picture import ImageError, Metadata, row_pieces, turned
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from gpukmeans.image.files.animation import Frames
+
 FORMATS = {".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
@@ -67,7 +69,7 @@ def encode(
         upright = (
             np.stack([turned(frame, metadata.orientation) for frame in indices]) if metadata.orientation else indices
         )
-        return animation.encode(format, animation.Frames(upright, [palette] * len(upright)), metadata)
+        return _animated(format, animation.Frames(upright, [palette] * len(upright)), metadata)
     image, options = _prepared(format, indices, palette, metadata)
     buffer = io.BytesIO()
     image.save(buffer, format=format, **options)
@@ -84,7 +86,21 @@ def encode_frames(
         hard = [(own, hardened(palette, matte) if palette.shape[1] == 4 else palette) for own, palette in frames]
         frames = [_with_one_transparent(*each) if each[1].shape[1] == 4 else each for each in hard]
     together = animation.Frames(np.stack([own for own, _ in frames]), [palette for _, palette in frames])
-    return animation.encode(format, together, metadata)
+    return _animated(format, together, metadata)
+
+
+def _animated(format: str, frames: Frames, metadata: Metadata) -> bytes:
+    """The whole file. ImageError for a format that holds no animations, or not so many colors."""
+    from gpukmeans.image.files import animated_webp, animation, apng, gif
+
+    times = metadata.durations or (animation.USUAL,) * len(frames.indices)
+    if format == "GIF":
+        return gif.animated(frames, times, metadata.plays)
+    if format == "PNG":
+        return apng.animated(frames, times, metadata)
+    if format == "WEBP":
+        return animated_webp.animated(frames, times, metadata)
+    raise ImageError(f"{format} holds no animation: write GIF, PNG or WebP, or choose a frame with --page.")
 
 
 def _without_idle_colors(indices: NDArray[Any], palette: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
@@ -121,7 +137,9 @@ def _prepared(
     if metadata.orientation is not None:
         exif[ORIENTATION] = metadata.orientation
     if format == "GIF":
-        return _gif(indices, palette, metadata.orientation), {"optimize": False}
+        from gpukmeans.image.files import gif
+
+        return gif.still(indices, palette, metadata.orientation), {"optimize": False}
     if format == "WEBP":
         options |= {"lossless": True, "exact": True, "exif": exif}
         options.pop("dpi", None)
@@ -133,23 +151,3 @@ def _prepared(
         image = to_pil(indices, palette)
         return image.convert("RGBA") if palette.shape[1] == 4 else image, options  # its palettes have no alpha
     return to_pil(indices, palette), {**options, "optimize": True, **({"exif": exif} if len(exif) else {})}
-
-
-def _gif(indices: NDArray[Any], palette: NDArray[np.uint8], orientation: int | None) -> Image:
-    """Turned as it is to be seen, since GIF cannot say so."""
-    from PIL import ImageOps
-
-    if len(palette) > MOST_FILE_COLORS:
-        raise ImageError(
-            f"GIF holds at most {MOST_FILE_COLORS} colors, one of them for what is transparent, not {len(palette)}: "
-            "ask for fewer, or write PNG."
-        )
-    image = to_pil(indices, palette[:, :3])
-    if palette.shape[1] == 4:
-        alpha = palette[:, 3]
-        if not alpha.all():
-            image.info["transparency"] = int(alpha.argmin())
-    if orientation is not None:
-        image.getexif()[ORIENTATION] = orientation
-        image = ImageOps.exif_transpose(image)
-    return image
