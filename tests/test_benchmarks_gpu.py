@@ -119,7 +119,7 @@ def test_floors(monkeypatch):
     # Three products of 128 features at 1,024 a clock; two for bytes.
     assert floors.assign_tensor_seconds(device, n, 128, 1024, 2) == pytest.approx(n * 1024 * 3 / 8 / 1e9)
     assert floors.assign_tensor_seconds(device, n, 128, 1024, 1) == pytest.approx(n * 1024 * 2 / 8 / 1e9)
-    assert floors.assign_half_seconds(device, n, 128, 1024, 2) == pytest.approx(n * 1024 / 8 / 1e9)
+    assert floors.assign_half_seconds(device, n, 128, 8192, 2) == pytest.approx(n * 8192 / 8 / 1e9)
 
 
 def test_some_libraries_alone(machine, monkeypatch, tmp_path, capsys):
