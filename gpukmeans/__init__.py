@@ -5,8 +5,10 @@ from gpukmeans._version import __version__
 TYPE_CHECKING = False  # that of typing, which takes a while to import, as type checkers know
 if TYPE_CHECKING:
     from gpukmeans.costs.estimate import Estimate, estimate
+    from gpukmeans.environment import show_versions
     from gpukmeans.errors import DeviceError
     from gpukmeans.estimator import KMeans
+    from gpukmeans.functions import k_means, kmeans_plusplus
     from gpukmeans.image.picture import ImageError
     from gpukmeans.image.quantize import quantize, remap
     from gpukmeans.image.result import Quantized
@@ -24,9 +26,12 @@ __all__ = [
     "Record",
     "__version__",
     "estimate",
+    "k_means",
+    "kmeans_plusplus",
     "load",
     "quantize",
     "remap",
+    "show_versions",
 ]
 
 # Where the names are, which are imported as they are used: the command has its signals in order before NumPy is there.
@@ -39,17 +44,22 @@ _HOMES = {
     "Quantized": "image.result",
     "Record": "progress",
     "estimate": "costs.estimate",
+    "k_means": "functions",
+    "kmeans_plusplus": "functions",
     "load": "saving.estimators",
     "quantize": "image.quantize",
     "remap": "image.quantize",
+    "show_versions": "environment",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _HOMES and name != "accel":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "accel":  # a module, which needs no import of its own
+        return import_module(f"{__name__}.accel")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

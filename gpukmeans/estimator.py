@@ -22,9 +22,11 @@ from gpukmeans.dask import collections
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.scales import Scales
+from gpukmeans.foreign_names import names_checked
 from gpukmeans.n_init import StartsMixin
 from gpukmeans.progress import Record
 from gpukmeans.saving import estimators
+from gpukmeans.sklearn_interop import SklearnInterop
 from gpukmeans.thread_limits import one_blas_thread
 from gpukmeans.threads import flagged
 from gpukmeans.validation import unshifted
@@ -34,7 +36,9 @@ FITTED_ARRAYS = {"cluster_centers_", "labels_"}
 INITS = {"k-means++", "k-means||", "random"}
 
 
-class KMeans(StartsMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class KMeans(
+    StartsMixin, SklearnInterop, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
+):
     """k-means clustering with one answer.
 
     The result of `fit` is a function of the data, the weights, the parameters and the seed alone: the
@@ -49,7 +53,8 @@ class KMeans(StartsMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clu
 default="k-means++"
         How to choose the initial centers. "k-means++" draws far-apart points (greedily, the best of
         2 + log(n_clusters) draws for each center). "k-means||", for thousands of clusters, draws
-        2 * n_clusters far-apart points at a time, five times, and chooses among those by k-means++.
+        ``oversampling_factor * n_clusters`` far-apart points at a time, five times, and chooses among those by
+        k-means++.
         "random" draws points by weight. A callable is called as
         ``init(X, n_clusters, random_state=random_state)`` and returns an array.
     n_init : "auto" or int, default="auto"
@@ -90,6 +95,9 @@ default="k-means++"
     progress : bool, default=False
         Whether to show a bar of the iterations, with inertia and labels changed; needs tqdm
         (``pip install 'gpukmeans[progress]'``). As for ``callback``, inertia costs a pass each iteration.
+    oversampling_factor : float, default=2.0
+        For ``init="k-means||"``: points drawn in one of its five rounds, for each cluster. More of them cost
+        more, and may make better centers.
 
     Attributes
     ----------
@@ -169,10 +177,13 @@ default="k-means++"
         "output_type": [StrOptions({"input", *array_interop.LIBRARIES})],
         "callback": [callable, None],
         "progress": ["boolean"],
+        "oversampling_factor": [Interval(Real, 0, np.inf, closed="neither")],
     }
 
+    _counterpart: ClassVar = "KMeans"
     _auto_starts: ClassVar = 10  # what n_init="auto" is for an init that draws without looking
 
+    @names_checked
     def __init__(
         self,
         n_clusters: int = 8,
@@ -190,6 +201,7 @@ default="k-means++"
         output_type: str = "input",
         callback: Callable[[Record], Any] | None = None,
         progress: bool = False,
+        oversampling_factor: float = 2.0,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -205,6 +217,7 @@ default="k-means++"
         self.output_type = output_type
         self.callback = callback
         self.progress = progress
+        self.oversampling_factor = oversampling_factor
 
     # ------------------------------------------------------------ fitting
 

@@ -37,7 +37,12 @@ class Tolerance:
 
     def __init__(self, tol: float, points: Points, scales: Scales) -> None:
         self.tol, self.points, self.scales = tol, points, scales
-        self.most = math.fsum(((scales.high - scales.low) ** 2).tolist()) / (4 * points.d) * (1 + 2.0**-40)
+
+    @cached_property
+    def most(self) -> float:
+        """The variance at most. Without tolerance nobody asks, who would pay for all features."""
+        ranges = self.scales.high - self.scales.low
+        return math.fsum((ranges**2).tolist()) / (4 * self.points.d) * (1 + 2.0**-40)
 
     @cached_property
     def shift(self) -> float:
@@ -48,7 +53,7 @@ class Tolerance:
         return self.tol * float(total / Fraction(self.points.weights.total) / self.points.d)
 
     def reached(self, shift: float) -> bool:
-        return shift == 0 or (shift <= self.tol * self.most and shift <= self.shift)
+        return shift == 0 or (self.tol > 0 and shift <= self.tol * self.most and shift <= self.shift)
 
 
 def inertia(points: Points, scales: Scales, centers: Floats) -> Fraction:

@@ -25,6 +25,7 @@ from gpukmeans.engine.protocol import Points
 from gpukmeans.estimator import KMeans
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.scales import Scales
+from gpukmeans.foreign_names import names_checked
 from gpukmeans.minibatch_convergence import Convergence
 from gpukmeans.random_state import generator_of, seeded
 from gpukmeans.row_sampler import RowSampler, sizes
@@ -80,6 +81,8 @@ default="k-means++"
         See `KMeans`.
     output_type : {"input", "numpy", "cupy", "torch", "jax"}, default="input"
         See `KMeans`.
+    oversampling_factor : float, default=2.0
+        See `KMeans`.
 
     Attributes
     ----------
@@ -130,8 +133,10 @@ default="k-means++"
         "reassignment_ratio": [Interval(Real, 0, None, closed="left")],
     }
 
+    _counterpart: ClassVar = "MiniBatchKMeans"
     _auto_starts: ClassVar = 3
 
+    @names_checked
     def __init__(
         self,
         n_clusters: int = 8,
@@ -150,6 +155,7 @@ default="k-means++"
         metric: str = "euclidean",
         device: str = "auto",
         output_type: str = "input",
+        oversampling_factor: float = 2.0,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -166,6 +172,7 @@ default="k-means++"
         self.metric = metric
         self.device = device
         self.output_type = output_type
+        self.oversampling_factor = oversampling_factor
 
     # ------------------------------------------------------------ fitting
 

@@ -17,6 +17,7 @@ from gpukmeans.engine import dispatch
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.metric import metric_of
+from gpukmeans.exact.scales import Scales
 from gpukmeans.progress import Record, Watch
 from gpukmeans.random_state import generator_of
 from gpukmeans.threads import flagged
@@ -33,6 +34,7 @@ class StartsMixin(SamplesMixin):
     tol: float
     verbose: int
     random_state: Any
+    oversampling_factor: float
     progress: bool
     callback: Callable[[Record], Any] | None
 
@@ -46,7 +48,7 @@ class StartsMixin(SamplesMixin):
         scales = lloyd.prepare(points, low, high)
         random_state = generator_of(self.random_state)
         init = self._initial_array(x)
-        tolerance = lloyd.Tolerance(self.tol, points, scales)
+        tolerance = self._until(points, scales)
         best: lloyd.Fit | None = None
         self._n_init = self._starts(init)
         watch = Watch(
@@ -75,6 +77,10 @@ class StartsMixin(SamplesMixin):
             points.assign(best.centers)
         return best
 
+    def _until(self, points: Points, scales: Scales) -> lloyd.Tolerance:
+        """When a start ends."""
+        return lloyd.Tolerance(self.tol, points, scales)
+
     def _starts(self, init: Floats | None) -> int:
         if self.n_init == "auto":
             many = callable(self.init) or (isinstance(self.init, str) and self.init == "random")
@@ -97,7 +103,7 @@ class StartsMixin(SamplesMixin):
     def _seed(self, points: Points, x: NDArray[Any], random_state: np.random.RandomState, device: str) -> Floats:
         if self.init == "k-means||":
             make = partial(dispatch.make_points, device="cpu" if is_dask(x) else device)  # candidates are on the host
-            return seeding.kmeans_parallel(points, self.n_clusters, random_state, make)
+            return seeding.kmeans_parallel(points, self.n_clusters, random_state, make, self.oversampling_factor)
         if isinstance(self.init, str):
             choose = seeding.random if self.init == "random" else seeding.kmeans_plusplus
             return choose(points, self.n_clusters, random_state)

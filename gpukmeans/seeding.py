@@ -28,8 +28,8 @@ from gpukmeans.exact.fixed_point import Ints, Weights, power_for
 from gpukmeans.exact.scales import Scales
 from gpukmeans.random_state import seeded
 
-# Of k-means||, as in the experiments of its paper: rounds, and draws of a round for each cluster.
-ROUNDS, OVERSAMPLING = 5, 2
+# Of k-means||, as in the experiments of its paper.
+ROUNDS = 5
 
 
 def inverse_cdf_index(uniform: float, total: int) -> int:
@@ -51,18 +51,21 @@ def inverse_cdf_indices(uniforms: Floats, total: int) -> Ints:
     return ((a * c << np.uint64(6)) + (rest >> np.uint64(26))).astype(np.int64)
 
 
-def kmeans_plusplus(points: Points, n_clusters: int, random_state: np.random.RandomState) -> Floats:
+def kmeans_plusplus(
+    points: Points, n_clusters: int, random_state: np.random.RandomState, trials: int | None = None
+) -> Floats:
     """Greedy k-means++: centers (n_clusters, d) float64, each one of the points.
 
     Every next center is drawn with probability proportional to weight * D to the closest center so
-    far; of 2 + log(n_clusters) draws the one that leaves the least potential is kept, the earliest of
-    equals. Where fewer distinct points than clusters exist, the rest repeat points drawn by weight.
+    far; of that many trials, 2 + log(n_clusters) by default, the one that leaves the least potential is kept, the
+    earliest of equals. Where fewer distinct points than clusters exist, the rest repeat points drawn by weight.
 
     Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding" (SODA 2007), section 7
     for the greedy choice; the number of draws is scikit-learn's.
     """
+    trials = seeding_trials(n_clusters) if trials is None else trials
     first = random_state.random_sample()
-    draws = random_state.random_sample((n_clusters - 1, seeding_trials(n_clusters)))
+    draws = random_state.random_sample((n_clusters - 1, trials))
     with points.seeding() as seeding:
         return greedy(seeding, first, draws, partial(_exponent, points)) + 0.0
 
@@ -97,13 +100,14 @@ def kmeans_parallel(
     n_clusters: int,
     random_state: np.random.RandomState,
     make: Callable[[Samples], Points],
+    oversampling_factor: float = 2.0,
 ) -> Floats:
     """k-means||: centers (n_clusters, d) float64, each one of the points.
 
-    From one point drawn by weight on, each of five rounds draws 2 * n_clusters candidates at once, with
-    probability proportional to weight * D to the closest candidate of the rounds before. k-means++ then
-    chooses among all candidates, each weighing as much as the points closest to it. That is a few passes
-    over the points, where k-means++ makes one or two for every center.
+    From one point drawn by weight on, each of five rounds draws oversampling_factor * n_clusters candidates at
+    once, rounded up, with probability proportional to weight * D to the closest candidate of the rounds
+    before. k-means++ then chooses among all candidates, each weighing as much as the points closest to it. That
+    is a few passes over the points, where k-means++ makes one or two for every center.
 
     The rounds draw with replacement, by index. The paper lets every point decide for itself, by a draw of
     its own; then how many are drawn would depend on the data, and n draws would have to be the same on
@@ -117,7 +121,7 @@ def kmeans_parallel(
     Bahmani, Moseley, Vattani, Kumar and Vassilvitskii, "Scalable k-means++" (VLDB 2012).
     """
     first = random_state.random_sample()
-    rounds = random_state.random_sample((ROUNDS, OVERSAMPLING * n_clusters))
+    rounds = random_state.random_sample((ROUNDS, math.ceil(oversampling_factor * n_clusters)))
     with points.seeding() as seeding:
         center, _, farthest = _begin(seeding, first)
         candidates = drawn = center[None]

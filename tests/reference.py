@@ -122,9 +122,9 @@ class Reference(WeightedRows):
 
     # ------------------------------------------------------------ k-means++ (Rule 4)
 
-    def seed(self, k, random_state):
+    def seed(self, k, random_state, trials=None):
         """Centers (k, d). Of the candidates of a step, the one that leaves the least mass."""
-        first, trials = random_state.random_sample(), 2 + int(math.log(k))
+        first, trials = random_state.random_sample(), trials or 2 + int(math.log(k))
         draws = random_state.random_sample((k - 1, trials)).tolist()
         centers = [self.x[self.find(first, self.masses())]]
         closest = self.distances_to(centers[0])

@@ -21,7 +21,7 @@ from gpukmeans.engine.numpy.seeding_distances import IntegralDistances, PlainDis
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact import certificate
-from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.certificate import Frame, sampled_rows
 from gpukmeans.exact.distance import squared_distance
 
 # ---------------------------------------------------------------- near ties
@@ -868,3 +868,11 @@ def test_potentials_of_small_whole_numbers_are_sums_of_rounded_masses(weights):
         closest.propose(np.concatenate([x[5:8], x[5:8] + 0.5]))
         found.append([closest.potentials(exponent, True, 0) for exponent in range(-3, 4)])
     assert found[0] == found[1]
+
+
+def test_a_sample_has_rows_of_all_kinds_that_alternate():
+    for n in (70, 1000, 50_000, 10**6, 2**20):
+        for period in (2, 3, 4, 5, 6, 8, 10):
+            sample = np.arange(n)[sampled_rows(n, 8)]
+            assert len(sample) <= 64
+            assert len(set((sample % period).tolist())) == min(period, len(sample))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import sklearn.cluster
 from matplotlib.figure import Figure
 from PIL import Image
 
+import gpukmeans
 from gpukmeans import KMeans, __version__, datasets
 from gpukmeans.cli import demo
 from gpukmeans.cli.main import main
@@ -238,6 +240,30 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     assert found["NumPy"] == np.__version__
     assert found["scikit-learn"] == sklearn.__version__
     assert {"gpukmeans", "Python", "SciPy", "BLAS"} <= set(found)
+
+
+def test_info_as_json_has_the_same_names_and_values(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUKMEANS_DEVICE", "cpu")
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [f"{name:<16}  {value}" for name, values in found.items() for value in values] == lines
+    gpukmeans.show_versions()
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_a_device_that_is_not_there_is_said_in_json_and_in_a_report_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUKMEANS_DEVICE", "tpu")
+    assert main(["info", "--json"]) == 1
+    (failure,) = json.loads(capsys.readouterr().out)["failure"]
+    assert failure.startswith("the environment variable GPUKMEANS_DEVICE must be")
+    gpukmeans.show_versions()
+    assert capsys.readouterr().out.splitlines()[-1] == f"failure           {failure}"
 
 
 def test_info_with_a_device_that_is_not_there(

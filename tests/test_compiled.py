@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from gpukmeans import KMeans, compiler, lloyd
-from gpukmeans.engine.numpy import compiled, dense
+from gpukmeans.engine.numpy import choice, compiled
 from gpukmeans.engine.numpy.compiled_points import CompiledPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
@@ -114,6 +114,39 @@ def test_near_ties_are_decided_by_distance(dtype, far):
         assert points.uncertain > 0
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(("d", "k"), [(12, 20), (30, 70)])
+def test_groups_far_apart_leave_few_rows_to_distances(dtype, d, k):
+    """Three groups, in turns: about the offset that most rows are near to, scores of the others leave all in doubt."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(6000, d))
+    x[1::3] += 3e4 if dtype == "float16" else 1e4
+    x[2::3, 0] -= 3e4
+    x = x.astype(dtype)
+    with tuned(scores=True, threads=1, merge=False):
+        (numpy, scales), (fast, _) = both(x)
+        centers = x[:k].astype(float)
+        for i in range(5):
+            before = fast.uncertain
+            assert numpy.assign(centers) == fast.assign(centers)
+            assert_array_equal(numpy.labels(), fast.labels())
+            assert_array_equal(numpy.sums(), fast.sums())
+            assert dtype == "float16" or fast.uncertain - before <= 100, i  # float16 has ties there
+            centers, _ = lloyd.update(numpy, scales, centers)
+    assert len(fast._groups[0]) >= 3  # and the middle, where most rows are near none
+
+
+def test_one_far_row_is_no_group():
+    x = np.random.default_rng(4).normal(size=(4000, 20))
+    x[:: 4000 // 50] *= np.geomspace(1, 1e9, 50)[:, None]
+    with tuned(scores=True, threads=1):
+        (numpy, _), (fast, _) = both(x)
+        for points in (numpy, fast):
+            points.assign(x[1:30])
+    assert_array_equal(numpy.labels(), fast.labels())
+    assert len(fast._groups[1]) == 0
+
+
 def test_few_rows_are_left_to_distances():
     x = np.random.default_rng(2).normal(size=(5000, 30)).astype(np.float32)
     with tuned(scores=True, threads=1):
@@ -151,16 +184,16 @@ def test_only_scores_are_fused():
 
 def test_numba_serves_where_it_is_and_pays(monkeypatch):
     monkeypatch.setattr(compiler, "works", lambda: True)
-    monkeypatch.setattr(dense, "_values_so_far", 0)
+    monkeypatch.setattr(choice, "_values_so_far", 0)
     few, many = np.ones((10, 2)), np.ones((2**12, 2))
-    assert type(dense.points_on_numpy(Samples(few))) is NumPyPoints
-    assert type(dense.points_on_numpy(Samples(many))) is CompiledPoints
+    assert type(choice.on_numpy(Samples(few))) is NumPyPoints
+    assert type(choice.on_numpy(Samples(many))) is CompiledPoints
     with tuned(compiled=False):
-        assert type(dense.points_on_numpy(Samples(many))) is NumPyPoints
+        assert type(choice.on_numpy(Samples(many))) is NumPyPoints
     with tuned(compiled=True):
-        assert type(dense.points_on_numpy(Samples(few))) is CompiledPoints
+        assert type(choice.on_numpy(Samples(few))) is CompiledPoints
     monkeypatch.setattr(compiler, "works", lambda: False)
-    assert type(dense.points_on_numpy(Samples(many))) is NumPyPoints
+    assert type(choice.on_numpy(Samples(many))) is NumPyPoints
 
 
 @pytest.mark.parametrize("how", ["hidden", "broken", "told not to compile"])

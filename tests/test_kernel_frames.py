@@ -14,7 +14,7 @@ from gpukmeans.engine.combine.out_of_memory import Batches
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.cuda.sparse_points import CudaSparsePoints
 from gpukmeans.engine.protocol import Samples
-from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.certificate import Frame, sampled_rows
 from gpukmeans.exact.metric import COSINE
 
 
@@ -97,7 +97,7 @@ def test_the_sample_is_the_same_wherever_rows_are_given(fast, dtype, metric):
             assert sample.dtype == np.float64
             assert sample.tolist() == samples[0].tolist()
         if metric is None:
-            assert samples[0].tolist() == x[:: -(-n // 64)].tolist()
+            assert samples[0].tolist() == x[sampled_rows(n, d)].tolist()
 
 
 def test_a_frame_is_that_of_the_last_range(fast):

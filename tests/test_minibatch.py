@@ -50,7 +50,7 @@ def answer(fitted):
 
 def test_signature_is_theirs_and_more():
     ours, theirs = (inspect.signature(kind.__init__).parameters for kind in (MiniBatchKMeans, Theirs))
-    assert list(ours) == [*theirs, "metric", "device", "output_type"]
+    assert list(ours) == [*theirs, "metric", "device", "output_type", "oversampling_factor"]
     for name, parameter in theirs.items():
         assert (ours[name].default, ours[name].kind) == (parameter.default, parameter.kind), name
     for method in ("fit", "partial_fit", "predict", "transform", "fit_predict", "fit_transform", "score"):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpukmeans.cli import info
+from gpukmeans import environment
 from gpukmeans.engine import nvml
 
 
@@ -103,11 +103,11 @@ def test_info_lists_the_gpus_by_cudas_numbers(driver, monkeypatch):
     )
     cupy = SimpleNamespace(__version__="14.2.0", cuda=SimpleNamespace(runtime=runtime))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert [line[0] for line in info._gpu_software()] == [
+    assert [line[0] for line in environment._gpu_software()] == [
         *("cuda:1", "cuda:0", "NVIDIA driver", "CuPy", "CUDA runtime", "CUDA driver")
     ]
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert [line[0] for line in info._gpu_software()] == ["GPU", "GPU", "NVIDIA driver"]
+    assert [line[0] for line in environment._gpu_software()] == ["GPU", "GPU", "NVIDIA driver"]
 
 
 def cuda(monkeypatch, *places):
@@ -124,20 +124,20 @@ def cuda(monkeypatch, *places):
 
 def test_info_keeps_the_names_of_gpus_beside_one_that_is_lost(driver, monkeypatch):
     cuda(monkeypatch, "0000:1a:00.0", None, "0000:65:00.0")
-    assert info._gpus() == [
+    assert environment._gpus() == [
         ("cuda:2", "NVIDIA H200, compute capability 9.0, 35.0 of 140.0 GiB free, 75 of 700 W, 3 % busy"),
         ("cuda:0", "GRID, 36.0 of 140.0 GiB free"),
         ("cuda:1", "NVML does not tell more of it (it does not know it)"),
     ]
     driver.nvmlDeviceGetHandleByIndex = lambda i: refuse(i) if i == 0 else i
     cuda(monkeypatch, "0000:1a:00.0", "0000:65:00.0")
-    assert [line[0] for line in info._gpus()] == ["cuda:0", "cuda:1"], "which CUDA still counts"
+    assert [line[0] for line in environment._gpus()] == ["cuda:0", "cuda:1"], "which CUDA still counts"
 
 
 def test_info_lists_all_parts_of_a_gpu(driver, monkeypatch):
     """CUDA's devices in one place (MIG)."""
     cuda(monkeypatch, "0000:65:00.0", "0000:65:00.0", "0000:1a:00.0")
-    assert [line[0] for line in info._gpus()] == ["cuda:0, cuda:1", "cuda:2"]
+    assert [line[0] for line in environment._gpus()] == ["cuda:0, cuda:1", "cuda:2"]
 
 
 def test_info_names_the_gpus_that_only_cuda_knows(driver, monkeypatch):
@@ -146,7 +146,7 @@ def test_info_names_the_gpus_that_only_cuda_knows(driver, monkeypatch):
 
     driver.nvmlInit = shut
     cuda(monkeypatch, "0000:1a:00.0")
-    (line,) = info._gpu_software()
+    (line,) = environment._gpu_software()
     assert line == ("cuda:0", "NVML does not tell more of it (NVMLError: Driver/library version mismatch)")
 
 
@@ -154,4 +154,4 @@ def test_info_names_the_gpus_that_only_cuda_knows(driver, monkeypatch):
 def test_info_without_a_driver_says_nothing_of_it(module, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", module)
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert info._gpu_software() == []
+    assert environment._gpu_software() == []

@@ -42,10 +42,10 @@ def test_rank_is_the_floor_of_the_product(numerator, total):
 # ---------------------------------------------------------------- k-means++ against the reference
 
 
-def seed_in_parallel(reference, k, random_state):
+def seed_in_parallel(reference, k, random_state, factor=2):
     """k-means|| as the contract has it: centers (k, d)."""
     first = random_state.random_sample()
-    rounds = random_state.random_sample((5, 2 * k)).tolist()
+    rounds = random_state.random_sample((5, math.ceil(factor * k))).tolist()
     candidates = [reference.x[reference.find(first, reference.masses())].tolist()]
     for uniforms in rounds:
         closest = distances(reference.x, np.array(candidates)).min(axis=1)

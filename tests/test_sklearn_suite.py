@@ -1,6 +1,6 @@
 """scikit-learn's own tests of k-means, as installed, run on ours.
 
-Their module is executed once more with our classes in the place of theirs, so that what its decorators
+Their module is executed once more with our classes and functions in the place of theirs, so that what its decorators
 capture is ours too. Its tests then stand in this module, and are collected as any others.
 """
 
@@ -16,7 +16,6 @@ import sklearn.cluster
 import gpukmeans
 
 HELPERS = "tests functions that are private to scikit-learn's implementation"
-FUNCTIONS = "tests functions of theirs beside the estimators, which stay theirs"
 SEEDING = "calls their private _init_centroids; test_randomness.py and test_fixed_point.py ask the same of fit"
 
 # Every other test of theirs runs. A name that they no longer have is an error.
@@ -27,20 +26,15 @@ NOT_OURS = {
     "test_euclidean_distance": HELPERS,
     "test_inertia": HELPERS,
     "test_is_same_clustering": HELPERS,
-    "test_k_means_function": FUNCTIONS,
-    "test_kmeans_plusplus_wrong_params": FUNCTIONS,
-    "test_kmeans_plusplus_output": FUNCTIONS,
-    "test_kmeans_plusplus_norms": FUNCTIONS,
-    "test_kmeans_plusplus_dataorder": FUNCTIONS,
     "test_sample_weight_init": SEEDING,
     "test_sample_weight_zero": SEEDING,
 }
 
-OURS = ["KMeans", "MiniBatchKMeans"]
+OURS = ["KMeans", "MiniBatchKMeans", "k_means", "kmeans_plusplus"]
 
 
 def their_tests() -> ModuleType:
-    """Their test module, executed with our classes under the names of theirs."""
+    """Their test module, executed with our classes and functions under the names of theirs."""
     spec = importlib.util.find_spec("sklearn.cluster.tests.test_k_means")
     assert spec is not None
     assert spec.loader is not None
@@ -60,12 +54,12 @@ def test_the_names_left_out_are_names_of_theirs():
     assert NOT_OURS.keys() <= THEIRS.keys()
 
 
-def test_the_others_make_an_estimator():
+def test_the_others_use_ours():
     """Or else they would pass whatever ours does."""
     for name in THEIRS.keys() - NOT_OURS.keys():
         code = THEIRS[name].__code__
         used = {*code.co_names, *code.co_varnames[: code.co_argcount]}
-        assert used & {"KMeans", "MiniBatchKMeans", "Estimator", "Klass"}, name
+        assert used & {*OURS, "Estimator", "Klass"}, name
 
 
 # ---------------------------------------------------------------- what their conftest.py gives

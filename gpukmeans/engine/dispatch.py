@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpukmeans.engine.devices import gpus
-from gpukmeans.engine.numpy.dense import points_on_numpy
+from gpukmeans.engine.numpy.choice import on_numpy
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.sparse_rows import Entries
 
@@ -38,14 +38,6 @@ def make_points(samples: Samples, *, device: str) -> Points:
     values = len(samples.x.values) if samples.sparse else n * d
     numbers = gpus(device)[: max(1, min(n, values // PART))]
     return on_gpu(cupy, samples) if len(numbers) == 1 else on_gpus(cupy, numbers, samples)
-
-
-def on_numpy(samples: Samples) -> Points:
-    if not samples.sparse:
-        return points_on_numpy(samples)
-    from gpukmeans.engine.numpy.sparse_points import SparsePoints
-
-    return SparsePoints(samples)
 
 
 def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:

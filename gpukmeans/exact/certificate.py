@@ -23,6 +23,9 @@ _TOO_FAR = 2.0**120
 # How many rows tell where most are, and values of theirs at most: 8 MB of float64.
 _SAMPLE, _SAMPLE_VALUES = 2**6, 2**20
 
+# Groups of rows with an offset each, at most.
+_MOST_GROUPS = 8
+
 # Data are y as they are from 2**-20 up to 2**20, and where their squares are at most so many times those about the
 # offset: the margin is in proportion.
 _AS_IT_IS = 20
@@ -39,8 +42,12 @@ def is_single(values: Floats) -> bool:
 
 
 def sampled_rows(n: int, d: int) -> slice:
-    """Which of n rows `Frame.of` asks for: always the same."""
-    return slice(0, n, -(-n // max(1, min(_SAMPLE, _SAMPLE_VALUES // d))))
+    """Which of n rows `Frame.of` asks for: always the same, and not all of one kind where kinds alternate
+    (test_certificate.test_a_sample_has_rows_of_all_kinds_that_alternate)."""
+    step = -(-n // max(1, min(_SAMPLE, _SAMPLE_VALUES // d)))
+    while math.gcd(step, 30) > 1:
+        step += 1
+    return slice(0, n, step)
 
 
 class ScoreErrors(NamedTuple):
@@ -361,9 +368,7 @@ class Frame:
 
 def _typical_square(sample: Floats, offset: Floats) -> float:
     """The median squared distance of rows (s, d) to an offset."""
-    steps = sample - offset
-    squares = np.einsum("ij,ij->i", steps, steps)
-    squares.sort()
+    squares = np.sort(_squares_to(sample, offset))
     return float(squares[len(squares) // 2])
 
 
@@ -371,6 +376,26 @@ def _much_nearer(sample: Floats, to: Floats, than: Floats) -> bool:
     """Whether |y|^2, and so what scores err by, is of most rows more than four times less from one offset than from
     another."""
     return _typical_square(sample, than) > 4 * _typical_square(sample, to)
+
+
+def far_offsets(sample: Floats, offset: Floats) -> list[Floats]:
+    """Offsets, beside one, that rows of a sample (s, d) lie much nearer to: where several have one in common, whose
+    |y|^2 is a 2**12th then, scores are as much finer. There may be none; each is a value of theirs in each feature."""
+    found: list[Floats] = []
+    nearest = _squares_to(sample, offset)
+    for _ in range(_MOST_GROUPS - 1):
+        distances = _squares_to(sample, sample[nearest.argmax()])
+        (group,) = (distances * 2.0**12 < nearest).nonzero()
+        if len(group) < max(2, len(sample) // 16):
+            break
+        found.append(np.partition(sample[group], len(group) // 2, axis=0)[len(group) // 2])
+        nearest = np.minimum(nearest, _squares_to(sample, found[-1]))
+    return found
+
+
+def _squares_to(sample: Floats, offset: Floats) -> Floats:
+    steps = sample - offset
+    return np.einsum("ij,ij->i", steps, steps)
 
 
 def _columns(z: Floats, squares: Floats) -> NDArray[np.float32]:

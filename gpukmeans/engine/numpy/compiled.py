@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import boolean, float32, float64, from_dtype, int32, int64, njit, types, void
+from numba import boolean, float32, float64, from_dtype, int32, int64, njit, types, uint8, void
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
@@ -378,9 +378,9 @@ def _move(
 # ---------------------------------------------------------------- passes
 
 
-def _assign(x: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any) -> Any:
-    """Label rows; returns how many of the caller's rows changed, how many were skipped by their bounds,
-    and how many the scores left to D."""
+def _assign(x: Any, groups: Any, g: int, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any) -> Any:
+    """Label the rows of group g, or all where groups (m,) are empty; returns how many of the caller's rows changed, how
+    many were skipped by their bounds, and how many the scores left to D."""
     wide, deep = target.columns.shape
     if not target.scored:
         wide = deep = 0
@@ -396,6 +396,8 @@ def _assign(x: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: A
     found = np.zeros(3, np.int64)
     filled = 0
     for i in range(len(x)):
+        if len(groups) and groups[i] != g:
+            continue
         if bounds.state == 2:
             n = labels[i]
             upper = (bounds.upper[i] + bounds.own[n]) * _UP
@@ -557,6 +559,15 @@ def _matrix(dtype: Any) -> Any:
     return types.Array(dtype, 2, "C")
 
 
+def compiled(function: Any, *arguments: Any, returns: Any = void) -> Any:
+    """The function compiled for arguments of these types, or as it was compiled and kept before."""
+    signature = returns(*arguments)
+    try:
+        return njit(signature, cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # nowhere to keep the code
+        return njit(signature, **_OPTIONS)(function)
+
+
 @cache
 def passes(dtype: np.dtype, contiguous: bool) -> Passes:
     """The passes for rows of float32, float64 or uint8, C-contiguous or of any strides.
@@ -578,17 +589,10 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
         (singles, singles, int64, singles, singles, singles, boolean, singles, float32, float32, float32), Bounds
     )
     sums = types.NamedTuple((_matrix(int64), floats, floats), Sums)
-    labels = types.Array(int32, 1, "C")
-
-    def compiled(function: Any, *arguments: Any, returns: Any = void) -> Any:
-        signature = returns(*arguments)
-        try:
-            return njit(signature, cache=True, **_OPTIONS)(function)
-        except RuntimeError:  # nowhere to keep the code
-            return njit(signature, **_OPTIONS)(function)
+    labels, groups = types.Array(int32, 1, "C"), types.Array(uint8, 1, "C")
 
     return Passes(
-        assign=compiled(_assign, x, weights, target, bounds, sums, labels, returns=ints),
+        assign=compiled(_assign, x, groups, int64, weights, target, bounds, sums, labels, returns=ints),
         inertia=compiled(_inertia, x, weights, labels, _matrix(float64), float64, float64, returns=ints),
         own_distances=compiled(_own_distances, x, labels, _matrix(float64), floats),
         cluster_ranges=compiled(_cluster_ranges, x, labels, ints, _matrix(wide), _matrix(wide), int64),

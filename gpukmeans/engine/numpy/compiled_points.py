@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from gpukmeans.engine.numpy.compiled import BLOCK, TILE, Bounds, Passes, Sums, T
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
-from gpukmeans.exact.certificate import Frame, distance_error_factors
+from gpukmeans.exact.certificate import Frame, distance_error_factors, far_offsets
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.threads import run
@@ -35,7 +36,11 @@ _MANY = 2**6
 # Distances of a task at once: 1 MB of float64.
 _EXACT = 2**17
 
+# Values from which on groups far apart are looked for.
+_WORTH_GROUPS = 2**15
+
 _NONE = np.empty(0, np.float32)
+_NO_GROUPS = np.empty(0, np.uint8)
 _NO_FLOATS = np.empty(0)
 _NO_INTS = np.empty(0, np.int64)
 _NO_SCALES = _NO_FLOATS, _NO_FLOATS
@@ -78,7 +83,8 @@ class CompiledPoints(NumPyPoints):
 
     def _arrange(self, sort: bool) -> None:
         super()._arrange(sort)
-        self.__dict__.pop("_weighing", None)
+        for kept in ("_weighing", "_groups"):
+            self.__dict__.pop(kept, None)
 
     # ------------------------------------------------------------ assignment and update
 
@@ -98,22 +104,54 @@ class CompiledPoints(NumPyPoints):
         fits = frame is not None and (frame.single or self._rows.x.dtype == np.float64) and len(centers) <= 2**24
         return ScoredCenters.of(centers, frame if fits else None)
 
+    @cached_property
+    def _groups(self) -> tuple[list[Frame], NDArray[np.uint8]]:
+        """Frames of one scale for groups of rows that lie far apart, and each row's group (m,); of a single frame none.
+
+        Scores of rows far from an offset, in units of their distances to each other, leave all in doubt
+        (test_compiled.test_groups_far_apart_leave_few_rows_to_distances).
+        """
+        frame = self._frame
+        assert frame is not None
+        offsets = far_offsets(self._sample(), frame.offset) if self._rows.x.size >= _WORTH_GROUPS else []
+        if not offsets:
+            return [frame], _NO_GROUPS
+        groups = np.empty(self._rows.m, np.uint8)
+        places = np.array([frame.offset, *offsets])
+
+        def find(rows: slice) -> None:
+            x = self._values(rows)
+            distances = np.empty((len(x), len(places)))
+            _passes_for(x).distances(x, places, distances)
+            groups[rows] = distances.argmin(axis=1)
+
+        run(find, self._spans(self._rows.m, _ROWS), self._threads)
+        return [replace(frame, offset=offset, largest=2 * frame.largest) for offset in places], groups
+
     def _assignment(self, target: ScoredCenters, center_shift: CenterShift | None) -> Callable[[slice], int]:
-        compared, bounds = self._compared(target), self._bounds_before(target, center_shift)
-        clusters = len(compared.centers) if self._reused else 0
+        targets, groups = [target], _NO_GROUPS
+        if target.frame is not None:
+            frames, found = self._groups
+            scored = [ScoredCenters.of(target.given, frame) for frame in frames[1:]]
+            if scored and all(each.frame is not None for each in scored):  # bounds are kept of all rows, or of none
+                targets, groups = [ScoredCenters.of(target.given, frames[0]), *scored], found
+        ways = [(self._compared(each), self._bounds_before(each, center_shift)) for each in targets]
+        clusters = target.k if self._reused else 0
 
         def assign(span: slice) -> int:
             value = np.zeros((clusters, self.d + 1), np.int64)
             sums = Sums(value, self._scales.offset, self._scales.scale) if clusters else Sums(value, *_NO_SCALES)
-            x, labels = self._values(span), self._labels[span]
-            here = bounds._replace(upper=bounds.upper[span], lower=bounds.lower[span])
-            found = _passes_for(x).assign(x, self._weights_in(span), compared, here, sums, labels)
+            x, labels, weights, own = self._values(span), self._labels[span], self._weights_in(span), groups[span]
+            found = np.zeros(3, np.int64)
+            for g, (compared, bounds) in enumerate(ways):
+                here = bounds._replace(upper=bounds.upper[span], lower=bounds.lower[span])
+                found += _passes_for(x).assign(x, own, g, weights, compared, here, sums, labels)
             changed, skipped, uncertain = found.tolist()
             if changed and clusters:
                 self._sums.add(value)
             with self._lock:
                 self._skipped += skipped
-                self.uncertain += uncertain if compared.scored else 0
+                self.uncertain += uncertain
             return int(changed)
 
         return assign

@@ -20,20 +20,20 @@ class CsrRows:
     """Rows (n, d) of a CSR matrix, or of its Entries, which are never written to.
 
     normalized: whether rows are brought to length one, which takes 8 bytes for each entry. once: whether few passes
-    will read the rows, so that keeping their float32 values is a waste.
+    will read the rows, so that keeping their float32 values is a waste. values, columns, starts: as of Entries.
     """
 
     def __init__(self, matrix: Any, *, normalized: bool, once: bool) -> None:
         entries = Entries.of(matrix)
         self.shape = entries.shape
-        self._values, self._columns, self._starts = entries.values, entries.columns, entries.starts
+        self.values, self.columns, self.starts = entries.values, entries.columns, entries.starts
         self.stored = len(entries.values)
         self.most_entries = entries.most
         self._once = once
         self._singles: NDArray[np.float32] | None = None
         self._spans: dict[tuple[int, int], list[slice]] = {}
         if normalized:
-            self._values = np.concatenate([normalize_entries(self.take(span)) for span in self.spans(_PIECE, 1)])
+            self.values = np.concatenate([normalize_entries(self.take(span)) for span in self.spans(_PIECE, 1)])
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Floats:
         """Rows made dense, (m, d)."""
@@ -50,14 +50,14 @@ class CsrRows:
 
     def _cut(self, entries: int, width: int) -> list[slice]:
         n = self.shape[0]
-        work = self._starts.astype(np.int64) + width * np.arange(n + 1)
+        work = self.starts.astype(np.int64) + width * np.arange(n + 1)
         cuts = np.searchsorted(work, np.arange(entries, work[-1], entries), side="right") - 1
         bounds = np.unique(np.concatenate([[0], cuts, [n]])).tolist()
         return [slice(a, b) for a, b in pairwise(bounds)]
 
     def take(self, rows: slice | NDArray[np.int64]) -> Entries:
         """Some of the rows: a slice of them, or by their numbers."""
-        return Entries(self._values, self._columns, self._starts, self.shape[1]).take(rows)
+        return Entries(self.values, self.columns, self.starts, self.shape[1]).take(rows)
 
     @cached_property
     def squares(self) -> Floats:
@@ -69,13 +69,13 @@ class CsrRows:
         """Rows in float32, times a scale that is always the same. Their values are kept for the next pass."""
         entries = self.take(rows)
         if self._singles is not None:
-            return entries.matrix(self._singles[self._starts[rows.start] : self._starts[rows.stop]])
+            return entries.matrix(self._singles[self.starts[rows.start] : self.starts[rows.stop]])
         return entries.matrix(_single(entries.values, scale))
 
     def keep_singles(self, scale: float) -> None:
         """Not thread-safe: call it before the passes."""
         if self._singles is None and not self._once:
-            self._singles = _single(self._values, scale)
+            self._singles = _single(self.values, scale)
 
     def feature_range(self) -> tuple[Floats, Floats]:
         """Least and largest value of each feature, (d,) float64 each; NaN if a value is NaN."""
@@ -83,7 +83,7 @@ class CsrRows:
         low, high, stored = np.full(d, np.inf), np.full(d, -np.inf), np.zeros(d, np.int64)
         for a in range(0, self.stored, _PIECE):
             piece = slice(a, a + _PIECE)
-            columns, values = self._columns[piece], self._values[piece].astype(np.float64)
+            columns, values = self.columns[piece], self.values[piece].astype(np.float64)
             np.minimum.at(low, columns, values)
             np.maximum.at(high, columns, values)
             stored += np.bincount(columns, minlength=d)
@@ -91,11 +91,11 @@ class CsrRows:
 
     def integral(self) -> bool:
         """Whether all values are whole numbers."""
-        if self._values.dtype.kind == "u":
+        if self.values.dtype.kind == "u":
             return True
-        if not (self._values[:64] == np.rint(self._values[:64])).all():  # which most data show at once
+        if not (self.values[:64] == np.rint(self.values[:64])).all():  # which most data show at once
             return False
-        pieces = (self._values[a : a + _PIECE] for a in range(0, self.stored, _PIECE))
+        pieces = (self.values[a : a + _PIECE] for a in range(0, self.stored, _PIECE))
         return all(bool((piece == np.rint(piece)).all()) for piece in pieces)
 
 

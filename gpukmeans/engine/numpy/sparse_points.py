@@ -35,6 +35,7 @@ from gpukmeans.exact.sparse_rows import (
     expanded_distances,
     expansion_error,
     own_expanded_distances,
+    with_zero,
 )
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run, scratch
@@ -71,9 +72,12 @@ class SparsePoints:
     # ------------------------------------------------------------ preparation
 
     def feature_range(self) -> tuple[Floats, Floats]:
-        low, high = self._rows.feature_range()
+        low, high = self._range_of_rows()
         self._low, self._high = self.metric.scaled_range(low, high)
         return self._low, self._high
+
+    def _range_of_rows(self) -> tuple[Floats, Floats]:
+        return self._rows.feature_range()
 
     def set_feature_range(self, low: Floats, high: Floats) -> None:
         self._low, self._high = low, high
@@ -115,9 +119,13 @@ class SparsePoints:
         target = self._target = ScoredCenters.of(centers, self._frame)
         exact = target.frame is not None and self.integral and bool((centers == np.rint(centers)).all())
         if target.frame is not None:
-            self._rows.keep_singles(target.frame.scale)
-            _ = self._rows.squares  # once, and not in each thread
+            self._keep(target.frame)
         return sum(run(lambda rows: self._assign(rows, target, exact), self._spans(-(-k // 8)), self._threads))
+
+    def _keep(self, frame: Frame) -> None:
+        """Make what all threads read, once."""
+        self._rows.keep_singles(frame.scale)
+        _ = self._rows.squares
 
     def _assign(self, rows: slice, target: ScoredCenters, exact: bool) -> int:
         """Label the rows of a span; returns how many changed."""
@@ -125,16 +133,19 @@ class SparsePoints:
         before = self._labels[rows]
         (changed,) = (labels != before).nonzero()
         if len(changed) and self._reused:
-            moved = self._rows.take(rows if len(changed) == len(before) else changed + rows.start)
-            after, weights = labels[changed], self._weights_of(changed + rows.start)
-            terms = self._scales.terms_of_entries(moved, weights)
-            units = np.ones(moved.m, np.int64) if weights is None else self.weights.integer_weights(weights)
-            with self._lock:
-                _add(self._sums, moved, after, terms, units)
-                if before[0] >= 0:
-                    _add(self._sums, moved, before[changed], terms, units, to=np.subtract)
+            self._move(changed + rows.start, before[changed], labels[changed])
         self._labels[rows] = labels
         return len(changed)
+
+    def _move(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.integer]) -> None:
+        """The terms of rows go from their clusters before, all negative if there were none, to others."""
+        moved, weights = self._rows.take(rows), self._weights_of(rows)
+        terms = self._scales.terms_of_entries(moved, weights)
+        units = np.ones(moved.m, np.int64) if weights is None else self.weights.integer_weights(weights)
+        with self._lock:
+            _add(self._sums, moved, after, terms, units)
+            if before[0] >= 0:
+                _add(self._sums, moved, before, terms, units, to=np.subtract)
 
     def _nearest(self, rows: slice, target: ScoredCenters, exact: bool) -> NDArray[np.integer]:
         """Labels of a span of rows: float32 products propose, float64 products choose what is possible, D decides.
@@ -145,25 +156,16 @@ class SparsePoints:
         if target.frame is None:
             entries = self._rows.take(rows)
             return self._decide(entries, np.ones((entries.m, target.k), bool), target)
-        scale = target.frame.scale
-        y_norms = self._rows.squares[rows] * scale**2
-        margin = target.frame.row_margin(y_norms.astype(np.float32))
-        products = self._rows.singles(rows, scale) @ target.columns[:-1]
-        if target.k <= FEW:
-            scores = scratch("scores", products.size, np.float32).reshape(products.shape[::-1])
-            np.add(products.T, target.columns[-1][:, None], out=scores)
-            labels, _, _, _, uncertain, possible = propose_by_columns(scores, target, margin, bounds=False)
-        else:
-            products += target.columns[-1]
-            labels, _, _, _, uncertain, possible = propose_by_rows(products, target, margin)
+        labels, uncertain, possible = self._propose(rows, target)
         if len(uncertain) == 0:
             return labels
         with self._lock:
             self.uncertain += len(uncertain)
+        scale = target.frame.scale
         entries = self._rows.take(uncertain + rows.start)
-        products = entries.matrix(entries.exact) @ target.centers
+        products = self._products(entries, target)
         products *= scale**2
-        y_norms = y_norms[uncertain]
+        y_norms = entries.add_up(entries.exact * entries.exact) * scale**2
         if exact and max(y_norms.max(), target.norms.max()) <= _EXACT_SQUARES * scale**2:
             labels[uncertain] = (target.norms - 2 * products).argmin(axis=1)
             return labels
@@ -174,6 +176,28 @@ class SparsePoints:
         if len(several):
             labels[uncertain[several]] = self._decide(entries.take(several), possible[several], target)
         return labels
+
+    def _products(self, entries: Entries, target: ScoredCenters) -> Floats:
+        """Of rows (u, d) with all centers, (u, k) float64."""
+        return entries.matrix(entries.exact) @ target.centers
+
+    def _propose(
+        self, rows: slice, target: ScoredCenters
+    ) -> tuple[NDArray[np.integer], NDArray[np.int64], NDArray[np.bool_]]:
+        """Labels (m,) of a span of rows by scores, which of these are uncertain, (u,), and the centers (u, k) that may
+        be the nearest to those."""
+        assert target.frame is not None
+        y_norms = self._rows.squares[rows] * target.frame.scale**2
+        margin = target.frame.row_margin(y_norms.astype(np.float32))
+        products = self._rows.singles(rows, target.frame.scale) @ target.columns[:-1]
+        if target.k <= FEW:
+            scores = scratch("scores", products.size, np.float32).reshape(products.shape[::-1])
+            np.add(products.T, target.columns[-1][:, None], out=scores)
+            labels, _, _, _, uncertain, possible = propose_by_columns(scores, target, margin, bounds=False)
+        else:
+            products += target.columns[-1]
+            labels, _, _, _, uncertain, possible = propose_by_rows(products, target, margin)
+        return labels, uncertain, possible
 
     def _decide(self, entries: Entries, possible: NDArray[np.bool_], target: ScoredCenters) -> NDArray[np.int64]:
         """Labels by D among the possible centers, by rows made dense."""
@@ -195,37 +219,21 @@ class SparsePoints:
     def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
-        """Zero counts for every feature at first, as nearly all are absent from some row of a cluster."""
         m = len(clusters)
-        low, high = np.zeros((m, self.d)), np.zeros((m, self.d))
-        stored, rows = np.zeros((m, self.d), np.int32), np.zeros(m, np.int64)
-
-        def at_places(entries: Entries, places: NDArray[np.integer]) -> NDArray[np.int64]:
-            at = np.repeat(places.astype(np.int64) * self.d, entries.counts)
-            at += entries.columns
-            return at
+        low, high = np.full((m, self.d), np.inf), np.full((m, self.d), -np.inf)
+        stored, count = np.zeros((m, self.d), np.int32), np.zeros(m, np.int64)
 
         def widen(entries: Entries, places: NDArray[np.integer], _: Any) -> None:
-            at = at_places(entries, places)
+            at = np.repeat(places.astype(np.int64) * self.d, entries.counts)
+            at += entries.columns
             np.minimum.at(low.reshape(-1), at, entries.exact)
             np.maximum.at(high.reshape(-1), at, entries.exact)
             np.add.at(stored.reshape(-1), at, np.int32(1))
-            rows[:] += np.bincount(places, minlength=m)
+            count[:] += np.bincount(places, minlength=m)
 
         self._on_clusters(widen, clusters, without)
-        everywhere = stored == rows[:, None]
-        if everywhere.any():  # test_sparse.test_points_on_sparse_rows_answer_as_on_an_array fails if zero counts there
-            low[everywhere], high[everywhere] = np.inf, -np.inf
-
-            def narrow(entries: Entries, places: NDArray[np.integer], _: Any) -> None:
-                at = at_places(entries, places)
-                (these,) = everywhere.reshape(-1).take(at).nonzero()
-                at, values = at[these], entries.exact[these]
-                np.minimum.at(low.reshape(-1), at, values)
-                np.maximum.at(high.reshape(-1), at, values)
-
-            self._on_clusters(narrow, clusters, without)
-        return low, high
+        # Not where no row lacks a feature (test_sparse.test_points_on_sparse_rows_answer_as_on_an_array).
+        return with_zero(low, high, stored < count[:, None])
 
     def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
         sums = np.zeros((len(clusters), self.d + 1), np.int64)
@@ -262,13 +270,17 @@ class SparsePoints:
 
     def _measure(self, centers: Floats) -> Callable[[slice], Floats]:
         """E of a span of rows to their own centers, or to the only one."""
-        squares = norms(centers)
+        squares = self._squares(centers)
 
         def measure(rows: slice) -> Floats:
             labels = self._labels[rows] if len(centers) > 1 else None
             return own_expanded_distances(self._rows.take(rows), centers.T, squares, labels)
 
         return measure
+
+    def _squares(self, centers: Floats) -> Floats:
+        """N of the centers."""
+        return norms(centers)
 
     def _all_own_distances(self, centers: Floats) -> Floats:
         return np.concatenate(run(self._measure(centers), self._spans(1), self._threads))
@@ -309,14 +321,22 @@ class SparsePoints:
 
     def _to_all(self, centers: Floats, of: Callable[[Floats], Floats] = lambda distance: distance) -> Floats:
         """E of all rows to all centers (k, d), or what becomes `of` it, (n, k)."""
-        columns, squares = np.ascontiguousarray(centers.T), norms(centers)
+        columns, squares = np.ascontiguousarray(centers.T), self._squares(centers)
         result = np.empty((self.n, len(centers)))
 
         def measure(rows: slice) -> None:
-            result[rows] = of(expanded_distances(self._rows.take(rows), columns, squares))
+            result[rows] = of(self._expanded(rows, columns, squares))
 
-        run(measure, self._rows.spans(max(1, _ENTRIES // len(centers)), 1), self._threads)
+        run(measure, self._pair_spans(len(centers)), self._threads)
         return result
+
+    def _pair_spans(self, k: int) -> list[slice]:
+        """All rows, in pieces for passes over pairs of an entry and one of k centers."""
+        return self._rows.spans(max(1, _ENTRIES // k), 1)
+
+    def _expanded(self, rows: slice, columns: Floats, squares: Floats) -> Floats:
+        """E of a span of rows to all centers, as `expanded_distances` takes these."""
+        return expanded_distances(self._rows.take(rows), columns, squares)
 
     # ------------------------------------------------------------ seeding
 

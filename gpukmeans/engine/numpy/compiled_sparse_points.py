@@ -1,0 +1,151 @@
+"""Points of sparse rows whose passes over entries are compiled (the extra `fast`); all else is SparsePoints'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.engine.numpy.assign import ScoredCenters
+from gpukmeans.engine.numpy.compiled import TILE
+from gpukmeans.engine.numpy.compiled_sparse import SparsePasses, center_passes, sparse_passes
+from gpukmeans.engine.numpy.sparse_points import SparsePoints
+from gpukmeans.engine.protocol import Doubt, Known, NextCenters
+from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.sparse_rows import Entries, with_zero
+from gpukmeans.threads import scratch
+
+_DTYPES = [np.dtype(dtype) for dtype in (np.float32, np.float64)]
+
+# Up to so many rows in doubt, turning all centers around takes longer than looking them up.
+_FEW_ROWS = 2**6
+
+_NO_FLOATS = np.empty(0)
+_NO_INTS = np.empty(0, np.int64)
+
+
+def compiles_entries(entries: Entries) -> bool:
+    """Whether there are compiled passes for these."""
+    arrays = entries.values, entries.columns, entries.starts
+    lie = all(array.flags.c_contiguous and array.flags.aligned for array in arrays)
+    return lie and arrays[0].dtype in _DTYPES and arrays[1].dtype == arrays[2].dtype
+
+
+class CompiledSparsePoints(SparsePoints):
+    """SparsePoints with the same answers: each method here has its twin of the same name there."""
+
+    @cached_property
+    def _passes(self) -> SparsePasses:
+        return sparse_passes(self._rows.values.dtype, self._rows.columns.dtype)
+
+    def _entries(self, rows: slice) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """The entries of a span of rows: all that there are, and where these begin and end."""
+        return self._rows.values, self._rows.columns, self._rows.starts[rows.start : rows.stop + 1]
+
+    def _range_of_rows(self) -> tuple[Floats, Floats]:
+        low, high, stored = np.full(self.d, np.inf), np.full(self.d, -np.inf), np.zeros(self.d, np.int64)
+        self._passes.feature_range(self._rows.values, self._rows.columns, low, high, stored)
+        return with_zero(low, high, stored < self.n)
+
+    # ------------------------------------------------------------ assignment and update
+
+    def _keep(self, frame: Frame) -> None:
+        """Nothing: values become float32 as they are read."""
+
+    def _propose(
+        self, rows: slice, target: ScoredCenters
+    ) -> tuple[NDArray[np.integer], NDArray[np.int64], NDArray[np.bool_]]:
+        assert target.frame is not None
+        m = rows.stop - rows.start
+        labels, uncertain = np.empty(m, np.int32), np.empty(m, np.int64)
+        possible = scratch("possible", m * target.k, np.bool_).reshape(m, target.k)
+        squares = np.full(target.k + -target.k % TILE, np.inf, np.float32)
+        squares[: target.k] = target.columns[-1]
+        centers = target.frame.scale, target.columns, squares, target.slack, *target.frame.row_margin_factors
+        found = self._passes.propose(*self._entries(rows), *centers, labels, uncertain, possible)
+        return labels, uncertain[:found], possible[:found]
+
+    def _products(self, entries: Entries, target: ScoredCenters) -> Floats:
+        out = np.empty((entries.m, target.k))
+        if entries.m > _FEW_ROWS:
+            return super()._products(entries, target)
+        self._passes.products(entries.values, entries.columns, entries.starts, self._given(target), out)
+        return out
+
+    def _given(self, target: ScoredCenters) -> Floats:
+        return np.ascontiguousarray(target.given)
+
+    @cached_property
+    def _weighing(self) -> tuple[int, Floats, NDArray[np.int64]]:
+        """0 and nothing; 1 and counts; or 2, the weights (n,), and as sums count them."""
+        weights = self._row_weights
+        if weights is None:
+            return 0, _NO_FLOATS, _NO_INTS
+        counts = np.ascontiguousarray(self.weights.integer_weights(weights))
+        return (1, _NO_FLOATS, counts) if weights.dtype == np.int64 else (2, np.ascontiguousarray(weights), counts)
+
+    def _move(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.integer]) -> None:
+        scales, after = self._scales, after.astype(np.int32, copy=False)  # by D alone they are int64
+        with self._lock:
+            entries = self._entries(slice(0, self.n))
+            self._passes.move(*entries, rows, before, after, scales.offset, scales.scale, *self._weighing, self._sums)
+
+    def next_centers(self, doubt: Doubt) -> NextCenters | None:
+        """In one pass over the sums, unless the driver has to look again."""
+        target, scales = self._target, self._scales
+        assert target is not None, "no centers were assigned to"
+        weight = np.ldexp(self._sums[:, -1].astype(np.float64), -self.weights.exponent)
+        if self.metric.normalizes or not weight.all():
+            return None
+        centers, shifts = np.empty((target.k, self.d)), np.empty(target.k)
+        offset = scales.offset if scales.offset.any() else _NO_FLOATS
+        center_passes().means(self._sums, weight, 1 / scales.scale, offset, self._given(target), centers, shifts)
+        along = np.sort(centers[:, doubt.widest])
+        gap = float(np.diff(along).min(initial=np.inf))
+        # test_compiled_sparse.test_means_in_doubt_are_left_to_the_driver
+        if gap * gap < doubt.limit * (1 + doubt.fractions / float(weight.min())) ** 2:
+            return None
+        return NextCenters(centers, shifts)
+
+    # ------------------------------------------------------------ some clusters by themselves
+
+    def cluster_ranges(
+        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
+    ) -> tuple[Floats, Floats]:
+        if len(without):
+            return super().cluster_ranges(clusters, without, known)
+        assert self._target is not None, "no centers were assigned to"
+        place = np.full(self._target.k, -1)
+        place[clusters] = np.arange(len(clusters))
+        low, high = np.empty((len(clusters), self.d)), np.empty((len(clusters), self.d))
+        self._passes.ranges(*self._entries(slice(0, self.n)), self._labels, place, low, high)
+        return low, high
+
+    # ------------------------------------------------------------ distances
+
+    def _squares(self, centers: Floats) -> Floats:
+        out = np.empty(len(centers))
+        center_passes().squares(np.ascontiguousarray(centers), out)
+        return out
+
+    def _measure(self, centers: Floats) -> Callable[[slice], Floats]:
+        squares, centers = self._squares(centers), np.ascontiguousarray(centers)
+
+        def measure(rows: slice) -> Floats:
+            out = np.empty(rows.stop - rows.start)
+            self._passes.own_expanded(*self._entries(rows), centers, squares, self._labels[rows], out)
+            return out
+
+        return measure
+
+    def _pair_spans(self, k: int) -> list[slice]:
+        return self._spans(k)
+
+    def _expanded(self, rows: slice, columns: Floats, squares: Floats) -> Floats:
+        out = np.empty((rows.stop - rows.start, len(squares)))
+        self._passes.expanded(*self._entries(rows), columns, squares, out)
+        return out
