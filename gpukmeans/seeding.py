@@ -17,6 +17,7 @@ becomes may have either zero where it is zero; adding makes one of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
