@@ -35,6 +35,7 @@ from common.machine import machine, versions
 from gpukmeans import KMeans, datasets
 from gpukmeans.engine import devices, nvml
 from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda.launch_plans import half_rows
 
 MOST_ON_CPU = 2e10
 FEW, MANY = 2, 10  # iterations of the two fits whose difference is that of eight
@@ -214,9 +215,12 @@ def kernels(
         "feature_range": floors.feature_range_seconds(device, n, d, case.itemsize),
         "assign_low_dim": floors.assign_seconds(device, n, d, k, case.itemsize),
         "assign_tiled": floors.assign_seconds(device, n, d, k, case.itemsize),
-        "assign_tensor": floors.assign_tensor_seconds(device, n, d, k, case.itemsize),
         "refine": floors.refine_seconds(device, n),
     }
+    if half_rows(d) is None:
+        known["assign_tensor"] = floors.assign_tensor_seconds(device, n, d, k, case.itemsize)
+    else:  # which leaves few rows to assign_tensor
+        known["assign_half"] = floors.assign_half_seconds(device, n, d, k, case.itemsize)
     result: dict[str, Any] = {}
     for name, times in taken.items():
         result[name] = {"launches": len(times), "milliseconds": median(times), "longest_milliseconds": max(times)}

@@ -23,7 +23,7 @@ from functools import partial
 
 import numpy as np
 
-from gpukmeans.engine.protocol import CenterSampler, Points, Samples
+from gpukmeans.engine.protocol import CenterSampler, Points, Samples, seeding_trials
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Weights, power_for
 from gpukmeans.exact.scales import Scales
@@ -64,7 +64,7 @@ def kmeans_plusplus(
     Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding" (SODA 2007), section 7
     for the greedy choice; the number of draws is scikit-learn's.
     """
-    trials = 2 + int(math.log(n_clusters)) if trials is None else trials
+    trials = seeding_trials(n_clusters) if trials is None else trials
     first = random_state.random_sample()
     draws = random_state.random_sample((n_clusters - 1, trials))
     with points.seeding() as seeding:

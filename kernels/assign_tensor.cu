@@ -14,10 +14,10 @@
 // rows, or of 8 centers both parts; features are numbered so that a lane's are four neighbors. While one half of the
 // shared memory is worked on, the next features are on their way to registers and then to the other half.
 //
-// Tried, by count (benchmarks/NOTES.md), and dropped: TF32, which has the same 11 bits at half the rate; a single
-// product of float16, whose error would leave up to 6 % of rows to a second pass, and which is bound by reading rows
-// anyway; one sum over all features, whose bound is ten times as large; operands in another order, of which each word
-// is moved.
+// Up to 304 features it only looks at rows that a single product has left in doubt (assign_half.cu).
+//
+// Tried, by count (benchmarks/NOTES.md), and dropped: TF32, which has the same 11 bits at half the rate; one sum over all
+// features, whose bound is ten times as large; operands in another order, of which each word is moved.
 //
 // Launch: blocks of 256 threads, two to a multiprocessor; 128 rows a block; static shared memory alone; from compute
 // capability 8.0 on. Options: X_KIND, AT_ZERO. By gpukmeans.engine.cuda.assignment_kernels.assign_tensor, as
@@ -60,15 +60,16 @@ tensor_table(const float* __restrict__ centers, const float* __restrict__ downs,
 }
 
 // depth: d rounded up to a multiple of 16. offset: (depth,), 0 beyond d. scale: the frame's, times 2^14. centers: what
-// tensor_table wrote. squares, downs: (tiles * 128,) see prepare_centers.cu. The rest as assign_low_dim has it. Blocks of
-// 256 threads.
+// tensor_table wrote. squares, downs: (tiles * 128,) see prepare_centers.cu. again: whether only the rows at these
+// places, in the order of tentative, are looked at, as many as again_length says. The rest as assign_low_dim has it.
+// Blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
               const uint4* __restrict__ centers, const float* __restrict__ squares, const float* __restrict__ downs,
               int tiles, float per_norm, const float* __restrict__ errors, int* __restrict__ tentative, int listed,
               const int* __restrict__ list, const unsigned long long* __restrict__ length, int bounded,
-              const float* __restrict__ center_shift, int k, float* __restrict__ slack,
-              float* __restrict__ lower_bound) {
+              const float* __restrict__ center_shift, int k, float* __restrict__ slack, float* __restrict__ lower_bound,
+              int again, const int* __restrict__ places, const unsigned long long* __restrict__ again_length) {
     __shared__ uint4 ys[2][ROWS / 16][PARTS][32], zs[2][CENTERS / 8][32];
     __shared__ Nearest kept[4][256];  // each thread's own, of its rows; in the end all rows', by halves of the centers
     __shared__ int64 starts[ROWS];  // of the rows, in values of x
@@ -79,13 +80,14 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
     int row = 16 * warp + lane / 4, part = lane % 4 * 4;  // it brings four features of this row and the eighth after it
     bool wide = is_wide(x, d);
     if (threadIdx.x == 0) {
-        count = listed ? (int64)*length : n;
+        count = again ? (int64)*again_length : listed ? (int64)*length : n;
         base = (int64)blockIdx.x * ROWS;
     }
     __syncthreads();
     while (base < count) {
         if (threadIdx.x < ROWS) {
             int64 place = min(base + threadIdx.x, count - 1);
+            if (again) place = places[place];
             starts[threadIdx.x] = (listed ? list[place] : place) * d;
         }
         __syncthreads();
@@ -196,6 +198,7 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
         __syncthreads();
         int64 place = base + threadIdx.x;
         if (threadIdx.x < ROWS && place < count) {
+            if (again) place = places[place];
             Nearest best = merge(kept[0][threadIdx.x], kept[1][threadIdx.x]);
             float square = __fmul_rn(norms[threadIdx.x], SQUARES_DOWN);
             float margin = margin_of(square, best.label, per_norm, errors);

@@ -30,6 +30,9 @@
 // 1 to 2 ms a center for 10^6 rows of 128 features, where 0.4 to 0.5 are expected now. Leaving rows out by the triangle
 // inequality leaves a tenth to a half of a picture's or well-parted blobs' rows, and all of overlapping ones.
 //
+// Where float32 can bound D (exact.direct_bound), candidates of dense rows are weighed by seeding_filter.cu instead of
+// `potentials`, and accept_least reads rows that were in doubt there alone.
+//
 // Launch: blocks of 256 threads: potentials, accept_*, a row a thread, three and four to a multiprocessor; run_sums and
 // find a block a run and a candidate, of RUN threads if RUN is below 256; prefix_sums a single one. Options: X_KIND,
 // WEIGHT_KIND, SPARSE, RUN. By the functions of the same names in gpukmeans.engine.cuda.seeding_kernels.
@@ -37,27 +40,11 @@
 // the row once for every 16 candidates, 3 d operations of float64 for each, and 12 bytes written if it has a closer
 // center.
 
-#include "common.cuh"
+#include "seeding.cuh"
 
 #ifndef RUN
 #define RUN 1024
 #endif
-
-// A row's sampling weight: weight times closest_dist_sq at that scale, or, for scale 0, the weight alone.
-__device__ __forceinline__ int64 sampling_weight(double closest_dist_sq, W weight, double scale, double weight_scale) {
-    return scale == 0.0 ? weight_mass(weight, weight_scale) : weigh(rint(__dmul_rn(closest_dist_sq, scale)), weight);
-}
-
-// `scale`, or, if that is negative, 2 to fixed_point.power_for the largest D left; any if none is. spare_bits: what is
-// left of the sums' bits when those of the total weight are taken off.
-__device__ __forceinline__ double scale_of(double scale, const uint64* largest, int spare_bits) {
-    if (scale >= 0.0) return scale;
-    double left = __longlong_as_double((int64)*largest);
-    if (left == 0.0) return 1.0;
-    int exponent;
-    double mantissa = frexp(left, &exponent);
-    return ldexp(1.0, min(1000, spare_bits - (exponent - (mantissa == 0.5))));
-}
 
 // The triangle inequality leaves rows out: where D(c, z) from a candidate to a row's closest center so far is four
 // times D(x, z), the candidate is not closer, since |x - c| >= |c - z| - |x - z| >= |x - z|. A computed D errs by (d +
@@ -71,54 +58,8 @@ __device__ __forceinline__ double limit_of(double between) {
     return SPARSE ? 0.0 : between * 0.25 * (1 - 9.5367431640625e-07);
 }
 
-// No limit is negative, so that their bits are in their order, and the least has the largest complement. Zero is none.
-__device__ __forceinline__ uint64 least_key(double limit) { return ~(uint64)__double_as_longlong(limit); }
-__device__ __forceinline__ double least_of(uint64 key) { return __longlong_as_double((int64)~key); }
-
 #define AT_ONCE 4  // candidates of a lane
 #define MOST 16    // of a warp
-
-template <int count>
-struct alignas(count % 2 ? 8 : 16) Doubles {
-    double x[count];
-};
-
-// each(x, j) for all features that a row stores, in order. Lanes have rows of their own, so each load touches as many
-// lines: four features at a time mean a quarter of the loads.
-template <class Each>
-__device__ __forceinline__ void for_features(const Row& row, Each each) {
-#if SPARSE
-#pragma unroll 4
-    for (int e = 0; e < row.count; e++) each(row.x[e], row.columns[e]);
-#else
-    int j = 0;
-#pragma unroll 1
-    for (; j + 4 <= row.count; j += 4) {
-        X raw[4];
-        fetch_features(raw, row.x + j, 4, row.wide);
-#pragma unroll
-        for (int f = 0; f < 4; f++) each(raw[f], j + f);
-    }
-#pragma unroll 1
-    for (; j < row.count; j++) each(row.x[j], j);
-#endif
-}
-
-// distance: from a row to neighboring candidates, columns of (coordinates(d), padded) doubles.
-template <int count>
-__device__ __forceinline__ void measure(double (&distance)[count], const Row& row, const double* columns, int padded,
-                                        int d) {
-#pragma unroll
-    for (int e = 0; e < count; e++) distance[e] = 0.0;
-    for_features(row, [&](X x, int j) {
-        double v = value(x);
-        Doubles<count> c = *(const Doubles<count>*)(columns + (int64)j * padded);
-#pragma unroll
-        for (int e = 0; e < count; e++) distance[e] = add_step(distance[e], v, c.x[e]);
-    });
-#pragma unroll
-    for (int e = 0; e < count; e++) distance[e] = distance_of(distance[e], columns + e, d, padded);
-}
 
 // sums: (m + 1,), how each candidate would change the sum of all sampling weights, and that sum. candidates:
 // (coordinates(d), padded), columns, padded being 4, 8 or a multiple of 16. limited: whether rows with an owner, the number of their
@@ -184,13 +125,6 @@ potentials(X_ROWS, const W* __restrict__ weights, const double* __restrict__ clo
     }
 }
 
-// The distance of a row to a single column.
-__device__ __forceinline__ double measure_one(const Row& row, const double* column, int padded, int d) {
-    double distance[1];
-    measure(distance, row, column, padded, d);
-    return distance[0];
-}
-
 __device__ __forceinline__ uint64 larger(uint64 most, double distance) {
     uint64 bits = (uint64)__double_as_longlong(distance);
     return bits > most ? bits : most;
@@ -215,13 +149,15 @@ accept_center(X_ROWS, const double* __restrict__ candidates, int place, int padd
 // The same of the first of m candidates that leave the least sums, as center number step + 1, unless the total of the
 // step is zero. owners: (n,), which of the centers is the closest. candidate_rows: which rows the candidates are, and
 // center_rows: the centers, to which that of this one is added, as its coordinates are to centers (steps, d). limits:
-// (step + 1, padded), for each candidate. largest: at step, and at step + 1, 0 before.
+// (step + 1, padded), for each candidate. doubts: (n,), of seeding_filter.cu, by which rows are left out if `filtered`,
+// instead of by limits. largest: at step, and at step + 1, 0 before.
 extern "C" __global__ void __launch_bounds__(256, 4)
 accept_least(X_ROWS, const double* __restrict__ candidates, int padded, const unsigned long long* __restrict__ sums,
              int m, const unsigned long long* __restrict__ totals, int step,
              const long long* __restrict__ candidate_rows, const double* __restrict__ limits,
-             double* __restrict__ closest_dist_sq, int* __restrict__ owners, long long* __restrict__ center_rows,
-             double* __restrict__ centers, unsigned long long* __restrict__ largest) {
+             int filtered, const unsigned short* __restrict__ doubts, double* __restrict__ closest_dist_sq,
+             int* __restrict__ owners, long long* __restrict__ center_rows, double* __restrict__ centers,
+             unsigned long long* __restrict__ largest) {
     Rows rows(GIVEN);
     int thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (totals[step] == 0) {  // as is that of the next, whose sampling weights are the same
@@ -237,7 +173,7 @@ accept_least(X_ROWS, const double* __restrict__ candidates, int padded, const un
     uint64 most = 0;
     for (int64 i = thread; i < n; i += (int64)gridDim.x * blockDim.x) {
         double so_far = closest_dist_sq[i];
-        if (so_far > limits[(int64)owners[i] * padded + place]) {
+        if (filtered ? doubts[i] >> place % 16 & 1 : so_far > limits[(int64)owners[i] * padded + place]) {
             double distance = measure_one(rows[i], candidates + place, padded, d);
             if (distance < so_far) {
                 closest_dist_sq[i] = so_far = distance;
@@ -331,14 +267,16 @@ prefix_sums(unsigned long long* __restrict__ runs, long long count, unsigned lon
 }
 
 // Of each of m inverse-CDF indices, below the total, the first row whose prefix sum exceeds it: its number, and its
-// coordinates as a column of candidates (coordinates(d), padded); nothing of those below zero. center_rows: the numbers
-// of those that own others so far. limits: (owners, padded), and their least, 0 before; see potentials. Blocks of SCAN
-// threads, as many to each candidate as share the owners.
+// coordinates as a column of candidates (coordinates(d), padded); nothing of those below zero. table: the same in
+// float32, if there is a width, see table_place; offset: (d,) for float64 rows, and frame_scale. center_rows: the
+// numbers of those that own others so far. limits: (owners, padded), and their least, 0 before; see potentials. Blocks
+// of SCAN threads, as many to each candidate as share the owners.
 extern "C" __global__ void __launch_bounds__(SCAN)
 find(X_ROWS, const W* __restrict__ weights, const double* __restrict__ closest_dist_sq, double scale, double weight_scale,
      const unsigned long long* __restrict__ largest, int spare_bits, int step,
      const unsigned long long* __restrict__ prefix, long long count, const long long* __restrict__ indices, int m,
-     int padded, double* __restrict__ candidates, long long* __restrict__ candidate_rows,
+     int padded, double* __restrict__ candidates, long long* __restrict__ candidate_rows, int fours, int lanes,
+     int width, const F* __restrict__ offset, F frame_scale, float* __restrict__ table,
      const long long* __restrict__ center_rows, int owners, double* __restrict__ limits,
      unsigned long long* __restrict__ least) {
     __shared__ int64 warps[SCAN / 32];
@@ -387,6 +325,12 @@ find(X_ROWS, const W* __restrict__ weights, const double* __restrict__ closest_d
         }
 #endif
         for (int e = threadIdx.x; e < row.count; e += SCAN) column[(int64)row.column(e) * padded] = value(row.x[e]);
+#if !SPARSE
+        for (int j = threadIdx.x; width && j < d; j += SCAN) {
+            table[table_place(candidate, j, fours, lanes, width)] =
+                single(row.x[j], X_KIND == 3 ? offset[j] : (F)0, frame_scale);
+        }
+#endif
         if (threadIdx.x == 0) candidate_rows[candidate] = found;
     }
     for (int o = part * SCAN + threadIdx.x; o < owners; o += gridDim.x / m * SCAN) {

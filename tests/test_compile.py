@@ -19,7 +19,7 @@ from sass import disassembled, inner_loops
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 # Tensor cores serve where they are worth it alone (engine/cuda/device.py): A100, H100 and H200, B200.
-ONLY = {"assign_tensor": (80, 90, 100)}
+ONLY = {"assign_tensor": (80, 90, 100), "assign_half": (80, 90, 100)}
 
 # Instructions are counted for the GPU that NOTES.md computes its floors for. (For sm_120, waits of float64 arithmetic
 # stand in the code as NOPs.)
@@ -105,6 +105,29 @@ def tiled_shared(width: int) -> int:
     return 4 * (2 * 8 * (rows + 4 + width + 4) + rows + 256 * 3) + 8
 
 
+def filtered_four(value: int, most_rows: int = 4) -> Callable[[int], float]:
+    """filtered_potentials, four features: of 4 rows, or 2 where registers are few, `value` instructions to load and
+    frame each; the loop's own 40."""
+
+    def most(width: int) -> float:
+        rows = most_rows if width <= 8 else 2
+        pairs = 4 * rows * width
+        return (2 * pairs + 2 * width + 4 * rows * value + 40) / pairs
+
+    return most
+
+
+def filter_shared(width: int) -> int:
+    """Of eight warps rows' numbers, up to four for each lane and 32 more, and 64 pairs, eight bytes each; sums."""
+    return 8 * 8 * (32 * (4 if width <= 8 else 2) + 32 + 64) + 8 * width
+
+
+def half_stage(rows: int) -> float:
+    """assign_half, 16 features: of 128 rows a block 16 HMMA a warp, of 64 eight."""
+    products = rows // 8
+    return (products + products / 4 + 2 + 28) / products
+
+
 def center_of_cells(d: int, more: int) -> float:
     """image_cells, four centers: of each d FFMA, the score's comparison, two selects and the center's index, and
     `more`; d + 1 values in loads of 4; the loop's own 5."""
@@ -162,6 +185,13 @@ BUDGETS = {
     # 15 for addresses and the loop. Shared: 64 rows' numbers for each of eight warps.
     "potentials": Budget(THREE_BLOCKS, Loop("DADD", (4 * 16 + 15) / 32), 8 * 64 * 8),
     "potentials of float16": Budget(THREE_BLOCKS, Loop("DADD", (4 * 26 + 15) / 32), 8 * 64 * 8),
+    # Four features of a lane's rows, and of all candidates: a difference and a multiply-add for each pair. Each row's
+    # four are loaded, one by one unless they are aligned, with their addresses, and brought into the frame, each
+    # candidate's by a load; and the loop's own. Shared: rows' numbers and pairs of eight warps, sums of 64 bits.
+    "filtered_potentials": Budget(TWO_BLOCKS, Loop("FFMA", filtered_four(3)), filter_shared),
+    "filtered_potentials of uint8": Budget(TWO_BLOCKS, Loop("FFMA", filtered_four(5)), filter_shared),
+    "filtered_potentials of float16": Budget(TWO_BLOCKS, Loop("FFMA", filtered_four(9)), filter_shared),
+    "filtered_potentials of float64": Budget(TWO_BLOCKS, Loop("FFMA", filtered_four(10, 2)), filter_shared),
     # Shared: the sums of eight warps. 1,024 masses in 10 SHFL: five steps over the warp of 7, eight sums of warps of 6
     # and four masses of 12, all of 64 bits; the loop's own 20.
     "prefix_sums": Budget(FOUR_BLOCKS, Loop("SHFL", (5 * 7 + 8 * 6 + 4 * 12 + 20) / 10), 8 * 8),
@@ -225,6 +255,11 @@ BUDGETS = {
     "assign_tensor of float16 at zero": Budget(
         TWO_BLOCKS, Loop("HMMA", sixteen_features(1 + 13, parts=1)), tensor_shared(1)
     ),
+    # 64 sums, or 32, best, second and label of four rows; 16 features take 16 HMMA, or 8, 6 loads, or 4, a copy, a
+    # barrier and the loop's own. Shared: |y|^2 and two lengths of each row, two counts.
+    "assign_half": Budget(TWO_BLOCKS, Loop("HMMA", half_stage), lambda rows: 12 * rows + 16),
+    # Four features of a center: loads, tests, products, four conversions and back, two sums; a store with its address.
+    "half_table": Budget(FOUR_BLOCKS, Loop("F2FP", 60 / 2)),
     # A mean: a division of 14 with what it needs on the side, the inverse of a scale, three loads, a store, addresses;
     # four of them, of whose loads eight are LDG.64. Shared: of eight warps 32 squares.
     "center_forms": Budget(FOUR_BLOCKS, Loop("LDG.64", 190 / 8), 8 * 32 * 8),
@@ -269,6 +304,8 @@ SIZES = {
     "assign_tiled": "CENTERS",
     "image_cells": "D",
     "image_cells_seeding": "D",
+    "seeding_filter": "CANDIDATES",
+    "assign_half": "ROWS",
 }
 
 KERNEL = r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\("
@@ -285,6 +322,7 @@ SPECIALISATIONS = [
     *[("hamerly", x, 0, None) for x in KINDS],
     *[("prepare_centers", x, 0, None) for x in ("float32", "float64")],
     *[("assign_tensor", x, 0, None) for x in KINDS],
+    *[("assign_half", x, 0, rows) for x in KINDS for rows in (128, 64)],
     *[("assign_tiled", x, 0, 128) for x in KINDS],
     *[("assign_tiled", x, 0, 16) for x in ("uint8", "float64")],
     *[("assign_tiled", x, 0, 32) for x in ("float16", "float32")],
@@ -297,6 +335,9 @@ SPECIALISATIONS = [
     ("image_cells", "float64", 2, 4),
     *[("image_cells_seeding", "float32", 1, d) for d in (1, 3, 4)],
     *[("kmeans_plusplus", x, w, None) for x, w in (("uint8", 1), ("float16", 1), ("float32", 0), ("float64", 2))],
+    *[("seeding_filter", "float32", 0, width) for width in (4, 8, 12, 16)],
+    *[("seeding_filter", x, w, 8) for x, w in (("uint8", 1), ("float16", 1), ("float64", 2))],
+    ("seeding_filter", "float64", 2, 16),
 ]
 
 # Families that are compiled for sparse rows, or for nothing else.

@@ -34,13 +34,17 @@ KINDS = {"uint8": 0, "float16": 1, "at zero": 1, "float32": 2, "float64": 3}
 
 def inner_loop(tmp_path, family, kernel, marker, *options):
     """The innermost loop with most of an operation, for sm_90: all its instructions, and how many are that one."""
+    loops = loops_of(tmp_path, family, kernel, *options)
+    return max(((loop.total(), loop[marker]) for loop in loops), key=lambda found: found[1])
+
+
+def loops_of(tmp_path, family, kernel, *options):
     folder = Path(str(files("gpukmeans.kernels")))
     source = (folder / f"{family}.cu").read_text()
     _, cubin = compile_for(90, source, ["--std=c++17", f"-I{folder}", *options])
     path = tmp_path / "kernels.cubin"
     path.write_bytes(cubin)
-    loops = inner_loops(disassembled(path)[kernel])
-    return max(((loop.total(), loop[marker]) for loop in loops), key=lambda found: found[1])
+    return inner_loops(disassembled(path)[kernel])
 
 
 @pytest.mark.parametrize("d", [1, 3, 8, 9, 16])
@@ -72,7 +76,6 @@ def test_assign_tensor_has_the_instructions_of_the_table(tmp_path, kind):
     ("family", "kernel", "each"),
     [
         ("exact_distance", "inertia", work.INERTIA),
-        ("kmeans_plusplus", "potentials", work.POTENTIALS),
         ("kmeans_plusplus", "accept_least", work.ACCEPT),
     ],
 )
@@ -80,6 +83,23 @@ def test_a_square_of_d_has_the_instructions_of_the_table(tmp_path, family, kerne
     options = ["-DX_KIND=2", "-DWEIGHT_KIND=0", "-DRUN=1024"]
     found, sums = inner_loop(tmp_path, family, kernel, "DADD", *options)
     assert found == each * sums / 2, "a difference and a sum"
+
+
+@pytest.mark.parametrize("rows", work.HALF)
+def test_assign_half_has_the_instructions_of_the_table(tmp_path, rows):
+    found, products = inner_loop(tmp_path, "assign_half", "assign_half", "HMMA", "-DX_KIND=2", f"-DROWS={rows}")
+    instructions, pairs = work.HALF[rows]
+    assert (found, products * 16 * 8) == (instructions, pairs)
+
+
+@pytest.mark.parametrize("kind", work.FILTER)
+def test_the_filter_of_seeding_has_the_instructions_of_the_table(tmp_path, kind):
+    """In the loop over aligned rows, which takes fewer."""
+    for width, (instructions, pairs) in work.FILTER[kind].items():
+        options = [f"-DX_KIND={KINDS[kind]}", "-DWEIGHT_KIND=0", f"-DCANDIDATES={width}"]
+        loops = loops_of(tmp_path, "seeding_filter", "filtered_potentials", *options)
+        most = max(loop["FFMA"] for loop in loops)
+        assert (min(loop.total() for loop in loops if loop["FFMA"] == most), most) == (instructions, pairs)
 
 
 # ---------------------------------------------------------------- counts, of kernels that run

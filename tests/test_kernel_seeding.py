@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from host_cuda.runtime import HostCuda
-from test_kernels import WEIGHTS, values
+from test_kernels import DTYPES, WEIGHTS, values
 
 from gpukmeans import lloyd
 from gpukmeans.engine.cuda import device as gpu
@@ -20,6 +20,11 @@ from gpukmeans.seeding import kmeans_plusplus
 @pytest.fixture(scope="module")
 def address():
     return HostCuda(build="address", seed=1)
+
+
+@pytest.fixture(scope="module")
+def race():
+    return HostCuda(build="race", seed=2)
 
 
 @pytest.mark.parametrize("weighing", WEIGHTS)
@@ -218,3 +223,79 @@ def test_seeding_waits_for_no_center(address, monkeypatch, weighing):
     monkeypatch.setattr(gpu.Gpu, "get", lambda self, array: waits.append(array) or get(self, array))
     kmeans_plusplus(points, 40, np.random.RandomState(0))
     assert len(waits) == 5  # the weight, the first center, the D it leaves; then all others, and the masses
+
+
+# ---------------------------------------------------------------- pairs that float32 leaves out
+
+
+@pytest.mark.parametrize(
+    ("build", "dtype", "d", "k"),
+    [
+        *(("address", dtype, d, 60) for dtype in DTYPES for d in (3, 21)),
+        *(("address", "float32", d, 5) for d in (1, 8, 9, 64)),
+        ("address", "float32", 20, 300),
+        *(("race", dtype, 20, 60) for dtype in ("float32", "float64")),
+    ],
+)
+def test_centers_of_all_kinds_of_rows_are_numpys(address, race, build, dtype, d, k):
+    """By a lane for each row and by four, of features in fours and not, and 4, 8 and 12 candidates."""
+    x = values(dtype, 400, d)
+    held, there = NumPyPoints(Samples(x)), CudaPoints({"address": address, "race": race}[build], Samples(x))
+    for points in (held, there):
+        lloyd.prepare(points, *points.feature_range())
+    expected, found = (kmeans_plusplus(points, k, np.random.RandomState(k)) for points in (held, there))
+    assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "d", "m"),
+    [*((dtype, 20, 8) for dtype in DTYPES), ("float32", 3, 16), ("float64", 20, 12), ("uint8", 3, 37)],
+)
+def test_float32_leaves_few_pairs_to_distances(address, dtype, d, m):
+    """All in which the candidate is closer are in doubt, and hardly any other."""
+    x = np.random.default_rng(0).normal(100, 30, (1000, d)).clip(0, 255).astype(dtype)
+    rows = x.astype(np.float64)
+    at = np.random.default_rng(1).integers(0, len(x), m)
+    so_far = ((rows[:, None] - rows[:40]) ** 2).sum(2).min(1)
+    closer = ((rows[:, None] - rows[at]) ** 2).sum(2) < so_far[:, None]
+    points = CudaPoints(address, Samples(x))
+    lloyd.prepare(points, *points.feature_range())
+    seeds = points._seeds
+    seeds.closest_dist_sq = address.asarray(so_far)
+    seeds.propose(points._x, rows[at])
+    doubts, launch = [], seeding_kernels.filtered_potentials
+
+    def watched(*args, **how):
+        launch(*args, **how)
+        doubts.append(how["filtered"].doubts.get())
+
+    seeding_kernels.filtered_potentials = watched
+    try:
+        seeds.potentials(points._x, 20)
+    finally:
+        seeding_kernels.filtered_potentials = launch
+    bits = np.zeros(len(x), np.uint16)
+    for candidate in range(m):
+        bits |= closer[:, candidate].astype(np.uint16) << np.uint16(candidate % 16)
+    assert np.array_equal(bits & doubts[0], bits)
+    assert np.count_nonzero(bits) > 100
+    assert np.count_nonzero(bits ^ doubts[0]) <= (len(x) // 50 if dtype != "uint8" else np.count_nonzero(closer))
+
+
+def test_candidates_beyond_float32_are_measured(address):
+    """Those of other rows than these, which a device of several is asked for."""
+    x = values("float64", 400, 5) * 1e-30
+    centers = values("float64", 5, 5) * 1e60
+    centers[1:] = centers[0] + (centers[1:] - centers[0]) * 0.5
+    found = []
+    for points in (NumPyPoints(Samples(x)), CudaPoints(address, Samples(x))):
+        lloyd.prepare(points, *points.feature_range())
+        seeding = points.seeding()
+        seeding.total(None)
+        seeding.propose(centers[:1])
+        said = [seeding.accept(0)]
+        seeding.propose(centers[1:])
+        said.append(seeding.potentials(-400, exact=True))
+        found.append(said)
+    assert found[1] == found[0]
+    assert len(set(found[0][1][0])) > 1

@@ -172,7 +172,7 @@ def test_what_the_device_goes_on_with_the_host_does_not_doubt(fast, seed):
 # ---------------------------------------------------------------- what crosses
 
 
-@pytest.mark.parametrize(("d", "k", "launches"), [(3, 6, 4), (3, 30, 5), (20, 30, 6), (40, 34, 6)])
+@pytest.mark.parametrize(("d", "k", "launches"), [(3, 6, 4), (3, 30, 5), (20, 30, 6), (40, 34, 8)])
 @pytest.mark.parametrize("ahead", [True, False])
 def test_an_iteration_sends_nothing_and_waits_once_for_few_bytes(fast, monkeypatch, ahead, d, k, launches):
     """8 bytes a center and 24 more. Rows' kernels, of which bounds may not be read, and two that make centers; of many

@@ -183,7 +183,57 @@ def test_no_certain_label_is_wrong(address, brute_labels, dtype, d, k):
     assert address.launches["assign_tensor"] >= before + 4  # the rest is of scales that they do not serve
 
 
-@pytest.mark.parametrize(("dtype", "d", "k"), [("float64", 130, 60), ("float16", 300, 60), ("float32", 600, 60)])
+# Without what float16 loses of rows, or of centers.
+WITHOUT = {"rows": ("loss * roundings", "0.0f * loss"), "centers": ("2.0f * lost", "0.0f * lost")}
+
+
+def rounded_one_way(rng, part, d, k):
+    """Rows each with two centers along it, behind and before, nearly as far as each other. Either the rows or the
+    centers behind them have more bits than float16, which loses these all to one side, so that it takes the farther one
+    for the nearer."""
+    half = (k + 1) // 2
+    signs, side = rng.choice([-1, 1], (half, d)), rng.choice([-1, 1], (half, 1))
+    exact = signs * rng.integers(176, 250, (half, d)) / 256
+    more = 0.4 * 2.0**-11 * side * signs
+    behind = 1.5 * exact
+    # By one to three times what decides between them, of the two or three that are lost.
+    share, toward = (0.1, 1) if part == "rows" else (0.2, -1)
+    for row, step in zip(behind, 2.0**-9 * toward * side * signs, strict=True):
+        count = int(d * share * rng.uniform(0.3, 0.9) * (1 if part == "rows" else 3))
+        row[:count] += step[:count]
+    if part == "centers":
+        behind += 2 * more
+    y = exact + more if part == "rows" else exact
+    x = np.concatenate([y, -y, -np.ones((1, d)), np.ones((1, d))]).astype(np.float32)
+    return x, np.concatenate([behind, exact / 2])[:k].astype(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("part", WITHOUT)
+@pytest.mark.parametrize(("d", "k"), [(40, 129), (160, 60)])
+def test_no_label_of_one_product_is_wrong(address, brute_labels, part, d, k):
+    """By 128 rows a block and by 64; of those that it decides by itself, and those that it leaves."""
+    x, centers = rounded_one_way(np.random.default_rng(0), part, d, k)
+    labels, _ = labels_of(address, x, centers)
+    np.testing.assert_array_equal(labels, brute_labels(x, centers))
+
+
+@pytest.mark.parametrize("part", WITHOUT)
+def test_one_product_would_be_wrong_without_what_it_loses(brute_labels, monkeypatch, tmp_path, part):
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))  # so that nobody finds these kernels
+    cp = HostCuda(build="fast", seed=1)
+    compile_here, found = cp.cuda.compiler.compile_using_nvrtc, []
+
+    def without(source, *more, **how):
+        found.append(source.count(WITHOUT[part][0]))
+        return compile_here(source.replace(*WITHOUT[part]), *more, **how)
+
+    monkeypatch.setattr(cp.cuda.compiler, "compile_using_nvrtc", without)
+    x, centers = rounded_one_way(np.random.default_rng(0), part, 40, 129)
+    assert (labels_of(cp, x, centers)[0] != brute_labels(x, centers)).any()
+    assert max(found) > 0
+
+
+@pytest.mark.parametrize(("dtype", "d", "k"), [("float64", 330, 60), ("float16", 400, 60), ("float32", 600, 60)])
 def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeypatch, dtype, d, k):
     """The bound is a worst case of any order and of all roundings going one way; a thousandth of it is too little."""
     honest = Frame.tensor_score_errors
@@ -247,7 +297,7 @@ def test_no_race_and_no_order_of_threads(on, monkeypatch, seed):
     same(on, cp, values("float32", 700, 20), 140, max_iter=2)
     same(on, cp, values("uint8", 300, 33), 40, max_iter=2)
     same(on, cp, values("float16", 300, 33) - np.float16(100), 40, max_iter=2)
-    assert cp.launches["assign_tensor"] > 4
+    assert cp.launches["assign_half"] > 4
 
 
 # ---------------------------------------------------------------- when they serve
@@ -292,7 +342,8 @@ def test_centers_of_any_length_are_compared_on_tensor_cores(brute_labels, reach,
         cp.launches.clear()
         points.assign(centers)
         assert points.labels().tolist() == brute_labels(x, centers).tolist()
-        assert [name for name in cp.launches if name.startswith("assign")] == (["assign_tensor"] if served else [])
+        launched = {name for name in cp.launches if name.startswith("assign")}
+        assert launched == ({"assign_half", "assign_tensor"} if served else set())
     if abs(reach) == 4.5:  # beyond float16 by itself
         assert points.uncertain == 0
 

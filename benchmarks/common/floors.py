@@ -75,6 +75,14 @@ def assign_tensor_seconds(device: Device, n: int, d: int, k: int, itemsize: int)
     return max(pass_bytes(n, d, itemsize) / device.bandwidth, multiply, choose)
 
 
+def assign_half_seconds(device: Device, n: int, d: int, k: int, itemsize: int) -> float:
+    """The same of one product."""
+    pairs = n * k
+    multiply = pairs * d / (device.tensor * device.clocks) if device.tensor else 0.0
+    choose = pairs * 4 / (ALU * device.clocks)
+    return max(pass_bytes(n, d, itemsize) / device.bandwidth, multiply, choose)
+
+
 def refine_seconds(device: Device, n: int) -> float:
     """The floor of `refine` in an iteration in which no label changes: it reads two labels a row."""
     return 8 * n / device.bandwidth

@@ -136,13 +136,15 @@ def tiled(data: Data) -> Iterator[Case]:
 
 def tensor(data: Data) -> Iterator[Case]:
     """More than 16 features and 32 centers: on the GPUs that launch_plans.py names, tensor cores."""
+    halves = ("assign_half", "assign_tensor")
     for dtype in DTYPES:
-        for d, k in ((17, 33), (64, 129), (130, 300)):
-            yield fits("tensor cores", data.blobs(30_000, d, dtype, offset=3), k, "assign_tensor")
-    yield fits("about zero", data.blobs(30_000, 64, "float16"), 129, "assign_tensor")
-    yield fits("noise", data.noise(300_000, 24, "float32"), 150, "assign_tensor", max_iter=4)
-    yield fits("ties", data.lattice(20_000, 20, "float32"), 60, "assign_tensor")
-    yield fits("cosine", data.noise(20_000, 40, "float32"), 60, "assign_tensor", metric="cosine")
+        for d, k in ((17, 33), (64, 129), (200, 300)):
+            yield fits("tensor cores", data.blobs(30_000, d, dtype, offset=3), k, *halves)
+    yield fits("about zero", data.blobs(30_000, 64, "float16"), 129, *halves)
+    yield fits("too many features for one product", data.blobs(10_000, 400, "float32"), 60, "assign_tensor")
+    yield fits("noise", data.noise(300_000, 24, "float32"), 150, *halves, max_iter=4)
+    yield fits("ties", data.lattice(20_000, 20, "float32"), 60, *halves)
+    yield fits("cosine", data.noise(20_000, 40, "float32"), 60, *halves, metric="cosine")
     yield from far(data, 64, 129, "assign_tensor", "assign_tiled")  # which leaves the other rows too short
 
 
@@ -150,8 +152,11 @@ def seeding(data: Data) -> Iterator[Case]:
     """Each way to begin, without weights, with integers, and with fractions; and centers that no row is left for."""
     X = data.blobs(50_000, 20, "float32")
     for weights in (None, data.rng.integers(0, 5, len(X)).astype(np.float64), data.rng.random(len(X))):
-        for init in ("k-means++", "random", "k-means||"):
+        yield fits("k-means++", X, 50, "filtered_potentials", weights=weights, max_iter=3)
+        for init in ("random", "k-means||"):
             yield fits(init, X, 50, weights=weights, init=init, max_iter=3)
+    for dtype, d, k in (("uint8", 3, 200), ("float16", 130, 20), ("float64", 9, 1200)):
+        yield fits("k-means++", data.blobs(20_000, d, dtype), k, "filtered_potentials", max_iter=2)
     yield fits("empty clusters", np.repeat(data.noise(40, 3, "float64"), 50, axis=0), 60)
 
 

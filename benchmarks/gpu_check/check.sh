@@ -97,7 +97,7 @@ speed() {
 # 45 launches, without locking clocks: it is not known what a borrowed GPU may be told.
 profile() {
     timeout 90 ncu --clock-control none --launch-count 45 \
-        --kernel-name 'regex:^(assign_.*|refine|hamerly|potentials|accept_least)$' \
+        --kernel-name 'regex:^(assign_.*|refine|hamerly|filtered_potentials|accept_least)$' \
         --section SpeedOfLight --section Occupancy --section WarpStateStats --section InstructionStats \
         --section ComputeWorkloadAnalysis --section MemoryWorkloadAnalysis \
         "$python" $here/profiled.py >"$out/ncu.txt" 2>&1 || { fail profile && tail -n 5 "$out/ncu.txt"; }

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, Sheet
-from gpukmeans.engine.cuda import launch_plans
+from gpukmeans.engine.cuda import launch_plans, seeding_filter
 from gpukmeans.engine.cuda.device import SHARED, TENSOR_CORES
 from gpukmeans.engine.cuda.launch_plans import LOW_DIM_FEATURES, TENSOR_CENTERS, TENSOR_ROWS, TILED_ROWS
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
+from gpukmeans.engine.protocol import seeding_trials
 
 # Seconds of a launch after another, on the device.
 LAUNCH = 3e-6
@@ -30,15 +31,31 @@ TILED = {16: (241, 16 * 8), 32: (379, 32 * 8), 64: (656, 64 * 8), 128: (621, 64 
 
 # assign_tensor, a warp: instructions for 16 features of 32 rows and 64 centers, and parts that values are split into,
 # by the kind of rows; "at zero" of float16 about zero.
-TENSOR = {"uint8": (282, 2), "float16": (395, 3), "at zero": (357, 2), "float32": (300, 3), "float64": (325, 3)}
+TENSOR = {"uint8": (282, 2), "float16": (397, 3), "at zero": (350, 2), "float32": (300, 3), "float64": (325, 3)}
 TENSOR_PRODUCTS = 16 * 32 * 64
+
+# assign_half, a warp: instructions for 16 features of 32 rows and 64 centers, or 32, by the rows of a block; of its
+# choosing, a pair, what a score errs by among them. Assumed: the share of rows that it leaves in doubt.
+HALF, HALF_CHOOSE, AGAIN = {128: (49, 32 * 64), 64: (35, 32 * 32)}, 9, 0.02
+HALF_VALUE = 15  # to bring a row's value
 
 # Both: a score's place among the best two, a thread.
 CHOOSE = 5
 
-# A square of D: of a row in `inertia`, of four features and four candidates in `potentials`, in `accept_least`.
-INERTIA, POTENTIALS, ACCEPT = 104 / 16, 74 / 16, 32 / 4
+# A square of D: of a row in `inertia`, in `accept_least` and of pairs in doubt in `filtered_potentials`.
+INERTIA, ACCEPT = 104 / 16, 33 / 4
 DOUBLES = 3  # operations of float64, of each
+
+# filtered_potentials, a thread: instructions for four features of its rows and candidates, and pairs of these, by the
+# kind of rows and the candidates that are looked at together. Of a pair its bound, and for each of four lanes that
+# share a row two steps of a sum.
+FILTER = {
+    "uint8": {4: (240, 64), 8: (374, 128), 12: (273, 96), 16: (345, 128)},
+    "float16": {4: (305, 64), 8: (442, 128), 12: (312, 96), 16: (377, 128)},
+    "float32": {4: (195, 64), 8: (333, 128), 12: (249, 96), 16: (321, 128)},
+    "float64": {4: (184, 32), 8: (256, 64), 12: (328, 96), 16: (395, 128)},
+}
+FILTER_BOUND, FILTER_SUM = 6, 2 * 2
 
 
 def low_dim_instructions(d: int) -> float:
@@ -110,24 +127,31 @@ class Problem:
     # ------------------------------------------------------------ k-means++
 
     def seeding_step(self) -> Iterator[Work]:
-        """Of one center; of rows that no candidate can be nearer to, which are left out, there may be many, or none, as
-        is assumed here."""
-        n, d, candidates = self.n, self.d, 2 + int(np.log(self.k))
-        squares = n * d * (candidates + -candidates % 4)
+        """Of one center, the mean of all; of rows that no candidate can be nearer to, by their owners, there may be
+        many, or none, as is assumed here. Of i centers each candidate takes the i-th part of the rows."""
+        n, d, candidates = self.n, self.d, seeding_trials(self.k)
+        taken = sum(1 / i for i in range(1, self.k)) / max(1, self.k - 1)
+        width, lanes = seeding_filter.width_of(candidates), seeding_filter.lanes_of(d)
+        depth = d + -d % (4 * lanes)
+        instructions, pairs = FILTER[self.dtype.name][width]
+        ends = FILTER_BOUND + (lanes * FILTER_SUM if lanes > 1 else 0)
+        squares = n * depth * width * -(-candidates // width)
+        doubted, framed = taken * n * d * candidates, 3 * n * depth if self.dtype == np.float64 else 0
         yield Work("run_sums", memory=8 * n, instructions=17 * n)
         yield Work("prefix_sums")
         yield Work("find")
         yield Work(
-            "potentials",
-            memory=12 * n + n * self.row,
-            instructions=POTENTIALS * squares,
-            doubles=DOUBLES * squares,
+            "filtered_potentials",
+            memory=14 * n + n * self.row,
+            instructions=squares * (instructions / pairs + ends / depth) + ACCEPT * doubted,
+            multiply_adds=2 * squares,  # a difference takes as long
+            doubles=DOUBLES * doubted + framed,
         )
         yield Work(
             "accept_least",
-            memory=12 * n + n * self.row,
-            instructions=ACCEPT * n * d,
-            doubles=DOUBLES * n * d,
+            memory=10 * n + taken * n * self.row,
+            instructions=12 * n + ACCEPT * taken * n * d,
+            doubles=DOUBLES * taken * n * d,
         )
 
     # ------------------------------------------------------------ an iteration
@@ -137,14 +161,13 @@ class Problem:
         n, d, k = self.n, self.d, self.k
         yield Work("center_forms", memory=0, cache=44 * k * d)
         yield Work("movement")
-        compare, table = self._comparison(share * n)
-        if table is not None:
-            yield table
+        tables, comparisons = self._comparison(share * n)
+        yield from tables
         if share < 1:
             # Of as many again the distance to the own center is taken, in vain.
             measured = 2 * share * n
             yield Work("hamerly", memory=8 * n + measured * (self.row + 8), instructions=9 * n + 10 * measured * d)
-        yield compare
+        yield from comparisons
         changed = n if first else moved * n
         gathered = 8 * k * (d + 1) <= SHARED
         added = (1 if first else 2) * 8 * (d + 1) * changed
@@ -155,8 +178,8 @@ class Problem:
             instructions=12 * share * n + changed * d * (20 if first else 30),
         )
 
-    def _comparison(self, rows: float) -> tuple[Work, Work | None]:
-        """The kernel that compares rows with all centers, and what writes its table, if center_forms does not."""
+    def _comparison(self, rows: float) -> tuple[list[Work], list[Work]]:
+        """What writes tables of the centers, if center_forms does not, and the kernels that compare rows with them."""
         d, k = self.d, self.k
         written = (12 if self.k >= FEWEST_CENTERS else 4) * rows
         family, options = launch_plans.expected(d, k, self.dtype, False, self.sheet.capability in TENSOR_CORES)
@@ -168,11 +191,15 @@ class Problem:
                 instructions=pairs * low_dim_instructions(d),
                 multiply_adds=pairs * d,
             )
-            return work, None
+            return [], [work]
         tensor = family == "assign_tensor"
         width = TENSOR_CENTERS if tensor else launch_plans.tile_width(k)
         tile = TENSOR_ROWS if tensor else TILED_ROWS[width]
         padded, depth = k + -k % width, d + -d % (16 if tensor else 8)
+        in_block = launch_plans.half_rows(d) if tensor else None
+        if in_block is not None:
+            half_table, half = self._one_product(rows, padded, depth, in_block, written)
+            rows, written = AGAIN * rows, AGAIN * written
         pairs = rows * padded
         # Rows cross the cache for each tile of centers, and centers, of 4 bytes a value, for each tile of rows.
         cache = rows * self.row * (padded // width) + rows / tile * padded * depth * 4
@@ -195,7 +222,22 @@ class Problem:
                 instructions=pairs * (instructions * depth / products + CHOOSE),
                 multiply_adds=pairs * depth,
             )
-        return work, Work("tensor_table" if tensor else "tiled_table", cache=8 * padded * depth)
+        table = Work("tensor_table" if tensor else "tiled_table", cache=8 * padded * depth)
+        return ([table], [work]) if in_block is None else ([table, half_table], [half, work])
+
+    def _one_product(self, rows: float, padded: int, depth: int, in_block: int, written: float) -> tuple[Work, Work]:
+        """The table of assign_half, and assign_half, whose blocks have so many rows in shared memory."""
+        instructions, pairs = HALF[in_block]
+        table = Work("half_table", cache=6 * padded * depth)
+        work = Work(
+            "assign_half",
+            memory=rows * self.row + written,
+            cache=rows * self.row + rows / in_block * padded * depth * 2,
+            instructions=rows * padded * (32 * instructions * (depth / 16) / pairs + HALF_CHOOSE)
+            + HALF_VALUE * rows * depth,
+            products=rows * padded * depth,
+        )
+        return table, work
 
     def inertia(self) -> Work:
         values = self.n * self.d

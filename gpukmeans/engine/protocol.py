@@ -17,6 +17,7 @@ A new device is one more class with these methods, and one more line in dispatch
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -147,6 +148,11 @@ class Doubt(NamedTuple):
 
 # Of which clusters no more is to be known than that these are in their ranges, low and high (m, d): (m,).
 Known = Callable[[Floats, Floats], NDArray[np.bool_]]
+
+
+def seeding_trials(k: int) -> int:
+    """Draws of k-means++ for each of k centers but the first; scikit-learn's number."""
+    return 2 + int(math.log(k))
 
 
 class CenterSampler(ABC):

@@ -358,6 +358,13 @@ class Frame:
             1.07 * U32 * root / 32 + (d + 4) * 2.0**-118,
         )
 
+    def half_score_errors(self) -> tuple[float, float]:
+        """By what the sum of one product of float16, of all features, errs in 2 y.z for each unit of |y| |z|, as
+        tensor_score_errors has it, each of d' products losing 6 u of that; and a factor for lengths that float32
+        computes, of squares summed in any order. Both with 7 % more (kernels/assign_half.cu)."""
+        d = len(self.offset)
+        return 1.07 * U32 * 12 * (d + -d % 16), 1 + 1.07 * U32 * (d + 16)
+
 
 def _typical_square(sample: Floats, offset: Floats) -> float:
     """The median squared distance of rows (s, d) to an offset."""

@@ -47,6 +47,16 @@ class RowBounds(NamedTuple):
     center_shift: Any
 
 
+class Halves(NamedTuple):
+    """What assign_half reads of centers, and leaves undecided. table: (plan.words, 4) uint32; of_centers: (padded, 4)
+    float32; see half_table. again: places, in the order of tentative labels, of rows that it leaves in doubt; its
+    length is 0 before."""
+
+    table: Any
+    of_centers: Any
+    again: RowList
+
+
 class Framed(NamedTuple):
     """Rows, to be brought into the frame: x (n, d), see kernels.py, and the frame's offset, (d,) with zeros up to a
     multiple of 16, float64 if x is, else float32."""
@@ -179,6 +189,16 @@ def tensor_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs
     )
 
 
+def half_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs: Any, halves: Halves) -> None:
+    """The table of `halves`, and what scores err by for each center; a warp a center."""
+    assert plan.half is not None
+    gpu.launch(
+        *("assign_half", "half_table", 32 * plan.table.centers, framed, squares, downs, *_table_shape(plan, framed)),
+        *(np.float32(plan.half.summing), np.float32(plan.half.roundings), halves.table, halves.of_centers),
+        options=plan.half.options,
+    )
+
+
 def _table_shape(plan: LaunchPlan, framed: Any) -> tuple[np.int32, ...]:
     """The arguments k, d, depth and tiles."""
     k, d = framed.shape
@@ -229,7 +249,7 @@ class Comparison(NamedTuple):
 
     plan: which does. table: what its maker wrote; squares, own_errors, downs: what center_forms did. tentative: (n,)
     int32, becomes labels, UNCERTAIN where scores leave them to D. listed: the rows to compare, in whose order tentative
-    is then, or None for all. bounds: become those of these rows, unless None.
+    is then, or None for all. bounds: become those of these rows, unless None. halves: where the plan has a half.
     """
 
     plan: LaunchPlan
@@ -241,6 +261,7 @@ class Comparison(NamedTuple):
     tentative: Any
     listed: RowList | None
     bounds: RowBounds | None
+    halves: Halves | None = None
 
     def blocks(self, gpu: Gpu) -> int:
         return min(gpu.blocks, -(-len(self.rows.x) // self.plan.rows))
@@ -283,13 +304,32 @@ def assign_tiled(gpu: Gpu, compared: Comparison) -> None:
 
 
 def assign_tensor(gpu: Gpu, compared: Comparison) -> None:
-    """Of any number of features: tentative labels by scores that tensor cores make; a block 128 rows."""
+    """Of any number of features: tentative labels by scores that tensor cores make; a block 128 rows. Where the plan
+    has a half, of the rows that this left in doubt."""
     plan = compared.plan
+    again = compared.halves.again if compared.halves else RowList(gpu.given(None, np.int32), gpu.given(None, np.uint64))
     gpu.run(
         *("assign_tensor", "assign_tensor", compared.blocks(gpu), BLOCK, *of_rows(compared.rows.x)),
         *(np.int32(plan.table.features), *compared.frame, compared.table, compared.squares),
         *(compared.downs, np.int32(plan.table.tiles), *compared.outcome(gpu)),
+        *(np.int32(compared.halves is not None), *again),
         options=plan.options,
+    )
+
+
+def assign_half(gpu: Gpu, compared: Comparison) -> None:
+    """Tentative labels by one product of float16, and where that leaves doubt a place on a list; a block the rows that
+    its shared memory holds."""
+    plan, halves = compared.plan, compared.halves
+    assert plan.half is not None
+    assert halves is not None
+    blocks = min(gpu.blocks, -(-len(compared.rows.x) // plan.half.rows))
+    gpu.run(
+        *("assign_half", "assign_half", blocks, BLOCK, *of_rows(compared.rows.x), np.int32(plan.table.features)),
+        *(*compared.frame, halves.table, halves.of_centers, np.int32(plan.table.tiles)),
+        *(np.float32(plan.half.roundings), *halves.again, *compared.outcome(gpu)),
+        options=plan.half.options,
+        shared=plan.half.shared,
     )
 
 

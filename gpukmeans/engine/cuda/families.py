@@ -7,15 +7,17 @@ from itertools import product
 
 import numpy as np
 
-from gpukmeans.engine.cuda import launch_plans, seeding_kernels
+from gpukmeans.engine.cuda import launch_plans, seeding_filter, seeding_kernels
 from gpukmeans.engine.cuda.compile import Module
 from gpukmeans.engine.cuda.device import TENSOR_CORES
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
+from gpukmeans.engine.protocol import seeding_trials
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
 
 # Families that are compiled for a type of weights.
-WEIGHED = ("refine", "cluster_sums", "exact_distance", "kmeans_plusplus")
+SEEDING = ("kmeans_plusplus", "seeding_filter")
+WEIGHED = ("refine", "cluster_sums", "exact_distance", *SEEDING)
 
 
 def row_options(dtype: np.dtype, sparse: bool) -> tuple[str, ...]:
@@ -53,8 +55,15 @@ def of_a_fit(
     yield Module("entry_range" if sparse else "feature_range", rows)
     if reused:
         yield Module("kmeans_plusplus", (*weighed, *seeding_kernels.options()))
+        if not sparse:
+            yield Module(
+                "seeding_filter", (*weighed, *seeding_filter.options(seeding_filter.width_of(seeding_trials(k))))
+            )
     yield Module("prepare_centers", rows)
     family, options = launch_plans.expected(d, k, dtype, sparse, tensor_cores)
+    rows_of_half = launch_plans.half_rows(d) if family == "assign_tensor" else None
+    if rows_of_half is not None:
+        yield Module("assign_half", (*rows, *launch_plans.half_options(rows_of_half)))
     yield Module(family, (*rows, *options))
     yield Module("refine", weighed)
     if reused and not sparse and k >= FEWEST_CENTERS:
@@ -75,7 +84,11 @@ def everything(
         kept = np.dtype(np.float64) if normalizes else dtype
         rows = row_options(kept, of_entries)
         weighed = (*rows, *weight_options(weights))
-        found.update({Module(family, weighed): None for family in WEIGHED if family != "kmeans_plusplus"})
+        found.update({Module(family, weighed): None for family in WEIGHED if family not in SEEDING})
+        if not of_entries:
+            found.update(
+                {Module("seeding_filter", (*weighed, *seeding_filter.options(w))): None for w in seeding_filter.WIDTHS}
+            )
         for k in (*launch_plans.TILED_ROWS, launch_plans.FEWEST_TENSOR_CENTERS):
             modules = of_a_fit(
                 dtype=dtype,

@@ -27,6 +27,10 @@ TENSOR_DEPTH, TENSOR_CENTERS, TENSOR_ROWS = 16, 128, 128
 # As assign_sparse has it: centers of a lane, and lanes of a row at most, whose loads are then 128 bytes together.
 SPARSE_CENTERS, SPARSE_LANES = 4, 8
 
+# The same of assign_half, and how many rows a block may have in shared memory, with how much that is not theirs: two
+# halves of 4 kB, and what has a fixed size, at most.
+HALF_ROWS, HALF_SHARED, HALF_FIXED = (128, 64), 8192, 2048
+
 # Up to 32 centers, a tile of assign_tiled that is no wider costs no more than one of assign_tensor, three quarters of
 # which are nobody's (by count, benchmarks/NOTES.md). A larger scale would overflow float32, and rows that are shorter
 # beside the farthest lose the second of their two float16
@@ -91,11 +95,28 @@ class CenterTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HalfPlan:
+    """How assign_half looks at rows before the kernel of a LaunchPlan does.
+
+    rows, options, shared: as LaunchPlan has them. words: of 16 bytes, of its table. summing, roundings: of
+    Frame.half_score_errors.
+    """
+
+    rows: int
+    options: tuple[str, ...]
+    shared: int
+    words: int
+    summing: float
+    roundings: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
     """How one of the kernels compares rows with k centers.
 
     kernel: its name, and its family's. options: the compiler's, which its table's maker shares. rows: that a block
-    of 256 threads takes at a time. shared: bytes of dynamic shared memory. scale: brings rows into the frame.
+    of 256 threads takes at a time. shared: bytes of dynamic shared memory. scale: brings rows into the frame. half:
+    how rows are looked at before, so that only those in doubt are left to it; None: they are not.
     """
 
     kernel: str
@@ -105,6 +126,7 @@ class LaunchPlan:
     scale: float
     table: CenterTable
     errors: ErrorFactors
+    half: HalfPlan | None = None
 
 
 def expected(d: int, k: int, dtype: np.dtype, sparse: bool, tensor_cores: bool) -> tuple[str, tuple[str, ...]]:
@@ -117,6 +139,34 @@ def expected(d: int, k: int, dtype: np.dtype, sparse: bool, tensor_cores: bool) 
     if tensor_cores and k >= FEWEST_TENSOR_CENTERS:
         return "assign_tensor", ("-DAT_ZERO=1",) if dtype == np.float16 else ()
     return "assign_tiled", (f"-DCENTERS={tile_width(k)}",)
+
+
+def half_rows(d: int) -> int | None:
+    """Rows of d features that a block of assign_half has in shared memory, None if too few are."""
+    depth = d + -d % TENSOR_DEPTH
+    return next((rows for rows in HALF_ROWS if 2 * rows * depth + HALF_SHARED + HALF_FIXED <= SHARED), None)
+
+
+def half_options(rows: int) -> tuple[str, ...]:
+    """The compiler's for assign_half."""
+    return (f"-DROWS={rows}",)
+
+
+def half_plan(frame: Frame, padded: int) -> HalfPlan | None:
+    """Of rows that `tensor` serves, by so many centers."""
+    d = len(frame.offset)
+    rows, depth = half_rows(d), d + -d % TENSOR_DEPTH
+    if rows is None:
+        return None
+    summing, roundings = frame.half_score_errors()
+    return HalfPlan(
+        rows=rows,
+        options=half_options(rows),
+        shared=2 * rows * depth + HALF_SHARED,
+        words=padded * depth // 8,
+        summing=summing,
+        roundings=roundings,
+    )
 
 
 def hamerly_options(d: int) -> tuple[str, ...]:
@@ -204,4 +254,5 @@ def tensor(frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan | None:
             lifted=True,
         ),
         errors=ErrorFactors.of(frame.tensor_score_errors(), d),
+        half=half_plan(frame, padded),
     )

@@ -23,6 +23,7 @@ from gpukmeans.engine.cuda.tentative_labels import BoundsMemory
 from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples, Seeding, State
 from gpukmeans.exact.certificate import Frame, sampled_rows
+from gpukmeans.exact.direct_bound import DirectBound
 from gpukmeans.exact.distance import Floats, normalize
 from gpukmeans.exact.fixed_point import Ints
 from gpukmeans.exact.inertia import Inertia
@@ -136,6 +137,7 @@ class CudaPoints:
     def set_feature_range(self, low: Floats, high: Floats) -> None:
         self._low, self._high = low, high
         vars(self).pop("_frame", None)  # that of another range
+        self._seeds.bounded_by(None if self.sparse else DirectBound.of(low, high, self._dtype))
 
     @cached_property
     def _frame(self) -> Frame | None:

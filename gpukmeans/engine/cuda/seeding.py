@@ -3,7 +3,8 @@
 In k-means++ each step's decisions need sums over all rows. `accept_drawn` lets the device make them, by the same
 integers as gpukmeans/seeding.py, so that steps follow each other and nobody waits. Each row has an owner then, its
 closest center so far. When candidates are found, so is how far they are from these centers, and no row is read whose
-owner is nearer to it than it could be to any of them.
+owner is nearer to it than it could be to any of them. Of the others float32 says which candidates may be closer, and
+D is computed of these pairs alone (`filter`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from gpukmeans.engine.cuda import seeding_kernels as kernels
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.kernels import SparseRows, with_norms
-from gpukmeans.engine.cuda.seeding_kernels import DeviceScale, Limits, SamplingWeights, padded, run_count
+from gpukmeans.engine.cuda.seeding_filter import FilterPlan, width_of
+from gpukmeans.engine.cuda.seeding_kernels import DeviceScale, Filter, Limits, SamplingWeights, padded, run_count
+from gpukmeans.exact.direct_bound import DirectBound
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import SUM_BITS, Weights, ceil_log2
 
@@ -33,7 +36,14 @@ class Seeds:
         self._weight_scale = 2.0**weights.exponent
         # Bits of an int64 sum that the total weight leaves to D at its scale, see fixed_point.power_for.
         self._spare_bits = SUM_BITS - ceil_log2(weights.total)
+        self._bound: DirectBound | None = None
+        self._plan: FilterPlan | None = None  # of the bound, once it was asked for
+        self._width = 0  # of filters; it only grows, so that few are compiled
         self.restart()
+
+    def bounded_by(self, bound: DirectBound | None) -> None:
+        """Where pairs may be left out from now on; None: nowhere. Else the rows are dense."""
+        self._bound, self._plan = bound, None
 
     def restart(self) -> None:
         self.closest_dist_sq: Any = None
@@ -52,6 +62,20 @@ class Seeds:
             closest_dist_sq=closest_dist_sq,
             scale=1.0 if scale is None else scale,
         )
+
+    def _filter(self, x: Any, m: int, candidates: Floats | None) -> Filter | None:
+        """For m candidates, given (m, d) or to be found."""
+        if self._bound is None:
+            return None
+        if self._plan is None:
+            self._plan = FilterPlan.of(self._gpu, self._bound, x.shape[1])
+        gpu, plan = self._gpu, self._plan
+        width = self._width = max(self._width, width_of(m))
+        if candidates is None:
+            table = gpu.zeros(plan.size(m, width), np.float32)
+        else:
+            table = gpu.put(plan.table(candidates, width))
+        return Filter(plan=plan, width=width, table=table, doubts=gpu.empty(len(x), np.uint16))
 
     # ------------------------------------------------------------ steps that the host decides
 
@@ -90,8 +114,12 @@ class Seeds:
     def potentials(self, x: Any, exponent: int) -> list[int]:
         """What each candidate would leave."""
         sums = self._gpu.zeros(len(self._candidates) + 1, np.uint64)
-        sampling = self._sampling(2.0**exponent)
-        kernels.potentials(self._gpu, x=x, sampling=sampling, candidates=self._columns, sums=sums)
+        given = {"x": x, "sampling": self._sampling(2.0**exponent), "candidates": self._columns, "sums": sums}
+        filtered = self._filter(x, len(self._candidates), self._candidates)
+        if filtered is None:
+            kernels.potentials(self._gpu, **given)
+        else:
+            kernels.filtered_potentials(self._gpu, **given, filtered=filtered)
         *changes, before = self._gpu.get(sums).view(np.int64).tolist()
         return [before + change for change in changes]
 
@@ -156,6 +184,7 @@ class Seeds:
         limit_of_pair = gpu.empty((steps, padded(m)), np.float64)
         cleared = gpu.empty(m + 1 + steps, np.uint64)
         change_sums, least_limits = cleared[: m + 1], cleared[m + 1 :]
+        filtered = self._filter(x, m, None)
 
         for i in range(steps):
             scale = DeviceScale(largest=largest, step=i, spare_bits=self._spare_bits)
@@ -183,17 +212,17 @@ class Seeds:
                 candidates=candidates,
                 candidate_rows=candidate_rows,
                 limits=limits,
+                filtered=filtered,
             )
             # sampler.potentials(scale), in _least_potential
-            kernels.potentials(
-                gpu,
-                x=x,
-                sampling=sampling,
-                candidates=candidates,
-                sums=change_sums,
-                owners=owners,
-                least=least_limits,
-            )
+            given = {
+                **{"x": x, "sampling": sampling, "candidates": candidates},
+                **{"sums": change_sums, "owners": owners, "least": least_limits},
+            }
+            if filtered is None:
+                kernels.potentials(gpu, **given)
+            else:
+                kernels.filtered_potentials(gpu, **given, filtered=filtered)
             # chosen = _least_potential(...); centers.append(candidates[chosen]); farthest = sampler.accept(chosen)
             kernels.accept_least(
                 gpu,
@@ -208,6 +237,7 @@ class Seeds:
                 owners=owners,
                 centers=centers,
                 largest=largest,
+                doubts=None if filtered is None else filtered.doubts,
             )
         self._first_row = None
         host = gpu.get(remaining)

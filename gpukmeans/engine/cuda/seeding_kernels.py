@@ -1,4 +1,4 @@
-"""One function a kernel, see kernels.py: those of seeding, kernels/kmeans_plusplus.cu.
+"""One function a kernel, see kernels.py: those of seeding, kernels/kmeans_plusplus.cu and seeding_filter.cu.
 
 A row's sampling weight is an integer, its weight times D to the closest center so far at a scale. Of integers there are
 exact prefix sums, in which a draw becomes a row by its inverse-CDF index (gpukmeans/seeding.py).
@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from gpukmeans.engine.cuda import seeding_filter
 from gpukmeans.engine.cuda.device import BLOCK, Gpu
-from gpukmeans.engine.cuda.kernels import of_rows
+from gpukmeans.engine.cuda.kernels import SparseRows, of_rows
+from gpukmeans.engine.cuda.seeding_filter import FilterPlan
 
 FAMILY = "kmeans_plusplus"
 
@@ -23,8 +25,8 @@ RUN = 4 * BLOCK
 # Centers so far to a block that finds a candidate and measures it to these: a thread takes four at most.
 OWNERS = 4 * BLOCK
 
-# Blocks to a multiprocessor that `potentials` has registers for.
-RESIDENT = 3
+# Blocks to a multiprocessor that `potentials` and `filtered_potentials` have registers for.
+RESIDENT, FILTER_RESIDENT = 3, 2
 
 
 def padded(m: int) -> int:
@@ -117,6 +119,18 @@ def prefix_sums(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Filter:
+    """By which D is left out where float32 tells that a candidate changes nothing. width: candidates that are looked at
+    together, all of them or 16. table: (plan.size(m, width),) float32, the candidates, zeros where it has nobody's.
+    doubts: (n,) uint16, which candidates of a row may change something, the bits of their numbers modulo 16."""
+
+    plan: FilterPlan
+    width: int
+    table: Any
+    doubts: Any
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """Up to which D to its owner, the closest of `owners` centers so far, a row need not be compared with candidates.
 
@@ -140,11 +154,13 @@ def find(
     candidates: Any,
     candidate_rows: Any,
     limits: Limits | None = None,
+    filtered: Filter | None = None,
 ) -> None:
     """The rows at inverse-CDF indices (m,) int64; none for one below zero.
 
     prefix: what prefix_sums wrote. candidates: (d, padded(m)) float64, for sparse rows (d + 1, padded(m)), become these
-    rows as columns, and candidate_rows: (m,) int64, their numbers. limits: become those of the candidates, if given.
+    rows as columns, and candidate_rows: (m,) int64, their numbers. limits, and the table of `filtered`: become those of
+    the candidates, if given.
     """
     m, padded = len(indices), candidates.shape[1]
     if limits is None:
@@ -155,9 +171,26 @@ def find(
         limited = limits.center_rows, np.int32(limits.owners), limits.by_candidate, limits.least
     gpu.run(
         *(FAMILY, "find", blocks, _scanning(), *of_rows(x), *_sampling(gpu, sampling), prefix, np.int64(len(prefix))),
-        *(indices, np.int32(m), np.int32(padded), candidates, candidate_rows, *limited),
+        *(indices, np.int32(m), np.int32(padded), candidates, candidate_rows, *_table(gpu, x, filtered), *limited),
         options=options(),
     )
+
+
+def _frame(gpu: Gpu, x: Any, plan: FilterPlan | None) -> tuple[Any, ...]:
+    """The arguments offset and frame_scale: float64 for rows of that."""
+    dtype = x.values.dtype if isinstance(x, SparseRows) else x.dtype
+    kind = np.float64 if dtype == np.float64 else np.float32
+    offset, scale = (None, 1.0) if plan is None else (plan.offset, plan.bound.scale)
+    return gpu.given(offset, kind), kind(scale)
+
+
+def _table(gpu: Gpu, x: Any, filtered: Filter | None) -> tuple[Any, ...]:
+    """The arguments from fours to table."""
+    if filtered is None:
+        shape, table = (0, 1, 0), gpu.given(None, np.float32)
+    else:
+        shape, table = (filtered.plan.fours, filtered.plan.lanes, filtered.width), filtered.table
+    return *map(np.int32, shape), *_frame(gpu, x, None if filtered is None else filtered.plan), table
 
 
 # ---------------------------------------------------------------- a candidate becomes a center
@@ -180,6 +213,36 @@ def potentials(
         *(np.int32(padded), *limited, scale, *found, sums),
         options=options(),
         resident=RESIDENT,
+    )
+
+
+def filtered_potentials(
+    gpu: Gpu,
+    *,
+    x: Any,
+    sampling: SamplingWeights,
+    candidates: Any,
+    filtered: Filter,
+    sums: Any,
+    owners: Any = None,
+    least: Any = None,
+) -> None:
+    """`potentials` of dense rows, where `filtered` leaves pairs out; its doubts become those of the candidates."""
+    (n, d), m, plan = x.shape, len(sums) - 1, filtered.plan
+    scale, found = _scale(gpu, sampling.scale)
+    bound = plan.bound
+    given = (
+        *(x, np.int64(n), np.int32(d), gpu.given(sampling.weights, np.float64), sampling.closest_dist_sq),
+        *(candidates, np.int32(m), np.int32(candidates.shape[1])),
+        *(filtered.table, np.int32(plan.fours), np.int32(plan.lanes), *_frame(gpu, x, plan)),
+        *(np.float64(bound.scale**2), bound.relative, bound.absolute, bound.rest),
+        *(np.int32(owners is not None), gpu.given(owners, np.int32), gpu.given(least, np.uint64)),
+        *(scale, *found, filtered.doubts, sums),
+    )
+    gpu.launch(
+        *("seeding_filter", "filtered_potentials", n, *given),
+        options=seeding_filter.options(filtered.width),
+        resident=FILTER_RESIDENT,
     )
 
 
@@ -209,17 +272,19 @@ def accept_least(
     owners: Any,
     centers: Any,
     largest: Any,
+    doubts: Any = None,
 ) -> None:
     """accept_center of the candidate that leaves the least sum, the first of equals, as center number step + 1; nothing
     if the total of the step is zero.
 
     sums, owners: as `potentials` has them; totals: as prefix_sums; the rest as `find`. owners and
     limits.center_rows[step + 1] follow; centers: (steps, d) float64, gets its coordinates at step; largest: (steps +
-    1,) uint64, at step + 1 the bits of the largest D left, 0 before.
+    1,) uint64, at step + 1 the bits of the largest D left, 0 before. doubts: as Filter has it, if that wrote them.
     """
     given = candidates, np.int32(candidates.shape[1]), sums, np.int32(len(sums) - 1), totals, np.int32(step)
     gpu.launch(
-        *(FAMILY, "accept_least", len(x), *of_rows(x), *given, candidate_rows, limits.by_candidate, closest_dist_sq),
+        *(FAMILY, "accept_least", len(x), *of_rows(x), *given, candidate_rows, limits.by_candidate),
+        *(np.int32(doubts is not None), gpu.given(doubts, np.uint16), closest_dist_sq),
         *(owners, limits.center_rows, centers, largest),
         options=options(),
     )

@@ -17,10 +17,13 @@ from gpukmeans.engine.cuda.assignment_kernels import (
     TABLES,
     Comparison,
     Framed,
+    Halves,
     NextForms,
     RowBounds,
     RowList,
+    assign_half,
     center_forms,
+    half_table,
     hamerly,
     movement,
 )
@@ -105,6 +108,13 @@ class TentativeLabels:
         self._framed, self._squares = gpu.empty((k, d), np.float32), gpu.empty(self._plan.table.centers, np.float32)
         self._table = gpu.empty(self._plan.table.words, self._plan.table.dtype)
         self._downs = gpu.empty(self._plan.table.centers, np.float32) if self._plan.table.lifted else None
+        self._halves: Halves | None = None  # where one product comes first
+        if self._plan.half is not None and n <= MOST_LISTED:
+            table, of_centers = (
+                gpu.empty(4 * self._plan.half.words, np.uint32),
+                gpu.empty(4 * len(self._squares), np.float32),
+            )
+            self._halves = Halves(table, of_centers, RowList(gpu.empty(n, np.int32), gpu.empty(1, np.uint64)))
         self._moved, self._shift_sums = gpu.empty(k, np.float64), gpu.empty((2, k), np.float64)
         self._center_shift, self._own_errors = gpu.empty((4, k), np.float32), gpu.empty((2, k), np.float32)
 
@@ -161,7 +171,11 @@ class TentativeLabels:
             tentative=self.labels,
             listed=self.listed,
             bounds=bounds,
+            halves=self._halves,
         )
+        if self._halves:
+            gpu.fill(self._halves.again.length, 0)
+            assign_half(gpu, compared)
         ASSIGN[plan.kernel](gpu, compared)
         self._bounds_written, self._unused = bounds is not None, False
 
@@ -233,6 +247,9 @@ class TentativeLabels:
         self._unused = True
         if maker:
             maker(gpu, plan, framed=self._framed, squares=self._squares, downs=self._downs, table=self._table)
+        if self._halves:
+            forms = {"framed": self._framed, "squares": self._squares, "downs": self._downs}
+            half_table(gpu, plan, **forms, halves=self._halves)
         self._formed = centers
 
 

@@ -1,0 +1,269 @@
+// Tentative labels by one product of float16 on tensor cores, a third of what assign_tensor.cu multiplies, with a
+// certificate made of what float16 loses of each row and center. Rows that it leaves in doubt, one in a hundred or so, go
+// on a list, which assign_tensor looks at, and what that leaves in doubt is decided by D. In plain C:
+//
+//     for (i = 0; i < n; i++) {
+//         for (c = 0; c < k; c++) {
+//             for (j = dot = 0; j < d; j++) dot += half(y[i][j]) * half(z[c][j]);
+//             error[c] = lost(y[i]) * length(z[c]) + length(y[i]) * lost(z[c]);             // twice each, see below
+//             score[c] = squares[c] - 2 * dot - error[c];                                    // a lower bound
+//         }
+//         best, second = the two least scores, best of center c;
+//         if (second > best + 2 * error[c] + margin) tentative[i] = c;
+//         else again[length++] = i;
+//     }
+//
+// With half(y) = y - r and half(z) = z - s, 2 y.z is off by at most 2 (|r| |z| + |half(y)| |s|). Of r and s the lengths
+// themselves are taken, which float16 of 11 bits makes 2^-11 of |y| at most, 2^-12.3 on average; a value that would be
+// subnormal is lost as a whole, as PTX promises nothing of those. All of float16 about zero, or uint8, r is zero. Tensor
+// cores add all d' features to one sum, by the bound of Frame.tensor_score_errors for each product by itself 6 d' u
+// |half(y)| |half(z)|: with float32 for |r| one part in ten. All else that a score errs by is less than what
+// assign_tensor's does, whose squares and margin serve here too.
+// (test_tensor.test_no_label_of_one_product_is_wrong fails without either part of the error, as
+// test_tensor.test_one_product_would_be_wrong_without_what_it_loses shows.)
+//
+// A block has ROWS rows, all their features, in shared memory as lanes hold them, read and rounded once; centers
+// stream through, 128 at a time, 16 features at a time, and are on their way while those before are multiplied. Each of eight
+// warps has 32 rows and 64 centers, or 32.
+//
+// Launch: blocks of 256 threads, two to a multiprocessor; ROWS rows a block, 128 or, for more features, 64; dynamic
+// shared memory of 2 ROWS depth bytes and 8 kB; from compute capability 8.0 on. Options: X_KIND, ROWS. By
+// gpukmeans.engine.cuda.assignment_kernels.assign_half, as launch_plans.half_plan has it, and .half_table.
+// A row: read once; 4 bytes written, with bounds 12; k d products of float16; centers, 2 k d bytes, from the second-level
+// cache for each ROWS rows.
+
+#include "scores.cuh"
+#include "mma.cuh"
+
+#define DEPTH 16
+#define CENTERS 128
+#ifndef ROWS
+#define ROWS 128
+#endif
+#define DOWN (ROWS / 32)            // warps beside each other along the rows
+#define ALONG (8 / DOWN)            // and along the centers
+#define GROUPS (CENTERS / 8 / ALONG)  // of eight centers, of a warp
+#define UP 16384.0f                 // 2^14, what values are multiplied by, see assign_tensor.cu
+#define SMALLEST 6.103515625e-5f    // 2^-14, of normal float16
+
+// What a score needs of a center: |z|^2 less its error, the way back from products, and by what it errs for each unit of
+// the row's |r| and |half(y)|.
+struct alignas(16) OfCenter {
+    float square, down, per_lost, per_length;
+};
+
+// Two numbers in float16, subnormal ones as zero, and what that loses of each.
+__device__ __forceinline__ unsigned round_to_halves(float a, float b, float& lost_a, float& lost_b) {
+    unsigned halves = to_halves(fabsf(a) < SMALLEST ? 0.0f : a, fabsf(b) < SMALLEST ? 0.0f : b);
+    lost_a = __fsub_rn(a, low_half(halves));
+    lost_b = __fsub_rn(b, high_half(halves));
+    return halves;
+}
+
+// The sum over a warp, in all lanes.
+__device__ __forceinline__ float warp_total(float amount) {
+    for (int step = 16; step; step >>= 1) amount += __shfl_xor_sync(0xffffffffu, amount, step);
+    return amount;
+}
+
+// centers: (k, d), in the frame. squares, downs: (tiles * 128,), as tensor_table and assign_tensor have them. summing: by
+// what the sum of products errs for each unit of both lengths. roundings: a factor that lengths, as float32 computes
+// them, are multiplied by to be no less than they are. table: (tiles, depth / 16, 8, 32) of 16 bytes, becomes the centers
+// as lanes hold them: lane 4 g + t of 16 centers four features of center g, from 4 t on, and of center 8 + g, times -2^14
+// over a power. of_centers: (tiles * 128,). A warp a center.
+extern "C" __global__ void __launch_bounds__(256)
+half_table(const float* __restrict__ centers, const float* __restrict__ squares, const float* __restrict__ downs, int k,
+           int d, int depth, int tiles, float summing, float roundings, uint2* __restrict__ table,
+           OfCenter* __restrict__ of_centers) {
+    int lane = threadIdx.x % 32;
+    int64 warps = (int64)gridDim.x * blockDim.x / 32;
+    for (int64 c = ((int64)blockIdx.x * blockDim.x + threadIdx.x) / 32; c < (int64)tiles * CENTERS; c += warps) {
+        float up = -__uint_as_float((241u << 23) - __float_as_uint(downs[c]));  // of 2^-13 / down, exactly
+        float lost = 0.0f, length = 0.0f;
+        for (int j = 4 * lane; j < depth; j += 128) {
+            float z[4], r[4];
+#pragma unroll
+            for (int f = 0; f < 4; f++) z[f] = c < k && j + f < d ? centers[c * d + j + f] * up : 0.0f;
+            uint2 halves;
+            halves.x = round_to_halves(z[0], z[1], r[0], r[1]);
+            halves.y = round_to_halves(z[2], z[3], r[2], r[3]);
+#pragma unroll
+            for (int f = 0; f < 4; f++) {
+                lost = fmaf(r[f], r[f], lost);
+                length = fmaf(z[f], z[f], length);
+            }
+            int64 stage = c / CENTERS * (depth / DEPTH) + j / DEPTH;
+            int place = (int)(c % CENTERS), word = place % 8 * 4 + j % DEPTH / 4;
+            table[((stage * 8 + place / 16) * 32 + word) * 2 + place / 8 % 2] = halves;
+        }
+        float back = downs[c] * 8192.0f * roundings;
+        lost = sqrtf(warp_total(lost)) * back;
+        length = sqrtf(warp_total(length)) * back;
+        if (lane == 0) {
+            of_centers[c] = {squares[c], downs[c], length, 2.0f * lost + summing * (length + lost)};
+        }
+    }
+}
+
+// depth: d rounded up to a multiple of 16. offset, scale: as assign_tensor has them. roundings: as half_table has it.
+// again: (n,), becomes the places, in the order of tentative, of rows in doubt, and again_length how many, 0 before; of
+// those nothing else is written. The rest as assign_tensor has it.
+extern "C" __global__ void __launch_bounds__(256, 2)
+assign_half(const X* __restrict__ x, long long n, int d, int depth, const F* __restrict__ offset, F scale,
+            const uint4* __restrict__ table, const OfCenter* __restrict__ of_centers, int tiles, float roundings,
+            int* __restrict__ again, unsigned long long* __restrict__ again_length, float per_norm,
+            const float* __restrict__ errors, int* __restrict__ tentative, int listed, const int* __restrict__ list,
+            const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ center_shift, int k,
+            float* __restrict__ slack, float* __restrict__ lower_bound) {
+    extern __shared__ __align__(16) unsigned char dynamic_shared[];
+    __shared__ float norms[ROWS];    // |y|^2
+    __shared__ float2 of_rows[ROWS];  // bounds on 2 |r| and |half(y)|
+    __shared__ int64 base, count;  // the first row, and how many rows there are
+    int stages = depth / DEPTH;
+    uint4* zs = (uint4*)dynamic_shared;  // two halves, of 16 features of 128 centers
+    uint4* ys = zs + 2 * 256;            // (ROWS / 16, stages, 32)
+    Nearest* kept = (Nearest*)zs;        // in the end: (ALONG, ROWS)
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int down = warp % DOWN, along = warp / DOWN;
+    bool wide = is_wide(x, d);
+    if (threadIdx.x == 0) {
+        count = listed ? (int64)*length : n;
+        base = (int64)blockIdx.x * ROWS;
+    }
+    __syncthreads();
+    while (base < count) {
+        copy_to_shared(&zs[threadIdx.x], table + threadIdx.x);
+        for (int group = warp; group < ROWS / 16; group += 8) {
+            float norm[2] = {}, lost[2] = {};
+            const X* rows[2];
+            int part = lane % 4 * 4;
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                int64 place = min(base + 16 * group + lane / 4 + 8 * h, count - 1);
+                rows[h] = x + (listed ? list[place] : place) * d + part;
+            }
+#pragma unroll 2
+            for (int stage = 0; stage < stages; stage++) {
+                FourF offsets = *(const FourF*)(offset + stage * DEPTH + part);
+                uint2 halves[2];
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    X raw[4];
+                    fetch_features(raw, rows[h] + stage * DEPTH, d - part - stage * DEPTH, wide);
+                    float y[4], r[4];
+#pragma unroll
+                    for (int e = 0; e < 4; e++) y[e] = in_frame(raw[e], offsets.x[e], scale);
+                    halves[h].x = round_to_halves(y[0], y[1], r[0], r[1]);
+                    halves[h].y = round_to_halves(y[2], y[3], r[2], r[3]);
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        norm[h] = fmaf(y[e], y[e], norm[h]);
+                        lost[h] = fmaf(r[e], r[e], lost[h]);
+                    }
+                }
+                ys[(group * stages + stage) * 32 + lane] = make_uint4(halves[0].x, halves[1].x, halves[0].y, halves[1].y);
+            }
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                for (int step = 1; step < 4; step *= 2) {
+                    norm[h] += __shfl_xor_sync(0xffffffffu, norm[h], step);
+                    lost[h] += __shfl_xor_sync(0xffffffffu, lost[h], step);
+                }
+                if (lane % 4 == 0) {
+                    int row = 16 * group + lane / 4 + 8 * h;
+                    float loss = sqrtf(lost[h]);
+                    norms[row] = norm[h] * (1.0f / UP / UP);
+                    of_rows[row] = make_float2(loss * roundings * (2.0f / UP),
+                                               (sqrtf(norm[h]) + loss) * roundings * (1.0f / UP));
+                }
+            }
+        }
+        Nearest found[4];  // of rows lane / 4 and 8, 16, 24 more
+#pragma unroll
+        for (int r = 0; r < 4; r++) found[r] = {NEVER, NEVER, 0};
+        const uint4* ahead = table + threadIdx.x;
+        int left = tiles * stages, half = 0;  // steps, and where in shared memory the centers of this one are
+        for (int first = 0; first < tiles * CENTERS; first += CENTERS) {
+            float sum[2][GROUPS][4];  // of rows 16 m + ..., centers 8 c + ..., as multiply_matrices has them
+#pragma unroll
+            for (int e = 0; e < 8 * GROUPS; e++) sum[e / 4 / GROUPS][e / 4 % GROUPS][e % 4] = 0.0f;
+            const uint4* y_now = ys + 2 * down * stages * 32 + lane;
+#pragma unroll 1
+            for (int stage = 0; stage < stages; stage++, y_now += 32) {
+                wait_for_copies();
+                // Whoever passes has left the other half, and may fill it next; and all rows are there.
+                __syncthreads();
+                const uint4* z_now = zs + half + GROUPS / 2 * along * 32 + lane;
+                half ^= 256;
+                ahead += 256;
+                if (--left) copy_to_shared(&zs[half + threadIdx.x], ahead);
+                uint4 y[2] = {y_now[0], y_now[32 * stages]};
+#pragma unroll
+                for (int c = 0; c < GROUPS; c += 2) {
+                    uint4 z = z_now[c / 2 * 32];
+#pragma unroll
+                    for (int m = 0; m < 2; m++) {
+                        multiply_matrices(sum[m][c], y[m], z.x, z.y);
+                        multiply_matrices(sum[m][c + 1], y[m], z.z, z.w);
+                    }
+                }
+            }
+            int center = first + 8 * GROUPS * along + lane % 4 * 2;
+#pragma unroll
+            for (int c = 0; c < GROUPS; c++) {
+                __syncwarp();  // or all of these are read at once, for which there are no registers
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    OfCenter z = of_centers[center + 8 * c + e];
+#pragma unroll
+                    for (int r = 0; r < 4; r++) {
+                        float2 own = of_rows[32 * down + 8 * r + lane / 4];
+                        float score = fmaf(sum[r / 2][c][r % 2 * 2 + e], z.down, z.square);
+                        score = fmaf(-own.x, z.per_lost, score);
+                        look_at(found[r], fmaf(-own.y, z.per_length, score), center + 8 * c + e);
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            found[r] = merge(found[r], from_lane(found[r], 1));
+            found[r] = merge(found[r], from_lane(found[r], 2));
+        }
+        __syncthreads();  // everybody has read the last centers
+        if (lane % 4 == 0) {
+#pragma unroll
+            for (int r = 0; r < 4; r++) kept[along * ROWS + 32 * down + 8 * r + lane / 4] = found[r];
+        }
+        __syncthreads();
+        if (threadIdx.x < ROWS) {
+            int row = threadIdx.x;
+            int64 place = base + row;
+            Nearest best = kept[row];
+#pragma unroll
+            for (int a = 1; a < ALONG; a++) best = merge(best, kept[a * ROWS + row]);
+            OfCenter z = of_centers[best.label];
+            // From the lower bound on the best score to the upper one; a little more, for what that rounds.
+            float error = fmaf(of_rows[row].x, z.per_lost, of_rows[row].y * z.per_length);
+            best.best = fmaf(error, 2.0f + 9.5367431640625e-7f, best.best);
+            float margin = margin_of(norms[row], best.label, per_norm, errors);
+            int label = place < count ? certain_label(best, margin) : 0;
+            unsigned votes = __ballot_sync(0xffffffffu, label == UNCERTAIN);
+            int64 end = 0;
+            if (votes && lane == 0) end = (int64)atomicAdd(again_length, (uint64)__popc(votes));
+            end = __shfl_sync(0xffffffffu, end, 0);
+            if (label == UNCERTAIN) {
+                again[end + __popc(votes & ((1u << lane) - 1))] = (int)place;
+            } else if (place < count) {
+                tentative[place] = label;
+                if (bounded) {
+                    int64 i = listed ? list[place] : place;
+                    write_bounds(best, label, norms[row], margin, center_shift, k, slack[i], lower_bound[i]);
+                }
+            }
+        }
+        __syncthreads();  // all of that is written again
+        if (threadIdx.x == 0) base += (int64)gridDim.x * ROWS;
+        __syncthreads();
+    }
+}
