@@ -21,8 +21,9 @@ from gpukmeans.engine.numpy.seeding_distances import IntegralDistances, PlainDis
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact import certificate
-from gpukmeans.exact.certificate import Frame, sampled_rows
+from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import squared_distance
+from gpukmeans.exact.row_sample import sampled_rows
 
 # ---------------------------------------------------------------- near ties
 

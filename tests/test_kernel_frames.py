@@ -14,8 +14,9 @@ from gpukmeans.engine.combine.out_of_memory import Batches
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.cuda.sparse_points import CudaSparsePoints
 from gpukmeans.engine.protocol import Samples
-from gpukmeans.exact.certificate import Frame, sampled_rows
+from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.metric import COSINE
+from gpukmeans.exact.row_sample import sampled_rows
 
 
 def assigned(points, centers):

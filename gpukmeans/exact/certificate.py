@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact.distance import LARGEST_MAGNITUDE, U64, Floats, magnitude
 from gpukmeans.exact.fixed_point import ceil_log2
+from gpukmeans.exact.row_sample import typical_square
 from gpukmeans.threads import scratch
 
 U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one rounding
@@ -19,12 +20,6 @@ U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one 
 # |z|^2 from which on scores near the largest float32
 # (test_certificate.test_a_frame_is_refused_where_its_bound_would_not_hold fails without it).
 _TOO_FAR = 2.0**120
-
-# How many rows tell where most are, and values of theirs at most: 8 MB of float64.
-_SAMPLE, _SAMPLE_VALUES = 2**6, 2**20
-
-# Groups of rows with an offset each, at most.
-_MOST_GROUPS = 8
 
 # Data are y as they are from 2**-20 up to 2**20, and where their squares are at most so many times those about the
 # offset: the margin is in proportion.
@@ -42,15 +37,6 @@ def is_single(values: Floats) -> bool:
     """Whether all values are float32 numbers."""
     with np.errstate(over="ignore"):
         return bool((values.astype(np.float32) == values).all())
-
-
-def sampled_rows(n: int, d: int) -> slice:
-    """Which of n rows `Frame.of` asks for: always the same, and not all of one kind where kinds alternate
-    (test_certificate.test_a_sample_has_rows_of_all_kinds_that_alternate)."""
-    step = -(-n // max(1, min(_SAMPLE, _SAMPLE_VALUES // d)))
-    while math.gcd(step, 30) > 1:
-        step += 1
-    return slice(0, n, step)
 
 
 class ScoreErrors(NamedTuple):
@@ -117,7 +103,7 @@ class Frame:
         single = is_single(low) and is_single(high)
         if sample is not None:
             median = np.partition(sample, len(sample) // 2, axis=0)[len(sample) // 2]
-            typical, near = _typical_square(sample, offset), _typical_square(sample, median)
+            typical, near = typical_square(sample, offset), typical_square(sample, median)
             if typical > _MUCH * near:
                 offset, typical = median, near
         if single:
@@ -138,7 +124,7 @@ class Frame:
         2**60, is below the part of Z^2 (test_certificate.test_near_ties_are_decided_by_distance).
         """
         largest = magnitude(low, high)
-        far, near = _typical_square(sample, np.zeros(len(low))), _typical_square(sample, self.offset)
+        far, near = typical_square(sample, np.zeros(len(low))), typical_square(sample, self.offset)
         if not 2.0**-_AS_IT_IS <= largest <= 2.0**_AS_IT_IS or far > _NEARLY * near:
             return self
         return Frame(np.zeros(len(low)), 0, largest=largest)
@@ -171,7 +157,7 @@ class Frame:
         """The same of data within [low, high] with an offset of zero, if its scale can be the same and the rows of the
         sample are not much nearer to where it is: y is then x times a power of two. Else as it is."""
         zero, largest = np.zeros(len(low)), magnitude(low, high)
-        near, far = _typical_square(sample, self.offset), _typical_square(sample, zero)
+        near, far = typical_square(sample, self.offset), typical_square(sample, zero)
         if largest > 0 and ceil_log2(largest) == -self.exponent and far <= _MUCH * near:
             return Frame(zero, self.exponent, typical=math.sqrt(far) * self.scale)
         return self
@@ -364,32 +350,6 @@ class Frame:
         computes, of squares summed in any order. Both with 7 % more (kernels/assign_half.cu)."""
         d = len(self.offset)
         return 1.07 * U32 * 12 * (d + -d % 16), 1 + 1.07 * U32 * (d + 16)
-
-
-def _typical_square(sample: Floats, offset: Floats) -> float:
-    """The median squared distance of rows (s, d) to an offset."""
-    squares = np.sort(_squares_to(sample, offset))
-    return float(squares[len(squares) // 2])
-
-
-def far_offsets(sample: Floats, offset: Floats) -> list[Floats]:
-    """Offsets, beside one, that rows of a sample (s, d) lie much nearer to: where several have one in common, whose
-    |y|^2 is a 2**12th then, scores are as much finer. There may be none; each is a value of theirs in each feature."""
-    found: list[Floats] = []
-    nearest = _squares_to(sample, offset)
-    for _ in range(_MOST_GROUPS - 1):
-        distances = _squares_to(sample, sample[nearest.argmax()])
-        (group,) = (distances * 2.0**12 < nearest).nonzero()
-        if len(group) < max(2, len(sample) // 16):
-            break
-        found.append(np.partition(sample[group], len(group) // 2, axis=0)[len(group) // 2])
-        nearest = np.minimum(nearest, _squares_to(sample, found[-1]))
-    return found
-
-
-def _squares_to(sample: Floats, offset: Floats) -> Floats:
-    steps = sample - offset
-    return np.einsum("ij,ij->i", steps, steps)
 
 
 def _columns(z: Floats, squares: Floats) -> NDArray[np.float32]:

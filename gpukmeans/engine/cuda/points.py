@@ -22,11 +22,12 @@ from gpukmeans.engine.cuda.seeding import Seeds
 from gpukmeans.engine.cuda.tentative_labels import BoundsMemory
 from gpukmeans.engine.cuda.transfer import Prefetch
 from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples, Seeding, State
-from gpukmeans.exact.certificate import Frame, sampled_rows
+from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.direct_bound import DirectBound
 from gpukmeans.exact.distance import Floats, normalize
 from gpukmeans.exact.fixed_point import Ints
 from gpukmeans.exact.inertia import Inertia
+from gpukmeans.exact.row_sample import sampled_rows
 from gpukmeans.exact.scales import OwnScales, Scales
 
 # Values of a table of distances at a time: 64 MB.

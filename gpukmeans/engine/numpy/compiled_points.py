@@ -17,9 +17,10 @@ from gpukmeans.engine.numpy.compiled_means import label, next_centers
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Doubt, NextCenters, Samples
-from gpukmeans.exact.certificate import Frame, distance_error_factors, far_offsets
+from gpukmeans.exact.certificate import Frame, distance_error_factors
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.inertia import Inertia
+from gpukmeans.exact.row_sample import far_offsets
 from gpukmeans.threads import run
 
 # float16 is read as float32.

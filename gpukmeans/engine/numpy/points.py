@@ -29,10 +29,11 @@ from gpukmeans.engine.numpy.seeding_distances import (
 )
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
 from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples
-from gpukmeans.exact.certificate import Frame, sampled_rows
+from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, distances_of_rows, squared_distance
 from gpukmeans.exact.fixed_point import Ints
 from gpukmeans.exact.inertia import Inertia
+from gpukmeans.exact.row_sample import sampled_rows
 from gpukmeans.exact.scales import OwnScales, Scales
 from gpukmeans.thread_limits import thread_count
 from gpukmeans.threads import run
