@@ -27,7 +27,7 @@ from common.dither_tables import dither_table
 from numpy.typing import NDArray
 from PIL import Image
 from quantize import Method, Result, Rgb, _version, libimagequant_method, pictures, quality
-from report import QUANTIZATION, replaced
+from report import publish
 from scipy.ndimage import gaussian_filter
 from skimage.color import deltaE_ciede2000, rgb2lab
 
@@ -143,8 +143,7 @@ def main() -> None:
     report = run(names, [int(k) for k in args.colors.split(",")])
     if args.publish:
         args.json = result_files.FOLDER / f"dither-{report['date'][:10]}.json"
-        text = QUANTIZATION.read_text(encoding="utf-8")
-        QUANTIZATION.write_text(replaced(text, report, dither_table), encoding="utf-8")
+        publish(report)
     if args.json:
         result_files.write(args.json, report)
     print(dither_table(report))

@@ -1,6 +1,6 @@
 """Color quantization beside Pillow, libimagequant and scikit-learn: quality, seconds and file sizes.
 
-    python benchmarks/quantize.py --publish                        # all of it, into results/, the README and docs/
+    python benchmarks/quantize.py --publish                        # all of it, into results/ and docs/quantization.md
     python benchmarks/quantize.py --images china --colors 64       # one
     python benchmarks/quantize.py --table benchmarks/results/FILE.json        # the tables of an earlier run
 
@@ -28,7 +28,7 @@ import numpy as np
 import skimage
 import sklearn.cluster
 from common import machine, result_files
-from common.quantize_tables import full
+from common.quantize_tables import quantize_table
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from report import publish
@@ -229,7 +229,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.table:
-        print(full(json.loads(args.table.read_text())))
+        print(quantize_table(json.loads(args.table.read_text())))
         return
     names = args.images.split(",") if args.images else list(pictures())
     unknown = sorted(set(names) - set(pictures()))
@@ -241,7 +241,7 @@ def main() -> None:
         args.sheet = SHEET
     if args.json:
         result_files.write(args.json, report)
-    print(full(report))
+    print(quantize_table(report))
     if args.sheet:
         contact_sheet(args.sheet, "china" if "china" in names else names[0], 16)
     if args.publish:

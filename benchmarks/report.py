@@ -1,7 +1,7 @@
 """Results of cpu.py, gpu.py, quantize.py and zoo.py as tables and as a plot.
 
 python benchmarks/report.py benchmarks/results/cpu-2026-11-24.json
-python benchmarks/report.py FILE.json ... --readme          replaces the README's tables
+python benchmarks/report.py FILE.json ... --publish         replaces the tables in the README and in docs/
 python benchmarks/report.py FILE.json ... --plot FILE.png   bars of seconds beside gpukmeans'
 """
 
@@ -10,19 +10,26 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from common.cpu_tables import cpu_table
 from common.dither_tables import dither_table
 from common.gpu_tables import gpu_table
-from common.quantize_tables import full, short
+from common.quantize_tables import quantize_table
 from common.zoo_tables import zoo_table
 
-README = Path(__file__).parents[1] / "README.md"
-QUANTIZATION = README.parent / "docs" / "quantization.md"
+ROOT = Path(__file__).parents[1]
+
+# Where the table of each kind of report is shown.
+PAGES = {
+    "cpu": ROOT / "docs" / "benchmarks.md",
+    "dither": ROOT / "docs" / "quantization.md",
+    "gpu": ROOT / "docs" / "benchmarks.md",
+    "quantize": ROOT / "docs" / "quantization.md",
+    "zoo": ROOT / "README.md",
+}
+TABLES = {"cpu": cpu_table, "dither": dither_table, "gpu": gpu_table, "quantize": quantize_table, "zoo": zoo_table}
 
 
 def kind(report: dict[str, Any]) -> str:
@@ -30,28 +37,22 @@ def kind(report: dict[str, Any]) -> str:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    tables = {"cpu": cpu_table, "dither": dither_table, "gpu": gpu_table, "quantize": short, "zoo": zoo_table}
-    return tables[kind(report)](report)
+    return TABLES[kind(report)](report)
 
 
-def page(report: dict[str, Any]) -> Path:
-    """Where the table of such a report is shown."""
-    return QUANTIZATION if kind(report) == "dither" else README
-
-
-def replaced(readme: str, report: dict[str, Any], markdown: Callable[[dict[str, Any]], str] = markdown) -> str:
+def replaced(page: str, report: dict[str, Any]) -> str:
     """The text with the table between the comments for this kind of report. Raises ValueError without them."""
     begin, end = f"<!-- {kind(report)} benchmark -->", f"<!-- /{kind(report)} benchmark -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(readme):
+    if not pattern.search(page):
         raise ValueError(f"there is no {begin} ... {end}")
-    return pattern.sub(lambda match: f"{begin}\n{markdown(report)}\n{end}", readme)
+    return pattern.sub(lambda match: f"{begin}\n{markdown(report)}\n{end}", page)
 
 
 def publish(report: dict[str, Any]) -> None:
-    """The tables of a report of quantize.py, where they are shown."""
-    for path, form in ((README, short), (QUANTIZATION, full)):
-        path.write_text(replaced(path.read_text(encoding="utf-8"), report, form), encoding="utf-8")
+    """Its table in the page where it is shown."""
+    page = PAGES[kind(report)]
+    page.write_text(replaced(page.read_text(encoding="utf-8"), report), encoding="utf-8")
 
 
 def ratios(report: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -107,19 +108,14 @@ def plot(reports: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE.json")
-    parser.add_argument("--readme", action="store_true", help="replace the README's tables")
+    parser.add_argument("--publish", action="store_true", help="replace the tables in the README and in docs/")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     args = parser.parse_args()
     reports = [json.loads(path.read_text()) for path in args.files]
     print("\n\n".join(markdown(report) for report in reports))
-    if args.readme:
-        text = README.read_text(encoding="utf-8")
-        try:
-            for report in reports:
-                text = replaced(text, report)
-        except ValueError as error:
-            sys.exit(f"report.py: the README is as it was: {error}")
-        README.write_text(text, encoding="utf-8")
+    if args.publish:
+        for report in reports:
+            publish(report)
     if args.plot:
         plot(reports, args.plot)
 

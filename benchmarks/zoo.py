@@ -54,7 +54,7 @@ from common.zoo_work import (
     transform,
 )
 from memory import Peak
-from report import README, replaced
+from report import publish
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
@@ -296,7 +296,7 @@ def main() -> None:
     if args.json:
         result_files.keep(args.json, "zoo", kept)
     if args.publish:
-        README.write_text(replaced(README.read_text(encoding="utf-8"), kept), encoding="utf-8")
+        publish(kept)
 
 
 if __name__ == "__main__":

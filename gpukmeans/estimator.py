@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from gpukmeans import array_interop, cluster_means, lloyd
 from gpukmeans.array_interop import is_dask
@@ -25,19 +24,23 @@ from gpukmeans.exact.scales import Scales
 from gpukmeans.foreign_names import names_checked
 from gpukmeans.n_init import StartsMixin
 from gpukmeans.progress import Record
-from gpukmeans.saving import estimators
+from gpukmeans.saving.estimators import SavedMixin
 from gpukmeans.sklearn_interop import SklearnInterop
 from gpukmeans.thread_limits import one_blas_thread
 from gpukmeans.threads import flagged
 from gpukmeans.validation import unshifted
 
-FITTED_ARRAYS = {"cluster_centers_", "labels_"}
-
 INITS = {"k-means++", "k-means||", "random"}
 
 
 class KMeans(
-    StartsMixin, SklearnInterop, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
+    StartsMixin,
+    SklearnInterop,
+    SavedMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    ClusterMixin,
+    BaseEstimator,
 ):
     """k-means clustering with one answer.
 
@@ -221,17 +224,6 @@ default="k-means++"
 
     # ------------------------------------------------------------ fitting
 
-    def _validate_params(self) -> None:
-        """scikit-learn's, of what are no defaults: for all it takes a tenth of a small fit."""
-        owner: Any = next(kind for kind in type(self).__mro__ if "_parameter_constraints" in vars(kind))
-        defaults = owner.__init__.__kwdefaults__
-        given = self.get_params(deep=False).items()
-        validate_parameter_constraints(
-            self._parameter_constraints,
-            {name: value for name, value in given if name not in defaults or value is not defaults[name]},
-            caller_name=type(self).__name__,
-        )
-
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> KMeans:
         """Find the centers.
@@ -391,37 +383,6 @@ default="k-means++"
         model = kind(len(centers), metric=self.metric, device=self.device)
         model.cluster_centers_, model.n_features_in_ = centers, centers.shape[1]
         return model
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Arrays are saved on the host, so that a model fitted on a GPU loads where there is none."""
-        state = super().__getstate__()
-        here = {name for name in FITTED_ARRAYS & state.keys() if not is_dask(state[name])}
-        return {**state, **{name: array_interop.to_numpy(state[name]) for name in here}}
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the estimator to a file, fitted or not, for `gpukmeans.load`.
-
-        The file runs no code when loaded, and nothing in it depends on the device. What stood at path is replaced
-        once the new file is whole.
-
-        Parameters
-        ----------
-        path : str or path-like
-            Used as it is; such files are usually named ``.npz``.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written. What stood at path is then untouched.
-        TypeError
-            If a parameter or attribute cannot be kept in such a file, such as a callable ``init``, or the estimator is
-            of a subclass. Nothing is written.
-        ValueError
-            If `load` would refuse the file: attributes do not go with the parameters or with each other, as when
-            ``n_clusters`` was set to another number after the fit, or hold what no fit puts there; or more than half
-            a million values, 8 MiB of text or 8192 arrays stand in lists. Nothing is written.
-        """
-        estimators.save(self, path)
 
     @classmethod
     @cache

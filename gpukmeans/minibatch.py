@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval
 
-from gpukmeans import array_interop, cluster_means, lloyd, seeding
+from gpukmeans import array_interop, lloyd, minibatch_step, seeding
 from gpukmeans.center_checks import float_dtype, rounded
 from gpukmeans.engine.protocol import Points
 from gpukmeans.estimator import KMeans
@@ -380,27 +380,12 @@ default="k-means++"
 
         Once in 10 * n_clusters rows, or while a cluster is empty, the lightest centers move to rows of the batch.
         """
-        found = cluster_means.of_result(points, scales)
-        with np.errstate(over="ignore"):
-            weight = np.ldexp(found.weight, -points.weights.shift)
-            counts = self._counts + weight
-        if not np.isfinite(counts).all():
-            raise ValueError("The weights of a cluster add up to more than float64 holds. Scale them down.")
-        moved = weight > 0
-        share = (weight[moved] / counts[moved])[:, None]
-        mean, before = (found.centers, centers) if moved.all() else (found.centers[moved], centers[moved])
-        after = mean - before
-        after *= share
-        after += before
-        # The difference may round: what had no weight before is the mean itself.
-        np.copyto(after, mean, where=share == 1)
-        centers = centers.copy()
-        centers[moved] = points.metric.centers_of(after, before)
+        centers, counts = minibatch_step.moved(points, scales, centers, self._counts)
         self._since_reassignment += points.n
         due = self._since_reassignment >= 10 * self.n_clusters or (self._counts == 0).any()
         if due and self.reassignment_ratio > 0:
             self._since_reassignment = 0
-            light = _lightest(counts, self.reassignment_ratio, points.n // 2)
+            light = minibatch_step.lightest(counts, self.reassignment_ratio, points.n // 2)
             if len(light):
                 if self.verbose:
                     print(f"[MiniBatchKMeans] Reassigning {len(light)} cluster centers.")
@@ -410,11 +395,3 @@ default="k-means++"
         self._counts = counts
         self.n_steps_ += 1
         return centers
-
-
-def _lightest(counts: Floats, ratio: float, most: int) -> NDArray[np.int64]:
-    """Which centers, up to so many, have counts below that ratio of the heaviest's, the lightest first; ascending."""
-    light = counts < ratio * counts.max()
-    light[counts.argmax()] = False
-    order = np.argsort(counts, kind="stable")
-    return np.sort(order[light[order]][:most])

@@ -83,8 +83,8 @@ def test_report_prints_an_earlier_table(quick: Written) -> None:
     assert run(BENCHMARKS / "report.py", quick.path) == quick.printed
 
 
-def test_the_readme_shows_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its tables, and docs/quantization.md's of dithering, are those of files in results/, the newest of each kind."""
+def test_the_pages_show_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables in the README and in docs/ are those of files in results/, the newest of each kind."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import report
 
@@ -95,7 +95,7 @@ def test_the_readme_shows_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
             newest[report.kind(kept)] = kept
     assert "cpu" in newest
     for kept in newest.values():
-        text = report.page(kept).read_text(encoding="utf-8")
+        text = report.PAGES[report.kind(kept)].read_text(encoding="utf-8")
         assert report.replaced(text, kept) == text
 
 

@@ -150,7 +150,7 @@ def test_publishing_keeps_the_report_and_shows_its_table(
 ) -> None:
     readme, results = tmp_path / "README.md", tmp_path / "results"
     readme.write_text("before\n<!-- zoo benchmark -->\nold\n<!-- /zoo benchmark -->\nafter\n")
-    monkeypatch.setattr(zoo, "README", readme)
+    monkeypatch.setitem(zoo.publish.__globals__["PAGES"], "zoo", readme)
     monkeypatch.setattr(zoo.result_files, "FOLDER", results)
     monkeypatch.setattr(zoo, "CASES", {name: zoo.chosen(name, quick=True) for name in ("tiny", "score")})
     monkeypatch.setattr(sys, "argv", ["zoo.py", "--repeats", "1", "--publish"])

@@ -18,7 +18,9 @@ from gpukmeans import KMeans
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-DESIGN, COMING_FROM, REPRODUCIBILITY = (DOCS / f"{name}.md" for name in ("design", "coming-from", "reproducibility"))
+DESIGN, COMING_FROM, DEVICES, REPRODUCIBILITY = (
+    DOCS / f"{name}.md" for name in ("design", "coming-from", "devices", "reproducibility")
+)
 LINKED = [README, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "gpu_check" / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
@@ -33,6 +35,7 @@ def blocks(page: Path, language: str) -> list[str]:
     [
         (README, {"blobs.png", "digits.png", "china-64.png", "china-oklab.png"}),
         (COMING_FROM, set()),
+        (DEVICES, set()),
         (REPRODUCIBILITY, {"one.npz", "other.npz"}),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "",

@@ -1,4 +1,4 @@
-"""The report of quantize.py in Markdown: a short table for the README, and all of it for docs/quantization.md."""
+"""The report of quantize.py in Markdown, as docs/quantization.md shows it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,7 @@ OURS = ("gpukmeans rgb", "gpukmeans oklab")
 PEERS = ("libimagequant", "scikit-learn")
 
 
-def short(report: dict[str, Any]) -> str:
-    """Means over the pictures, a row to a method, and the seconds of the first picture."""
-    colors, first = _colors(report), report["cases"][0]["image"]
-    figures = [*(f"PSNR, {k}" for k in colors), *(f"deltaE, {k}" for k in colors), *(f"s, {k}" for k in colors)]
-    lines = ["| | " + " | ".join(figures) + " |", "| --- |" + " ---: |" * len(figures)]
-    for name in report["cases"][0]["methods"]:
-        cells = [f"{_mean(report, k, name, 'psnr'):.2f}" for k in colors]
-        cells += [f"{_mean(report, k, name, 'delta_e'):.2f}" for k in colors]
-        cells += [f"{_case(report, first, k)['methods'][name]['seconds']:.3f}" for k in colors]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    count = len({case["image"] for case in report["cases"]})
-    note = f"Means over {count} pictures, at {_listed(colors)} colors, without dithering; seconds are for {first}.jpg."
-    return "\n".join([_where(report), "", *lines, "", note, _leads(report), *_times(report, first)])
-
-
-def full(report: dict[str, Any]) -> str:
+def quantize_table(report: dict[str, Any]) -> str:
     """Means of every figure, and the four methods that come closest, picture by picture."""
     lines = [
         "| colors | method | PSNR | SSIM | deltaE | deltaE 95 % | seconds | kB |",
@@ -50,7 +35,8 @@ def full(report: dict[str, Any]) -> str:
         size = f"{case['width']} x {case['height']}"
         single.append(f"| {case['image']}, {size} | {case['colors']} | " + " | ".join(cells) + " |")
     note = f"scikit-learn's figures are means over {report['seeds']} seeds. " + _leads(report)
-    return "\n".join([_where(report), "", *lines, "", note, "", *single])
+    times = _times(report, report["cases"][0]["image"])
+    return "\n".join([_where(report), "", *lines, "", note, *times, "", *single])
 
 
 def _colors(report: dict[str, Any]) -> list[int]:
@@ -100,7 +86,3 @@ def _where(report: dict[str, Any]) -> str:
     software = ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
     machine = report["machine"]
     return f"{machine['cpu']}, {machine['cores']} cores, {report['date']}; {software}."
-
-
-def _listed(colors: list[int]) -> str:
-    return " and ".join([", ".join(map(str, colors[:-1])), str(colors[-1])] if len(colors) > 1 else map(str, colors))

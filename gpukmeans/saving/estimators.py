@@ -28,6 +28,44 @@ FORMAT = "gpukmeans estimator"
 VERSION = 1
 
 
+_FITTED_ARRAYS = {"cluster_centers_", "labels_"}
+
+
+class SavedMixin(BaseEstimator):
+    """Estimators that can be saved and pickled wherever their arrays are."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arrays are saved on the host, so that a model fitted on a GPU loads where there is none."""
+        state = super().__getstate__()
+        here = {name for name in _FITTED_ARRAYS & state.keys() if not array_interop.is_dask(state[name])}
+        return {**state, **{name: array_interop.to_numpy(state[name]) for name in here}}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the estimator to a file, fitted or not, for `gpukmeans.load`.
+
+        The file runs no code when loaded, and nothing in it depends on the device. What stood at path is replaced
+        once the new file is whole.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Used as it is; such files are usually named ``.npz``.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written. What stood at path is then untouched.
+        TypeError
+            If a parameter or attribute cannot be kept in such a file, such as a callable ``init``, or the estimator is
+            of a subclass. Nothing is written.
+        ValueError
+            If `load` would refuse the file: attributes do not go with the parameters or with each other, as when
+            ``n_clusters`` was set to another number after the fit, or hold what no fit puts there; or more than half
+            a million values, 8 MiB of text or 8192 arrays stand in lists. Nothing is written.
+        """
+        save(self, path)
+
+
 def save(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
     """Write an estimator of this package to a file; see `KMeans.save`.
 
