@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from gpukmeans import compiler
+from gpukmeans import numba_support
 from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Points, Samples
@@ -33,7 +33,7 @@ def on_numpy(samples: Samples) -> Points:
     if not samples.sparse:
         size = samples.x.size
         if _compiled(size, size // _COLORS if samples.distinct else max(_LEAST, size)):
-            from gpukmeans.engine.numpy.compiled_points import CompiledPoints, compiles
+            from gpukmeans.engine.numpy.numba_points import CompiledPoints, compiles
 
             if compiles(samples):
                 return CompiledPoints(samples)
@@ -43,7 +43,7 @@ def on_numpy(samples: Samples) -> Points:
     samples = replace(samples, x=Entries.of(samples.x))
     entries = len(samples.x.values)
     if _compiled(entries, entries, _ENTRIES_WORTH_CALLING):
-        from gpukmeans.engine.numpy.compiled_sparse_points import CompiledSparsePoints, compiles_entries
+        from gpukmeans.engine.numpy.numba_sparse_points import CompiledSparsePoints, compiles_entries
 
         if compiles_entries(samples.x):
             return CompiledSparsePoints(samples)
@@ -59,4 +59,4 @@ def _compiled(values: int, counted: int, least: int = 0) -> bool:
         _values_so_far += counted
         wanted = _values_so_far >= _WORTH_IMPORTING or ("numba" in sys.modules and values >= _WORTH_LOADING)
         wanted = wanted and values >= least
-    return wanted and compiler.works()
+    return wanted and numba_support.works()

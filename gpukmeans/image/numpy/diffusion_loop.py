@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans import compiler
+from gpukmeans import numba_support
 
 # Leading bits of a level that tell cells apart, by channels: 4,096 cells, and 256 of one channel.
 _BITS = {1: 8, 3: 4, 4: 3}
@@ -46,7 +46,7 @@ def _is_thin(height: int, width: int) -> bool:
 def _compiles(height: int, width: int, k: int, segments: int = 1) -> bool:
     """Whether a compiled loop pays."""
     steps = (width + 2 * (height - 1)) / segments + height * width * k / 2**21
-    return steps > _FEW_STEPS and compiler.works()
+    return steps > _FEW_STEPS and numba_support.works()
 
 
 def diffuse_in_a_loop(plan: Any, out: NDArray[Any]) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy.assign import ScoredCenters
-from gpukmeans.engine.numpy.compiled import TILE
-from gpukmeans.engine.numpy.compiled_sparse import SparsePasses, center_passes, sparse_passes
+from gpukmeans.engine.numpy.numba_passes import TILE
+from gpukmeans.engine.numpy.numba_sparse_passes import SparsePasses, center_passes, sparse_passes
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.protocol import Doubt, Known, NextCenters
 from gpukmeans.exact.certificate import Frame
@@ -106,7 +106,7 @@ class CompiledSparsePoints(SparsePoints):
         center_passes().means(self._sums, weight, 1 / scales.scale, offset, self._given(target), centers, shifts)
         along = np.sort(centers[:, doubt.widest])
         gap = float(np.diff(along).min(initial=np.inf))
-        # test_compiled_sparse.test_means_in_doubt_are_left_to_the_driver
+        # test_numba_sparse_passes.test_means_in_doubt_are_left_to_the_driver
         if gap * gap < doubt.limit * (1 + doubt.fractions / float(weight.min())) ** 2:
             return None
         return NextCenters(centers, shifts)

@@ -1,5 +1,5 @@
 """Passes over the entries of sparse rows as loops that numba compiles: what sparse_points.py spells in SciPy's and
-NumPy's calls. All that compiled.py says holds here.
+NumPy's calls. All that numba_passes.py says holds here.
 
 A row is values and columns from starts[i] to starts[i + 1]. Inner loops run over a row of a table (d, k), one for each
 feature, written as two indices: of a flat one numba would ask whether each index is negative, and LLVM would make no
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import boolean, float32, float64, from_dtype, int32, int64, njit, types
 
-from gpukmeans.engine.numpy.compiled import (
+from gpukmeans.engine.numpy.numba_passes import (
     _ANY_ORDER,
     BLOCK,
     _matrix,
@@ -74,7 +74,7 @@ def _propose(
             labels[first + r] = label
             margin = norms[r] * per_norm + rest
             most = best[r] + slack[label]
-            if not second[r] - most > margin:  # test_compiled_sparse.test_near_ties_are_decided_by_distance
+            if not second[r] - most > margin:  # test_numba_sparse_passes.test_near_ties_are_decided_by_distance
                 uncertain[found] = first + r
                 most += margin
                 for c in range(k):

@@ -2,10 +2,10 @@
 
 A value read from memory is used for all that it is needed for, where NumPy reads and writes an array for each step. No
 loop here defines anything: D, terms and the inertia's units are those of exact/, in single IEEE operations, which numba
-fuses or reorders only where told to (`_ANY_ORDER`; test_compiled.test_only_scores_are_fused looks at the code). The
+fuses or reorders only where told to (`_ANY_ORDER`; test_numba_passes.test_only_scores_are_fused looks at the code). The
 certificate holds of scores added up in any order, fused or not.
 
-Arguments are checked by nobody: CompiledPoints (compiled_points.py) is the only caller.
+Arguments are checked by nobody: CompiledPoints (numba_points.py) is the only caller.
 """
 
 from __future__ import annotations

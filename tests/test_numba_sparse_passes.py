@@ -8,10 +8,10 @@ from numba import njit
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
-from gpukmeans import KMeans, compiler, lloyd
+from gpukmeans import KMeans, lloyd, numba_support
 from gpukmeans.cluster_means import doubt
-from gpukmeans.engine.numpy import choice, compiled, compiled_sparse
-from gpukmeans.engine.numpy.compiled_sparse_points import CompiledSparsePoints, compiles_entries
+from gpukmeans.engine.numpy import choice, numba_passes, numba_sparse_passes
+from gpukmeans.engine.numpy.numba_sparse_points import CompiledSparsePoints, compiles_entries
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
@@ -136,7 +136,7 @@ def test_a_cluster_without_rows_is_left_to_the_driver():
 
 
 def test_it_serves_where_numba_is_and_pays(monkeypatch):
-    monkeypatch.setattr(compiler, "works", lambda: True)
+    monkeypatch.setattr(numba_support, "works", lambda: True)
     few, many = matrix(20, 10), matrix(2000, 30)
     assert type(choice.on_numpy(Samples(few))) is SparsePoints
     assert type(choice.on_numpy(Samples(many))) is CompiledSparsePoints
@@ -145,7 +145,7 @@ def test_it_serves_where_numba_is_and_pays(monkeypatch):
         for dtype in (np.uint8, np.int64):  # which pass the door as they are, and as float64
             assert type(choice.on_numpy(Samples(many.astype(dtype)))) is SparsePoints
         assert type(choice.on_numpy(Samples(matrix(40, 9, index=np.int64)))) is CompiledSparsePoints
-    monkeypatch.setattr(compiler, "works", lambda: False)
+    monkeypatch.setattr(numba_support, "works", lambda: False)
     assert type(choice.on_numpy(Samples(many))) is SparsePoints
 
 
@@ -174,14 +174,14 @@ def test_only_scores_are_fused():
     entries, sums, pair = (x.data, x.indices, x.indptr), np.ones((2, 5), np.int64), np.ones(2)
     labels, rows = np.zeros(20, np.int32), np.arange(20)
     calls = {
-        compiled_sparse._expanded: (*entries, np.ones((4, 2)), pair, np.empty((20, 2))),
-        compiled_sparse._own_expanded: (*entries, wide, pair, labels, np.empty(20)),
-        compiled_sparse._move: (*entries, rows, labels, labels, floats, floats, 2, np.ones(20), rows, sums),
-        compiled_sparse._squares: (wide, pair),
-        compiled_sparse._means: (sums, np.ones(2), floats, floats, wide, np.empty((2, 4)), pair),
+        numba_sparse_passes._expanded: (*entries, np.ones((4, 2)), pair, np.empty((20, 2))),
+        numba_sparse_passes._own_expanded: (*entries, wide, pair, labels, np.empty(20)),
+        numba_sparse_passes._move: (*entries, rows, labels, labels, floats, floats, 2, np.ones(20), rows, sums),
+        numba_sparse_passes._squares: (wide, pair),
+        numba_sparse_passes._means: (sums, np.ones(2), floats, floats, wide, np.empty((2, 4)), pair),
     }
     for function, arguments in calls.items():
-        made = njit(**compiled._OPTIONS)(function)
+        made = njit(**numba_passes._OPTIONS)(function)
         made(*arguments)
         for code in made.inspect_llvm().values():
             assert " contract " not in code, function

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy import normalized_rows
 from gpukmeans.engine.numpy.assign import ScoredCenters
-from gpukmeans.engine.numpy.compiled import BLOCK, TILE, Bounds, Passes, Sums, Target, Weighing, passes
-from gpukmeans.engine.numpy.compiled_means import label, next_centers
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
+from gpukmeans.engine.numpy.numba_means import label, next_centers
+from gpukmeans.engine.numpy.numba_passes import BLOCK, TILE, Bounds, Passes, Sums, Target, Weighing, passes
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Doubt, NextCenters, Samples
 from gpukmeans.exact.certificate import Frame, distance_error_factors
@@ -137,7 +137,7 @@ class CompiledPoints(NumPyPoints):
         """Frames of one scale for groups of rows that lie far apart, and each row's group (m,); of a single frame none.
 
         Scores of rows far from an offset, in units of their distances to each other, leave all in doubt
-        (test_compiled.test_groups_far_apart_leave_few_rows_to_distances).
+        (test_numba_passes.test_groups_far_apart_leave_few_rows_to_distances).
         """
         frame = self._frame
         assert frame is not None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import boolean, float64, from_dtype, int32, int64, types
 
-from gpukmeans.engine.numpy.compiled import compiled
+from gpukmeans.engine.numpy.numba_passes import compiled
 
 
 def _label(x: Any, centers: Any, offset: Any, scale: Any, labels: Any, sums: Any) -> int:
@@ -90,7 +90,7 @@ def _next_centers(
             step = mean - before[c, j]
             shift += step * step
         shifts[c] = shift
-    if limit > 0:  # test_compiled.test_a_mean_in_doubt_is_left_to_the_driver fails without
+    if limit > 0:  # test_numba_passes.test_a_mean_in_doubt_is_left_to_the_driver fails without
         for c in range(k):
             for b in range(c):
                 gap = means[c, widest] - means[b, widest]

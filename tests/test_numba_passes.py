@@ -9,9 +9,9 @@ import pytest
 from numba import njit
 from numpy.testing import assert_array_equal
 
-from gpukmeans import KMeans, cluster_means, compiler, lloyd
-from gpukmeans.engine.numpy import choice, compiled, compiled_means
-from gpukmeans.engine.numpy.compiled_points import CompiledPoints
+from gpukmeans import KMeans, cluster_means, lloyd, numba_support
+from gpukmeans.engine.numpy import choice, numba_means, numba_passes
+from gpukmeans.engine.numpy.numba_points import CompiledPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
@@ -209,35 +209,33 @@ def test_only_scores_are_fused():
     x = np.ones((8, 5), np.float32)
     centers, sums, labels = np.ones((4, 5)), np.zeros((4, 6), np.int64), np.zeros(8, np.int32)
     floats = np.ones(5)
-    compiled._own_distance(x, 0, floats)
-    compiled._four_own_distances(x, 0, centers, labels, False, np.empty(4))
-    compiled._four_distances(np.ones((5, compiled._ABREAST)), *centers, np.empty((4, compiled._ABREAST)))
-    compiled._move(x, 0, floats, floats, 2, 0.5, np.int64(1), 0, 1, sums)
-    label, following = (
-        njit(**compiled._OPTIONS)(loop) for loop in (compiled_means._label, compiled_means._next_centers)
-    )
+    numba_passes._own_distance(x, 0, floats)
+    numba_passes._four_own_distances(x, 0, centers, labels, False, np.empty(4))
+    numba_passes._four_distances(np.ones((5, numba_passes._ABREAST)), *centers, np.empty((4, numba_passes._ABREAST)))
+    numba_passes._move(x, 0, floats, floats, 2, 0.5, np.int64(1), 0, 1, sums)
+    label, following = (njit(**numba_passes._OPTIONS)(loop) for loop in (numba_means._label, numba_means._next_centers))
     label(x, centers, floats, floats, labels, sums)
     following(sums, 1.0, floats, floats, centers, 1.0, 0.0, 0, centers, floats)
     exact = (
         label,
         following,
-        compiled._own_distance,
-        compiled._four_own_distances,
-        compiled._four_distances,
-        compiled._move,
+        numba_passes._own_distance,
+        numba_passes._four_own_distances,
+        numba_passes._four_distances,
+        numba_passes._move,
     )
     for function in exact:
         for code in function.inspect_llvm().values():
             assert " contract " not in code, function
             assert " reassoc " not in code, function
         assert not any("fmadd" in text for text in function.inspect_asm().values()), function
-    compiled._products(np.ones((4, 8), np.float32), np.ones((4, 4), np.float32), 8, np.empty((4, 8), np.float32))
-    for code in compiled._products.inspect_llvm().values():
+    numba_passes._products(np.ones((4, 8), np.float32), np.ones((4, 4), np.float32), 8, np.empty((4, 8), np.float32))
+    for code in numba_passes._products.inspect_llvm().values():
         assert " contract " in code, "the flag is spelled otherwise, and the test above finds nothing"
 
 
 def test_numba_serves_where_it_is_and_pays(monkeypatch):
-    monkeypatch.setattr(compiler, "works", lambda: True)
+    monkeypatch.setattr(numba_support, "works", lambda: True)
     monkeypatch.setattr(choice, "_values_so_far", 0)
     few, many = np.ones((10, 2)), np.ones((2**12, 2))
     assert type(choice.on_numpy(Samples(few))) is NumPyPoints
@@ -250,7 +248,7 @@ def test_numba_serves_where_it_is_and_pays(monkeypatch):
         assert type(choice.on_numpy(Samples(many))) is NumPyPoints
     with tuned(compiled=True):
         assert type(choice.on_numpy(Samples(few))) is CompiledPoints
-    monkeypatch.setattr(compiler, "works", lambda: False)
+    monkeypatch.setattr(numba_support, "works", lambda: False)
     assert type(choice.on_numpy(Samples(many))) is NumPyPoints
 
 
@@ -267,7 +265,7 @@ def test_without_numba_the_answer_is_the_same(tmp_path, how):
         x = np.random.default_rng(0).normal(size=(2**13, 40)).astype(np.float32)
         model = gpukmeans.KMeans(7, random_state=0, device="cpu", max_iter=5, tol=0).fit(x)
         print(model.inertia_.hex(), model.labels_.sum(), model.cluster_centers_.tobytes().hex())
-        print(sys.modules.get("gpukmeans.engine.numpy.compiled") is not None)
+        print(sys.modules.get("gpukmeans.engine.numpy.numba_passes") is not None)
     """
     (tmp_path / "numba").mkdir()
     (tmp_path / "numba" / "__init__.py").write_text("raise ImportError('Numba needs NumPy 1.0 or less')")
