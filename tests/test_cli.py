@@ -112,6 +112,14 @@ def test_table(shown: Shown, kmeans: Any, device: str) -> None:
     assert float(rows[2][8]) == pytest.approx(float(rows[2][11]), rel=0.02)
 
 
+def test_it_says_where_scikit_learn_is_faster() -> None:
+    times = "0.50 of scikit-learn's on blobs, 1.25 of scikit-learn's on digits, 2.00 of scikit-learn's on china"
+    assert demo._in_words({"blobs": 0.5, "digits": 1.25, "china": 2.0}) == (
+        times + "; scikit-learn is faster on digits and china"
+    )
+    assert demo._in_words({"blobs": 0.5}) == "0.50 of scikit-learn's on blobs"
+
+
 def test_accuracy(shown: Shown) -> None:
     digits = datasets.digits()
     labels = KMeans(10, random_state=0, device="cpu").fit(digits.X).labels_
