@@ -31,7 +31,7 @@ ON := cpu
 UNDER_ACCEL := sklearn.cluster sklearn.mixture sklearn.preprocessing.tests.test_discretization sklearn.compose \
 	sklearn.tests.test_pipeline
 
-.PHONY: demo test test-accel real-cupy fuzz lint package clean
+.PHONY: demo test test-accel real-cupy fuzz lint package docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/gpukmeans demo --out demo
@@ -86,6 +86,11 @@ $(VENV)/venv.stamp:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
+# Pages to be read in a browser; every warning is an error, and so is a name that leads nowhere.
+docs: $(VENV)/test.stamp
+	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf docs/_build docs/gallery docs/generated $(VENV) demo build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

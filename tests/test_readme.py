@@ -18,8 +18,8 @@ from gpukmeans import KMeans
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-DESIGN, COMING_FROM, DEVICES, REPRODUCIBILITY = (
-    DOCS / f"{name}.md" for name in ("design", "coming-from", "devices", "reproducibility")
+DESIGN, COMING_FROM, DEVICES, GUIDE, REPRODUCIBILITY = (
+    DOCS / f"{name}.md" for name in ("design", "coming-from", "devices", "guide", "reproducibility")
 )
 LINKED = [README, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "gpu_check" / "README.md", *sorted(DOCS.glob("*.md"))]
 
@@ -36,6 +36,7 @@ def blocks(page: Path, language: str) -> list[str]:
         (README, {"blobs.png", "digits.png", "china-64.png", "china-oklab.png"}),
         (COMING_FROM, set()),
         (DEVICES, set()),
+        (GUIDE, set()),
         (REPRODUCIBILITY, {"one.npz", "other.npz"}),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "",
