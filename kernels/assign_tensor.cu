@@ -107,7 +107,8 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
         float norm[2];
 #pragma unroll
         for (int r = 0; r < 4; r++) kept[r][threadIdx.x] = {NEVER, NEVER, 0};
-        for (int first = 0; first < tiles * CENTERS; first += CENTERS) {
+        for (int tile = 0; tile < tiles; tile++) {
+            int first = tile * CENTERS;
             float sum[2][8][4];  // of rows 16 m + ..., centers 8 c + ..., as multiply_matrices has them
 #pragma unroll
             for (int e = 0; e < 64; e++) sum[e / 32][e / 4 % 8][e % 4] = 0.0f;
@@ -137,7 +138,7 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
                 __syncthreads();
                 step++;
                 int ahead = from + DEPTH < depth ? from + DEPTH : 0;
-                if (ahead || first + CENTERS < tiles * CENTERS) fetch(ahead);
+                if (ahead || tile + 1 < tiles) fetch(ahead);
                 uint4 y[2][PARTS];
 #pragma unroll
                 for (int m = 0; m < 2 * PARTS; m++) {

@@ -116,8 +116,8 @@ def test_other_names_are_refused(no_cupy, name):
 def test_the_public_names():
     estimators = {"KMeans", "MiniBatchKMeans", "Record", "load"}
     pictures = {"ImageError", "Quantized", "quantize", "remap"}
-    costs = {"Estimate", "estimate"}
-    assert set(gpukmeans.__all__) == {"DeviceError", "__version__", *estimators, *pictures, *costs}
+    functions = {"Estimate", "estimate", "k_means", "kmeans_plusplus", "show_versions"}
+    assert set(gpukmeans.__all__) == {"DeviceError", "__version__", *estimators, *pictures, *functions}
     assert issubclass(DeviceError, RuntimeError)
 
 

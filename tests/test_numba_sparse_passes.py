@@ -187,3 +187,13 @@ def test_only_scores_are_fused():
             assert " contract " not in code, function
             assert " reassoc " not in code, function
         assert not any("fmadd" in text or "fmsub" in text for text in made.inspect_asm().values()), function
+
+
+@pytest.mark.parametrize("weights", ["counts", "fractions"])
+def test_weights_may_be_read_only(weights):
+    x, given = matrix(200, 9), WEIGHTS[weights](np.random.default_rng(0), 200)
+    fixed = given.copy()
+    fixed.flags.writeable = False
+    with tuned(compiled=True):
+        one, other = (KMeans(4, random_state=0).fit(x, sample_weight=each) for each in (given, fixed))
+    assert one.cluster_centers_.tobytes() == other.cluster_centers_.tobytes()

@@ -97,7 +97,7 @@ def test_blobs_are_found(kmeans, seed):
 def test_signature_is_theirs_and_more():
     ours = inspect.signature(KMeans.__init__).parameters
     theirs = inspect.signature(Theirs.__init__).parameters
-    assert list(ours) == [*theirs, "metric", "device", "output_type", "callback", "progress"]
+    assert list(ours) == [*theirs, "metric", "device", "output_type", "callback", "progress", "oversampling_factor"]
     for name, parameter in theirs.items():
         assert (ours[name].default, ours[name].kind) == (parameter.default, parameter.kind), name
     assert ours["device"].default == "auto"

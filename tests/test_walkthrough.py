@@ -64,7 +64,7 @@ def test_it_prints_what_was_kept(kept: Any, executed: Any) -> None:
 
 def test_it_draws_what_was_kept(kept: Any, executed: Any) -> None:
     drawn = figures(executed)
-    assert len(drawn) == len(figures(kept)) == 15
+    assert len(drawn) == len(figures(kept)) == 14
     for now, before in zip(drawn, figures(kept), strict=True):
         # Another matplotlib may set its letters elsewhere.
         assert np.abs(np.subtract(now.shape, before.shape)).max() <= 5

@@ -35,8 +35,7 @@ _MANY_FEATURES, _FEW_CENTERS = 16, 16
 # Rows whose D to all centers is taken together: eight registers of float64.
 _ABREAST = 32
 
-_UP = np.float32(1 + 2.0**-22)
-_DOWN = np.float32(1 - 2.0**-22)
+_UP, _DOWN = np.float32(1 + 2.0**-22), np.float32(1 - 2.0**-22)
 _CLEAR = np.float32(1 + 2.0**-20)  # see hamerly.py
 _INFINITE = np.float32(np.inf)
 
@@ -580,7 +579,8 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
     wide = value if dtype.kind == "f" else float64  # which has infinities
     x = types.Array(value, 2, "C" if contiguous else "A", readonly=True)
     floats, ints, singles = _vector(float64), _vector(int64), _vector(float32)
-    weights = types.NamedTuple((int64, floats, ints, ints), Weighing)
+    own, units = (types.Array(kind, 1, "C", readonly=True) for kind in (float64, int64))
+    weights = types.NamedTuple((int64, own, units, units), Weighing)
     target = types.NamedTuple(
         (_matrix(float64), _matrix(float32), singles, singles, _vector(placed), placed, float32, float32, boolean),
         Target,

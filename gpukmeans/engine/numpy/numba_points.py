@@ -16,6 +16,7 @@ from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
 from gpukmeans.engine.numpy.numba_means import label, next_centers
 from gpukmeans.engine.numpy.numba_passes import BLOCK, TILE, Bounds, Passes, Sums, Target, Weighing, passes
 from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.rows import read_only
 from gpukmeans.engine.protocol import Doubt, NextCenters, Samples
 from gpukmeans.exact.certificate import Frame, distance_error_factors
 from gpukmeans.exact.distance import Floats
@@ -90,10 +91,10 @@ class CompiledPoints(NumPyPoints):
         copies, weights = self._copies, self._rows.weights
         rows = _NO_INTS if copies is None else copies.astype(np.int64)
         if weights is None:
-            return Weighing(0, _NO_FLOATS, _NO_INTS, rows)
+            return Weighing(0, read_only(_NO_FLOATS), read_only(_NO_INTS), read_only(rows))
+        kind, given = (1, _NO_FLOATS) if weights.dtype == np.int64 else (2, np.ascontiguousarray(weights))
         counts = np.ascontiguousarray(self.weights.integer_weights(weights))
-        given = _NO_FLOATS if weights.dtype == np.int64 else np.ascontiguousarray(weights)
-        return Weighing(1 if given is _NO_FLOATS else 2, given, counts, rows)
+        return Weighing(kind, read_only(given), read_only(counts), read_only(rows))
 
     def _arrange(self, sort: bool) -> None:
         super()._arrange(sort)

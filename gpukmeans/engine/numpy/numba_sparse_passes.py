@@ -263,19 +263,20 @@ class SparsePasses(NamedTuple):
 @cache
 def sparse_passes(dtype: np.dtype, index: np.dtype) -> SparsePasses:
     """The passes for values of float32 or float64, and columns and starts of int32 or int64; compiled and kept as those
-    of `compiled.passes`."""
+    of `numba_passes.passes`."""
     values = types.Array(from_dtype(dtype), 1, "C", readonly=True)
     indices = types.Array(from_dtype(index), 1, "C", readonly=True)
     floats, ints, singles, labels = _vector(float64), _vector(int64), _vector(float32), _vector(int32)
     wide, given = _matrix(float64), types.Array(float64, 2, "C", readonly=True)
     entries = values, indices, indices
+    weights = [types.Array(kind, 1, "C", readonly=True) for kind in (float64, int64)]
     propose = (float64, _matrix(float32), singles, singles, float32, float32, labels, ints, _matrix(boolean))
     return SparsePasses(
         propose=compiled(_propose, *entries, *propose, returns=int64),
         products=compiled(_products, *entries, given, wide),
         expanded=compiled(_expanded, *entries, given, floats, wide),
         own_expanded=compiled(_own_expanded, *entries, given, floats, labels, floats),
-        move=compiled(_move, *entries, ints, labels, labels, floats, floats, int64, floats, ints, _matrix(int64)),
+        move=compiled(_move, *entries, ints, labels, labels, floats, floats, int64, *weights, _matrix(int64)),
         ranges=compiled(_ranges, *entries, labels, ints, wide, wide),
         feature_range=compiled(_feature_range, values, indices, floats, floats, ints),
     )

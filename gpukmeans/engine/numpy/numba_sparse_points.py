@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.numba_passes import TILE
 from gpukmeans.engine.numpy.numba_sparse_passes import SparsePasses, center_passes, sparse_passes
+from gpukmeans.engine.numpy.rows import read_only
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.protocol import Doubt, Known, NextCenters
 from gpukmeans.exact.certificate import Frame
@@ -84,9 +85,11 @@ class CompiledSparsePoints(SparsePoints):
         """0 and nothing; 1 and counts; or 2, the weights (n,), and as sums count them."""
         weights = self._row_weights
         if weights is None:
-            return 0, _NO_FLOATS, _NO_INTS
+            return 0, read_only(_NO_FLOATS), read_only(_NO_INTS)
         counts = np.ascontiguousarray(self.weights.integer_weights(weights))
-        return (1, _NO_FLOATS, counts) if weights.dtype == np.int64 else (2, np.ascontiguousarray(weights), counts)
+        if weights.dtype == np.int64:
+            return 1, read_only(_NO_FLOATS), read_only(counts)
+        return 2, read_only(np.ascontiguousarray(weights)), read_only(counts)
 
     def _move(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.integer]) -> None:
         scales, after = self._scales, after.astype(np.int32, copy=False)  # by D alone they are int64

@@ -45,6 +45,13 @@ class Features(NamedTuple):
         return Features(self.y[rows], self.norms[rows])
 
 
+def read_only(values: NDArray[Any]) -> NDArray[Any]:
+    """A view that nobody writes through: of one kind for compiled passes, whether the caller's array is such or not."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
+
+
 class Rows:
     """x (m, d) in the input's dtype; weights (m,) or None for ones.
 
