@@ -37,6 +37,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/gpukmeans demo --out demo
 
 test: $(VENV)/test.stamp
+	@echo "Some 7,500 tests, then the contract's on the CUDA kernels, then scikit-learn's own: half an hour on two processors"
 	$(PYTEST)
 	$(PYTEST) --device kernels $(ON_KERNELS)
 	$(MAKE) test-accel
