@@ -209,10 +209,12 @@ def test_fit_after_a_fork(china):
 
 
 ENDLESS = """
+import signal
 import numpy as np
 from gpukmeans import KMeans
-x = np.random.default_rng(0).normal(size=(100_000, 6))
-model = KMeans(n_clusters=100, init=x[:100], tol=0, max_iter=100_000, verbose=1, device="cpu")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever began the tests may ignore it
+x = np.random.default_rng(0).normal(size=(400_000, 6))
+model = KMeans(n_clusters=200, init=x[:200], tol=0, max_iter=100_000, verbose=1, device="cpu")
 try:
     model.fit(x)
 except KeyboardInterrupt:
