@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import boolean, float64, from_dtype, int32, int64, types
 
-from gpukmeans.engine.numpy.numba_passes import compiled
+from gpukmeans.engine.numpy.numba_passes import _move, compiled
 
 
 def _label(x: Any, centers: Any, offset: Any, scale: Any, labels: Any, sums: Any) -> int:
@@ -47,14 +47,7 @@ def _label(x: Any, centers: Any, offset: Any, scale: Any, labels: Any, sums: Any
         labels[i] = label
         changed += 1
         if len(sums):
-            sums[label, d] += 1
-            if before >= 0:
-                sums[before, d] -= 1
-            for j in range(d):
-                term = int64(np.rint((float64(x[i, j]) - offset[j]) * scale[j]))
-                sums[label, j] += term
-                if before >= 0:
-                    sums[before, j] -= term
+            _move(x, i, offset, scale, 0, 1.0, int64(1), before, label, sums)
     return changed
 
 
@@ -101,7 +94,7 @@ def _next_centers(
 
 @cache
 def label(dtype: np.dtype, contiguous: bool) -> Any:
-    """`_label` of rows of one dtype, compiled by whoever asks first, as `compiled.passes` are."""
+    """`_label` of rows of one dtype, compiled by whoever asks first, as `numba_passes.passes` are."""
     x = types.Array(from_dtype(dtype), 2, "C" if contiguous else "A", readonly=True)
     floats = float64[::1]
     return compiled(_label, x, float64[:, ::1], floats, floats, int32[::1], int64[:, ::1], returns=int64)
