@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from numba import njit
 from numpy.testing import assert_array_equal
+from twins import WEIGHTS, assert_twins, prepared
 
 from gpukmeans import KMeans, cluster_means, lloyd, numba_support
 from gpukmeans.engine.numpy import choice, numba_means, numba_passes
@@ -16,20 +18,12 @@ from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.certificate import Frame
-from gpukmeans.exact.fixed_point import Weights
-from gpukmeans.exact.inertia import Inertia
-from gpukmeans.exact.metric import metric_of
 
 DTYPES = ["uint8", "float16", "float32", "float64"]
 LAYOUTS = {
     "rows": np.ascontiguousarray,
     "columns": np.asfortranarray,
     "every other": lambda x: np.repeat(np.repeat(x, 2, axis=0), 2, axis=1)[::2, ::2],
-}
-WEIGHTS = {
-    "none": lambda rng, n: None,
-    "counts": lambda rng, n: rng.integers(1, 5, n).astype(float),
-    "fractions": lambda rng, n: rng.uniform(0.25, 2.0, n),
 }
 
 
@@ -41,13 +35,7 @@ def rows(rng, n, d, dtype):
     return np.clip(x, 0, 255).astype(dtype)
 
 
-def both(x, weights=None, metric="euclidean", reused=True):
-    used, summary = (None, None) if weights is None else reversed(Weights.of(weights))
-    samples = Samples(x, used, summary, metric_of(metric), reused)
-    return [
-        (points := kind(samples), lloyd.prepare(points, *points.feature_range()))
-        for kind in (NumPyPoints, CompiledPoints)
-    ]
+both = partial(prepared, (NumPyPoints, CompiledPoints))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -64,18 +52,7 @@ def test_each_pass_is_its_twin(dtype, layout, weighing, n, d, k):
             assert_array_equal(scales.high, same.high)
             centers = x[:k].astype(float)
             for _ in range(6):
-                assert numpy.assign(centers) == fast.assign(centers)
-                assert_array_equal(numpy.labels(), fast.labels())
-                assert_array_equal(numpy.sums(), fast.sums())
-                split = Inertia.of(scales, centers)
-                assert numpy.inertia(centers, split) == fast.inertia(centers, split)
-                assert numpy.inertia(centers[:1], split) == fast.inertia(centers[:1], split)
-                farthest = [points.farthest(centers, 3) for points in (numpy, fast)]
-                assert_array_equal(farthest[0].x, farthest[1].x)
-                for without in (np.empty((0, d)), farthest[0].x):
-                    clusters = np.arange(0, k, 2)
-                    ranges = [points.cluster_ranges(clusters, without) for points in (numpy, fast)]
-                    assert_array_equal(*ranges)
+                assert_twins(numpy, fast, scales, centers)
                 centers, _ = lloyd.update(numpy, scales, centers)
             assert_array_equal(numpy.distances(centers), fast.distances(centers))
             assert_array_equal(numpy.distances(centers, np.float32), fast.distances(centers, np.float32))

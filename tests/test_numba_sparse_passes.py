@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numba import njit
 from numpy.testing import assert_array_equal
 from scipy import sparse
+from twins import WEIGHTS, assert_twins, prepared
 
 from gpukmeans import KMeans, lloyd, numba_support
 from gpukmeans.cluster_means import doubt
@@ -15,16 +18,7 @@ from gpukmeans.engine.numpy.numba_sparse_points import CompiledSparsePoints, com
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
-from gpukmeans.exact.fixed_point import Weights
-from gpukmeans.exact.inertia import Inertia
-from gpukmeans.exact.metric import metric_of
 from gpukmeans.exact.sparse_rows import Entries
-
-WEIGHTS = {
-    "none": lambda rng, n: None,
-    "counts": lambda rng, n: rng.integers(1, 5, n).astype(float),
-    "fractions": lambda rng, n: rng.uniform(0.25, 2.0, n),
-}
 
 
 def matrix(n, d, *, dtype=np.float64, index=np.int32, low=-1.0, seed=0):
@@ -39,13 +33,7 @@ def matrix(n, d, *, dtype=np.float64, index=np.int32, low=-1.0, seed=0):
     return sparse.csr_array((x.data, x.indices.astype(index), x.indptr.astype(index)), shape=x.shape)
 
 
-def both(x, weights=None, metric="euclidean", reused=True):
-    used, summary = (None, None) if weights is None else reversed(Weights.of(weights))
-    samples = Samples(x, used, summary, metric_of(metric), reused)
-    return [
-        (points := kind(samples), lloyd.prepare(points, *points.feature_range()))
-        for kind in (SparsePoints, CompiledSparsePoints)
-    ]
+both = partial(prepared, (SparsePoints, CompiledSparsePoints))
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -63,18 +51,7 @@ def test_each_pass_is_its_twin(metric, dtype, weighing, n, d, k):
             assert_array_equal(scales.high, same.high)
             centers = x[:k].toarray().astype(float) + 0.25
             for _ in range(4):
-                assert plain.assign(centers) == fast.assign(centers)
-                assert_array_equal(plain.labels(), fast.labels())
-                assert_array_equal(plain.sums(), fast.sums())
-                split = Inertia.of(scales, centers)
-                assert plain.inertia(centers, split) == fast.inertia(centers, split)
-                assert plain.inertia(centers[:1], split) == fast.inertia(centers[:1], split)
-                farthest = [points.farthest(centers, 3) for points in (plain, fast)]
-                assert_array_equal(farthest[0].x, farthest[1].x)
-                for without in (np.empty((0, d)), farthest[0].x):
-                    clusters = np.arange(0, k, 2)
-                    ranges = [points.cluster_ranges(clusters, without) for points in (plain, fast)]
-                    assert_array_equal(*ranges)
+                assert_twins(plain, fast, scales, centers)
                 made = fast.next_centers(doubt(fast, scales))
                 following, _ = lloyd.update(plain, scales, centers)
                 if made is not None:
