@@ -241,6 +241,8 @@ def problems(draw: Any, most: int = 40, holders: list[str] | None = None) -> Pro
     rng = np.random.default_rng(seed)
     x = _of_dtype(DATA[kind](rng, n, d), dtype)
     weights = WEIGHTS[weighing](rng, n)
+    if weights is not None:
+        weights.flags.writeable = draw(st.booleans())
     described = f"{kind}, {n} x {d} {dtype} as {holder}, weights {weighing}, k={k}, {metric}, seed {seed}"
     published = np.dtype(dtype if dtype.startswith("float") else "float64")
 
