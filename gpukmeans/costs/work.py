@@ -31,7 +31,7 @@ TILED = {16: (241, 16 * 8), 32: (379, 32 * 8), 64: (656, 64 * 8), 128: (621, 64 
 
 # assign_tensor, a warp: instructions for 16 features of 32 rows and 64 centers, and parts that values are split into,
 # by the kind of rows; "at zero" of float16 about zero.
-TENSOR = {"uint8": (282, 2), "float16": (397, 3), "at zero": (350, 2), "float32": (300, 3), "float64": (325, 3)}
+TENSOR = {"uint8": (280, 2), "float16": (392, 3), "at zero": (336, 2), "float32": (303, 3), "float64": (327, 3)}
 TENSOR_PRODUCTS = 16 * 32 * 64
 
 # assign_half, a warp: instructions for 16 features of 32 rows and 64 centers, or 32, by the rows of a block; of its
