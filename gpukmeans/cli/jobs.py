@@ -14,7 +14,7 @@ from gpukmeans.image.picture import ImageError
 # What a folder is searched for by name; of other files it is their beginning that says whether they are pictures.
 PICTURES = {".npy", ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".dib"}
 PICTURES |= {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs", ".jp2", ".j2k", ".jpf", ".jpx", ".tga", ".ico", ".cur"}
-PICTURES |= {".icns", ".psd", ".pcx", ".dcx", ".qoi", ".sgi", ".dds", ".heic", ".heif", ".xbm", ".xpm"}
+PICTURES |= {".icns", ".psd", ".pcx", ".dcx", ".qoi", ".sgi", ".dds", ".heic", ".heif", ".hif", ".xbm", ".xpm"}
 
 PIPE = "-"
 

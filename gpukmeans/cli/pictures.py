@@ -59,6 +59,8 @@ def read_picture(job: Job, args: argparse.Namespace) -> Source:
     if args.strip:
         picture = stripped(picture)
     notes = []
+    if picture.bits_lost:
+        notes.append(f"{job}: of its {picture.bits_lost} bits a channel the upper 8 are read")
     if job.format == "GIF" or args.matte or args.alpha_threshold:
         picture, soft = with_hard_edges(picture, args.matte or WHITE, None if args.matte else args.alpha_threshold)
         if soft:

@@ -55,7 +55,8 @@ class Picture:
     pixels: levels (h, w, c), uint8 or uint16, c 1, 3 or 4 (only if a pixel is not opaque; the color of what is fully
     transparent is zero); or CuPy's, as `from_gpu_array` leaves them. channels: those of the source, 2-dimensional
     arrays having 0. dtype: the source's. table: None, or (k, c) uint8, to which the pixels are indices then: (h, w)
-    uint8. frames: 0, or how many pictures of equal height the pixels are, one below another.
+    uint8. frames: 0, or how many pictures of equal height the pixels are, one below another. bits_lost: 0, or how many
+    bits the levels had of which the upper 8 were read.
     """
 
     pixels: Levels
@@ -64,6 +65,7 @@ class Picture:
     metadata: Metadata = field(default_factory=Metadata)
     table: Levels | None = None
     frames: int = 0
+    bits_lost: int = 0
 
     def frame(self, i: int) -> Picture:
         """One of several."""

@@ -6,6 +6,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import array_interop
-from gpukmeans.image.files import damaged_tiff, deep_tiff
+from gpukmeans.image.files import damaged_tiff, deep_tiff, heif
+from gpukmeans.image.files.depth import bits_lost
 from gpukmeans.image.files.frames import from_frames
 from gpukmeans.image.files.pages import frames_of
 from gpukmeans.image.files.pillow import from_pil, pil_image
@@ -31,7 +33,7 @@ MOST_PIXELS = 2 * (1024**3 // 4 // 3)
 # Decoders of these hold a picture three to five times over, 10 to 20 bytes a pixel. So that a few bytes do not take
 # gigabytes, more than a quarter of the pixels (0.9 GB) have to come in at least a byte for a thousand of them: 0.008
 # bits a pixel, where photographs have 0.1 and more.
-HEAVY = ("WEBP", "AVIF", "JPEG2000")
+HEAVY = ("WEBP", "AVIF", "JPEG2000", "HEIF")
 _UNCOMMONLY_DENSE = 1000
 
 # The formats that are opened, of those that Pillow knows: pictures of pixels that it decodes itself, from the file
@@ -39,7 +41,7 @@ _UNCOMMONLY_DENSE = 1000
 # somebody else registered (WMF, BUFR, GRIB, HDF5), or unpack what they hold before anything is known of it (FITS).
 FORMATS = (
     *("PNG", "JPEG", "GIF", "BMP", "PPM", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "ICO", "CUR", "ICNS"),
-    # TGA last: it has no signature. HEIF is Pillow's if somebody taught it that.
+    # TGA last: it has no signature. HEIF is read where pillow-heif is installed.
     *("PCX", "DCX", "PSD", "QOI", "SGI", "SUN", "DDS", "MSP", "XBM", "XPM", "HEIF", "TGA"),
 )
 
@@ -94,6 +96,7 @@ def looks_like_a_picture(path: str | os.PathLike[str]) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            heif.teach_for(path, Image)
             with Image.open(path, formats=[each for each in FORMATS if each in Image.OPEN and each != "TGA"]):
                 return True
         except Image.DecompressionBombError:
@@ -154,11 +157,15 @@ def decode(
                     if deep_tiff.is_misread(image):
                         raise _NotPillowsError(f"{name} has planes of 16 bits, which only pictures may have.")
                 _mend_transparency(image)
+                bits = bits_lost(image, file)
                 image.load()
-                return use(image)
+                found = use(image)
+                return replace(found, bits_lost=bits) if bits and isinstance(found, Picture) else found
         except ImageError:
             raise
         except Image.UnidentifiedImageError:
+            if heif.begins_as_one(file) and "HEIF" not in Image.OPEN:
+                raise ImageError(f"{name} {heif.MISSING}") from None
             raise _NotPillowsError(f"{name} is not an image, or of a format that Pillow does not know.") from None
         except Image.DecompressionBombError as error:
             raise TooLargeError(f"{name} is too large: {error}") from None
@@ -176,6 +183,8 @@ def _opened(file: IO[bytes]) -> Image:
         return Image.open(file, formats=[each for each in FORMATS if each in Image.OPEN])
     except Image.UnidentifiedImageError:
         Image.init()
+        if heif.begins_as_one(file):
+            heif.teach(Image)
         file.seek(0)
         return Image.open(file, formats=[each for each in FORMATS if each in Image.OPEN])
 
