@@ -63,7 +63,8 @@ def _add_colors(parser: argparse.ArgumentParser, seed: Callable[[str], int]) -> 
         "--space",
         choices=SPACE_CHOICES,
         default="auto",
-        help="where distances are measured (default: auto, which is ycbcr with floyd-steinberg, else oklab)",
+        help="where distances are measured (default: auto: ycbcr with floyd-steinberg in under 48 or over 192 colors, "
+        "and else oklab)",
     )
     parser.add_argument("--dither", choices=DITHERS, default="none", help="(default: none)")
     parser.add_argument(

@@ -76,7 +76,11 @@ def _given_palette(args: argparse.Namespace) -> Onto | None:
 
 def _shared_palette(jobs: list[Job], args: argparse.Namespace, outcomes: _Outcomes) -> Onto:
     with report.bar(_Pictures(jobs, args, outcomes), "counting") as pictures:
-        how = {"space": space_for(args.space, args.dither), "random_state": args.seed, "device": args.device}
+        how = {
+            "space": space_for(args.space, args.dither, args.colors),
+            "random_state": args.seed,
+            "device": args.device,
+        }
         return Onto(*common_palette(pictures, args.colors, **how))
 
 

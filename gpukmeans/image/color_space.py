@@ -73,11 +73,22 @@ _FROM_CONES = (
 _TO_YCBCR = ((299, 587, 114), (-211, -414, 625), (625, -523, -102))
 
 
-def space_for(space: str, dither: str) -> str:
-    """The space that one of SPACE_CHOICES stands for, by how there is dithering."""
+# Numbers of colors of which palettes for error diffusion are best found in Oklab: of these the errors of smooth colors
+# are what is seen most; fewer have to keep structure, and more take too many bytes so (docs/quantization.md).
+_DIFFUSED_IN_OKLAB = range(48, 193)
+
+
+def space_for(space: str, dither: str, n_colors: int) -> str:
+    """The space that one of SPACE_CHOICES stands for, by how there is dithering, with so many colors.
+
+    Examples
+    --------
+    >>> [space_for("auto", "floyd-steinberg", k) for k in (16, 64, 256)], space_for("auto", "none", 16)
+    (['ycbcr', 'oklab', 'ycbcr'], 'oklab')
+    """
     if space != "auto":
         return space
-    return "ycbcr" if dither == "floyd-steinberg" else "oklab"
+    return "ycbcr" if dither == "floyd-steinberg" and n_colors not in _DIFFUSED_IN_OKLAB else "oklab"
 
 
 # Colors at a time: what a conversion holds of them stays in a core's second-level cache.

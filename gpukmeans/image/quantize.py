@@ -57,7 +57,8 @@ def quantize(
         The most colors, 1 to 65,536; up to 256 fit the files' palettes and one byte a pixel.
     space : {"auto", "oklab", "rgb", "ycbcr"}, default="auto"
         Where distances are measured: "oklab" lessens the error that is seen, "rgb" the squared error of levels;
-        "ycbcr" is meant for error diffusion. "auto" is "ycbcr" with dither="floyd-steinberg", and else "oklab".
+        "ycbcr" is meant for error diffusion. "auto" is "ycbcr" with dither="floyd-steinberg" and fewer than 48 or more
+        than 192 colors, and else "oklab".
     dither : {"none", "floyd-steinberg", "bayer", "blue-noise"}, default="none"
         How neighbours make up for a pixel's error: by error diffusion (`gpukmeans.image.diffusion`), or by choosing
         between two colors as a pattern says (`gpukmeans.image.ordered`).
@@ -103,7 +104,7 @@ def quantize(
     ([[2, 2, 251, 251]], True)
     """
     check_parameters(n_colors, space, dither, dither_strength)
-    space = space_for(space, dither)
+    space = space_for(space, dither, n_colors)
     picture, device = _read_onto(image, device)
     kept = None if keep is None else _kept(keep, n_colors)
     # test_quantize.test_a_palette_that_is_dithered_has_more_of_smooth_parts fails if none is said to be diffused.
@@ -162,7 +163,7 @@ def remap(
             f"got {given.dtype} {given.shape}."
         )
     check_parameters(len(given), space, dither, dither_strength)
-    space = space_for(space, dither)
+    space = space_for(space, dither, len(given))
     picture, device = _read_onto(image, device)
 
     def map_onto(device: str) -> Quantized:

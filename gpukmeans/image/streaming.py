@@ -92,7 +92,7 @@ def quantize_file(
     (benchmarks/picture_memory.py).
     """
     check_parameters(n_colors, space, dither, dither_strength)
-    space = space_for(space, dither)
+    space = space_for(space, dither, n_colors)
     check_target(target, dither)
     given = None if palette is None else np.asarray(palette, np.uint8)
 
