@@ -1,5 +1,5 @@
-"""Libraries that take an estimator or make scikit-learn's, and others that keep models: they work with ours, given or put
-in its place."""
+"""Libraries that take an estimator or make scikit-learn's, and others that keep models: they work with ours, given or
+put in its place."""
 
 from __future__ import annotations
 
