@@ -15,6 +15,8 @@ import pytest
 from nvrtc import compile_for
 from sass import disassembled, inner_loops
 
+pytestmark = pytest.mark.kernels
+
 # By NVRTC, as on a user's machine. CUDA 13 compiles for these and what lies between: Turing, Ampere (A100, then RTX
 # 30), Ada, Hopper, Blackwell (B200, then RTX 50).
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)

@@ -341,6 +341,7 @@ def test_a_process(X: np.ndarray, here: Path) -> None:
     assert Path("l2.csv").read_bytes() == Path("l.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a child")
 def test_an_interrupted_fit_leaves_nothing(here: Path) -> None:
     np.save("data.npy", np.random.default_rng(0).normal(size=(400_000, 16)))
