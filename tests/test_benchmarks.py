@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LIBRARIES = ["gpukmeans", "scikit-learn", "faiss-cpu", "superkmeans"]
 
@@ -160,7 +162,6 @@ def test_memory(tmp_path: Path) -> None:
     assert report["measured_by"] in printed
 
 
-@pytest.mark.slow
 def test_dither_compares_the_libraries(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     printed = run(BENCHMARKS / "dither.py", "--images", "chelsea", "--colors", "8", "--json", path)
@@ -174,7 +175,6 @@ def test_dither_compares_the_libraries(tmp_path: Path) -> None:
     assert run(BENCHMARKS / "dither.py", "--table", path) == printed
 
 
-@pytest.mark.slow
 def test_quantize_compares_the_libraries(tmp_path: Path) -> None:
     path, sheet = tmp_path / "new" / "report.json", tmp_path / "sheet.png"
     command = [BENCHMARKS / "quantize.py", "--images", "chelsea", "--colors", "8", "--seeds", "1", "--repeats", "1"]

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SOME = ["tiny", "photograph", "map", "one_hot_csr", "seeding", "predict_far", "score", "transform", "partial_csr"]
 
@@ -40,7 +42,6 @@ def case(name: str, ratio: float, goal: float = 0.8, **more: Any) -> dict[str, A
     return {**what, **rest, **more}
 
 
-@pytest.mark.slow
 def test_some_cases_measured_quickly(tmp_path: Path) -> None:
     path = tmp_path / "new" / "zoo.json"
     printed = run(BENCHMARKS / "zoo.py", *SOME, "--quick", "--json", path)
@@ -56,7 +57,6 @@ def test_some_cases_measured_quickly(tmp_path: Path) -> None:
     assert run(BENCHMARKS / "report.py", path) == printed
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
 def test_memory_is_that_of_a_call_besides_its_input(tmp_path: Path) -> None:
     path = tmp_path / "zoo.json"
