@@ -79,8 +79,8 @@ class BatchedKMeans(SavedMixin, BaseEstimator):
     Notes
     -----
     Where problems have rows of one shape and no weights, a compiled pass fits them one after another without returning
-    to Python. What it leaves open (a cluster that becomes empty, a shift next to the tolerance, means that sums in fixed
-    point are too coarse for) is decided as `KMeans` decides it, so that the answer depends on none of that.
+    to Python. What it leaves open (a cluster that becomes empty, a shift next to the tolerance, means that sums in
+    fixed point are too coarse for) is decided as `KMeans` decides it, so that the answer depends on none of that.
 
     Examples
     --------
@@ -172,7 +172,9 @@ class BatchedKMeans(SavedMixin, BaseEstimator):
         found = fit_many(self, problems, weights, inits, seeds)
         fits = []
         for i, fit in enumerate(found):
-            fits.append(self._fit_one(problems[i], weights[i], inits[i], i, int(seeds[i]), told) if fit is None else fit)
+            fits.append(
+                self._fit_one(problems[i], weights[i], inits[i], i, int(seeds[i]), told) if fit is None else fit
+            )
             told.count(i, fits[-1])
         widths = [fit.centers.shape[1] for fit in fits]
         if len(set(widths)) > 1:

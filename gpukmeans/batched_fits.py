@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,22 +17,25 @@ from gpukmeans import array_interop
 from gpukmeans.center_checks import float_dtype, initial
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.protocol import Stack
+from gpukmeans.estimator import KMeans
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.metric import metric_of
-from gpukmeans.estimator import KMeans
 from gpukmeans.many_fits import Starts, fit_stack
 from gpukmeans.problems import Problems
 from gpukmeans.thread_limits import one_blas_thread, thread_count
 from gpukmeans.threads import run, unflagged
 from gpukmeans.validation import unshifted
 
-# Problems of one call of what is compiled, at most, and calls for each thread, at least: so that threads finish together
-# and no copy of many problems is made at once.
+# Problems of one call of what is compiled, at most, and calls for each thread, at least: so that threads finish
+# together and no copy of many problems is made at once.
 _TOGETHER, _CALLS = 64, 8
+
+# Values of these problems at most: 32 MB of float64.
+_VALUES = 2**22
 
 
 class Found(NamedTuple):
-    """What is known of a problem that was fitted. occupied: how many clusters have rows, None where nobody need tell."""
+    """What is known of a problem that was fitted. occupied: how many clusters have rows, None where that was told."""
 
     centers: Any
     labels: Any
@@ -80,7 +84,7 @@ def fit_many(
     found: list[Found | None] = [None] * len(problems)
     if not _together(model):
         return found
-    xs = [problems.host_array(i) for i in range(len(problems))]
+    xs: list[Any] = [problems.host_array(i) for i in range(len(problems))]
     groups: dict[Any, list[int]] = defaultdict(list)
     for i, x in enumerate(xs):
         if x is not None and len(x) >= model.n_clusters and _held(model, problems, i, float_dtype(x.dtype)):
@@ -93,7 +97,8 @@ def fit_many(
     threads = thread_count()
     tasks = []
     for members in groups.values():
-        step = max(1, min(_TOGETHER, -(-len(members) // (_CALLS * threads))))
+        most = max(1, min(_TOGETHER, _VALUES // max(1, math.prod(xs[members[0]].shape))))
+        step = min(most, -(-len(members) // (_CALLS * threads)))
         tasks += [members[a : a + step] for a in range(0, len(members), step)]
 
     def fit(members: list[int]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gpukmeans import seeding
 from gpukmeans.center_checks import rounded
 from gpukmeans.cluster_means import COARSE
-from gpukmeans.engine.protocol import Stack, StackDoubt, StackLabels, seeding_trials
+from gpukmeans.engine.protocol import Points, Stack, StackDoubt, StackLabels, seeding_trials
 from gpukmeans.exact.distance import LARGEST_MAGNITUDE, Floats, magnitude
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.scales import Scales
@@ -105,7 +105,7 @@ def _begin(
     centers = np.empty((b, k, d))
     if starts.init == "random":
         for i, generator in enumerate(generators):
-            centers[i] = seeding.random(_ByWeight(stack, i), k, generator)
+            centers[i] = seeding.random(cast(Points, _ByWeight(stack, i)), k, generator)
         return centers, _NO_FLOATS, _NO_DRAWS
     first, draws = np.empty(b), np.empty((b, k - 1, seeding_trials(k)))
     for i, generator in enumerate(generators):  # in the order of seeding.kmeans_plusplus
@@ -146,5 +146,3 @@ def _inertias(stack: Stack, found: StackLabels) -> list[Fraction | None]:
         units = split.units(coarse, fine)
         inertias.append(split.value(units) if units >= least else None)
     return inertias
-
-

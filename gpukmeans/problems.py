@@ -79,8 +79,8 @@ def _not_finite(x: Any) -> int | None:
         values = np.asarray(array_interop.to_numpy(x), np.float64)
     except (TypeError, ValueError):
         return None
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=-1)) if values.ndim == 2 else []
-    return int(bad[0]) if len(bad) else None
+    finite = np.isfinite(values).all(axis=1) if values.ndim == 2 else np.ones(1, bool)
+    return None if finite.all() else int(finite.argmin())
 
 
 def stack(like: Any, parts: Sequence[Any], output_type: str) -> Any:

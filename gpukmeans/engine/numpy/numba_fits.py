@@ -17,21 +17,24 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import float32, float64, from_dtype, int32, int64, njit, types
+from numba import float64, int32, int64, njit, types
 
 from gpukmeans.engine.numpy.numba_means import _next_centers
 from gpukmeans.engine.numpy.numba_passes import (
     _ABREAST,
     _INFINITE,
     _OPTIONS,
+    BLOCK,
     TILE,
-    Bounds,
-    Sums,
     Target,
     Weighing,
-    _assign,
     _four_distances,
     _inertia,
+    _move,
+    _nearest_by_distance,
+    _place,
+    _products,
+    _two_least,
     _weighed,
     compiled,
 )
@@ -60,9 +63,9 @@ class Rules(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """Of each of b problems, or of one, with a dimension less. low, high, offset, scale, step: (b, d) float64, of Scales; limit (b,), widest (b,): of
-    Doubt; most: (b,), no less than the variance; about: (b, d), the offset of scores, in the dtype of features, factor:
-    (b,), their scale, zero where scores cannot serve."""
+    """Of each of b problems, or of one, with a dimension less. low, high, offset, scale, step: (b, d) float64, of
+    Scales; limit (b,), widest (b,): of Doubt; most: (b,), no less than the variance; about: (b, d), the offset of
+    scores, factor: (b,), their scale, zero where scores cannot serve."""
 
     low: Any
     high: Any
@@ -76,7 +79,6 @@ class Measures(NamedTuple):
     factor: Any
 
 
-_assign_rows = njit(**_OPTIONS)(_assign)
 _means = njit(**_OPTIONS)(_next_centers)
 _sum_inertia = njit(**_OPTIONS)(_inertia)
 
@@ -92,7 +94,7 @@ def _ceil_log2(value: float) -> int:
 
 
 @njit(**_OPTIONS)
-def _index(uniform: float, total: int) -> int:
+def _index(uniform: float, total: int) -> Any:
     """`seeding.inverse_cdf_indices` of one draw."""
     u, all_ = np.uint64(uniform * 2.0**53), np.uint64(total)
     a, b = u >> np.uint64(27), u & np.uint64(2**27 - 1)
@@ -131,7 +133,7 @@ def _by_weight(weights: Any, n: int, index: int) -> int:
 
 
 @njit(**_OPTIONS)
-def _mass(distance: float, scale: float, weights: Any, i: int) -> int:
+def _mass(distance: float, scale: float, weights: Any, i: int) -> Any:
     """`fixed_point.sampling_weights` of row i."""
     term = np.rint(distance * scale)
     if weights.kind == 0:
@@ -173,11 +175,11 @@ def _seed(x: Any, weights: Any, rules: Any, first: float, draws: Any, centers: A
             i = min(block * _ABREAST + r, n - 1)
             for j in range(d):
                 columns[block, j, r] = x[i, j]
-    closest, proposed = np.full(n, np.inf), np.empty((max(1, trials), n))
-    prefix, rows = np.empty(n, np.int64), np.zeros(max(1, trials), np.int64)
+    closest, proposed = np.full(n, np.inf), np.empty((trials, n))
+    prefix, rows = np.empty(n, np.int64), np.zeros(trials, np.int64)
     chosen = np.empty(k, np.int64)
     chosen[0] = rows[0] = _by_weight(weights, n, _index(first, rules.total))
-    _measure(columns, n, x, rows, 1, closest, proposed)
+    _measure(columns, n, x, rows, int64(1), closest, proposed)
     closest[:] = proposed[0]
     for c in range(1, k):
         farthest = 0.0
@@ -193,8 +195,15 @@ def _seed(x: Any, weights: Any, rules: Any, first: float, draws: Any, centers: A
             chosen[c] = _by_weight(weights, n, _index(draws[c - 1, 0], rules.total))
             continue
         for t in range(trials):
-            rows[t] = np.searchsorted(prefix, _index(draws[c - 1, t], total), side="right")
-        _measure(columns, n, x, rows, trials, closest, proposed)
+            index, low, high = _index(draws[c - 1, t], total), 0, n - 1
+            while low < high:  # the first row whose prefix sum exceeds the index
+                middle = (low + high) // 2
+                if prefix[middle] > index:
+                    high = middle
+                else:
+                    low = middle + 1
+            rows[t] = low
+        _measure(columns, n, x, rows, int64(trials), closest, proposed)
         # A row drawn twice leaves as much twice, and the first counts.
         best, least = 0, int64(0)
         for t in range(trials):
@@ -207,7 +216,7 @@ def _seed(x: Any, weights: Any, rules: Any, first: float, draws: Any, centers: A
         closest[:] = proposed[best]
     for c in range(k):
         for j in range(d):
-            centers[c, j] = float64(x[chosen[c], j]) + 0.0
+            centers[c, j] = x[chosen[c], j] + 0.0
 
 
 # ---------------------------------------------------------------- the iteration
@@ -221,7 +230,7 @@ def _place_centers(centers: Any, about: Any, factor: Any, columns: Any, squares:
     for c in range(k):
         norm = 0.0
         for j in range(d):
-            z = (centers[c, j] - float64(about[j])) * float64(factor)
+            z = (centers[c, j] - about[j]) * factor
             columns[c, j] = np.float32(-2.0 * z)
             norm += z * z
         if not norm < _TOO_FAR:
@@ -232,25 +241,61 @@ def _place_centers(centers: Any, about: Any, factor: Any, columns: Any, squares:
 
 
 @njit(**_OPTIONS)
-def _label(x: Any, weights: Any, centers: Any, about: Any, factor: Any, scores: Any, sums: Any, labels: Any) -> int:
-    """`Points.assign`. scores: columns, squares and slack to be made, and those of D alone."""
-    columns, squares, slack, none = scores
-    d = x.shape[1]
-    scored = factor > 0 and _place_centers(centers, about, factor, columns, squares, slack)
-    per_norm, rest = np.float32(1.07 * U32 * (2.04 * d + 24.2)), np.float32((d + 4) * 2.0**-118)
-    target = Target(centers, columns, squares, slack, about, factor, per_norm, rest, scored)
-    zero = np.float32(0)
-    bounds = Bounds(none, none, 0, none, none, none, False, none, zero, zero, zero)
-    return _assign_rows(x, np.empty(0, np.uint8), 0, weights, target, bounds, sums, labels)[0]
+def _room(k: int, d: int) -> Any:
+    """What `_label` works in: scores' columns and squares, in which centers that pad a tile are at infinity, slack, and
+    a block's features, scores, and so on, as `numba_passes.Buffers` has them."""
+    wide, deep = k + -k % TILE, d + -d % TILE
+    scored = (
+        np.zeros((wide, deep), np.float32),
+        np.full(wide, _INFINITE, np.float32),
+        np.zeros(k, np.float32),
+        np.zeros((deep, BLOCK), np.float32),
+        np.empty((wide, BLOCK), np.float32),
+    )
+    return scored, np.empty((4, BLOCK), np.float32), np.empty(BLOCK, np.int64)
 
 
 @njit(**_OPTIONS)
-def _room(k: int, d: int) -> Any:
-    """For `_label`'s scores: centers that pad a tile are at infinity."""
-    deep = d + -d % TILE
-    columns = np.zeros((k + -k % TILE, deep), np.float32)
-    squares = np.full(len(columns), _INFINITE, np.float32)
-    return columns, squares, np.zeros(k, np.float32), np.empty(0, np.float32)
+def _label(x: Any, weights: Any, centers: Any, own: Any, room: Any, sums: Any, labels: Any) -> int:
+    """`Points.assign`, as numba_passes has it without bounds: returns how many rows changed. sums: (k, d + 1), of no
+    rows if they are not wanted."""
+    (columns, squares, slack, y, scores), rows, index = room
+    norms, best, second, nearest = rows[0], rows[1], rows[2], rows[3]
+    about, factor = own.about, own.factor
+    n, d = x.shape
+    scored = factor > 0 and _place_centers(centers, about, factor, columns, squares, slack)
+    per_norm, rest = np.float32(1.07 * U32 * (2.04 * d + 24.2)), np.float32((d + 4) * 2.0**-118)
+    target = Target(centers, columns, squares, slack, about, factor, per_norm, rest, scored)
+    changed = 0
+    for start in range(0, n, BLOCK):
+        m = min(BLOCK, n - start)
+        if scored:
+            width = -(-m // 8) * 8
+            for r in range(width):
+                index[r] = min(start + r, n - 1)
+            _place(x, index, width, about, factor, y, norms)
+            _products(y, columns, width, scores)
+            _two_least(scores, squares, width, best, second, nearest)
+        for r in range(m):
+            i, label, most = start + r, 0, _INFINITE
+            sure = False
+            if scored:
+                label = int(nearest[r])
+                margin = norms[r] * per_norm + rest
+                most = best[r] + slack[label]
+                sure = second[r] - most > margin  # test_batched.test_near_ties_are_decided_by_distance fails without
+                most += margin
+            if not sure:
+                label = _nearest_by_distance(x, i, target, scores, r, most)
+            before = labels[i]
+            if label != before:
+                labels[i] = label
+                changed += 1
+                if len(sums):
+                    weight = weights.given[i] if weights.kind == 2 else 1.0
+                    count = weights.counts[i] if weights.kind else int64(1)
+                    _move(x, i, own.offset, own.scale, weights.kind, weight, count, before, label, sums)
+    return changed
 
 
 @njit(**_OPTIONS)
@@ -272,16 +317,16 @@ def _variance(x: Any, weights: Any, labels: Any, own: Any, sums: Any, rules: Any
     return (float64(found[0]) + float64(found[1]) / fine) / coarse / (float64(rules.total) * rules.unit) / d
 
 
-@njit(**_OPTIONS)
+@njit(inline="always", **_OPTIONS)
 def _iterate(x: Any, weights: Any, rules: Any, own: Any, labels: Any, sums: Any, centers: Any) -> int:
     """`lloyd.fit` from centers (k, d), in whose place stand those that followed; returns how many iterations it took, 0
     where something is left open."""
-    offset, scale, about, factor = own.offset, own.scale, own.about, own.factor
+    offset, scale = own.offset, own.scale
     k, d = centers.shape
-    scores, means, shifts = _room(k, d), np.empty((k, d)), np.empty(k)
+    room, means, shifts = _room(k, d), np.empty((k, d)), np.empty(k)
     measured, variance = False, 0.0
     for i in range(rules.max_iter):
-        changed = _label(x, weights, centers, about, factor, scores, Sums(sums, offset, scale), labels)
+        changed = _label(x, weights, centers, own, room, sums, labels)
         if i > 0 and changed == 0:
             return i + 1
         if not _means(sums, rules.unit, scale, offset, centers, own.limit, rules.fractions, own.widest, means, shifts):
@@ -313,7 +358,7 @@ def _certify(x: Any, rules: Any, step: Any, labels: Any, sums: Any, centers: Any
     for i in range(n):
         least, most = low[labels[i]], high[labels[i]]
         for j in range(d):
-            v = float64(x[i, j])
+            v = x[i, j]
             least[j] = v if v < least[j] else least[j]
             most[j] = v if v > most[j] else most[j]
     for c in range(k):
@@ -333,10 +378,8 @@ def _certify(x: Any, rules: Any, step: Any, labels: Any, sums: Any, centers: Any
 # ---------------------------------------------------------------- problems
 
 
-@njit(**_OPTIONS)
-def _fit_problem(
-    x: Any, weights: Any, rules: Any, own: Any, seeds: Any, labels: Any, sums: Any, centers: Any
-) -> int:
+@njit(inline="always", **_OPTIONS)
+def _fit_problem(x: Any, weights: Any, rules: Any, own: Any, seeds: Any, labels: Any, sums: Any, centers: Any) -> int:
     """Centers (k, d) as they are to be published, but not rounded yet; returns how many iterations it took, 0 where
     something is left open. seeds: the draws (k - 1, trials), and that of the first; without draws centers are given."""
     first, draws, drawn = seeds
@@ -348,13 +391,12 @@ def _fit_problem(
     return n_iter if n_iter and _certify(x, rules, own.step, labels, sums, centers) else 0
 
 
-@njit(**_OPTIONS)
+@njit(inline="always", **_OPTIONS)
 def _publish_problem(x: Any, weights: Any, rules: Any, own: Any, labels: Any, centers: Any, found: Any) -> None:
     """Label by centers as they are published; found (4,): coarse and fine of the inertia, its coarse bits, and how many
     clusters have rows."""
     k, d = centers.shape
-    sums = Sums(np.empty((0, 0), np.int64), own.offset, own.scale)
-    _label(x, weights, centers, own.about, own.factor, _room(k, d), sums, labels)
+    _label(x, weights, centers, own, _room(k, d), np.empty((0, 0), np.int64), labels)
     bits = _farthest_bits(own.low, own.high, centers, rules.weight_bits)
     coarse, fine = math.ldexp(1.0, bits), math.ldexp(1.0, SUM_BITS - rules.copies_bits)
     found[:2] = _sum_inertia(x, weights, labels, centers, coarse, fine)
@@ -376,8 +418,8 @@ def _fit_stack(
     n_iter: Any,
     found: Any,
 ) -> None:
-    """`_fit_problem` of each of b problems x (b, n, d), with centers (b, k, d), labels (b, n) and n_iter (b,); or, where
-    found is (b, 4) and not empty, `_publish_problem`. One function, so that what both have is compiled once."""
+    """`_fit_problem` of each of b problems x (b, n, d), with centers (b, k, d), labels (b, n) and n_iter (b,); or,
+    where found is (b, 4) and not empty, `_publish_problem`. One function, so that what both have is compiled once."""
     k, d = centers.shape[1], x.shape[2]
     sums, none = np.empty((k, d + 1), np.int64), np.empty((0, 0))
     for p in range(len(x)):
@@ -401,18 +443,15 @@ def _fit_stack(
 
 
 @cache
-def fit_stack(dtype: np.dtype) -> Any:
-    """`_fit_stack` of C-contiguous rows of float32, float64 or uint8, compiled by whoever asks first, as
-    `numba_passes.passes` are."""
-    placed = float64 if dtype == np.float64 else float32
-    x = types.Array(from_dtype(dtype), 3, "C", readonly=True)
+def fit_stack() -> Any:
+    """`_fit_stack` of C-contiguous rows of float64, compiled by whoever asks first, as `numba_passes.passes` are. Other
+    dtypes are converted, without loss: rows are few, and one compilation takes as long as a fit of thousands."""
+    x = types.Array(float64, 3, "C", readonly=True)
     floats, rows, stacks = float64[::1], float64[:, ::1], float64[:, :, ::1]
     own, units = (types.Array(kind, 1, "C", readonly=True) for kind in (float64, int64))
     weights = types.NamedTuple((int64, own, units, units), Weighing)
     rules = types.NamedTuple((int64, int64, float64, float64, int64, float64, int64), Rules)
-    measures = types.NamedTuple(
-        (rows, rows, rows, rows, rows, floats, int64[::1], floats, placed[:, ::1], placed[::1]), Measures
-    )
+    measures = types.NamedTuple((rows, rows, rows, rows, rows, floats, int64[::1], floats, rows, floats), Measures)
     return compiled(
         _fit_stack, x, weights, rules, measures, floats, stacks, stacks, int32[:, ::1], int64[::1], int64[:, ::1]
     )

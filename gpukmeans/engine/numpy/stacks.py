@@ -1,4 +1,4 @@
-"""Problems of as many rows each, fitted one after another in a single call of what numba compiles (the extra `fast`)."""
+"""Problems of as many rows each, fitted in a single call of what numba compiles (the extra `fast`)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Weights, ceil_log2
 from gpukmeans.exact.scales import Scales
 
-# Of features in these bounds scores are what `Frame` says: offset and scale are float32 numbers, and up to so many of
-# them fit the certificate.
-_SCALE_BITS, _FEATURES = 126, 2**17
+# Up to these a `Frame` serves: of ranges so many bits from one, and so many features.
+_SCALE_BITS, _FEATURES = 380, 2**17
 
 _NO_FLOATS = np.empty(0)
 _NO_INTS = np.empty(0, np.int64)
@@ -40,7 +39,7 @@ class CompiledStack:
     """x: (b, n, d) of float16, float32, float64 or uint8. weights: (n,), of all problems alike, or None for ones."""
 
     def __init__(self, x: NDArray[Any], weights: Floats | Ints | None, summary: Weights) -> None:
-        x = x.astype(np.float32) if x.dtype == np.float16 else np.ascontiguousarray(x)
+        x = np.ascontiguousarray(x, np.float64)
         self._x, self.weights = read_only(x), summary
         if weights is None:
             kind, given, counts = 0, _NO_FLOATS, _NO_INTS
@@ -56,8 +55,7 @@ class CompiledStack:
         return self._x[problem][rows].astype(np.float64)
 
     def feature_range(self) -> tuple[Floats, Floats]:
-        low, high = (bound.reduce(self._x, axis=1).astype(np.float64) for bound in (np.minimum, np.maximum))
-        return low, high
+        return np.minimum.reduce(self._x, axis=1), np.maximum.reduce(self._x, axis=1)
 
     def prepare(self, scales: Scales, doubt: StackDoubt) -> None:
         self._measures = Measures(
@@ -73,16 +71,14 @@ class CompiledStack:
         )
         self._doubt = doubt
 
-    def _frames(self, low: Floats, high: Floats) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _frames(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """Offset (b, d) and scale (b,) of scores, as `Frame.of` has them without a sample."""
-        kind = self._x.dtype if self._x.dtype == np.float64 else np.dtype(np.float32)
-        offset = (low + (high - low) / 2).astype(kind)
-        about = offset.astype(np.float64)
-        largest = np.maximum(high - about, about - low).max(axis=1)
+        offset = low + (high - low) / 2
+        largest = np.maximum(high - offset, offset - low).max(axis=1)
         mantissa, exponent = np.frexp(largest)
-        bits = np.where(largest > 0, -(exponent - (mantissa == 0.5)), 0)
+        bits = np.where(largest > 0, (mantissa == 0.5) - exponent, 0)
         serves = (np.abs(bits) <= _SCALE_BITS) & (low.shape[1] < _FEATURES)
-        return offset, np.where(serves, np.ldexp(1.0, np.where(serves, bits, 0)), 0.0).astype(kind)
+        return offset, np.where(serves, np.ldexp(1.0, np.where(serves, bits, 0)), 0.0)
 
     def fit(
         self, centers: Floats, first: Floats, draws: Floats, tol: float, max_iter: int
@@ -108,4 +104,4 @@ class CompiledStack:
 
     def _run(self, first: Floats, draws: Floats, centers: Floats, n_iter: Ints, found: Ints) -> None:
         given = self._x, self._weighing, self._rules, self._measures
-        fit_stack(self._x.dtype)(*given, first, draws, centers, self._labels, n_iter, found)
+        fit_stack()(*given, first, draws, centers, self._labels, n_iter, found)
