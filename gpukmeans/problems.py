@@ -40,6 +40,8 @@ class Problems:
         return len(self.X)
 
     def __getitem__(self, i: int) -> Any:
+        if self.X is self.whole and array_interop.gpu_of(self.whole) is not None:
+            return self.whole[i : i + 1].reshape(*self.whole.shape[1:])
         return self.X[i]
 
     def like(self, i: int = 0) -> Any:
@@ -56,6 +58,8 @@ class Problems:
 
     def host_array(self, i: int) -> NDArray[Any] | None:
         """Problem i where NumPy has it, of a dtype that rows are read in; None if it is, or is to be, anywhere else."""
+        if self.whole is not None and not isinstance(self.whole, np.ndarray):
+            return None
         x = array_interop.as_array(self.X[i]) if self.whole is None else self.whole[i]
         if isinstance(x, np.ndarray) and x.dtype.kind in "biu" and x.dtype != np.uint8:
             x = x.astype(np.float64)
@@ -84,12 +88,6 @@ def _not_finite(x: Any) -> int | None:
 
 
 def stack(like: Any, parts: Sequence[Any], output_type: str) -> Any:
-    """Answers of all problems, of one shape, as one array of the kind that they are of."""
-    arrays = [array_interop.as_array(part) for part in parts]
-    devices = {array_interop.gpu_of(array) for array in arrays}
-    if devices == {None} or len(devices) > 1:
-        return array_interop.convert_like(like, np.stack([array_interop.to_numpy(a) for a in arrays]), output_type)
-    import cupy
-
-    with cupy.cuda.Device(devices.pop()):
-        return array_interop.convert_like(like, cupy.stack(arrays), output_type)
+    """Answers of all problems, of one shape, as one array of the kind that they are of. From a GPU they come here and
+    go back, which is little beside their fits."""
+    return array_interop.convert_like(like, np.stack([array_interop.to_numpy(part) for part in parts]), output_type)
