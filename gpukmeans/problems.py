@@ -61,6 +61,8 @@ class Problems:
         if self.whole is not None and not isinstance(self.whole, np.ndarray):
             return None
         x = array_interop.as_array(self.X[i]) if self.whole is None else self.whole[i]
+        if isinstance(x, np.memmap):
+            x = np.asarray(x)
         if isinstance(x, np.ndarray) and x.dtype.kind in "biu" and x.dtype != np.uint8:
             x = x.astype(np.float64)
         return x if array_interop.is_plain(x) else None

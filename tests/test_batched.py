@@ -122,6 +122,14 @@ def test_problems_of_a_list_differ_in_their_rows(way, device):
     assert np.array_equal(mixed.cluster_centers_[0], own.cluster_centers_)
 
 
+def test_a_memory_map_is_fitted_together_too(device, tmp_path, together):
+    np.save(tmp_path / "x.npy", X)
+    with tuned(compiled=True):
+        mapped = BatchedKMeans(4, random_state=0, device=device).fit(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    assert together() == (len(X) if device == "cpu" else 0)
+    assert np.array_equal(mapped.labels_, BatchedKMeans(4, random_state=0, device=device).fit(X).labels_)
+
+
 def test_more_rows_than_a_block_and_more_clusters_than_a_tile(way, device, slow):
     rows, k = (300, 9) if slow else (1000, 37)
     assert_is_the_loop(device, rng.normal(size=(2, rows, 19)).astype(np.float32), n_clusters=k)
