@@ -74,7 +74,7 @@ class Told:
     def warn(self) -> None:
         for (kind, message), problems in self._problems.items():
             of = f"problem {problems[0]}" if len(problems) == 1 else f"{len(problems)} problems, first {problems[0]}"
-            warnings.warn(f"{message.rstrip('.')} (in {of}).", kind, stacklevel=5)
+            warnings.warn(f"{message.rstrip('.')} (in {of}).", kind, stacklevel=4)
 
 
 def fit_many(

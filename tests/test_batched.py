@@ -322,6 +322,7 @@ def test_a_warning_is_given_once_for_all_problems(way, device):
     with pytest.warns(ConvergenceWarning, match=r"smaller than n_clusters \(4\) \(in 2 problems, first 1\)") as told:
         BatchedKMeans(4, random_state=0, device=device).fit(x)
     assert len(told) == 1
+    assert told[0].filename == __file__
     with pytest.warns(RuntimeWarning, match=r"performing only one init in KMeans .* \(in 5 problems, first 0\)"):
         BatchedKMeans(4, init=X[0, :4], n_init=2, device=device).fit(X)
 
