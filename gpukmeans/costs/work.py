@@ -120,6 +120,18 @@ class Problem:
         """Bytes of a row."""
         return self.d * self.dtype.itemsize
 
+    @property
+    def lists(self) -> int:
+        """Of rows in doubt, which are looked at once more."""
+        family, _ = self._family
+        of_one_product = family == "assign_tensor" and launch_plans.half_rows(self.d) is not None
+        return of_one_product + launch_plans.looks_closer(self.n, self.d, self.k, self.dtype)
+
+    @property
+    def _family(self) -> tuple[str, tuple[str, ...]]:
+        """The kernel that compares rows with centers, and its options."""
+        return launch_plans.expected(self.d, self.k, self.dtype, False, self.sheet.capability in TENSOR_CORES)
+
     def feature_range(self) -> Work:
         values = self.n * self.d
         return Work("feature_range", memory=self.n * self.row, instructions=5 * values)
@@ -168,6 +180,8 @@ class Problem:
             measured = 2 * share * n
             yield Work("hamerly", memory=8 * n + measured * (self.row + 8), instructions=9 * n + 10 * measured * d)
         yield from comparisons
+        if launch_plans.looks_closer(n, d, k, self.dtype):
+            yield Work("assign_close")  # which ends at once where few rows are in doubt
         changed = n if first else moved * n
         gathered = 8 * k * (d + 1) <= SHARED
         added = (1 if first else 2) * 8 * (d + 1) * changed
@@ -182,7 +196,7 @@ class Problem:
         """What writes tables of the centers, if center_forms does not, and the kernels that compare rows with them."""
         d, k = self.d, self.k
         written = (12 if self.k >= FEWEST_CENTERS else 4) * rows
-        family, options = launch_plans.expected(d, k, self.dtype, False, self.sheet.capability in TENSOR_CORES)
+        family, options = self._family
         if d <= LOW_DIM_FEATURES:
             pairs = rows * (k + -k % 8)
             work = Work(

@@ -90,6 +90,7 @@ def _compile_ahead(cp: Any, samples: Samples, k: int) -> None:
     wanted = families.of_a_fit(
         dtype=samples.x.dtype,
         weights=weights,
+        n=samples.shape[0],
         d=samples.shape[1],
         k=k,
         sparse=samples.sparse,

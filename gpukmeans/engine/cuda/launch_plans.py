@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpukmeans.engine.cuda.device import BLOCK, SHARED
+from gpukmeans.engine.cuda.device import BLOCK, MORE_SHARED, SHARED
 from gpukmeans.exact.certificate import Frame, ScoreErrors, distance_error_factors
 
 # Up to this many features a thread holds whole rows in registers.
@@ -28,8 +28,13 @@ TENSOR_DEPTH, TENSOR_CENTERS, TENSOR_ROWS = 16, 128, 128
 SPARSE_CENTERS, SPARSE_LANES = 4, 8
 
 # The same of assign_half, and how many rows a block may have in shared memory, with how much that is not theirs: two
-# halves of 4 kB, and what has a fixed size, at most.
-HALF_ROWS, HALF_SHARED, HALF_FIXED = (128, 64), 8192, 2048
+# halves of 4 kB.
+HALF_ROWS, HALF_SHARED = (128, 64), 8192
+
+# assign_close is launched where all rows have so many values of centers to be compared with, 0.1 ms of D on an H100 and
+# ten times that where float64 is slow, if a seventh are in doubt; and not of uint8, whose groups are as wide as their
+# steps are, at least: of those scores leave few in doubt.
+CLOSE_VALUES = 2**26
 
 # Up to 32 centers, a tile of assign_tiled that is no wider costs no more than one of assign_tensor, three quarters of
 # which are nobody's (by count, benchmarks/NOTES.md). A larger scale would overflow float32, and rows that are shorter
@@ -111,6 +116,19 @@ class HalfPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClosePlan:
+    """How assign_close looks at rows that a LaunchPlan's kernel leaves in doubt. options: the compiler's. rows: that a
+    block takes at a time. features: with those that are nobody's. scale: the frame's. errors: of its
+    difference_errors."""
+
+    options: tuple[str, ...]
+    rows: int
+    features: int
+    scale: float
+    errors: ScoreErrors
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
     """How one of the kernels compares rows with k centers.
 
@@ -144,7 +162,7 @@ def expected(d: int, k: int, dtype: np.dtype, sparse: bool, tensor_cores: bool) 
 def half_rows(d: int) -> int | None:
     """Rows of d features that a block of assign_half has in shared memory, None if too few are."""
     depth = d + -d % TENSOR_DEPTH
-    return next((rows for rows in HALF_ROWS if 2 * rows * depth + HALF_SHARED + HALF_FIXED <= SHARED), None)
+    return next((rows for rows in HALF_ROWS if 2 * rows * depth + HALF_SHARED <= MORE_SHARED), None)
 
 
 def half_options(rows: int) -> tuple[str, ...]:
@@ -209,6 +227,28 @@ def tiled(frame: Frame, k: int) -> LaunchPlan:
         scale=frame.scale,
         table=CenterTable.of_floats(made_by="tiled_table", centers=padded, features=depth, tile=width),
         errors=ErrorFactors.of(frame.score_errors(), d),
+    )
+
+
+def looks_closer(n: int, d: int, k: int, dtype: np.dtype) -> bool:
+    """Whether rows that scores leave in doubt are looked at by assign_close before D."""
+    return n * d * k >= CLOSE_VALUES and dtype != np.uint8
+
+
+def close_options(k: int) -> tuple[str, ...]:
+    """The compiler's for assign_close, whose tiles are those of assign_tiled."""
+    return (f"-DCENTERS={tile_width(k)}",)
+
+
+def close_plan(frame: Frame, k: int) -> ClosePlan:
+    """For k centers."""
+    d = len(frame.offset)
+    return ClosePlan(
+        options=close_options(k),
+        rows=TILED_ROWS[tile_width(k)],
+        features=d + -d % TILED_DEPTH,
+        scale=frame.scale,
+        errors=frame.difference_errors(),
     )
 
 
