@@ -158,6 +158,7 @@ def along_rays(rng, dtype, d, k):
 
 # Features and centers that fill tiles, one over and one short.
 SEARCHES = [
+    *[("float32", 16, 128), ("float64", 12, 110)],
     *[(dtype, 17, 33) for dtype in DTYPES],
     *[("float32", 40, 129), ("float64", 31, 128), ("float16", 65, 127), ("uint8", 48, 257), ("float32", 200, 60)],
 ]

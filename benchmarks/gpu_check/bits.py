@@ -147,7 +147,7 @@ def tensor(data: Data) -> Iterator[Case]:
     """More than 16 features and 32 centers: on the GPUs that launch_plans.py names, tensor cores."""
     halves = ("assign_half", "assign_tensor")
     for dtype in DTYPES:
-        for d, k in ((17, 33), (64, 129), (200, 300)):
+        for d, k in ((17, 33), (64, 129), (200, 300), (12, 120)):
             yield fits("tensor cores", data.blobs(30_000, d, dtype, offset=3), k, *halves)
     yield fits("about zero", data.blobs(30_000, 64, "float16"), 129, *halves)
     for d in (300, 650):  # 128 rows a block, in more shared memory than is given unasked, and 64
@@ -248,7 +248,8 @@ def sanitizer(data: Data) -> Iterator[Case]:
 
 
 GROUPS = {
-    group.__name__: group for group in (low_dim, tiled, tensor, seeding, inputs, torch, batches, big, images, sanitizer)
+    group.__name__: group
+    for group in (low_dim, tiled, groups, tensor, seeding, inputs, torch, batches, big, images, sanitizer)
 }
 
 

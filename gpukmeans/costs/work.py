@@ -15,7 +15,7 @@ import numpy as np
 from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, Sheet
 from gpukmeans.engine.cuda import launch_plans, seeding_filter
 from gpukmeans.engine.cuda.device import SHARED, TENSOR_CORES
-from gpukmeans.engine.cuda.launch_plans import LOW_DIM_FEATURES, TENSOR_CENTERS, TENSOR_ROWS, TILED_ROWS
+from gpukmeans.engine.cuda.launch_plans import TENSOR_CENTERS, TENSOR_ROWS, TILED_ROWS
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
 from gpukmeans.engine.protocol import seeding_trials
 
@@ -197,7 +197,7 @@ class Problem:
         d, k = self.d, self.k
         written = (12 if self.k >= FEWEST_CENTERS else 4) * rows
         family, options = self._family
-        if d <= LOW_DIM_FEATURES:
+        if family == "assign_low_dim":
             pairs = rows * (k + -k % 8)
             work = Work(
                 family,

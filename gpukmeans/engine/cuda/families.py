@@ -109,5 +109,6 @@ def everything(
                 if module.family == "assign_tensor":
                     found[Module("assign_tensor", rows)] = None  # of float16 that are not about zero
                     # Where values lie too far apart for tensor cores.
-                    found[Module("assign_tiled", (*rows, f"-DCENTERS={launch_plans.tile_width(k)}"))] = None
+                    family, options = launch_plans.expected(d, k, kept, of_entries, tensor_cores=False)
+                    found[Module(family, (*rows, *options))] = None
     return list(found)

@@ -31,6 +31,11 @@ SPARSE_CENTERS, SPARSE_LANES = 4, 8
 # halves of 4 kB.
 HALF_ROWS, HALF_SHARED = (128, 64), 8192
 
+# From so many features on, and if no more than a fifth of the centers compared with are nobody's, one product on
+# tensor cores takes fewer instructions than assign_low_dim: by count 10 a pair and 240 a row, where that takes 15 a
+# pair for 12 features, 20 for 16 (test_estimate.test_few_features_take_tensor_cores_where_that_takes_fewer_instructions).
+FEWEST_TENSOR_FEATURES = 12
+
 # assign_close is launched where all rows have so many values of centers to be compared with, 0.1 ms of D on an H100 and
 # ten times that where float64 is slow, if a seventh are in doubt; and not of uint8, whose groups are as wide as their
 # steps are, at least: of those scores leave few in doubt.
@@ -152,11 +157,19 @@ def expected(d: int, k: int, dtype: np.dtype, sparse: bool, tensor_cores: bool) 
     below decide where they know the rows' frame, too."""
     if sparse:
         return "assign_sparse", ()
+    if tensor_cores and tensor_pays(d, k):
+        return "assign_tensor", ("-DAT_ZERO=1",) if dtype == np.float16 else ()
     if d <= LOW_DIM_FEATURES:
         return "assign_low_dim", (f"-DD_FEW={d}",)
-    if tensor_cores and k >= FEWEST_TENSOR_CENTERS:
-        return "assign_tensor", ("-DAT_ZERO=1",) if dtype == np.float16 else ()
     return "assign_tiled", (f"-DCENTERS={tile_width(k)}",)
+
+
+def tensor_pays(d: int, k: int) -> bool:
+    """Whether tensor cores are quicker, where they are worth using at all."""
+    if d > LOW_DIM_FEATURES:
+        return k >= FEWEST_TENSOR_CENTERS
+    padded = k + -k % TENSOR_CENTERS
+    return d >= FEWEST_TENSOR_FEATURES and 4 * padded <= 5 * k
 
 
 def half_rows(d: int) -> int | None:
@@ -274,9 +287,9 @@ def tensor(frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan | None:
     its offset is zero, and take two products (test_tensor.test_float16_about_zero_takes_two_products fails if others
     do).
     """
-    if k < FEWEST_TENSOR_CENTERS or frame.exponent > LARGEST_TENSOR_EXPONENT or frame.typical < SHORTEST_TENSOR_ROW:
-        return None
     d = len(frame.offset)
+    if not tensor_pays(d, k) or frame.exponent > LARGEST_TENSOR_EXPONENT or frame.typical < SHORTEST_TENSOR_ROW:
+        return None
     padded, depth = k + -k % TENSOR_CENTERS, d + -d % TENSOR_DEPTH
     return LaunchPlan(
         kernel="assign_tensor",

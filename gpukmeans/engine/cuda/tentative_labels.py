@@ -273,7 +273,6 @@ class TentativeLabels:
 def _plan(gpu: Gpu, frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan:
     if frame.entries is not None:
         return launch_plans.sparse(frame, k)
-    if len(frame.offset) <= launch_plans.LOW_DIM_FEATURES:
-        return launch_plans.low_dim(frame, k)
     on_tensor_cores = launch_plans.tensor(frame, k, dtype) if gpu.tensor_cores else None
-    return on_tensor_cores or launch_plans.tiled(frame, k)
+    few = len(frame.offset) <= launch_plans.LOW_DIM_FEATURES
+    return on_tensor_cores or (launch_plans.low_dim(frame, k) if few else launch_plans.tiled(frame, k))
