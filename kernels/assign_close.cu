@@ -24,9 +24,10 @@
 // others. D takes three of these, and reads all centers for each row: of fewer rows than `fewest` that is quicker than
 // a block that has 128 of them by itself (benchmarks/NOTES.md).
 //
-// Launch: blocks of 256 threads, one to a multiprocessor; ROWS rows a block; static shared memory alone. Options: X_KIND, CENTERS. By gpukmeans.engine.cuda.assignment_kernels.assign_close, as launch_plans.close_plan
-// has it. A row on the list: read once for every tile of centers, and centers, 8 bytes a value, for every tile of rows,
-// from the second-level cache; 3 k d operations, of float64 rows 4 k d, and 5 for each center.
+// Launch: blocks of 256 threads, one to a multiprocessor; ROWS rows a block; static shared memory alone. Options: X_KIND,
+// CENTERS. By gpukmeans.engine.cuda.assignment_kernels.assign_close, as launch_plans.close_plan has it.
+// A row on the list: read once for every tile of centers, and centers, 8 bytes a value, for every tile of rows, from the
+// second-level cache; 3 k d operations, of float64 rows 4 k d, and 5 for each center.
 
 #include "tiles.cuh"
 
@@ -76,7 +77,7 @@ assign_close(const X* __restrict__ x, long long n, int d, int depth, const F* __
 #pragma unroll
                 for (int e = 0; e < BRING; e++) {
                     int c = first + brought + e;
-                    z[e] = there && c < centers ? columns[(int64)j * centers + c] : X_KIND == 3 && j < d ? offset[j] : 0.0;
+                    z[e] = there && c < centers ? columns[(int64)j * centers + c] : 0.0;
                 }
             };
             fetch(0);

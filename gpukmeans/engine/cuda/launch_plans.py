@@ -33,7 +33,8 @@ HALF_ROWS, HALF_SHARED = (128, 64), 8192
 
 # From so many features on, and if no more than a fifth of the centers compared with are nobody's, one product on
 # tensor cores takes fewer instructions than assign_low_dim: by count 10 a pair and 240 a row, where that takes 15 a
-# pair for 12 features, 20 for 16 (test_estimate.test_few_features_take_tensor_cores_where_that_takes_fewer_instructions).
+# pair for 12 features and 20 for 16
+# (test_estimate.test_few_features_take_tensor_cores_where_that_takes_fewer_instructions).
 FEWEST_TENSOR_FEATURES = 12
 
 # assign_close is launched where all rows have so many values of centers to be compared with, 0.1 ms of D on an H100 and
