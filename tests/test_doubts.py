@@ -14,6 +14,8 @@ from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.certificate import Frame, ScoreErrors
 
+pytestmark = pytest.mark.kernels
+
 DTYPES = ["float16", "float32", "float64"]
 
 

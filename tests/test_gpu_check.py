@@ -17,6 +17,8 @@ from host_cuda.runtime import HostCuda
 
 from gpukmeans.engine.cuda import launch_plans
 
+pytestmark = pytest.mark.kernels
+
 ROOT = Path(__file__).parents[1]
 GPU_CHECK = ROOT / "benchmarks" / "gpu_check"
 SCRIPT = GPU_CHECK / "check.sh"
