@@ -99,7 +99,7 @@ class SamplesMixin:
             check_is_fitted(self)
         if is_dask(X) and not gather:
             dtype = self._validated(collections.validation_proxy(X), reset).dtype
-            with unflagged():
+            with workers.released(), unflagged():
                 yield collections.rows_of(X, dtype, counted), self.device
             return
         x = array_interop.to_numpy(X) if is_dask(X) else array_interop.as_array(X)
