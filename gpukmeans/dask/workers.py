@@ -12,7 +12,8 @@ again, on any, from the graph that they came of (engine/combine/replay.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -20,6 +21,8 @@ from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, cast
 from uuid import uuid4
+
+import numpy as np
 
 from gpukmeans import array_interop
 from gpukmeans.dask import sharing
@@ -30,6 +33,7 @@ from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.combine.replay import Replayed
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Points, Samples
+from gpukmeans.errors import DeviceError
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints
 
@@ -43,9 +47,9 @@ def make_points(samples: Samples, *, device: str) -> Points:
     known = replace(samples, x=None, weights=None, summary=samples.all_weights)  # what every part knows
     client = _client()
     if client is None:
-        part = RemotePoints(partial(_of, WorkerPoints(x.compute(), weights, known, device)))
-        points = Parallel([cast(Points, part)], [slice(0, len(x))], samples)
-        points.sparse = bool(part.ask("sparse"))  # of a collection nobody knows before
+        part = WorkerPoints(x.compute(), weights, known, device)
+        points = Parallel([cast(Points, RemotePoints(partial(_of, part)))], [slice(0, len(x))], samples)
+        points.sparse = part.sparse
         return points
     cluster = Cluster(client)
     x = sharing.shared_out(x, cluster)
@@ -60,7 +64,7 @@ def make_points(samples: Samples, *, device: str) -> Points:
         loader.release()
         raise
     points = Parallel(cast(Sequence[Points], parts), slices, samples)
-    points.sparse = bool(parts[0].ask(lambda part: part.ask("sparse")))
+    points.sparse = loader.sparse  # of a collection nobody knows before
     return points
 
 
@@ -104,10 +108,17 @@ class _Loader:
     """
 
     def __init__(self, cluster: Cluster, x: Any, weights: list[Any], known: Samples, device: str) -> None:
-        self._cluster, self._x, self._weights = cluster, x, weights
+        self._cluster, self._weights = cluster, weights
+        # Under names of their own: the scheduler keeps them for the actors, and the caller's may mean something else in
+        # the next graph, in which Dask joins other tasks into one. For that reason it is one graph, too, whatever part
+        # of it is computed again.
+        rows = x.map_blocks(_itself, dtype=x.dtype, meta=x._meta, name=f"gpukmeans-rows-{uuid4().hex}")
+        self._chunks = rows.to_delayed().ravel().tolist()
         self._known, self._device = known, device
         self._begun: dict[int, Any] = {}  # a part that is being made, and what it is made of
         self._made: dict[int, ActorCall] = {}
+        self._digests: dict[int, int] = {}
+        self.sparse = False
 
     def parts(self) -> list[Replayed]:
         """All parts, which are there."""
@@ -120,13 +131,8 @@ class _Loader:
         return parts
 
     def _begin(self, numbers: list[int]) -> None:
-        # Under names of their own: the scheduler keeps them for the actors, and the caller's may mean something else in
-        # the next graph, in which Dask joins other tasks into one. New ones each time: of a name that was just
-        # forgotten a worker may still have something.
-        x = self._x if len(numbers) == len(self._weights) else self._x.blocks[numbers]
-        x = x.map_blocks(_itself, dtype=x.dtype, meta=x._meta, name=f"gpukmeans-rows-{uuid4().hex}")
         client = self._cluster.client
-        for i, chunk in zip(numbers, client.compute(x.to_delayed().ravel().tolist()), strict=True):
+        for i, chunk in zip(numbers, client.compute([self._chunks[i] for i in numbers]), strict=True):
             w = self._weights[i]
             w = w if w is None else client.scatter(w, hash=False)
             part = client.submit(WorkerPoints, chunk, w, self._known, self._device, actor=True, pure=False)
@@ -150,6 +156,13 @@ class _Loader:
                 if future is not None:
                     future.release()
         self._made[i] = call
+        digest, self.sparse = call("about")
+        if self._digests.setdefault(i, digest) != digest:
+            raise DeviceError(
+                "Rows that were lost with a worker came out otherwise, or in another order, when they were made again. "
+                "They have to be the same each time, as those of a file or of a seeded generator; what was shuffled "
+                "may not be: keep it in a file first."
+            )
         return cast(Points, RemotePoints(call))
 
     def release(self) -> None:
@@ -197,6 +210,12 @@ class WorkerPoints:
         self._seeding: Any = None
         with devices.on(self._device), _threads_of_worker():
             self._points = dispatch.make_points(replace(known, x=x, weights=weights), device=self._device)
+            self.sparse = bool(self._points.sparse)
+            self._digest = digest(x)
+
+    def about(self) -> tuple[int, bool]:
+        """A digest of the rows, and whether they are sparse."""
+        return self._digest, self.sparse
 
     def call(self, name: str, *args: Any, **how: Any) -> Any:
         """What a method of the Points answers; or an attribute says."""
@@ -222,6 +241,16 @@ class WorkerPoints:
         """How many labels changed, and the sums, if anybody will ask for them."""
         with devices.on(self._device):
             return self._points.assign(centers), self._points.sums() if self._reused else None
+
+
+def digest(x: Any) -> int:
+    """Of rows, an array or a CSR matrix: in which any bit counts, and the order."""
+    if array_interop.issparse(x):
+        return digest(x.indptr) ^ digest(x.indices) ^ digest(x.data)
+    found, rows = 0, max(1, 2**20 // max(1, x[:1].nbytes))
+    for i in range(0, len(x), rows):
+        found = zlib.crc32(np.ascontiguousarray(array_interop.to_numpy(x[i : i + rows])).data.cast("B"), found)
+    return found
 
 
 def _of(part: WorkerPoints, name: str, *args: Any, **how: Any) -> Any:
