@@ -42,7 +42,6 @@ class RemotePoints:
         return self.ask("cluster_ranges", clusters, without)  # what is known, this process knows
 
     def seeding(self) -> RemoteSeeding:
-        self._call("begin_seeding")
         return RemoteSeeding(self._call)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -53,10 +52,11 @@ class RemotePoints:
 
 
 class RemoteSeeding:
-    """The seeding of a `WorkerPoints` as a Seeding. Candidates go with the next call."""
+    """The seeding of a `WorkerPoints` as a Seeding. That it begins, and candidates, go with the next call."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
+        self._begun = False
         self._proposed: Floats | None = None
 
     def propose(self, candidates: Floats) -> None:
@@ -70,4 +70,5 @@ class RemoteSeeding:
 
     def ask(self, name: str, *args: Any, **how: Any) -> Any:
         proposed, self._proposed = self._proposed, None
-        return self._call("seed", name, *args, proposed=proposed, **how)
+        begin, self._begun = not self._begun, True
+        return self._call("seed", name, *args, begin=begin, proposed=proposed, **how)

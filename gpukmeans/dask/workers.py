@@ -223,13 +223,11 @@ class WorkerPoints:
             found = getattr(self._points, name)
             return array_interop.to_numpy(found(*args, **how) if callable(found) else found)
 
-    def begin_seeding(self) -> None:
+    def seed(self, name: str, *args: Any, begin: bool, proposed: Floats | None, **how: Any) -> Any:
+        """What a method of the seeding answers, once it has begun and these candidates are proposed, if any."""
         with devices.on(self._device):
-            self._seeding = self._points.seeding()
-
-    def seed(self, name: str, *args: Any, proposed: Floats | None, **how: Any) -> Any:
-        """What a method of the seeding answers, once these candidates are proposed, if any."""
-        with devices.on(self._device):
+            if begin:
+                self._seeding = self._points.seeding()
             if proposed is not None:
                 self._seeding.propose(proposed)
             return getattr(self._seeding, name)(*args, **how)

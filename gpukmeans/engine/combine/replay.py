@@ -202,6 +202,12 @@ class ReplayedSeeding(Seeding):
         self._accepted(candidate)
         return farthest
 
+    def accept_and_draw(self, candidate: int, exponent: int, indices: list[int]) -> tuple[float, int, Floats | None]:
+        found = self._part.ask_seeding(lambda seeding: seeding.accept_and_draw(candidate, exponent, indices))
+        self._accepted(candidate)
+        self._log.counted, self._log.exponent = True, exponent
+        return found
+
     def accept_all(self, centers: Floats) -> float:
         farthest = self._part.ask_seeding(lambda seeding: seeding.accept_all(centers))
         self._log.accepted.append(Accepted(centers, True))
