@@ -161,6 +161,8 @@ class SamplesMixin:
         return array_interop.held_dtype(X, center_checks.float_dtype(x.dtype), self.output_type)
 
     def _convert_like(self, X: Any, answer: Any) -> Any:
+        if is_dask(answer) and self.output_type == "input":
+            return collections.like(X, answer)
         return array_interop.convert_like(X, answer, self.output_type)
 
 

@@ -53,6 +53,7 @@ def make_points(samples: Samples, *, device: str) -> Points:
         return points
     cluster = Cluster(client)
     x = sharing.shared_out(x, cluster)
+    sharing.check_memory(x, cluster)
     slices = [slice(a, b) for a, b in pairwise(accumulate(x.chunks[0], initial=0))]
     loader = _Loader(cluster, x, [None if weights is None else weights[rows] for rows in slices], known, device)
     held = _held.get()
