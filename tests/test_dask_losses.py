@@ -13,6 +13,7 @@ import sys
 import time
 from functools import partial
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -31,8 +32,10 @@ ROWS = {"chunks": (300, 3)}
 @pytest.fixture(scope="module")
 def client():
     """Of three workers, each a process, in whose place another begins when it ends."""
-    with local(n_workers=3) as cluster, Client(cluster) as client:
-        yield client
+    # A worker that begins slowly, as on a machine that has much to do, is not given up.
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}):
+        with local(n_workers=3) as cluster, Client(cluster) as client:
+            yield client
 
 
 @pytest.fixture
