@@ -519,6 +519,24 @@ def test_what_fails_in_a_chunk_is_what_is_raised_and_leaves_nothing(anywhere):
     gc.enable()
 
 
+def test_an_error_that_is_held_keeps_no_rows_on_the_workers(cluster):
+    """As IPython does, with all frames of it."""
+
+    def fail(record):
+        raise ZeroDivisionError
+
+    rows = da.from_array(X, chunks=(401, 3))
+    with pytest.raises(ZeroDivisionError) as held_error:
+        KMeans(5, random_state=0, callback=fail).fit(rows)
+    for _ in range(200):
+        if not (cluster.futures or any(cluster.run(held).values())):
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("rows are still there")
+    assert held_error.tb is not None
+
+
 def test_an_interruption_leaves_nothing_either(cluster, monkeypatch):
     def interrupt(cluster, future):
         raise KeyboardInterrupt

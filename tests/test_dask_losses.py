@@ -33,9 +33,9 @@ ROWS = {"chunks": (300, 3)}
 def client():
     """Of three workers, each a process, in whose place another begins when it ends."""
     # A worker that begins slowly, as on a machine that has much to do, is not given up.
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}):
-        with local(n_workers=3) as cluster, Client(cluster) as client:
-            yield client
+    patience = dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})
+    with patience, local(n_workers=3) as cluster, Client(cluster) as client:
+        yield client
 
 
 @pytest.fixture

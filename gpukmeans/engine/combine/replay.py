@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -60,10 +61,12 @@ class Log:
 
 class Replayed:
     """A Points that `make` makes, of the same rows each time: now, and when one was lost. Then it raises DeviceLost, as
-    any call of the Points does."""
+    any call of the Points does. enter(): the context that the Points is made and used in."""
 
-    def __init__(self, make: Callable[[], Points]) -> None:
-        self._make = make
+    def __init__(
+        self, make: Callable[[], Points], enter: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        self._make, self._enter = make, enter
         self._points: Points | None = None
         self._seeding: Seeding | None = None
         self._log = Log()
@@ -77,9 +80,10 @@ class Replayed:
         losses = 0
         while True:
             try:
-                if self._points is None:
-                    self._points = self._replayed()
-                return call(self._points)
+                with self._enter():
+                    if self._points is None:
+                        self._points = self._replayed()
+                    return call(self._points)
             except DeviceLost as error:
                 self._points = self._seeding = None
                 losses += 1
@@ -170,7 +174,8 @@ class Replayed:
         seeding, self._seeding = self._seeding, None
         if seeding is not None:
             try:
-                seeding.end()
+                with self._enter():
+                    seeding.end()
             except DeviceLost:
                 self._points = None
 
