@@ -40,7 +40,8 @@ def client():
 
 @pytest.fixture
 def cluster(client):
-    client.wait_for_workers(2, timeout=60)
+    while len(client.scheduler_info(n_workers=-1)["workers"]) < 2:
+        time.sleep(0.1)
     return client
 
 
