@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -174,7 +174,7 @@ class ParallelSeeding(Seeding):
 
     def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
         parts = self._each(lambda seeding: seeding.potentials(exponent, exact=True)[0])
-        self._candidates = parts
+        self._candidates = cast(list[list[int]], parts)  # as they are exact
         totals = [sum(those_of_one) for those_of_one in zip(*parts, strict=True)]
         return totals, totals
 
