@@ -150,8 +150,12 @@ def test_a_worker_that_is_silent_is_taken_for_lost(cluster, monkeypatch, caplog)
 
 
 def test_workers_that_cannot_be_reached_are_asked_by_the_scheduler(cluster, monkeypatch):
-    async def refuse(address, **how):
-        raise OSError
+    connect, workers = cluster.rpc.connect, cluster.scheduler_info(n_workers=-1)["workers"]
+
+    async def refuse(address, *args, **how):
+        if address in workers:
+            raise OSError
+        return await connect(address, *args, **how)
 
     monkeypatch.setattr(cluster.rpc, "connect", refuse)
     assert said(da.from_array(X, **ROWS)) == EXPECTED["k-means++"]

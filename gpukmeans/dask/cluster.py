@@ -28,8 +28,8 @@ Result = TypeVar("Result")
 # In seconds: how long an answer is waited for before it is asked whether the actor is still there, which costs nothing,
 # and how often then whether the scheduler is, and has heard of the worker.
 POLL, LOOK = 0.1, 2.0
-# Without a heartbeat, of which there is one a second, a worker is lost. While one imports a library for the first time it
-# sends none, which may take a minute from a slow disk. Dask itself gives it five.
+# Without a heartbeat, of which there is one a second, a worker is lost. While one imports a library for the first time
+# it sends none, which may take a minute from a slow disk. Dask itself gives it five.
 SILENCE = 120.0
 # How long the scheduler has to answer, and a worker to be reached without it.
 SCHEDULER_ANSWERS, WORKER_REACHED = 30.0, 2.0
