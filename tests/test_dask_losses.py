@@ -194,7 +194,9 @@ def test_a_scheduler_that_is_killed(tmp_path):
     try:
         while not os.path.exists(file):
             time.sleep(0.05)
-        with Client(scheduler_file=file) as client:
+        # For which it is looked for again once the client is closed.
+        patience = dask.config.set({"distributed.comm.timeouts.connect": "3s"})
+        with patience, Client(scheduler_file=file):
             assert said(da.from_array(X, **ROWS)) == EXPECTED["k-means++"]
 
             def lose(record):
@@ -202,7 +204,6 @@ def test_a_scheduler_that_is_killed(tmp_path):
 
             with pytest.raises(DeviceError, match="The scheduler of the Dask cluster does not answer any more"):
                 KMeans(5, random_state=0, callback=lose).fit(da.from_array(X, **ROWS))
-            client.close(timeout=0)
     finally:
         for process in (worker, scheduler):
             process.kill()
