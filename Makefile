@@ -10,7 +10,7 @@ EXTRA := test
 
 # What the CUDA kernels have to pass too, on the CPU here: the contract, and what else asks for the device under test.
 ON_KERNELS := $(patsubst %,tests/test_%.py,distance certificate fixed_point randomness one_answer input \
-	sklearn_parity cosine minibatch sparse progress zeros flags fuzz fuzz_minibatch)
+	sklearn_parity cosine minibatch batched sparse progress zeros flags fuzz fuzz_minibatch)
 
 # What CuPy itself has to pass too, on the CPU here.
 ON_REAL_CUPY := tests/real_cupy/checks.py $(patsubst %,tests/test_%.py,one_answer cosine)

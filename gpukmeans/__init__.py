@@ -4,6 +4,7 @@ from gpukmeans._version import __version__
 
 TYPE_CHECKING = False  # that of typing, which takes a while to import, as type checkers know
 if TYPE_CHECKING:
+    from gpukmeans.batched import BatchedKMeans
     from gpukmeans.costs.estimate import Estimate, estimate
     from gpukmeans.environment import show_versions
     from gpukmeans.errors import DeviceError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gpukmeans.saving.estimators import load
 
 __all__ = [
+    "BatchedKMeans",
     "DeviceError",
     "Estimate",
     "ImageError",
@@ -36,6 +38,7 @@ __all__ = [
 
 # Where the names are, which are imported as they are used: the command has its signals in order before NumPy is there.
 _HOMES = {
+    "BatchedKMeans": "batched",
     "DeviceError": "errors",
     "Estimate": "costs.estimate",
     "ImageError": "image.picture",
