@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpukmeans.minibatch import MiniBatchKMeans
     from gpukmeans.progress import Record
     from gpukmeans.saving.estimators import load
+    from gpukmeans.skl2onnx_support import register_onnx
 
 __all__ = [
     "BatchedKMeans",
@@ -32,6 +33,7 @@ __all__ = [
     "kmeans_plusplus",
     "load",
     "quantize",
+    "register_onnx",
     "remap",
     "show_versions",
 ]
@@ -51,6 +53,7 @@ _HOMES = {
     "kmeans_plusplus": "functions",
     "load": "saving.estimators",
     "quantize": "image.quantize",
+    "register_onnx": "skl2onnx_support",
     "remap": "image.quantize",
     "show_versions": "environment",
 }

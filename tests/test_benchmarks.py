@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LIBRARIES = ["gpukmeans", "scikit-learn", "faiss-cpu", "superkmeans"]
 
