@@ -115,6 +115,12 @@ def to_numpy(X: Any) -> Any:
     return _cupy().asnumpy(x) if _is_cupy(x) else x
 
 
+def values(X: Any) -> Any:
+    """`to_numpy` X; of a series or frame of Dask's that is its values alone."""
+    x = to_numpy(X)
+    return x.to_numpy() if is_dask(X) and hasattr(x, "to_numpy") else x
+
+
 def readable(x: Any) -> tuple[Any, np.dtype]:
     """What is to be read as rows of numbers, on the host, and in which of DTYPES: that of its values, if it is one,
     whoever holds them, with float32 for bfloat16, and else float64. Lists and the like become an array.

@@ -25,17 +25,12 @@ import numpy as np
 
 from gpukmeans.engine.protocol import CenterSampler, Points, Samples, seeding_trials
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints, Weights, power_for
+from gpukmeans.exact.fixed_point import Ints, Weights, inverse_cdf_index, power_for
 from gpukmeans.exact.scales import Scales
 from gpukmeans.random_state import seeded
 
 # Of k-means||, as in the experiments of its paper.
 ROUNDS = 5
-
-
-def inverse_cdf_index(uniform: float, total: int) -> int:
-    """floor(uniform * total) for a uniform draw in [0, 1) of 53 bits, exactly."""
-    return int(uniform * 2.0**53) * total >> 53
 
 
 def inverse_cdf_indices(uniforms: Floats, total: int) -> Ints:

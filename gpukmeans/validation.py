@@ -99,7 +99,7 @@ class SamplesMixin:
             check_is_fitted(self)
         if is_dask(X) and not gather:
             dtype = self._validated(collections.validation_proxy(X), reset).dtype
-            with unflagged():
+            with workers.released(), unflagged():
                 yield collections.rows_of(X, dtype, counted), self.device
             return
         x = array_interop.to_numpy(X) if is_dask(X) else array_interop.as_array(X)
@@ -161,6 +161,8 @@ class SamplesMixin:
         return array_interop.held_dtype(X, center_checks.float_dtype(x.dtype), self.output_type)
 
     def _convert_like(self, X: Any, answer: Any) -> Any:
+        if is_dask(answer) and self.output_type == "input":
+            return collections.like(X, answer)
         return array_interop.convert_like(X, answer, self.output_type)
 
 

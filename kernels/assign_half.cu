@@ -24,11 +24,13 @@
 //
 // A block has ROWS rows, all their features, in shared memory as lanes hold them, read and rounded once; centers
 // stream through, 128 at a time, 16 features at a time, and are on their way while those before are multiplied. Each of eight
-// warps has 32 rows and 64 centers, or 32.
+// warps has 32 rows and 64 centers, or 32. Half the rows take twice as much from the second-level cache for centers, which
+// then is what bounds it: so a block of 128 has a multiprocessor to itself before two of 64 share it.
 //
-// Launch: blocks of 256 threads, two to a multiprocessor; ROWS rows a block, 128 or, for more features, 64; dynamic
-// shared memory of 2 ROWS depth bytes and 8 kB; from compute capability 8.0 on. Options: X_KIND, ROWS. By
-// gpukmeans.engine.cuda.assignment_kernels.assign_half, as launch_plans.half_plan has it, and .half_table.
+// Launch: blocks of 256 threads, two to a multiprocessor as far as shared memory goes (up to 272 features on an A100, 400
+// on others); ROWS rows a block, 128 or, for more than 608 features, 64; dynamic shared memory of 2 ROWS depth bytes and
+// 8 kB, which may be more than is given unasked (device.MORE_SHARED); from compute capability 8.0 on. Options: X_KIND,
+// ROWS. By gpukmeans.engine.cuda.assignment_kernels.assign_half, as launch_plans.half_plan has it, and .half_table.
 // A row: read once; 4 bytes written, with bounds 12; k d products of float16; centers, 2 k d bytes, from the second-level
 // cache for each ROWS rows.
 
@@ -248,13 +250,8 @@ assign_half(const X* __restrict__ x, long long n, int d, int depth, const F* __r
             best.best = fmaf(error, 2.0f + 9.5367431640625e-7f, best.best);
             float margin = margin_of(norms[row], best.label, per_norm, errors);
             int label = place < count ? certain_label(best, margin) : 0;
-            unsigned votes = __ballot_sync(0xffffffffu, label == UNCERTAIN);
-            int64 end = 0;
-            if (votes && lane == 0) end = (int64)atomicAdd(again_length, (uint64)__popc(votes));
-            end = __shfl_sync(0xffffffffu, end, 0);
-            if (label == UNCERTAIN) {
-                again[end + __popc(votes & ((1u << lane) - 1))] = (int)place;
-            } else if (place < count) {
+            append(label == UNCERTAIN, place, again, again_length);
+            if (label != UNCERTAIN && place < count) {
                 tentative[place] = label;
                 if (bounded) {
                     int64 i = listed ? list[place] : place;

@@ -61,12 +61,14 @@ __device__ __forceinline__ void score_four(float (&score)[4], const float4* quad
 // groups the dynamic shared memory holds. per_norm, errors: see margin_of. tentative: (n,), aligned to 16 bytes.
 // listed: whether only the rows of `list` are compared, whose length is *length; tentative is then in its order.
 // bounded: whether slack and lower_bound (n,) of these rows are written, by center_shift (4, k); see hamerly.cu.
+// doubting: whether places of UNCERTAIN rows, in the order of tentative, go on a list `doubts`, *doubts_length long.
 extern "C" __global__ void __launch_bounds__(256, 2)
 assign_low_dim(const X* __restrict__ x, long long n, const F* __restrict__ offset, F scale,
                const float* __restrict__ columns, int stride, int tile, float per_norm,
                const float* __restrict__ errors, int* __restrict__ tentative, int listed, const int* __restrict__ list,
                const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ center_shift,
-               int k, float* __restrict__ slack, float* __restrict__ lower_bound) {
+               int k, float* __restrict__ slack, float* __restrict__ lower_bound, int doubting,
+               int* __restrict__ doubts, unsigned long long* __restrict__ doubts_length) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
     float4* centers = (float4*)dynamic_shared;
     int all = stride / GROUP, loaded = -1;  // the tile that shared memory holds
@@ -167,5 +169,8 @@ assign_low_dim(const X* __restrict__ x, long long n, const F* __restrict__ offse
         } else {
             for (int r = 0; r < ROWS && i + r < n; r++) tentative[i + r] = label[r];
         }
+        if (!doubting) continue;
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) append(i + r < n && label[r] == UNCERTAIN, i + r, doubts, doubts_length);
     }
 }

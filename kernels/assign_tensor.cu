@@ -14,7 +14,7 @@
 // rows, or of 8 centers both parts; features are numbered so that a lane's are four neighbors. While one half of the
 // shared memory is worked on, the next features are on their way to registers and then to the other half.
 //
-// Up to 304 features it only looks at rows that a single product has left in doubt (assign_half.cu).
+// Up to 1,216 features it only looks at rows that a single product has left in doubt (assign_half.cu).
 //
 // Tried, by count (benchmarks/NOTES.md), and dropped: TF32, which has the same 11 bits at half the rate; one sum over all
 // features, whose bound is ten times as large; operands in another order, of which each word is moved.
@@ -69,7 +69,8 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
               int tiles, float per_norm, const float* __restrict__ errors, int* __restrict__ tentative, int listed,
               const int* __restrict__ list, const unsigned long long* __restrict__ length, int bounded,
               const float* __restrict__ center_shift, int k, float* __restrict__ slack, float* __restrict__ lower_bound,
-              int again, const int* __restrict__ places, const unsigned long long* __restrict__ again_length) {
+              int doubting, int* __restrict__ doubts, unsigned long long* __restrict__ doubts_length, int again,
+              const int* __restrict__ places, const unsigned long long* __restrict__ again_length) {
     __shared__ uint4 ys[2][ROWS / 16][PARTS][32], zs[2][CENTERS / 8][32];
     __shared__ Nearest kept[4][256];  // each thread's own, of its rows; in the end all rows', by halves of the centers
     __shared__ int64 starts[ROWS];  // of the rows, in values of x
@@ -198,17 +199,20 @@ assign_tensor(const X* __restrict__ x, long long n, int d, int depth, const F* _
         }
         __syncthreads();
         int64 place = base + threadIdx.x;
+        bool doubt = false;
         if (threadIdx.x < ROWS && place < count) {
             if (again) place = places[place];
             Nearest best = merge(kept[0][threadIdx.x], kept[1][threadIdx.x]);
             float square = __fmul_rn(norms[threadIdx.x], SQUARES_DOWN);
             float margin = margin_of(square, best.label, per_norm, errors);
             int label = tentative[place] = certain_label(best, margin);
+            doubt = label == UNCERTAIN;
             if (bounded) {
                 int64 i = listed ? list[place] : place;
                 write_bounds(best, label, square, margin, center_shift, k, slack[i], lower_bound[i]);
             }
         }
+        if (doubting) append(doubt, place, doubts, doubts_length);
         __syncthreads();  // all of that is written again
         if (threadIdx.x == 0) base += (int64)gridDim.x * ROWS;
         __syncthreads();

@@ -22,50 +22,9 @@
 // cache, as centers are for every tile of rows; 4 bytes written, with bounds 12; k d multiply-adds, and 5 operations
 // for each center.
 
-#include "scores.cuh"
+#include "tiles.cuh"
 
-#ifndef CENTERS
-#define CENTERS 128
-#endif
-
-#define DEPTH 8
 #define BLOCKS (X_KIND == 3 ? 1 : 2)
-#define EACH_CENTERS (CENTERS >= 64 ? 8 : 4)  // of a thread: four, and if it is eight, four half a tile further
-#define EACH_ROWS (CENTERS >= 32 ? 8 : 4)
-#define ALONG (CENTERS / EACH_CENTERS)  // threads that share rows
-#define ROWS (256 / ALONG * EACH_ROWS)
-#define SHARING (ALONG / EACH_ROWS)  // threads to each row of those they share
-#define PART (ROWS * DEPTH / 256)    // features that a thread brings to shared memory, of one row
-
-// A row of the shared memory holds one feature. Four floats more than the tile: the threads that store features of one
-// row of x then use different banks, and float4 stays aligned.
-#define PADDING 4
-
-// Of `rows` rows from r on, what rows * SHARING neighboring threads found together of one: row r + t / SHARING in the
-// t-th of them. scan(r): what the thread itself found of row r.
-template <int rows, class Scan>
-__device__ __forceinline__ Nearest fold(Scan scan, int r) {
-    if constexpr (rows == 1) {
-        return scan(r);
-    } else {
-        constexpr int step = rows / 2 * SHARING;
-        Nearest low = fold<rows / 2>(scan, r), high = fold<rows / 2>(scan, r + rows / 2);
-        bool upper = threadIdx.x & step;
-        Nearest keep = {upper ? high.best : low.best, upper ? high.second : low.second, upper ? high.label : low.label};
-        Nearest give = {upper ? low.best : high.best, upper ? low.second : high.second, upper ? low.label : high.label};
-        return merge(keep, from_lane(give, step));
-    }
-}
-
-// Where a thread's r-th row, or c-th center, is in its tile of `size`, of which it has `each`, `place` being its own.
-__device__ __forceinline__ int within(int size, int each, int place, int i) {
-    return place * 4 + i / 4 * (size / (each / 4)) + i % 4;
-}
-
-// Four values of a row of the shared memory, from the thread's i-th on. If it has but four, the second four are these.
-__device__ __forceinline__ float4 four(const float* shared, int size, int each, int place, int i) {
-    return *(const float4*)(shared + within(size, each, place, i % each));
-}
 
 // centers: (k, d), in the frame. squares: (tiles * CENTERS,), their |z|^2. columns: becomes what assign_tiled reads:
 //
@@ -92,7 +51,8 @@ assign_tiled(const X* __restrict__ x, long long n, int d, int depth, const F* __
              const float* __restrict__ columns, int tiles, float per_norm,
              const float* __restrict__ errors, int* __restrict__ tentative, int listed, const int* __restrict__ list,
              const unsigned long long* __restrict__ length, int bounded, const float* __restrict__ center_shift, int k,
-             float* __restrict__ slack, float* __restrict__ lower_bound) {
+             float* __restrict__ slack, float* __restrict__ lower_bound, int doubting, int* __restrict__ doubts,
+             unsigned long long* __restrict__ doubts_length) {
     __shared__ __align__(16) float ys[2][DEPTH][ROWS + PADDING], zs[2][DEPTH][CENTERS + PADDING];
     __shared__ float norms[ROWS];
     __shared__ int64 count;  // of rows; two registers fewer
@@ -182,13 +142,16 @@ assign_tiled(const X* __restrict__ x, long long n, int d, int depth, const F* __
         int own_row = within(ROWS, EACH_ROWS, down, along / SHARING);
         int64 place = (int64)tile * ROWS + own_row;
         Nearest best = kept[threadIdx.x];
+        bool doubt = false;
         if (along % SHARING == 0 && place < count) {
             float norm_of_row = norms[own_row], margin = margin_of(norm_of_row, best.label, per_norm, errors);
             int label = tentative[place] = certain_label(best, margin);
+            doubt = label == UNCERTAIN;
             if (bounded) {
                 int64 i = listed ? list[place] : place;
                 write_bounds(best, label, norm_of_row, margin, center_shift, k, slack[i], lower_bound[i]);
             }
         }
+        if (doubting) append(doubt, place, doubts, doubts_length);
     }
 }

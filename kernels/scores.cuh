@@ -6,7 +6,8 @@
 // their number or d are rounded up, centers that are nobody's have a |z|^2 of NEVER, and features that are nobody's are
 // 0. Of |z|^2 what the center's own score may err by is taken off (prepare_centers.cu), so that a score is a lower
 // bound but for what the row adds. tentative[i] becomes the label where the runner-up's is beyond the upper bound of
-// the best, and UNCERTAIN where not; refine.cu decides those by D.
+// the best, and UNCERTAIN where not, and the row's place goes on a list if one is kept: if many are on it, assign_close.cu
+// decides most of those by float32 differences; refine.cu decides what is left by D.
 //
 // Only the rows of a list are looked at if there is one (hamerly.cu), and what their bounds are is written if anybody
 // will ask: the runner-up's score, less the error of both, is the distance that others have at least.
@@ -52,6 +53,16 @@ __device__ __forceinline__ float margin_of(float norm, int label, float per_norm
 
 __device__ __forceinline__ int certain_label(const Nearest& found, float margin) {
     return found.second - found.best > margin ? found.label : UNCERTAIN;
+}
+
+// Puts the places of rows in doubt on a list. Whole warps call it.
+__device__ __forceinline__ void append(bool doubt, int64 place, int* list, unsigned long long* length) {
+    unsigned votes = __ballot_sync(0xffffffffu, doubt), lane = threadIdx.x % 32;
+    if (!votes) return;
+    int64 end = 0;
+    if (lane == 0) end = (int64)atomicAdd(length, (uint64)__popc(votes));
+    end = __shfl_sync(0xffffffffu, end, 0);
+    if (doubt) list[end + __popc(votes & ((1u << lane) - 1))] = (int)place;
 }
 
 // What hamerly.cu keeps of a row. Its label stands while D tells the two distances apart, which it does if they differ

@@ -108,6 +108,24 @@ def tiled_shared(width: int) -> int:
     return 4 * (2 * 8 * (rows + 4 + width + 4) + rows + 256 * 3) + 8
 
 
+def differences(width: int, parts: int = 1) -> float:
+    """assign_close, eight features of a thread's pairs: a multiply-add and two subtractions, or three where rows have
+    two parts; of each feature loads of both parts of centers and of rows'. 4 or 8 values of rows with up to 25
+    instructions to load, unpack and store, 32 with two parts; up to 4 of centers with 20, and 10 of the loop's own."""
+    pairs = {16: 16, 32: 32, 64: 64, 128: 64}[width]
+    values = 4 if width == 128 else 8
+    rows, centers = {16: (1, 1), 32: (2, 1), 64: (2, 2), 128: (2, 2)}[width]
+    operands = 8 * (parts * rows + 2 * centers)
+    brought = (25 if parts == 1 else 32) * values + 20 * max(1, width * 8 // 256)
+    return (8 * pairs * (2 + parts) + operands + brought + 10) / (8 * pairs + values)
+
+
+def close_shared(width: int, parts: int = 1) -> int:
+    """As tiled_shared; centers have two parts, and rows of float64."""
+    rows = 128 if width == 128 else 256
+    return 4 * (2 * 8 * (parts * (rows + 4) + 2 * (width + 4)) + rows + 256 * 3) + 8
+
+
 def filtered_four(value: int, most_rows: int = 4) -> Callable[[int], float]:
     """filtered_potentials, four features: of 4 rows, or 2 where registers are few, `value` instructions to load and
     frame each; the loop's own 40."""
@@ -249,6 +267,11 @@ BUDGETS = {
     "seed_cells": Budget(FOUR_BLOCKS, Loop("LDG", 7), 8 * (32 + 32 * 16 + 16)),
     # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.
     "assign_tiled": Budget(TWO_BLOCKS, Loop("FFMA", eight_features), tiled_shared),
+    # 64 sums, 8 values of rows and as many of centers, or 16; one block, as few rows come to it.
+    "assign_close": Budget(ONE_BLOCK, Loop("FFMA", differences), close_shared),
+    "assign_close of float64": Budget(
+        ONE_BLOCK, Loop("FFMA", lambda width: differences(width, 2)), lambda width: close_shared(width, 2)
+    ),
     # 64 sums, 16 words of rows and 4 of centers, 8 values for the next 16 features. To split a value: half a conversion
     # of two, a conversion back, a difference, half a conversion.
     "assign_tensor": Budget(TWO_BLOCKS, Loop("HMMA", sixteen_features(3)), tensor_shared(2)),
@@ -306,6 +329,7 @@ SIZES = {
     "assign_low_dim": "D_FEW",
     "hamerly": "D_FEW",
     "assign_tiled": "CENTERS",
+    "assign_close": "CENTERS",
     "image_cells": "D",
     "image_cells_seeding": "D",
     "seeding_filter": "CANDIDATES",
@@ -331,6 +355,8 @@ SPECIALISATIONS = [
     *[("assign_tiled", x, 0, 16) for x in ("uint8", "float64")],
     *[("assign_tiled", x, 0, 32) for x in ("float16", "float32")],
     *[("assign_tiled", x, 0, 64) for x in ("float32", "float64")],
+    *[("assign_close", x, 0, 128) for x in ("float16", "float32", "float64")],
+    *[("assign_close", x, 0, c) for x, c in (("float32", 16), ("float16", 32), ("float32", 64), ("float64", 64))],
     *[("refine", x, w, None) for x, w in (("uint8", 0), ("uint8", 1), ("float32", 0), ("float64", 2))],
     *[("exact_distance", x, w, None) for x, w in (("uint8", 1), ("float32", 0), ("float64", 2))],
     *[("cluster_sums", x, w, None) for x, w in (("uint8", 1), ("float16", 0), ("float32", 0), ("float64", 2))],

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
 import pickle
-import signal
 import sys
 import time
 from functools import partial
@@ -25,7 +23,8 @@ from host_cuda.runtime import HostCuda
 from scipy.sparse import csr_matrix
 
 from gpukmeans import DeviceError, KMeans, MiniBatchKMeans, load
-from gpukmeans.dask import workers
+from gpukmeans.dask import cluster as clusters
+from gpukmeans.dask import sharing, workers
 from gpukmeans.engine.protocol import Samples
 
 # Of a thread each; with any port for the pages on which a cluster says what it does.
@@ -157,11 +156,31 @@ def test_a_frame_has_names(anywhere):
     model = KMeans(5, random_state=0, max_iter=4).fit(dd.from_pandas(frame, npartitions=4))
     expected = KMeans(5, random_state=0, max_iter=4).fit(frame)
     assert model.feature_names_in_.tolist() == ["a", "b", "c"]
-    assert model.labels_.compute().tobytes() == expected.labels_.tobytes()
+    assert np.asarray(model.labels_).tobytes() == expected.labels_.tobytes()
     assert model.cluster_centers_.tobytes() == expected.cluster_centers_.tobytes()
     other = dd.from_pandas(frame.rename(columns={"a": "z"}), npartitions=2)
     with pytest.raises(ValueError, match="feature names should match"):
         model.predict(other)
+
+
+def test_answers_for_the_rows_of_a_frame_have_its_index(anywhere, tmp_path):
+    """Where partitions are empty, and whatever the rows are called."""
+    x = X[np.argsort(X[:, 0])]
+    frame = pd.DataFrame(x, columns=list("abc"), index=pd.Index(np.arange(len(x)) * 2.5, name="time"))
+    lazy = dd.from_pandas(frame, npartitions=6)
+    lazy, frame = lazy[lazy["a"] > 50], frame[frame["a"] > 50]
+    assert (lazy.map_partitions(len).compute() == 0).any()
+    model = KMeans(5, random_state=0, max_iter=4).fit(lazy)
+    expected = KMeans(5, random_state=0, max_iter=4).fit(frame)
+    for labels in (model.labels_, model.predict(lazy)):
+        assert isinstance(labels, dd.Series)
+        pd.testing.assert_series_equal(labels.compute(), pd.Series(expected.labels_, frame.index))
+    distances = model.transform(lazy)
+    assert isinstance(distances, dd.DataFrame)
+    pd.testing.assert_frame_equal(distances.compute(), pd.DataFrame(expected.transform(frame), frame.index))
+    assert isinstance(model.set_params(output_type="numpy").predict(lazy), np.ndarray)
+    model.save(tmp_path / "model.npz")
+    assert load(tmp_path / "model.npz").labels_.tobytes() == expected.labels_.tobytes()
 
 
 # ---------------------------------------------------------------- what is computed, and where
@@ -300,6 +319,81 @@ def test_sparse_chunks(anywhere):
     assert workers.make_points(Samples(rows), device="cpu").sparse
 
 
+SHARED_OUT = {
+    "as they are": ((500, 500, 201), (500, 500, 201)),
+    "one chunk": ((1201,), (401, 401, 399)),
+    "one that is much larger": ((1000, 100, 101), (401, 401, 399)),
+    "none that is empty": ((0, 500, 0, 500, 201, 0), (500, 500, 201)),
+    "more than workers": ((301, 300, 300, 300), (401, 401, 399)),
+}
+
+
+@pytest.mark.parametrize("name", SHARED_OUT)
+def test_rows_are_shared_out_among_all_workers(cluster, name):
+    given, expected = SHARED_OUT[name]
+    shared = sharing.shared_out(da.from_array(X, chunks=(given, 3)), clusters.Cluster(cluster))
+    assert shared.chunks[0] == expected
+    assert shared.compute().tobytes() == X.tobytes()
+
+
+class Asked:
+    """A cluster that was asked for workers, of which some are there."""
+
+    def __init__(self, there, plan=(), maximum=None):
+        self.client = SimpleNamespace(cluster=self)
+        self.there, self.plan = there, plan
+        if maximum is not None:
+            self._adaptive = SimpleNamespace(maximum=maximum, periodic_callback=object())
+
+    def workers(self):
+        return dict.fromkeys(range(self.there))
+
+
+def test_workers_that_are_to_come_count():
+    assert sharing.expected_workers(Asked(2)) == 2
+    assert sharing.expected_workers(Asked(0, plan={0, 1, 2})) == 3
+    assert sharing.expected_workers(Asked(1, plan={0}, maximum=4)) == 4
+    assert sharing.expected_workers(Asked(3, maximum=np.inf)) == 3
+
+
+@pytest.mark.parametrize("limit", [500, 0, 1500], ids="{} MB".format)
+def test_rows_that_no_worker_has_memory_for_are_an_error_at_once(cluster, monkeypatch, limit):
+    """With the figures; and none where there is no limit, or for what nobody knows before."""
+    worker = {"memory_limit": limit * 10**6, "metrics": {"memory": 250 * 10**6, "managed_bytes": 50 * 10**6}}
+    monkeypatch.setattr(clusters.Cluster, "workers", lambda self: {"a": worker, "b": worker})
+    rows, there = da.zeros((48 * 10**6, 1), chunks=(10**6, 1)), clusters.Cluster(cluster)
+    if limit == 500:
+        with pytest.raises(DeviceError, match=r"384 MB on 3 of them are 128 MB each.* needs 294 MB.*more than 275 MB"):
+            sharing.check_memory(sharing.shared_out(rows, there), there)
+    else:
+        sharing.check_memory(sharing.shared_out(rows, there), there)
+    sharing.check_memory(rows.map_blocks(csr_matrix, meta=csr_matrix((0, 1))), there)
+
+
+def called(monkeypatch, **parameters):
+    """The methods of parts that a fit calls, of one part."""
+    names, call = {}, clusters.Cluster.call
+
+    def counted(self, future, address, name, args, how):
+        names.setdefault(future.key, []).append(args[0] if name in ("call", "seed") else name)
+        return call(self, future, address, name, args, how)
+
+    monkeypatch.setattr(clusters.Cluster, "call", counted)
+    KMeans(random_state=0, max_iter=2, tol=0, **parameters).fit(da.from_array(X, chunks=(401, 3)))
+    return max(names.values(), key=len)
+
+
+def test_seeding_takes_two_steps_for_a_center(cluster, monkeypatch):
+    """Two more where the largest distance has come down to another power of two."""
+    names = called(monkeypatch, n_clusters=50)
+    assert names.count("potentials") == 49
+    assert names.count("accept_and_draw") == 48
+    again = names.count("total") - 2
+    assert again <= 12
+    assert names.count("find") <= 2 + again
+    assert names.count("accept") == 2
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -426,11 +520,29 @@ def test_what_fails_in_a_chunk_is_what_is_raised_and_leaves_nothing(anywhere):
     gc.enable()
 
 
+def test_an_error_that_is_held_keeps_no_rows_on_the_workers(cluster):
+    """As IPython does, with all frames of it."""
+
+    def fail(record):
+        raise ZeroDivisionError
+
+    rows = da.from_array(X, chunks=(401, 3))
+    with pytest.raises(ZeroDivisionError) as held_error:
+        KMeans(5, random_state=0, callback=fail).fit(rows)
+    for _ in range(200):
+        if not (cluster.futures or any(cluster.run(held).values())):
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("rows are still there")
+    assert held_error.tb is not None
+
+
 def test_an_interruption_leaves_nothing_either(cluster, monkeypatch):
-    def interrupt(futures):
+    def interrupt(cluster, future):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cluster, "gather", interrupt)
+    monkeypatch.setattr(clusters.Cluster, "made", interrupt)
     model = KMeans(5)
     with pytest.raises(KeyboardInterrupt):
         model.fit(da.from_array(X, chunks=(401, 3)))
@@ -458,24 +570,3 @@ def test_a_device_that_workers_do_not_have(cluster):
     assert {name: np.copy(value).tolist() for name, value in vars(model).items()} == before
     with pytest.raises(ValueError, match="device must be 'auto'"):
         KMeans(2, device="gpu").fit(da.from_array(X, chunks=(500, 3)))
-
-
-def test_a_worker_that_is_lost():
-    """In the middle of a fit: an error, and the model as it was."""
-    model = KMeans(5, random_state=0, max_iter=2).fit(X)
-    centers = model.cluster_centers_
-    # Until a worker that does not answer is given up.
-    with (
-        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        local(n_workers=2) as cluster,
-        Client(cluster) as client,
-    ):
-
-        def lose(record):
-            if record.iteration == 2:
-                os.kill(min(client.run(os.getpid).values()), signal.SIGKILL)
-
-        model.set_params(max_iter=50, tol=0, callback=lose)
-        with pytest.raises(DeviceError, match=r"A worker of the Dask cluster was lost.*Fit again"):
-            model.fit(da.from_array(X, chunks=(300, 3)))
-    assert model.cluster_centers_ is centers

@@ -21,7 +21,7 @@ from gpukmeans.costs import estimate as costs
 from gpukmeans.costs import work
 from gpukmeans.costs.devices import SHEETS, sheet
 from gpukmeans.engine import dispatch
-from gpukmeans.engine.cuda import speculation_state
+from gpukmeans.engine.cuda import launch_plans, speculation_state
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.seeding import kmeans_plusplus
 
@@ -152,6 +152,19 @@ def test_memory_is_what_a_fit_takes(n, d, k):
         centers = lloyd.update(points, scales, centers)[0]
     predicted = gpukmeans.estimate(x.shape, k).memory
     assert 0.85 * predicted < cp.peak_bytes < 1.15 * predicted
+
+
+@pytest.mark.parametrize("d", range(9, 17))
+def test_few_features_take_tensor_cores_where_that_takes_fewer_instructions(d):
+    def instructions(k, device):
+        return sum(
+            found.instructions for found in work.Problem(10**6, d, k, np.dtype("f4"), sheet(device)).assignment()
+        )
+
+    better = [k for k in range(33, 600) if launch_plans.tensor_pays(d, k)]
+    assert all(instructions(k, "H100") < 0.95 * instructions(k, "L4") for k in better)  # an L4's are not worth using
+    assert bool(better) == (d >= 12)
+    assert d < 12 or {103, 128, 256, 512} <= set(better)
 
 
 # ---------------------------------------------------------------- what it says

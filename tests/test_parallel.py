@@ -237,15 +237,48 @@ def test_values_that_are_not_finite_are_found_in_any_part(cupy, row, bad):
         KMeans(2, device="cuda:all").fit(x)
 
 
-def test_an_error_names_the_gpu_and_leaves_the_estimator(cupy):
+def dying(cupy, numbers, after):
+    """Have each of these GPUs fail for good once it has allocated memory so many times; returns how often it did."""
+    allocated = dict.fromkeys(numbers, 0)
+
+    def fail_later(number, make):
+        def make_or_fail(*args):
+            allocated[number] += 1
+            if allocated[number] > after:
+                error = "cudaErrorECCUncorrectable: uncorrectable ECC error encountered"
+                raise cupy.cuda.runtime.CUDARuntimeError(error)
+            return make(*args)
+
+        return make_or_fail
+
+    for number in numbers:
+        host = cupy.hosts[number]
+        host.empty, host.zeros = fail_later(number, host.empty), fail_later(number, host.zeros)
+    return allocated
+
+
+@pytest.mark.parametrize("init", ["k-means++", "k-means||"])
+@pytest.mark.parametrize("after", [0, 9, 23, 40, 67])
+def test_one_that_fails_is_replaced_by_the_others(cupy, caplog, init, after):
+    expected = said(X, "cpu", WEIGHTS, init=init)
+    allocated = dying(cupy, [1], after)
+    assert said(X, "cuda:all", WEIGHTS, init=init) == expected
+    assert allocated[1] > after
+    assert "CUDA failed on device 'cuda:1'" in caplog.text
+
+
+def test_two_of_three_may_fail(cupy):
+    expected = said(X, "cpu", WEIGHTS)
+    allocated = dying(cupy, [0, 2], 30)
+    assert said(X, "cuda:all", WEIGHTS) == expected
+    assert min(allocated.values()) > 30
+
+
+def test_when_all_fail_the_error_names_one_and_leaves_the_estimator(cupy):
     model = KMeans(3, random_state=0, device="cuda:all").fit(X[:100])
     before = {name: np.copy(value).tolist() for name, value in vars(model).items()}
-
-    def fail(size):
-        raise cupy.cuda.runtime.CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC error encountered")
-
-    cupy.hosts[2].zeros = lambda shape, dtype: fail(shape)
-    with pytest.raises(DeviceError, match=r"'cuda:2'.*\n?.*ECC"):
+    dying(cupy, [0, 1, 2], 20)
+    with pytest.raises(DeviceError, match=r"'cuda:[012]'.*\n?.*ECC"):
         model.fit(X)
     assert {name: np.copy(value).tolist() for name, value in vars(model).items()} == before
 

@@ -23,7 +23,8 @@ from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.seeding_distances import BLOCK, BlockDistances
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
-from gpukmeans.seeding import inverse_cdf_index, inverse_cdf_indices, kmeans_parallel, kmeans_plusplus, random
+from gpukmeans.exact.fixed_point import inverse_cdf_index
+from gpukmeans.seeding import inverse_cdf_indices, kmeans_parallel, kmeans_plusplus, random
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

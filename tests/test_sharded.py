@@ -85,6 +85,18 @@ def test_every_step_is_that_of_all_rows(made, own_sums, d, weighed):
     assert found[1] == found[0]
 
 
+def test_steps_that_are_asked_ahead_are_those_of_one(made):
+    """Where the largest distance falls by 80 powers of two at once, so that what was asked by the exponent before would
+    be nothing; and where candidates are equal, of which no potentials are asked."""
+    x = np.repeat([0.0, 1e6, 0.0], 40)[:, None] + np.repeat(rng.normal(size=(40, 2)), 3, axis=0) * 1e-6
+    found = []
+    for points in (NumPyPoints(Samples(x)), made(x)):
+        lloyd.prepare(points, *points.feature_range())
+        found.append([kmeans_plusplus(points, 12, np.random.RandomState(seed)).tolist() for seed in range(3)])
+    assert found[1] == found[0]
+    assert len({tuple(center) for center in found[0][0]}) == 12
+
+
 def test_no_location_is_far_where_all_are_on_centers(made):
     points = made(np.repeat(np.eye(2), 60, axis=0))
     lloyd.prepare(points, *points.feature_range())

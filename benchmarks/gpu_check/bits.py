@@ -134,14 +134,25 @@ def tiled(data: Data) -> Iterator[Case]:
     yield from far(data, 64, 20, "assign_tiled", "assign_tiled")
 
 
+def groups(data: Data) -> Iterator[Case]:
+    """Far apart, so that scores leave half of the rows in doubt, or more."""
+    for dtype, apart in (("float32", 1e4), ("float64", 1e6)):
+        for d, k in ((8, 150), (40, 30), (40, 60)):
+            X = data.noise(60_000, d, dtype)
+            X += (apart * (np.arange(len(X)) % 4)[:, None]).astype(dtype)
+            yield fits("groups far apart", X, k, "assign_close", max_iter=6)
+
+
 def tensor(data: Data) -> Iterator[Case]:
     """More than 16 features and 32 centers: on the GPUs that launch_plans.py names, tensor cores."""
     halves = ("assign_half", "assign_tensor")
     for dtype in DTYPES:
-        for d, k in ((17, 33), (64, 129), (200, 300)):
+        for d, k in ((17, 33), (64, 129), (200, 300), (12, 120)):
             yield fits("tensor cores", data.blobs(30_000, d, dtype, offset=3), k, *halves)
     yield fits("about zero", data.blobs(30_000, 64, "float16"), 129, *halves)
-    yield fits("too many features for one product", data.blobs(10_000, 400, "float32"), 60, "assign_tensor")
+    for d in (300, 650):  # 128 rows a block, in more shared memory than is given unasked, and 64
+        yield fits("many features in one product", data.blobs(10_000, d, "float32"), 60, *halves)
+    yield fits("too many features for one product", data.blobs(5_000, 1300, "float32"), 60, "assign_tensor")
     yield fits("noise", data.noise(300_000, 24, "float32"), 150, *halves, max_iter=4)
     yield fits("ties", data.lattice(20_000, 20, "float32"), 60, *halves)
     yield fits("cosine", data.noise(20_000, 40, "float32"), 60, *halves, metric="cosine")
@@ -237,7 +248,8 @@ def sanitizer(data: Data) -> Iterator[Case]:
 
 
 GROUPS = {
-    group.__name__: group for group in (low_dim, tiled, tensor, seeding, inputs, torch, batches, big, images, sanitizer)
+    group.__name__: group
+    for group in (low_dim, tiled, groups, tensor, seeding, inputs, torch, batches, big, images, sanitizer)
 }
 
 

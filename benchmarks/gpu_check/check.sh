@@ -55,7 +55,7 @@ smoke() {
 # All at once: a GPU is shared by processes, and most of the time goes into NumPy's answers and the sanitizer.
 correct() {
     local group tool tests=()
-    for group in low_dim tiled "seeding inputs" "torch batches" tensor "images big"; do
+    for group in low_dim "tiled groups" "seeding inputs" "torch batches" tensor "images big"; do
         # shellcheck disable=SC2086  # the groups of one process
         timeout 150 "$python" $here/bits.py $group >"$out/bits_${group// /_}.txt" 2>&1 || touch "$out/failed_bits" &
     done

@@ -235,6 +235,7 @@ def bytes_down(k: int) -> int:
 
 def memory(problem: Problem) -> int:
     """Bytes at once: rows; of each row two labels, its place on a list, an owner while seeds are chosen, and eight
-    bytes for the closest distance, then bounds. Of each value of the centers sums and centers, float64 both, and what
-    kernels read of them."""
-    return problem.n * (problem.row + 4 * 3 + 8) + problem.k * problem.d * (8 + 8 + 8 + 4 + 4 + 8)
+    bytes for the closest distance, then bounds; its place on the lists of rows in doubt, where there are any. Of each
+    value of the centers sums and centers, float64 both, and what kernels read of them."""
+    lists = 3 + problem.lists
+    return problem.n * (problem.row + 4 * lists + 8) + problem.k * problem.d * (8 + 8 + 8 + 4 + 4 + 8)

@@ -15,7 +15,7 @@ import numpy as np
 from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, Sheet
 from gpukmeans.engine.cuda import launch_plans, seeding_filter
 from gpukmeans.engine.cuda.device import SHARED, TENSOR_CORES
-from gpukmeans.engine.cuda.launch_plans import LOW_DIM_FEATURES, TENSOR_CENTERS, TENSOR_ROWS, TILED_ROWS
+from gpukmeans.engine.cuda.launch_plans import TENSOR_CENTERS, TENSOR_ROWS, TILED_ROWS
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
 from gpukmeans.engine.protocol import seeding_trials
 
@@ -120,6 +120,18 @@ class Problem:
         """Bytes of a row."""
         return self.d * self.dtype.itemsize
 
+    @property
+    def lists(self) -> int:
+        """Of rows in doubt, which are looked at once more."""
+        family, _ = self._family
+        of_one_product = family == "assign_tensor" and launch_plans.half_rows(self.d) is not None
+        return of_one_product + launch_plans.looks_closer(self.n, self.d, self.k, self.dtype)
+
+    @property
+    def _family(self) -> tuple[str, tuple[str, ...]]:
+        """The kernel that compares rows with centers, and its options."""
+        return launch_plans.expected(self.d, self.k, self.dtype, False, self.sheet.capability in TENSOR_CORES)
+
     def feature_range(self) -> Work:
         values = self.n * self.d
         return Work("feature_range", memory=self.n * self.row, instructions=5 * values)
@@ -168,6 +180,8 @@ class Problem:
             measured = 2 * share * n
             yield Work("hamerly", memory=8 * n + measured * (self.row + 8), instructions=9 * n + 10 * measured * d)
         yield from comparisons
+        if launch_plans.looks_closer(n, d, k, self.dtype):
+            yield Work("assign_close")  # which ends at once where few rows are in doubt
         changed = n if first else moved * n
         gathered = 8 * k * (d + 1) <= SHARED
         added = (1 if first else 2) * 8 * (d + 1) * changed
@@ -182,8 +196,8 @@ class Problem:
         """What writes tables of the centers, if center_forms does not, and the kernels that compare rows with them."""
         d, k = self.d, self.k
         written = (12 if self.k >= FEWEST_CENTERS else 4) * rows
-        family, options = launch_plans.expected(d, k, self.dtype, False, self.sheet.capability in TENSOR_CORES)
-        if d <= LOW_DIM_FEATURES:
+        family, options = self._family
+        if family == "assign_low_dim":
             pairs = rows * (k + -k % 8)
             work = Work(
                 family,

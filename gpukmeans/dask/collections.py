@@ -70,6 +70,17 @@ def _of_rows(call: Callable[[Any], Any], empty: Any, rows: Any) -> Any:
     return call(rows) if rows.shape[0] else empty
 
 
+def like(X: Any, answer: Any) -> Any:
+    """An answer for each row, an array of Dask's, as what X is: of a frame, with its index, a series if it is (n,), and
+    else a frame, whose columns are numbered."""
+    if not hasattr(X, "to_dask_array"):
+        return answer
+    from dask.dataframe import from_dask_array
+
+    columns = None if answer.ndim == 1 else list(range(answer.shape[1]))
+    return from_dask_array(answer, columns=columns, index=X.index)
+
+
 def bad_value(x: Any) -> Any:
     """NaN if any value of x is, else infinity: (1,) of its dtype. One of them is there."""
     import dask.array as da

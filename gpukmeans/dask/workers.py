@@ -1,19 +1,21 @@
 """Rows on the workers of a Dask cluster as one Points: each worker keeps its part of them, and a Points of these.
 
 That is an actor: an object that lives on a worker, and whose methods the client calls there. In an iteration centers go
-to all of them and integers of size k * d come back, as with several GPUs.
+to all of them and integers of size k * d come back, as with several GPUs. Where a worker is lost its rows are made
+again, on any, from the graph that they came of (engine/combine/replay.py).
 """
 
-# Actors and not tasks: tasks would have to hand over all of a Points' state after each step. Every call is a round trip
-# through the scheduler, so sums come with the count of an assignment, and candidates go with the call that follows. A
-# worker that is lost takes its part with it: the fit fails and says so. In one process with several clients, Dask may
-# ask the wrong one for an actor: let there be one. k-means|| chooses among its candidates on the client's NumPy, and
-# MiniBatchKMeans, which draws rows anywhere, has all of them come to the client.
+# Actors and not tasks: tasks would have to hand over all of a Points' state after each step. Every call is a round
+# trip, so sums come with the count of an assignment, and candidates go with the call that follows. In one process with
+# several clients, Dask may ask the wrong one: let there be one. k-means|| chooses among its candidates on the client's
+# NumPy, and MiniBatchKMeans, which draws rows anywhere, has all of them come to the client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
@@ -21,14 +23,17 @@ from typing import Any, cast
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpukmeans import array_interop
+from gpukmeans.dask import sharing
+from gpukmeans.dask.cluster import ActorCall, Cluster
+from gpukmeans.dask.remote import RemotePoints
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
+from gpukmeans.engine.combine.replay import Replayed
 from gpukmeans.engine.numpy.tuning import tuned
-from gpukmeans.engine.protocol import Centers, Doubt, Known, NextCenters, Points, Samples
-from gpukmeans.errors import DeviceError, describe_error
+from gpukmeans.engine.protocol import Points, Samples
+from gpukmeans.errors import DeviceError
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints
 
@@ -41,17 +46,44 @@ def make_points(samples: Samples, *, device: str) -> Points:
     x, weights = samples.x, samples.weights
     known = replace(samples, x=None, weights=None, summary=samples.all_weights)  # what every part knows
     client = _client()
-    calls: list[Callable[..., Any]]
     if client is None:
-        slices = [slice(0, len(x))]
-        calls = [partial(_of, WorkerPoints(x.compute(), weights, known, device))]
-    else:
-        x = _shared_out(x, len(client.scheduler_info(n_workers=-1)["workers"]))
-        slices = [slice(a, b) for a, b in pairwise(accumulate(x.chunks[0], initial=0))]
-        calls = _on_workers(client, x, [None if weights is None else weights[rows] for rows in slices], known, device)
-    points = Parallel([cast(Points, RemotePoints(call)) for call in calls], slices, samples)
-    points.sparse = bool(calls[0]("call", "sparse"))  # of a collection nobody knows before
+        part = WorkerPoints(x.compute(), weights, known, device)
+        points = Parallel([cast(Points, RemotePoints(partial(_of, part)))], [slice(0, len(x))], samples)
+        points.sparse = part.sparse
+        return points
+    cluster = Cluster(client)
+    x = sharing.shared_out(x, cluster)
+    sharing.check_memory(x, cluster)
+    slices = [slice(a, b) for a, b in pairwise(accumulate(x.chunks[0], initial=0))]
+    loader = _Loader(cluster, x, [None if weights is None else weights[rows] for rows in slices], known, device)
+    held = _held.get()
+    if held is not None:
+        held.append(loader)
+    try:
+        parts = loader.parts()
+    except BaseException:
+        loader.release()
+        raise
+    points = Parallel(cast(Sequence[Points], parts), slices, samples)
+    points.sparse = loader.sparse  # of a collection nobody knows before
     return points
+
+
+_held: ContextVar[list[_Loader] | None] = ContextVar("held", default=None)
+
+
+@contextmanager
+def released() -> Iterator[None]:
+    """The context after which no rows are left on workers, whoever still holds the points that had them there: after an
+    error that is the traceback, which a console may keep for long."""
+    loaders: list[_Loader] = []
+    token = _held.set(loaders)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+        for loader in loaders:
+            loader.release()
 
 
 def _client() -> Any:
@@ -70,35 +102,88 @@ def _client() -> Any:
     return client
 
 
-def _shared_out(x: Any, workers: int) -> Any:
-    """In no more chunks than there are workers, none of them empty: each costs a call in every step."""
-    if x.numblocks[0] > workers or 0 in x.chunks[0]:
-        x = x.rechunk({0: -(-len(x) // max(1, workers))})
-    # Under names of their own: the scheduler keeps them for the actors, and the caller's may mean something else in the
-    # next graph, in which Dask joins other tasks into one.
-    return x.map_blocks(_itself, dtype=x.dtype, meta=x._meta, name=f"gpukmeans-rows-{uuid4().hex}")
+class _Loader:
+    """Makes the parts: of each block of rows x, with its weights, on the worker where the block is made.
+
+    That is kept for as long as the fit goes on, to make a part again: the graph of the rows, and the weights.
+    """
+
+    def __init__(self, cluster: Cluster, x: Any, weights: list[Any], known: Samples, device: str) -> None:
+        self._cluster, self._weights = cluster, weights
+        # Under names of their own: the scheduler keeps them for the actors, and the caller's may mean something else in
+        # the next graph, in which Dask joins other tasks into one. For that reason it is one graph, too, whatever part
+        # of it is computed again.
+        rows = x.map_blocks(_itself, dtype=x.dtype, meta=x._meta, name=f"gpukmeans-rows-{uuid4().hex}")
+        self._chunks = rows.to_delayed().ravel().tolist()
+        self._known, self._device = known, device
+        self._begun: dict[int, Any] = {}  # a part that is being made, and what it is made of
+        self._made: dict[int, ActorCall] = {}
+        self._digests: dict[int, int] = {}
+        self.sparse = False
+
+    def parts(self) -> list[Replayed]:
+        """All parts, which are there."""
+        numbers = range(len(self._weights))
+        with _making_room():
+            self._begin(list(numbers))
+            parts = [Replayed(partial(self._part, i)) for i in numbers]
+            for part in parts:
+                part.ready()
+        return parts
+
+    def _begin(self, numbers: list[int]) -> None:
+        client = self._cluster.client
+        for i, chunk in zip(numbers, client.compute([self._chunks[i] for i in numbers]), strict=True):
+            w = self._weights[i]
+            w = w if w is None else client.scatter(w, hash=False)
+            part = client.submit(WorkerPoints, chunk, w, self._known, self._device, actor=True, pure=False)
+            self._begun[i] = part, chunk, w
+
+    def _part(self, i: int) -> Points:
+        if i in self._made:
+            self._made.pop(i).release()
+        if i not in self._begun:
+            with _making_room():
+                self._begin([i])
+        part, *others = self._begun.pop(i)
+        try:
+            call = ActorCall(self._cluster, part, self._cluster.made(part))
+        except BaseException:
+            part.release()
+            raise
+        finally:
+            # An exception that a worker raised would keep all of this: the client has it, and it has this frame.
+            for future in others:
+                if future is not None:
+                    future.release()
+        self._made[i] = call
+        digest, self.sparse = call("about")
+        if self._digests.setdefault(i, digest) != digest:
+            raise DeviceError(
+                "Rows that were lost with a worker came out otherwise, or in another order, when they were made again. "
+                "They have to be the same each time, as those of a file or of a seeded generator; what was shuffled "
+                "may not be: keep it in a file first."
+            )
+        return cast(Points, RemotePoints(call))
+
+    def release(self) -> None:
+        """Everything that workers hold."""
+        for futures in list(self._begun.values()):
+            for future in futures:
+                if future is not None:
+                    future.release()
+        for call in list(self._made.values()):
+            with suppress(Exception):  # as of a cluster that is lost
+                call.release()
+        self._begun, self._made = {}, {}
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.release()
 
 
 def _itself(rows: Any) -> Any:
     return rows
-
-
-def _on_workers(client: Any, x: Any, ws: list[Any], known: Samples, device: str) -> list[Callable[..., Any]]:
-    """What calls the `WorkerPoints` of each chunk of x, with its weights, on the worker where the chunk is made."""
-    chunks = client.compute(x.to_delayed().ravel().tolist())
-    ws = [w if w is None else client.scatter(w, hash=False) for w in ws]
-    parts = [
-        client.submit(WorkerPoints, chunk, w, known, device, actor=True, pure=False)
-        for chunk, w in zip(chunks, ws, strict=True)
-    ]
-    try:
-        with _workers_lost(), _making_room():
-            return [ActorProxy(actor) for actor in client.gather(parts)]
-    finally:
-        # An exception that a worker raised would keep all of this: the client has it, and it has this frame.
-        for future in (*chunks, *ws, *parts):
-            if future is not None:
-                future.release()
 
 
 @contextmanager
@@ -126,6 +211,12 @@ class WorkerPoints:
         self._seeding: Any = None
         with devices.on(self._device), _threads_of_worker():
             self._points = dispatch.make_points(replace(known, x=x, weights=weights), device=self._device)
+            self.sparse = bool(self._points.sparse)
+            self._digest = digest(x)
+
+    def about(self) -> tuple[int, bool]:
+        """A digest of the rows, and whether they are sparse."""
+        return self._digest, self.sparse
 
     def call(self, name: str, *args: Any, **how: Any) -> Any:
         """What a method of the Points answers; or an attribute says."""
@@ -133,13 +224,11 @@ class WorkerPoints:
             found = getattr(self._points, name)
             return array_interop.to_numpy(found(*args, **how) if callable(found) else found)
 
-    def begin_seeding(self) -> None:
+    def seed(self, name: str, *args: Any, begin: bool, proposed: Floats | None, **how: Any) -> Any:
+        """What a method of the seeding answers, once it has begun and these candidates are proposed, if any."""
         with devices.on(self._device):
-            self._seeding = self._points.seeding()
-
-    def seed(self, name: str, *args: Any, proposed: Floats | None, **how: Any) -> Any:
-        """What a method of the seeding answers, once these candidates are proposed, if any."""
-        with devices.on(self._device):
+            if begin:
+                self._seeding = self._points.seeding()
             if proposed is not None:
                 self._seeding.propose(proposed)
             return getattr(self._seeding, name)(*args, **how)
@@ -151,6 +240,16 @@ class WorkerPoints:
         """How many labels changed, and the sums, if anybody will ask for them."""
         with devices.on(self._device):
             return self._points.assign(centers), self._points.sums() if self._reused else None
+
+
+def digest(x: Any) -> int:
+    """Of rows, an array or a CSR matrix: in which any bit counts, and the order."""
+    if array_interop.issparse(x):
+        return digest(x.indptr) ^ digest(x.indices) ^ digest(x.data)
+    found, rows = 0, max(1, 2**20 // max(1, x[:1].nbytes))
+    for i in range(0, len(x), rows):
+        found = zlib.crc32(np.ascontiguousarray(array_interop.to_numpy(x[i : i + rows])).data.cast("B"), found)
+    return found
 
 
 def _of(part: WorkerPoints, name: str, *args: Any, **how: Any) -> Any:
@@ -169,97 +268,3 @@ def _threads_of_worker() -> Iterator[None]:
     else:
         with tuned(threads=threads):
             yield
-
-
-class RemotePoints:
-    """A `WorkerPoints` as a Points, in as few calls as may be. call(name, ...): calls a method of the part."""
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-        self._sums: Ints | None = None
-
-    @property
-    def uncertain(self) -> int:
-        return self._call("call", "uncertain")
-
-    def next_centers(self, doubt: Doubt) -> NextCenters | None:
-        return None  # see Parallel
-
-    def assign(self, centers: Centers) -> int:
-        changed, self._sums = self._call("assign", np.asarray(centers))
-        return changed
-
-    def sums(self) -> Ints:
-        assert self._sums is not None, "no centers were assigned to, or nobody was to ask"
-        return self._sums.copy()
-
-    def cluster_ranges(
-        self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
-    ) -> tuple[Floats, Floats]:
-        return self._ask("cluster_ranges", clusters, without)  # what is known, this process knows
-
-    def seeding(self) -> RemoteSeeding:
-        self._call("begin_seeding")
-        return RemoteSeeding(self._call)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return partial(self._ask, name)
-
-    def _ask(self, name: str, *args: Any, **how: Any) -> Any:
-        return self._call("call", name, *args, **how)
-
-
-class RemoteSeeding:
-    """The seeding of a `WorkerPoints` as a Seeding. Candidates go with the next call."""
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-        self._proposed: Floats | None = None
-
-    def propose(self, candidates: Floats) -> None:
-        self._proposed = candidates
-
-    def end(self) -> None:
-        self._call("end_seeding")
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return partial(self._ask, name)
-
-    def _ask(self, name: str, *args: Any, **how: Any) -> Any:
-        proposed, self._proposed = self._proposed, None
-        return self._call("seed", name, *args, proposed=proposed, **how)
-
-
-class ActorProxy:
-    """Calls methods of a `WorkerPoints` on a worker, by its actor, which goes with this. Dask would keep it, and the
-    rows, until Python happens to collect garbage here, since an actor's calls are part of a cycle."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def __call__(self, name: str, *args: Any, **how: Any) -> Any:
-        with _workers_lost():
-            return getattr(self._actor, name)(*args, **how).result()
-
-    def __del__(self) -> None:
-        with suppress(Exception):  # as of a worker that is lost
-            self._actor._future.release()
-
-
-# What Dask says of actors whose worker is no more.
-_LOST = ("Worker holding Actor was lost", "Unable to contact Actor's worker")
-
-
-@contextmanager
-def _workers_lost() -> Iterator[None]:
-    from distributed import CancelledError, KilledWorker
-
-    try:
-        yield
-    except (CancelledError, KilledWorker, OSError, RuntimeError, ValueError) as error:
-        if not isinstance(error, CancelledError | KilledWorker) and not str(error).startswith(_LOST):
-            raise  # by what is done there
-        raise DeviceError(
-            "A worker of the Dask cluster was lost, and what it knew of its rows with it "
-            f"({describe_error(error)}). Fit again, with workers that stay."
-        ) from error

@@ -6,17 +6,20 @@ What a picture on the CPU does without is imported where it is needed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from gpukmeans.engine.devices import gpus
 from gpukmeans.engine.numpy.choice import on_numpy, stacks_on_numpy
 from gpukmeans.engine.protocol import Points, Samples, Stack
+from gpukmeans.errors import DeviceError, DeviceLost
 from gpukmeans.exact.sparse_rows import Entries
 
 if TYPE_CHECKING:
@@ -96,6 +99,7 @@ def _compile_ahead(cp: Any, samples: Samples, k: int) -> None:
     wanted = families.of_a_fit(
         dtype=samples.x.dtype,
         weights=weights,
+        n=samples.shape[0],
         d=samples.shape[1],
         k=k,
         sparse=samples.sparse,
@@ -108,8 +112,10 @@ def _compile_ahead(cp: Any, samples: Samples, k: int) -> None:
 
 
 def on_gpus(cp: Any, numbers: list[int], samples: Samples) -> Points:
-    """The same on several GPUs, each with as many rows. If the rows are on one, that is the current one."""
+    """The same on several GPUs, each with as many rows. If the rows are on one, that is the current one. What one of
+    them had when it failed another takes over, as long as there is any."""
     from gpukmeans.engine.combine.multi_device import Parallel
+    from gpukmeans.engine.combine.replay import Replayed
 
     n = samples.shape[0]
     there = isinstance(samples.x, cp.ndarray)
@@ -117,21 +123,46 @@ def on_gpus(cp: Any, numbers: list[int], samples: Samples) -> Points:
         # Other GPUs' streams do not wait for what makes x, nor for what CuPy would make of it to copy it.
         samples = replace(samples, x=cp.ascontiguousarray(samples.x))
         cp.cuda.get_current_stream().synchronize()
-    streams: dict[int, Any] = {}
-
-    @contextmanager
-    def enter(i: int) -> Iterator[None]:
-        # A stream for each, since threads may have streams of their own, and any thread may be the one that enters.
-        with cp.cuda.Device(numbers[i]):
-            if i not in streams:
-                streams[i] = cp.cuda.Stream(non_blocking=True)
-            with streams[i]:
-                yield
-
     bounds = [n * i // len(numbers) for i in range(len(numbers) + 1)]
     slices = [slice(a, b) for a, b in pairwise(bounds)]
-    parts = [on_gpu(cp, samples, rows) for rows in slices]
-    return Parallel(parts, slices, samples, enter, cp.asarray if there else np.asarray)
+    gpus_of = _Gpus(cp, numbers)
+    parts = [Replayed(partial(on_gpu, cp, samples, rows), partial(gpus_of.enter, i)) for i, rows in enumerate(slices)]
+    return Parallel(cast(Sequence[Points], parts), slices, samples, answer=cp.asarray if there else np.asarray)
+
+
+class _Gpus:
+    """Which of several GPUs each part is on: each on its own, until one fails. Then its parts go to those that have the
+    fewest."""
+
+    def __init__(self, cp: Any, numbers: list[int]) -> None:
+        self._cp, self._of = cp, list(numbers)
+        self._alive = list(numbers)
+        self._moved = threading.Lock()
+        self._in_use = {number: threading.Lock() for number in numbers}
+        self._streams: dict[tuple[int, int], Any] = {}
+
+    @contextmanager
+    def enter(self, i: int) -> Iterator[None]:
+        """The context of the GPU that part i is on, for one part at a time."""
+        number = self._of[i]
+        # A stream for each, since threads may have streams of their own, and any thread may be the one that enters.
+        with self._in_use[number], self._cp.cuda.Device(number):
+            if (i, number) not in self._streams:
+                self._streams[i, number] = self._cp.cuda.Stream(non_blocking=True)
+            try:
+                with self._streams[i, number]:
+                    yield
+            except DeviceLost as error:
+                self._move(i, number, error)
+                raise
+
+    def _move(self, i: int, number: int, error: DeviceLost) -> None:
+        with self._moved:
+            if number in self._alive:
+                self._alive.remove(number)
+            if not self._alive:
+                raise DeviceError(str(error)) from error
+            self._of[i] = min(self._alive, key=self._of.count)
 
 
 def _in_order(samples: Samples) -> Samples:

@@ -222,6 +222,12 @@ class Seeding(CenterSampler):
         with suppress(Exception):
             self.end()
 
+    def accept_and_draw(self, candidate: int, exponent: int, indices: list[int]) -> tuple[float, int, Floats | None]:
+        """What `accept`, then `total` and, if there are any indices, `find` return: for who knows what comes next, and
+        has a long way to ask."""
+        farthest = self.accept(candidate)
+        return farthest, self.total(exponent), self.find(indices) if indices else None
+
     @abstractmethod
     def accept_all(self, centers: Floats) -> float:
         """Add centers (m, d), those that labels were last given by; returns the largest D that remains.

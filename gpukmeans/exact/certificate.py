@@ -351,6 +351,23 @@ class Frame:
         d = len(self.offset)
         return 1.07 * U32 * 12 * (d + -d % 16), 1 + 1.07 * U32 * (d + 16)
 
+    def difference_errors(self) -> ScoreErrors:
+        """What sums of squared float32 differences, in the frame's scale, err by: `per_center` of each sum, `per_norm`
+        of |y|^2, and `rest` (kernels/assign_close.cu). Of the least sum and another these are taken together.
+
+        y and z are sums of two float32 each, y of rows of float32 or narrower of one. They are measured from zero, or
+        those of float64 from the offset in float64, which is off by 2^-53 of each. So are the pairs, by u^2, and the
+        difference of their low parts, by u of at most u (|y| + |z|): together 2.04 u^2 (|y| + |z|), at most
+        e = 4.1 u^2 |y| and 2.1 u^2 of the distance. The high parts' difference is exact where one is at most twice the
+        other, and else larger than all low parts by far: with the sum of both differences 2.1 u of the distance. d
+        squares are added in d roundings. So with T the true squared distance, a sum is within
+        T (1 + (1.01 d + 4.5) u) + 2 e sqrt(T) + e^2, where 2 e sqrt(T) is at most u T + e^2 / u: 17.5 u^3 |y|^2.
+        D's own error is a thousandth of that. Of both sums 2 * 17.5 u^3 |y|^2, and (1.04 d + 7) u of each; the larger
+        factor also covers what float32 rounds in the sums that bounds are made of. 7 % as in `margin`.
+        """
+        d = len(self.offset)
+        return ScoreErrors(1.07 * 36 * U32**3, 1.07 * U32 * (1.04 * d + 12), (d + 4) * 2.0**-118)
+
 
 def _columns(z: Floats, squares: Floats) -> NDArray[np.float32]:
     """-2 z, and below it the squares, as (d + 1, k)."""

@@ -124,3 +124,8 @@ def weigh(terms: Floats, weights: Floats | Ints | None) -> Ints:
 def sampling_weights(closest_dist_sq: Floats, exponent: int, weights: Floats | Ints | None) -> Ints:
     """The fixed-point weights of k-means++: weight times D (m,), as int64 at the scale 2**exponent."""
     return weigh(np.rint(closest_dist_sq * 2.0**exponent), weights)
+
+
+def inverse_cdf_index(uniform: float, total: int) -> int:
+    """floor(uniform * total) for a uniform draw in [0, 1) of 53 bits, exactly."""
+    return int(uniform * 2.0**53) * total >> 53

@@ -48,7 +48,7 @@ def encode(value: Any, key: str, arrays: NamedArrays, depth: int = 0) -> Any:
         return [inner(item, f"{key}.{i}") for i, item in enumerate(values)]
 
     _check_depth(depth)
-    value = array_interop.to_numpy(value)  # an initial array may be on a GPU, and labels not computed yet
+    value = array_interop.values(value)  # an initial array may be on a GPU, and labels not computed yet
     # By exact types: a float64 is a float too, and has to stay what it is.
     kind = type(value)
     if value is None or kind in (bool, int, float, str):

@@ -81,7 +81,7 @@ def save(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
     if _estimator_class(name) is not type(model):
         raise TypeError(f"{type(model).__qualname__} is not an estimator of gpukmeans, and only those can be saved.")
     # What pickling keeps, so that there is one rule for what belongs to an estimator.
-    attributes = {key: array_interop.to_numpy(value) for key, value in sorted(model.__getstate__().items())}
+    attributes = {key: array_interop.values(value) for key, value in sorted(model.__getstate__().items())}
     arrays = NamedArrays()
     try:
         encoded = {key: encode(value, key, arrays) for key, value in attributes.items()}

@@ -39,6 +39,11 @@ ATTRIBUTES = {
     "WarpSize": 32,
     "MaxThreadsPerBlock": 1024,
 }
+# An A100, H100 and B200 have more, by compute capability.
+MORE_SHARED = {
+    capability: {"MaxSharedMemoryPerBlockOptin": size * 1024}
+    for capability, size in (("80", 163), ("90", 227), ("100", 227))
+}
 MAX_BLOCK, MAX_GRID = (1024, 1024, 64), (2**31 - 1, 65535, 65535)
 
 
@@ -58,7 +63,7 @@ class Device:
     """cupy.cuda.Device, the only one; see machine.py for several."""
 
     def __init__(self, capability: str) -> None:
-        self.id, self.attributes, self.compute_capability = 0, dict(ATTRIBUTES), capability
+        self.id, self.attributes, self.compute_capability = 0, ATTRIBUTES | MORE_SHARED.get(capability, {}), capability
 
     def __enter__(self) -> Device:
         return self
@@ -256,9 +261,12 @@ class Function:
 
     def __init__(self, module: Module, name: str) -> None:
         self._module, self._name = module, name
+        self.max_dynamic_shared_size_bytes = ATTRIBUTES["MaxSharedMemoryPerBlock"]
 
-    def _most_shared(self) -> int:
-        return ATTRIBUTES["MaxSharedMemoryPerBlock"]
+    @property
+    def ptr(self) -> Function:
+        """Its address, for which it stands itself."""
+        return self
 
     def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared_mem: int = 0) -> None:
         host = self._module.host
@@ -274,8 +282,8 @@ class Function:
             raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: invalid argument: {where}")
         if math.prod(block) > max_threads:
             raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: __launch_bounds__({max_threads}) is exceeded: {where}")
-        most_shared = self._most_shared()
-        if not 0 <= most_shared <= ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]:
+        most_shared = self.max_dynamic_shared_size_bytes
+        if not 0 <= most_shared <= host.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]:
             raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: max_dynamic_shared_size_bytes={most_shared}: {where}")
         if not 0 <= shared_mem <= most_shared:
             raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: {most_shared} allowed: {where}")
@@ -324,14 +332,7 @@ class Function:
 
 
 class RawKernel(Function):
-    """cupy.RawKernel, of which more shared memory may be asked for."""
-
-    def __init__(self, module: Module, name: str) -> None:
-        super().__init__(module, name)
-        self.max_dynamic_shared_size_bytes = ATTRIBUTES["MaxSharedMemoryPerBlock"]
-
-    def _most_shared(self) -> int:
-        return self.max_dynamic_shared_size_bytes
+    """cupy.RawKernel."""
 
 
 class Module:
@@ -425,7 +426,11 @@ class HostCuda:
                 memGetInfo=lambda: (self.total_bytes - self.used_bytes, self.total_bytes),
                 pointerGetAttributes=lambda array: SimpleNamespace(device=array.device.id),
             ),
-            driver=SimpleNamespace(CUDADriverError=CUDADriverError),
+            driver=SimpleNamespace(
+                CUDADriverError=CUDADriverError,
+                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="max_dynamic_shared_size_bytes",
+                funcSetAttribute=setattr,
+            ),
             compiler=SimpleNamespace(CompileException=building.CompileException, compile_using_nvrtc=self.compile),
             nvrtc=SimpleNamespace(
                 NVRTCError=NVRTCError,

@@ -89,6 +89,11 @@ def test_arrays_of_each_dtype_are_fitted_where_they_are(cp: Any, dtype: str) -> 
     assert bits(found) == bits(fit(x, "cpu")) == bits(fit(x, "cuda:0"))
 
 
+def test_blocks_have_the_shared_memory_that_they_ask_for(cp: Any) -> None:
+    wide = np.random.RandomState(1).rand(200, 190).astype(np.float32)  # 128 rows of which take 48 kB, and 8 more
+    assert bits(fit(cp.asarray(wide), k=40, max_iter=3)) == bits(fit(wide, "cpu", k=40, max_iter=3))
+
+
 def test_arrays_in_any_order_of_memory_have_the_same_answer(cp: Any) -> None:
     expected = bits(fit(X, "cpu"))
     assert bits(fit(cp.asarray(np.asfortranarray(X)))) == expected

@@ -20,6 +20,7 @@ struct Loaded {
 struct Function {
     const Loaded* module;
     const Kernel* kernel;
+    int most_shared = 48 << 10;  // dynamic, of a block
 };
 
 char contexts[DEVICES];  // their addresses are what they are known by
@@ -86,6 +87,17 @@ CUresult cuModuleGetFunction(CUfunction* function, CUmodule handle, const char* 
     return CUDA_SUCCESS;
 }
 
+// Of an H100.
+CUresult cuFuncSetAttribute(CUfunction handle, CUfunction_attribute attribute, int value) {
+    Lock hold(lock);
+    auto& function = *(Function*)handle;
+    if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || value < 0 || value > 227 << 10) {
+        return refuse(function, "no such attribute");
+    }
+    function.most_shared = value;
+    return CUDA_SUCCESS;
+}
+
 CUresult cuLaunchKernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                         unsigned block_y, unsigned block_z, unsigned shared, CUstream stream_handle, void** given, void**) {
     Lock hold(lock);
@@ -101,7 +113,7 @@ CUresult cuLaunchKernel(CUfunction handle, unsigned grid_x, unsigned grid_y, uns
     if (!block_x || !block_y || !block_z || 1ull * block_x * block_y * block_z > kernel.threads) {
         return refuse(function, "no such block");
     }
-    if (shared > 48 << 10) return refuse(function, "more shared memory than a block has");
+    if ((int)shared > function.most_shared) return refuse(function, "more shared memory than a block has");
     unsigned long long seed = (++launches * 0x9e3779b97f4a7c15ull) | 1;  // another order for every launch
     std::vector<unsigned long long> how = {grid_x, grid_y, grid_z, block_x, block_y, block_z, shared, seed};
     for (size_t i = 0; i < kernel.parameters.size(); i++) {

@@ -103,7 +103,7 @@ int attribute(cudaDeviceAttr name) {
         case cudaDevAttrMaxGridDimY:
         case cudaDevAttrMaxGridDimZ: return 65535;
         case cudaDevAttrMaxSharedMemoryPerBlock: return 48 << 10;
-        case cudaDevAttrMaxSharedMemoryPerBlockOptin: return 99 << 10;
+        case cudaDevAttrMaxSharedMemoryPerBlockOptin: return 227 << 10;
         case cudaDevAttrMaxRegistersPerBlock: return 65536;
         default: return 0;
     }

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from gpukmeans.engine.combine.base import Result, Sharded, Uses
 from gpukmeans.engine.protocol import Points, Samples, Seeding
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.exact.fixed_point import Ints, inverse_cdf_index
 from gpukmeans.exact.scales import Scales
 from gpukmeans.thread_limits import at_most, thread_count
 from gpukmeans.threads import run
@@ -104,12 +104,31 @@ class Parallel(Sharded):
         return ParallelSeeding(self, self._each(lambda part, rows: part.seeding()))
 
 
+class Ahead(NamedTuple):
+    """What parts were asked before the driver did: their totals by this exponent, the rows at these indices."""
+
+    exponent: int
+    indices: list[int]
+    found: Floats
+
+
 class ParallelSeeding(Seeding):
-    """The seeding of all parts at the same time."""
+    """The seeding of all parts at the same time.
+
+    Each step is a way to all parts and back, and k-means++ has four for a center. But all draws are known before
+    (`accept_drawn`), and what each candidate would leave, the total of its center's successor, comes with the
+    potentials: so the rows that the next draws fall in are asked for with `accept`, and two steps are left. Where the
+    largest D has come down so far that the exponent is another one, what was asked is forgotten, and the two
+    others follow (test_sharded.test_steps_that_are_asked_ahead_are_those_of_one fails if it counts).
+    """
 
     def __init__(self, points: Parallel, seedings: list[Seeding]) -> None:
         self._points, self._seedings = points, seedings
         self._totals: list[int] = []
+        self._exponent: int | None = None
+        self._candidates: list[list[int]] | None = None  # of each part, what it would have left by each of them
+        self._draws: list[list[float]] = []  # those to come, the next one last
+        self._ahead: Ahead | None = None
 
     def _each(self, work: Callable[[Seeding], Result]) -> list[Result]:
         return self._points._on_each(lambda i: work(self._seedings[i]))
@@ -121,31 +140,71 @@ class ParallelSeeding(Seeding):
         """Nothing: parts may be busy, or gone, and the next seeding takes the place of this."""
 
     def total(self, exponent: int | None) -> int:
-        self._totals = self._each(lambda seeding: seeding.total(exponent))
+        if self._ahead is None or self._ahead.exponent != exponent:
+            self._ahead = None
+            self._totals = self._each(lambda seeding: seeding.total(exponent))
+        self._exponent = exponent
         return sum(self._totals)
 
-    def find(self, indices: list[int]) -> Floats:
-        found = np.empty((len(indices), self._points.d))
+    def _here(self, indices: list[int]) -> list[tuple[list[int], list[int]]]:
+        """Of each part, which of the indices fall in it, and where in it."""
         starts = list(accumulate(self._totals, initial=0))
+        parts = []
+        for start, end in pairwise(starts):
+            those = [j for j, index in enumerate(indices) if start <= index < end]
+            parts.append((those, [indices[j] - start for j in those]))
+        return parts
+
+    def find(self, indices: list[int]) -> Floats:
+        if self._ahead is not None and self._ahead.indices == indices:
+            return self._ahead.found
+        found, here = np.empty((len(indices), self._points.d)), self._here(indices)
 
         def look(i: int) -> None:
-            here = [j for j, index in enumerate(indices) if starts[i] <= index < starts[i + 1]]
-            if here:
-                found[here] = self._seedings[i].find([indices[j] - starts[i] for j in here])
+            those, within = here[i]
+            if those:
+                found[those] = self._seedings[i].find(within)
 
         self._points._on_each(look)
         return found
 
     def propose(self, candidates: Floats) -> None:
+        self._candidates = None
         self._each(lambda seeding: seeding.propose(candidates))
 
     def potentials(self, exponent: int, exact: bool) -> tuple[list[int], list[int]]:
         parts = self._each(lambda seeding: seeding.potentials(exponent, exact=True)[0])
+        self._candidates = cast(list[list[int]], parts)  # as they are exact
         totals = [sum(those_of_one) for those_of_one in zip(*parts, strict=True)]
         return totals, totals
 
+    def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
+        """No step: see above."""
+        self._draws = draws[:0:-1].tolist()
+        return np.empty((0, 0)), farthest
+
     def accept(self, candidate: int) -> float:
-        return max(self._each(lambda seeding: seeding.accept(candidate)))
+        exponent, self._ahead = self._exponent, None
+        if not self._draws or exponent is None:
+            return max(self._each(lambda seeding: seeding.accept(candidate)))
+        uniforms, indices = self._draws.pop(), []
+        if self._candidates is not None:
+            self._totals = [potentials[candidate] for potentials in self._candidates]
+            total = sum(self._totals)
+            indices = [inverse_cdf_index(u, total) for u in uniforms] if total else []
+        found, here = np.empty((len(indices), self._points.d)), self._here(indices)
+
+        def take(i: int) -> tuple[float, int]:
+            those, within = here[i]
+            farthest, total, rows = self._seedings[i].accept_and_draw(candidate, exponent, within)
+            if those:
+                found[those] = rows
+            return farthest, total
+
+        farthest, totals = zip(*self._points._on_each(take), strict=True)
+        self._totals = list(totals)
+        self._ahead = Ahead(exponent, indices, found)
+        return max(farthest)
 
     def accept_all(self, centers: Floats) -> float:
         return max(self._each(lambda seeding: seeding.accept_all(centers)))

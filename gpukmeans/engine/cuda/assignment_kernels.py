@@ -13,7 +13,14 @@ import numpy as np
 
 from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
 from gpukmeans.engine.cuda.kernels import SparseRows, of_rows
-from gpukmeans.engine.cuda.launch_plans import GROUP, SPARSE_CENTERS, ErrorFactors, LaunchPlan, hamerly_options
+from gpukmeans.engine.cuda.launch_plans import (
+    GROUP,
+    SPARSE_CENTERS,
+    ClosePlan,
+    ErrorFactors,
+    LaunchPlan,
+    hamerly_options,
+)
 from gpukmeans.engine.protocol import Doubt
 from gpukmeans.exact.sparse_rows import expansion_error
 
@@ -250,6 +257,7 @@ class Comparison(NamedTuple):
     plan: which does. table: what its maker wrote; squares, own_errors, downs: what center_forms did. tentative: (n,)
     int32, becomes labels, UNCERTAIN where scores leave them to D. listed: the rows to compare, in whose order tentative
     is then, or None for all. bounds: become those of these rows, unless None. halves: where the plan has a half.
+    doubts: becomes the places of uncertain rows, in the order of tentative, unless None; its length is 0 before.
     """
 
     plan: LaunchPlan
@@ -262,6 +270,7 @@ class Comparison(NamedTuple):
     listed: RowList | None
     bounds: RowBounds | None
     halves: Halves | None = None
+    doubts: RowList | None = None
 
     def blocks(self, gpu: Gpu) -> int:
         return min(gpu.blocks, -(-len(self.rows.x) // self.plan.rows))
@@ -272,12 +281,24 @@ class Comparison(NamedTuple):
 
     def outcome(self, gpu: Gpu) -> tuple[Any, ...]:
         """The arguments from per_norm to lower_bound, in the order of all these kernels."""
-        listed = self.listed or RowList(gpu.given(None, np.int32), gpu.given(None, np.uint64))
+        return np.float32(self.plan.errors.per_norm), self.own_errors, *self.labels_and_bounds(gpu)
+
+    def labels_and_bounds(self, gpu: Gpu) -> tuple[Any, ...]:
+        """The arguments from tentative to lower_bound."""
+        listed = self.listed or _no_list(gpu)
         slack, lower_bound, shift = self.bounds or RowBounds(*[gpu.given(None, np.float32)] * 3)
         k = np.int32(0 if self.bounds is None else shift.shape[1])
-        errors = np.float32(self.plan.errors.per_norm), self.own_errors
         of_list = np.int32(self.listed is not None), *listed
-        return *errors, self.tentative, *of_list, np.int32(self.bounds is not None), shift, k, slack, lower_bound
+        return self.tentative, *of_list, np.int32(self.bounds is not None), shift, k, slack, lower_bound
+
+    def in_doubt(self, gpu: Gpu) -> tuple[Any, ...]:
+        """The arguments doubting, doubts and doubts_length."""
+        return np.int32(self.doubts is not None), *(self.doubts or _no_list(gpu))
+
+
+def _no_list(gpu: Gpu) -> RowList:
+    """For arguments that a kernel will not read."""
+    return RowList(gpu.given(None, np.int32), gpu.given(None, np.uint64))
 
 
 def assign_low_dim(gpu: Gpu, compared: Comparison) -> None:
@@ -287,6 +308,7 @@ def assign_low_dim(gpu: Gpu, compared: Comparison) -> None:
     gpu.run(
         *("assign_low_dim", "assign_low_dim", compared.blocks(gpu), BLOCK, x, np.int64(len(x)), *compared.frame),
         *(compared.table, np.int32(plan.table.centers), np.int32(groups), *compared.outcome(gpu)),
+        *compared.in_doubt(gpu),
         options=plan.options,
         shared=plan.shared,
     )
@@ -299,6 +321,7 @@ def assign_tiled(gpu: Gpu, compared: Comparison) -> None:
         *("assign_tiled", "assign_tiled", compared.blocks(gpu), BLOCK, *of_rows(compared.rows.x)),
         *(np.int32(plan.table.features), *compared.frame, compared.table, np.int32(plan.table.tiles)),
         *compared.outcome(gpu),
+        *compared.in_doubt(gpu),
         options=plan.options,
     )
 
@@ -307,11 +330,11 @@ def assign_tensor(gpu: Gpu, compared: Comparison) -> None:
     """Of any number of features: tentative labels by scores that tensor cores make; a block 128 rows. Where the plan
     has a half, of the rows that this left in doubt."""
     plan = compared.plan
-    again = compared.halves.again if compared.halves else RowList(gpu.given(None, np.int32), gpu.given(None, np.uint64))
+    again = compared.halves.again if compared.halves else _no_list(gpu)
     gpu.run(
         *("assign_tensor", "assign_tensor", compared.blocks(gpu), BLOCK, *of_rows(compared.rows.x)),
         *(np.int32(plan.table.features), *compared.frame, compared.table, compared.squares),
-        *(compared.downs, np.int32(plan.table.tiles), *compared.outcome(gpu)),
+        *(compared.downs, np.int32(plan.table.tiles), *compared.outcome(gpu), *compared.in_doubt(gpu)),
         *(np.int32(compared.halves is not None), *again),
         options=plan.options,
     )
@@ -330,6 +353,21 @@ def assign_half(gpu: Gpu, compared: Comparison) -> None:
         *(np.float32(plan.half.roundings), *halves.again, *compared.outcome(gpu)),
         options=plan.half.options,
         shared=plan.half.shared,
+    )
+
+
+def assign_close(gpu: Gpu, plan: ClosePlan, compared: Comparison, *, columns: Any, fewest: int) -> None:
+    """Tentative labels by float32 differences, of rows in doubt, if there are so many; a block a tile of rows.
+
+    columns: (d, k) float64, the centers.
+    """
+    (n, _), k = compared.rows.x.shape, columns.shape[1]
+    gpu.run(
+        *("assign_close", "assign_close", min(gpu.blocks, -(-n // plan.rows)), BLOCK, *of_rows(compared.rows.x)),
+        *(np.int32(plan.features), compared.rows.offset, compared.rows.scale(plan.scale), columns, np.int32(k)),
+        *(np.float32(plan.errors.per_center), np.float32(plan.errors.per_norm), np.float32(plan.errors.rest)),
+        *(np.int32(fewest), *compared.labels_and_bounds(gpu), *compared.in_doubt(gpu)),
+        options=plan.options,
     )
 
 

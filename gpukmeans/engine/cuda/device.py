@@ -21,6 +21,10 @@ RESIDENT = 8
 # Shared memory that every CUDA device gives to a block without being asked.
 SHARED = 48 * 1024
 
+# What it gives to one that asks, on the devices of TENSOR_CORES, beside 3 kB that have a fixed size: an A100 163 kB,
+# the others more.
+MORE_SHARED = 160 * 1024
+
 # Compute capabilities whose tensor cores multiply float16 at more than twelve times the rate of float32 arithmetic, so
 # that three products for one pay: A100, H100 and H200, B200. (Of other GPUs it is four times, or less. How B300's, 103,
 # round has not been published.)
@@ -55,8 +59,9 @@ class Gpu(Transfers):
         super().__init__(cp, launched)
         self._options, self._more = options, more or {}
         self.tensor_cores = has_tensor_cores(cp, self.number)
-        self.blocks = RESIDENT * _multiprocessors(cp, self.number)
-        self._functions: dict[tuple[str, str, tuple[str, ...]], Any] = {}  # by family, name and options of their own
+        self.multiprocessors = _multiprocessors(cp, self.number)
+        self.blocks = RESIDENT * self.multiprocessors
+        self._functions: dict[tuple[str, str, tuple[str, ...], bool], Any] = {}  # see `run`
         # By dtype, for arguments that a kernel will not read.
         self._nothing = {np.dtype(np.float64): self.zeros(1, np.float64)}
 
@@ -107,16 +112,29 @@ class Gpu(Transfers):
         """Run a kernel of kernels/FAMILY.cu with so many blocks of `block` threads.
 
         args: arrays of the device and NumPy scalars, as it declares them. options: the compiler's, beside those of all
-        kernels and of the family. shared: bytes of dynamic shared memory.
+        kernels and of the family. shared: bytes of dynamic shared memory, up to SHARED, or to MORE_SHARED where a
+        kernel has no more than 3 kB of its own.
         """
         self.launched.append(name)
-        key = family, name, options
+        key = family, name, options, shared > SHARED
         function = self._functions.get(key)
         if function is None:
             words = (*self._options, *self._more.get(family, ()), *options)
             with self.compiling_family(family):
-                function = self._functions[key] = compile.function(self.cp, self.number, family, name, words)
+                function = compile.function(self.cp, self.number, family, name, words)
+            if shared > SHARED:
+                self._give_more(function)
+            self._functions[key] = function
         try:
             function((blocks,), (block,), args, shared)
+        except self._errors as error:
+            self._fail(error)
+
+    def _give_more(self, function: Any) -> None:
+        """Let its blocks have MORE_SHARED. Always as much, as the function is everybody's."""
+        driver = self.cp.cuda.driver
+        attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        try:
+            driver.funcSetAttribute(function.ptr, attribute, MORE_SHARED)
         except self._errors as error:
             self._fail(error)

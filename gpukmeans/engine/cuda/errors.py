@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn
 
-from gpukmeans.errors import DeviceError, describe_error
+from gpukmeans.errors import DeviceError, DeviceLost, describe_error
 
 # What to do where kernels cannot be compiled.
 COMPILER_REMEDY = (
@@ -81,7 +81,7 @@ class CudaErrors:
         if "MemoryAllocation" in str(error) or "OUT_OF_MEMORY" in str(error):
             raise MemoryError(str(error)) from error
         launched = ", ".join(dict.fromkeys(self.launched)) or "none"
-        raise DeviceError(
+        raise DeviceLost(
             f"CUDA failed on device 'cuda:{self.number}'; kernels launched since it last answered: {launched}. "
             f"It says: {error}\nNothing was changed by what was asked for. A process in which a kernel failed may "
             "have to be started anew; device='cpu' gives the same answer."

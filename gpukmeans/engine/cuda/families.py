@@ -10,7 +10,7 @@ import numpy as np
 from gpukmeans.engine.cuda import launch_plans, seeding_filter, seeding_kernels
 from gpukmeans.engine.cuda.compile import Module
 from gpukmeans.engine.cuda.device import TENSOR_CORES
-from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
+from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS, MOST_LISTED
 from gpukmeans.engine.protocol import seeding_trials
 
 X_KINDS = {"uint8": 0, "float16": 1, "float32": 2, "float64": 3}
@@ -34,6 +34,7 @@ def of_a_fit(
     *,
     dtype: np.dtype,
     weights: np.dtype | None,
+    n: int,
     d: int,
     k: int,
     sparse: bool,
@@ -65,6 +66,8 @@ def of_a_fit(
     if rows_of_half is not None:
         yield Module("assign_half", (*rows, *launch_plans.half_options(rows_of_half)))
     yield Module(family, (*rows, *options))
+    if not sparse and launch_plans.looks_closer(n, d, k, dtype):
+        yield Module("assign_close", (*rows, *launch_plans.close_options(k)))
     yield Module("refine", weighed)
     if reused and not sparse and k >= FEWEST_CENTERS:
         yield Module("hamerly", (*rows, *launch_plans.hamerly_options(d)))
@@ -93,6 +96,7 @@ def everything(
             modules = of_a_fit(
                 dtype=dtype,
                 weights=weights,
+                n=MOST_LISTED,
                 d=d,
                 k=k,
                 sparse=of_entries,
@@ -105,5 +109,6 @@ def everything(
                 if module.family == "assign_tensor":
                     found[Module("assign_tensor", rows)] = None  # of float16 that are not about zero
                     # Where values lie too far apart for tensor cores.
-                    found[Module("assign_tiled", (*rows, f"-DCENTERS={launch_plans.tile_width(k)}"))] = None
+                    family, options = launch_plans.expected(d, k, kept, of_entries, tensor_cores=False)
+                    found[Module(family, (*rows, *options))] = None
     return list(found)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpukmeans.engine.cuda.device import BLOCK, SHARED
+from gpukmeans.engine.cuda.device import BLOCK, MORE_SHARED, SHARED
 from gpukmeans.exact.certificate import Frame, ScoreErrors, distance_error_factors
 
 # Up to this many features a thread holds whole rows in registers.
@@ -28,8 +28,19 @@ TENSOR_DEPTH, TENSOR_CENTERS, TENSOR_ROWS = 16, 128, 128
 SPARSE_CENTERS, SPARSE_LANES = 4, 8
 
 # The same of assign_half, and how many rows a block may have in shared memory, with how much that is not theirs: two
-# halves of 4 kB, and what has a fixed size, at most.
-HALF_ROWS, HALF_SHARED, HALF_FIXED = (128, 64), 8192, 2048
+# halves of 4 kB.
+HALF_ROWS, HALF_SHARED = (128, 64), 8192
+
+# From so many features on, and if no more than a fifth of the centers compared with are nobody's, one product on
+# tensor cores takes fewer instructions than assign_low_dim: by count 10 a pair and 240 a row, where that takes 15 a
+# pair for 12 features and 20 for 16
+# (test_estimate.test_few_features_take_tensor_cores_where_that_takes_fewer_instructions).
+FEWEST_TENSOR_FEATURES = 12
+
+# assign_close is launched where all rows have so many values of centers to be compared with, 0.1 ms of D on an H100 and
+# ten times that where float64 is slow, if a seventh are in doubt; and not of uint8, whose groups are as wide as their
+# steps are, at least: of those scores leave few in doubt.
+CLOSE_VALUES = 2**26
 
 # Up to 32 centers, a tile of assign_tiled that is no wider costs no more than one of assign_tensor, three quarters of
 # which are nobody's (by count, benchmarks/NOTES.md). A larger scale would overflow float32, and rows that are shorter
@@ -111,6 +122,19 @@ class HalfPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClosePlan:
+    """How assign_close looks at rows that a LaunchPlan's kernel leaves in doubt. options: the compiler's. rows: that a
+    block takes at a time. features: with those that are nobody's. scale: the frame's. errors: of its
+    difference_errors."""
+
+    options: tuple[str, ...]
+    rows: int
+    features: int
+    scale: float
+    errors: ScoreErrors
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
     """How one of the kernels compares rows with k centers.
 
@@ -134,17 +158,25 @@ def expected(d: int, k: int, dtype: np.dtype, sparse: bool, tensor_cores: bool) 
     below decide where they know the rows' frame, too."""
     if sparse:
         return "assign_sparse", ()
+    if tensor_cores and tensor_pays(d, k):
+        return "assign_tensor", ("-DAT_ZERO=1",) if dtype == np.float16 else ()
     if d <= LOW_DIM_FEATURES:
         return "assign_low_dim", (f"-DD_FEW={d}",)
-    if tensor_cores and k >= FEWEST_TENSOR_CENTERS:
-        return "assign_tensor", ("-DAT_ZERO=1",) if dtype == np.float16 else ()
     return "assign_tiled", (f"-DCENTERS={tile_width(k)}",)
+
+
+def tensor_pays(d: int, k: int) -> bool:
+    """Whether tensor cores are quicker, where they are worth using at all."""
+    if d > LOW_DIM_FEATURES:
+        return k >= FEWEST_TENSOR_CENTERS
+    padded = k + -k % TENSOR_CENTERS
+    return d >= FEWEST_TENSOR_FEATURES and 4 * padded <= 5 * k
 
 
 def half_rows(d: int) -> int | None:
     """Rows of d features that a block of assign_half has in shared memory, None if too few are."""
     depth = d + -d % TENSOR_DEPTH
-    return next((rows for rows in HALF_ROWS if 2 * rows * depth + HALF_SHARED + HALF_FIXED <= SHARED), None)
+    return next((rows for rows in HALF_ROWS if 2 * rows * depth + HALF_SHARED <= MORE_SHARED), None)
 
 
 def half_options(rows: int) -> tuple[str, ...]:
@@ -212,6 +244,28 @@ def tiled(frame: Frame, k: int) -> LaunchPlan:
     )
 
 
+def looks_closer(n: int, d: int, k: int, dtype: np.dtype) -> bool:
+    """Whether rows that scores leave in doubt are looked at by assign_close before D."""
+    return n * d * k >= CLOSE_VALUES and dtype != np.uint8
+
+
+def close_options(k: int) -> tuple[str, ...]:
+    """The compiler's for assign_close, whose tiles are those of assign_tiled."""
+    return (f"-DCENTERS={tile_width(k)}",)
+
+
+def close_plan(frame: Frame, k: int) -> ClosePlan:
+    """For k centers."""
+    d = len(frame.offset)
+    return ClosePlan(
+        options=close_options(k),
+        rows=TILED_ROWS[tile_width(k)],
+        features=d + -d % TILED_DEPTH,
+        scale=frame.scale,
+        errors=frame.difference_errors(),
+    )
+
+
 def sparse(frame: Frame, k: int) -> LaunchPlan:
     """For sparse rows."""
     d = len(frame.offset)
@@ -234,9 +288,9 @@ def tensor(frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan | None:
     its offset is zero, and take two products (test_tensor.test_float16_about_zero_takes_two_products fails if others
     do).
     """
-    if k < FEWEST_TENSOR_CENTERS or frame.exponent > LARGEST_TENSOR_EXPONENT or frame.typical < SHORTEST_TENSOR_ROW:
-        return None
     d = len(frame.offset)
+    if not tensor_pays(d, k) or frame.exponent > LARGEST_TENSOR_EXPONENT or frame.typical < SHORTEST_TENSOR_ROW:
+        return None
     padded, depth = k + -k % TENSOR_CENTERS, d + -d % TENSOR_DEPTH
     return LaunchPlan(
         kernel="assign_tensor",

@@ -21,6 +21,7 @@ from gpukmeans.engine.cuda.assignment_kernels import (
     NextForms,
     RowBounds,
     RowList,
+    assign_close,
     assign_half,
     center_forms,
     half_table,
@@ -28,7 +29,7 @@ from gpukmeans.engine.cuda.assignment_kernels import (
     movement,
 )
 from gpukmeans.engine.cuda.device import Gpu
-from gpukmeans.engine.cuda.launch_plans import LaunchPlan
+from gpukmeans.engine.cuda.launch_plans import ClosePlan, LaunchPlan
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, norms
 
@@ -49,6 +50,11 @@ LONGEST_SHIFT = 16.0
 # with 1,024 centers of 128 features, by count. They are written all the same, which takes a fiftieth, and read again
 # after LONGEST_REST assignments at most, as clusters often begin to stand still from one iteration to the next.
 LARGEST_SHARE, LONGEST_REST = 0.7, 2
+
+# Of fewer rows in doubt to a multiprocessor D is quicker, for which a warp takes each, than assign_close, of which a
+# block takes 128: by count on an H100 1.4 ps for each row and value of the centers, and 1.9 ns for each value and any
+# number of rows up to 128 a block.
+FEWEST_DOUBTS = 8
 
 # Gives (n,) float64 of memory for bounds, which are its owner's until they are dropped; None where no later assignment
 # will profit from any.
@@ -108,13 +114,20 @@ class TentativeLabels:
         self._framed, self._squares = gpu.empty((k, d), np.float32), gpu.empty(self._plan.table.centers, np.float32)
         self._table = gpu.empty(self._plan.table.words, self._plan.table.dtype)
         self._downs = gpu.empty(self._plan.table.centers, np.float32) if self._plan.table.lifted else None
+        self._lengths = gpu.empty(2, np.uint64)  # of lists
         self._halves: Halves | None = None  # where one product comes first
         if self._plan.half is not None and n <= MOST_LISTED:
             table, of_centers = (
                 gpu.empty(4 * self._plan.half.words, np.uint32),
                 gpu.empty(4 * len(self._squares), np.float32),
             )
-            self._halves = Halves(table, of_centers, RowList(gpu.empty(n, np.int32), gpu.empty(1, np.uint64)))
+            self._halves = Halves(table, of_centers, RowList(gpu.empty(n, np.int32), self._lengths[:1]))
+        # Rows that are in doubt, where these are looked at closer.
+        self._close: ClosePlan | None = None
+        self._doubts: RowList | None = None
+        if not sparse and n <= MOST_LISTED and launch_plans.looks_closer(n, d, k, dtype):
+            self._close = launch_plans.close_plan(frame, k)
+            self._doubts = RowList(gpu.empty(n, np.int32), self._lengths[1:])
         self._moved, self._shift_sums = gpu.empty(k, np.float64), gpu.empty((2, k), np.float64)
         self._center_shift, self._own_errors = gpu.empty((4, k), np.float32), gpu.empty((2, k), np.float32)
 
@@ -172,11 +185,15 @@ class TentativeLabels:
             listed=self.listed,
             bounds=bounds,
             halves=self._halves,
+            doubts=self._doubts,
         )
+        if self._halves or self._doubts:
+            gpu.fill(self._lengths, 0)
         if self._halves:
-            gpu.fill(self._halves.again.length, 0)
             assign_half(gpu, compared)
         ASSIGN[plan.kernel](gpu, compared)
+        if self._close:
+            assign_close(gpu, self._close, compared, columns=self.columns, fewest=FEWEST_DOUBTS * gpu.multiprocessors)
         self._bounds_written, self._unused = bounds is not None, False
 
     def follow(self, centers: Any, following: NextForms) -> None:
@@ -256,7 +273,6 @@ class TentativeLabels:
 def _plan(gpu: Gpu, frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan:
     if frame.entries is not None:
         return launch_plans.sparse(frame, k)
-    if len(frame.offset) <= launch_plans.LOW_DIM_FEATURES:
-        return launch_plans.low_dim(frame, k)
     on_tensor_cores = launch_plans.tensor(frame, k, dtype) if gpu.tensor_cores else None
-    return on_tensor_cores or launch_plans.tiled(frame, k)
+    few = len(frame.offset) <= launch_plans.LOW_DIM_FEATURES
+    return on_tensor_cores or (launch_plans.low_dim(frame, k) if few else launch_plans.tiled(frame, k))
