@@ -188,11 +188,12 @@ def test_only_scores_are_fused():
     floats = np.ones(5)
     numba_passes._own_distance(x, 0, floats)
     numba_passes._four_own_distances(x, 0, centers, labels, False, np.empty(4))
-    numba_passes._move(x, 0, floats, floats, 2, 0.5, np.int64(1), 0, 1, sums)
+    parts = numba_passes.Sums(sums, floats, floats, True)
+    numba_passes._move(x, 0, parts, 2, 0.5, np.int64(1), 0, 1)
     loops = numba_means._label, numba_means._next_centers, numba_passes._distances
     label, following, distances = (njit(**numba_passes._OPTIONS)(loop) for loop in loops)
     distances(x, centers, np.empty((8, 4)))
-    label(x, centers, floats, floats, labels, sums)
+    label(x, centers, labels, parts)
     following(sums, 1.0, floats, floats, centers, 1.0, 0.0, 0, centers, floats)
     exact = (
         label,

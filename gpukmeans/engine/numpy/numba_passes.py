@@ -20,6 +20,7 @@ from gpukmeans.engine.numpy.numba_tiles import (
     EXACT_PANEL,
     PANEL,
     address,
+    bits,
     distance_tile,
     tile_of_one,
     tile_of_three,
@@ -39,6 +40,11 @@ TILE = 4
 
 # Rows whose D to all centers is taken together.
 _ABREAST = 8
+
+# Added to a number of this magnitude at most, 1.5 * 2**52 leaves its nearest whole one, of halves the even, in the low
+# bits of the sum: a conversion that fits into registers (test_each_pass_is_its_twin fails if larger ones are so made).
+SMALL = 2**51
+_WHOLE, _WHOLE_BITS = 1.5 * 2.0**52, int(np.float64(1.5 * 2.0**52).view(np.int64))
 
 _UP, _DOWN = np.float32(1 + 2.0**-22), np.float32(1 - 2.0**-22)
 _CLEAR = np.float32(1 + 2.0**-20)  # see hamerly.py
@@ -91,23 +97,27 @@ class Bounds(NamedTuple):
 
 class Sums(NamedTuple):
     """value: (k, d + 1) int64, what is to be added to the sums of clusters; of no rows if they are not wanted. offset,
-    scale: (d,) float64, of Scales."""
+    scale: (d,) float64, of Scales. small: whether terms of rows of weight one are at most SMALL."""
 
     value: Any
     offset: Any
     scale: Any
+    small: bool
 
 
 class Buffers(NamedTuple):
-    """What a block of rows needs. y: (BLOCK, d) float32, their features, and order: (BLOCK,), where these are; empty
-    where features are kept. scores: (P * PANEL, BLOCK). norms, best, second, nearest: (BLOCK,) float32, the last being
-    numbers of centers, which are selected as scores are while they are float32 too. index: (BLOCK,), which rows these
-    are."""
+    """What a block of rows needs. y: (BLOCK, d) float32, their features, and order: where these are; empty where
+    features are kept. scores: (P * PANEL, BLOCK). norms, margins, best, second, nearest: (BLOCK,) float32, the last
+    being numbers of centers, which are selected as scores are while they are float32 too; most: the upper bounds of
+    best. index: which rows these are; some: which of them have to be seen to."""
 
     y: Any
     order: Any
+    some: Any
     scores: Any
     norms: Any
+    margins: Any
+    most: Any
     best: Any
     second: Any
     nearest: Any
@@ -315,14 +325,20 @@ def _weighed(term: Any, weight: Any) -> Any:
 
 
 @njit(**_OPTIONS)
-def _move(
-    x: Any, i: int, offset: Any, scale: Any, kind: int, weight: Any, count: Any, off: int, to: int, value: Any
-) -> None:
+def _move(x: Any, i: int, sums: Any, kind: int, weight: Any, count: Any, off: int, to: int) -> None:
     """Row i has left a cluster, unless that is negative, for another (Rule 3)."""
     d = x.shape[1]
+    offset, scale, value = sums.offset, sums.scale, sums.value
     value[to, d] += count
     if off >= 0:
         value[off, d] -= count
+    if kind == 0 and sums.small:
+        for j in range(d):
+            units = bits((float64(x[i, j]) - offset[j]) * scale[j] + _WHOLE) - _WHOLE_BITS
+            value[to, j] += units
+            if off >= 0:
+                value[off, j] -= units
+        return
     for j in range(d):
         term = np.rint((float64(x[i, j]) - offset[j]) * scale[j])
         units = _weighed(term, weight) if kind == 2 else int64(term) * count
@@ -342,14 +358,24 @@ def _assign(
     buffers = Buffers(
         np.empty((0 if len(kept.y) else BLOCK, x.shape[1] if target.scored else 0), np.float32),
         np.arange(BLOCK),
+        np.empty(BLOCK, np.int64),
         np.empty((len(target.panels) * PANEL, BLOCK), np.float32),
+        np.empty(BLOCK, np.float32),
+        np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.int64),
     )
-    found = np.zeros(3, np.int64)
+    index, found = buffers.index, np.zeros(3, np.int64)
+    if len(groups) == 0 and bounds.state < 2:
+        for first in range(0, len(x), BLOCK):
+            m = min(BLOCK, len(x) - first)
+            for r in range(m):
+                index[r] = first + r
+            _assign_block(x, kept, weights, target, bounds, sums, labels, m, buffers, found)
+        return found
     filled = 0
     for i in range(len(x)):
         if len(groups) and groups[i] != g:
@@ -366,7 +392,7 @@ def _assign(
             if upper * _CLEAR < clear:
                 found[1] += 1
                 continue
-        buffers.index[filled] = i
+        index[filled] = i
         filled += 1
         if filled == BLOCK:
             _assign_block(x, kept, weights, target, bounds, sums, labels, filled, buffers, found)
@@ -377,11 +403,26 @@ def _assign(
 
 
 @njit(**_OPTIONS)
+def _to_see_to(index: Any, m: int, buffers: Any, slack: Any, labels: Any) -> int:
+    """Which of m rows are in doubt or change their label, buffers.some, and how many."""
+    best, most, second, margins, some = buffers.best, buffers.most, buffers.second, buffers.margins, buffers.some
+    found = 0
+    for r in range(m):
+        label = int(buffers.nearest[r])
+        most[r] = best[r] + slack[label]
+        some[found] = r
+        certain = second[r] - most[r] > margins[r]  # test_certificate.test_near_ties_are_decided_by_distance
+        found += not (certain and label == labels[index[r]])
+    return found
+
+
+@njit(**_OPTIONS)
 def _assign_block(
     x: Any, kept: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any, m: int, buffers: Any, found: Any
 ) -> None:
     index, norms, best, second = buffers.index, buffers.norms, buffers.best, buffers.second
-    scores, nearest, kind = buffers.scores, buffers.nearest, weights.kind
+    scores, nearest, most = buffers.scores, buffers.nearest, buffers.most
+    margins, some, count = buffers.margins, buffers.some, m
     if target.scored:
         width = -(-m // 8) * 8
         for r in range(m, width):
@@ -395,32 +436,34 @@ def _assign_block(
                 norms[r] = _place(x, index[r], target.offset, target.scale, buffers.y[r])
             _products(address(buffers.y), buffers.order, width, target.panels, scores)
         _two_least(scores, target.squares, width, best, second, nearest)
-    for r in range(m):
+        for r in range(m):
+            margins[r] = norms[r] * target.per_norm + target.rest
+        count = _to_see_to(index, m, buffers, target.slack, labels)
+    for u in range(count):
+        r = some[u] if target.scored else u
         i = index[r]
-        label = 0
-        if target.scored:
-            label = int(nearest[r])
-            margin = norms[r] * target.per_norm + target.rest
-            most = best[r] + target.slack[label]
-            if not second[r] - most > margin:  # test_certificate.test_near_ties_are_decided_by_distance
-                found[2] += 1
-                most += margin
-                label = _nearest_by_distance(x, i, target, scores, r, most)
-                second[r] = best[r]  # all that is known of the others, see assign.nearest
-            if bounds.state:
-                upper = np.sqrt(max(most + norms[r] + margin, np.float32(0)))
-                lower = np.sqrt(max(second[r] + norms[r] - margin, np.float32(0)))
-                bounds.upper[i], bounds.lower[i] = upper * _UP, lower * _DOWN
-        else:
+        if not target.scored:
             label = _nearest_by_distance(x, i, target, scores, r, _INFINITE)
+        elif second[r] - most[r] > margins[r]:
+            label = int(nearest[r])
+        else:
+            found[2] += 1
+            second[r] = best[r]  # all that is known of the others, see assign.nearest
+            most[r] += margins[r]
+            label = _nearest_by_distance(x, i, target, scores, r, most[r])
         before = labels[i]
         if label != before:
             labels[i] = label
             found[0] += weights.rows[i] if len(weights.rows) else 1
             if len(sums.value):
-                weight = weights.given[i] if kind == 2 else 1.0
-                count = weights.counts[i] if kind else int64(1)
-                _move(x, i, sums.offset, sums.scale, kind, weight, count, before, label, sums.value)
+                weight = weights.given[i] if weights.kind == 2 else 1.0
+                units = weights.counts[i] if weights.kind else int64(1)
+                _move(x, i, sums, weights.kind, weight, units, before, label)
+    if bounds.state:
+        for r in range(m):
+            upper = np.sqrt(max(most[r] + norms[r] + margins[r], np.float32(0)))
+            lower = np.sqrt(max(second[r] + norms[r] - margins[r], np.float32(0)))
+            bounds.upper[index[r]], bounds.lower[index[r]] = upper * _UP, lower * _DOWN
 
 
 def _inertia(x: Any, weights: Any, labels: Any, centers: Any, coarse: float, fine: float) -> Any:
@@ -517,6 +560,7 @@ def _matrix(dtype: Any) -> Any:
 
 
 _PANELS = types.Array(float32, 3, "C")
+SUMS = types.NamedTuple((_matrix(int64), _vector(float64), _vector(float64), boolean), Sums)
 
 
 @cache
@@ -552,10 +596,8 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
     target = types.NamedTuple(
         (_matrix(float64), _PANELS, singles, singles, _vector(placed), placed, float32, float32, boolean), Target
     )
-    bounds = types.NamedTuple(
-        (singles, singles, int64, singles, singles, singles, boolean, float32, float32), Bounds
-    )
-    sums = types.NamedTuple((_matrix(int64), floats, floats), Sums)
+    bounds = types.NamedTuple((singles, singles, int64, singles, singles, singles, boolean, float32, float32), Bounds)
+    sums = SUMS
     kept = types.NamedTuple((types.Array(float32, 2, "C", readonly=True), singles), Features)
     labels, groups = types.Array(int32, 1, "C"), types.Array(uint8, 1, "C")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from gpukmeans.engine.numpy.numba_means import label, next_centers
 from gpukmeans.engine.numpy.numba_passes import (
     BLOCK,
     PANEL,
+    SMALL,
     TILE,
     Bounds,
     Features,
@@ -32,6 +34,7 @@ from gpukmeans.engine.numpy.rows import read_only
 from gpukmeans.engine.protocol import Doubt, NextCenters, Samples
 from gpukmeans.exact.certificate import TOO_FAR, Frame, distance_error_factors
 from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import SUM_BITS, ceil_log2
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.row_sample import far_offsets
 from gpukmeans.threads import run
@@ -67,8 +70,7 @@ _NONE = np.empty(0, np.float32)
 _NO_GROUPS = np.empty(0, np.uint8)
 _NO_FLOATS = np.empty(0)
 _NO_INTS = np.empty(0, np.int64)
-_NO_SCALES = _NO_FLOATS, _NO_FLOATS
-_NO_SUMS = np.empty((0, 0), np.int64)
+_NO_SUMS = Sums(np.empty((0, 0), np.int64), _NO_FLOATS, _NO_FLOATS, False)
 _NO_COLUMNS = np.empty((0, 0), np.float32)
 _ZERO = np.float32(0)
 _NO_BOUNDS = Bounds(_NONE, _NONE, 0, _NONE, _NONE, _NONE, False, _ZERO, _ZERO)
@@ -101,6 +103,13 @@ class CompiledPoints(NumPyPoints):
     """NumPyPoints with the same answers: each method here has its twin of the same name there."""
 
     _turned = False
+
+    def __init__(self, samples: Samples) -> None:
+        """float16, for which processors have little, becomes float32 once, where that is small."""
+        x = samples.x
+        if x.dtype == np.float16 and samples.reused and 4 * x.size <= _KEEP_BYTES:
+            samples = replace(samples, x=x.astype(np.float32))
+        super().__init__(samples)
 
     def _values(self, rows: slice) -> NDArray[Any]:
         """Rows worked on, (m, d)."""
@@ -135,9 +144,13 @@ class CompiledPoints(NumPyPoints):
             return super()._label_all(given)
         self._begin(len(given), None)
         self._target = ScoredCenters.of(given, None)
-        sums = self._sums.value if self._reused else _NO_SUMS
-        scales = (self._scales.offset, self._scales.scale) if self._reused else _NO_SCALES
-        return int(label(x.dtype, x.flags.c_contiguous)(x, given, *scales, self._labels, sums))
+        sums = self._sums_in(self._sums.value) if self._reused else _NO_SUMS
+        return int(label(x.dtype, x.flags.c_contiguous)(x, given, self._labels, sums))
+
+    def _sums_in(self, value: NDArray[np.int64]) -> Sums:
+        """The sums (k, d + 1) as passes want them."""
+        small = SUM_BITS - ceil_log2(self.weights.total) <= math.log2(SMALL)
+        return Sums(value, self._scales.offset, self._scales.scale, small)
 
     def _weights_in(self, rows: slice) -> Weighing:
         kind, *arrays = weighing = self._weighing
@@ -165,7 +178,9 @@ class CompiledPoints(NumPyPoints):
         kind = np.float64 if self._rows.x.dtype == np.float64 else np.float32
         panels = np.empty((-(-k // PANEL), d, PANEL), np.float32)
         squares, slack, norms = np.full(k + -k % TILE, np.inf, np.float32), np.empty(k, np.float32), np.empty(k)
-        place_centers()(read_only(centers), frame.offset, frame.scale, frame.center_error, panels, squares, slack, norms)
+        place_centers()(
+            read_only(centers), frame.offset, frame.scale, frame.center_error, panels, squares, slack, norms
+        )
         if not float(norms.max()) < TOO_FAR:
             return None
         offset, factors = frame.offset.astype(kind), frame.row_margin_factors
@@ -223,13 +238,15 @@ class CompiledPoints(NumPyPoints):
             targets, groups, kept = [_by_distance(target.given, self._rows.x.dtype)], _NO_GROUPS, _NO_FEATURES
         else:
             targets, groups, kept = self._targets, self._groups[1], self._kept
-        bounds_before = [self._bounds_before(each, center_shift) for each in (self._groups[0] if target.frame else [None])]
+        bounds_before = [
+            self._bounds_before(each, center_shift) for each in (self._groups[0] if target.frame else [None])
+        ]
         ways = list(zip(targets, bounds_before, strict=True))
         clusters = target.k if self._reused else 0
 
         def assign(span: slice) -> int:
             value = np.zeros((clusters, self.d + 1), np.int64)
-            sums = Sums(value, self._scales.offset, self._scales.scale) if clusters else Sums(value, *_NO_SCALES)
+            sums = self._sums_in(value) if clusters else _NO_SUMS
             x, labels, weights, own = self._values(span), self._labels[span], self._weights_in(span), groups[span]
             features = Features(kept.y[span], kept.norms[span]) if len(kept.y) else kept
             found = np.zeros(3, np.int64)

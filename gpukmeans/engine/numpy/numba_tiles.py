@@ -41,6 +41,16 @@ def address(typing: Any, array: Any) -> Any:
     return types.int64(array), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def bits(typing: Any, value: Any) -> Any:
+    """The bits of a float64, as an int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], _INDEX)
+
+    return types.int64(types.float64), generate
+
+
 def _picked(builder: Any, one: Any, other: Any, lanes: tuple[int, ...]) -> Any:
     return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(_LANE, len(lanes)), list(lanes)))
 
