@@ -16,7 +16,8 @@ from gpukmeans.engine.numpy.numba_passes import SUMS, _move, compiled
 
 
 def _label(x: Any, centers: Any, labels: Any, sums: Any) -> int:
-    """Label rows of weight one by D alone, and move their terms in the sums, of no clusters if these are not wanted; returns how many changed. Four centers at a time: their D wait for no one but themselves."""
+    """Label rows of weight one by D alone, and move their terms in the sums, of no clusters if these are not
+    wanted; returns how many changed. Four centers at a time: their D wait for no one but themselves."""
     k, d = centers.shape
     changed = 0
     for i in range(len(x)):

@@ -505,16 +505,43 @@ def _own_distances(x: Any, labels: Any, centers: Any, out: Any) -> None:
         out[i] = _own_distance(x, i, centers[0 if one else labels[i]])
 
 
-def _cluster_ranges(x: Any, labels: Any, place: Any, low: Any, high: Any, step: int) -> None:
+@njit(**_OPTIONS)
+def _is_at(x: Any, i: int, locations: Any) -> bool:
+    """Whether row i is at any of these (p, d)."""
+    for p in range(len(locations)):
+        j = 0
+        while j < x.shape[1] and float64(x[i, j]) == locations[p, j]:
+            j += 1
+        if j == x.shape[1]:
+            return True
+    return False
+
+
+def _cluster_ranges(x: Any, labels: Any, place: Any, without: Any, low: Any, high: Any, step: int) -> None:
     """Widen low and high (m, d), of x's dtype or one that has infinities, to hold one of each so many rows:
-    those at place[label], if that is not negative."""
+    those at place[label], if that is not negative, but for those at locations (p, d)."""
     for i in range(0, len(x), step):
         at = place[labels[i]]
-        if at >= 0:
+        if at >= 0 and not _is_at(x, i, without):
             for j in range(x.shape[1]):
                 v, least, most = x[i, j], low[at, j], high[at, j]
                 low[at, j] = v if v < least else least
                 high[at, j] = v if v > most else most
+
+
+def _cluster_sums(
+    x: Any, labels: Any, place: Any, without: Any, offset: Any, scale: Any, weights: Any, sums: Any
+) -> None:
+    """Add the terms of the same rows to sums (m, d + 1), at scales of their clusters' own (m, d). weights: none, or
+    counts."""
+    d = x.shape[1]
+    for i in range(len(x)):
+        at = place[labels[i]]
+        if at >= 0 and not _is_at(x, i, without):
+            count = weights.counts[i] if weights.kind else int64(1)
+            sums[at, d] += count
+            for j in range(d):
+                sums[at, j] += int64(np.rint((float64(x[i, j]) - offset[at, j]) * scale[at, j])) * count
 
 
 def _distances(x: Any, centers: Any, out: Any) -> None:
@@ -547,6 +574,7 @@ class Passes(NamedTuple):
     inertia: Any
     own_distances: Any
     cluster_ranges: Any
+    cluster_sums: Any
     distances: Any
     keep: Any
 
@@ -599,13 +627,15 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
     bounds = types.NamedTuple((singles, singles, int64, singles, singles, singles, boolean, float32, float32), Bounds)
     sums = SUMS
     kept = types.NamedTuple((types.Array(float32, 2, "C", readonly=True), singles), Features)
+    given = types.Array(float64, 2, "C", readonly=True)
     labels, groups = types.Array(int32, 1, "C"), types.Array(uint8, 1, "C")
 
     return Passes(
         assign=compiled(_assign, x, kept, groups, int64, weights, target, bounds, sums, labels, returns=ints),
         inertia=compiled(_inertia, x, weights, labels, _matrix(float64), float64, float64, returns=ints),
         own_distances=compiled(_own_distances, x, labels, _matrix(float64), floats),
-        cluster_ranges=compiled(_cluster_ranges, x, labels, ints, _matrix(wide), _matrix(wide), int64),
+        cluster_ranges=compiled(_cluster_ranges, x, labels, ints, given, _matrix(wide), _matrix(wide), int64),
+        cluster_sums=compiled(_cluster_sums, x, labels, ints, given, given, given, weights, _matrix(int64)),
         distances=compiled(_distances, x, _matrix(float64), _matrix(float64)),
         keep=compiled(_keep, x, groups, _matrix(placed), placed, _matrix(float32), singles),
     )

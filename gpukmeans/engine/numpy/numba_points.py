@@ -34,10 +34,11 @@ from gpukmeans.engine.numpy.rows import read_only
 from gpukmeans.engine.protocol import Doubt, NextCenters, Samples
 from gpukmeans.exact.certificate import TOO_FAR, Frame, distance_error_factors
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import SUM_BITS, ceil_log2
+from gpukmeans.exact.fixed_point import SUM_BITS, Ints, ceil_log2
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.row_sample import far_offsets
-from gpukmeans.threads import run
+from gpukmeans.exact.scales import OwnScales
+from gpukmeans.threads import run, scratch
 
 # float16 is read as float32.
 _DTYPES = [np.dtype(dtype) for dtype in (np.float16, np.float32, np.float64, np.uint8)]
@@ -93,6 +94,10 @@ def _by_distance(centers: Floats, dtype: np.dtype) -> Target:
     """Without scores."""
     kind = np.float64 if dtype == np.float64 else np.float32
     return Target(centers, _NO_PANELS, _NONE, _NONE, np.empty(0, kind), kind(1), _ZERO, _ZERO, False)
+
+
+def _given(values: Floats) -> Floats:
+    return read_only(np.ascontiguousarray(values))
 
 
 def _passes_for(x: NDArray[Any]) -> Passes:
@@ -309,12 +314,28 @@ class CompiledPoints(NumPyPoints):
         run(measure, self._exact_spans(), self._threads)
         return out
 
-    def _ranges_of(self, clusters: NDArray[np.int64], without: Floats, step: int) -> tuple[Floats, Floats]:
-        if len(without):
-            return super()._ranges_of(clusters, without, step)
+    def _place_of(self, clusters: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of each label, where it is in `clusters`, or -1."""
         assert self._target is not None, "no centers were assigned to"
         place = np.full(self._target.k, -1)
         place[clusters] = np.arange(len(clusters))
+        return place
+
+    def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+        if self._weighing.kind == 2:
+            return super().cluster_sums(clusters, scales, without)
+        place, shape = self._place_of(clusters), (len(clusters), self.d + 1)
+        given = [_given(values) for values in (without, scales.offset, scales.scale)]
+
+        def add(rows: slice) -> Ints:
+            x, sums = self._values(rows), np.zeros(shape, np.int64)
+            _passes_for(x).cluster_sums(x, self._labels[rows], place, *given, self._weights_in(rows), sums)
+            return sums
+
+        return np.add.reduce(run(add, self._spans(self._rows.m, _ROWS), self._threads))
+
+    def _ranges_of(self, clusters: NDArray[np.int64], without: Floats, step: int) -> tuple[Floats, Floats]:
+        place, without = self._place_of(clusters), _given(without)
         shape = len(clusters), self.d
         # Of bytes, which have no infinities for what no row widens, extremes are float64.
         dtype = self._values(slice(0, 1)).dtype
@@ -325,7 +346,7 @@ class CompiledPoints(NumPyPoints):
             low, high = np.full(shape, np.inf, kind), np.full(shape, -np.inf, kind)
             all_rows = slice(rows.start * step, min(rows.stop * step, self._rows.m))
             x, labels = self._values(all_rows), self._labels[all_rows]
-            _passes_for(x).cluster_ranges(x, labels, place, low, high, step)
+            _passes_for(x).cluster_ranges(x, labels, place, without, low, high, step)
             parts.append((low, high))
 
         run(widen, self._spans(-(-self._rows.m // step), _ROWS), self._threads)
@@ -335,13 +356,17 @@ class CompiledPoints(NumPyPoints):
             np.maximum(high, highs, out=high)
         return low.astype(np.float64, copy=False), high.astype(np.float64, copy=False)
 
-    def _measured(self, centers: Floats) -> Floats:
-        centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)))
+    def _rounded(self, centers: Floats, frame: Frame) -> NDArray[np.float32]:
+        return self._measured(centers, np.float32)  # D of a tile takes no longer than bounds on it
+
+    def _measured(self, centers: Floats, dtype: Any = np.float64) -> NDArray[Any]:
+        centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)), dtype)
 
         def measure(rows: slice) -> None:
             x = _compilable(np.asarray(self._row_x[rows]))
-            _passes_for(x).distances(x, centers, result[rows])
-            result[rows] = self.metric.transformed(result[rows])
+            out = scratch("distances", len(x) * len(centers), np.float64).reshape(len(x), len(centers))
+            _passes_for(x).distances(x, centers, out)
+            result[rows] = self.metric.transformed(out)
 
         run(measure, self._spans(self.n, max(32, _EXACT // len(centers))), self._threads)
         return result
