@@ -208,7 +208,7 @@ def test_only_scores_are_fused():
             assert " contract " not in code, function
             assert " reassoc " not in code, function
         assert not any("fmadd" in text for text in function.inspect_asm().values()), function
-    numba_passes._place(x, 0, np.zeros(5, np.float32), np.float32(1), np.empty(5, np.float32))
+    numba_passes._place(x, 0, np.zeros(5, np.float32), np.float32(1), np.empty((1, 5), np.float32), 0)
     for code in numba_passes._place.inspect_llvm().values():
         assert " contract " in code, "the flag is spelled otherwise, and the test above finds nothing"
 

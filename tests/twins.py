@@ -27,7 +27,8 @@ def prepared(kinds, x, weights=None, metric="euclidean", reused=True):
 
 
 def assert_twins(plain, fast, scales, centers):
-    """Both assign to these centers, and then have the same labels, sums, inertia, farthest rows, ranges and sums of their own."""
+    """Both assign to these centers, and then have the same labels, sums, inertia, farthest rows, ranges, and sums of
+    clusters by themselves."""
     k, d = centers.shape
     assert plain.assign(centers) == fast.assign(centers)
     assert_array_equal(plain.labels(), fast.labels())

@@ -42,7 +42,7 @@ TILE = 4
 _ABREAST = 8
 
 # Added to a number of this magnitude at most, 1.5 * 2**52 leaves its nearest whole one, of halves the even, in the low
-# bits of the sum: a conversion that fits into registers (test_each_pass_is_its_twin fails if larger ones are so made).
+# bits of the sum: a conversion in registers (test_numba_passes.test_each_pass_is_its_twin fails of larger ones).
 SMALL = 2**51
 _WHOLE, _WHOLE_BITS = 1.5 * 2.0**52, int(np.float64(1.5 * 2.0**52).view(np.int64))
 
@@ -136,12 +136,12 @@ class Features(NamedTuple):
 
 
 @njit(**_ANY_ORDER)
-def _place(x: Any, i: int, offset: Any, scale: Any, y: Any) -> Any:
-    """Row i's features y (d,); returns |y|^2."""
+def _place(x: Any, i: int, offset: Any, scale: Any, y: Any, r: int) -> Any:
+    """Row i's features, y[r]; returns |y|^2."""
     total = np.float32(0)
     for j in range(x.shape[1]):
         v = np.float32((x[i, j] - offset[j]) * scale)
-        y[j] = v
+        y[r, j] = v
         total += v * v
     return total
 
@@ -149,8 +149,11 @@ def _place(x: Any, i: int, offset: Any, scale: Any, y: Any) -> Any:
 def _keep(x: Any, groups: Any, offsets: Any, scale: Any, y: Any, norms: Any) -> None:
     """The features (m, d) of all rows, and |y|^2 (m,); offsets: (G, d), of groups (m,), which are empty where there is
     one."""
-    for i in range(len(x)):
-        norms[i] = _place(x, i, offsets[groups[i] if len(groups) else 0], scale, y[i])
+    for g in range(len(offsets)):
+        offset = offsets[g]
+        for i in range(len(x)):
+            if len(groups) == 0 or groups[i] == g:
+                norms[i] = _place(x, i, offset, scale, y, i)
 
 
 @njit(**_OPTIONS)
@@ -433,7 +436,7 @@ def _assign_block(
             _products(address(kept.y), index, width, target.panels, scores)
         else:
             for r in range(width):
-                norms[r] = _place(x, index[r], target.offset, target.scale, buffers.y[r])
+                norms[r] = _place(x, index[r], target.offset, target.scale, buffers.y, r)
             _products(address(buffers.y), buffers.order, width, target.panels, scores)
         _two_least(scores, target.squares, width, best, second, nearest)
         for r in range(m):

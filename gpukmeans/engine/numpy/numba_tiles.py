@@ -30,8 +30,7 @@ _HALVES = (0, 1, 2, 3), (4, 5, 6, 7)
 _ORDER = 0, 2, 1, 3, 4, 6, 5, 7
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def address(typing: Any, array: Any) -> Any:
+def _address(typing: Any, array: Any) -> Any:
     """Where an array's values are, be it one to read or to write."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -41,14 +40,17 @@ def address(typing: Any, array: Any) -> Any:
     return types.int64(array), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def bits(typing: Any, value: Any) -> Any:
+def _bits(typing: Any, value: Any) -> Any:
     """The bits of a float64, as an int64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], _INDEX)
 
     return types.int64(types.float64), generate
+
+
+address: Any = intrinsic(_address)
+bits: Any = intrinsic(_bits)
 
 
 def _picked(builder: Any, one: Any, other: Any, lanes: tuple[int, ...]) -> Any:
@@ -80,7 +82,6 @@ def _tile(rows: int, panels: int, *, scores: bool) -> Any:
         off = builder.fsub(x, z)
         return builder.fadd(total, builder.fmul(off, off))
 
-    @intrinsic  # type: ignore[untyped-decorator]
     def tile(typing: Any, at: Any, index: Any, first: Any, centers: Any, p: Any, out: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             def array(i: int) -> Any:
@@ -122,7 +123,7 @@ def _tile(rows: int, panels: int, *, scores: bool) -> Any:
 
         return types.void(at, index, first, centers, p, out), generate
 
-    return tile
+    return intrinsic(tile)
 
 
 # Sums are as many as keep additions from waiting for each other, and fit into 16 registers.
