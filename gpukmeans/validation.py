@@ -17,7 +17,7 @@ from gpukmeans import array_interop, center_checks
 from gpukmeans.array_interop import is_dask, issparse
 from gpukmeans.dask import collections, workers
 from gpukmeans.engine import devices, dispatch
-from gpukmeans.engine.protocol import Points, Samples
+from gpukmeans.engine.protocol import Points, Samples, Stack
 from gpukmeans.exact.distance import Floats, check_magnitude, magnitude
 from gpukmeans.exact.fixed_point import Ints, Weights
 from gpukmeans.exact.metric import metric_of
@@ -164,7 +164,7 @@ class SamplesMixin:
         return array_interop.convert_like(X, answer, self.output_type)
 
 
-def unshifted(inertia: Fraction, points: Points) -> float:
+def unshifted(inertia: Fraction, points: Points | Stack) -> float:
     """The inertia in the caller's weights, which may be the points' times a power of two."""
     shift = points.weights.shift
     try:

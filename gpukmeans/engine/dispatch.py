@@ -6,7 +6,7 @@ What a picture on the CPU does without is imported where it is needed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpukmeans.engine.devices import gpus
-from gpukmeans.engine.numpy.choice import on_numpy
-from gpukmeans.engine.protocol import Points, Samples
+from gpukmeans.engine.numpy.choice import on_numpy, stacks_on_numpy
+from gpukmeans.engine.protocol import Points, Samples, Stack
 from gpukmeans.exact.sparse_rows import Entries
 
 if TYPE_CHECKING:
@@ -38,6 +38,12 @@ def make_points(samples: Samples, *, device: str) -> Points:
     values = len(samples.x.values) if samples.sparse else n * d
     numbers = gpus(device)[: max(1, min(n, values // PART))]
     return on_gpu(cupy, samples) if len(numbers) == 1 else on_gpus(cupy, numbers, samples)
+
+
+def make_stacks(values: int, *, device: str) -> Callable[..., Stack | None] | None:
+    """What makes a Stack of x (b, n, d), weights (n,) or None, and their summary, where the device has such: of so many
+    values altogether. It may make none of some."""
+    return stacks_on_numpy(values) if device == "cpu" else None
 
 
 def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
