@@ -188,17 +188,19 @@ def test_only_scores_are_fused():
     floats = np.ones(5)
     numba_passes._own_distance(x, 0, floats)
     numba_passes._four_own_distances(x, 0, centers, labels, False, np.empty(4))
-    numba_passes._four_distances(np.ones((5, numba_passes._ABREAST)), *centers, np.empty((4, numba_passes._ABREAST)))
-    numba_passes._move(x, 0, floats, floats, 2, 0.5, np.int64(1), 0, 1, sums)
-    label, following = (njit(**numba_passes._OPTIONS)(loop) for loop in (numba_means._label, numba_means._next_centers))
-    label(x, centers, floats, floats, labels, sums)
+    parts = numba_passes.Sums(sums, floats, floats, True)
+    numba_passes._move(x, 0, parts, 2, 0.5, np.int64(1), 0, 1)
+    loops = numba_means._label, numba_means._next_centers, numba_passes._distances
+    label, following, distances = (njit(**numba_passes._OPTIONS)(loop) for loop in loops)
+    distances(x, centers, np.empty((8, 4)))
+    label(x, centers, labels, parts)
     following(sums, 1.0, floats, floats, centers, 1.0, 0.0, 0, centers, floats)
     exact = (
         label,
         following,
+        distances,
         numba_passes._own_distance,
         numba_passes._four_own_distances,
-        numba_passes._four_distances,
         numba_passes._move,
     )
     for function in exact:
@@ -206,8 +208,8 @@ def test_only_scores_are_fused():
             assert " contract " not in code, function
             assert " reassoc " not in code, function
         assert not any("fmadd" in text for text in function.inspect_asm().values()), function
-    numba_passes._products(np.ones((4, 8), np.float32), np.ones((4, 4), np.float32), 8, np.empty((4, 8), np.float32))
-    for code in numba_passes._products.inspect_llvm().values():
+    numba_passes._place(x, 0, np.zeros(5, np.float32), np.float32(1), np.empty((1, 5), np.float32), 0)
+    for code in numba_passes._place.inspect_llvm().values():
         assert " contract " in code, "the flag is spelled otherwise, and the test above finds nothing"
 
 

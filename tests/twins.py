@@ -10,6 +10,7 @@ from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.metric import metric_of
+from gpukmeans.exact.scales import OwnScales
 
 WEIGHTS = {
     "none": lambda rng, n: None,
@@ -26,7 +27,8 @@ def prepared(kinds, x, weights=None, metric="euclidean", reused=True):
 
 
 def assert_twins(plain, fast, scales, centers):
-    """Both assign to these centers, and then have the same labels, sums, inertia, farthest rows and ranges."""
+    """Both assign to these centers, and then have the same labels, sums, inertia, farthest rows, ranges, and sums of
+    clusters by themselves."""
     k, d = centers.shape
     assert plain.assign(centers) == fast.assign(centers)
     assert_array_equal(plain.labels(), fast.labels())
@@ -39,3 +41,6 @@ def assert_twins(plain, fast, scales, centers):
     for without in (np.empty((0, d)), farthest[0].x):
         ranges = [points.cluster_ranges(np.arange(0, k, 2), without) for points in (plain, fast)]
         assert_array_equal(*ranges)
+        low, high = (np.where(ranges[0][0] <= ranges[0][1], extreme, 0.0) for extreme in ranges[0])
+        own = OwnScales.of(low, high, np.full(len(low), float(plain.weights.total)), plain.weights)
+        assert_array_equal(*(points.cluster_sums(np.arange(0, k, 2), own, without) for points in (plain, fast)))

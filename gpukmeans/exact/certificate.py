@@ -19,7 +19,7 @@ U32 = 2.0**-24  # half the spacing of float32 at one: the relative error of one 
 
 # |z|^2 from which on scores near the largest float32
 # (test_certificate.test_a_frame_is_refused_where_its_bound_would_not_hold fails without it).
-_TOO_FAR = 2.0**120
+TOO_FAR = 2.0**120
 
 # Data are y as they are from 2**-20 up to 2**20, and where their squares are at most so many times those about the
 # offset: the margin is in proportion.
@@ -203,7 +203,7 @@ class Frame:
         """z (k, d) of centers and |z|^2 (k,), None for centers too far."""
         z = centers if self.keeps else (centers - self.offset) * self.scale
         norms = np.einsum("ij,ij->i", z, z)
-        return (z, norms) if float(norms.max()) < _TOO_FAR else None
+        return (z, norms) if float(norms.max()) < TOO_FAR else None
 
     def least_scores(self, centers: Floats) -> tuple[NDArray[np.float32], Floats, NDArray[np.float32]] | None:
         """centers (k, d) as columns (d + 1, k) whose products with features and a one are lower bounds on scores, but
@@ -220,8 +220,13 @@ class Frame:
         if placed is None:
             return None
         z, norms = placed
-        errors = norms * (1.07 * U32 * (2.03 * self.terms + 14.1))
+        errors = norms * self.center_error
         return _columns(z, norms - errors), norms, (2 * errors).astype(np.float32)
+
+    @property
+    def center_error(self) -> float:
+        """What a score errs by for each unit of its center's |z|^2, see `least_scores`."""
+        return 1.07 * U32 * (2.03 * self.terms + 14.1)
 
     def row_margin(self, y_norms: NDArray[np.float32]) -> NDArray[np.float32]:
         """What two bounds on scores of the same row may err by beside that, (m,); half of it is each one's.
@@ -280,7 +285,7 @@ class Frame:
             z *= self.scale
             found.append(np.einsum("ij,ij->i", z, z).max())
         square = float(np.max(found))  # of NaN it is NaN, which Python's max may not be
-        return square if square < _TOO_FAR else None
+        return square if square < TOO_FAR else None
 
     def margin(self, y_norms: NDArray[np.float32], largest_z: float) -> NDArray[np.float32]:
         """The gap between two scores above which their order is certain; y_norms: |y|^2 (m,)."""

@@ -5,28 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.threads import scratch
-
 # Values of the long operand at a time: 512 KB of float32. OpenBLAS copies operands to multiply them, which costs half
 # as much again where they come from memory.
 _PIECE = 2**17
 
-# Up to so many rows the product is faster the other way around, and its transpose is a small matter.
-_NARROW = 16
-
 
 def multiply(a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float32]) -> NDArray[np.float32]:
     """``a @ b``, where a has few rows, in out."""
-    k, m = out.shape
+    m = out.shape[1]
     step = max(256, _PIECE // max(1, len(b)))
-    narrow = k <= _NARROW < len(b) and b.flags.f_contiguous
     for start in range(0, m, step):
         piece = slice(start, min(start + step, m))
-        if narrow:
-            turned = scratch("turned", k * step, np.float32)[: k * (piece.stop - start)].reshape(-1, k)
-            out[:, piece] = np.matmul(b[:, piece].T, a.T, out=turned).T
-        else:
-            np.matmul(a, b[:, piece], out=out[:, piece])
+        np.matmul(a, b[:, piece], out=out[:, piece])
     return out
 
 

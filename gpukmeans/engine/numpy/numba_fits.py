@@ -21,14 +21,14 @@ from numba import float64, int32, int64, njit, types
 
 from gpukmeans.engine.numpy.numba_means import _next_centers
 from gpukmeans.engine.numpy.numba_passes import (
-    _ABREAST,
     _INFINITE,
     _OPTIONS,
     BLOCK,
+    PANEL,
     TILE,
+    Sums,
     Target,
     Weighing,
-    _four_distances,
     _inertia,
     _move,
     _nearest_by_distance,
@@ -36,10 +36,14 @@ from gpukmeans.engine.numpy.numba_passes import (
     _products,
     _two_least,
     _weighed,
+    address,
     compiled,
 )
-from gpukmeans.exact.certificate import _TOO_FAR, U32
+from gpukmeans.exact.certificate import TOO_FAR, U32
 from gpukmeans.exact.fixed_point import SUM_BITS
+
+# Rows whose D to a center is taken together: eight registers of float64.
+_ABREAST = 32
 
 # Of what float64 sums say of a shift and a tolerance: far more than they can be off by.
 _CERTAIN = 2.0**-30
@@ -144,6 +148,35 @@ def _mass(distance: float, scale: float, weights: Any, i: int) -> Any:
 
 
 @njit(**_OPTIONS)
+def _four_distances(y: Any, c0: Any, c1: Any, c2: Any, c3: Any, sums: Any) -> None:
+    """D of each column of y (d, _ABREAST) to four centers, (4, _ABREAST). Two features at a time, in order, so that
+    sums are written half as often."""
+    d = y.shape[0]
+    s0, s1, s2, s3 = sums[0], sums[1], sums[2], sums[3]
+    for r in range(_ABREAST):
+        s0[r] = s1[r] = s2[r] = s3[r] = 0.0
+    for j in range(0, d - 1, 2):
+        t, u = y[j], y[j + 1]
+        a0, a1, a2, a3 = c0[j], c1[j], c2[j], c3[j]
+        b0, b1, b2, b3 = c0[j + 1], c1[j + 1], c2[j + 1], c3[j + 1]
+        for r in range(_ABREAST):
+            v, w = t[r], u[r]
+            p, q, e, f = v - a0, v - a1, v - a2, v - a3
+            s0[r] = (s0[r] + p * p) + (w - b0) * (w - b0)
+            s1[r] = (s1[r] + q * q) + (w - b1) * (w - b1)
+            s2[r] = (s2[r] + e * e) + (w - b2) * (w - b2)
+            s3[r] = (s3[r] + f * f) + (w - b3) * (w - b3)
+    if d % 2:
+        t = y[d - 1]
+        for r in range(_ABREAST):
+            p, q, e, f = t[r] - c0[d - 1], t[r] - c1[d - 1], t[r] - c2[d - 1], t[r] - c3[d - 1]
+            s0[r] += p * p
+            s1[r] += q * q
+            s2[r] += e * e
+            s3[r] += f * f
+
+
+@njit(**_OPTIONS)
 def _measure(columns: Any, n: int, x: Any, rows: Any, m: int, closest: Any, proposed: Any) -> None:
     """D of all rows to the first m of these rows, or what is closest if that is less, in proposed (m, n)."""
     d = x.shape[1]
@@ -223,7 +256,7 @@ def _seed(x: Any, weights: Any, rules: Any, first: float, draws: Any, centers: A
 
 
 @njit(**_OPTIONS)
-def _place_centers(centers: Any, about: Any, factor: Any, columns: Any, squares: Any, slack: Any) -> bool:
+def _place_centers(centers: Any, about: Any, factor: Any, panels: Any, squares: Any, slack: Any) -> bool:
     """`Frame.least_scores`, as CompiledPoints has it of them; False for centers too far."""
     k, d = centers.shape
     part = 1.07 * U32 * (2.03 * d + 14.1)
@@ -231,9 +264,9 @@ def _place_centers(centers: Any, about: Any, factor: Any, columns: Any, squares:
         norm = 0.0
         for j in range(d):
             z = (centers[c, j] - about[j]) * factor
-            columns[c, j] = np.float32(-2.0 * z)
+            panels[c // PANEL, j, c % PANEL] = np.float32(-2.0 * z)
             norm += z * z
-        if not norm < _TOO_FAR:
+        if not norm < TOO_FAR:
             return False
         error = norm * part
         squares[c], slack[c] = np.float32(norm - error), np.float32(2 * error)
@@ -242,39 +275,38 @@ def _place_centers(centers: Any, about: Any, factor: Any, columns: Any, squares:
 
 @njit(**_OPTIONS)
 def _room(k: int, d: int) -> Any:
-    """What `_label` works in: scores' columns and squares, in which centers that pad a tile are at infinity, slack, and
+    """What `_label` works in: scores' panels and squares, in which centers that pad a tile are at infinity, slack, and
     a block's features, scores, and so on, as `numba_passes.Buffers` has them."""
-    wide, deep = k + -k % TILE, d + -d % TILE
+    panels = -(-k // PANEL)
     scored = (
-        np.zeros((wide, deep), np.float32),
-        np.full(wide, _INFINITE, np.float32),
+        np.zeros((panels, d, PANEL), np.float32),
+        np.full(k + -k % TILE, _INFINITE, np.float32),
         np.zeros(k, np.float32),
-        np.zeros((deep, BLOCK), np.float32),
-        np.empty((wide, BLOCK), np.float32),
+        np.zeros((BLOCK, d), np.float32),
+        np.empty((panels * PANEL, BLOCK), np.float32),
     )
-    return scored, np.empty((4, BLOCK), np.float32), np.empty(BLOCK, np.int64)
+    return scored, np.empty((4, BLOCK), np.float32), np.arange(BLOCK)
 
 
 @njit(**_OPTIONS)
 def _label(x: Any, weights: Any, centers: Any, own: Any, room: Any, sums: Any, labels: Any) -> int:
     """`Points.assign`, as numba_passes has it without bounds: returns how many rows changed. sums: (k, d + 1), of no
     rows if they are not wanted."""
-    (columns, squares, slack, y, scores), rows, index = room
+    (panels, squares, slack, y, scores), rows, order = room
     norms, best, second, nearest = rows[0], rows[1], rows[2], rows[3]
     about, factor = own.about, own.factor
     n, d = x.shape
-    scored = factor > 0 and _place_centers(centers, about, factor, columns, squares, slack)
+    scored = factor > 0 and _place_centers(centers, about, factor, panels, squares, slack)
     per_norm, rest = np.float32(1.07 * U32 * (2.04 * d + 24.2)), np.float32((d + 4) * 2.0**-118)
-    target = Target(centers, columns, squares, slack, about, factor, per_norm, rest, scored)
+    target = Target(centers, panels, squares, slack, about, factor, per_norm, rest, scored)
     changed = 0
     for start in range(0, n, BLOCK):
         m = min(BLOCK, n - start)
         if scored:
             width = -(-m // 8) * 8
             for r in range(width):
-                index[r] = min(start + r, n - 1)
-            _place(x, index, width, about, factor, y, norms)
-            _products(y, columns, width, scores)
+                norms[r] = _place(x, min(start + r, n - 1), about, factor, y, r)
+            _products(address(y), order, width, panels, scores)
             _two_least(scores, squares, width, best, second, nearest)
         for r in range(m):
             i, label, most = start + r, 0, _INFINITE
@@ -294,7 +326,7 @@ def _label(x: Any, weights: Any, centers: Any, own: Any, room: Any, sums: Any, l
                 if len(sums):
                     weight = weights.given[i] if weights.kind == 2 else 1.0
                     count = weights.counts[i] if weights.kind else int64(1)
-                    _move(x, i, own.offset, own.scale, weights.kind, weight, count, before, label, sums)
+                    _move(x, i, Sums(sums, own.offset, own.scale, False), weights.kind, weight, count, before, label)
     return changed
 
 

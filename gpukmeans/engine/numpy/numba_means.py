@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numba import boolean, float64, from_dtype, int32, int64, types
 
-from gpukmeans.engine.numpy.numba_passes import _move, compiled
+from gpukmeans.engine.numpy.numba_passes import SUMS, _move, compiled
 
 
-def _label(x: Any, centers: Any, offset: Any, scale: Any, labels: Any, sums: Any) -> int:
-    """Label rows of weight one by D alone, and move their terms in the sums (k, d + 1), of no clusters if these are not
+def _label(x: Any, centers: Any, labels: Any, sums: Any) -> int:
+    """Label rows of weight one by D alone, and move their terms in the sums, of no clusters if these are not
     wanted; returns how many changed. Four centers at a time: their D wait for no one but themselves."""
     k, d = centers.shape
     changed = 0
@@ -46,8 +46,8 @@ def _label(x: Any, centers: Any, offset: Any, scale: Any, labels: Any, sums: Any
             continue
         labels[i] = label
         changed += 1
-        if len(sums):
-            _move(x, i, offset, scale, 0, 1.0, int64(1), before, label, sums)
+        if len(sums.value):
+            _move(x, i, sums, 0, 1.0, int64(1), before, label)
     return changed
 
 
@@ -96,8 +96,7 @@ def _next_centers(
 def label(dtype: np.dtype, contiguous: bool) -> Any:
     """`_label` of rows of one dtype, compiled by whoever asks first, as `numba_passes.passes` are."""
     x = types.Array(from_dtype(dtype), 2, "C" if contiguous else "A", readonly=True)
-    floats = float64[::1]
-    return compiled(_label, x, float64[:, ::1], floats, floats, int32[::1], int64[:, ::1], returns=int64)
+    return compiled(_label, x, float64[:, ::1], int32[::1], SUMS, returns=int64)
 
 
 @cache

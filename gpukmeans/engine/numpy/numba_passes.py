@@ -16,6 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import boolean, float32, float64, from_dtype, int32, int64, njit, types, uint8, void
 
+from gpukmeans.engine.numpy.numba_tiles import (
+    EXACT_PANEL,
+    PANEL,
+    address,
+    bits,
+    distance_tile,
+    tile_of_one,
+    tile_of_three,
+    tile_of_two,
+)
+
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 # For scores and bounds, of which the certificate allows for any order and fusion.
@@ -24,16 +35,16 @@ _ANY_ORDER: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "nsz", "reass
 # Rows that are compared with all centers together: 16 registers of eight float32 make LLVM's loops worth their ends.
 BLOCK = 128
 
-# Centers and features that a product takes at a time. Fewer read scores more often than features; more do not fit into
-# 16 registers.
+# Centers that scores are looked through at a time.
 TILE = 4
 
-# Rows of so many features are not turned around (0.4 ns a value). Their products with more than so few centers are left
-# to BLAS, which keeps sums in registers.
-_MANY_FEATURES, _FEW_CENTERS = 16, 16
+# Rows whose D to all centers is taken together.
+_ABREAST = 8
 
-# Rows whose D to all centers is taken together: eight registers of float64.
-_ABREAST = 32
+# Added to a number of this magnitude at most, 1.5 * 2**52 leaves its nearest whole one, of halves the even, in the low
+# bits of the sum: a conversion in registers (test_numba_passes.test_each_pass_is_its_twin fails of larger ones).
+SMALL = 2**51
+_WHOLE, _WHOLE_BITS = 1.5 * 2.0**52, int(np.float64(1.5 * 2.0**52).view(np.int64))
 
 _UP, _DOWN = np.float32(1 + 2.0**-22), np.float32(1 - 2.0**-22)
 _CLEAR = np.float32(1 + 2.0**-20)  # see hamerly.py
@@ -51,13 +62,13 @@ class Weighing(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Centers of one assignment. centers: (k, d) float64. columns: (K, D) float32, -2 z, and squares: (K,), see
-    Frame.least_scores; K and D are k and d brought to multiples of TILE, by centers at infinity and features of zero.
-    slack: (k,). offset: (d,), scale: of the frame, in the dtype that features are made in. per_norm, rest: of the
-    margin. scored: whether there are scores; without, D decides alone."""
+    """Centers of one assignment. centers: (k, d) float64. panels: (P, d, PANEL) float32, -2 z, of centers of zero
+    beyond the last; squares: (K,), see Frame.least_scores, infinite for those. slack: (k,). offset: (d,), scale: of the
+    frame, in the dtype that features are made in. per_norm, rest: of the margin. scored: whether there are scores;
+    without, D decides alone."""
 
     centers: Any
-    columns: Any
+    panels: Any
     squares: Any
     slack: Any
     offset: Any
@@ -70,8 +81,8 @@ class Target(NamedTuple):
 class Bounds(NamedTuple):
     """upper, lower: (m,) float32, see HamerlyBounds. state: 0 there are none, 1 they are to be made, 2 they hold of the
     centers before, which moved by own and others, half_gap being that of these; (k,) float32 each. measure: whether a
-    row's distance to its own center is measured before it is compared with all; lengths (k,), relative, per_center and
-    error are what that may be off by (distance_error_factors)."""
+    row's distance to its own center is measured before it is compared with all; relative and error are what that may
+    be off by (distance_error_factors)."""
 
     upper: Any
     lower: Any
@@ -80,122 +91,110 @@ class Bounds(NamedTuple):
     others: Any
     half_gap: Any
     measure: bool
-    lengths: Any
     relative: Any
-    per_center: Any
     error: Any
 
 
 class Sums(NamedTuple):
     """value: (k, d + 1) int64, what is to be added to the sums of clusters; of no rows if they are not wanted. offset,
-    scale: (d,) float64, of Scales."""
+    scale: (d,) float64, of Scales. small: whether terms of rows of weight one are at most SMALL."""
 
     value: Any
     offset: Any
     scale: Any
+    small: bool
 
 
 class Buffers(NamedTuple):
-    """What a block of rows needs. y: (D, BLOCK) float32, of many features (BLOCK, D). scores: (K, BLOCK). norms, best,
-    second, nearest: (BLOCK,) float32, the last being numbers of centers, which are selected as scores are while they
-    are float32 too. index: (BLOCK,), which rows these are."""
+    """What a block of rows needs. y: (BLOCK, d) float32, their features, and order: where these are; empty where
+    features are kept. scores: (P * PANEL, BLOCK). norms, margins, best, second, nearest: (BLOCK,) float32, the last
+    being numbers of centers, which are selected as scores are while they are float32 too; most: the upper bounds of
+    best. index: which rows these are; some: which of them have to be seen to."""
 
     y: Any
+    order: Any
+    some: Any
     scores: Any
     norms: Any
+    margins: Any
+    most: Any
     best: Any
     second: Any
     nearest: Any
     index: Any
 
 
+class Features(NamedTuple):
+    """y: (m, d) float32, all rows' features, and norms: (m,), their |y|^2; empty where they are made as rows are
+    read."""
+
+    y: Any
+    norms: Any
+
+
 # ---------------------------------------------------------------- scores
 
 
 @njit(**_ANY_ORDER)
-def _place(x: Any, index: Any, m: int, offset: Any, scale: Any, y: Any, norms: Any) -> None:
-    """Rows of x by index (m,), m a multiple of 8, as columns of features y, and their |y|^2. Eight rows at a time fill
-    a register; one at a time, each store would touch another line."""
-    d = x.shape[1]
-    for r in range(0, m, 8):
-        a, b, c, e = index[r], index[r + 1], index[r + 2], index[r + 3]
-        f, g, h, i = index[r + 4], index[r + 5], index[r + 6], index[r + 7]
-        for j in range(d):
-            o = offset[j]
-            t = y[j]
-            t[r] = np.float32((x[a, j] - o) * scale)
-            t[r + 1] = np.float32((x[b, j] - o) * scale)
-            t[r + 2] = np.float32((x[c, j] - o) * scale)
-            t[r + 3] = np.float32((x[e, j] - o) * scale)
-            t[r + 4] = np.float32((x[f, j] - o) * scale)
-            t[r + 5] = np.float32((x[g, j] - o) * scale)
-            t[r + 6] = np.float32((x[h, j] - o) * scale)
-            t[r + 7] = np.float32((x[i, j] - o) * scale)
-    for r in range(m):
-        norms[r] = np.float32(0)
-    for j in range(d):
-        t = y[j]
-        for r in range(m):
-            norms[r] += t[r] * t[r]
+def _place(x: Any, i: int, offset: Any, scale: Any, y: Any, r: int) -> Any:
+    """Row i's features, y[r]; returns |y|^2."""
+    total = np.float32(0)
+    for j in range(x.shape[1]):
+        v = np.float32((x[i, j] - offset[j]) * scale)
+        y[r, j] = v
+        total += v * v
+    return total
+
+
+def _keep(x: Any, groups: Any, offsets: Any, scale: Any, y: Any, norms: Any) -> None:
+    """The features (m, d) of all rows, and |y|^2 (m,); offsets: (G, d), of groups (m,), which are empty where there is
+    one."""
+    for g in range(len(offsets)):
+        offset = offsets[g]
+        for i in range(len(x)):
+            if len(groups) == 0 or groups[i] == g:
+                norms[i] = _place(x, i, offset, scale, y, i)
+
+
+@njit(**_OPTIONS)
+def _products(at: int, index: Any, m: int, panels: Any, scores: Any) -> None:
+    """scores (P * PANEL, BLOCK) of the rows at index[:m], a multiple of 8, of features at an address."""
+    p = 0
+    while p < len(panels):
+        left = len(panels) - p
+        if left >= 3:
+            for r in range(0, m, 4):
+                tile_of_three(at, index, r, panels, p, scores)
+        elif left == 2:
+            for r in range(0, m, 4):
+                tile_of_two(at, index, r, panels, p, scores)
+        else:
+            for r in range(0, m, 8):
+                tile_of_one(at, index, r, panels, p, scores)
+        p += 3
 
 
 @njit(**_ANY_ORDER)
-def _place_rows(x: Any, index: Any, m: int, offset: Any, scale: Any, rows: Any, norms: Any) -> None:
-    """`_place`, each row as it is."""
-    for r in range(m):
-        i, total = index[r], np.float32(0)
-        for j in range(x.shape[1]):
-            v = np.float32((x[i, j] - offset[j]) * scale)
-            rows[r, j] = v
-            total += v * v
-        norms[r] = total
+def _place_center(centers: Any, c: int, offset: Any, scale: float, panels: Any) -> float:
+    """Center c's column in its panel; returns |z|^2."""
+    p, lane, norm = c // PANEL, c % PANEL, 0.0
+    for j in range(centers.shape[1]):
+        z = (centers[c, j] - offset[j]) * scale
+        panels[p, j, lane] = np.float32(-2.0 * z)
+        norm += z * z
+    return norm
 
 
-@njit(**_ANY_ORDER)
-def _products_of_rows(rows: Any, columns: Any, m: int, scores: Any) -> None:
-    """`_products` of rows as they are, two at a time: a register holds features of one, and its sum is added up at the
-    end, which few centers and many features make up for."""
-    for r in range(0, m, 2):
-        for c in range(0, columns.shape[0], 4):
-            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0)
-            for j in range(columns.shape[1]):
-                v, w = rows[r, j], rows[r + 1, j]
-                z0, z1, z2, z3 = columns[c, j], columns[c + 1, j], columns[c + 2, j], columns[c + 3, j]
-                a0 += v * z0
-                a1 += v * z1
-                a2 += v * z2
-                a3 += v * z3
-                b0 += w * z0
-                b1 += w * z1
-                b2 += w * z2
-                b3 += w * z3
-            scores[c, r], scores[c + 1, r], scores[c + 2, r], scores[c + 3, r] = a0, a1, a2, a3
-            scores[c, r + 1], scores[c + 1, r + 1], scores[c + 2, r + 1], scores[c + 3, r + 1] = b0, b1, b2, b3
-
-
-@njit(**_ANY_ORDER)
-def _products(y: Any, columns: Any, m: int, scores: Any) -> None:
-    """scores (K, m): of each center's column with each row's features."""
-    for c in range(0, columns.shape[0], 4):
-        s0, s1, s2, s3 = scores[c], scores[c + 1], scores[c + 2], scores[c + 3]
-        z0, z1, z2, z3 = columns[c], columns[c + 1], columns[c + 2], columns[c + 3]
-        for r in range(m):
-            s0[r] = np.float32(0)
-            s1[r] = np.float32(0)
-            s2[r] = np.float32(0)
-            s3[r] = np.float32(0)
-        for j in range(0, columns.shape[1], 4):
-            y0, y1, y2, y3 = y[j], y[j + 1], y[j + 2], y[j + 3]
-            a0, a1, a2, a3 = z0[j], z0[j + 1], z0[j + 2], z0[j + 3]
-            b0, b1, b2, b3 = z1[j], z1[j + 1], z1[j + 2], z1[j + 3]
-            c0, c1, c2, c3 = z2[j], z2[j + 1], z2[j + 2], z2[j + 3]
-            e0, e1, e2, e3 = z3[j], z3[j + 1], z3[j + 2], z3[j + 3]
-            for r in range(m):
-                v0, v1, v2, v3 = y0[r], y1[r], y2[r], y3[r]
-                s0[r] += v0 * a0 + v1 * a1 + v2 * a2 + v3 * a3
-                s1[r] += v0 * b0 + v1 * b1 + v2 * b2 + v3 * b3
-                s2[r] += v0 * c0 + v1 * c1 + v2 * c2 + v3 * c3
-                s3[r] += v0 * e0 + v1 * e1 + v2 * e2 + v3 * e3
+def _place_centers(
+    centers: Any, offset: Any, scale: float, error: float, panels: Any, squares: Any, slack: Any, norms: Any
+) -> None:
+    """Fill in a Target's panels, squares and slack as `Frame.least_scores` has them, and |z|^2 (k,). error: of a
+    center's score for each unit of that."""
+    panels[-1] = np.float32(0)
+    for c in range(len(centers)):
+        norms[c] = _place_center(centers, c, offset, scale, panels)
+        squares[c] = np.float32(norms[c] - norms[c] * error)
+        slack[c] = np.float32(2 * (norms[c] * error))
 
 
 @njit(**_OPTIONS)
@@ -206,7 +205,7 @@ def _two_least(scores: Any, squares: Any, m: int, best: Any, second: Any, neares
         best[r] = _INFINITE
         second[r] = _INFINITE
         nearest[r] = np.float32(0)
-    for c in range(0, scores.shape[0], 4):
+    for c in range(0, len(squares), TILE):
         s0, s1, s2, s3 = scores[c], scores[c + 1], scores[c + 2], scores[c + 3]
         q0, q1, q2, q3 = squares[c], squares[c + 1], squares[c + 2], squares[c + 3]
         n0, n1, n2, n3 = np.float32(c), np.float32(c + 1), np.float32(c + 2), np.float32(c + 3)
@@ -236,11 +235,11 @@ def _two_least(scores: Any, squares: Any, m: int, best: Any, second: Any, neares
 
 
 @njit(**_ANY_ORDER)
-def _own_square(x: Any, i: int, offset: Any, scale: Any, column: Any) -> Any:
-    """|y - z|^2 of row i and a center's column, float32."""
-    total = np.float32(0)
+def _own_square(x: Any, i: int, center: Any) -> float:
+    """|x - c|^2 of row i, in any order: nearer to it than that of float32 features would be."""
+    total = 0.0
     for j in range(x.shape[1]):
-        step = np.float32((x[i, j] - offset[j]) * scale) + np.float32(0.5) * column[j]
+        step = float64(x[i, j]) - center[j]
         total += step * step
     return total
 
@@ -312,35 +311,6 @@ def _four_own_distances(x: Any, i: int, centers: Any, labels: Any, one: bool, ou
 
 
 @njit(**_OPTIONS)
-def _four_distances(y: Any, c0: Any, c1: Any, c2: Any, c3: Any, sums: Any) -> None:
-    """D of each column of y (d, _ABREAST) to four centers, (4, _ABREAST). Two features at a time, in order, so that
-    sums are written half as often."""
-    d = y.shape[0]
-    s0, s1, s2, s3 = sums[0], sums[1], sums[2], sums[3]
-    for r in range(_ABREAST):
-        s0[r] = s1[r] = s2[r] = s3[r] = 0.0
-    for j in range(0, d - 1, 2):
-        t, u = y[j], y[j + 1]
-        a0, a1, a2, a3 = c0[j], c1[j], c2[j], c3[j]
-        b0, b1, b2, b3 = c0[j + 1], c1[j + 1], c2[j + 1], c3[j + 1]
-        for r in range(_ABREAST):
-            v, w = t[r], u[r]
-            p, q, e, f = v - a0, v - a1, v - a2, v - a3
-            s0[r] = (s0[r] + p * p) + (w - b0) * (w - b0)
-            s1[r] = (s1[r] + q * q) + (w - b1) * (w - b1)
-            s2[r] = (s2[r] + e * e) + (w - b2) * (w - b2)
-            s3[r] = (s3[r] + f * f) + (w - b3) * (w - b3)
-    if d % 2:
-        t = y[d - 1]
-        for r in range(_ABREAST):
-            p, q, e, f = t[r] - c0[d - 1], t[r] - c1[d - 1], t[r] - c2[d - 1], t[r] - c3[d - 1]
-            s0[r] += p * p
-            s1[r] += q * q
-            s2[r] += e * e
-            s3[r] += f * f
-
-
-@njit(**_OPTIONS)
 def _own_distance(x: Any, i: int, center: Any) -> float:
     total = 0.0
     for j in range(x.shape[1]):
@@ -358,14 +328,20 @@ def _weighed(term: Any, weight: Any) -> Any:
 
 
 @njit(**_OPTIONS)
-def _move(
-    x: Any, i: int, offset: Any, scale: Any, kind: int, weight: Any, count: Any, off: int, to: int, value: Any
-) -> None:
+def _move(x: Any, i: int, sums: Any, kind: int, weight: Any, count: Any, off: int, to: int) -> None:
     """Row i has left a cluster, unless that is negative, for another (Rule 3)."""
     d = x.shape[1]
+    offset, scale, value = sums.offset, sums.scale, sums.value
     value[to, d] += count
     if off >= 0:
         value[off, d] -= count
+    if kind == 0 and sums.small:
+        for j in range(d):
+            units = bits((float64(x[i, j]) - offset[j]) * scale[j] + _WHOLE) - _WHOLE_BITS
+            value[to, j] += units
+            if off >= 0:
+                value[off, j] -= units
+        return
     for j in range(d):
         term = np.rint((float64(x[i, j]) - offset[j]) * scale[j])
         units = _weighed(term, weight) if kind == 2 else int64(term) * count
@@ -377,22 +353,32 @@ def _move(
 # ---------------------------------------------------------------- passes
 
 
-def _assign(x: Any, groups: Any, g: int, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any) -> Any:
+def _assign(
+    x: Any, kept: Any, groups: Any, g: int, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any
+) -> Any:
     """Label the rows of group g, or all where groups (m,) are empty; returns how many of the caller's rows changed, how
-    many were skipped by their bounds, and how many the scores left to D."""
-    wide, deep = target.columns.shape
-    if not target.scored:
-        wide = deep = 0
+    many were skipped by their bounds, and how many the scores left to D. kept: their Features."""
     buffers = Buffers(
-        np.zeros((BLOCK, deep) if deep >= _MANY_FEATURES else (deep, BLOCK), np.float32),
-        np.empty((wide, BLOCK), np.float32),
+        np.empty((0 if len(kept.y) else BLOCK, x.shape[1] if target.scored else 0), np.float32),
+        np.arange(BLOCK),
+        np.empty(BLOCK, np.int64),
+        np.empty((len(target.panels) * PANEL, BLOCK), np.float32),
+        np.empty(BLOCK, np.float32),
+        np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.int64),
     )
-    found = np.zeros(3, np.int64)
+    index, found = buffers.index, np.zeros(3, np.int64)
+    if len(groups) == 0 and bounds.state < 2:
+        for first in range(0, len(x), BLOCK):
+            m = min(BLOCK, len(x) - first)
+            for r in range(m):
+                index[r] = first + r
+            _assign_block(x, kept, weights, target, bounds, sums, labels, m, buffers, found)
+        return found
     filled = 0
     for i in range(len(x)):
         if len(groups) and groups[i] != g:
@@ -403,69 +389,84 @@ def _assign(x: Any, groups: Any, g: int, weights: Any, target: Any, bounds: Any,
             lower = max(bounds.lower[i] - bounds.others[n], np.float32(0)) * _DOWN
             clear = max(lower, bounds.half_gap[n])
             if bounds.measure and upper * _CLEAR >= clear:
-                upper = np.sqrt(_own_square(x, i, target.offset, target.scale, target.columns[n])) * bounds.relative
-                upper += bounds.per_center * bounds.lengths[n] + bounds.error
+                upper = np.float32(np.sqrt(_own_square(x, i, target.centers[n])) * target.scale) * bounds.relative
+                upper += bounds.error
             bounds.upper[i], bounds.lower[i] = upper, lower
             if upper * _CLEAR < clear:
                 found[1] += 1
                 continue
-        buffers.index[filled] = i
+        index[filled] = i
         filled += 1
         if filled == BLOCK:
-            _assign_block(x, weights, target, bounds, sums, labels, filled, buffers, found)
+            _assign_block(x, kept, weights, target, bounds, sums, labels, filled, buffers, found)
             filled = 0
     if filled:
-        _assign_block(x, weights, target, bounds, sums, labels, filled, buffers, found)
+        _assign_block(x, kept, weights, target, bounds, sums, labels, filled, buffers, found)
+    return found
+
+
+@njit(**_OPTIONS)
+def _to_see_to(index: Any, m: int, buffers: Any, slack: Any, labels: Any) -> int:
+    """Which of m rows are in doubt or change their label, buffers.some, and how many."""
+    best, most, second, margins, some = buffers.best, buffers.most, buffers.second, buffers.margins, buffers.some
+    found = 0
+    for r in range(m):
+        label = int(buffers.nearest[r])
+        most[r] = best[r] + slack[label]
+        some[found] = r
+        certain = second[r] - most[r] > margins[r]  # test_certificate.test_near_ties_are_decided_by_distance
+        found += not (certain and label == labels[index[r]])
     return found
 
 
 @njit(**_OPTIONS)
 def _assign_block(
-    x: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any, m: int, buffers: Any, found: Any
+    x: Any, kept: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any, m: int, buffers: Any, found: Any
 ) -> None:
     index, norms, best, second = buffers.index, buffers.norms, buffers.best, buffers.second
-    scores, nearest, kind = buffers.scores, buffers.nearest, weights.kind
+    scores, nearest, most = buffers.scores, buffers.nearest, buffers.most
+    margins, some, count = buffers.margins, buffers.some, m
     if target.scored:
         width = -(-m // 8) * 8
         for r in range(m, width):
             index[r] = index[m - 1]
-        shape = target.columns.shape
-        if shape[1] >= _MANY_FEATURES:
-            _place_rows(x, index, width, target.offset, target.scale, buffers.y, norms)
-            if shape[0] > _FEW_CENTERS:
-                np.dot(target.columns, buffers.y.T, scores)
-            else:
-                _products_of_rows(buffers.y, target.columns, width, scores)
+        if len(kept.y):
+            for r in range(m):
+                norms[r] = kept.norms[index[r]]
+            _products(address(kept.y), index, width, target.panels, scores)
         else:
-            _place(x, index, width, target.offset, target.scale, buffers.y, norms)
-            _products(buffers.y, target.columns, width, scores)
+            for r in range(width):
+                norms[r] = _place(x, index[r], target.offset, target.scale, buffers.y, r)
+            _products(address(buffers.y), buffers.order, width, target.panels, scores)
         _two_least(scores, target.squares, width, best, second, nearest)
-    for r in range(m):
+        for r in range(m):
+            margins[r] = norms[r] * target.per_norm + target.rest
+        count = _to_see_to(index, m, buffers, target.slack, labels)
+    for u in range(count):
+        r = some[u] if target.scored else u
         i = index[r]
-        label = 0
-        if target.scored:
-            label = int(nearest[r])
-            margin = norms[r] * target.per_norm + target.rest
-            most = best[r] + target.slack[label]
-            if not second[r] - most > margin:  # test_certificate.test_near_ties_are_decided_by_distance
-                found[2] += 1
-                most += margin
-                label = _nearest_by_distance(x, i, target, scores, r, most)
-                second[r] = best[r]  # all that is known of the others, see assign.nearest
-            if bounds.state:
-                upper = np.sqrt(max(most + norms[r] + margin, np.float32(0)))
-                lower = np.sqrt(max(second[r] + norms[r] - margin, np.float32(0)))
-                bounds.upper[i], bounds.lower[i] = upper * _UP, lower * _DOWN
-        else:
+        if not target.scored:
             label = _nearest_by_distance(x, i, target, scores, r, _INFINITE)
+        elif second[r] - most[r] > margins[r]:
+            label = int(nearest[r])
+        else:
+            found[2] += 1
+            second[r] = best[r]  # all that is known of the others, see assign.nearest
+            most[r] += margins[r]
+            label = _nearest_by_distance(x, i, target, scores, r, most[r])
         before = labels[i]
         if label != before:
             labels[i] = label
             found[0] += weights.rows[i] if len(weights.rows) else 1
             if len(sums.value):
-                weight = weights.given[i] if kind == 2 else 1.0
-                count = weights.counts[i] if kind else int64(1)
-                _move(x, i, sums.offset, sums.scale, kind, weight, count, before, label, sums.value)
+                weight = weights.given[i] if weights.kind == 2 else 1.0
+                units = weights.counts[i] if weights.kind else int64(1)
+                _move(x, i, sums, weights.kind, weight, units, before, label)
+    if bounds.state:
+        for r in range(m):
+            upper = np.sqrt(max(most[r] + norms[r] + margins[r], np.float32(0)))
+            lower = np.sqrt(max(second[r] + norms[r] - margins[r], np.float32(0)))
+            bounds.upper[index[r]], bounds.lower[index[r]] = upper * _UP, lower * _DOWN
 
 
 def _inertia(x: Any, weights: Any, labels: Any, centers: Any, coarse: float, fine: float) -> Any:
@@ -507,34 +508,63 @@ def _own_distances(x: Any, labels: Any, centers: Any, out: Any) -> None:
         out[i] = _own_distance(x, i, centers[0 if one else labels[i]])
 
 
-def _cluster_ranges(x: Any, labels: Any, place: Any, low: Any, high: Any, step: int) -> None:
+@njit(**_OPTIONS)
+def _is_at(x: Any, i: int, locations: Any) -> bool:
+    """Whether row i is at any of these (p, d)."""
+    for p in range(len(locations)):
+        j = 0
+        while j < x.shape[1] and float64(x[i, j]) == locations[p, j]:
+            j += 1
+        if j == x.shape[1]:
+            return True
+    return False
+
+
+def _cluster_ranges(x: Any, labels: Any, place: Any, without: Any, low: Any, high: Any, step: int) -> None:
     """Widen low and high (m, d), of x's dtype or one that has infinities, to hold one of each so many rows:
-    those at place[label], if that is not negative."""
+    those at place[label], if that is not negative, but for those at locations (p, d)."""
     for i in range(0, len(x), step):
         at = place[labels[i]]
-        if at >= 0:
+        if at >= 0 and not _is_at(x, i, without):
             for j in range(x.shape[1]):
                 v, least, most = x[i, j], low[at, j], high[at, j]
                 low[at, j] = v if v < least else least
                 high[at, j] = v if v > most else most
 
 
+def _cluster_sums(
+    x: Any, labels: Any, place: Any, without: Any, offset: Any, scale: Any, weights: Any, sums: Any
+) -> None:
+    """Add the terms of the same rows to sums (m, d + 1), at scales of their clusters' own (m, d). weights: none, or
+    counts."""
+    d = x.shape[1]
+    for i in range(len(x)):
+        at = place[labels[i]]
+        if at >= 0 and not _is_at(x, i, without):
+            count = weights.counts[i] if weights.kind else int64(1)
+            sums[at, d] += count
+            for j in range(d):
+                sums[at, j] += int64(np.rint((float64(x[i, j]) - offset[at, j]) * scale[at, j])) * count
+
+
 def _distances(x: Any, centers: Any, out: Any) -> None:
-    """D of rows to all centers, out (m, k). Rows side by side, since the sum of each has an order."""
+    """D of rows to all centers, out (m, k)."""
     k, d = centers.shape
-    y = np.empty((d, _ABREAST))
-    sums = np.empty((4, _ABREAST))
+    panels = np.zeros((-(-k // EXACT_PANEL), d, EXACT_PANEL))
+    for c in range(k):
+        for j in range(d):
+            panels[c // EXACT_PANEL, j, c % EXACT_PANEL] = centers[c, j]
+    y, order = np.zeros((_ABREAST, d)), np.arange(_ABREAST)
+    found = np.empty((_ABREAST, len(panels) * EXACT_PANEL))
     for first in range(0, len(x), _ABREAST):
         m = min(_ABREAST, len(x) - first)
         for r in range(m):
             for j in range(d):
-                y[j, r] = x[first + r, j]
-        for c in range(0, k, 4):
-            n0, n1, n2, n3 = c, min(c + 1, k - 1), min(c + 2, k - 1), min(c + 3, k - 1)
-            _four_distances(y, centers[n0], centers[n1], centers[n2], centers[n3], sums)
-            for i in range(min(4, k - c)):
-                for r in range(m):
-                    out[first + r, c + i] = sums[i, r]
+                y[r, j] = x[first + r, j]
+        for p in range(len(panels)):
+            distance_tile(address(y), order, 0, panels, p, found)
+        for r in range(m):
+            out[first + r] = found[r, :k]
 
 
 # ---------------------------------------------------------------- compiled
@@ -547,7 +577,9 @@ class Passes(NamedTuple):
     inertia: Any
     own_distances: Any
     cluster_ranges: Any
+    cluster_sums: Any
     distances: Any
+    keep: Any
 
 
 def _vector(dtype: Any) -> Any:
@@ -556,6 +588,17 @@ def _vector(dtype: Any) -> Any:
 
 def _matrix(dtype: Any) -> Any:
     return types.Array(dtype, 2, "C")
+
+
+_PANELS = types.Array(float32, 3, "C")
+SUMS = types.NamedTuple((_matrix(int64), _vector(float64), _vector(float64), boolean), Sums)
+
+
+@cache
+def place_centers() -> Any:
+    """`_place_centers`, compiled as `passes` are."""
+    centers, floats, singles = types.Array(float64, 2, "C", readonly=True), _vector(float64), _vector(float32)
+    return compiled(_place_centers, centers, floats, float64, float64, _PANELS, singles, singles, floats)
 
 
 def compiled(function: Any, *arguments: Any, returns: Any = void) -> Any:
@@ -582,19 +625,20 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
     own, units = (types.Array(kind, 1, "C", readonly=True) for kind in (float64, int64))
     weights = types.NamedTuple((int64, own, units, units), Weighing)
     target = types.NamedTuple(
-        (_matrix(float64), _matrix(float32), singles, singles, _vector(placed), placed, float32, float32, boolean),
-        Target,
+        (_matrix(float64), _PANELS, singles, singles, _vector(placed), placed, float32, float32, boolean), Target
     )
-    bounds = types.NamedTuple(
-        (singles, singles, int64, singles, singles, singles, boolean, singles, float32, float32, float32), Bounds
-    )
-    sums = types.NamedTuple((_matrix(int64), floats, floats), Sums)
+    bounds = types.NamedTuple((singles, singles, int64, singles, singles, singles, boolean, float32, float32), Bounds)
+    sums = SUMS
+    kept = types.NamedTuple((types.Array(float32, 2, "C", readonly=True), singles), Features)
+    given = types.Array(float64, 2, "C", readonly=True)
     labels, groups = types.Array(int32, 1, "C"), types.Array(uint8, 1, "C")
 
     return Passes(
-        assign=compiled(_assign, x, groups, int64, weights, target, bounds, sums, labels, returns=ints),
+        assign=compiled(_assign, x, kept, groups, int64, weights, target, bounds, sums, labels, returns=ints),
         inertia=compiled(_inertia, x, weights, labels, _matrix(float64), float64, float64, returns=ints),
         own_distances=compiled(_own_distances, x, labels, _matrix(float64), floats),
-        cluster_ranges=compiled(_cluster_ranges, x, labels, ints, _matrix(wide), _matrix(wide), int64),
+        cluster_ranges=compiled(_cluster_ranges, x, labels, ints, given, _matrix(wide), _matrix(wide), int64),
+        cluster_sums=compiled(_cluster_sums, x, labels, ints, given, given, given, weights, _matrix(int64)),
         distances=compiled(_distances, x, _matrix(float64), _matrix(float64)),
+        keep=compiled(_keep, x, groups, _matrix(placed), placed, _matrix(float32), singles),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -14,15 +15,30 @@ from gpukmeans.engine.numpy import normalized_rows
 from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
 from gpukmeans.engine.numpy.numba_means import label, next_centers
-from gpukmeans.engine.numpy.numba_passes import BLOCK, TILE, Bounds, Passes, Sums, Target, Weighing, passes
+from gpukmeans.engine.numpy.numba_passes import (
+    BLOCK,
+    PANEL,
+    SMALL,
+    TILE,
+    Bounds,
+    Features,
+    Passes,
+    Sums,
+    Target,
+    Weighing,
+    passes,
+    place_centers,
+)
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.rows import read_only
 from gpukmeans.engine.protocol import Doubt, NextCenters, Samples
-from gpukmeans.exact.certificate import Frame, distance_error_factors
+from gpukmeans.exact.certificate import TOO_FAR, Frame, distance_error_factors
 from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import SUM_BITS, Ints, ceil_log2
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.row_sample import far_offsets
-from gpukmeans.threads import run
+from gpukmeans.exact.scales import OwnScales
+from gpukmeans.threads import run, scratch
 
 # float16 is read as float32.
 _DTYPES = [np.dtype(dtype) for dtype in (np.float16, np.float32, np.float64, np.uint8)]
@@ -45,6 +61,9 @@ _FEW_STEPS = 2**16
 # Distances of a task at once: 1 MB of float64.
 _EXACT = 2**17
 
+# Features are kept that take no more, or than half of the input.
+_KEEP_BYTES = 2**26
+
 # Values from which on groups far apart are looked for.
 _WORTH_GROUPS = 2**15
 
@@ -52,11 +71,12 @@ _NONE = np.empty(0, np.float32)
 _NO_GROUPS = np.empty(0, np.uint8)
 _NO_FLOATS = np.empty(0)
 _NO_INTS = np.empty(0, np.int64)
-_NO_SCALES = _NO_FLOATS, _NO_FLOATS
-_NO_SUMS = np.empty((0, 0), np.int64)
+_NO_SUMS = Sums(np.empty((0, 0), np.int64), _NO_FLOATS, _NO_FLOATS, False)
 _NO_COLUMNS = np.empty((0, 0), np.float32)
 _ZERO = np.float32(0)
-_NO_BOUNDS = Bounds(_NONE, _NONE, 0, _NONE, _NONE, _NONE, False, _NONE, _ZERO, _ZERO, _ZERO)
+_NO_BOUNDS = Bounds(_NONE, _NONE, 0, _NONE, _NONE, _NONE, False, _ZERO, _ZERO)
+_NO_FEATURES = Features(read_only(_NO_COLUMNS), _NONE)
+_NO_PANELS = np.empty((0, 0, 0), np.float32)
 
 
 def compiles(samples: Samples) -> bool:
@@ -70,6 +90,16 @@ def _compilable(x: NDArray[Any]) -> NDArray[Any]:
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
+def _by_distance(centers: Floats, dtype: np.dtype) -> Target:
+    """Without scores."""
+    kind = np.float64 if dtype == np.float64 else np.float32
+    return Target(centers, _NO_PANELS, _NONE, _NONE, np.empty(0, kind), kind(1), _ZERO, _ZERO, False)
+
+
+def _given(values: Floats) -> Floats:
+    return read_only(np.ascontiguousarray(values))
+
+
 def _passes_for(x: NDArray[Any]) -> Passes:
     return passes(x.dtype, x.flags.c_contiguous)
 
@@ -78,6 +108,13 @@ class CompiledPoints(NumPyPoints):
     """NumPyPoints with the same answers: each method here has its twin of the same name there."""
 
     _turned = False
+
+    def __init__(self, samples: Samples) -> None:
+        """float16, for which processors have little, becomes float32 once, where that is small."""
+        x = samples.x
+        if x.dtype == np.float16 and samples.reused and 4 * x.size <= _KEEP_BYTES:
+            samples = replace(samples, x=x.astype(np.float32))
+        super().__init__(samples)
 
     def _values(self, rows: slice) -> NDArray[Any]:
         """Rows worked on, (m, d)."""
@@ -98,7 +135,7 @@ class CompiledPoints(NumPyPoints):
 
     def _arrange(self, sort: bool) -> None:
         super()._arrange(sort)
-        for kept in ("_weighing", "_groups"):
+        for kept in ("_weighing", "_groups", "_kept"):
             self.__dict__.pop(kept, None)
 
     # ------------------------------------------------------------ assignment and update
@@ -112,9 +149,13 @@ class CompiledPoints(NumPyPoints):
             return super()._label_all(given)
         self._begin(len(given), None)
         self._target = ScoredCenters.of(given, None)
-        sums = self._sums.value if self._reused else _NO_SUMS
-        scales = (self._scales.offset, self._scales.scale) if self._reused else _NO_SCALES
-        return int(label(x.dtype, x.flags.c_contiguous)(x, given, *scales, self._labels, sums))
+        sums = self._sums_in(self._sums.value) if self._reused else _NO_SUMS
+        return int(label(x.dtype, x.flags.c_contiguous)(x, given, self._labels, sums))
+
+    def _sums_in(self, value: NDArray[np.int64]) -> Sums:
+        """The sums (k, d + 1) as passes want them."""
+        small = SUM_BITS - ceil_log2(self.weights.total) <= math.log2(SMALL)
+        return Sums(value, self._scales.offset, self._scales.scale, small)
 
     def _weights_in(self, rows: slice) -> Weighing:
         kind, *arrays = weighing = self._weighing
@@ -130,8 +171,25 @@ class CompiledPoints(NumPyPoints):
     def _prepared(self, centers: Floats, frame: Frame | None) -> ScoredCenters:
         """Scores only where offset and scale are numbers of the dtype that features are made in, and those of centers
         are float32 numbers."""
+        centers = np.ascontiguousarray(centers)
         fits = frame is not None and (frame.single or self._rows.x.dtype == np.float64) and len(centers) <= 2**24
-        return ScoredCenters.of(centers, frame if fits else None)
+        placed = [self._placed(centers, each) for each in self._groups[0]] if fits else [None]
+        self._targets = [target for target in placed if target is not None]
+        return replace(ScoredCenters.of(centers, None), frame=frame if len(self._targets) == len(placed) else None)
+
+    def _placed(self, centers: Floats, frame: Frame) -> Target | None:
+        """The centers (k, d) in a frame; None if they are too far for scores."""
+        k, d = centers.shape
+        kind = np.float64 if self._rows.x.dtype == np.float64 else np.float32
+        panels = np.empty((-(-k // PANEL), d, PANEL), np.float32)
+        squares, slack, norms = np.full(k + -k % TILE, np.inf, np.float32), np.empty(k, np.float32), np.empty(k)
+        place_centers()(
+            read_only(centers), frame.offset, frame.scale, frame.center_error, panels, squares, slack, norms
+        )
+        if not float(norms.max()) < TOO_FAR:
+            return None
+        offset, factors = frame.offset.astype(kind), frame.row_margin_factors
+        return Target(centers, panels, squares, slack, offset, kind(frame.scale), *factors, True)
 
     @cached_property
     def _groups(self) -> tuple[list[Frame], NDArray[np.uint8]]:
@@ -157,24 +215,49 @@ class CompiledPoints(NumPyPoints):
         run(find, self._spans(self._rows.m, _ROWS), self._threads)
         return [replace(frame, offset=offset, largest=2 * frame.largest) for offset in places], groups
 
+    @cached_property
+    def _kept(self) -> Features:
+        """The features of all rows worked on; of none where they take too much memory, or are read once and are not x
+        itself."""
+        (frame, *others), groups = self._groups
+        x, m = self._rows.x, self._rows.m
+        y = x if frame.keeps and not others and x.dtype == np.float32 and x.flags.c_contiguous else None
+        if y is None and not (self._reused and 4 * x.size <= max(_KEEP_BYTES, x.nbytes // 2)):
+            return _NO_FEATURES
+        norms, made = np.empty(m, np.float32), np.empty(x.shape if y is None else (0, 0), np.float32)
+        kind = np.float64 if x.dtype == np.float64 else np.float32
+        offsets = np.array([each.offset for each in (frame, *others)], kind)
+
+        def keep(rows: slice) -> None:
+            if y is not None:
+                np.einsum("ij,ij->i", y[rows], y[rows], out=norms[rows])
+            else:
+                x = self._values(rows)
+                _passes_for(x).keep(x, groups[rows], offsets, kind(frame.scale), made[rows], norms[rows])
+
+        run(keep, self._assignment_spans(m), self._threads)
+        return Features(read_only(made if y is None else y), norms)
+
     def _assignment(self, target: ScoredCenters, center_shift: CenterShift | None) -> Callable[[slice], int]:
-        targets, groups = [target], _NO_GROUPS
-        if target.frame is not None:
-            frames, found = self._groups
-            scored = [ScoredCenters.of(target.given, frame) for frame in frames[1:]]
-            if scored and all(each.frame is not None for each in scored):  # bounds are kept of all rows, or of none
-                targets, groups = [ScoredCenters.of(target.given, frames[0]), *scored], found
-        ways = [(self._compared(each), self._bounds_before(each, center_shift)) for each in targets]
+        if target.frame is None:
+            targets, groups, kept = [_by_distance(target.given, self._rows.x.dtype)], _NO_GROUPS, _NO_FEATURES
+        else:
+            targets, groups, kept = self._targets, self._groups[1], self._kept
+        bounds_before = [
+            self._bounds_before(each, center_shift) for each in (self._groups[0] if target.frame else [None])
+        ]
+        ways = list(zip(targets, bounds_before, strict=True))
         clusters = target.k if self._reused else 0
 
         def assign(span: slice) -> int:
             value = np.zeros((clusters, self.d + 1), np.int64)
-            sums = Sums(value, self._scales.offset, self._scales.scale) if clusters else Sums(value, *_NO_SCALES)
+            sums = self._sums_in(value) if clusters else _NO_SUMS
             x, labels, weights, own = self._values(span), self._labels[span], self._weights_in(span), groups[span]
+            features = Features(kept.y[span], kept.norms[span]) if len(kept.y) else kept
             found = np.zeros(3, np.int64)
             for g, (compared, bounds) in enumerate(ways):
                 here = bounds._replace(upper=bounds.upper[span], lower=bounds.lower[span]) if bounds.state else bounds
-                found += _passes_for(x).assign(x, own, g, weights, compared, here, sums, labels)
+                found += _passes_for(x).assign(x, features, own, g, weights, compared, here, sums, labels)
             changed, skipped, uncertain = found.tolist()
             if changed and clusters:
                 self._sums.add(value)
@@ -185,29 +268,15 @@ class CompiledPoints(NumPyPoints):
 
         return assign
 
-    def _compared(self, target: ScoredCenters) -> Target:
-        centers = np.ascontiguousarray(target.given)
-        kind = np.float64 if self._rows.x.dtype == np.float64 else np.float32
-        if target.frame is None:
-            return Target(centers, _NO_COLUMNS, _NONE, _NONE, np.empty(0, kind), kind(1), _ZERO, _ZERO, False)
-        k, d = centers.shape
-        columns = np.zeros((k + -k % TILE, d + -d % TILE), np.float32)
-        columns[:k, :d] = target.columns[:-1].T
-        squares = np.full(len(columns), np.inf, np.float32)
-        squares[:k] = target.columns[-1]
-        offset, scale = target.frame.offset.astype(kind), kind(target.frame.scale)
-        return Target(centers, columns, squares, target.slack, offset, scale, *target.frame.row_margin_factors, True)
-
-    def _bounds_before(self, target: ScoredCenters, center_shift: CenterShift | None) -> Bounds:
+    def _bounds_before(self, frame: Frame | None, center_shift: CenterShift | None) -> Bounds:
         kept = self._bounds
-        if kept is None or target.frame is None:
+        if kept is None or frame is None:
             return _NO_BOUNDS
-        factors = np.array(distance_error_factors(self.d, target.frame.largest), np.float32)
+        relative, _, error = np.array(distance_error_factors(self.d, frame.largest), np.float32)
         if center_shift is None:
-            return Bounds(kept.upper, kept.lower, 1, _NONE, _NONE, _NONE, False, target.lengths, *factors)
+            return Bounds(kept.upper, kept.lower, 1, _NONE, _NONE, _NONE, False, relative, error)
         shift = center_shift.own, center_shift.others, center_shift.half_gap
-        measure = target.k >= _MANY
-        return Bounds(kept.upper, kept.lower, 2, *shift, measure, target.lengths, *factors)
+        return Bounds(kept.upper, kept.lower, 2, *shift, len(shift[0]) >= _MANY, relative, error)
 
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         """Not of many, of which no time is lost between NumPy's calls, and pairs are too many."""
@@ -245,12 +314,28 @@ class CompiledPoints(NumPyPoints):
         run(measure, self._exact_spans(), self._threads)
         return out
 
-    def _ranges_of(self, clusters: NDArray[np.int64], without: Floats, step: int) -> tuple[Floats, Floats]:
-        if len(without):
-            return super()._ranges_of(clusters, without, step)
+    def _place_of(self, clusters: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of each label, where it is in `clusters`, or -1."""
         assert self._target is not None, "no centers were assigned to"
         place = np.full(self._target.k, -1)
         place[clusters] = np.arange(len(clusters))
+        return place
+
+    def cluster_sums(self, clusters: NDArray[np.int64], scales: OwnScales, without: Floats) -> Ints:
+        if self._weighing.kind == 2:
+            return super().cluster_sums(clusters, scales, without)
+        place, shape = self._place_of(clusters), (len(clusters), self.d + 1)
+        given = [_given(values) for values in (without, scales.offset, scales.scale)]
+
+        def add(rows: slice) -> Ints:
+            x, sums = self._values(rows), np.zeros(shape, np.int64)
+            _passes_for(x).cluster_sums(x, self._labels[rows], place, *given, self._weights_in(rows), sums)
+            return sums
+
+        return np.add.reduce(run(add, self._spans(self._rows.m, _ROWS), self._threads))
+
+    def _ranges_of(self, clusters: NDArray[np.int64], without: Floats, step: int) -> tuple[Floats, Floats]:
+        place, without = self._place_of(clusters), _given(without)
         shape = len(clusters), self.d
         # Of bytes, which have no infinities for what no row widens, extremes are float64.
         dtype = self._values(slice(0, 1)).dtype
@@ -261,7 +346,7 @@ class CompiledPoints(NumPyPoints):
             low, high = np.full(shape, np.inf, kind), np.full(shape, -np.inf, kind)
             all_rows = slice(rows.start * step, min(rows.stop * step, self._rows.m))
             x, labels = self._values(all_rows), self._labels[all_rows]
-            _passes_for(x).cluster_ranges(x, labels, place, low, high, step)
+            _passes_for(x).cluster_ranges(x, labels, place, without, low, high, step)
             parts.append((low, high))
 
         run(widen, self._spans(-(-self._rows.m // step), _ROWS), self._threads)
@@ -271,13 +356,17 @@ class CompiledPoints(NumPyPoints):
             np.maximum(high, highs, out=high)
         return low.astype(np.float64, copy=False), high.astype(np.float64, copy=False)
 
-    def _measured(self, centers: Floats) -> Floats:
-        centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)))
+    def _rounded(self, centers: Floats, frame: Frame) -> NDArray[np.float32]:
+        return self._measured(centers, np.float32)  # D of a tile takes no longer than bounds on it
+
+    def _measured(self, centers: Floats, dtype: Any = np.float64) -> NDArray[Any]:
+        centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)), dtype)
 
         def measure(rows: slice) -> None:
             x = _compilable(np.asarray(self._row_x[rows]))
-            _passes_for(x).distances(x, centers, result[rows])
-            result[rows] = self.metric.transformed(result[rows])
+            out = scratch("distances", len(x) * len(centers), np.float64).reshape(len(x), len(centers))
+            _passes_for(x).distances(x, centers, out)
+            result[rows] = self.metric.transformed(out)
 
         run(measure, self._spans(self.n, max(32, _EXACT // len(centers))), self._threads)
         return result

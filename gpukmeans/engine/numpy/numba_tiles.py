@@ -1,0 +1,131 @@
+"""Products and distances of a few rows and centers in registers, which no loop of numba's becomes (`fast`).
+
+A tile keeps a register of sums for each of its rows and panels, a panel being as many centers as a register holds
+numbers; each step reads the panels' next feature, and each row's, once. Scores are fused where the processor can, as
+the certificate allows; D is not (test_numba_passes.test_only_scores_are_fused).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+# Centers of a panel: a register of eight float32, or four float64.
+PANEL, EXACT_PANEL = 8, 4
+
+_INDEX, _LANE = ir.IntType(64), ir.IntType(32)
+
+# Eight rows of eight numbers are turned around in three rounds, pairs of registers 1, 2 and 4 apart; of four rows in
+# two, and halves are taken apart.
+_ROUNDS = (
+    (1, (0, 8, 1, 9, 4, 12, 5, 13), (2, 10, 3, 11, 6, 14, 7, 15)),
+    (2, (0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15)),
+    (4, (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)),
+)
+_HALVES = (0, 1, 2, 3), (4, 5, 6, 7)
+_ORDER = 0, 2, 1, 3, 4, 6, 5, 7
+
+
+def _address(typing: Any, array: Any) -> Any:
+    """Where an array's values are, be it one to read or to write."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.ptrtoint(data, _INDEX)
+
+    return types.int64(array), generate
+
+
+def _bits(typing: Any, value: Any) -> Any:
+    """The bits of a float64, as an int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], _INDEX)
+
+    return types.int64(types.float64), generate
+
+
+address: Any = intrinsic(_address)
+bits: Any = intrinsic(_bits)
+
+
+def _picked(builder: Any, one: Any, other: Any, lanes: tuple[int, ...]) -> Any:
+    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(_LANE, len(lanes)), list(lanes)))
+
+
+def _turned(builder: Any, rows: list[Any]) -> list[Any]:
+    """Of eight or four registers of eight numbers, eight with those at the same place in each."""
+    for gap, low, high in _ROUNDS:
+        if gap < len(rows):
+            for i in (i for i in range(len(rows)) if not i & gap):
+                one, other = rows[i], rows[i + gap]
+                rows[i], rows[i + gap] = _picked(builder, one, other, low), _picked(builder, one, other, high)
+    if len(rows) < PANEL:
+        rows = [_picked(builder, row, row, half) for half in _HALVES for row in rows]
+    return [rows[i] for i in _ORDER]
+
+
+def _tile(rows: int, panels: int, *, scores: bool) -> Any:
+    """tile(at, index, first, centers, p, out): of the rows at index[first:], in a C-contiguous matrix at this address,
+    and of so many panels (P, d, lanes) from the p-th. scores: products of float32 in out (P * lanes, m), else D of
+    float64 in out (m, P * lanes)."""
+    scalar, lanes = (ir.FloatType(), PANEL) if scores else (ir.DoubleType(), EXACT_PANEL)
+    vector = ir.VectorType(scalar, lanes)
+
+    def step(builder: Any, x: Any, z: Any, total: Any) -> Any:
+        if scores:
+            return builder.fadd(total, builder.fmul(x, z, flags=("contract",)), flags=("contract",))
+        off = builder.fsub(x, z)
+        return builder.fadd(total, builder.fmul(off, off))
+
+    def tile(typing: Any, at: Any, index: Any, first: Any, centers: Any, p: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            def array(i: int) -> Any:
+                return context.make_array(signature.args[i])(context, builder, arguments[i])
+
+            def moved(pointer: Any, *by: Any) -> Any:
+                for factors in by:
+                    offset = factors[0]
+                    for factor in factors[1:]:
+                        offset = builder.mul(offset, factor)
+                    pointer = builder.gep(pointer, [offset])
+                return pointer
+
+            index, centers, out = array(1), array(3), array(5)
+            first, p = arguments[2], arguments[4]
+            d, width = (cgutils.unpack_tuple(builder, values.shape)[1] for values in (centers, out))
+            start = builder.inttoptr(arguments[0], scalar.as_pointer())
+            numbers = [builder.load(moved(index.data, [first], [_INDEX(i)])) for i in range(rows)]
+            x = [moved(start, [number, d]) for number in numbers]
+            places = [builder.add(p, _INDEX(q)) for q in range(panels)]
+            z = [builder.bitcast(moved(centers.data, [q, d, _INDEX(lanes)]), vector.as_pointer()) for q in places]
+            zero = ir.Constant(vector, [0.0] * lanes)
+            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(rows)] for _ in range(panels)]
+            with cgutils.for_range(builder, d) as loop:
+                panel = [builder.load(moved(pointer, [loop.index]), align=4) for pointer in z]
+                for i in range(rows):
+                    value = builder.insert_element(zero, builder.load(moved(x[i], [loop.index])), _LANE(0))
+                    value = _picked(builder, value, zero, (0,) * lanes)
+                    for q in range(panels):
+                        builder.store(step(builder, value, panel[q], builder.load(sums[q][i])), sums[q][i])
+            for q in range(panels):
+                found = [builder.load(total) for total in sums[q]]
+                at = [builder.mul(places[q], _INDEX(lanes)), first]
+                for i, value in enumerate(_turned(builder, found) if scores else found):
+                    major, minor = at if scores else reversed(at)
+                    place = moved(out.data, [builder.add(major, _INDEX(i)), width], [minor])
+                    builder.store(value, builder.bitcast(place, value.type.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(at, index, first, centers, p, out), generate
+
+    return intrinsic(tile)
+
+
+# Sums are as many as keep additions from waiting for each other, and fit into 16 registers.
+tile_of_three, tile_of_two, tile_of_one = _tile(4, 3, scores=True), _tile(4, 2, scores=True), _tile(8, 1, scores=True)
+distance_tile = _tile(8, 1, scores=False)
