@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import array_interop
+from gpukmeans.dask.chunks import rows_here
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.numpy.tuning import tuned
@@ -44,7 +45,7 @@ def make_points(samples: Samples, *, device: str) -> Points:
     calls: list[Callable[..., Any]]
     if client is None:
         slices = [slice(0, len(x))]
-        calls = [partial(_of, WorkerPoints(x.compute(), weights, known, device))]
+        calls = [partial(_of, WorkerPoints(rows_here(x, samples.memory_limit), weights, known, device))]
     else:
         x = _shared_out(x, len(client.scheduler_info(n_workers=-1)["workers"]))
         slices = [slice(a, b) for a, b in pairwise(accumulate(x.chunks[0], initial=0))]

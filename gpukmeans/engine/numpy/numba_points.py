@@ -112,8 +112,8 @@ class CompiledPoints(NumPyPoints):
             return super()._label_all(given)
         self._begin(len(given), None)
         self._target = ScoredCenters.of(given, None)
-        sums = self._sums.value if self._reused else _NO_SUMS
-        scales = (self._scales.offset, self._scales.scale) if self._reused else _NO_SCALES
+        sums = self._sums.value if self._summed else _NO_SUMS
+        scales = (self._scales.offset, self._scales.scale) if self._summed else _NO_SCALES
         return int(label(x.dtype, x.flags.c_contiguous)(x, given, *scales, self._labels, sums))
 
     def _weights_in(self, rows: slice) -> Weighing:
@@ -165,7 +165,7 @@ class CompiledPoints(NumPyPoints):
             if scored and all(each.frame is not None for each in scored):  # bounds are kept of all rows, or of none
                 targets, groups = [ScoredCenters.of(target.given, frames[0]), *scored], found
         ways = [(self._compared(each), self._bounds_before(each, center_shift)) for each in targets]
-        clusters = target.k if self._reused else 0
+        clusters = target.k if self._summed else 0
 
         def assign(span: slice) -> int:
             value = np.zeros((clusters, self.d + 1), np.int64)
@@ -248,8 +248,8 @@ class CompiledPoints(NumPyPoints):
     def _ranges_of(self, clusters: NDArray[np.int64], without: Floats, step: int) -> tuple[Floats, Floats]:
         if len(without):
             return super()._ranges_of(clusters, without, step)
-        assert self._target is not None, "no centers were assigned to"
-        place = np.full(self._target.k, -1)
+        assert self._k, "no centers were assigned to"
+        place = np.full(self._k, -1)
         place[clusters] = np.arange(len(clusters))
         shape = len(clusters), self.d
         # Of bytes, which have no infinities for what no row widens, extremes are float64.
