@@ -146,8 +146,8 @@ default="k-means++"
     Dask arrays of as many chunks, not computed yet.
 
     Rows may be elsewhere: in a memory map, in a dataset of pyarrow's (Parquet, Feather), or in anything that has a
-    ``shape``, a ``dtype`` and slices of rows, as arrays of h5py and zarr. They are read in pieces, the next while one is
-    worked on, unless ``memory_limit`` has room for all of them and what a fit keeps of them. An iteration then reads
+    ``shape``, a ``dtype`` and slices of rows, as arrays of h5py and zarr. They are read in pieces, the next while one
+    is worked on, unless ``memory_limit`` has room for all of them and what a fit keeps of them. An iteration then reads
     them once; k-means++ twice for each center, "k-means||" some twelve times. ``labels_`` take 4 bytes a row, in a file
     that is mapped and has no name where that is too much.
 

@@ -17,8 +17,8 @@ _MIX, _STEP = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x9E3779B97F4A7C15)
 
 
 def first_rows(x: Any, wanted: Floats) -> NDArray[np.int64]:
-    """The index of the first row of x (n, d), an array, a RowSource or a CSR matrix on the host, that equals each of wanted (m, d),
-    both zeros being equal; there is one for each.
+    """The index of the first row of x (n, d), an array, a RowSource or a CSR matrix on the host, that equals each of
+    wanted (m, d), both zeros being equal; there is one for each.
 
     One pass makes a number of each row, so only rows of the same number are compared; that these may be other rows,
     test_functions.test_rows_are_found_where_their_hashes_agree has it so.

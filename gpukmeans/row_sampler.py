@@ -59,9 +59,7 @@ class RowSampler:
         """m rows."""
         return array_interop.take_rows(self._x, self._drawn(m, generator))
 
-    def draws(
-        self, m: int, generators: Iterable[np.random.RandomState]
-    ) -> Iterator[tuple[np.random.RandomState, Any]]:
+    def draws(self, m: int, generators: Iterable[np.random.RandomState]) -> Iterator[tuple[np.random.RandomState, Any]]:
         """Each generator, and m rows that it drew. Where rows are read in pieces, and none sooner for being asked for
         alone, those of many are taken in one pass; no draw depends on what became of the one before."""
         left, together = iter(generators), 1

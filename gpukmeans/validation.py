@@ -26,7 +26,6 @@ from gpukmeans.row_sources.base import RowSource
 from gpukmeans.row_sources.choice import held, source_of
 from gpukmeans.threads import unflagged
 
-
 # Of answers for rows in memory that are made before they are written to where they are wanted.
 _ANSWER_BYTES = 2**26
 
@@ -86,7 +85,7 @@ class SamplesMixin:
         """The weights that are positive, None for ones; and which samples have them, None for all."""
         if sample_weight is None:
             return None, None
-        rows = x.validation_proxy() if isinstance(x, RowSource) else x
+        rows = np.broadcast_to(np.zeros((), x.dtype), x.shape) if isinstance(x, RowSource) else x
         given = _check_sample_weight(
             array_interop.to_numpy(sample_weight), rows, dtype=np.float64, ensure_non_negative=True
         )
@@ -167,10 +166,8 @@ class SamplesMixin:
         low, high = points.feature_range()
         largest = magnitude(low, high)
         if not math.isfinite(largest):
-            if points.metric.normalizes:  # infinity, too, is NaN by now
-                shown = _bad_values(x)
-            else:
-                shown = np.stack([low, high]).astype(x.dtype)
+            # Of normalized rows infinity, too, is NaN by now.
+            shown = _bad_values(x) if points.metric.normalizes else np.stack([low, high]).astype(x.dtype)
             with unflagged():
                 assert_all_finite(shown, estimator_name=type(self).__name__, input_name="X")
         check_magnitude(largest)
@@ -216,8 +213,8 @@ def out_checked(out: Any, x: Any, shape: tuple[int, ...], dtype: np.dtype) -> No
 
 
 def in_pieces(x: Any, answer_bytes: int) -> Iterator[tuple[slice, Any]]:
-    """All rows of x, as slices and the rows; the next piece of a RowSource is read while one is worked on. answer_bytes:
-    of each row, which a piece leaves room for."""
+    """All rows of x, as slices and the rows; the next piece of a RowSource is read while one is worked on.
+    answer_bytes: of each row, which a piece leaves room for."""
     if isinstance(x, RowSource):
         yield from x.pieces(answer_bytes)
         return

@@ -18,7 +18,7 @@ def is_mapped(x: Any) -> bool:
     """Whether an array of NumPy's is a file's, or part of one."""
     while isinstance(x, np.ndarray):
         if isinstance(x, np.memmap):
-            return x._mmap is not None  # none of a copy
+            return getattr(x, "_mmap", None) is not None  # that of a copy is
         x = x.base
     return isinstance(x, mmap.mmap)
 
@@ -36,7 +36,7 @@ def is_sliceable(X: Any) -> bool:
 
 
 class ArrayRows(RowSource):
-    """x: (n, d), an array of NumPy's of any dtype of numbers. In a dtype that is read as it is, pieces are no copies."""
+    """x: (n, d), an array of NumPy's of any dtype of numbers. Of those that are read as they are, pieces are views."""
 
     at_random = True
 
@@ -63,7 +63,8 @@ class SlicedRows(RowSource):
 
     def __init__(self, x: Any, limit: int) -> None:
         dtype = np.dtype(x.dtype).newbyteorder("=")
-        super().__init__(tuple(map(int, x.shape)), dtype if dtype in DTYPES else DTYPES[0], limit)
+        n, d = x.shape
+        super().__init__((int(n), int(d)), dtype if dtype in DTYPES else DTYPES[0], limit)
         self.given = self._x = x
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:

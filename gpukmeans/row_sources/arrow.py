@@ -46,7 +46,7 @@ class ArrowRows(RowSource):
         self._starts = list(accumulate((rows for rows, _ in self._units), initial=0))
         super().__init__((self._starts[-1], len(self.names)), dtype, limit)
         self.given = dataset
-        self._open: tuple[int, Iterator[Any]] = 0, iter(())  # the next row, and the batches from there on
+        self._open: tuple[int, Iterator[Any]] = -1, iter(())  # the next row, and the batches from there on
         self._rest: Any = None  # of the batch that was begun
 
     def validation_proxy(self) -> Any:
@@ -66,6 +66,7 @@ class ArrowRows(RowSource):
     def _batches(self, start: int, stop: int) -> Iterator[tuple[int, Any]]:
         """Record batches of these rows, each with the number of its first; goes on where the last call ended."""
         at, batches = self._open
+        self._open = -1, batches  # until it is known again
         if at != start:
             unit = int(np.searchsorted(self._starts, start, side="right")) - 1
             at, batches, self._rest = self._starts[unit], self._from(unit), None

@@ -74,8 +74,8 @@ def _in_proc(path: str, name: str) -> int:
 
 
 def kept_bytes(shape: tuple[int, int], dtype: np.dtype) -> int:
-    """What a fit of rows in memory keeps beside them, at most: a copy as features or in another order, and what is known
-    of each row (test_out_of_core.test_a_fit_in_memory_keeps_no_more_than_is_thought fails of less)."""
+    """What a fit of rows in memory keeps beside them, at most: a copy as features or in another order, and what is
+    known of each row."""
     n, d = shape
     return n * (d * max(4, dtype.itemsize) + _PER_ROW)
 

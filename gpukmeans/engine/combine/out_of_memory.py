@@ -324,6 +324,7 @@ class BatchesSeeding(Seeding):
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
+        self._totals: dict[tuple[int, int], int] = {}  # of the rows of each batch
 
     def end(self) -> None:
         self._batches.end_seeding()
