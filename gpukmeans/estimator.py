@@ -100,7 +100,8 @@ default="k-means++"
         stays the same one, an object with state does not.
     progress : bool, default=False
         Whether to show a bar of the iterations, with inertia and labels changed; needs tqdm
-        (``pip install 'gpukmeans[progress]'``). As for ``callback``, inertia costs a pass each iteration.
+        (``pip install 'gpukmeans[progress]'``). As for ``callback``, inertia costs a pass each iteration. Of rows
+        that are read in pieces it tells how many bytes were read.
     oversampling_factor : float, default=2.0
         For ``init="k-means||"``: points drawn in one of its five rounds, for each cluster. More of them cost
         more, and may make better centers.

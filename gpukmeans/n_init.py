@@ -60,6 +60,7 @@ class StartsMixin(SamplesMixin):
             verbose=self.verbose,
             progress=self.progress,
             callback=self.callback,
+            rows=x if isinstance(x, RowSource) else None,
         )
         with watch:
             for _ in range(self._n_init):
