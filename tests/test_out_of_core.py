@@ -1,7 +1,8 @@
-"""Rows that are more than a limit of memory: read in pieces, the bits of all at once, and no more memory than allowed."""
+"""Rows that are more than a limit of memory: read in pieces, with the bits of all at once, in as much as is allowed."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from gpukmeans.row_sources.base import RowSource
 
 N, D = 3000, 6
 X = np.random.default_rng(0).normal(50, 20, (N, D)).astype(np.float32)
-LIMIT = 400_000  # some pieces of 600 rows
+LIMIT = 100_000  # pieces of 168 rows
 
 
 class Sliced:
@@ -145,7 +146,7 @@ def test_minibatches_of_what_cannot_be_read_at_random_are_drawn_many_in_a_pass()
     found = MiniBatchKMeans(**parameters, device="cpu").fit(source)
     assert found.cluster_centers_.tobytes() == whole.cluster_centers_.tobytes()
     assert whole.n_steps_ == 120
-    assert sum(reads) < 20 * X.nbytes
+    assert sum(reads) < 30 * X.nbytes
 
 
 # ---------------------------------------------------------------- what is asked for, and where it goes
@@ -303,17 +304,17 @@ from gpukmeans import KMeans
 
 def fit(x, init, **limit):
     model = KMeans(8, init=init, random_state=0, max_iter=2, device="cpu", **limit).fit(x)
-    return hashlib.sha256(model.cluster_centers_.tobytes() + np.asarray(model.labels_).tobytes()).hexdigest()
+    digest = hashlib.sha256(model.cluster_centers_)
+    digest.update(model.labels_)
+    return digest.hexdigest()
 
-d = int(sys.argv[2])
 rows = np.load(sys.argv[1], mmap_mode="r")
-for init in ("k-means||", rows[:8]):  # what is imported and compiled at the first fit
-    fit(np.random.default_rng(0).random((20_000, d)).astype(np.float32), init, memory_limit=2_000_000)
+fit(rows[:50_000], rows[:8], memory_limit=2_000_000)  # imports and compiles
 held = {line.split(":")[0]: line.split(":")[1] for line in open("/proc/self/status")}
-most = int(held["VmData"].split()[0]) * 1024 + 50_000_000
+most = int(held["VmData"].split()[0]) * 1024 + 60_000_000
 resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 try:
-    np.ones(60_000_000, np.uint8)
+    np.ones(rows.nbytes, np.uint8)
 except MemoryError:
     print(fit(rows, rows[:8]))
 """
@@ -322,17 +323,15 @@ except MemoryError:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process alone")
 @pytest.mark.parametrize("d", [3, 60])
 def test_rows_larger_than_the_memory_of_the_process_give_the_same_digest(tmp_path, d):
-    """120 MB of rows, 50 MB of memory; a copy of them, their keys for sorting, or bounds would not fit."""
+    """120 MB of rows, 60 MB of memory; a copy of them, their keys for sorting, or bounds would not fit."""
     path = tmp_path / "x.npy"
     rows = np.lib.format.open_memmap(path, "w+", np.float32, (120_000_000 // (4 * d), d))
     for part in np.array_split(rows, 10):
         part[:] = np.random.default_rng(len(part)).random(part.shape)
     del rows, part
-    limited = subprocess.run([sys.executable, "-c", PROGRAM, path, str(d)], capture_output=True, text=True)
+    limited = subprocess.run([sys.executable, "-c", PROGRAM, path], capture_output=True, text=True)
     assert limited.returncode == 0, limited.stderr
     whole = np.load(path)
     model = KMeans(8, init=whole[:8], random_state=0, max_iter=2, device="cpu").fit(whole)
-    import hashlib
-
     digest = hashlib.sha256(model.cluster_centers_.tobytes() + model.labels_.tobytes()).hexdigest()
     assert limited.stdout.strip() == digest

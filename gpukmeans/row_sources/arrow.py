@@ -25,12 +25,13 @@ def is_arrow(X: Any) -> bool:
 
 
 class ArrowRows(RowSource):
-    """The columns of a dataset, or those that are named, as features in that order; what is missing is NaN.
+    """The columns of a dataset, or those that are named, as features in that order; what is missing is NaN. named:
+    whether features are to be known by the names of these.
 
     Files are read from their beginning, but Parquet's from the row group that a row is in.
     """
 
-    def __init__(self, dataset: Any, limit: int, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, dataset: Any, limit: int, columns: Sequence[str] | None = None, named: bool = True) -> None:
         import pyarrow as pa
 
         schema = dataset.schema if hasattr(dataset, "get_fragments") else dataset.schema_arrow
@@ -45,12 +46,14 @@ class ArrowRows(RowSource):
         self._units = _units(dataset, self.names)
         self._starts = list(accumulate((rows for rows, _ in self._units), initial=0))
         super().__init__((self._starts[-1], len(self.names)), dtype, limit)
-        self.given = dataset
+        self.given, self._named = dataset, named
         self._open: tuple[int, Iterator[Any]] = -1, iter(())  # the next row, and the batches from there on
         self._rest: Any = None  # of the batch that was begun
 
     def validation_proxy(self) -> Any:
         """A row, with the names of the features; no rows if there are none."""
+        if not self._named:
+            return super().validation_proxy()
         import pyarrow as pa
 
         row = [pa.array([0][: len(self)]).cast(pa.float64())] * self.shape[1]
