@@ -122,6 +122,7 @@ class Watch:
         """So many bytes were read, by whichever thread."""
         self._read += size
         now = time.monotonic()
+        assert self._bar is not None
         if now - self._last >= _OFTEN:
             self._last = now
             self._bar.set_postfix_str(self._postfix())

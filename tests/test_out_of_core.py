@@ -13,6 +13,7 @@ import pyarrow.dataset
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
+from host_cuda.runtime import HostCuda
 
 from gpukmeans import KMeans, MiniBatchKMeans, k_means, kmeans_plusplus
 from gpukmeans.row_sources import base, choice, memory
@@ -276,6 +277,14 @@ def test_large_arrays_that_are_kept_are_files_without_a_name(tmp_path, monkeypat
     assert not is_mapped(few)
     assert is_mapped(many)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rows", [None, 1100])
+def test_a_gpu_is_sent_rows_as_they_are_read(on, rows):
+    expected = said(KMeans(4, random_state=0, max_iter=3, device="cpu").fit(X), X)
+    on(HostCuda(build="fast", seed=1), rows)
+    x = Sliced(X)
+    assert said(KMeans(4, random_state=0, max_iter=3, device="cpu", memory_limit=LIMIT).fit(x), x) == expected
 
 
 @pytest.mark.parametrize("step", [1, 7, 699, 1500])
