@@ -16,7 +16,6 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from gpukmeans import array_interop, center_checks
 from gpukmeans.array_interop import is_dask, issparse
 from gpukmeans.dask import collections, workers
-from gpukmeans.dask.chunks import rows_here
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.distance import Floats, check_magnitude, magnitude
@@ -136,6 +135,8 @@ class SamplesMixin:
     def _from_elsewhere(self, X: Any, reset: bool) -> NDArray[Any] | RowSource | None:
         """X, validated, as a RowSource or as the array that there is memory for; None if X is in memory, and may be."""
         if is_dask(X):
+            from gpukmeans.dask.chunks import rows_here
+
             dtype = self._validated(collections.validation_proxy(X), reset).dtype
             return rows_here(collections.rows_of(X, dtype, True), self.memory_limit)
         source = source_of(X, self.memory_limit)

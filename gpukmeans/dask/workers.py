@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import array_interop
-from gpukmeans.dask.chunks import rows_here
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.numpy.tuning import tuned
@@ -44,6 +43,8 @@ def make_points(samples: Samples, *, device: str) -> Points:
     client = _client()
     calls: list[Callable[..., Any]]
     if client is None:
+        from gpukmeans.dask.chunks import rows_here
+
         slices = [slice(0, len(x))]
         calls = [partial(_of, WorkerPoints(rows_here(x, samples.memory_limit), weights, known, device))]
     else:

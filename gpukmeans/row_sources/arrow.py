@@ -16,14 +16,6 @@ from gpukmeans.row_sources.base import RowSource
 _BATCH = 2**16
 
 
-def is_arrow(X: Any) -> bool:
-    """Whether X is a dataset of pyarrow's, or a Parquet file that it opened."""
-    name = type(X).__module__
-    if name.partition(".")[0] != "pyarrow":
-        return False
-    return (hasattr(X, "get_fragments") and hasattr(X, "schema")) or hasattr(X, "iter_batches")
-
-
 class ArrowRows(RowSource):
     """The columns of a dataset, or those that are named, as features in that order; what is missing is NaN. named:
     whether features are to be known by the names of these.

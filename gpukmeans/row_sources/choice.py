@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.row_sources.arrays import ArrayRows, SlicedRows, is_mapped, is_sliceable
-from gpukmeans.row_sources.arrow import ArrowRows, is_arrow
 from gpukmeans.row_sources.base import RowSource
 from gpukmeans.row_sources.memory import in_bytes, kept_bytes
 
@@ -33,8 +32,18 @@ def source_of(X: Any, memory_limit: int | str | None) -> RowSource | None:
     if isinstance(X, RowSource):
         return X
     if is_arrow(X):
+        from gpukmeans.row_sources.arrow import ArrowRows
+
         return ArrowRows(X, in_bytes(memory_limit))
     return SlicedRows(X, in_bytes(memory_limit)) if is_sliceable(X) else None
+
+
+def is_arrow(X: Any) -> bool:
+    """Whether X is a dataset of pyarrow's, or a Parquet file that it opened."""
+    name = type(X).__module__
+    if name.partition(".")[0] != "pyarrow":
+        return False
+    return (hasattr(X, "get_fragments") and hasattr(X, "schema")) or hasattr(X, "iter_batches")
 
 
 def held(source: RowSource) -> NDArray[Any] | RowSource:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -86,6 +85,8 @@ def array_within(limit: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if size <= limit // 8 or size == 0:
         return np.empty(shape, dtype)
+    import tempfile  # which few need, and brings much along
+
     with tempfile.TemporaryFile(prefix="gpukmeans-") as file:
         if sys.platform == "linux":
             os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an OSError now, and no signal later
