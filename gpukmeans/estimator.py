@@ -143,8 +143,8 @@ default="k-means++"
     rounding.
 
     A Dask array or frame is fitted on the workers of the current client's cluster, each with a part of the rows, or, if
-    there is no client, in the memory of this process. Its ``labels_``, and what `predict` and `transform` return, are
-    Dask arrays of as many chunks, not computed yet.
+    there is no client, by this process, a chunk at a time where all are too many for ``memory_limit``. Its
+    ``labels_``, and what `predict` and `transform` return, are Dask arrays of as many chunks, not computed yet.
 
     Rows may be elsewhere: in a memory map, in a dataset of pyarrow's (Parquet, Feather), or in anything that has a
     ``shape``, a ``dtype`` and slices of rows, as arrays of h5py and zarr. They are read in pieces, the next while one
