@@ -8,9 +8,11 @@ BIN := $(VENV)/bin
 # What the tests are installed with: EXTRA=test-torch has them ask torch too.
 EXTRA := test
 
-# What the CUDA kernels have to pass too, on the CPU here: the contract, and what else asks for the device under test.
-ON_KERNELS := $(patsubst %,tests/test_%.py,distance certificate fixed_point randomness one_answer input \
-	sklearn_parity cosine minibatch sparse progress zeros flags fuzz fuzz_minibatch)
+# The contract, and what else asks for the device under test.
+CONTRACT := $(patsubst %,tests/test_%.py,distance certificate fixed_point randomness one_answer input \
+	sklearn_parity cosine minibatch batched sparse progress zeros flags)
+QUICK := $(patsubst %,tests/test_%.py,distance fixed_point sklearn_parity cosine minibatch sparse zeros)
+FUZZ := tests/test_fuzz.py tests/test_fuzz_minibatch.py
 
 # What CuPy itself has to pass too, on the CPU here.
 ON_REAL_CUPY := tests/real_cupy/checks.py $(patsubst %,tests/test_%.py,one_answer cosine)
@@ -31,15 +33,31 @@ ON := cpu
 UNDER_ACCEL := sklearn.cluster sklearn.mixture sklearn.preprocessing.tests.test_discretization sklearn.compose \
 	sklearn.tests.test_pipeline
 
-.PHONY: demo test test-accel real-cupy fuzz lint package docs clean
+.PHONY: demo test test-quick test-kernels test-accel check real-cupy fuzz lint package docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/gpukmeans demo --out demo
 
+# Everything but the CUDA kernels and what is slow; `make check` has the rest.
 test: $(VENV)/test.stamp
-	@echo "Some 7,500 tests, then the contract's on the CUDA kernels, then scikit-learn's own: half an hour on two processors"
+	@echo "Some 6,400 tests, of all but the CUDA kernels and what is slow: several minutes on two processors"
+	$(PYTEST) -m "not kernels and not slow"
+
+# The contract's first rules, on NumPy.
+test-quick: $(VENV)/test.stamp
+	@echo "Some 1,100 tests of the contract on NumPy: a minute on two processors"
+	$(PYTEST) -m "not kernels and not slow" $(QUICK)
+
+# The kernels' own tests; then the contract's once more, on kernels.
+test-kernels: $(VENV)/test.stamp
+	@echo "Some 1,100 tests of the CUDA kernels, run on the CPU, then those of the contract on them: a quarter of an hour on two processors"
+	$(PYTEST) -m "kernels and not slow"
+	$(PYTEST) --device kernels $(CONTRACT) $(FUZZ)
+
+check: $(VENV)/test.stamp
+	@echo "Some 7,600 tests, then those of the contract on the CUDA kernels, then scikit-learn's own: half an hour on two processors"
 	$(PYTEST)
-	$(PYTEST) --device kernels $(ON_KERNELS)
+	$(PYTEST) --device kernels $(CONTRACT) $(FUZZ)
 	$(MAKE) test-accel
 
 test-accel: $(VENV)/test.stamp
@@ -52,7 +70,7 @@ real-cupy: $(VENV)/test.stamp
 	$(PYTEST) --device real-cupy $(ON_REAL_CUPY)
 
 fuzz: $(VENV)/test.stamp
-	$(PYTEST) --device $(ON) --fuzz $(SECONDS) tests/test_fuzz.py tests/test_fuzz_minibatch.py
+	$(PYTEST) --device $(ON) --fuzz $(SECONDS) $(FUZZ)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

@@ -49,12 +49,14 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
 }
 
-# Pages that are not part of the site, which a checkout has.
+# Programs that have become pages of the gallery; and what is not part of the site, which a checkout has.
+_EXAMPLE = re.compile(r"\]\(\.\./examples/gallery/(\w+)\.py\)")
 _ELSEWHERE = re.compile(r"\[([^\]]+)\]\(\.\./([^)\s]+)\)")
 
 
 def _name_files(app: object, name: str, source: list[str]) -> None:
-    """Links to files beside docs/ lead nowhere from here: name the file in their place."""
+    """Links to files beside docs/ lead nowhere from here: to a page of the gallery, or name the file in their place."""
+    source[0] = _EXAMPLE.sub(r"](gallery/\1.rst)", source[0])
     source[0] = _ELSEWHERE.sub(lambda link: f"{link[1]} (`{link[2].partition('#')[0]}` in a checkout)", source[0])
 
 

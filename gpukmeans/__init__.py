@@ -4,6 +4,7 @@ from gpukmeans._version import __version__
 
 TYPE_CHECKING = False  # that of typing, which takes a while to import, as type checkers know
 if TYPE_CHECKING:
+    from gpukmeans.batched import BatchedKMeans
     from gpukmeans.costs.estimate import Estimate, estimate
     from gpukmeans.environment import show_versions
     from gpukmeans.errors import DeviceError
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from gpukmeans.minibatch import MiniBatchKMeans
     from gpukmeans.progress import Record
     from gpukmeans.saving.estimators import load
+    from gpukmeans.skl2onnx_support import register_onnx
 
 __all__ = [
+    "BatchedKMeans",
     "DeviceError",
     "Estimate",
     "ImageError",
@@ -30,12 +33,14 @@ __all__ = [
     "kmeans_plusplus",
     "load",
     "quantize",
+    "register_onnx",
     "remap",
     "show_versions",
 ]
 
 # Where the names are, which are imported as they are used: the command has its signals in order before NumPy is there.
 _HOMES = {
+    "BatchedKMeans": "batched",
     "DeviceError": "errors",
     "Estimate": "costs.estimate",
     "ImageError": "image.picture",
@@ -48,6 +53,7 @@ _HOMES = {
     "kmeans_plusplus": "functions",
     "load": "saving.estimators",
     "quantize": "image.quantize",
+    "register_onnx": "skl2onnx_support",
     "remap": "image.quantize",
     "show_versions": "environment",
 }

@@ -181,7 +181,6 @@ default="k-means++"
 
     # ------------------------------------------------------------ fitting
 
-    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> MiniBatchKMeans:
         """Find the centers from batches of rows drawn at random.
 
@@ -205,6 +204,13 @@ default="k-means++"
         DeviceError
             If the device asked for cannot be used.
         """
+        return self._fit_watched(X, sample_weight, lambda done, steps: None)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit_watched(
+        self, X: ArrayLike, sample_weight: ArrayLike | None, tell: Callable[[int, int], None]
+    ) -> MiniBatchKMeans:
+        """`fit`, for the command's bar: after each step it tells how many are done, and how many there are at most."""
         with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=True, gather=True) as (x, device):
             n = x.shape[0]
             batch_size, self._init_size = sizes(n, self.n_clusters, self.batch_size, self.init_size)
@@ -233,6 +239,7 @@ default="k-means++"
                 if asked:
                     inertia = unshifted(lloyd.inertia(batch, scales, centers), batch) / batch_size
                 centers = self._step(batch, scales, centers, generator)
+                tell(step + 1, steps)
                 if watch.ends(step, inertia, before, centers):
                     break
             self.cluster_centers_ = self._convert_like(X, rounded(centers, self._published_dtype(X, x)))

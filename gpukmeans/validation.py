@@ -17,7 +17,7 @@ from gpukmeans import array_interop, center_checks
 from gpukmeans.array_interop import is_dask, issparse
 from gpukmeans.dask import collections, workers
 from gpukmeans.engine import devices, dispatch
-from gpukmeans.engine.protocol import Points, Samples
+from gpukmeans.engine.protocol import Points, Samples, Stack
 from gpukmeans.exact.distance import Floats, check_magnitude, magnitude
 from gpukmeans.exact.fixed_point import Ints, Weights
 from gpukmeans.exact.metric import metric_of
@@ -36,7 +36,7 @@ class SamplesMixin:
     metric: str
     device: str
     output_type: str
-    memory_limit: int | str | None
+    memory_limit: int | str | None = None
     cluster_centers_: Any
 
     @contextmanager
@@ -225,7 +225,7 @@ def in_pieces(x: Any, answer_bytes: int) -> Iterator[tuple[slice, Any]]:
         yield rows, x[rows]
 
 
-def unshifted(inertia: Fraction, points: Points) -> float:
+def unshifted(inertia: Fraction, points: Points | Stack) -> float:
     """The inertia in the caller's weights, which may be the points' times a power of two."""
     shift = points.weights.shift
     try:

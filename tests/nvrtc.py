@@ -1,11 +1,20 @@
-"""NVRTC, which compiles the kernels on a user's GPU: here without one, from the wheel that CuPy's extras bring too."""
+"""NVRTC, which compiles the kernels on a user's GPU: here without one, from the wheel that CuPy's extras bring too.
+
+What it made is kept on disk, by all that it was made of: a kernel that did not change is not compiled again.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
+import os
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import files
+from importlib.metadata import files, version
+from pathlib import Path
+
+from host_cuda.build import CACHE
 
 
 class CompileError(Exception):
@@ -20,6 +29,26 @@ def _library() -> ctypes.CDLL:
 
 def compile_for(architecture: int, code: str, options: Sequence[str]) -> tuple[str, bytes]:
     """What the compiler and the assembler report of the code, and the machine code (a cubin)."""
+    kept = _kept(architecture, code, options)
+    if not kept.exists():
+        log, cubin = _compiled(architecture, code, options)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}")  # whoever looks finds a whole file
+        partial.write_bytes(json.dumps(log).encode() + b"\n" + cubin)
+        partial.replace(kept)
+    report, _, cubin = kept.read_bytes().partition(b"\n")
+    return json.loads(report), cubin
+
+
+def _kept(architecture: int, code: str, options: Sequence[str]) -> Path:
+    """Where that is, or will be. Folders count by the headers in them."""
+    headers = [sorted(path.read_text() for path in Path(o[2:]).glob("*.cuh")) for o in options if o.startswith("-I")]
+    words = [option for option in options if not option.startswith("-I")]
+    key = repr((version("nvidia-cuda-nvrtc"), architecture, code, headers, words))
+    return CACHE / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.cubin"
+
+
+def _compiled(architecture: int, code: str, options: Sequence[str]) -> tuple[str, bytes]:
     library, program = _library(), ctypes.c_void_p()
     words = [*options, f"--gpu-architecture=sm_{architecture}", "--ptxas-options=-v"]
     library.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)

@@ -187,6 +187,7 @@ def test_a_library_that_knows_only_dlpack(torch, expected):
     same(fitted(torch(X), device="cpu"), expected, torch(X), torch, lambda tensor: tensor.data)
 
 
+@pytest.mark.kernels
 def test_batches_on_the_host_and_on_a_gpu(torch, cupy):
     expected = fitted_in_batches(X, X[:30], device="cpu")
     kinds = [
@@ -232,6 +233,7 @@ def test_an_unknown_kind_is_refused():
 # ---------------------------------------------------------------- on a GPU
 
 
+@pytest.mark.kernels
 def test_cupy_arrays_stay_where_they_are(cupy, expected):
     x = cupy.asarray(X)
     model = fitted(x)
@@ -247,6 +249,7 @@ def test_cupy_arrays_stay_where_they_are(cupy, expected):
     assert cupy.host.peak_bytes - before < 12 * len(x) + 1000, "12 bytes a row: three arrays of labels, no second x"
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float64", "int32", "bool"])
 def test_cupy_dtypes(cupy, dtype):
     x = np.rint(X).astype(dtype) if dtype != "bool" else X > 20
@@ -256,6 +259,7 @@ def test_cupy_dtypes(cupy, dtype):
     assert bits(model.labels_) == expected.labels_.tobytes()
 
 
+@pytest.mark.kernels
 def test_what_stands_for_an_array_on_a_gpu_has_no_size(cupy):
     """Nor has what is validated, in whatever dtype it is to be read."""
     for dtype, read in (("int32", "float64"), ("float32", "float32"), ("uint8", "uint8"), ("complex64", "complex64")):
@@ -263,6 +267,7 @@ def test_what_stands_for_an_array_on_a_gpu_has_no_size(cupy):
         assert (found.shape, found.strides, found.dtype) == ((9, 2), (0, 0), read)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("dtype", ["int64", "int32", "bool", "float16", "uint8"])
 def test_no_array_on_a_gpu_is_validated_by_a_copy_on_the_host(cupy, peak, dtype):
     """Nor by one of another dtype, which for integers had eight bytes a value."""
@@ -273,11 +278,13 @@ def test_no_array_on_a_gpu_is_validated_by_a_copy_on_the_host(cupy, peak, dtype)
     assert cupy.host.bytes_downloaded == before
 
 
+@pytest.mark.kernels
 def test_dlpack_on_a_gpu(cupy, torch, expected):
     x = torch(cupy.asarray(X))
     same(fitted(x), expected, x, torch, lambda tensor: tensor.data)
 
 
+@pytest.mark.kernels
 def test_the_cuda_array_interface(cupy, expected):
     class Foreign:
         def __init__(self, array):
@@ -288,6 +295,7 @@ def test_the_cuda_array_interface(cupy, expected):
     same(fitted(x, output_type="numpy"), expected, x, np.ndarray)
 
 
+@pytest.mark.kernels
 def test_weights_and_starts_on_a_gpu(cupy):
     weights = np.arange(120) % 3  # some weigh nothing
     x, expected = cupy.asarray(X), fitted(X, device="cpu", init=X[:4], n_init=1).fit(X, sample_weight=weights)
@@ -298,6 +306,7 @@ def test_weights_and_starts_on_a_gpu(cupy):
     assert bits(called.labels_) == fitted(X, device="cpu", init=X[:4], n_init=1).labels_.tobytes()
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("device", ["cpu", "cuda:1"])
 def test_a_device_asked_for_elsewhere_gets_the_data(cupy, expected, device):
     x = cupy.asarray(X)
@@ -305,6 +314,7 @@ def test_a_device_asked_for_elsewhere_gets_the_data(cupy, expected, device):
     assert device == "cpu" or 1 in cupy.entered
 
 
+@pytest.mark.kernels
 def test_too_little_memory_beside_the_array_gives_the_same_answer(cupy, expected):
     x = cupy.asarray(X)
     cupy.host.total_bytes = cupy.host.used_bytes + 1100
@@ -312,6 +322,7 @@ def test_too_little_memory_beside_the_array_gives_the_same_answer(cupy, expected
     assert model.labels_.tobytes() == expected.labels_.tobytes()
 
 
+@pytest.mark.kernels
 def test_errors_are_those_of_the_host(cupy):
     model = fitted(X, device="cpu")
     bad = X.copy()
@@ -328,6 +339,7 @@ def test_errors_are_those_of_the_host(cupy):
         KMeans(2).predict(cupy.asarray(X))
 
 
+@pytest.mark.kernels
 def test_a_model_fitted_on_a_gpu_loads_without_one(cupy, expected, monkeypatch, tmp_path):
     model = fitted(cupy.asarray(X), device="cuda")
     data = pickle.dumps(model)

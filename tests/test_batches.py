@@ -23,7 +23,7 @@ from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.seeding import kmeans_plusplus
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [pytest.mark.kernels, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
 
 rng = np.random.default_rng(0)
 X = rng.normal(50, 20, (700, 3)).astype(np.float32)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LIBRARIES = ["gpukmeans", "scikit-learn", "faiss-cpu", "superkmeans"]
 
@@ -193,3 +195,10 @@ def test_quantize_compares_the_libraries(tmp_path: Path) -> None:
         assert image.format == "PNG"
     for text in strings(report):
         assert not any(word.startswith(("/", "\\")) for word in text.split()), text
+
+
+def test_batched_compares_many_problems_with_loops() -> None:
+    printed = run(BENCHMARKS / "batched.py", "--problems", "3", "--rows", "40", "--turns", "1")
+    assert "noise: 3 problems of 40 x 16 float32, k=16" in printed
+    for way in ("BatchedKMeans", "KMeans", "scikit-learn", "scikit-learn, one thread", "faiss-cpu"):
+        assert printed.count(f"\n  {way} ") == 2

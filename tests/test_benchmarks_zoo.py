@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SOME = ["tiny", "photograph", "map", "one_hot_csr", "seeding", "predict_far", "score", "transform", "partial_csr"]
 

@@ -105,6 +105,7 @@ def test_blas_is_restored_after_runs_that_overlap():
     """)
 
 
+@pytest.mark.slow
 def test_blas_is_restored_after_fits_that_overlap():
     """As a pool of workers would run them: its threads live on after the fits."""
     with_two_blas_threads("""

@@ -10,9 +10,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import nvrtc
 import pytest
 from nvrtc import compile_for
 from sass import disassembled, inner_loops
+
+pytestmark = pytest.mark.kernels
 
 # By NVRTC, as on a user's machine. CUDA 13 compiles for these and what lies between: Turing, Ampere (A100, then RTX
 # 30), Ada, Hopper, Blackwell (B200, then RTX 50).
@@ -419,6 +422,39 @@ def test_kernels_of_sparse_rows_compile_within_their_budgets(family: str, x: str
 @pytest.mark.parametrize(("channels", "label"), [(1, "unsigned char"), (3, "unsigned short"), (3, "int")])
 def test_image_kernels_compile_within_their_budgets(channels: int, label: str, tmp_path: Path) -> None:
     check("image_pixels", [f"-DCHANNELS={channels}", f"-DLABEL={label}"], tmp_path, "uint8", channels)
+
+
+def test_what_was_compiled_is_kept_for_all_that_it_was_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source, what it includes, wherever that lies, the options, the architecture, and the compiler."""
+    made: list[tuple[int, str, list[str]]] = []
+
+    def compiled(architecture: int, code: str, options: list[str]) -> tuple[str, bytes]:
+        made.append((architecture, code, options))
+        return f"report {len(made)}\nof \u00fc", b"\n\0code\n" + bytes([len(made)])
+
+    monkeypatch.setattr(nvrtc, "CACHE", tmp_path / "kept")
+    monkeypatch.setattr(nvrtc, "_compiled", compiled)
+    for name, text in (("one", "int x;"), ("same", "int x;"), ("other", "int y;")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "head.cuh").write_text(text)
+    code = '#include "head.cuh"\n'
+    first = compile_for(90, code, ["-DA=1", f"-I{tmp_path / 'one'}"])
+    assert first == ("report 1\nof \u00fc", b"\n\0code\n\1")
+    for _ in range(2):
+        assert compile_for(90, code, ["-DA=1", f"-I{tmp_path / 'same'}"]) == first
+    assert len(made) == 1
+    others = [
+        (90, code, ["-DA=1", f"-I{tmp_path / 'other'}"]),
+        (90, code, ["-DA=2", f"-I{tmp_path / 'one'}"]),
+        (80, code, ["-DA=1", f"-I{tmp_path / 'one'}"]),
+        (90, code + "\n", ["-DA=1", f"-I{tmp_path / 'one'}"]),
+    ]
+    for each in others:
+        compile_for(*each)
+    assert made[1:] == others
+    monkeypatch.setattr(nvrtc, "version", lambda name: "99")
+    compile_for(90, code, ["-DA=1", f"-I{tmp_path / 'one'}"])
+    assert len(made) == 6
 
 
 def check(family: str, options: list[str], tmp_path: Path, x: str, size: int | None) -> None:

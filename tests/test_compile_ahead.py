@@ -17,7 +17,7 @@ from gpukmeans.engine import dispatch
 from gpukmeans.engine.cuda import compile_ahead
 from gpukmeans.engine.protocol import Points, Samples
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [pytest.mark.kernels, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
 
 
 class Recorded(HostCuda):

@@ -414,6 +414,7 @@ def everything(kind, x, **settings):
     return fitted.cluster_centers_.tobytes(), fitted.labels_.tobytes(), fitted.inertia_, fitted.transform(x).tobytes()
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(
     ("dtype", "build"),
     [("uint8", "address"), ("float16", "address"), ("float32", "address"), ("float64", "address"), ("float32", "race")],
@@ -430,6 +431,7 @@ def test_kernels_make_numpys_rows(monkeypatch, build, dtype):
         np.testing.assert_array_equal(points.feature_range(), [-abs(expected).max(axis=0), abs(expected).max(axis=0)])
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("d", [3, 20])
 def test_kernels_give_numpys_bits(monkeypatch, on, d):
     forms = words(150, d), scipy.sparse.csr_array(words(150, d))
@@ -439,6 +441,7 @@ def test_kernels_give_numpys_bits(monkeypatch, on, d):
     assert [everything(KMeans, x) for x in forms] == expected
 
 
+@pytest.mark.kernels
 def test_batches_give_the_bits_of_all_rows(on):
     x = words(120, 3).astype(np.float32)
     forms = x, scipy.sparse.csr_array(x)
@@ -447,6 +450,7 @@ def test_batches_give_the_bits_of_all_rows(on):
     assert [everything(KMeans, x) for x in forms] == expected
 
 
+@pytest.mark.kernels
 def test_memory_may_run_out(on, caplog):
     x = np.tile(words(100, 3).astype(np.float32), (10, 1))
     expected = everything(KMeans, x)
@@ -463,6 +467,7 @@ def cupy(monkeypatch, fresh_dispatch):
     return module
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int32"])
 def test_arrays_on_a_gpu_stay_there(cupy, dtype):
     x = words(150, 20).astype(dtype)

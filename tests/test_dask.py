@@ -242,6 +242,7 @@ def test_each_worker_has_one_part_while_there_is_a_fit_and_none_after(cluster):
     gc.enable()
 
 
+@pytest.mark.kernels
 @pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler when a distributed client:UserWarning")
 def test_the_device_is_that_of_the_machine_where_the_rows_are(monkeypatch, fresh_dispatch):
     """Which is this one, without a cluster."""

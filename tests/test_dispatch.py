@@ -114,7 +114,7 @@ def test_other_names_are_refused(no_cupy, name):
 
 
 def test_the_public_names():
-    estimators = {"KMeans", "MiniBatchKMeans", "Record", "load"}
+    estimators = {"BatchedKMeans", "KMeans", "MiniBatchKMeans", "Record", "load"}
     pictures = {"ImageError", "Quantized", "quantize", "remap"}
     functions = {"Estimate", "estimate", "k_means", "kmeans_plusplus", "show_versions"}
     assert set(gpukmeans.__all__) == {"DeviceError", "__version__", *estimators, *pictures, *functions}
@@ -177,6 +177,7 @@ def test_cuda_that_was_there_before_a_fork_is_told_apart(cupy_after_a_fork):
         KMeans(2, device="cuda").fit(X)
 
 
+@pytest.mark.kernels
 def test_a_child_forked_after_cuda_was_used_has_no_gpu():
     """Whatever was found out before. In a process of its own: the child shares all that stands in CuPy's place."""
     code = """

@@ -47,6 +47,7 @@ def loops_of(tmp_path, family, kernel, *options):
     return inner_loops(disassembled(path)[kernel])
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("d", [1, 3, 8, 9, 16])
 def test_assign_low_dim_has_the_instructions_of_the_formula(tmp_path, d):
     found, _ = inner_loop(tmp_path, "assign_low_dim", "assign_low_dim", "FFMA", "-DX_KIND=2", f"-DD_FEW={d}")
@@ -54,6 +55,7 @@ def test_assign_low_dim_has_the_instructions_of_the_formula(tmp_path, d):
     assert found / pairs == work.low_dim_instructions(d)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("width", work.TILED)
 def test_assign_tiled_has_the_instructions_of_the_table(tmp_path, width):
     found, multiply_adds = inner_loop(
@@ -64,6 +66,7 @@ def test_assign_tiled_has_the_instructions_of_the_table(tmp_path, width):
     assert pairs <= multiply_adds <= pairs + 8, "and those of the norm"
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("kind", work.TENSOR)
 def test_assign_tensor_has_the_instructions_of_the_table(tmp_path, kind):
     options = [f"-DX_KIND={KINDS[kind]}", *(["-DAT_ZERO=1"] if kind == "at zero" else [])]
@@ -72,6 +75,7 @@ def test_assign_tensor_has_the_instructions_of_the_table(tmp_path, kind):
     assert (found, products * 16 * 8 * 16) == (instructions, parts * work.TENSOR_PRODUCTS), "m16n8k16"
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(
     ("family", "kernel", "each"),
     [
@@ -85,6 +89,7 @@ def test_a_square_of_d_has_the_instructions_of_the_table(tmp_path, family, kerne
     assert found == each * sums / 2, "a difference and a sum"
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("rows", work.HALF)
 def test_assign_half_has_the_instructions_of_the_table(tmp_path, rows):
     found, products = inner_loop(tmp_path, "assign_half", "assign_half", "HMMA", "-DX_KIND=2", f"-DROWS={rows}")
@@ -92,6 +97,7 @@ def test_assign_half_has_the_instructions_of_the_table(tmp_path, rows):
     assert (found, products * 16 * 8) == (instructions, pairs)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("kind", work.FILTER)
 def test_the_filter_of_seeding_has_the_instructions_of_the_table(tmp_path, kind):
     """In the loop over aligned rows, which takes fewer."""
@@ -105,6 +111,7 @@ def test_the_filter_of_seeding_has_the_instructions_of_the_table(tmp_path, kind)
 # ---------------------------------------------------------------- counts, of kernels that run
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(("d", "k", "capability"), [(3, 30, "90"), (20, 40, "90"), (20, 40, "89")])
 def test_an_iteration_launches_and_moves_what_is_counted(monkeypatch, d, k, capability):
     """Each by itself, with bounds where they left rows out before."""
@@ -132,6 +139,7 @@ def test_an_iteration_launches_and_moves_what_is_counted(monkeypatch, d, k, capa
     assert any(launched == pruned for launched, *_ in seen)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(("n", "d", "k"), [(40_000, 3, 30), (1500, 130, 600)])
 def test_memory_is_what_a_fit_takes(n, d, k):
     x = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)

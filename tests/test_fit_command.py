@@ -53,6 +53,20 @@ def test_fit_is_the_estimators(name: str, kind: Any, X: np.ndarray, here: Path, 
     assert getattr(loaded, "feature_names_in_", None) is None or list(loaded.feature_names_in_) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("kind", [KMeans, MiniBatchKMeans])
+def test_as_many_iterations_as_asked_for(kind: Any, here: Path, capsys: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(3000, 5))
+    written("data.npy", x)
+    more = ["--minibatch"] if kind is MiniBatchKMeans else []
+    for most in (1, 3):
+        found = record(capsys, "fit", "data.npy", "-k", "20", "--max-iter", str(most), "--model", "m.npz", *more)
+        assert found["iterations"] == gpukmeans.load("m.npz").n_iter_ == most
+        assert found["inertia"] == kind(20, max_iter=most, random_state=0).fit(x).inertia_
+    with pytest.raises(SystemExit):
+        main(["fit", "data.npy", "-k", "20", "--max-iter", "0"])
+    assert "argument --max-iter: must be an integer from 1 on, got '0'" in capsys.readouterr().err
+
+
 def test_cosine_and_weights_are_the_estimators(X: np.ndarray, here: Path, capsys: Any) -> None:
     written("data.csv", np.column_stack([X, np.arange(120)]), "a", "b", "c", "w")
     found = record(capsys, "fit", "data.csv", "-k", "3", "--metric", "cosine", "--weights", "w")
@@ -286,8 +300,8 @@ def test_a_file_is_whole_or_as_it_was(
     assert {path.name for path in here.iterdir()} == {"data.csv", name}
 
 
-@pytest.mark.parametrize("k", ["4", "2:4"])
-def test_a_bar_on_a_terminal_changes_nothing(k: str, X: np.ndarray, here: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("argv", [["4"], ["2:4"], ["4", "--minibatch"]], ids=" ".join)
+def test_a_bar_on_a_terminal_changes_nothing(argv: list[str], X: np.ndarray, here: Path, monkeypatch: Any) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -295,14 +309,17 @@ def test_a_bar_on_a_terminal_changes_nothing(k: str, X: np.ndarray, here: Path, 
     shown = tqdm.tqdm
     monkeypatch.setattr(tqdm, "tqdm", lambda *args, **how: shown(*args, **{**how, "delay": 0, "mininterval": 0}))
     written("data.csv", X)
-    argv = ["fit", "data.csv", "-k", k, "--n-init", "2"]
+    argv = ["fit", "data.csv", "--n-init", "2", "-k", *argv]
     assert main([*argv, "--model", "silent.npz"]) == 0
     with redirect_stderr(Terminal()) as errors:
         assert main([*argv, "--model", "told.npz"]) == 0
     assert Path("told.npz").read_bytes() == Path("silent.npz").read_bytes()
     bars = errors.getvalue().split("\r")
     assert bars[-2].strip() == "", "it is gone at the end"
-    if k == "4":
+    if "--minibatch" in argv:
+        steps = gpukmeans.load("told.npz").n_steps_
+        assert any(f" {steps}/100 " in bar and " steps" in bar for bar in bars)
+    elif "4" in argv:
         assert "inertia" in errors.getvalue()
         assert any(bar.startswith("k-means, start 2") for bar in bars)
     else:
@@ -324,6 +341,7 @@ def test_a_process(X: np.ndarray, here: Path) -> None:
     assert Path("l2.csv").read_bytes() == Path("l.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a child")
 def test_an_interrupted_fit_leaves_nothing(here: Path) -> None:
     np.save("data.npy", np.random.default_rng(0).normal(size=(400_000, 16)))

@@ -15,6 +15,8 @@ from host_cuda.build import KERNEL
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 
+pytestmark = pytest.mark.kernels
+
 ROOT = Path(__file__).parents[1]
 GPU_CHECK = ROOT / "benchmarks" / "gpu_check"
 SCRIPT = GPU_CHECK / "check.sh"

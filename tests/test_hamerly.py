@@ -17,6 +17,8 @@ from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Samples
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch):

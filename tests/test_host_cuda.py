@@ -7,6 +7,8 @@ import pytest
 from host_cuda import build as building
 from host_cuda.runtime import HostCuda
 
+pytestmark = pytest.mark.kernels
+
 WATCHED = ["address", "race"]
 BUILDS = [*WATCHED, "fast"]
 

@@ -211,6 +211,7 @@ def put(node: Any, at: tuple[Any, ...], value: Any) -> None:
     node[at[-1]] = value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITTED)
 def test_any_value_anywhere_is_refused_or_as_harmless_as_in_memory(
     name: str, files: dict[str, bytes], path: Path

@@ -256,6 +256,7 @@ def outcomes(folder: Path) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in done.stdout.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
 def test_no_file_takes_much_memory_or_ends_the_process(files: dict[str, bytes], tmp_path: Path) -> None:
     expected = dict.fromkeys(BOMBS, "refused")

@@ -23,6 +23,8 @@ from gpukmeans.image.levels import pack
 from gpukmeans.image.numpy.colors import NumPyColors
 from gpukmeans.image.numpy.integral_points import NumPyIntegralPoints
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture(scope="module", params=["address", "race"])
 def cp(request):

@@ -22,6 +22,8 @@ from gpukmeans.image.ordered import ordered
 from gpukmeans.image.patterns import pattern_of
 from gpukmeans.image.streaming import quantize_file
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture(scope="module", params=["address", "race"])
 def cp(request):

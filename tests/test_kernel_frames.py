@@ -18,6 +18,8 @@ from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.metric import COSINE
 from gpukmeans.exact.row_sample import sampled_rows
 
+pytestmark = pytest.mark.kernels
+
 
 def assigned(points, centers):
     lloyd.prepare(points, *points.feature_range())

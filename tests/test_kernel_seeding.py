@@ -16,6 +16,8 @@ from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.seeding import kmeans_plusplus
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture(scope="module")
 def address():

@@ -30,7 +30,7 @@ from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.seeding import kmeans_plusplus
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [pytest.mark.kernels, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
 
 DTYPES = ["uint8", "float16", "float32", "float64"]
 

@@ -135,6 +135,7 @@ def test_every_way_gives_the_same_bits(model, device, whole, ways):
                     assert answer(model(**settings).fit(whole, sample_weight=sample_weight)) == expected, name
 
 
+@pytest.mark.kernels
 def test_the_kernels_give_the_same_bits(monkeypatch, digits):
     """Run on the CPU, see test_kernels.py."""
     x = digits[0][:300, :12]

@@ -14,6 +14,8 @@ from gpukmeans.engine.cuda import compile as modules
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.protocol import Samples
 
+pytestmark = pytest.mark.kernels
+
 
 class Compiled(HostCuda):
     """The CPU in a GPU's place, as a process begins: with nothing in memory. compiled: the kernels that it compiled."""

@@ -21,6 +21,8 @@ from gpukmeans.exact.distance import squared_distance
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.metric import COSINE, EUCLIDEAN
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture
 def fast():

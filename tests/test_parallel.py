@@ -20,6 +20,8 @@ from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.protocol import Samples
 
+pytestmark = pytest.mark.kernels
+
 rng = np.random.default_rng(0)
 X = rng.normal(50, 20, (601, 3)).astype(np.float32)
 WEIGHTS = np.arange(len(X)) % 4 / 2

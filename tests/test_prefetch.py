@@ -24,6 +24,8 @@ from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.metric import COSINE, EUCLIDEAN
 from gpukmeans.seeding import kmeans_plusplus
 
+pytestmark = pytest.mark.kernels
+
 X = np.random.default_rng(0).normal(50, 20, (700, 3)).astype(np.float32)
 CENTERS = X[:5].astype(np.float64)
 

@@ -112,6 +112,7 @@ def test_history_does_not_tell_how_it_was_computed(kmeans, pixels, ways, device,
                 assert model.fit(pixels, sample_weight=weights).history_ == expected, name
 
 
+@pytest.mark.kernels
 def test_the_kernels_tell_the_same(monkeypatch):
     """Where equal rows are merged on the host, and none on the device; see test_kernels.py."""
     x = np.random.default_rng(0).integers(0, 6, (400, 3)).astype(np.float32)

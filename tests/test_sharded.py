@@ -20,6 +20,8 @@ from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.seeding import kmeans_parallel, kmeans_plusplus
 
+pytestmark = pytest.mark.kernels
+
 rng = np.random.default_rng(0)
 
 

@@ -21,6 +21,8 @@ from gpukmeans.exact.metric import COSINE, EUCLIDEAN
 from gpukmeans.exact.sparse_rows import Entries, expanded_distances
 from gpukmeans.seeding import kmeans_plusplus
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture(scope="module", params=["address", "race"])
 def cp(request):

@@ -21,7 +21,7 @@ from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.inertia import Inertia
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [pytest.mark.kernels, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
 
 
 @pytest.fixture

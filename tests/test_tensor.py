@@ -19,6 +19,8 @@ from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.certificate import U32, Frame, ScoreErrors
 
+pytestmark = pytest.mark.kernels
+
 DTYPES = ["uint8", "float16", "float32", "float64"]
 
 

@@ -199,6 +199,7 @@ def in_a_process_of_its_own(code):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_limits_of_threadpoolctl_hold_for_every_call_and_change_no_bit():
     in_a_process_of_its_own("""
         assert all(threads == 2 for threads, _ in free.values()), {name: n for name, (n, _) in free.items()}
@@ -246,6 +247,7 @@ def test_limits_may_be_nested_and_end_by_exceptions():
     """)
 
 
+@pytest.mark.slow
 def test_fits_in_several_threads_pass_for_nobodys_limit():
     in_a_process_of_its_own("""
         from concurrent.futures import ThreadPoolExecutor
@@ -264,6 +266,7 @@ def test_fits_in_several_threads_pass_for_nobodys_limit():
     """)
 
 
+@pytest.mark.slow
 def test_joblibs_workers_have_the_threads_that_they_are_given():
     """And no answer depends on it. Of processes joblib says how many, of threads in this one threadpoolctl."""
     in_a_process_of_its_own("""

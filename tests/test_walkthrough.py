@@ -56,12 +56,14 @@ def texts(notebook: Any) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_it_prints_what_was_kept(kept: Any, executed: Any) -> None:
     assert texts(executed) == texts(kept)
     assert len(texts(kept)) > 15
     assert {output.get("name", "stdout") for cell in executed.cells for output in cell.get("outputs", [])} == {"stdout"}
 
 
+@pytest.mark.slow
 def test_it_draws_what_was_kept(kept: Any, executed: Any) -> None:
     drawn = figures(executed)
     assert len(drawn) == len(figures(kept)) == 14

@@ -15,6 +15,7 @@ from gpukmeans.cli.main import main
 from gpukmeans.engine.cuda import compile
 
 pytestmark = [
+    pytest.mark.kernels,
     pytest.mark.usefixtures("fresh_dispatch"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]

@@ -3,6 +3,8 @@ Points in the plane
 ===================
 
 The shortest use: 300 points, four clusters, a label for each point and a center for each cluster.
+
+In the :doc:`guide </guide>`: k-means.
 """
 
 import matplotlib.pyplot as plt

@@ -3,6 +3,8 @@ The colors of a photograph
 ==========================
 
 273,280 pixels are points with three coordinates. 64 centers are the palette that stands for them.
+
+In the :doc:`guide </guide>`: Pictures.
 """
 
 import matplotlib.pyplot as plt

@@ -4,6 +4,8 @@ By direction alone
 
 Two themes, in documents of every length: their counts of two words point in two directions, and lie at all distances.
 Euclidean k-means cuts by length; ``metric="cosine"`` by direction.
+
+In the :doc:`guide </guide>`: By direction.
 """
 
 import matplotlib.pyplot as plt

@@ -3,6 +3,8 @@ Handwritten digits
 ==================
 
 1,797 pictures of 8 x 8 pixels are points with 64 coordinates. A center is the mean of its pictures, and so a picture.
+
+In the :doc:`guide </guide>`: k-means.
 """
 
 import matplotlib.pyplot as plt

@@ -4,6 +4,8 @@ Dithering
 
 With few colors, smooth areas turn into bands. Dithering mixes two colors where the palette lacks the one between them:
 by a fixed pattern, or by handing each pixel's error to its neighbors.
+
+In the :doc:`guide </guide>`: Pictures.
 """
 
 import matplotlib.pyplot as plt

@@ -4,6 +4,8 @@ The two steps of k-means
 
 Every point takes the label of the nearest center; every center moves to the mean of its points; until no label
 changes. The start is bad on purpose: three of the four centers begin in the same heap.
+
+In the :doc:`guide </guide>`: k-means.
 """
 
 import matplotlib.pyplot as plt

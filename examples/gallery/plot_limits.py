@@ -4,6 +4,8 @@ Heaps that k-means does not see
 
 A point belongs to the nearest center, whatever the clusters look like: right for round heaps of like size. Where it is
 wrong, another method, or other coordinates, help.
+
+In the :doc:`guide </guide>`: k-means.
 """
 
 import matplotlib.pyplot as plt

@@ -4,6 +4,8 @@ Part of the rows at a time
 
 `MiniBatchKMeans` moves the centers by a thousand rows or more, and takes the next ones: it looks at far fewer rows, and
 ends at a somewhat larger inertia. `partial_fit` does one such step with rows that have just arrived.
+
+In the :doc:`guide </guide>`: Part of the rows at a time.
 """
 
 import matplotlib.pyplot as plt

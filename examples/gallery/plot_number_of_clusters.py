@@ -4,6 +4,8 @@ How many clusters?
 
 The inertia always falls as clusters are added: look for the bend. A silhouette is near 1 for points well inside their
 cluster; with the right number, all clusters reach past the mean, the dashed line.
+
+In the :doc:`guide </guide>`: Choosing the number of clusters.
 """
 
 import matplotlib.pyplot as plt

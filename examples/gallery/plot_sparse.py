@@ -4,6 +4,8 @@ Sparse rows
 
 Bags of words store what they hold and nothing else. The labels and centers are those of the dense rows; time and memory
 go with what is stored.
+
+In the :doc:`guide </guide>`: Sparse rows.
 """
 
 import matplotlib.pyplot as plt

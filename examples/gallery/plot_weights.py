@@ -4,6 +4,8 @@ Weights
 
 A weight counts how often a row is there: 96,615 colors with the number of their pixels have the centers of 273,280
 pixels, bit for bit, in a third of the rows.
+
+In the :doc:`guide </guide>`: k-means.
 """
 
 import matplotlib.pyplot as plt

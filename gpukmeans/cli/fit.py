@@ -65,6 +65,12 @@ def add(commands: Any, what: str, seed: Callable[[str], int]) -> None:
     parser.add_argument(
         "--n-init", type=_count, default=1, metavar="N", help="starts, of which the best is kept (default: 1)"
     )
+    parser.add_argument(
+        "--max-iter",
+        type=_count,
+        metavar="N",
+        help="the most iterations of a start, or passes over the rows with --minibatch (default: 300, and 100)",
+    )
     parser.add_argument("--minibatch", action="store_true", help="MiniBatchKMeans: sooner, and not as good")
     tables.add_reading(parser)
     parser.add_argument(
@@ -198,7 +204,8 @@ def _scaler(args: argparse.Namespace, found: Features) -> Scaler | None:
 def _estimator(args: argparse.Namespace, k: int) -> KMeans | MiniBatchKMeans:
     kind = MiniBatchKMeans if args.minibatch else KMeans
     how = {"n_init": args.n_init, "metric": args.metric, "random_state": args.seed, "device": args.device}
-    return kind(k, **how, init=args.init, memory_limit=args.memory_limit)
+    most = {} if args.max_iter is None else {"max_iter": args.max_iter}
+    return kind(k, **how, **most, init=args.init, memory_limit=args.memory_limit)
 
 
 def _tell(

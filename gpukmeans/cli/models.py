@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -24,9 +25,9 @@ def fitted(
 ) -> Any:
     """The model fitted to X. bar: whether there may be one, on a terminal, if that takes longer than a second.
     CommandError for what cannot be fitted; notes for what scikit-learn warns of."""
-    with _warnings_as_notes(), _bar(model) if bar else nullcontext():
+    with _warnings_as_notes(), _fit(model) if bar and _seen() else nullcontext(model.fit) as fit:
         try:
-            return model.fit(X, sample_weight=weights)
+            return fit(X, sample_weight=weights)
         except ValueError as error:
             raise CommandError(f"{source}: {error}") from None
 
@@ -40,19 +41,27 @@ def _warnings_as_notes() -> Iterator[None]:
         console.note(text)
 
 
+def _seen() -> bool:
+    """Whether a bar would be seen, and there is what draws it, which is a convenience."""
+    return sys.stderr is not None and sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+
+
 @contextmanager
-def _bar(model: KMeans | MiniBatchKMeans) -> Iterator[None]:
-    """A bar of iterations, which MiniBatchKMeans does not tell of. Its inertia costs a pass in each, so without a
-    terminal there is none."""
-    if isinstance(model, MiniBatchKMeans) or sys.stderr is None or not sys.stderr.isatty():
-        yield
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:  # a convenience
-        yield
-        return
-    with tqdm(total=model.max_iter, desc="k-means", unit=" iterations", delay=1, leave=False) as shown:
+def _fit(model: KMeans | MiniBatchKMeans) -> Iterator[Callable[..., Any]]:
+    """The model's fit, with a bar of its iterations, or of its steps; the model is the same as without."""
+    from tqdm import tqdm
+
+    batches = isinstance(model, MiniBatchKMeans)
+    unit = " steps" if batches else " iterations"
+    with tqdm(total=model.max_iter, desc="k-means", unit=unit, delay=1, leave=False) as shown:
+        if isinstance(model, MiniBatchKMeans):
+
+            def step(done: int, steps: int) -> None:
+                shown.total = steps
+                shown.update()
+
+            yield lambda X, sample_weight: model._fit_watched(X, sample_weight, step)
+            return
 
         def tell(record: gpukmeans.Record) -> None:
             if record.iteration == 0 and record.start > 0:
@@ -63,10 +72,10 @@ def _bar(model: KMeans | MiniBatchKMeans) -> Iterator[None]:
 
         model.set_params(callback=tell)
         try:
-            yield
+            yield model.fit
         finally:
             model.set_params(callback=None)
-        # The file of a model is the same whether somebody watched or not.
+        # The inertia costs a pass in each iteration; the file of a model is the same whether somebody watched or not.
         model.history_ = [replace(record, inertia=None) for record in model.history_]
 
 

@@ -6,7 +6,7 @@ What a picture on the CPU does without is imported where it is needed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpukmeans.engine.devices import gpus
-from gpukmeans.engine.numpy.choice import on_numpy
-from gpukmeans.engine.protocol import Points, Samples
+from gpukmeans.engine.numpy.choice import on_numpy, stacks_on_numpy
+from gpukmeans.engine.protocol import Points, Samples, Stack
 from gpukmeans.exact.sparse_rows import Entries
 from gpukmeans.row_sources.base import RowSource
 from gpukmeans.row_sources.memory import array_within
@@ -55,6 +55,12 @@ def in_pieces(samples: Samples) -> Batches:
 
     # Of two at least, as the only one would be kept.
     return Batches(make, n, samples, rows=min(source.step, -(-n // 2)), array=partial(array_within, source.limit))
+
+
+def make_stacks(values: int, *, device: str) -> Callable[..., Stack | None] | None:
+    """What makes a Stack of x (b, n, d), weights (n,) or None, and their summary, where the device has such: of so many
+    values altogether. It may make none of some."""
+    return stacks_on_numpy(values) if device == "cpu" else None
 
 
 def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:

@@ -315,3 +315,57 @@ class Points(Protocol):
 
     def seeding(self) -> Seeding:
         """Begin to choose initial centers; an earlier choice is forgotten."""
+
+
+class StackDoubt(NamedTuple):
+    """`Doubt` of each of b problems: limit and widest, (b,); and the most that the mean variance of its features may
+    be, (b,)."""
+
+    limit: Floats
+    widest: NDArray[np.int64]
+    most_variance: Floats
+
+
+class StackLabels(NamedTuple):
+    """Of each of b problems: labels (b, n) int32; the two sums of its inertia and the coarse bits of their `Inertia`,
+    (b,) int64 each; and how many clusters have rows, (b,)."""
+
+    labels: NDArray[np.int32]
+    coarse: Ints
+    fine: Ints
+    coarse_bits: Ints
+    occupied: Ints
+
+
+class Stack(Protocol):
+    """b problems of n rows each, all of d features, which are fitted to their end without the driver: no call of it for
+    an iteration, or a draw, takes as long as the rows do.
+
+    What it returns is what `lloyd.fit` and `seeding.greedy` would have, or nothing: a problem of which it cannot be
+    certain is left to these.
+    """
+
+    weights: Weights  # of each problem
+    total: int  # that weight, as `CenterSampler.total(None)`
+
+    def find(self, problem: int, indices: list[int]) -> Floats:
+        """Rows (m, d) of a problem as float64, by inverse-CDF indices of their weights, as `CenterSampler.find`."""
+
+    def feature_range(self) -> tuple[Floats, Floats]:
+        """Least and largest value of each feature, (b, d) float64 each, NaN if any value is NaN. Called first."""
+
+    def prepare(self, scales: Scales, doubt: StackDoubt) -> None:
+        """Set the scales, whose arrays are (b, d) here, of ranges that are finite."""
+
+    def fit(
+        self, centers: Floats, first: Floats, draws: Floats, tol: float, max_iter: int
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Fit all problems from centers (b, k, d), which are written to; or, by first (b,) and draws (b, k - 1,
+        trials), from those of k-means++. Draws (0, 0, 0): there are none.
+
+        Returns centers (b, k, d) as they are to be published, but not rounded yet, and how many iterations it took,
+        (b,), 0 where the problem is left to the driver.
+        """
+
+    def publish(self, centers: Floats) -> StackLabels:
+        """Label the rows by these centers (b, k, d), and measure. Comes after `fit`."""

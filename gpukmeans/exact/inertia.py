@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.fixed_point import SUM_BITS, Ints, ceil_log2, weigh
+from gpukmeans.exact.fixed_point import SUM_BITS, Ints, Weights, ceil_log2, weigh
 from gpukmeans.exact.scales import Scales
 
 
@@ -28,7 +28,16 @@ class Inertia:
         """The split for distances from ``centers`` (k, d)."""
         power = scales.farthest_power(centers)
         coarse = 0 if power is None else min(1000, SUM_BITS - ceil_log2(scales.weights.total) - power)
-        return Inertia(coarse, SUM_BITS - ceil_log2(scales.weights.copies))
+        return Inertia(coarse, Inertia.fine_bits_of(scales.weights))
+
+    @staticmethod
+    def fine_bits_of(weights: Weights) -> int:
+        return SUM_BITS - ceil_log2(weights.copies)
+
+    @staticmethod
+    def least_units(weights: Weights) -> int:
+        """Of a sum that need not be taken again in `finer` units: each copy of a row is rounded by half of one."""
+        return 1 << ceil_log2(weights.copies) + 40
 
     def sums(self, distances: Floats, weights: Floats | Ints | None) -> tuple[int, int]:
         """The two integer sums over distances (m,)."""
@@ -58,12 +67,11 @@ class Inertia:
     def finer(self, units: int, scales: Scales, centers: Floats) -> Inertia | None:
         """The split for a sum that is no more than this one, the same in `sums` of it; None if this one will do.
 
-        Each copy of a row is rounded by half a unit
-        (test_fixed_point.test_an_inertia_far_below_what_it_might_be_is_summed_again fails if fewer will do).
+        test_fixed_point.test_an_inertia_far_below_what_it_might_be_is_summed_again fails if fewer units will do.
         """
-        copies = 1 << ceil_log2(scales.weights.copies)
-        if units >= copies << 40:
+        if units >= self.least_units(scales.weights):
             return None
+        copies = 1 << ceil_log2(scales.weights.copies)
         bits = SUM_BITS + self.coarse_bits + self.fine_bits - (units + copies).bit_length()
         power = scales.farthest_power(centers)
         coarse = self.coarse_bits if power is None else min(bits, 1000 - max(0, power))

@@ -38,7 +38,7 @@ class SavedMixin(BaseEstimator):
         """Arrays are saved on the host, so that a model fitted on a GPU loads where there is none."""
         state = super().__getstate__()
         here = {name for name in _FITTED_ARRAYS & state.keys() if not array_interop.is_dask(state[name])}
-        return {**state, **{name: array_interop.to_numpy(state[name]) for name in here}}
+        return {**state, **{name: _on_host(state[name]) for name in here}}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the estimator to a file, fitted or not, for `gpukmeans.load`.
@@ -64,6 +64,11 @@ class SavedMixin(BaseEstimator):
             a million values, 8 MiB of text or 8192 arrays stand in lists. Nothing is written.
         """
         save(self, path)
+
+
+def _on_host(value: Any) -> Any:
+    """An array, or a list with one for each problem."""
+    return [*map(array_interop.to_numpy, value)] if type(value) is list else array_interop.to_numpy(value)
 
 
 def save(model: BaseEstimator, path: str | os.PathLike[str]) -> None:

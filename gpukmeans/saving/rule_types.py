@@ -24,7 +24,7 @@ def describe_value(value: Any) -> str:
 class Sizes:
     """The lengths that values have in common, and which value had each of them first."""
 
-    LETTERS: ClassVar = {"k": "clusters", "d": "features", "n": "samples"}
+    LETTERS: ClassVar = {"b": "problems", "k": "clusters", "d": "features", "n": "samples"}
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, Any]] = {}
@@ -90,11 +90,11 @@ class StringRule:
 class ArrayRule:
     """An array of one of the dtypes, in either order of bytes, whose values lie within [least, most]; not NaN.
 
-    shape: lengths, or letters of Sizes. A letter as ``most``: below that many.
+    shape: lengths, or letters of Sizes, or None for any. A letter as ``most``: below that many.
     """
 
     dtypes: tuple[type, ...]
-    shape: tuple[int | str, ...]
+    shape: tuple[int | str | None, ...]
     least: float
     most: float | str
 
@@ -110,6 +110,23 @@ class ArrayRule:
         limit = sizes[self.most] - 1 if isinstance(self.most, str) else self.most
         if not (self.least <= least and most <= limit):
             raise RefusedError(f"{name} has values from {least} to {most}, beyond {self.least} to {limit}")
+
+
+@dataclass(frozen=True)
+class EachRule:
+    """One array for each problem: an array (b, n) that keeps to one rule, or a list of arrays (n_i,) that each keep to
+    another."""
+
+    whole: ArrayRule
+    part: ArrayRule
+
+    def check(self, name: str, value: Any, sizes: Sizes) -> None:
+        if type(value) is not list:
+            self.whole.check(name, value, sizes)
+            return
+        sizes.agree(self.whole.shape[0], len(value), name)  # type: ignore[arg-type]
+        for i, each in enumerate(value):
+            self.part.check(f"{name}.{i}", each, sizes)
 
 
 @dataclass(frozen=True)
@@ -164,11 +181,11 @@ class OutputRule:
             raise RefusedError(f"{name} is {describe_value(value)}, and no dict of strings")
 
 
-def _check_shape(name: str, shape: tuple[int, ...], wanted: tuple[int | str, ...], sizes: Sizes) -> None:
+def _check_shape(name: str, shape: tuple[int, ...], wanted: tuple[int | str | None, ...], sizes: Sizes) -> None:
     if len(shape) != len(wanted) or 0 in shape:
         raise RefusedError(f"{name} has the shape {describe_value(shape)}, and not ({', '.join(map(str, wanted))})")
     for length, each in zip(shape, wanted, strict=True):
         if isinstance(each, str):
             sizes.agree(each, length, name)
-        elif length != each:
+        elif each is not None and length != each:
             raise RefusedError(f"{name} has the shape {describe_value(shape)}, and not ({', '.join(map(str, wanted))})")

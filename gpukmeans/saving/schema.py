@@ -6,6 +6,7 @@ attribute that an estimator does not have by itself only the name is checked.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from gpukmeans.exact.distance import LARGEST_MAGNITUDE
 from gpukmeans.progress import Record
 from gpukmeans.saving.rule_types import (
+    MAX_INT,
     ArrayRule,
     DictRule,
+    EachRule,
     FloatRule,
     IntegerRule,
     OutputRule,
@@ -71,14 +74,25 @@ SCALER: dict[str, Rule] = {
     "scaler_scale_": ArrayRule((np.float64,), ("d",), LEAST, LARGEST),
 }
 
+# Of many problems. Labels of a list have lengths of their own.
+BATCHED: dict[str, Rule] = {
+    "n_features_in_": IntegerRule(1, size="d"),
+    "cluster_centers_": ArrayRule(FLOATS, ("b", "k", "d"), -2 * LARGEST_MAGNITUDE, 2 * LARGEST_MAGNITUDE),
+    "labels_": EachRule(ArrayRule((np.int32,), ("b", "n"), 0, "k"), ArrayRule((np.int32,), (None,), 0, "k")),
+    "inertia_": ArrayRule((np.float64,), ("b",), 0, math.inf),
+    "n_iter_": ArrayRule((np.int64,), ("b",), 1, MAX_INT),
+    "seeds_": ArrayRule((np.int64,), ("b",), 0, 2**31 - 2),
+}
+
 ATTRIBUTES: dict[str, dict[str, Rule]] = {
     "KMeans": {**SCIKIT_LEARN, **FITTED, **SCALER, "history_": RecordsRule(Record, RECORD)},
+    "BatchedKMeans": BATCHED,
     "MiniBatchKMeans": {**SCIKIT_LEARN, **FITTED, **SCALER, **STEPS, "_init_size": IntegerRule(1)},
 }
 
 # What means nothing without others.
 NEEDS = {
-    **{name: {"cluster_centers_"} for name in ("labels_", "inertia_", "n_iter_")},
+    **{name: {"cluster_centers_"} for name in ("labels_", "inertia_", "n_iter_", "seeds_")},
     **{name: {"cluster_centers_", *STEPS} for name in STEPS},
     **{name: {"cluster_centers_", *SCALER} for name in SCALER},
 }

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from gpukmeans import numba_support
 from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.points import NumPyPoints
-from gpukmeans.engine.protocol import Points, Samples
+from gpukmeans.engine.protocol import Points, Samples, Stack
+from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.sparse_rows import Entries
 
 # How many values have to have come, in all fits of this process, until numba is worth importing (0.5 s); as so many
@@ -48,6 +53,20 @@ def on_numpy(samples: Samples) -> Points:
         if compiles_entries(samples.x):
             return CompiledSparsePoints(samples)
     return SparsePoints(samples)
+
+
+def stacks_on_numpy(values: int) -> Callable[[NDArray[Any], Any, Weights], Stack | None] | None:
+    """What makes a Stack, if problems of so many values altogether are worth compiled passes."""
+    chosen = tuning.current()
+    forced = (chosen.merge, chosen.arrange, chosen.scores, chosen.bounds, chosen.chunk_rows)
+    if any(choice is not None for choice in forced) or not _compiled(values, max(_LEAST, values)):
+        return None
+    from gpukmeans.engine.numpy.stacks import CompiledStack, stacks
+
+    def make(x: NDArray[Any], weights: Any, summary: Weights) -> Stack | None:
+        return CompiledStack(x, weights, summary) if stacks(x) else None
+
+    return make
 
 
 def _compiled(values: int, counted: int, least: int = 0) -> bool:
