@@ -62,6 +62,8 @@ class BatchedKMeans(SavedMixin, BaseEstimator):
         See `KMeans`; a bar for each problem.
     oversampling_factor : float, default=2.0
         See `KMeans`.
+    memory_limit : int or str, default=None
+        See `KMeans`; of each problem that is fitted by itself.
 
     Attributes
     ----------
@@ -119,6 +121,7 @@ class BatchedKMeans(SavedMixin, BaseEstimator):
         callback: Callable[[Record], Any] | None = None,
         progress: bool = False,
         oversampling_factor: float = 2.0,
+        memory_limit: int | str | None = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -135,6 +138,7 @@ class BatchedKMeans(SavedMixin, BaseEstimator):
         self.callback = callback
         self.progress = progress
         self.oversampling_factor = oversampling_factor
+        self.memory_limit = memory_limit
 
     # ------------------------------------------------------------ fitting
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metadata_routing import UNUSED
 
 from gpukmeans import array_interop, cluster_means, lloyd
 from gpukmeans.array_interop import is_dask
@@ -24,11 +25,13 @@ from gpukmeans.exact.scales import Scales
 from gpukmeans.foreign_names import names_checked
 from gpukmeans.n_init import StartsMixin
 from gpukmeans.progress import Record
+from gpukmeans.row_sources.base import RowSource
+from gpukmeans.row_sources.memory import array_within
 from gpukmeans.saving.estimators import SavedMixin
 from gpukmeans.sklearn_interop import SklearnInterop
 from gpukmeans.thread_limits import one_blas_thread
 from gpukmeans.threads import flagged
-from gpukmeans.validation import unshifted
+from gpukmeans.validation import in_pieces, out_checked, unshifted
 
 INITS = {"k-means++", "k-means||", "random"}
 
@@ -97,10 +100,16 @@ default="k-means++"
         stays the same one, an object with state does not.
     progress : bool, default=False
         Whether to show a bar of the iterations, with inertia and labels changed; needs tqdm
-        (``pip install 'gpukmeans[progress]'``). As for ``callback``, inertia costs a pass each iteration.
+        (``pip install 'gpukmeans[progress]'``). As for ``callback``, inertia costs a pass each iteration. Of rows
+        that are read in pieces it tells how many bytes were read.
     oversampling_factor : float, default=2.0
         For ``init="k-means||"``: points drawn in one of its five rounds, for each cluster. More of them cost
         more, and may make better centers.
+    memory_limit : int or str, default=None
+        How much memory may be taken beside rows that are in memory already: bytes, or a text as "4GB". Rows
+        that need more are read in pieces, with the same answer. None is a quarter of what the machine has free, for
+        rows that are not in memory (memory maps, datasets, files); rows in memory have no limit then. The k centers,
+        and answers that are not given an ``out``, are not counted.
 
     Attributes
     ----------
@@ -134,8 +143,14 @@ default="k-means++"
     rounding.
 
     A Dask array or frame is fitted on the workers of the current client's cluster, each with a part of the rows, or, if
-    there is no client, in the memory of this process. Its ``labels_``, and what `predict` and `transform` return, are
-    Dask arrays of as many chunks, not computed yet.
+    there is no client, by this process, a chunk at a time where all are too many for ``memory_limit``. Its
+    ``labels_``, and what `predict` and `transform` return, are Dask arrays of as many chunks, not computed yet.
+
+    Rows may be elsewhere: in a memory map, in a dataset of pyarrow's (Parquet, Feather), or in anything that has a
+    ``shape``, a ``dtype`` and slices of rows, as arrays of h5py and zarr. They are read in pieces, the next while one
+    is worked on, unless ``memory_limit`` has room for all of them and what a fit keeps of them. An iteration then reads
+    them once; k-means++ twice for each center, "k-means||" some twelve times. ``labels_`` take 4 bytes a row, in a file
+    that is mapped and has no name where that is too much.
 
     metric="cosine" is the spherical k-means of Dhillon and Modha (2001): after an assignment each center becomes the
     direction of its samples' mean, or stays where it is if that mean is zero. Samples are brought to length one in
@@ -181,7 +196,12 @@ default="k-means++"
         "callback": [callable, None],
         "progress": ["boolean"],
         "oversampling_factor": [Interval(Real, 0, np.inf, closed="neither")],
+        "memory_limit": [Interval(Integral, 1, None, closed="left"), str, None],
     }
+
+    # scikit-learn would offer to route it as data.
+    __metadata_request__predict: ClassVar = {"out": UNUSED}
+    __metadata_request__transform: ClassVar = {"out": UNUSED}
 
     _counterpart: ClassVar = "KMeans"
     _auto_starts: ClassVar = 10  # what n_init="auto" is for an init that draws without looking
@@ -205,6 +225,7 @@ default="k-means++"
         callback: Callable[[Record], Any] | None = None,
         progress: bool = False,
         oversampling_factor: float = 2.0,
+        memory_limit: int | str | None = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -221,6 +242,7 @@ default="k-means++"
         self.callback = callback
         self.progress = progress
         self.oversampling_factor = oversampling_factor
+        self.memory_limit = memory_limit
 
     # ------------------------------------------------------------ fitting
 
@@ -289,26 +311,36 @@ default="k-means++"
 
     # ------------------------------------------------------------ using the centers
 
-    def predict(self, X: ArrayLike) -> NDArray[np.int32]:
+    def predict(self, X: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[np.int32]:
         """The index of the nearest center for each sample.
 
         Parameters
         ----------
         X : array-like, sparse matrix, or Dask array or frame, of shape (n_samples, n_features)
+        out : ndarray of shape (n_samples,), default=None
+            Where to write the labels, as a memory map; of a dtype that holds int32. After an error some may be written.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,), int32
+            ``out``, if that is given.
         """
         with self._placed(X, counted=False) as (x, device):
-            return self._convert_like(X, self._label(x, self._centers(x), device))
+            if out is None:
+                return self._convert_like(X, self._label(x, self._centers(x), device))
+            out_checked(out, x, (), np.dtype(np.int32))
+            self._label(x, self._centers(x), device, out)
+            return out
 
-    def transform(self, X: ArrayLike) -> NDArray[Any]:
+    def transform(self, X: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Distances (not squared) to the centers.
 
         Parameters
         ----------
         X : array-like, sparse matrix, or Dask array or frame, of shape (n_samples, n_features)
+        out : ndarray of shape (n_samples, n_clusters), default=None
+            Where to write the distances, as a memory map; of the dtype below, or one that holds it. After an error some
+            may be written.
 
         Returns
         -------
@@ -320,16 +352,27 @@ default="k-means++"
         with self._placed(X, counted=False) as (x, device):
             published = self._published(x.shape[1])
             dtype = np.dtype(np.float32 if x.dtype == published.dtype == np.float32 else np.float64)
-            held = array_interop.held_dtype(X, dtype, self.output_type)
+            held = dtype if out is not None else array_interop.held_dtype(X, dtype, self.output_type)
+            if out is not None:
+                out_checked(out, x, (len(published),), dtype)
             if is_dask(x):
                 distances = collections.map_rows(self._for_chunks(published).transform, x, dtype, len(published))
-            else:
-                points = self._made(x, device=device, reused=False)
-                self._finite(points, x)
-                distances = points.distances(published.astype(np.float64), held)
-            with flagged(), np.errstate(under="ignore"):  # some may be beyond float32; small ones are rounded
-                distances = distances.astype(held, copy=False)
-            return self._convert_like(X, distances)
+                with flagged(), np.errstate(under="ignore"):  # some may be beyond float32; small ones are rounded
+                    return self._convert_like(X, distances.astype(held, copy=False))
+            centers = published.astype(np.float64)
+            if out is None and not isinstance(x, RowSource):
+                return self._convert_like(X, self._distances(x, centers, held, device))
+            answer = out if out is not None else array_within(x.limit, (len(x), len(centers)), held)
+            for rows, piece in in_pieces(x, 2 * held.itemsize * len(centers)):
+                answer[rows] = array_interop.to_numpy(self._distances(piece, centers, held, device))
+            return answer if out is not None else self._convert_like(X, answer)
+
+    def _distances(self, x: Any, centers: Floats, dtype: np.dtype, device: str) -> Any:
+        points = self._made(x, device=device, reused=False)
+        self._finite(points, x)
+        distances = points.distances(centers, dtype)
+        with flagged(), np.errstate(under="ignore"):
+            return distances.astype(dtype, copy=False)
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """The negative inertia of X with the fitted centers.
@@ -369,9 +412,15 @@ default="k-means++"
         points.assign(centers)
         return unshifted(lloyd.inertia(points, scales, centers), points)
 
-    def _label(self, x: Any, centers: Floats, device: str) -> Any:
+    def _label(self, x: Any, centers: Floats, device: str, out: NDArray[Any] | None = None) -> Any:
+        """The labels of x; out: where they are to be written, an array of NumPy's."""
         if is_dask(x):
             return collections.map_rows(self._for_chunks(centers).predict, x, np.int32)
+        if out is not None or isinstance(x, RowSource):
+            labels = out if out is not None else array_within(x.limit, (len(x),), np.int32)
+            for rows, piece in in_pieces(x, 8):
+                labels[rows] = array_interop.to_numpy(self._label(piece, centers, device))
+            return labels
         points = self._made(x, device=device, reused=False, k=len(centers))
         self._finite(points, x)
         points.assign(centers)

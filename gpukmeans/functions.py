@@ -37,6 +37,7 @@ def k_means(
     device: str = "auto",
     output_type: str = "input",
     oversampling_factor: float = 2.0,
+    memory_limit: int | str | None = None,
 ) -> tuple[Any, ...]:
     """k-means clustering as a function: `KMeans` with these parameters, fitted.
 
@@ -45,7 +46,7 @@ def k_means(
     X : array-like, sparse matrix, or Dask array or frame, of shape (n_samples, n_features)
         The samples; never written to.
     n_clusters, init, n_init, max_iter, verbose, tol, random_state, copy_x, algorithm, metric, device, output_type, \
-oversampling_factor
+oversampling_factor, memory_limit
         See `KMeans`.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, none negative.
@@ -89,6 +90,7 @@ oversampling_factor
         device=device,
         output_type=output_type,
         oversampling_factor=oversampling_factor,
+        memory_limit=memory_limit,
     ).fit(X, sample_weight=sample_weight)
     found = model.cluster_centers_, model.labels_, model.inertia_
     return (*found, model.n_iter_) if return_n_iter else found

@@ -83,6 +83,9 @@ default="k-means++"
         See `KMeans`.
     oversampling_factor : float, default=2.0
         See `KMeans`.
+    memory_limit : int or str, default=None
+        See `KMeans`. Rows of a memory map are read where they are drawn; of other rows that are read in pieces, as of
+        Parquet, one pass over the data draws for as many steps as a quarter of the limit has room for.
 
     Attributes
     ----------
@@ -156,6 +159,7 @@ default="k-means++"
         device: str = "auto",
         output_type: str = "input",
         oversampling_factor: float = 2.0,
+        memory_limit: int | str | None = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -173,6 +177,7 @@ default="k-means++"
         self.device = device
         self.output_type = output_type
         self.oversampling_factor = oversampling_factor
+        self.memory_limit = memory_limit
 
     # ------------------------------------------------------------ fitting
 
@@ -226,9 +231,9 @@ default="k-means++"
                 verbose=self.verbose,
             )
             asked = self.verbose or self.max_no_improvement is not None or not self.compute_labels
-            for step in range(steps):
-                generator = self._generator()
-                batch = self._made(sampler.draw(batch_size, generator), device=device)
+            generators = map(self._generator_of, range(self.n_steps_, self.n_steps_ + steps))
+            for step, (generator, rows) in enumerate(sampler.draws(batch_size, generators)):
+                batch = self._made(rows, device=device)
                 before, inertia = centers, None
                 scales = self._assign(batch, batch.feature_range(), centers)
                 if asked:
@@ -314,7 +319,10 @@ default="k-means++"
 
     def _generator(self, of_init: bool = False) -> np.random.RandomState:
         """The next step's own: so no step depends on how much another drew, or whether it failed."""
-        return seeded([self._seed_drawn] if of_init else [self._seed_drawn, self.n_steps_])
+        return seeded([self._seed_drawn]) if of_init else self._generator_of(self.n_steps_)
+
+    def _generator_of(self, step: int) -> np.random.RandomState:
+        return seeded([self._seed_drawn, step])
 
     def _publish(
         self, X: ArrayLike, x: Any, device: str, measure: Callable[[], tuple[Points, NDArray[np.bool_] | None, float]]

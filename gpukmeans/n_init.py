@@ -20,6 +20,7 @@ from gpukmeans.exact.metric import metric_of
 from gpukmeans.exact.scales import Scales
 from gpukmeans.progress import Record, Watch
 from gpukmeans.random_state import generator_of
+from gpukmeans.row_sources.base import RowSource
 from gpukmeans.threads import flagged
 from gpukmeans.validation import SamplesMixin, unshifted
 
@@ -59,6 +60,7 @@ class StartsMixin(SamplesMixin):
             verbose=self.verbose,
             progress=self.progress,
             callback=self.callback,
+            rows=x if isinstance(x, RowSource) else None,
         )
         with watch:
             for _ in range(self._n_init):
@@ -107,6 +109,8 @@ class StartsMixin(SamplesMixin):
         if isinstance(self.init, str):
             choose = seeding.random if self.init == "random" else seeding.kmeans_plusplus
             return choose(points, self.n_clusters, random_state)
+        if isinstance(x, RowSource):
+            x = x.given
         with flagged():
             centers = self.init(x, self.n_clusters, random_state=random_state)
         return self._initial_centers(centers, x)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,7 +15,11 @@ from typing import Any
 
 from gpukmeans.exact.distance import Floats
 from gpukmeans.lloyd import Iteration, Tolerance
+from gpukmeans.row_sources.base import RowSource
 from gpukmeans.threads import flagged
+
+# Seconds between two looks at what was read.
+_OFTEN = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class Record:
 class Watch:
     """Told of every iteration of one fit; a context manager, which closes the bar.
 
-    inertia: of the points as labelled last, to given centers (k, d).
+    inertia: of the points as labelled last, to given centers (k, d). rows: where they are read from, if they are read
+    in pieces: the bar then tells how many bytes have been, while an iteration goes on too.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Watch:
         verbose: int,
         progress: bool,
         callback: Callable[[Record], Any] | None,
+        rows: RowSource | None = None,
     ) -> None:
         self.records: list[Record] = []
         self.stopped = False  # by the callback: no further iteration, and no further start
@@ -70,11 +77,16 @@ class Watch:
         self._verbose, self._callback = verbose, callback
         self._bar = _bar(max_iter) if progress else None
         self._asked = bool(verbose) or progress or callback is not None
+        self._rows, self._read, self._told, self._last = rows, 0, "", 0.0
 
     def __enter__(self) -> Watch:
+        if self._rows is not None and self._bar is not None:
+            self._rows.told = self._count
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._rows is not None:
+            self._rows.told = None
         if self._bar is not None:
             if error is None:
                 self._bar.total = self._bar.n  # iterations that were not needed are not missing
@@ -98,12 +110,26 @@ class Watch:
         if self._verbose:
             self._print(record)
         if self._bar is not None:
-            self._bar.set_postfix_str(f"inertia {inertia:.6g}, {record.changed:,} changed", refresh=False)
+            self._told = f"inertia {inertia:.6g}, {record.changed:,} changed"
+            self._bar.set_postfix_str(self._postfix(), refresh=False)
             self._bar.update()
         if self._callback is not None:
             with flagged():
                 self.stopped = bool(self._callback(record))
         return self.stopped
+
+    def _count(self, size: int) -> None:
+        """So many bytes were read, by whichever thread."""
+        self._read += size
+        now = time.monotonic()
+        assert self._bar is not None
+        if now - self._last >= _OFTEN:
+            self._last = now
+            self._bar.set_postfix_str(self._postfix())
+
+    def _postfix(self) -> str:
+        read = [f"{self._read / 1e9:.2f} GB read"] if self._rows is not None else []
+        return ", ".join([*filter(None, [self._told]), *read])
 
     def _print(self, record: Record) -> None:
         """scikit-learn's lines."""

@@ -17,8 +17,8 @@ _MIX, _STEP = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x9E3779B97F4A7C15)
 
 
 def first_rows(x: Any, wanted: Floats) -> NDArray[np.int64]:
-    """The index of the first row of x (n, d), an array or a CSR matrix on the host, that equals each of wanted (m, d),
-    both zeros being equal; there is one for each.
+    """The index of the first row of x (n, d), an array, a RowSource or a CSR matrix on the host, that equals each of
+    wanted (m, d), both zeros being equal; there is one for each.
 
     One pass makes a number of each row, so only rows of the same number are compared; that these may be other rows,
     test_functions.test_rows_are_found_where_their_hashes_agree has it so.
@@ -42,7 +42,7 @@ def hashes(x: Any) -> NDArray[np.uint64]:
         ends = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_mixed(x.values, x.columns), dtype=np.uint64)])
         return ends[x.starts[1:]] - ends[x.starts[:-1]]
     columns = np.arange(x.shape[1])
-    pieces = (x[i : i + _ROWS] for i in range(0, len(x), _ROWS))
+    pieces = (np.asarray(x[i : i + _ROWS]) for i in range(0, len(x), _ROWS))
     return np.concatenate([_mixed(rows, columns).sum(axis=1, dtype=np.uint64) for rows in pieces])
 
 

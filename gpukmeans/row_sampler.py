@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,10 @@ from numpy.typing import NDArray
 from gpukmeans import array_interop, seeding
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Weights
+from gpukmeans.row_sources.base import RowSource
+
+# Bytes of a row's index, in the order of drawing and ascending, and where it belongs.
+_PER_DRAW = 32
 
 
 def sizes(n: int, n_clusters: int, batch_size: int, init_size: int | None) -> tuple[int, int]:
@@ -51,10 +57,26 @@ class RowSampler:
 
     def draw(self, m: int, generator: np.random.RandomState) -> Any:
         """m rows."""
+        return array_interop.take_rows(self._x, self._drawn(m, generator))
+
+    def draws(self, m: int, generators: Iterable[np.random.RandomState]) -> Iterator[tuple[np.random.RandomState, Any]]:
+        """Each generator, and m rows that it drew. Where rows are read in pieces, and none sooner for being asked for
+        alone, those of many are taken in one pass; no draw depends on what became of the one before."""
+        left, together = iter(generators), 1
+        if isinstance(self._x, RowSource) and not self._x.at_random:
+            together = max(1, self._x.limit // 4 // (m * (self._x.row_bytes + _PER_DRAW)))
+        while some := list(islice(left, together)):
+            drawn = [self._drawn(m, generator) for generator in some]
+            rows = array_interop.take_rows(self._x, drawn[0] if len(drawn) == 1 else np.concatenate(drawn))
+            for i, generator in enumerate(some):
+                yield generator, rows[i * m : (i + 1) * m]
+
+    def _drawn(self, m: int, generator: np.random.RandomState) -> NDArray[np.int64]:
+        """The indices of m rows."""
         rows: NDArray[np.int64] = seeding.inverse_cdf_indices(generator.random_sample(m), self._total)
         if self._prefix is not None:
             rows = np.searchsorted(self._prefix, rows, side="right")
-        return array_interop.take_rows(self._x, rows if self._rows is None else self._rows[rows])
+        return rows if self._rows is None else self._rows[rows]
 
     @property
     def weight(self) -> float:

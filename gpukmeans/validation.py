@@ -21,7 +21,12 @@ from gpukmeans.engine.protocol import Points, Samples, Stack
 from gpukmeans.exact.distance import Floats, check_magnitude, magnitude
 from gpukmeans.exact.fixed_point import Ints, Weights
 from gpukmeans.exact.metric import metric_of
+from gpukmeans.row_sources.base import RowSource
+from gpukmeans.row_sources.choice import held, source_of
 from gpukmeans.threads import unflagged
+
+# Of answers for rows in memory that are made before they are written to where they are wanted.
+_ANSWER_BYTES = 2**26
 
 
 class SamplesMixin:
@@ -31,6 +36,7 @@ class SamplesMixin:
     metric: str
     device: str
     output_type: str
+    memory_limit: int | str | None = None
     cluster_centers_: Any
 
     @contextmanager
@@ -68,7 +74,9 @@ class SamplesMixin:
         k: int | None = None,
     ) -> Points:
         """Points of these samples, by what the metric looks at; see `Samples` and `dispatch.make_points`."""
-        samples = Samples(x, weights, summary, metric_of(self.metric), reused=reused, k=k)
+        samples = Samples(
+            x, weights, summary, metric_of(self.metric), reused=reused, k=k, memory_limit=self.memory_limit
+        )
         make = workers.make_points if is_dask(x) else dispatch.make_points
         return make(samples, device=device)
 
@@ -76,8 +84,9 @@ class SamplesMixin:
         """The weights that are positive, None for ones; and which samples have them, None for all."""
         if sample_weight is None:
             return None, None
+        rows = np.broadcast_to(np.zeros((), x.dtype), x.shape) if isinstance(x, RowSource) else x
         given = _check_sample_weight(
-            array_interop.to_numpy(sample_weight), x, dtype=np.float64, ensure_non_negative=True
+            array_interop.to_numpy(sample_weight), rows, dtype=np.float64, ensure_non_negative=True
         )
         kept = given > 0
         if not kept.any():
@@ -89,8 +98,8 @@ class SamplesMixin:
         self, X: Any, *, reset: bool = False, gather: bool = False, counted: bool = True
     ) -> Iterator[tuple[Any, str]]:
         """X as an array or a CSR matrix, of one of array_interop.DTYPES and of the right width, where the device can
-        read it, and the device's name; whether X is finite shows in its feature range. The device is the current one
-        in this context.
+        read it, or as a RowSource where these are more rows than memory is to hold; and the device's name. Whether X is
+        finite shows in its feature range. The device is the current one in this context.
 
         reset: whether this is a fit, which sets the width. gather: whether a Dask array shall come here as a whole.
         counted: whether it has to be known how many rows it has.
@@ -102,7 +111,14 @@ class SamplesMixin:
             with workers.released(), unflagged():
                 yield collections.rows_of(X, dtype, counted), self.device
             return
-        x = array_interop.to_numpy(X) if is_dask(X) else array_interop.as_array(X)
+        x = self._from_elsewhere(X, reset)
+        if x is not None:
+            x = array_interop.to_numpy(x) if is_dask(X) else x
+            device = devices.resolve(self.device)
+            with devices.on(device), unflagged():
+                yield x, device
+            return
+        x = array_interop.as_array(X)
         gpu = array_interop.gpu_of(x)
         device = devices.resolve(self.device, gpu)
         if gpu is None:
@@ -115,6 +131,19 @@ class SamplesMixin:
                 x = array_interop.to_numpy(x)
         with devices.on(device), unflagged():
             yield x.astype(dtype, copy=False), device
+
+    def _from_elsewhere(self, X: Any, reset: bool) -> NDArray[Any] | RowSource | None:
+        """X, validated, as a RowSource or as the array that there is memory for; None if X is in memory, and may be."""
+        if is_dask(X):
+            from gpukmeans.dask.chunks import rows_here
+
+            dtype = self._validated(collections.validation_proxy(X), reset).dtype
+            return rows_here(collections.rows_of(X, dtype, True), self.memory_limit)
+        source = source_of(X, self.memory_limit)
+        if source is None:
+            return None
+        self._validated(source.validation_proxy(), reset)
+        return held(source)
 
     def _validated(self, x: Any, reset: bool) -> Any:
         if array_interop.is_plain(x) and self._has_width(x.shape[1], reset):
@@ -138,10 +167,8 @@ class SamplesMixin:
         low, high = points.feature_range()
         largest = magnitude(low, high)
         if not math.isfinite(largest):
-            if points.metric.normalizes:  # infinity, too, is NaN by now
-                shown = collections.bad_value(x) if is_dask(x) else array_interop.to_numpy(x.data if issparse(x) else x)
-            else:
-                shown = np.stack([low, high]).astype(x.dtype)
+            # Of normalized rows infinity, too, is NaN by now.
+            shown = _bad_values(x) if points.metric.normalizes else np.stack([low, high]).astype(x.dtype)
             with unflagged():
                 assert_all_finite(shown, estimator_name=type(self).__name__, input_name="X")
         check_magnitude(largest)
@@ -164,6 +191,40 @@ class SamplesMixin:
         if is_dask(answer) and self.output_type == "input":
             return collections.like(X, answer)
         return array_interop.convert_like(X, answer, self.output_type)
+
+
+def _bad_values(x: Any) -> Any:
+    """Rows, or values, among which one is not finite, on the host."""
+    if is_dask(x):
+        return collections.bad_value(x)
+    if isinstance(x, RowSource):
+        return next(piece for _, piece in x.pieces() if not np.isfinite(piece).all())
+    return array_interop.to_numpy(x.data if issparse(x) else x)
+
+
+def out_checked(out: Any, x: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise ValueError or TypeError for an array that answers of that dtype for rows x, each of that shape, cannot be
+    written to."""
+    if is_dask(x):
+        raise TypeError("out cannot be given for a Dask array or frame, whose answer is one: store that.")
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out should be an array of NumPy's, as a memory map, not {type(out).__name__}.")
+    expected = (x.shape[0], *shape)
+    if out.shape != expected or not np.can_cast(dtype, out.dtype, "safe") or not out.flags.writeable:
+        how = "" if out.flags.writeable else ", read-only"
+        raise ValueError(f"out should have the shape {expected} and hold {dtype}, not {out.shape} of {out.dtype}{how}.")
+
+
+def in_pieces(x: Any, answer_bytes: int) -> Iterator[tuple[slice, Any]]:
+    """All rows of x, as slices and the rows; the next piece of a RowSource is read while one is worked on.
+    answer_bytes: of each row, which a piece leaves room for."""
+    if isinstance(x, RowSource):
+        yield from x.pieces(answer_bytes)
+        return
+    step = max(1, _ANSWER_BYTES // answer_bytes)
+    for a in range(0, x.shape[0], step):
+        rows = slice(a, min(a + step, x.shape[0]))
+        yield rows, x[rows]
 
 
 def unshifted(inertia: Fraction, points: Points | Stack) -> float:

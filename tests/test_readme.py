@@ -36,7 +36,7 @@ def blocks(page: Path, language: str) -> list[str]:
         (README, {"blobs.png", "digits.png", "china-64.png", "china-oklab.png"}),
         (COMING_FROM, set()),
         (DEVICES, set()),
-        (GUIDE, set()),
+        (GUIDE, {"rows.npy", "distances.npy"}),
         (REPRODUCIBILITY, {"one.npz", "other.npz"}),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "",

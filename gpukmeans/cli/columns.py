@@ -16,6 +16,8 @@ from scipy.sparse import issparse
 from gpukmeans.cli.errors import CommandError
 from gpukmeans.cli.tables import Table, missing_value
 from gpukmeans.exact.distance import LARGEST_MAGNITUDE
+from gpukmeans.row_sources.arrays import SlicedRows
+from gpukmeans.row_sources.base import RowSource
 
 # What feature_names_in_ begins with where a model knows standardized columns, so that scikit-learn refuses a frame of
 # the columns as they were.
@@ -142,6 +144,8 @@ def _weights(table: Table, place: int) -> NDArray[np.float64]:
 
 def _blocks(X: NDArray[Any]) -> Any:
     """The number of the first row, and the rows, of each block."""
+    if isinstance(X, RowSource):
+        return ((rows.start, block) for rows, block in X.pieces())
     rows = max(1, _BLOCK_VALUES // X.shape[1])
     return ((start, X[start : start + rows]) for start in range(0, len(X), rows))
 
@@ -159,6 +163,8 @@ class Scaler:
         order of the rows makes no difference, nor the machine (test_fit_command.test_scaling_knows_no_order)."""
         if issparse(found.X):
             raise CommandError("--scale standard would make all zeros of a sparse file something else")
+        if isinstance(found.X, RowSource):
+            raise CommandError("--scale standard has all rows in memory, which do not fit --memory-limit")
         total = float(len(found.X)) if found.weights is None else math.fsum(found.weights)
         weights = 1.0 if found.weights is None else found.weights
         mean, scale = [], []
@@ -173,8 +179,11 @@ class Scaler:
             scale.append(1.0 if constant else deviation)
         return Scaler(np.array(mean), np.array(scale))
 
-    def scaled(self, X: NDArray[Any]) -> NDArray[Any]:
-        """X - mean, divided by scale; float32 stays float32, rounded at the end, and float16 too."""
+    def scaled(self, X: Any) -> Any:
+        """X - mean, divided by scale; float32 stays float32, rounded at the end, and float16 too. A RowSource is scaled
+        as it is read."""
+        if isinstance(X, RowSource):
+            return SlicedRows(_Scaled(self, X), X.limit)
         result = np.empty(X.shape, X.dtype if X.dtype.kind == "f" else np.float64)
         with np.errstate(over="ignore"):  # whoever reads it refuses what is not finite
             for start, block in _blocks(X):
@@ -184,3 +193,14 @@ class Scaler:
     def unscaled(self, centers: NDArray[Any]) -> NDArray[np.float64]:
         """Centers in the units of the file."""
         return centers * self.scale + self.mean
+
+
+class _Scaled:
+    """Rows as a scaler has them, by slices."""
+
+    def __init__(self, scaler: Scaler, rows: RowSource) -> None:
+        self._scaler, self._rows = scaler, rows
+        self.shape, self.dtype = rows.shape, rows.dtype if rows.dtype.kind == "f" else np.dtype(np.float64)
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        return self._scaler.scaled(self._rows.read(rows))

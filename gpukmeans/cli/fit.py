@@ -54,7 +54,14 @@ def add(commands: Any, what: str, seed: Callable[[str], int]) -> None:
     parser.add_argument(
         "--metric", choices=("euclidean", "cosine"), default="euclidean", help="what is near (default: euclidean)"
     )
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of k-means++ (default: 0)")
+    parser.add_argument(
+        "--init",
+        choices=("k-means++", "k-means||", "random"),
+        default="k-means++",
+        help="how to begin; k-means|| reads a large file some twelve times, k-means++ twice a cluster (default: "
+        "k-means++)",
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of what begins (default: 0)")
     parser.add_argument(
         "--n-init", type=_count, default=1, metavar="N", help="starts, of which the best is kept (default: 1)"
     )
@@ -169,7 +176,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _sizes(model: Any) -> list[int]:
-    return np.bincount(model.labels_, minlength=model.n_clusters).tolist()
+    return outputs.sizes(model.labels_, model.n_clusters)
 
 
 def _choice(found: Choice) -> dict[str, Any]:
@@ -196,8 +203,9 @@ def _scaler(args: argparse.Namespace, found: Features) -> Scaler | None:
 
 def _estimator(args: argparse.Namespace, k: int) -> KMeans | MiniBatchKMeans:
     kind = MiniBatchKMeans if args.minibatch else KMeans
+    how = {"n_init": args.n_init, "metric": args.metric, "random_state": args.seed, "device": args.device}
     most = {} if args.max_iter is None else {"max_iter": args.max_iter}
-    return kind(k, n_init=args.n_init, metric=args.metric, random_state=args.seed, device=args.device, **most)
+    return kind(k, **how, **most, init=args.init, memory_limit=args.memory_limit)
 
 
 def _tell(

@@ -20,6 +20,9 @@ from gpukmeans.cli.tables import import_arrow
 LABELS = (".csv", ".npy", ".parquet", ".feather")
 FIGURES = (".png", ".svg", ".pdf")
 
+# Labels at once, of which lists are made.
+_PIECE = 2**16
+
 
 def check(targets: dict[str, tuple[str, tuple[str, ...]]], inputs: list[str], *, force: bool) -> None:
     """Raise CommandError for what is not to be written, or cannot be as far as that shows now. targets: for each
@@ -74,11 +77,18 @@ def write_labels(path: str, labels: NDArray[np.int32]) -> None:
     write(path, lambda file: _save_labels(file, Path(path).suffix.lower(), labels))
 
 
+def sizes(labels: NDArray[np.int32], k: int) -> list[int]:
+    """How many rows have each of k labels."""
+    pieces = (labels[start : start + _PIECE] for start in range(0, len(labels), _PIECE))
+    return sum((np.bincount(piece, minlength=k) for piece in pieces), np.zeros(k, np.int64)).tolist()
+
+
 def _save_labels(file: IO[bytes], suffix: str, labels: NDArray[np.int32]) -> None:
     if suffix == ".csv":
         text = io.TextIOWrapper(file, "ascii", newline="\n")
         text.write("label\n")
-        text.writelines(f"{label}\n" for label in labels.tolist())
+        for start in range(0, len(labels), _PIECE):
+            text.writelines(f"{label}\n" for label in labels[start : start + _PIECE].tolist())
         text.detach()
     elif suffix == ".npy":
         np.lib.format.write_array(file, labels, allow_pickle=False)

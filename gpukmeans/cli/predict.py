@@ -46,13 +46,14 @@ def _run(args: argparse.Namespace) -> None:
     outputs.check({"-o": (args.labels, outputs.LABELS)}, [args.model, args.file], force=args.force)
     device = resolved(args.device)
     model, names, scaler = models.load(args.model)
-    model.set_params(device=args.device, output_type="numpy")
+    model.set_params(device=args.device, output_type="numpy", memory_limit=args.memory_limit)
     found = columns.features_of_model(tables.read(args.file, args), names, model.cluster_centers_.shape[1])
     X = found.X if scaler is None else scaler.scaled(found.X)
     labels = models.labels(model, X, args.file)
     outputs.write_labels(args.labels, labels)
+    sizes = outputs.sizes(labels, len(model.cluster_centers_))
     if not args.json:
-        console.say(f"{args.file} -> {args.labels}: {len(labels):,} rows in {len(np.unique(labels)):,} clusters")
+        console.say(f"{args.file} -> {args.labels}: {len(labels):,} rows in {np.count_nonzero(sizes):,} clusters")
         return
     record = {
         "input": args.file,
@@ -60,7 +61,7 @@ def _run(args: argparse.Namespace) -> None:
         "labels": args.labels,
         "rows": len(labels),
         "columns": found.names,
-        "sizes": np.bincount(labels, minlength=len(model.cluster_centers_)).tolist(),
+        "sizes": sizes,
         "device": device,
         "seconds": round(time.perf_counter() - start, 4),
     }

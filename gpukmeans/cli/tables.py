@@ -18,6 +18,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from gpukmeans.cli.errors import CommandError
+from gpukmeans.row_sources.arrays import ArrayRows, SlicedRows
+from gpukmeans.row_sources.arrow import ArrowRows
+from gpukmeans.row_sources.memory import in_bytes
+
+# A table that is read as a whole stands in memory as it was read, as an array, and as a fit keeps it.
+_FORMS = 3
 
 # Longer lines than this are none of a table of numbers, and pyarrow takes no row longer than its blocks.
 BLOCK_BYTES = 2**24
@@ -38,6 +44,23 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         "--array", metavar="NAME", help="which array of a .npz (default: the only one of two dimensions)"
     )
     parser.add_argument("--zero-based", action="store_true", help="the columns of a .svmlight begin with 0, not 1")
+    parser.add_argument(
+        "--memory-limit",
+        type=_limit,
+        metavar="BYTES",
+        help="how much memory rows may take, as 4GB; more in a .npy, .parquet, .feather or .arrow is read in pieces, "
+        "with the same answer (default: a quarter of what is free)",
+    )
+
+
+def _limit(text: str) -> int | str:
+    try:
+        in_bytes(text)
+    except ValueError:
+        if not text.isdecimal() or int(text) == 0:
+            raise argparse.ArgumentTypeError(f"must be a number of bytes, as 4000000000 or 4GB, got {text!r}") from None
+        return int(text)
+    return text
 
 
 def _delimiter(text: str) -> str:
@@ -90,22 +113,40 @@ class MatrixTable:
     whole: Any
     open_ended: bool = False
     named: bool = False
+    limit: int | str | None = None  # of memory, for a file that is mapped
 
     @property
     def names(self) -> list[str]:
         return [str(column) for column in range(self.whole.shape[1])]
 
     def matrix(self, columns: list[int]) -> Any:
-        """These columns as an array or CSR matrix (n, len(columns))."""
-        return self.whole if columns == list(range(self.whole.shape[1])) else self.whole[:, columns]
+        """These columns as an array or CSR matrix (n, len(columns)), or as a RowSource where a mapped file has more
+        than there is memory for."""
+        every = columns == list(range(self.whole.shape[1]))
+        if self.limit is not None and isinstance(self.whole, np.memmap):
+            limit = in_bytes(self.limit)
+            if _FORMS * 8 * len(self.whole) * len(columns) > limit:
+                return ArrayRows(self.whole, limit) if every else SlicedRows(_Columns(self.whole, columns), limit)
+        return self.whole if every else self.whole[:, columns]
 
 
-def _matrix(source: str, array: Any, *, open_ended: bool = False) -> MatrixTable:
+class _Columns:
+    """Some columns of an array, by slices of rows."""
+
+    def __init__(self, x: NDArray[Any], columns: list[int]) -> None:
+        self._x, self._columns = x, columns
+        self.shape, self.dtype = (len(x), len(columns)), x.dtype
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        return self._x[rows][:, self._columns]
+
+
+def _matrix(source: str, array: Any, *, open_ended: bool = False, limit: int | str | None = None) -> MatrixTable:
     if array.ndim != 2:
         raise CommandError(f"{source}: its array has the shape {array.shape}, and should have two dimensions")
     if array.dtype.kind not in "biuf":
         raise CommandError(f"{source}: its array is of {array.dtype}, which is no real number")
-    return MatrixTable(source, array, open_ended)
+    return MatrixTable(source, array, open_ended, limit=limit)
 
 
 @dataclass(frozen=True)
@@ -163,7 +204,28 @@ class ArrowTable:
             raise missing_value(self.source, row, names[place], sum(column.null_count for column in columns))
 
 
-Table = MatrixTable | ArrowTable
+@dataclass(frozen=True)
+class DatasetTable:
+    """A pyarrow dataset of one file, which is not read yet. limit: of memory."""
+
+    source: str
+    names: list[str]
+    dataset: Any
+    limit: int
+    named: bool = True
+    open_ended: bool = False
+
+    def matrix(self, columns: list[int]) -> ArrowRows:
+        """These columns as rows to be read. CommandError for what is no number."""
+        try:
+            return ArrowRows(self.dataset, self.limit, [self.names[column] for column in columns], named=False)
+        except ValueError as error:
+            raise CommandError(
+                f"{self.source}: {error} Leave out such columns with --drop, or name the others with --columns"
+            ) from None
+
+
+Table = MatrixTable | ArrowTable | DatasetTable
 
 
 def missing_value(source: str, row: int, name: str, count: int) -> CommandError:
@@ -231,17 +293,28 @@ def _read_csv(path: str, args: argparse.Namespace) -> Table:
 def _read_parquet(path: str, args: argparse.Namespace) -> Table:
     # Not read_table, which makes columns of folders that are named like year=2026.
     with import_arrow(f"{path}: Parquet", "pyarrow.parquet").ParquetFile(path) as file:
+        size = 8 * file.metadata.num_rows * file.metadata.num_columns
+        if _FORMS * size > in_bytes(args.memory_limit):
+            return _dataset(path, "parquet", args)
         table = file.read()
     return ArrowTable(path, table.column_names, table, named=True)
 
 
 def _read_feather(path: str, args: argparse.Namespace) -> Table:
-    table = import_arrow(f"{path}: Feather", "pyarrow.feather").read_table(path)
+    feather = import_arrow(f"{path}: Feather", "pyarrow.feather")
+    if _FORMS * os.stat(path).st_size > in_bytes(args.memory_limit):
+        return _dataset(path, "feather", args)
+    table = feather.read_table(path)
     return ArrowTable(path, table.column_names, table, named=True)
 
 
+def _dataset(path: str, kind: str, args: argparse.Namespace) -> Table:
+    dataset = import_arrow(path, "pyarrow.dataset").dataset(path, format=kind)
+    return DatasetTable(path, list(dataset.schema.names), dataset, in_bytes(args.memory_limit))
+
+
 def _read_npy(path: str, args: argparse.Namespace) -> Table:
-    return _matrix(path, np.lib.format.open_memmap(path, mode="r"))
+    return _matrix(path, np.lib.format.open_memmap(path, mode="r"), limit=args.memory_limit or in_bytes(None))
 
 
 def _read_npz(path: str, args: argparse.Namespace) -> Table:

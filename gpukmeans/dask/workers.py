@@ -47,7 +47,9 @@ def make_points(samples: Samples, *, device: str) -> Points:
     known = replace(samples, x=None, weights=None, summary=samples.all_weights)  # what every part knows
     client = _client()
     if client is None:
-        part = WorkerPoints(x.compute(), weights, known, device)
+        from gpukmeans.dask.chunks import rows_here
+
+        part = WorkerPoints(rows_here(x, samples.memory_limit), weights, known, device)
         points = Parallel([cast(Points, RemotePoints(partial(_of, part)))], [slice(0, len(x))], samples)
         points.sparse = part.sparse
         return points

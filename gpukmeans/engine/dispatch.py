@@ -21,6 +21,8 @@ from gpukmeans.engine.numpy.choice import on_numpy, stacks_on_numpy
 from gpukmeans.engine.protocol import Points, Samples, Stack
 from gpukmeans.errors import DeviceError, DeviceLost
 from gpukmeans.exact.sparse_rows import Entries
+from gpukmeans.row_sources.base import RowSource
+from gpukmeans.row_sources.memory import array_within
 
 if TYPE_CHECKING:
     from gpukmeans.engine.combine.out_of_memory import Batches
@@ -33,7 +35,7 @@ PART = 2**22
 def make_points(samples: Samples, *, device: str) -> Points:
     """The Points for these samples, on a device that `devices.resolve` returned."""
     if device == "cpu":
-        return on_numpy(samples)
+        return in_pieces(samples) if isinstance(samples.x, RowSource) else on_numpy(samples)
     import cupy
 
     n, d = samples.shape
@@ -41,6 +43,20 @@ def make_points(samples: Samples, *, device: str) -> Points:
     values = len(samples.x.values) if samples.sparse else n * d
     numbers = gpus(device)[: max(1, min(n, values // PART))]
     return on_gpu(cupy, samples) if len(numbers) == 1 else on_gpus(cupy, numbers, samples)
+
+
+def in_pieces(samples: Samples) -> Batches:
+    """NumPyPoints of one piece of a RowSource after another, within its limit."""
+    from gpukmeans.engine.combine.out_of_memory import Batches
+    from gpukmeans.engine.numpy.piece import Piece
+
+    n, source = samples.shape[0], samples.x
+
+    def make(rows: slice, ahead: bool) -> Piece:
+        return Piece(samples.part(rows), ahead)
+
+    # Of two at least, as the only one would be kept.
+    return Batches(make, n, samples, rows=min(source.step, -(-n // 2)), array=partial(array_within, source.limit))
 
 
 def make_stacks(values: int, *, device: str) -> Callable[..., Stack | None] | None:
@@ -61,6 +77,7 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
     from gpukmeans.engine.cuda.transfer import Prefetch
 
     there = isinstance(samples.x, cp.ndarray) and part is None
+    source = samples.x if isinstance(samples.x, RowSource) else None
     first, end = (0, samples.shape[0]) if part is None else (part.start, part.stop)
     prefetch = Prefetch(cp)
     kind = CudaSparsePoints if samples.sparse else CudaPoints
@@ -87,7 +104,10 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
             pool.free_all_blocks()
         return int(before - pool.total_bytes())
 
-    return Batches(make, end - first, samples, answer=cp.asarray if there else np.asarray, free=free)
+    answer = cp.asarray if there else np.asarray
+    if source is None:
+        return Batches(make, end - first, samples, answer, free)
+    return Batches(make, end - first, samples, answer, free, array=partial(array_within, source.limit))
 
 
 def _compile_ahead(cp: Any, samples: Samples, k: int) -> None:

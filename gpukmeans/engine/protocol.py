@@ -42,13 +42,15 @@ class Samples:
     """The rows that a Points is made of, and what is known of them.
 
     x: (n, d), an array of uint8, float16, float32 or float64, on the host or a GPU, or a CSR matrix of these or its
-    Entries (exact/sparse_rows.py). It is never written to.
+    Entries (exact/sparse_rows.py), or a RowSource (row_sources/base.py), of which a part is read when its rows are
+    looked at. It is never written to.
     weights: (n,) positive, as `Weights.of` returns them, with that summary; None for ones.
     summary: of the weights of all rows, of which these may be some; None for ones, these being all.
     metric: what is near; the engine brings the rows to length one if that is cosine.
     reused: whether one assignment follows another. If not, nothing is done that pays off over iterations.
     distinct: whether no two rows are equal and none will be seeds, so that sorting them gains nothing.
     k: centers that they are likely to be compared with, so that kernels for as many are compiled; None if not known.
+    memory_limit: as the user said it, of rows that are still to be read (row_sources/memory.py).
     """
 
     x: Any
@@ -58,6 +60,7 @@ class Samples:
     reused: bool = True
     distinct: bool = False
     k: int | None = None
+    memory_limit: int | str | None = None
 
     @property
     def all_weights(self) -> Weights:

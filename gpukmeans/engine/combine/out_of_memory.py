@@ -69,7 +69,8 @@ class Batches(Sharded):
     on others.
 
     Answers of size n are the only batch's, or, of several, `answer` of an array on the host. free: gives the
-    device back what was kept of memory that nobody uses, and returns how many bytes that was.
+    device back what was kept of memory that nobody uses, and returns how many bytes that was. rows: of a batch, at
+    first; all unless told. array: makes the arrays of size n that are kept on the host, of a shape and a dtype.
     """
 
     def __init__(
@@ -79,10 +80,13 @@ class Batches(Sharded):
         samples: Samples,
         answer: Callable[[NDArray[Any]], Any] = lambda array: array,
         free: Callable[[], int] = lambda: 0,
+        rows: int | None = None,
+        array: Callable[[Any, Any], NDArray[Any]] = np.empty,
     ) -> None:
         super().__init__(n, samples)
-        self.rows = n  # of a batch
-        self._make, self._answer, self._free, self._reused = make, answer, free, samples.reused
+        self.rows = rows or n  # of a batch
+        self._make, self._answer, self._free, self._array = make, answer, free, array
+        self._reused = samples.reused
         self._failure: str | None = None  # why memory was short, until batches have become smaller
         self._tried_again = 0  # rows of a batch, for which memory was short and all was given back
         self._held: Batch | None = None  # all rows, while they are one batch
@@ -203,14 +207,15 @@ class Batches(Sharded):
 
     def _keep_labels(self, batch: Batch, rows: slice) -> None:
         if self._labels is None:
-            self._labels = np.full(self.n, -1, np.int32)
+            self._labels = self._array(self.n, np.int32)
+            self._labels.fill(-1)
             self._sums = np.zeros((self._k, self.d + 1), np.int64)
         self._labels[rows] = batch.labels_on_host()
         self._sums += batch.sums()
 
     def _keep_closest(self, batch: Batch, rows: slice) -> None:
         if self._closest_dist_sq is None:
-            self._closest_dist_sq = np.empty(self.n, np.float64)
+            self._closest_dist_sq = self._array(self.n, np.float64)
         self._closest_dist_sq[rows] = batch.closest_dist_sq()
 
     def _shrink(self, failure: str) -> None:
@@ -283,7 +288,9 @@ class Batches(Sharded):
         if held is not None:
             return held
         assert self._labels is not None
-        return self._answer(self._labels.copy())
+        labels = self._array(self.n, np.int32)
+        labels[:] = self._labels
+        return self._answer(labels)
 
     def distances(self, centers: Floats, dtype: Any = np.float64) -> Any:
         result: Floats | None = None
@@ -294,7 +301,7 @@ class Batches(Sharded):
             if rows.stop - rows.start == self.n:
                 return distances
             if result is None:
-                result = np.empty((self.n, len(centers)), dtype)
+                result = self._array((self.n, len(centers)), dtype)
             result[rows] = distances
 
         parts = self._each(measure, Uses.ROWS)
@@ -317,13 +324,19 @@ class BatchesSeeding(Seeding):
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
+        self._totals: dict[tuple[int, int], int] = {}  # of the rows of each batch
 
     def end(self) -> None:
         self._batches.end_seeding()
 
     def total(self, exponent: int | None) -> int:
-        self._exponent = exponent
-        return sum(self._each(lambda batch, rows: batch.ongoing_seeding().total(exponent)))
+        self._exponent, self._totals = exponent, {}
+
+        def add_up(batch: Batch, rows: slice) -> int:
+            total = self._totals[rows.start, rows.stop] = batch.ongoing_seeding().total(exponent)
+            return total
+
+        return sum(self._each(add_up))
 
     def find(self, indices: list[int]) -> Floats:
         found = np.empty((len(indices), self._batches.d))
@@ -335,9 +348,12 @@ class BatchesSeeding(Seeding):
             if batch is self._batches._held:
                 found[:] = seeding.find(indices)
                 return
-            total = seeding.total(self._exponent)
+            # Batches may have become smaller meanwhile.
+            total = self._totals.get((rows.start, rows.stop))
+            total = seeding.total(self._exponent) if total is None else total
             here = [i for i, index in enumerate(indices) if before <= index < before + total]
             if here:
+                seeding.total(self._exponent)
                 found[here] = seeding.find([indices[i] - before for i in here])
             before += total
 
@@ -359,8 +375,8 @@ class BatchesSeeding(Seeding):
     def accept(self, candidate: int) -> float:
         def lower(batch: Batch, rows: slice) -> float:
             seeding = batch.ongoing_seeding()
-            seeding.propose(self._candidates)
-            return seeding.accept(candidate)
+            seeding.propose(self._candidates[candidate : candidate + 1])
+            return seeding.accept(0)
 
         largest = max(self._each(lower, Uses.ROWS, changes=Uses.CLOSEST_DIST_SQ))
         self._batches._seeded = self._batches._closest_dist_sq is not None

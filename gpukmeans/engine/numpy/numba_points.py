@@ -149,7 +149,7 @@ class CompiledPoints(NumPyPoints):
             return super()._label_all(given)
         self._begin(len(given), None)
         self._target = ScoredCenters.of(given, None)
-        sums = self._sums_in(self._sums.value) if self._reused else _NO_SUMS
+        sums = self._sums_in(self._sums.value) if self._summed else _NO_SUMS
         return int(label(x.dtype, x.flags.c_contiguous)(x, given, self._labels, sums))
 
     def _sums_in(self, value: NDArray[np.int64]) -> Sums:
@@ -247,7 +247,7 @@ class CompiledPoints(NumPyPoints):
             self._bounds_before(each, center_shift) for each in (self._groups[0] if target.frame else [None])
         ]
         ways = list(zip(targets, bounds_before, strict=True))
-        clusters = target.k if self._reused else 0
+        clusters = target.k if self._summed else 0
 
         def assign(span: slice) -> int:
             value = np.zeros((clusters, self.d + 1), np.int64)
@@ -316,8 +316,8 @@ class CompiledPoints(NumPyPoints):
 
     def _place_of(self, clusters: NDArray[np.int64]) -> NDArray[np.int64]:
         """Of each label, where it is in `clusters`, or -1."""
-        assert self._target is not None, "no centers were assigned to"
-        place = np.full(self._target.k, -1)
+        assert self._k, "no centers were assigned to"
+        place = np.full(self._k, -1)
         place[clusters] = np.arange(len(clusters))
         return place
 

@@ -28,7 +28,7 @@ from gpukmeans.engine.numpy.seeding_distances import (
     by_distance,
 )
 from gpukmeans.engine.numpy.weighted_sampling import InverseCdf
-from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples
+from gpukmeans.engine.protocol import Centers, Doubt, Farthest, Known, NextCenters, Samples, State
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, distances_of_rows, squared_distance
 from gpukmeans.exact.fixed_point import Ints
@@ -102,7 +102,9 @@ class NumPyPoints:
         self._threads = self._tuning.threads or (1 if x.size <= _EXACT else thread_count())
         self._lock = threading.Lock()
         self._labels = np.empty(0, np.int32)
-        self._sums: ClusterSums  # made by the first `assign`, if reused
+        self._k = 0  # of the centers that these are of
+        self._summed = self._reused
+        self._sums: ClusterSums  # made by the first `assign`, if anybody will ask
         self._target: ScoredCenters | None = None
         self._bounds: HamerlyBounds | None = None
 
@@ -164,6 +166,18 @@ class NumPyPoints:
                 if self._rows.m < self.n:
                     self._copies = arranged.weights if self._row_weights is None else np.bincount(self._position)
 
+    def go_on_from(self, state: State | None, *, summed: bool) -> None:
+        """Take over what is known of these rows, some of many; sums begin at zero, whatever the labels. summed: whether
+        anybody will ask for them."""
+        self._summed = summed
+        if state is None:
+            return
+        self._low, self._high = state.low, state.high
+        if state.scales is not None:
+            self._scales = state.scales
+        if state.labels is not None:
+            self._labels, self._k = np.array(state.labels), state.k
+
     def _spans(self, n: int, rows: int) -> list[slice]:
         rows = self._tuning.chunk_rows or max(1, rows)
         return [slice(a, min(a + rows, n)) for a in range(0, n, rows)]
@@ -199,10 +213,11 @@ class NumPyPoints:
         if self._target is not None and self._target.k == k:
             return
         # test_one_answer.test_one_points_serves_many_assignments fails if labels of other centers stay.
-        self._labels = np.full(self._rows.m, -1, np.int32)
+        if self._k != k:
+            self._labels, self._k = np.full(self._rows.m, -1, np.int32), k
         self._target = self._bounds = None
         self._trial = self._new_trial(k)
-        if self._reused:
+        if self._summed:
             self._sums = ClusterSums(k, self._rows, self._scales, frame)
 
     def _assignment_spans(self, m: int) -> list[slice]:
@@ -254,7 +269,7 @@ class NumPyPoints:
         moved, after = moves[0] if len(moves) == 1 else (np.concatenate(parts) for parts in zip(*moves, strict=True))
         before = self._labels[moved]
         self._labels[moved] = after
-        if self._reused:
+        if self._summed:
             self._sums.move(moved, before, after)
         return len(moved) if self._copies is None else int(self._copies[moved].sum())
 
@@ -407,8 +422,8 @@ class NumPyPoints:
     ) -> None:
         """Call work(rows, places) for pieces of the rows of these clusters, places being the indices of those in
         `clusters`; without the rows at these locations (p, d). Of each so many rows, one is looked at."""
-        assert self._target is not None, "no centers were assigned to"
-        k = self._target.k
+        assert self._k, "no centers were assigned to"
+        k = self._k
         # Of 16 bits they are sorted the fastest.
         place: NDArray[np.integer] = np.full(k, -1, np.int16 if k < 2**15 else np.int32)
         place[clusters] = np.arange(len(clusters))
