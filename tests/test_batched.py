@@ -79,9 +79,11 @@ def test_a_problem_has_the_bits_of_a_fit_by_itself(way, device, dtype):
         {"init": "random"},
         {"init": "random", "n_init": 2},
         {"init": "k-means||"},
-        {"init": X[0, :4]},
-        {"init": X[:, :4]},
-        {"init": lambda x, k, random_state: x[random_state.permutation(len(x))[:k]], "n_init": 2},
+        pytest.param({"init": X[0, :4]}, id="centers of all"),
+        pytest.param({"init": X[:, :4]}, id="centers of each"),
+        pytest.param(
+            {"init": lambda x, k, random_state: x[random_state.permutation(len(x))[:k]], "n_init": 2}, id="callable"
+        ),
         {"metric": "cosine"},
         {"tol": 0.0},
         {"tol": 1.0},

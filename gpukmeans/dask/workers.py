@@ -21,6 +21,7 @@ from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, cast
 from uuid import uuid4
+from weakref import WeakSet
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def make_points(samples: Samples, *, device: str) -> Points:
     loader = _Loader(cluster, x, [None if weights is None else weights[rows] for rows in slices], known, device)
     held = _held.get()
     if held is not None:
-        held.append(loader)
+        held.add(loader)
     try:
         parts = loader.parts()
     except BaseException:
@@ -71,20 +72,22 @@ def make_points(samples: Samples, *, device: str) -> Points:
     return points
 
 
-_held: ContextVar[list[_Loader] | None] = ContextVar("held", default=None)
+# Not held by this: a fit that drops its first points, as where rows weigh nothing, is to have released them before it
+# makes others.
+_held: ContextVar[WeakSet[_Loader] | None] = ContextVar("held", default=None)
 
 
 @contextmanager
 def released() -> Iterator[None]:
     """The context after which no rows are left on workers, whoever still holds the points that had them there: after an
     error that is the traceback, which a console may keep for long."""
-    loaders: list[_Loader] = []
+    loaders: WeakSet[_Loader] = WeakSet()
     token = _held.set(loaders)
     try:
         yield
     finally:
         _held.reset(token)
-        for loader in loaders:
+        for loader in list(loaders):
             loader.release()
 
 
