@@ -26,7 +26,7 @@ from gpukmeans.estimator import KMeans
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.scales import Scales
 from gpukmeans.foreign_names import names_checked
-from gpukmeans.minibatch_convergence import Convergence
+from gpukmeans.minibatch_convergence import Convergence, least_shift
 from gpukmeans.random_state import generator_of, seeded
 from gpukmeans.row_sampler import RowSampler, sizes
 from gpukmeans.thread_limits import one_blas_thread
@@ -216,7 +216,7 @@ default="k-means++"
             batch_size, self._init_size = sizes(n, self.n_clusters, self.batch_size, self.init_size)
             points, _ = self._points(x, sample_weight, device, reused=self.tol > 0)
             low, high = self._finite(points, x)
-            tolerance = self._tolerance(points, low, high) if self.tol > 0 else 0.0
+            tolerance = least_shift(self.tol, points, low, high)
             sampler = RowSampler(x, *self._weights(x, sample_weight))
             del points  # batches follow, and labels at the end
 
@@ -235,7 +235,7 @@ default="k-means++"
             for step, (generator, rows) in enumerate(sampler.draws(batch_size, generators)):
                 batch = self._made(rows, device=device)
                 before, inertia = centers, None
-                scales = self._assign(batch, batch.feature_range(), centers)
+                scales = minibatch_step.labelled(batch, batch.feature_range(), centers)
                 if asked:
                     inertia = unshifted(lloyd.inertia(batch, scales, centers), batch) / batch_size
                 centers = self._step(batch, scales, centers, generator)
@@ -293,7 +293,7 @@ default="k-means++"
                         "Set it to as many, or begin with another estimator, whose n_clusters is their number."
                     )
                 centers, dtype = published.astype(np.float64), published.dtype
-            scales = self._assign(points, feature_range, centers)
+            scales = minibatch_step.labelled(points, feature_range, centers)
             centers = self._step(points, scales, centers)
             published = rounded(centers, array_interop.held_dtype(X, dtype, self.output_type))
             self.cluster_centers_ = self._convert_like(X, published)
@@ -305,11 +305,6 @@ default="k-means++"
         """Fit, and return the labels of X (n_samples,), int32; see `fit`."""
         self.fit(X, sample_weight=sample_weight)
         return self.labels_ if self.compute_labels else self.predict(X)
-
-    def _tolerance(self, points: Points, low: Floats, high: Floats) -> float:
-        scales = lloyd.prepare(points, low, high)
-        points.assign(low[None])  # the variance is taken from the sums of a labelling, which may be any
-        return lloyd.Tolerance(self.tol, points, scales).shift
 
     def _begin(self) -> None:
         self._seed_drawn = int(generator_of(self.random_state).randint(2**31 - 1))
@@ -333,9 +328,8 @@ default="k-means++"
                 delattr(self, name)
             return
         points, kept, self.inertia_ = measure()
-        self.labels_ = self._convert_like(
-            X, points.labels() if kept is None else self._label(x, self._centers(x), device)
-        )
+        labels = points.labels() if kept is None else self._label(x, self._centers(x), device)
+        self.labels_ = self._convert_like(X, labels)
 
     # ------------------------------------------------------------ initial centers
 
@@ -380,12 +374,6 @@ default="k-means++"
         return self._seed(points, x, generator, device)
 
     # ------------------------------------------------------------ a step
-
-    def _assign(self, points: Points, feature_range: tuple[Floats, Floats], centers: Floats) -> Scales:
-        """Label a batch; returns the scales of its sums."""
-        scales = lloyd.prepare(points, *feature_range)
-        points.assign(centers)
-        return scales
 
     def _step(
         self, points: Points, scales: Scales, centers: Floats, generator: np.random.RandomState | None = None

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import math
 
+from gpukmeans import lloyd
+from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats, distances_of_rows
+
+
+def least_shift(tol: float, points: Points, low: Floats, high: Floats) -> float:
+    """The summed squared shift of centers at which a fit of these points ends, 0 for never; low, high: their range."""
+    if tol == 0:
+        return 0.0
+    scales = lloyd.prepare(points, low, high)
+    points.assign(low[None])  # the variance is taken from the sums of a labelling, which may be any
+    return lloyd.Tolerance(tol, points, scales).shift
 
 
 class Convergence:

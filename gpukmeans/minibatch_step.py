@@ -5,10 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans import cluster_means
+from gpukmeans import cluster_means, lloyd
 from gpukmeans.engine.protocol import Points
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.scales import Scales
+
+
+def labelled(points: Points, feature_range: tuple[Floats, Floats], centers: Floats) -> Scales:
+    """Label a batch by the centers (k, d); returns the scales of its sums."""
+    scales = lloyd.prepare(points, *feature_range)
+    points.assign(centers)
+    return scales
 
 
 def moved(points: Points, scales: Scales, centers: Floats, counts: Floats) -> tuple[Floats, Floats]:
