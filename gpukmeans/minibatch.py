@@ -216,7 +216,7 @@ default="k-means++"
             batch_size, self._init_size = sizes(n, self.n_clusters, self.batch_size, self.init_size)
             points, _ = self._points(x, sample_weight, device, reused=self.tol > 0)
             low, high = self._finite(points, x)
-            tolerance = least_shift(self.tol, points, low, high)
+            tolerance = self._tolerance(points, low, high)
             sampler = RowSampler(x, *self._weights(x, sample_weight))
             del points  # batches follow, and labels at the end
 
@@ -281,7 +281,7 @@ default="k-means++"
                 _, self._init_size = sizes(x.shape[0], self.n_clusters, self.batch_size, self.init_size)
                 self._begin()
                 sampler = RowSampler(x, *self._weights(x, sample_weight))
-                centers = self._one_init(x, self._initial_array(x), sampler, self._generator(of_init=True), device)
+                centers = self._one_init(x, self._initial_array(x), sampler, self._generator_of(), device)
                 dtype = float_dtype(x.dtype)
             else:
                 if not hasattr(self, "_counts"):
@@ -306,18 +306,18 @@ default="k-means++"
         self.fit(X, sample_weight=sample_weight)
         return self.labels_ if self.compute_labels else self.predict(X)
 
+    def _tolerance(self, points: Points, low: Floats, high: Floats) -> float:
+        return least_shift(self.tol, points, low, high)
+
     def _begin(self) -> None:
         self._seed_drawn = int(generator_of(self.random_state).randint(2**31 - 1))
         self.n_steps_ = 0
         self._counts = np.zeros(self.n_clusters)
         self._since_reassignment = 0
 
-    def _generator(self, of_init: bool = False) -> np.random.RandomState:
-        """The next step's own: so no step depends on how much another drew, or whether it failed."""
-        return seeded([self._seed_drawn]) if of_init else self._generator_of(self.n_steps_)
-
-    def _generator_of(self, step: int) -> np.random.RandomState:
-        return seeded([self._seed_drawn, step])
+    def _generator_of(self, *step: int) -> np.random.RandomState:
+        """A step's own, so that none depends on how much another drew, or whether it failed; of no step the init's."""
+        return seeded([self._seed_drawn, *step])
 
     def _publish(
         self, X: ArrayLike, x: Any, device: str, measure: Callable[[], tuple[Points, NDArray[np.bool_] | None, float]]
@@ -337,7 +337,7 @@ default="k-means++"
         """The best of ``n_init`` choices, by their inertia over one more sample."""
         init = self._initial_array(x)
         self._n_init = self._starts(init)
-        generator = self._generator(of_init=True)
+        generator = self._generator_of()
         valid = sampler.draw(self._init_size, generator)
         measured = self._n_init > 1 or self.verbose
         if measured:
@@ -392,7 +392,7 @@ default="k-means++"
             if len(light):
                 if self.verbose:
                     print(f"[MiniBatchKMeans] Reassigning {len(light)} cluster centers.")
-                centers[light] = seeding.random(points, len(light), generator or self._generator())
+                centers[light] = seeding.random(points, len(light), generator or self._generator_of(self.n_steps_))
                 # As much as the least of the others, so that they are not moved again at once.
                 counts[light] = np.delete(counts, light).min()
         self._counts = counts

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.array_interop import DTYPES, issparse, readable
+from gpukmeans.array_interop import DTYPES, gpu_of, issparse, readable
 from gpukmeans.row_sources.base import RowSource
 
 _PAGE = mmap.PAGESIZE
@@ -30,7 +30,12 @@ def is_sliceable(X: Any) -> bool:
     if not isinstance(shape, tuple) or len(shape) != 2 or dtype is None or not hasattr(X, "__getitem__"):
         return False
     known = ("__dlpack__", "__cuda_array_interface__", "__array_interface__", "__dataframe__", "iloc")
-    if isinstance(X, np.ndarray | RowSource) or issparse(X) or any(hasattr(X, name) for name in known):
+    if (
+        isinstance(X, np.ndarray | RowSource)
+        or gpu_of(X) is not None
+        or issparse(X)
+        or any(hasattr(X, name) for name in known)
+    ):
         return False
     return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
 
