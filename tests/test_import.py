@@ -41,7 +41,7 @@ def test_nothing_optional_is_imported(program: str, tmp_path: Path, monkeypatch:
 
 
 def test_importing_takes_what_importing_scikit_learns_clustering_does() -> None:
-    """And beside it what is Python's or our own, some hundred small modules: import time without a clock."""
+    """And beside it what is Python's or our own, some hundred and fifty small modules: import time without a clock."""
     program = (
         "import sys, sklearn.cluster; known = {*sys.modules}; from gpukmeans import *; "
         "print(*sys.modules.keys() - known)"
@@ -49,7 +49,7 @@ def test_importing_takes_what_importing_scikit_learns_clustering_does() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     more = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
     assert {name for name in more if not name.startswith(("gpukmeans", "__editable___gpukmeans"))} == set()
-    assert 1 < len(more) <= 140
+    assert 1 < len(more) <= 150
 
 
 def test_a_picture_takes_no_scikit_learn(tmp_path: Path) -> None:
