@@ -7,7 +7,7 @@ float64 can tell for certain, and every case that is seldom (an empty cluster, m
 decided: the problem is then left to them (test_batched.test_what_compiled_fits_leave_open_is_left_to_the_driver).
 
 Nothing here defines anything: operations are those of exact/, each rounded by itself. Arguments are checked by nobody:
-stacked_fits.py is the only caller.
+stacks.py is the only caller.
 """
 
 from __future__ import annotations
