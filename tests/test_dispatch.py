@@ -116,7 +116,7 @@ def test_other_names_are_refused(no_cupy, name):
 def test_the_public_names():
     estimators = {"BatchedKMeans", "KMeans", "MiniBatchKMeans", "Record", "load"}
     pictures = {"ImageError", "Quantized", "quantize", "remap"}
-    functions = {"Estimate", "estimate", "k_means", "kmeans_plusplus", "show_versions"}
+    functions = {"Estimate", "estimate", "k_means", "kmeans_plusplus", "register_onnx", "show_versions"}
     assert set(gpukmeans.__all__) == {"DeviceError", "__version__", *estimators, *pictures, *functions}
     assert issubclass(DeviceError, RuntimeError)
 

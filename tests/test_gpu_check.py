@@ -60,7 +60,7 @@ def run_bits(monkeypatch, capsys, *arguments):
     [
         ("low_dim", 340, 5, 5),
         ("tiled", 340, 4, 4),
-        ("tensor", 340, 8, 3),
+        ("tensor", 340, 8, 4),
         ("groups", 340, 4, 2),
         ("seeding", 340, 3, 5),
         ("inputs", 340, 1, 3),

@@ -188,7 +188,11 @@ class Cluster:
             self._settle()
             raise DeviceLost(f"The worker of the Dask cluster at {address} was lost.") from error
         if found["status"] != "OK":
-            raise found["exception"]
+            raised = found["exception"]
+            if str(raised) == "cannot schedule new futures after shutdown":  # of a worker that is about to end
+                self._settle()
+                raise DeviceLost(f"The worker of the Dask cluster at {address} was lost.") from raised
+            raise raised
         return found["result"]
 
     async def _execute(self, key: Any, address: str, name: str, args: tuple[Any, ...], how: dict[str, Any]) -> Any:
