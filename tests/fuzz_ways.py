@@ -49,18 +49,18 @@ class Way:
         scheduler = {} if self.device == "cpu" else {"scheduler": "synchronous"}
         with pytest.MonkeyPatch.context() as patch, tuned(**dict(self.tuning)), dask.config.set(**scheduler):
             patch.setattr(workers, "_client", lambda: None)
-            make = dispatch.make_points
+            make, on_gpu = dispatch.make_points, dispatch.on_gpu
 
             def make_points(samples: Samples, *, device: str) -> Any:
-                if device == "cpu":
-                    return self._parts(samples) if self.parts else make(samples, device=device)
-                points = make(samples, device=device)
-                for part in points._parts if isinstance(points, Parallel) else [points]:
-                    assert isinstance(part, Batches)
-                    part.rows = self.batch or part.rows
+                return self._parts(samples) if device == "cpu" and self.parts else make(samples, device=device)
+
+            def in_batches(*args: Any) -> Batches:
+                points = on_gpu(*args)
+                points.rows = self.batch or points.rows
                 return points
 
             patch.setattr(dispatch, "make_points", make_points)
+            patch.setattr(dispatch, "on_gpu", in_batches)
             yield
 
     def _parts(self, samples: Samples) -> Parallel:
