@@ -171,6 +171,16 @@ def test_one_far_row_is_no_group():
     assert len(fast._groups[1]) == 0
 
 
+@pytest.mark.parametrize("n", [2, 3, 40])
+def test_rows_by_columns_have_a_median_with_strides(n):
+    x = np.asfortranarray(np.random.default_rng(0).normal(size=(n, 3)))
+    found = []
+    for compiled in (False, True):
+        with tuned(scores=True, compiled=compiled):
+            found.append(KMeans(2, init=x[:2], n_init=1).fit(x).cluster_centers_)
+    assert found[0].tobytes() == found[1].tobytes()
+
+
 def test_few_rows_are_left_to_distances():
     x = np.random.default_rng(2).normal(size=(5000, 30)).astype(np.float32)
     with tuned(scores=True, threads=1):

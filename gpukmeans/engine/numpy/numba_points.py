@@ -183,13 +183,13 @@ class CompiledPoints(NumPyPoints):
         kind = np.float64 if self._rows.x.dtype == np.float64 else np.float32
         panels = np.empty((-(-k // PANEL), d, PANEL), np.float32)
         squares, slack, norms = np.full(k + -k % TILE, np.inf, np.float32), np.empty(k, np.float32), np.empty(k)
-        place_centers()(
-            read_only(centers), frame.offset, frame.scale, frame.center_error, panels, squares, slack, norms
-        )
+        # A median of rows that lie by columns has strides.
+        offset = np.ascontiguousarray(frame.offset)
+        place_centers()(read_only(centers), offset, frame.scale, frame.center_error, panels, squares, slack, norms)
         if not float(norms.max()) < TOO_FAR:
             return None
-        offset, factors = frame.offset.astype(kind), frame.row_margin_factors
-        return Target(centers, panels, squares, slack, offset, kind(frame.scale), *factors, True)
+        factors = frame.row_margin_factors
+        return Target(centers, panels, squares, slack, offset.astype(kind), kind(frame.scale), *factors, True)
 
     @cached_property
     def _groups(self) -> tuple[list[Frame], NDArray[np.uint8]]:
