@@ -122,17 +122,7 @@ assign_tiled(const X* __restrict__ x, long long n, int d, int depth, const F* __
                 }
             }
             x_next -= depth;
-            auto scan = [&](int r) {
-                Nearest found = {NEVER, NEVER, 0};
-#pragma unroll
-                for (int c = 0; c < EACH_CENTERS; c++) {
-                    look_at(found, score[r][c], first + within(CENTERS, EACH_CENTERS, along, c));
-                }
-                return found;
-            };
-            Nearest found = fold<EACH_ROWS>(scan, 0);
-            if (SHARING == 2) found = merge(found, from_lane(found, 1));
-            kept[threadIdx.x] = merge(kept[threadIdx.x], found);
+            kept[threadIdx.x] = merge(kept[threadIdx.x], best_of_tile(score, first, along));
         }
         if (PART < DEPTH) norm += __shfl_xor_sync(0xffffffffu, norm, 1);
         __syncthreads();  // nobody reads the norms before any more

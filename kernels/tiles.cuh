@@ -41,6 +41,21 @@ __device__ __forceinline__ int within(int size, int each, int place, int i) {
     return place * 4 + i / 4 * (size / (each / 4)) + i % 4;
 }
 
+// The best two, among a tile's centers from `first` on, of the row that `fold` leaves to the thread. found: by the thread's
+// rows and centers.
+__device__ __forceinline__ Nearest best_of_tile(const float (&found)[EACH_ROWS][EACH_CENTERS], int first, int along) {
+    auto scan = [&](int r) {
+        Nearest best = {NEVER, NEVER, 0};
+#pragma unroll
+        for (int c = 0; c < EACH_CENTERS; c++) {
+            look_at(best, found[r][c], first + within(CENTERS, EACH_CENTERS, along, c));
+        }
+        return best;
+    };
+    Nearest best = fold<EACH_ROWS>(scan, 0);
+    return SHARING == 2 ? merge(best, from_lane(best, 1)) : best;
+}
+
 // Four values of a row of the shared memory, from the thread's i-th on. If it has but four, the second four are these.
 __device__ __forceinline__ float4 four(const float* shared, int size, int each, int place, int i) {
     return *(const float4*)(shared + within(size, each, place, i % each));

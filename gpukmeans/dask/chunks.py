@@ -41,6 +41,8 @@ class ChunkedRows(RowSource):
 
     def whole(self) -> NDArray[Any]:
         """All chunks at once, by all threads, where there is room for them and the array that they become."""
+        if len(self._x.chunks[0]) == 1:  # which `rows_here` has computed
+            return self.chunk(0)
         return np.asarray(self._x.compute()) if 2 * self.nbytes <= self.limit else super().whole()
 
 
@@ -49,6 +51,7 @@ def rows_here(x: Any, memory_limit: int | str | None) -> Any:
     the limit; computed as they are if chunks are sparse, or on a GPU, which nobody knows before."""
     rows = ChunkedRows(x, in_bytes(memory_limit))
     filled = next((i for i, size in enumerate(x.chunks[0]) if size), 0)
-    if not isinstance(rows.chunk(filled), np.ndarray):
-        return x.compute()
+    chunk = rows.chunk(filled)
+    if not isinstance(chunk, np.ndarray):
+        return chunk if len(x.chunks[0]) == 1 else x.compute()
     return held(rows)

@@ -163,6 +163,11 @@ class Cluster:
             time.sleep(POLL / 5)
         self.workers()
 
+    def _lost(self, address: str) -> DeviceLost:
+        """What to raise for a worker without an answer, unless all of the cluster is lost, which is raised here."""
+        self._settle()
+        return DeviceLost(f"The worker of the Dask cluster at {address} was lost.")
+
     # ------------------------------------------------------------ calls
 
     def call(self, future: Any, address: str, name: str, args: tuple[Any, ...], how: dict[str, Any]) -> Any:
@@ -185,13 +190,11 @@ class Cluster:
             found = answer.result()
         # KeyError: it is no longer the scheduler's, and not the worker's
         except (OSError, KeyError, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
-            self._settle()
-            raise DeviceLost(f"The worker of the Dask cluster at {address} was lost.") from error
+            raise self._lost(address) from error
         if found["status"] != "OK":
             raised = found["exception"]
             if str(raised) == "cannot schedule new futures after shutdown":  # of a worker that is about to end
-                self._settle()
-                raise DeviceLost(f"The worker of the Dask cluster at {address} was lost.") from raised
+                raise self._lost(address) from raised
             raise raised
         return found["result"]
 

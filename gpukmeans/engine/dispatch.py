@@ -77,7 +77,6 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
     from gpukmeans.engine.cuda.transfer import Prefetch
 
     there = isinstance(samples.x, cp.ndarray) and part is None
-    source = samples.x if isinstance(samples.x, RowSource) else None
     first, end = (0, samples.shape[0]) if part is None else (part.start, part.stop)
     prefetch = Prefetch(cp)
     kind = CudaSparsePoints if samples.sparse else CudaPoints
@@ -105,9 +104,8 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
         return int(before - pool.total_bytes())
 
     answer = cp.asarray if there else np.asarray
-    if source is None:
-        return Batches(make, end - first, samples, answer, free)
-    return Batches(make, end - first, samples, answer, free, array=partial(array_within, source.limit))
+    array = partial(array_within, samples.x.limit) if isinstance(samples.x, RowSource) else np.empty
+    return Batches(make, end - first, samples, answer, free, array=array)
 
 
 def _compile_ahead(cp: Any, samples: Samples, k: int) -> None:

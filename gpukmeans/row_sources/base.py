@@ -21,14 +21,32 @@ _COPIES = 4
 _PER_ROW = 200
 
 
-class RowSource(ABC):
+class _Shaped:
+    """What is asked of rows as of an array that is not there; shape and dtype are theirs."""
+
+    ndim = 2
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def size(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+
+class RowSource(_Shaped, ABC):
     """n rows of d features, in one of array_interop.DTYPES.
 
     limit: bytes of memory that whoever reads them may take, the rows at hand included. told: called with the number of
     bytes of each read, by any thread.
     """
 
-    ndim = 2
     # Whether rows anywhere are read about as fast as those that follow each other.
     at_random = False
     # The caller's own object, for whoever is to see that.
@@ -39,20 +57,9 @@ class RowSource(ABC):
         self.told: Callable[[int], None] | None = None
         self._lock = threading.RLock()  # what was sent ahead may be read while drawn rows are asked for
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    @property
-    def size(self) -> int:
-        return self.shape[0] * self.shape[1]
-
     @property
     def row_bytes(self) -> int:
         return self.shape[1] * self.dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        return self.shape[0] * self.row_bytes
 
     def validation_proxy(self) -> Any:
         """What is to be validated in the place of these rows: of their shape, if that is known to be refused by it, and
@@ -128,25 +135,12 @@ class RowSource(ABC):
         return self.whole().astype(dtype or self.dtype, copy=False)
 
 
-class Part:
+class Part(_Shaped):
     """Rows of a source that are read when somebody asks for them, as of an array."""
-
-    ndim = 2
 
     def __init__(self, source: RowSource, start: int, stop: int) -> None:
         self.source, self.start = source, start
         self.shape, self.dtype = (stop - start, source.shape[1]), source.dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    @property
-    def size(self) -> int:
-        return self.shape[0] * self.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * self.dtype.itemsize
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         start, stop, _ = rows.indices(len(self))
