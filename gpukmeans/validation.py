@@ -58,7 +58,9 @@ class SamplesMixin:
         if given is None:
             return self._made(x, device=device, reused=reused, k=self.n_clusters), None
         if kept is not None:
-            self._finite(self._made(x, device=device, reused=False), x)
+            # Not left to whoever drops these points: others of the same rows follow.
+            with workers.released():
+                self._finite(self._made(x, device=device, reused=False), x)
             x = array_interop.take_rows(x, kept)
         summary, weights = Weights.of(given)
         return self._made(x, weights, summary, device=device, reused=reused, k=self.n_clusters), kept

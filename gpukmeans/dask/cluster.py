@@ -16,6 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -104,6 +105,13 @@ class Cluster:
                 elif silent > SILENCE / 3:
                     logger.info("No heartbeat of the worker at %s for %.0f s", address, silent)
             return len(workers)
+
+    def told(self) -> None:
+        """Return once the scheduler was sent what was released: its next graph, in which Dask may give the same keys
+        other tasks, does not meet them there."""
+        # A release is handed from one callback of the loop to another, a graph to one only.
+        with suppress(OSError, RuntimeError, TimeoutError):  # as of a cluster that is lost
+            self._wait(asyncio.sleep(0), SCHEDULER_ANSWERS)
 
     # ------------------------------------------------------------ what is being made
 

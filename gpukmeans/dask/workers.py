@@ -21,7 +21,6 @@ from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, cast
 from uuid import uuid4
-from weakref import WeakSet
 
 import numpy as np
 
@@ -61,7 +60,7 @@ def make_points(samples: Samples, *, device: str) -> Points:
     loader = _Loader(cluster, x, [None if weights is None else weights[rows] for rows in slices], known, device)
     held = _held.get()
     if held is not None:
-        held.add(loader)
+        held.append(loader)
     try:
         parts = loader.parts()
     except BaseException:
@@ -72,23 +71,22 @@ def make_points(samples: Samples, *, device: str) -> Points:
     return points
 
 
-# Not held by this: a fit that drops its first points, as where rows weigh nothing, is to have released them before it
-# makes others.
-_held: ContextVar[WeakSet[_Loader] | None] = ContextVar("held", default=None)
+_held: ContextVar[list[_Loader] | None] = ContextVar("held", default=None)
 
 
 @contextmanager
 def released() -> Iterator[None]:
     """The context after which no rows are left on workers, whoever still holds the points that had them there: after an
     error that is the traceback, which a console may keep for long."""
-    loaders: WeakSet[_Loader] = WeakSet()
+    loaders: list[_Loader] = []
     token = _held.set(loaders)
     try:
         yield
     finally:
         _held.reset(token)
-        for loader in list(loaders):
+        for loader in loaders:
             loader.release()
+            loader.cluster.told()
 
 
 def _client() -> Any:
@@ -114,7 +112,7 @@ class _Loader:
     """
 
     def __init__(self, cluster: Cluster, x: Any, weights: list[Any], known: Samples, device: str) -> None:
-        self._cluster, self._weights = cluster, weights
+        self.cluster, self._weights = cluster, weights
         # Under names of their own: the scheduler keeps them for the actors, and the caller's may mean something else in
         # the next graph, in which Dask joins other tasks into one. For that reason it is one graph, too, whatever part
         # of it is computed again.
@@ -137,7 +135,7 @@ class _Loader:
         return parts
 
     def _begin(self, numbers: list[int]) -> None:
-        client = self._cluster.client
+        client = self.cluster.client
         for i, chunk in zip(numbers, client.compute([self._chunks[i] for i in numbers]), strict=True):
             w = self._weights[i]
             w = w if w is None else client.scatter(w, hash=False)
@@ -152,7 +150,7 @@ class _Loader:
                 self._begin([i])
         part, *others = self._begun.pop(i)
         try:
-            call = ActorCall(self._cluster, part, self._cluster.made(part))
+            call = ActorCall(self.cluster, part, self.cluster.made(part))
         except BaseException:
             part.release()
             raise
