@@ -149,16 +149,32 @@ def test_a_worker_that_is_silent_is_taken_for_lost(cluster, monkeypatch, caplog)
         os.kill(stopped[0], signal.SIGKILL)
 
 
-def test_workers_that_cannot_be_reached_are_asked_by_the_scheduler(cluster, monkeypatch):
-    connect, workers = cluster.rpc.connect, cluster.scheduler_info(n_workers=-1)["workers"]
+def refusing(cluster, monkeypatch, reachable):
+    """Have the client reach a worker only if reachable(address), asked once for each."""
+    connect, asked = cluster.rpc.connect, {}
 
     async def refuse(address, *args, **how):
-        if address in workers:
+        if address != cluster.scheduler.address and not asked.setdefault(address, reachable(address)):
             raise OSError
         return await connect(address, *args, **how)
 
     monkeypatch.setattr(cluster.rpc, "connect", refuse)
+    return asked
+
+
+def test_workers_that_cannot_be_reached_are_asked_by_the_scheduler(cluster, monkeypatch):
+    asked = refusing(cluster, monkeypatch, lambda address: False)
     assert said(da.from_array(X, **ROWS)) == EXPECTED["k-means++"]
+    assert asked
+
+
+def test_of_workers_of_which_some_cannot_be_reached_each_is_asked_as_it_can_be(cluster, monkeypatch):
+    """As one that began when the others were there already."""
+    first = []
+    asked = refusing(cluster, monkeypatch, lambda address: not first and not first.append(address))
+    assert said(da.from_array(X, **ROWS)) == EXPECTED["k-means++"]
+    assert sorted(asked.values()) == [False] * (len(asked) - 1) + [True]
+    assert len(asked) > 1
 
 
 # ---------------------------------------------------------------- what is no loss of a worker

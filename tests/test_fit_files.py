@@ -102,7 +102,7 @@ def test_a_sparse_file_may_end_in_zeros(X: np.ndarray, here: Path, capsys: Any) 
 def test_sparse_files_are_refused_what_they_cannot_have(X: np.ndarray, here: Path, capsys: Any) -> None:
     Path("data.svmlight").write_text("0 1:1 3:2\n1 2:5 3:nan\n")
     line = failure(capsys, "fit", "data.svmlight", "-k", "2")
-    assert line == "data.svmlight: a missing value in row 2, column 2 (rows count from 1)"
+    assert line == "data.svmlight: a missing value in row 2, column 2 (rows count from 1, columns from 0)"
     written("data.svmlight", X)
     line = failure(capsys, "fit", "data.svmlight", "-k", "2", "--scale", "standard")
     assert line == "data.svmlight: --scale standard would make all zeros of a sparse file something else"
@@ -172,7 +172,10 @@ def test_bad_arrays(here: Path, capsys: Any) -> None:
     arrays = {
         "line": (np.arange(3.0), "its array has the shape (3,), and should have two dimensions"),
         "complex": (np.ones((3, 2), complex), "its array is of complex128, which is no real number"),
-        "hole": (np.array([[1, 2], [3, np.nan]]), "a missing value in row 2, column 1 (rows count from 1)"),
+        "hole": (
+            np.array([[1, 2], [3, np.nan]]),
+            "a missing value in row 2, column 1 (rows count from 1, columns from 0)",
+        ),
     }
     for name, (array, expected) in arrays.items():
         np.save(f"{name}.npy", array)

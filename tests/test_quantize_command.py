@@ -347,6 +347,13 @@ def test_usage_errors(argv, capsys):
     assert capsys.readouterr().err.startswith("usage: gpukmeans quantize")
 
 
+@pytest.mark.parametrize(("files", "got"), [(["a.png"], "one file"), (["a.png", "b.png", "c.png"], "3 files")])
+def test_how_many_files_there_are_is_said_in_words(files, got, capsys):
+    with pytest.raises(SystemExit):
+        run(*files)
+    assert capsys.readouterr().err.endswith(f"expected IN and OUT, IN with --format, or --out-dir, got {got}\n")
+
+
 def test_device_and_palette_that_are_not_there(source, tmp_path, capsys):
     assert "'tpu'" in failure(capsys, source, tmp_path / "o.png", "--device", "tpu")
     assert "p.hex" in failure(capsys, source, tmp_path / "o.png", "--palette", tmp_path / "p.hex")

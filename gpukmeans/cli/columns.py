@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from gpukmeans.cli.errors import CommandError
-from gpukmeans.cli.tables import Table, missing_value
+from gpukmeans.cli.tables import Table, missing_value, place_of
 from gpukmeans.exact.distance import LARGEST_MAGNITUDE
 from gpukmeans.row_sources.arrays import SlicedRows
 from gpukmeans.row_sources.base import RowSource
@@ -66,7 +66,7 @@ def features(table: Table, columns: list[str] | None, drop: list[str] | None, we
     X = table.matrix(chosen)
     if X.shape[0] == 0:
         raise CommandError(f"{table.source}: it has no rows")
-    _check_finite(table.source, X, names)
+    _check_finite(table, X, names)
     keep_names = table.named or names != table.names
     return Features(X, names, keep_names, None if weigh is None else _weights(table, weigh))
 
@@ -102,12 +102,12 @@ def _check_no_row_numbers(table: Table, chosen: list[int]) -> None:
             )
 
 
-def _check_finite(source: str, X: Any, names: list[str]) -> None:
+def _check_finite(table: Table, X: Any, names: list[str]) -> None:
     if issparse(X):
         places = np.flatnonzero(~np.isfinite(X.data))
         if len(places):
             row = int(np.searchsorted(X.indptr, places[0], side="right")) - 1
-            raise _not_finite(source, row, names[X.indices[places[0]]], X.data[places[0]], len(places))
+            raise _not_finite(table, row, names[X.indices[places[0]]], X.data[places[0]], len(places))
         return
     if X.dtype.kind != "f":
         return
@@ -120,23 +120,23 @@ def _check_finite(source: str, X: Any, names: list[str]) -> None:
             first = start + int(row), names[column], block[row, column]
         count += here
     if first is not None:
-        raise _not_finite(source, *first, count)
+        raise _not_finite(table, *first, count)
 
 
-def _not_finite(source: str, row: int, name: str, value: Any, count: int) -> CommandError:
+def _not_finite(table: Table, row: int, name: str, value: Any, count: int) -> CommandError:
     if np.isnan(value):
-        return missing_value(source, row, name, count)
-    return CommandError(f"{source}: {value} in row {row + 1:,}, column {name} (rows count from 1)")
+        return missing_value(table, row, name, count)
+    return CommandError(f"{table.source}: {value} {place_of(table, row, name)}")
 
 
 def _weights(table: Table, place: int) -> NDArray[np.float64]:
     found: Any = table.matrix([place])
     weights = np.asarray(found.toarray() if issparse(found) else found, np.float64).ravel()
     name = table.names[place]
-    _check_finite(table.source, weights[:, None], [name])
+    _check_finite(table, weights[:, None], [name])
     if weights.min() < 0:
         row = int(np.argmax(weights < 0))
-        raise CommandError(f"{table.source}: a negative weight in row {row + 1:,}, column {name} (rows count from 1)")
+        raise CommandError(f"{table.source}: a negative weight {place_of(table, row, name)}")
     if weights.max() == 0:
         raise CommandError(f"{table.source}: all weights, in column {name}, are zero")
     return weights

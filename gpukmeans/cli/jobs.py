@@ -61,7 +61,8 @@ def jobs_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Jobs:
         parser.error("--quality, --max-bytes, --importance and --keep need a palette for each picture")
     if args.out_dir is None:
         if len(args.files) > 2 or (len(args.files) == 1 and args.files != [PIPE] and args.format is None):
-            parser.error(f"expected IN and OUT, IN with --format, or --out-dir, got {len(args.files)} files")
+            got = "one file" if len(args.files) == 1 else f"{len(args.files)} files"
+            parser.error(f"expected IN and OUT, IN with --format, or --out-dir, got {got}")
         source, target = args.files if len(args.files) == 2 else (args.files[0], _beside(args))
         if target == PIPE and (args.json or args.compare):
             parser.error("--json and --compare need a file to write to, not standard output")

@@ -201,7 +201,7 @@ class ArrowTable:
         ]
         if found:
             row, place = min(found)
-            raise missing_value(self.source, row, names[place], sum(column.null_count for column in columns))
+            raise missing_value(self, row, names[place], sum(column.null_count for column in columns))
 
 
 @dataclass(frozen=True)
@@ -228,10 +228,17 @@ class DatasetTable:
 Table = MatrixTable | ArrowTable | DatasetTable
 
 
-def missing_value(source: str, row: int, name: str, count: int) -> CommandError:
+def missing_value(table: Table, row: int, name: str, count: int) -> CommandError:
     """The error of values that are not there; row: of the first, from 0."""
+    return CommandError(f"{table.source}: a missing value {place_of(table, row, name, count)}")
+
+
+def place_of(table: Table, row: int, name: str, count: int = 1) -> str:
+    """Where a value stands, the first of so many; row: from 0. A column without a name goes by its number, as with
+    --columns."""
     more = "" if count == 1 else f", the first of {count:,}"
-    return CommandError(f"{source}: a missing value in row {row + 1:,}, column {name}{more} (rows count from 1)")
+    columns = "" if table.named else ", columns from 0"
+    return f"in row {row + 1:,}, column {name}{more} (rows count from 1{columns})"
 
 
 def _first_word(column: Any) -> str:

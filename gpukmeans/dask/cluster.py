@@ -47,7 +47,7 @@ class Cluster:
         self._heard: dict[str, tuple[float, float]] = {}  # of each worker: last_seen, and when that was new, here
         self._workers_seen = time.monotonic()
         self._looking = threading.Lock()
-        self._reachable: bool | None = None  # whether workers are, without the scheduler
+        self._reachable: dict[str, bool] = {}  # whether a worker is, without the scheduler
         self.calls = 0
         _open.add(self)
 
@@ -210,14 +210,15 @@ class Cluster:
         from distributed.actor import ProxyRPC
         from distributed.protocol import to_serialize
 
-        if self._reachable is None:
+        # Of each anew, since another that began meanwhile may lie behind other walls.
+        if address not in self._reachable:
             try:
                 comm = await asyncio.wait_for(self.client.rpc.connect(address), WORKER_REACHED)
                 self.client.rpc.reuse(address, comm)
-                self._reachable = True
+                self._reachable[address] = True
             except (OSError, TimeoutError):
-                self._reachable = False
-        worker = self.client.rpc(address) if self._reachable else ProxyRPC(self.client.scheduler, address)
+                self._reachable[address] = False
+        worker = self.client.rpc(address) if self._reachable[address] else ProxyRPC(self.client.scheduler, address)
         return await worker.actor_execute(
             function=name,
             actor=key,
