@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
+import zarr
 from host_cuda.runtime import HostCuda
 
 from gpukmeans import KMeans, MiniBatchKMeans, k_means, kmeans_plusplus
@@ -70,6 +72,17 @@ def feather(folder, x):
     return pa.dataset.dataset(folder / "x.feather", format="feather")
 
 
+def hdf5(folder, x):
+    with h5py.File(folder / "x.h5", "w") as file:
+        file.create_dataset("x", data=x, chunks=(500, 4), compression="gzip")
+    return h5py.File(folder / "x.h5")["x"]
+
+
+def zarr_array(folder, x):
+    zarr.create_array(folder / "x.zarr", data=x, chunks=(500, 4))
+    return zarr.open_array(folder / "x.zarr", mode="r")
+
+
 def dask_array(folder, x):
     da = pytest.importorskip("dask.array")
     return da.from_array(x, chunks=(450, 4))
@@ -85,6 +98,8 @@ ELSEWHERE = {
     "several files": several_files,
     "Feather": feather,
     "Dask": dask_array,
+    "HDF5": hdf5,
+    "zarr": zarr_array,
 }
 
 
