@@ -80,7 +80,7 @@ def fit_many(
     if not _together(model):
         return found
     whole = problems.on_gpu()
-    xs: list[Any] = [problems.host_array(i) if whole is None else whole[i] for i in range(len(problems))]
+    xs: list[Any] = [problems.host_array(i) if whole is None else problems[i] for i in range(len(problems))]
     weighed = {}
     for i, x in enumerate(xs):
         if x is not None and len(x) >= model.n_clusters and _held(model, problems, i, float_dtype(x.dtype)):
@@ -90,7 +90,7 @@ def fit_many(
     if not weighed:
         return found
     device = devices.resolve(model.device, problems.gpu())
-    if whole is not None and (device == "cpu" or _random(model)):  # which reads single rows
+    if whole is not None and device == "cpu":
         return found
     stacks = dispatch.make_stacks(sum(xs[i].size for i in weighed), device=device)
     if stacks is None:
@@ -142,10 +142,6 @@ def _together(model: Any) -> bool:
     if model.metric != "euclidean" or model.algorithm != "lloyd":  # elkan warns of a single cluster
         return False
     return model.init in ("k-means++", "random") if isinstance(model.init, str) else model.n_init in ("auto", 1)
-
-
-def _random(model: Any) -> bool:
-    return isinstance(model.init, str) and model.init == "random"
 
 
 def _held(model: Any, problems: Problems, i: int, dtype: np.dtype) -> bool:

@@ -63,16 +63,16 @@ class Problems:
     def on_gpu(self) -> Any:
         """All problems (b, n, d), where they are one array on a GPU, of a dtype that rows are read in; else None."""
         x = self.whole
-        if self.gpu() is None or x.dtype not in array_interop.DTYPES or not x.flags.c_contiguous or not x.size:
+        if self.gpu() is None or x.dtype not in array_interop.DTYPES or not x.size:
             return None
         return x
 
     def rows(self) -> Any:
-        """The rows (m, d) of all problems where they are one array already, here or on a GPU; else None."""
+        """The rows (m, d) of all problems where these are one array, here or on a GPU; else None."""
         x = self.whole
         if self.on_gpu() is None and not (isinstance(x, np.ndarray) and x.dtype in array_interop.DTYPES):
             return None
-        return x.reshape(-1, x.shape[2]) if x.flags.c_contiguous else None
+        return x.reshape(x.shape[0] * x.shape[1], x.shape[2])
 
     def host_array(self, i: int) -> NDArray[Any] | None:
         """Problem i where NumPy has it, of a dtype that rows are read in; None if it is, or is to be, anywhere else."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from gpukmeans.engine.cuda.device import BLOCK, MORE_SHARED, SHARED, Gpu
 
-# Features that a thread holds in registers, in float32, and 16 of which it holds two rows.
-MOST_HELD = 32
+# Features that a thread holds in registers: of more they spill.
+MOST_HELD = 16
 
 # Centers whose scores are made together, and candidates of k-means++ that are measured together: GROUP and TOGETHER.
 _GROUP, _TOGETHER = 8, 4
