@@ -81,8 +81,9 @@ class BatchedKMeans(SavedMixin, BaseEstimator):
     Notes
     -----
     Where problems have rows of one shape and no weights, a compiled pass fits them one after another without returning
-    to Python; on a GPU also where they differ in both. What it leaves open (a cluster that becomes empty, a shift next to the tolerance, means that sums in
-    fixed point are too coarse for) is decided as `KMeans` decides it, so that the answer depends on none of that.
+    to Python; on a GPU also where they differ in both. What it leaves open (a cluster that becomes empty, a shift next
+    to the tolerance, means that sums in fixed point are too coarse for) is decided as `KMeans` decides it, so that the
+    answer depends on none of that.
 
     Examples
     --------

@@ -237,8 +237,8 @@ BUDGETS = {
     "assign_low_dim": Budget(TWO_BLOCKS, Loop("FFMA", group_of_centers)),
     # Bound by memory as long as most rows are done with a comparison; the loop is that over blocks of rows.
     "hamerly": Budget(FOUR_BLOCKS, Loop("FFMA", measured_rows), 4 * 8 + 8),
-    # Two rows of 16 features and 16 scores, two blocks; where weights are of float64 one, and of float64 one row. Shared:
-    # what warps add up, and of 256 threads where their rows' weights end.
+    # Two rows of 16 features and 16 scores, two blocks; where weights are of float64 one, and of float64 one row.
+    # Shared: what warps add up, and of 256 threads where their rows' weights end.
     "fit_problems": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2, 6)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
     "fit_problems of float16": Budget(TWO_BLOCKS, Loop("FFMA", scored_group(2, 18)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
     "fit_problems of float64": Budget(ONE_BLOCK, Loop("FFMA", scored_group(1, 14)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
