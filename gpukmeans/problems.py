@@ -62,14 +62,14 @@ class Problems:
 
     def on_gpu(self) -> Any:
         """All problems (b, n, d), where they are one array on a GPU, of a dtype that rows are read in; else None."""
-        x = self.whole
+        x: Any = self.whole
         if self.gpu() is None or x.dtype not in array_interop.DTYPES or not x.size:
             return None
         return x
 
     def rows(self) -> Any:
         """The rows (m, d) of all problems where these are one array, here or on a GPU; else None."""
-        x = self.whole
+        x: Any = self.whole
         if self.on_gpu() is None and not (isinstance(x, np.ndarray) and x.dtype in array_interop.DTYPES):
             return None
         return x.reshape(x.shape[0] * x.shape[1], x.shape[2])

@@ -56,7 +56,7 @@ class CudaStack:
     def __init__(
         self, cp: Any, x: Any, lengths: Sequence[int], weights: Sequence[Any], summaries: Sequence[Weights]
     ) -> None:
-        self.weights = summaries
+        self.weights: Sequence[Weights] = summaries
         kind = None if weights[0] is None else weights[0].dtype
         self._gpu = Gpu(cp, (*families.row_options(x.dtype, False), *families.weight_options(kind)))
         self._given, self._single = x, x.dtype != np.float64
@@ -66,7 +66,7 @@ class CudaStack:
         pairs = zip(summaries, weights, strict=True)
         # What sums count the weight of each row as, and of all.
         self._counts = [None if own is None else of.integer_weights(own) for of, own in pairs]
-        self.totals = [
+        self.totals: Sequence[int] = [
             n if counts is None else int(counts.sum()) for n, counts in zip(lengths, self._counts, strict=True)
         ]
         counts = np.zeros((len(lengths), 4), np.int64)

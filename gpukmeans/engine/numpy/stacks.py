@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,14 +41,14 @@ class CompiledStack:
     def __init__(self, x: NDArray[Any], weights: Floats | Ints | None, summary: Weights) -> None:
         x = np.ascontiguousarray(x, np.float64)
         self._x, self._summary = read_only(x), summary
-        self.weights = [summary] * len(x)
+        self.weights: Sequence[Weights] = [summary] * len(x)
         if weights is None:
             kind, given, counts = 0, _NO_FLOATS, _NO_INTS
         else:
             kind, given = (1, _NO_FLOATS) if weights.dtype == np.int64 else (2, np.ascontiguousarray(weights))
             counts = np.ascontiguousarray(summary.integer_weights(weights))
         self._total = x.shape[1] if weights is None else int(counts.sum())
-        self.totals = [self._total] * len(x)
+        self.totals: Sequence[int] = [self._total] * len(x)
         self._weighing = Weighing(kind, read_only(given), read_only(counts), read_only(_NO_INTS))
 
     def find(self, problem: int, indices: list[int]) -> Floats:
