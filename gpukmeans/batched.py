@@ -26,8 +26,8 @@ class BatchedKMeans(SavedMixin, BaseEstimator):
     groups of a frame.
 
     Problem i has the bits of ``KMeans(..., random_state=seeds_[i]).fit(X[i])``. On a CPU small problems are shared
-    among threads, and take a fraction of a loop's time where numba is installed (the extra ``fast``). On a GPU they
-    are fitted one after another.
+    among threads, and take a fraction of a loop's time where numba is installed (the extra ``fast``). On a GPU one
+    launch fits them all, a block of threads to each.
 
     Parameters
     ----------
@@ -81,8 +81,9 @@ class BatchedKMeans(SavedMixin, BaseEstimator):
     Notes
     -----
     Where problems have rows of one shape and no weights, a compiled pass fits them one after another without returning
-    to Python. What it leaves open (a cluster that becomes empty, a shift next to the tolerance, means that sums in
-    fixed point are too coarse for) is decided as `KMeans` decides it, so that the answer depends on none of that.
+    to Python; on a GPU also where they differ in both. What it leaves open (a cluster that becomes empty, a shift next
+    to the tolerance, means that sums in fixed point are too coarse for) is decided as `KMeans` decides it, so that the
+    answer depends on none of that.
 
     Examples
     --------

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,6 @@ from sklearn.exceptions import ConvergenceWarning
 from gpukmeans import array_interop
 from gpukmeans.center_checks import float_dtype, initial
 from gpukmeans.engine import devices, dispatch
-from gpukmeans.engine.protocol import Stack
 from gpukmeans.estimator import KMeans
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.metric import metric_of
@@ -26,12 +24,9 @@ from gpukmeans.thread_limits import one_blas_thread, thread_count
 from gpukmeans.threads import run, unflagged
 from gpukmeans.validation import unshifted
 
-# Problems of one call of what is compiled, at most, and calls for each thread, at least: so that threads finish
-# together and no copy of many problems is made at once.
+# On a CPU problems of one call of what is compiled, at most, and calls for each thread, at least: so that threads
+# finish together and no copy of many problems is made at once.
 _TOGETHER, _CALLS = 64, 8
-
-# Values of these problems at most: 32 MB of float64.
-_VALUES = 2**22
 
 
 class Found(NamedTuple):
@@ -84,38 +79,57 @@ def fit_many(
     found: list[Found | None] = [None] * len(problems)
     if not _together(model):
         return found
-    xs: list[Any] = [problems.host_array(i) for i in range(len(problems))]
-    groups: dict[Any, list[int]] = defaultdict(list)
+    whole = problems.on_gpu()
+    xs: list[Any] = [problems.host_array(i) if whole is None else problems[i] for i in range(len(problems))]
+    weighed = {}
     for i, x in enumerate(xs):
         if x is not None and len(x) >= model.n_clusters and _held(model, problems, i, float_dtype(x.dtype)):
-            groups[x.shape, x.dtype, i if weights[i] is not None else None].append(i)
-    if not groups or devices.resolve(model.device, None) != "cpu":
+            own = _weights(weights[i], len(x))
+            if own is not None:
+                weighed[i] = own
+    if not weighed:
         return found
-    make = dispatch.make_stacks(sum(x.size for x in xs if x is not None), device="cpu")
-    if make is None:
+    device = devices.resolve(model.device, problems.gpu())
+    if whole is not None and device == "cpu":
         return found
-    threads = thread_count()
+    stacks = dispatch.make_stacks(sum(xs[i].size for i in weighed), device=device)
+    if stacks is None:
+        return found
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for i, (used, _) in weighed.items():
+        kind = None if used is None else used.dtype if stacks.mixed else i
+        groups[xs[i].shape[1:] if stacks.mixed else xs[i].shape, xs[i].dtype, kind].append(i)
+    threads = thread_count() if device == "cpu" else 1
     tasks = []
     for members in groups.values():
-        most = max(1, min(_TOGETHER, _VALUES // max(1, math.prod(xs[members[0]].shape))))
-        step = min(most, -(-len(members) // (_CALLS * threads)))
+        most = max(1, stacks.values // max(xs[i].size for i in members))
+        step = min(most, _TOGETHER, -(-len(members) // (_CALLS * threads))) if device == "cpu" else most
         tasks += [members[a : a + step] for a in range(0, len(members), step)]
 
     def fit(members: list[int]) -> None:
         own: list[Any] = [xs[i] for i in members]
+        used, summaries = zip(*(weighed[i] for i in members), strict=True)
+        rows = problems.rows() if len(members) == len(problems) else None
+        if whole is not None and rows is None:
+            return
         try:
-            stack = _made(make, own, weights[members[0]])
             starts = _starts(model, [inits[i] for i in members], own[0])
         except (TypeError, ValueError):  # of which a fit by itself tells
             return
+        stack = stacks.make(own, used, summaries, model.n_clusters, rows)
         if stack is None:
             return
         fits = fit_stack(stack, seeds[members].tolist(), starts, float_dtype(own[0].dtype))
-        for i, each in zip(members, fits, strict=True):
+        for i, summary, each in zip(members, summaries, fits, strict=True):
             if each is not None:
-                inertia = unshifted(each.inertia, stack)
+                inertia = unshifted(each.inertia, summary)
                 found[i] = Found(each.centers, each.labels, inertia, each.n_iter, each.occupied)
 
+    if device != "cpu":
+        with devices.on(device), suppress(MemoryError):  # by themselves, they take less
+            for members in tasks:
+                fit(members)
+        return found
     with one_blas_thread(), unflagged():
         run(fit, tasks, threads)
     return found
@@ -135,15 +149,18 @@ def _held(model: Any, problems: Problems, i: int, dtype: np.dtype) -> bool:
     return array_interop.held_dtype(problems.like(i), dtype, model.output_type) == dtype
 
 
-def _made(make: Any, xs: list[NDArray[Any]], weights: Any) -> Stack | None:
-    """The stack of problems of one shape, of weights that a single one has, or of none."""
+def _weights(weights: Any, n: int) -> tuple[Any, Weights] | None:
+    """Those in use for n rows, and their summary; None where some are zero, or wrong, which a fit by itself sees to."""
     if weights is None:
-        return make(np.stack(xs), None, Weights.of_rows(len(xs[0])))
-    given = np.array(array_interop.to_numpy(weights), np.float64)
-    if given.shape != xs[0].shape[:1] or not (np.isfinite(given) & (given > 0)).all():
+        return None, Weights.of_rows(n)
+    try:
+        given = np.array(array_interop.to_numpy(weights), np.float64)
+        if given.shape != (n,) or not (np.isfinite(given) & (given > 0)).all():
+            return None
+        summary, used = Weights.of(given)
+    except (TypeError, ValueError):
         return None
-    summary, used = Weights.of(given)
-    return make(xs[0][None], used, summary)
+    return used, summary
 
 
 def _starts(model: Any, inits: Sequence[Any], x: NDArray[Any]) -> Starts:

@@ -285,7 +285,7 @@ default="k-means++"
                 )
             self.cluster_centers_ = self._convert_like(X, rounded(best.centers, dtype))
             self.labels_ = self._convert_like(X, labels)
-            self.inertia_ = unshifted(best.inertia, points)
+            self.inertia_ = unshifted(best.inertia, points.weights)
             self.n_iter_ = best.n_iter
         return self
 

@@ -7,6 +7,7 @@ here; whoever asks then fits it by itself.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
 from types import TracebackType
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from gpukmeans import seeding
 from gpukmeans.center_checks import rounded
 from gpukmeans.cluster_means import COARSE
-from gpukmeans.engine.protocol import Points, Stack, StackDoubt, StackLabels, seeding_trials
+from gpukmeans.engine.protocol import Points, Stack, StackDoubt, StackLabels, StackScales, seeding_trials
 from gpukmeans.exact.distance import LARGEST_MAGNITUDE, Floats, magnitude
+from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.scales import Scales
 from gpukmeans.random_state import seeded
@@ -58,7 +60,7 @@ def fit_stack(stack: Stack, seeds: Sequence[int], starts: Starts, dtype: np.dtyp
     best: list[ProblemFit | None] = [None] * len(seeds)
     if not magnitude(low, high) <= LARGEST_MAGNITUDE:  # as it is not of NaN: told of by whoever fits them one by one
         return best
-    scales = Scales.of(low, high, stack.weights)
+    scales = _scales(low, high, stack.weights)
     stack.prepare(scales, _doubt(scales))
     generators = [seeded(int(seed)) for seed in seeds]
     left = np.zeros(len(seeds), bool)
@@ -84,7 +86,19 @@ def fit_stack(stack: Stack, seeds: Sequence[int], starts: Starts, dtype: np.dtyp
     return [None if left[i] else fit for i, fit in enumerate(best)]
 
 
-def _doubt(scales: Scales) -> StackDoubt:
+def _scales(low: Floats, high: Floats, weights: Sequence[Weights]) -> StackScales:
+    """As `lloyd.prepare` has them of each problem; those of equal weights at once."""
+    alike: dict[Weights, list[int]] = defaultdict(list)
+    for i, own in enumerate(weights):
+        alike[own].append(i)
+    found = StackScales(low, high, *(np.empty_like(low) for _ in range(3)))
+    for own, problems in alike.items():
+        scales = Scales.of(low[problems], high[problems], own)
+        found.offset[problems], found.scale[problems], found.step[problems] = scales.offset, scales.scale, scales.step
+    return found
+
+
+def _doubt(scales: StackScales) -> StackDoubt:
     """As `cluster_means.doubt`, which takes rows for exact more often, with the same outcome; and `Tolerance.most`."""
     ranges = scales.high - scales.low
     step_squared = np.add.accumulate(scales.step * scales.step, axis=1)[:, -1]
@@ -130,7 +144,7 @@ class _ByWeight:
         pass
 
     def total(self, exponent: int | None) -> int:
-        return self._stack.total
+        return self._stack.totals[self._problem]
 
     def find(self, indices: list[int]) -> Floats:
         return self._stack.find(self._problem, indices)
@@ -138,11 +152,10 @@ class _ByWeight:
 
 def _inertias(stack: Stack, found: StackLabels) -> list[Fraction | None]:
     """As `lloyd.inertia`; None where it is so far below what it might be that it has to be summed again."""
-    fine_bits = Inertia.fine_bits_of(stack.weights)
-    least = Inertia.least_units(stack.weights)
     inertias: list[Fraction | None] = []
-    for coarse, fine, bits in zip(found.coarse.tolist(), found.fine.tolist(), found.coarse_bits.tolist(), strict=True):
-        split = Inertia(bits, fine_bits)
+    sums = found.coarse.tolist(), found.fine.tolist(), found.coarse_bits.tolist()
+    for own, coarse, fine, bits in zip(stack.weights, *sums, strict=True):
+        split = Inertia(bits, Inertia.fine_bits_of(own))
         units = split.units(coarse, fine)
-        inertias.append(split.value(units) if units >= least else None)
+        inertias.append(split.value(units) if units >= Inertia.least_units(own) else None)
     return inertias

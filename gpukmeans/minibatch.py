@@ -237,7 +237,7 @@ default="k-means++"
                 before, inertia = centers, None
                 scales = minibatch_step.labelled(batch, batch.feature_range(), centers)
                 if asked:
-                    inertia = unshifted(lloyd.inertia(batch, scales, centers), batch) / batch_size
+                    inertia = unshifted(lloyd.inertia(batch, scales, centers), batch.weights) / batch_size
                 centers = self._step(batch, scales, centers, generator)
                 tell(step + 1, steps)
                 if watch.ends(step, inertia, before, centers):
@@ -354,7 +354,7 @@ default="k-means++"
                 points.assign(centers)
                 inertia = lloyd.inertia(points, scales, centers)
             if self.verbose:
-                print(f"Inertia for init {i + 1}/{self._n_init}: {unshifted(inertia, points)}")
+                print(f"Inertia for init {i + 1}/{self._n_init}: {unshifted(inertia, points.weights)}")
             if inertia < least:
                 best, least = centers, inertia
         assert best is not None

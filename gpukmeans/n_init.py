@@ -53,7 +53,7 @@ class StartsMixin(SamplesMixin):
         best: lloyd.Fit | None = None
         self._n_init = self._starts(init)
         watch = Watch(
-            lambda centers: unshifted(lloyd.inertia(points, scales, centers), points),
+            lambda centers: unshifted(lloyd.inertia(points, scales, centers), points.weights),
             tolerance,
             starts=self._n_init,
             max_iter=self.max_iter,

@@ -128,7 +128,7 @@ class PredictionMixin(SamplesMixin, ClassNamePrefixFeaturesOutMixin, Transformer
     def _inertia(self, points: Points, scales: Scales, centers: Floats) -> float:
         """That of the points to these centers, which label them."""
         points.assign(centers)
-        return unshifted(lloyd.inertia(points, scales, centers), points)
+        return unshifted(lloyd.inertia(points, scales, centers), points.weights)
 
     def _label(self, x: Any, centers: Floats, device: str, out: NDArray[Any] | None = None) -> Any:
         """The labels of x; out: where they are to be written, an array of NumPy's."""

@@ -56,6 +56,24 @@ class Problems:
             raise ValueError(f"{name} is for {len(given)} problems, and X has {len(self)}.")
         return given
 
+    def gpu(self) -> int | None:
+        """The number of the GPU that all problems are on, as one array."""
+        return None if self.whole is None else array_interop.gpu_of(self.whole)
+
+    def on_gpu(self) -> Any:
+        """All problems (b, n, d), where they are one array on a GPU, of a dtype that rows are read in; else None."""
+        x: Any = self.whole
+        if self.gpu() is None or x.dtype not in array_interop.DTYPES or not x.size:
+            return None
+        return x
+
+    def rows(self) -> Any:
+        """The rows (m, d) of all problems where these are one array, here or on a GPU; else None."""
+        x: Any = self.whole
+        if self.on_gpu() is None and not (isinstance(x, np.ndarray) and x.dtype in array_interop.DTYPES):
+            return None
+        return x.reshape(x.shape[0] * x.shape[1], x.shape[2])
+
     def host_array(self, i: int) -> NDArray[Any] | None:
         """Problem i where NumPy has it, of a dtype that rows are read in; None if it is, or is to be, anywhere else."""
         if self.whole is not None and not isinstance(self.whole, np.ndarray):

@@ -17,7 +17,7 @@ from gpukmeans import array_interop, center_checks
 from gpukmeans.array_interop import is_dask, issparse
 from gpukmeans.dask import collections, workers
 from gpukmeans.engine import devices, dispatch
-from gpukmeans.engine.protocol import Points, Samples, Stack
+from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.distance import Floats, check_magnitude, magnitude
 from gpukmeans.exact.fixed_point import Ints, Weights
 from gpukmeans.exact.metric import metric_of
@@ -229,9 +229,9 @@ def in_pieces(x: Any, answer_bytes: int) -> Iterator[tuple[slice, Any]]:
         yield rows, x[rows]
 
 
-def unshifted(inertia: Fraction, points: Points | Stack) -> float:
-    """The inertia in the caller's weights, which may be the points' times a power of two."""
-    shift = points.weights.shift
+def unshifted(inertia: Fraction, weights: Weights) -> float:
+    """The inertia in the caller's weights, which may be those in use times a power of two."""
+    shift = weights.shift
     try:
         return float(inertia / Fraction(2) ** shift if shift else inertia)
     except OverflowError:

@@ -143,6 +143,19 @@ def filter_shared(width: int) -> int:
     return 8 * 8 * (32 * (4 if width <= 8 else 2) + 32 + 64) + 8 * width
 
 
+def scored_group(rows: int, value: int = 0) -> Callable[[int | None], float]:
+    """whole_fits, eight centers of a thread's rows: of each pair a multiply-add a feature, and six instructions to keep
+    best, second and label; centers' features by loads of four, their squares, and the loop's own 24. Of more than 16
+    features, four of a row that is read again: `value` instructions each, and of all addresses."""
+
+    def most(d: int | None) -> float:
+        if d is None:
+            return (32 + 8 + 4 * value + 40) / 32
+        return (8 * rows * (d + 6) + 2 * d + 8 + 24) / (8 * rows * d)
+
+    return most
+
+
 def half_stage(rows: int) -> float:
     """assign_half, 16 features: of 128 rows a block 16 HMMA a warp, of 64 eight."""
     products = rows // 8
@@ -224,6 +237,16 @@ BUDGETS = {
     "assign_low_dim": Budget(TWO_BLOCKS, Loop("FFMA", group_of_centers)),
     # Bound by memory as long as most rows are done with a comparison; the loop is that over blocks of rows.
     "hamerly": Budget(FOUR_BLOCKS, Loop("FFMA", measured_rows), 4 * 8 + 8),
+    # Two rows of 16 features and 16 scores, two blocks; where weights are of float64 one, and of float64 one row.
+    # Shared: what warps add up, and of 256 threads where their rows' weights end.
+    "fit_problems": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2, 6)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
+    "fit_problems of float16": Budget(TWO_BLOCKS, Loop("FFMA", scored_group(2, 18)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
+    "fit_problems of float64": Budget(ONE_BLOCK, Loop("FFMA", scored_group(1, 14)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
+    "publish_problems": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2, 6)), 2 * 8 * 8),
+    "publish_problems of float16": Budget(TWO_BLOCKS, Loop("FFMA", scored_group(2, 18)), 2 * 8 * 8),
+    "publish_problems of float64": Budget(ONE_BLOCK, Loop("FFMA", scored_group(1, 14)), 2 * 8 * 8),
+    # A value: its load, a conversion, which takes ten for a float16, a test for NaN, two comparisons by selects.
+    "problem_ranges": Budget(FOUR_BLOCKS, Loop("LDG", 40), 2 * 8 * 256),
     # A pixel: its byte, or its share of a load, put together; whether it differs from the last, and if so an addition
     # of what came before. Or a look into the table.
     "histogram": Budget(FOUR_BLOCKS, Loop("LDG", 20)),
@@ -334,6 +357,7 @@ SIZES = {
     "image_cells_seeding": "D",
     "seeding_filter": "CANDIDATES",
     "assign_half": "ROWS",
+    "whole_fits": "D_FEW",
 }
 
 KERNEL = r"__global__ void (?:__launch_bounds__\([^)]*\)\s)?(\w+)\("
@@ -368,6 +392,9 @@ SPECIALISATIONS = [
     *[("seeding_filter", "float32", 0, width) for width in (4, 8, 12, 16)],
     *[("seeding_filter", x, w, 8) for x, w in (("uint8", 1), ("float16", 1), ("float64", 2))],
     ("seeding_filter", "float64", 2, 16),
+    *[("whole_fits", x, w, 16) for x, w in (("uint8", 1), ("float16", 1), ("float32", 0), ("float64", 2))],
+    *[("whole_fits", x, w, None) for x, w in (("float16", 1), ("float32", 2), ("float64", 2))],
+    ("whole_fits", "float32", 0, 4),
 ]
 
 # Families that are compiled for sparse rows, or for nothing else.

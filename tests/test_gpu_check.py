@@ -63,7 +63,7 @@ def run_bits(monkeypatch, capsys, *arguments):
         ("tensor", 340, 8, 4),
         ("groups", 340, 4, 2),
         ("seeding", 340, 3, 5),
-        ("inputs", 340, 1, 3),
+        ("inputs", 340, 1, 4),
         ("batches", 800, 2, 1),
         ("big", 340, 1, 1),
         ("images", 340, 3, 3),

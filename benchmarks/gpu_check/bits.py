@@ -22,7 +22,7 @@ import cupy as cp
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans import KMeans, datasets, quantize
+from gpukmeans import BatchedKMeans, KMeans, datasets, quantize
 from gpukmeans.array_interop import to_numpy
 from gpukmeans.engine.cuda.device import Gpu
 
@@ -171,8 +171,30 @@ def seeding(data: Data) -> Iterator[Case]:
     yield fits("empty clusters", np.repeat(data.noise(40, 3, "float64"), 50, axis=0), 60)
 
 
+def many(X: NDArray[Any], k: int) -> Case:
+    """Problems (b, n, d), all fitted in one launch."""
+
+    def fit(X: Any, device: str) -> Answer:
+        model = BatchedKMeans(k, random_state=0, device=device).fit(X)
+        return {
+            "centers": to_numpy(model.cluster_centers_).tobytes(),
+            "labels": to_numpy(model.labels_).tobytes(),
+            "inertia": model.inertia_.tobytes(),
+            "n_iter": model.n_iter_.tobytes(),
+        }
+
+    def answers() -> list[Answer]:
+        return [fit(X, "cpu"), fit(X, "cuda"), fit(cp.asarray(X), "cuda")]
+
+    name = " x ".join(map(str, X.shape))
+    return Case(f"problems, {name} {X.dtype}, k={k}", answers, ("problem_ranges", "fit_problems", "publish_problems"))
+
+
 def inputs(data: Data) -> Iterator[Case]:
-    """Arrays of CuPy, in place: in either order of memory, and from an address that is no multiple of 16."""
+    """Arrays of CuPy, in place: in either order of memory, and from an address that is no multiple of 16; and problems
+    that are fitted together."""
+    rows = data.blobs(40_000, 16, "float32")
+    yield many(rows[: len(rows) // 4 * 4].reshape(4, -1, 16), 16)
     X = data.blobs(40_000, 21, "float32")
     yield fits("CuPy", X, 40, give=cp.asarray)
     yield fits("CuPy, by columns", X, 40, give=lambda X: cp.asfortranarray(cp.asarray(X)))

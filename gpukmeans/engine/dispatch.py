@@ -7,7 +7,7 @@ What a picture on the CPU does without is imported where it is needed
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ import numpy as np
 
 from gpukmeans.engine.devices import gpus
 from gpukmeans.engine.numpy.choice import on_numpy, stacks_on_numpy
-from gpukmeans.engine.protocol import Points, Samples, Stack
+from gpukmeans.engine.protocol import Points, Samples, Stacks
 from gpukmeans.errors import DeviceError, DeviceLost
 from gpukmeans.exact.sparse_rows import Entries
 from gpukmeans.row_sources.base import RowSource
@@ -59,10 +59,16 @@ def in_pieces(samples: Samples) -> Batches:
     return Batches(make, n, samples, rows=min(source.step, -(-n // 2)), array=partial(array_within, source.limit))
 
 
-def make_stacks(values: int, *, device: str) -> Callable[..., Stack | None] | None:
-    """What makes a Stack of x (b, n, d), weights (n,) or None, and their summary, where the device has such: of so many
-    values altogether. It may make none of some."""
-    return stacks_on_numpy(values) if device == "cpu" else None
+def make_stacks(values: int, *, device: str) -> Stacks | None:
+    """What makes a Stack of problems on the device, the first of several GPUs, or None if that has none: of so many
+    values altogether."""
+    if device == "cpu":
+        return stacks_on_numpy(values)
+    import cupy
+
+    from gpukmeans.engine.cuda.stacks import stacks_on_gpu
+
+    return stacks_on_gpu(cupy)
 
 
 def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -323,6 +323,16 @@ class Points(Protocol):
         """Begin to choose initial centers; an earlier choice is forgotten."""
 
 
+class StackScales(NamedTuple):
+    """`Scales` of each of b problems, (b, d) each."""
+
+    low: Floats
+    high: Floats
+    offset: Floats
+    scale: Floats
+    step: Floats
+
+
 class StackDoubt(NamedTuple):
     """`Doubt` of each of b problems: limit and widest, (b,); and the most that the mean variance of its features may
     be, (b,)."""
@@ -333,10 +343,10 @@ class StackDoubt(NamedTuple):
 
 
 class StackLabels(NamedTuple):
-    """Of each of b problems: labels (b, n) int32; the two sums of its inertia and the coarse bits of their `Inertia`,
+    """Of each of b problems: labels (n,) int32; the two sums of its inertia and the coarse bits of their `Inertia`,
     (b,) int64 each; and how many clusters have rows, (b,)."""
 
-    labels: NDArray[np.int32]
+    labels: Sequence[NDArray[np.int32]]
     coarse: Ints
     fine: Ints
     coarse_bits: Ints
@@ -344,15 +354,15 @@ class StackLabels(NamedTuple):
 
 
 class Stack(Protocol):
-    """b problems of n rows each, all of d features, which are fitted to their end without the driver: no call of it for
-    an iteration, or a draw, takes as long as the rows do.
+    """b problems, all of d features, which are fitted to their end without the driver: no call of it for an iteration,
+    or a draw, takes as long as the rows do.
 
     What it returns is what `lloyd.fit` and `seeding.greedy` would have, or nothing: a problem of which it cannot be
     certain is left to these.
     """
 
-    weights: Weights  # of each problem
-    total: int  # that weight, as `CenterSampler.total(None)`
+    weights: Sequence[Weights]  # of each problem
+    totals: Sequence[int]  # that weight, as `CenterSampler.total(None)`
 
     def find(self, problem: int, indices: list[int]) -> Floats:
         """Rows (m, d) of a problem as float64, by inverse-CDF indices of their weights, as `CenterSampler.find`."""
@@ -360,8 +370,8 @@ class Stack(Protocol):
     def feature_range(self) -> tuple[Floats, Floats]:
         """Least and largest value of each feature, (b, d) float64 each, NaN if any value is NaN. Called first."""
 
-    def prepare(self, scales: Scales, doubt: StackDoubt) -> None:
-        """Set the scales, whose arrays are (b, d) here, of ranges that are finite."""
+    def prepare(self, scales: StackScales, doubt: StackDoubt) -> None:
+        """Set the scales, of ranges that are finite."""
 
     def fit(
         self, centers: Floats, first: Floats, draws: Floats, tol: float, max_iter: int
@@ -375,3 +385,17 @@ class Stack(Protocol):
 
     def publish(self, centers: Floats) -> StackLabels:
         """Label the rows by these centers (b, k, d), and measure. Comes after `fit`."""
+
+
+class Stacks(NamedTuple):
+    """What makes a Stack of problems, or none where they are fitted sooner by themselves.
+
+    make(xs, weights, summaries, k, rows): of arrays (n, d) of one dtype, each with weights (n,) and a summary of these,
+    of which the weights in use are all int64, all float64 or all None. rows: (m, d), where those of all are one array
+    already, on the device or not, else None. mixed: whether problems may have other numbers of rows than each other,
+    and weights of their own. values: of a stack at most.
+    """
+
+    make: Callable[[Sequence[Any], Sequence[Any], Sequence[Weights], int, Any], Stack | None]
+    mixed: bool
+    values: int

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import numba_support
 from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.points import NumPyPoints
-from gpukmeans.engine.protocol import Points, Samples, Stack
+from gpukmeans.engine.protocol import Points, Samples, Stack, Stacks
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.sparse_rows import Entries
 
@@ -29,6 +30,9 @@ _ENTRIES_WORTH_CALLING = 2**12
 # How many colors of a picture, which take part in the last few iterations alone, count as one row
 # (test_import.test_a_photograph_takes_no_numba).
 _COLORS = 10
+
+# Values of problems that are made a stack, at most: 32 MB of float64, as they are copied.
+_STACKED = 2**22
 
 _values_so_far = 0
 
@@ -55,18 +59,21 @@ def on_numpy(samples: Samples) -> Points:
     return SparsePoints(samples)
 
 
-def stacks_on_numpy(values: int) -> Callable[[NDArray[Any], Any, Weights], Stack | None] | None:
-    """What makes a Stack, if problems of so many values altogether are worth compiled passes."""
+def stacks_on_numpy(values: int) -> Stacks | None:
+    """What makes a Stack, if problems of so many values altogether are worth compiled passes; with weights, of one."""
     chosen = tuning.current()
     forced = (chosen.merge, chosen.arrange, chosen.scores, chosen.bounds, chosen.chunk_rows)
     if any(choice is not None for choice in forced) or not _compiled(values, max(_LEAST, values)):
         return None
     from gpukmeans.engine.numpy.stacks import CompiledStack, stacks
 
-    def make(x: NDArray[Any], weights: Any, summary: Weights) -> Stack | None:
-        return CompiledStack(x, weights, summary) if stacks(x) else None
+    def make(
+        xs: Sequence[NDArray[Any]], weights: Sequence[Any], summaries: Sequence[Weights], k: int, rows: Any
+    ) -> Stack | None:
+        x = np.stack(xs)
+        return CompiledStack(x, weights[0], summaries[0]) if stacks(x) else None
 
-    return make
+    return Stacks(make, mixed=False, values=_STACKED)
 
 
 def _compiled(values: int, counted: int, least: int = 0) -> bool:

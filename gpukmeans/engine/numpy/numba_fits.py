@@ -361,7 +361,8 @@ def _iterate(x: Any, weights: Any, rules: Any, own: Any, labels: Any, sums: Any,
         changed = _label(x, weights, centers, own, room, sums, labels)
         if i > 0 and changed == 0:
             return i + 1
-        if not _means(sums, rules.unit, scale, offset, centers, own.limit, rules.fractions, own.widest, means, shifts):
+        fractions = 2.0 * rules.fractions
+        if not _means(sums, rules.unit, scale, offset, centers, own.limit, fractions, own.widest, means, shifts):
             return 0
         centers[:] = means
         shift = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,9 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy.numba_fits import Measures, Rules, fit_stack
 from gpukmeans.engine.numpy.numba_passes import Weighing
 from gpukmeans.engine.numpy.rows import read_only
-from gpukmeans.engine.protocol import StackDoubt, StackLabels
+from gpukmeans.engine.protocol import StackDoubt, StackLabels, StackScales
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Weights, ceil_log2
-from gpukmeans.exact.scales import Scales
 
 # Up to these a `Frame` serves: of ranges so many bits from one, and so many features.
 _SCALE_BITS, _FEATURES = 380, 2**17
@@ -40,13 +40,15 @@ class CompiledStack:
 
     def __init__(self, x: NDArray[Any], weights: Floats | Ints | None, summary: Weights) -> None:
         x = np.ascontiguousarray(x, np.float64)
-        self._x, self.weights = read_only(x), summary
+        self._x, self._summary = read_only(x), summary
+        self.weights: Sequence[Weights] = [summary] * len(x)
         if weights is None:
             kind, given, counts = 0, _NO_FLOATS, _NO_INTS
         else:
             kind, given = (1, _NO_FLOATS) if weights.dtype == np.int64 else (2, np.ascontiguousarray(weights))
             counts = np.ascontiguousarray(summary.integer_weights(weights))
-        self.total = x.shape[1] if weights is None else int(counts.sum())
+        self._total = x.shape[1] if weights is None else int(counts.sum())
+        self.totals: Sequence[int] = [self._total] * len(x)
         self._weighing = Weighing(kind, read_only(given), read_only(counts), read_only(_NO_INTS))
 
     def find(self, problem: int, indices: list[int]) -> Floats:
@@ -57,13 +59,9 @@ class CompiledStack:
     def feature_range(self) -> tuple[Floats, Floats]:
         return np.minimum.reduce(self._x, axis=1), np.maximum.reduce(self._x, axis=1)
 
-    def prepare(self, scales: Scales, doubt: StackDoubt) -> None:
+    def prepare(self, scales: StackScales, doubt: StackDoubt) -> None:
         self._measures = Measures(
-            scales.low,
-            scales.high,
-            scales.offset,
-            scales.scale,
-            scales.step,
+            *scales,
             doubt.limit,
             doubt.widest,
             doubt.most_variance,
@@ -83,13 +81,13 @@ class CompiledStack:
     def fit(
         self, centers: Floats, first: Floats, draws: Floats, tol: float, max_iter: int
     ) -> tuple[Floats, NDArray[np.int64]]:
-        weights, (b, n, _) = self.weights, self._x.shape
+        weights, (b, n, _) = self._summary, self._x.shape
         self._rules = Rules(
             ceil_log2(weights.total),
             ceil_log2(weights.copies),
             2.0**-weights.exponent,
             float(weights.fractions),
-            self.total,
+            self._total,
             float(tol),
             int(max_iter),
         )
@@ -100,7 +98,7 @@ class CompiledStack:
     def publish(self, centers: Floats) -> StackLabels:
         found = np.empty((len(centers), 4), np.int64)
         self._run(_NO_FLOATS, _NO_DRAWS, centers, _NO_INTS, found)
-        return StackLabels(self._labels, *found.T)
+        return StackLabels(list(self._labels), *found.T)
 
     def _run(self, first: Floats, draws: Floats, centers: Floats, n_iter: Ints, found: Ints) -> None:
         given = self._x, self._weighing, self._rules, self._measures

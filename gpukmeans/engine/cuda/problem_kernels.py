@@ -1,0 +1,106 @@
+"""A function for each kernel of whole_fits.cu, in which a block takes a whole problem; as kernels.py has others.
+
+x: the rows of all problems, (m, d), one problem after another; weights: (m,), or None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpukmeans.engine.cuda.device import BLOCK, MORE_SHARED, SHARED, Gpu
+
+# Features that a thread holds in registers: of more they spill.
+MOST_HELD = 16
+
+# Centers whose scores are made together, and candidates of k-means++ that are measured together: GROUP and TOGETHER.
+_GROUP, _TOGETHER = 8, 4
+
+
+@dataclass(frozen=True)
+class ProblemArrays:
+    """What is known of b problems on the device. counts: (b, 4) int64, first row, rows, total weight as sums count it,
+    widest feature. numbers: (b, 7) float64, limit and most_variance of StackDoubt, the frame's scale (0 for none),
+    2**exponent and twice the fractions of Weights, ceil_log2 of their total and of their copies. measures: (b, 6, d)
+    float64, low, high, offset, scale and step of Scales, and the frame's offset."""
+
+    counts: Any
+    numbers: Any
+    measures: Any
+
+
+def options(d: int) -> tuple[str, ...]:
+    """The compiler's, for problems of d features."""
+    return (f"-DD_FEW={-(-d // 4) * 4 if d <= MOST_HELD else 0}",)
+
+
+def rows_of_means(k: int, trials: int) -> int:
+    """Rows of shared memory that means, or candidates, need."""
+    return max(k, -(-trials // _TOGETHER) * _TOGETHER)
+
+
+def shared(k: int, d: int, rows: int) -> int:
+    """Bytes that a block keeps a problem of k clusters in; see Shared in whole_fits.cu."""
+    padded, width = -(-k // _GROUP) * _GROUP, -(-d // 4) * 4
+    doubles = rows * d + (rows * d & 1) + k * d + 2 * k // 2 + k * (d + 1) + width
+    return 8 * doubles + 4 * padded * (width + 2)
+
+
+def fits(gpu: Gpu, k: int, d: int, trials: int) -> bool:
+    """Whether a block of this device has room for a problem."""
+    return shared(k, d, rows_of_means(k, trials)) <= (MORE_SHARED if gpu.tensor_cores else SHARED)
+
+
+def problem_ranges(gpu: Gpu, *, x: Any, arrays: ProblemArrays, ranges: Any) -> None:
+    """ranges: (b, 2, d) float64, become least and largest values; NaN where one is. Of arrays there need be counts."""
+    d = np.int32(x.shape[1])
+    gpu.run(
+        *("whole_fits", "problem_ranges", len(ranges), BLOCK, x, arrays.counts, d, ranges), options=options(x.shape[1])
+    )
+
+
+def fit_problems(
+    gpu: Gpu,
+    *,
+    x: Any,
+    weights: Any,
+    arrays: ProblemArrays,
+    tol: float,
+    max_iter: int,
+    draws: Any,
+    trials: int,
+    closest: Any,
+    centers: Any,
+    labels: Any,
+    n_iter: Any,
+) -> None:
+    """`Stack.fit`. centers: (b, k, d) float64, given or, where there are trials, made by draws (b, 1 + (k - 1) *
+    trials) float64, and become those that follow. closest: (m,) float64, for seeding. labels: (m,) int32. n_iter: (b,)
+    int32.
+    """
+    b, k, d = centers.shape
+    rows = rows_of_means(k, trials)
+    of = arrays.counts, arrays.numbers, arrays.measures, np.int32(k), np.int32(d)
+    rules = np.float64(tol), np.int32(max_iter), gpu.given(draws, np.float64), np.int32(trials), np.int32(rows)
+    gpu.run(
+        *("whole_fits", "fit_problems", b, BLOCK, x, gpu.given(weights, np.float64), *of, *rules),
+        *(gpu.given(closest, np.float64), centers, labels, n_iter),
+        options=options(d),
+        shared=shared(k, d, rows),
+    )
+
+
+def publish_problems(
+    gpu: Gpu, *, x: Any, weights: Any, arrays: ProblemArrays, centers: Any, labels: Any, found: Any
+) -> None:
+    """`Stack.publish`. centers: (b, k, d) float64. labels: (m,) int32, with any labels of these clusters. found: (b, 4)
+    int64, become coarse, fine, coarse_bits and occupied of StackLabels."""
+    b, k, d = centers.shape
+    of = arrays.counts, arrays.numbers, arrays.measures, np.int32(k), np.int32(d), np.int32(k)
+    gpu.run(
+        *("whole_fits", "publish_problems", b, BLOCK, x, gpu.given(weights, np.float64), *of, centers, labels, found),
+        options=options(d),
+        shared=shared(k, d, k),
+    )

@@ -1,0 +1,160 @@
+"""Many problems on a GPU, a block to each: one launch fits all of them to their end, and the host waits for that alone
+(whole_fits.cu)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpukmeans.engine.cuda import families, problem_kernels
+from gpukmeans.engine.cuda.device import Gpu
+from gpukmeans.engine.cuda.problem_kernels import ProblemArrays
+from gpukmeans.engine.protocol import StackDoubt, StackLabels, Stacks, StackScales, seeding_trials
+from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.fixed_point import Ints, Weights, ceil_log2
+
+# Of frames, as exact.certificate.Frame has them: of ranges so many bits from one, of float32 data only so many smaller.
+_SCALE_BITS, _SINGLE_BITS = 380, 126
+
+# A block does some 64 products of scores a cycle, and a fit by itself waits some 2**16 cycles an iteration for its
+# launches, by count: up to so many pairs' products a problem is sooner done by a block (benchmarks/NOTES.md).
+_WORK = 2**22
+
+# Values of a problem at most, as of its rows each thread has some.
+_VALUES = 2**22
+
+
+# Values of a stack at most: 1 GB of float32, with as much again for what is kept of rows.
+_STACKED = 2**28
+
+
+def stacks_on_gpu(cp: Any) -> Stacks:
+    """What makes a Stack on the current GPU."""
+
+    def make(
+        xs: Sequence[Any], weights: Sequence[Any], summaries: Sequence[Weights], k: int, rows: Any
+    ) -> CudaStack | None:
+        lengths = [len(x) for x in xs]
+        n, d = max(lengths), xs[0].shape[1]
+        gpu = Gpu(cp, ())
+        few = n * d <= _VALUES and n * d * k <= _WORK * min(len(xs), gpu.multiprocessors)
+        if not few or not problem_kernels.fits(gpu, k, d, seeding_trials(k)):
+            return None
+        return CudaStack(cp, np.concatenate(xs) if rows is None else rows, lengths, weights, summaries)
+
+    return Stacks(make, mixed=True, values=_STACKED)
+
+
+class CudaStack:
+    """x: (m, d) of all problems, one after another, in host memory or on the device, where it is used in place.
+    lengths: (b,), how many rows each has. weights: of each, all int64, all float64, or all None."""
+
+    def __init__(
+        self, cp: Any, x: Any, lengths: Sequence[int], weights: Sequence[Any], summaries: Sequence[Weights]
+    ) -> None:
+        self.weights: Sequence[Weights] = summaries
+        kind = None if weights[0] is None else weights[0].dtype
+        self._gpu = Gpu(cp, (*families.row_options(x.dtype, False), *families.weight_options(kind)))
+        self._given, self._single = x, x.dtype != np.float64
+        self._x = self._gpu.put(x)
+        self._w = None if kind is None else self._gpu.put(np.concatenate(weights))
+        self._of_problem = [slice(a, b) for a, b in pairwise([0, *np.cumsum(lengths).tolist()])]
+        pairs = zip(summaries, weights, strict=True)
+        # What sums count the weight of each row as, and of all.
+        self._counts = [None if own is None else of.integer_weights(own) for of, own in pairs]
+        self.totals: Sequence[int] = [
+            n if counts is None else int(counts.sum()) for n, counts in zip(lengths, self._counts, strict=True)
+        ]
+        counts = np.zeros((len(lengths), 4), np.int64)
+        counts[:, 0] = [rows.start for rows in self._of_problem]
+        counts[:, 1], counts[:, 2] = lengths, self.totals
+        self._numbers = counts
+
+    def find(self, problem: int, indices: list[int]) -> Floats:
+        counts, rows = self._counts[problem], self._given[self._of_problem[problem]]
+        at = indices if counts is None else np.searchsorted(np.cumsum(counts), indices, side="right")
+        return (self._gpu.get(rows) if self._gpu.holds(rows) else rows)[at].astype(np.float64)
+
+    def feature_range(self) -> tuple[Floats, Floats]:
+        b, d = len(self.weights), self._x.shape[1]
+        ranges = self._gpu.empty((b, 2, d), np.float64)
+        arrays = ProblemArrays(self._gpu.put(self._numbers), None, None)
+        problem_kernels.problem_ranges(self._gpu, x=self._x, arrays=arrays, ranges=ranges)
+        found = self._gpu.get(ranges)
+        return found[:, 0], found[:, 1]
+
+    def prepare(self, scales: StackScales, doubt: StackDoubt) -> None:
+        offset, factor = self._frames(scales.low, scales.high)
+        self._numbers[:, 3] = doubt.widest
+        numbers = np.stack(
+            [
+                doubt.limit,
+                doubt.most_variance,
+                factor,
+                [2.0**own.exponent for own in self.weights],
+                [2.0 * own.fractions for own in self.weights],
+                [ceil_log2(own.total) for own in self.weights],
+                [ceil_log2(own.copies) for own in self.weights],
+            ],
+            axis=1,
+        )
+        measures = np.stack([*scales, offset], axis=1)
+        self._arrays = ProblemArrays(*(self._gpu.put(array) for array in (self._numbers, numbers, measures)))
+
+    def _frames(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Offset (b, d) and scale (b,) of scores: `Frame.of` without a sample; 0 where they do not serve."""
+        offset = low + (high - low) / 2
+        if self._single:
+            offset = offset.astype(np.float32).astype(np.float64)
+        largest = np.maximum(high - offset, offset - low).max(axis=1)
+        mantissa, exponent = np.frexp(largest)
+        bits = np.where(largest > 0, (mantissa == 0.5) - exponent, 0)
+        if self._single:
+            bits = np.minimum(bits, _SINGLE_BITS)
+        serves = np.abs(bits) <= _SCALE_BITS
+        return offset, np.where(serves, np.ldexp(1.0, np.where(serves, bits, 0)), 0.0)
+
+    def fit(
+        self, centers: Floats, first: Floats, draws: Floats, tol: float, max_iter: int
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        gpu, b = self._gpu, len(centers)
+        trials = draws.shape[2] if len(draws) else 0
+        all_draws = gpu.put(np.column_stack([first, draws.reshape(b, -1)])) if trials else None
+        self._labels = gpu.empty(len(self._x), np.int32)
+        there = gpu.empty(centers.shape, np.float64) if trials else gpu.put(centers)
+        n_iter = gpu.empty(b, np.int32)
+        problem_kernels.fit_problems(
+            gpu,
+            x=self._x,
+            weights=self._w,
+            arrays=self._arrays,
+            tol=tol,
+            max_iter=max_iter,
+            draws=all_draws,
+            trials=trials,
+            closest=gpu.empty(len(self._x), np.float64) if trials else None,
+            centers=there,
+            labels=self._labels,
+            n_iter=n_iter,
+        )
+        return gpu.get(there), gpu.get(n_iter).astype(np.int64)
+
+    def publish(self, centers: Floats) -> StackLabels:
+        gpu = self._gpu
+        found = gpu.empty((len(centers), 4), np.int64)
+        problem_kernels.publish_problems(
+            gpu,
+            x=self._x,
+            weights=self._w,
+            arrays=self._arrays,
+            centers=gpu.put(centers),
+            labels=self._labels,
+            found=found,
+        )
+        measured: Ints = gpu.get(found)
+        labels = gpu.get(self._labels)
+        return StackLabels([labels[rows] for rows in self._of_problem], *measured.T)

@@ -1,0 +1,166 @@
+"""Whole fits of many problems in one launch: each has the bits of KMeans on NumPy, and the host waits as often for many
+as for one."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from host_cuda.runtime import HostCuda
+
+from gpukmeans import KMeans
+from gpukmeans.engine.cuda import problem_kernels
+from gpukmeans.engine.cuda.stacks import stacks_on_gpu
+from gpukmeans.exact.fixed_point import Weights
+from gpukmeans.many_fits import Starts, fit_stack
+
+pytestmark = pytest.mark.kernels
+
+rng = np.random.default_rng(2)
+
+
+@pytest.fixture(scope="module")
+def fast():
+    return HostCuda(build="fast", seed=1)
+
+
+def weights_of(kind, lengths):
+    """Weights of each problem, as they are used, and their summaries."""
+    if kind == "none":
+        return [None] * len(lengths), [Weights.of_rows(n) for n in lengths]
+    some = {
+        "copies": lambda n: rng.integers(1, 5, size=n).astype(float),
+        "fractions": lambda n: rng.random(n) + 0.1,
+        "light": lambda n: (rng.random(n) + 0.1) * 2.0**-40,
+    }[kind]
+    summaries, used = zip(*(Weights.of(some(n)) for n in lengths), strict=True)
+    return used, summaries
+
+
+def together(host, xs, weights, summaries, k, *, rows=None, init="k-means++", n_init=1, tol=1e-4, max_iter=300):
+    """The fits of all problems, by seeds 0, 1, and so on."""
+    centers = None if isinstance(init, str) else init
+    starts = Starts(k, init if centers is None else "", centers, n_init, tol, max_iter)
+    stack = stacks_on_gpu(host).make(xs, weights, summaries, k, rows)
+    dtype = xs[0].dtype if xs[0].dtype.kind == "f" else np.dtype(np.float64)
+    return fit_stack(stack, range(len(xs)), starts, dtype)
+
+
+def assert_are_numpys(fits, xs, weights, k, init="k-means++", **parameters):
+    """Returns how many there are."""
+    for i, fit in enumerate(fits):
+        if fit is None:
+            continue
+        own = KMeans(
+            k,
+            random_state=i,
+            device="cpu",
+            init=init if isinstance(init, str) else init[i],
+            **{"n_init": 1, **parameters},
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            own.fit(xs[i], sample_weight=weights[i])
+        assert fit.centers.tobytes() == own.cluster_centers_.tobytes()
+        assert np.array_equal(fit.labels, own.labels_)
+        assert float(fit.inertia) == own.inertia_
+        assert fit.n_iter == own.n_iter_
+    return sum(fit is not None for fit in fits)
+
+
+def blobs(n, d, dtype, centers=6):
+    x = 8 * rng.normal(size=(centers, d))[rng.integers(centers, size=n)] + rng.normal(size=(n, d))
+    return (x + 40).astype(dtype) if dtype == np.uint8 else x.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("d", "k"),
+    [(1, 2), (3, 5), (4, 8), (7, 9), (16, 16), (17, 4), (33, 3)],
+)
+def test_problems_of_any_shape_are_numpys(fast, dtype, d, k):
+    """Features a thread holds and more, centers that pad a group, rows that are fewer or more than threads."""
+    lengths = [k + 60, 300, 700]
+    xs = [blobs(n, d, dtype) for n in lengths]
+    weights, summaries = weights_of("none", lengths)
+    fits = together(fast, xs, weights, summaries, k)
+    assert assert_are_numpys(fits, xs, weights, k) >= 2
+
+
+@pytest.mark.parametrize("kind", ["copies", "fractions", "light"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_each_problem_has_weights_of_its_own(fast, kind, dtype):
+    lengths = [90, 300, 523]
+    xs = [blobs(n, 5, dtype) for n in lengths]
+    weights, summaries = weights_of(kind, lengths)
+    fits = together(fast, xs, weights, summaries, 6)
+    # Of so little weight, means may be off by more than a GPU decides.
+    assert assert_are_numpys(fits, xs, weights, 6) == (0 if kind == "light" else 3)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"n_init": 3}, {"init": "random"}, {"tol": 0.0}, {"tol": 0.3}, {"max_iter": 1}, {"max_iter": 3}],
+    ids=str,
+)
+def test_fits_end_as_numpys_do(fast, parameters):
+    xs = [rng.normal(size=(200, 3)) for _ in range(3)]
+    weights, summaries = weights_of("none", [200] * 3)
+    fits = together(fast, xs, weights, summaries, 5, **parameters)
+    assert assert_are_numpys(fits, xs, weights, 5, **parameters) == 3
+
+
+def test_centers_may_be_given_and_lie_anywhere(fast):
+    """Also so far that no score serves, and D decides of all rows."""
+    xs = [rng.normal(size=(300, 3)) for _ in range(2)]
+    init = np.stack([x[:4] for x in xs])
+    init[1, 3] = 1e60, 0, 0
+    weights, summaries = weights_of("none", [300] * 2)
+    fits = together(fast, xs, weights, summaries, 4, init=init)
+    assert assert_are_numpys(fits, xs, weights, 4, init=init) == 1
+    assert fits[1] is None  # a cluster of no rows
+
+
+def test_ties_go_to_the_first_center(fast):
+    """Of whole numbers many are as far from one center as from another."""
+    grid = np.stack(np.meshgrid(np.arange(12.0), np.arange(12.0)), axis=-1).reshape(-1, 2)
+    init = np.array([[[0.0, 0.0], [3.0, 9.0], [7.0, 1.0], [11.0, 11.0]]] * 2)
+    weights, summaries = weights_of("none", [144] * 2)
+    for dtype in (np.float32, np.float64, np.uint8):
+        xs = [grid.astype(dtype)] * 2
+        fits = together(fast, xs, weights, summaries, 4, init=init, max_iter=2)
+        assert assert_are_numpys(fits, xs, weights, 4, init=init, max_iter=2) == 2
+
+
+@pytest.mark.parametrize("b", [1, 3, 20])
+def test_the_host_waits_as_often_for_many_problems_as_for_one(fast, b):
+    """Three launches and three waits for all iterations of all problems: for ranges, centers, and labels."""
+    xs = [np.random.default_rng(i).normal(size=(300, 3)).astype(np.float32) for i in range(b)]
+    weights, summaries = weights_of("none", [300] * b)
+    before = fast.traffic
+    fits = together(fast, xs, weights, summaries, 5)
+    assert sum(fit.n_iter for fit in fits) > 3 * b
+    spent = fast.traffic.since(before)
+    assert spent.launches == 3
+    assert spent.waits <= 5  # of which two find what is there already
+    # Down come ranges, centers and iterations, the inertia and labels; up go rows, draws, scales, and centers twice.
+    assert spent.down == b * (2 * 3 * 8 + 5 * 3 * 8 + 4 + 4 * 8 + 300 * 4)
+    assert spent.up == b * (300 * 3 * 4 + 2 * 4 * 8 + 7 * 8 + 6 * 3 * 8 + (1 + 4 * 3) * 8 + 5 * 3 * 8)
+
+
+@pytest.mark.parametrize("build", ["address", "race"])
+@pytest.mark.parametrize(("dtype", "d", "kind"), [(np.float32, 3, "none"), (np.float64, 19, "fractions")])
+def test_nothing_is_read_beyond_its_end_or_raced_for(build, dtype, d, kind):
+    lengths = [40, 300]
+    xs = [blobs(n, d, dtype) for n in lengths]
+    weights, summaries = weights_of(kind, lengths)
+    fits = together(HostCuda(build=build, seed=3), xs, weights, summaries, 5)
+    assert assert_are_numpys(fits, xs, weights, 5) == 2
+
+
+def test_a_problem_that_does_not_fit_a_block_is_fitted_by_itself(fast):
+    assert problem_kernels.shared(16, 16, 16) < 10_000
+    x = rng.normal(size=(300, 400))
+    weights, summaries = weights_of("none", [300])
+    assert stacks_on_gpu(fast).make([x], weights, summaries, 100, None) is None
