@@ -112,8 +112,6 @@ __device__ __forceinline__ void multiply_tile(float (&sum)[64], unsigned long lo
                                               Sender& sender, unsigned char* slots, Ring& ring, Turn& turn,
                                               unsigned& patience) {
     int before = -1;
-#pragma unroll
-    for (int i = 0; i < 64; i++) sum[i] = 0.0f;
 #pragma unroll 1
     for (int left = depth; left > 0; left -= FEATURES) {
         wait_for(&ring.full[turn.slot], turn.parity, patience);
@@ -121,9 +119,10 @@ __device__ __forceinline__ void multiply_tile(float (&sum)[64], unsigned long lo
         fence_products();
 #pragma unroll
         for (int at = 0; at < FEATURES / DEPTH; at++) {
-            multiply_async(sum, rows + at * (2 * PIECES_OF_ROWS >> 4), centers + at * (2 * PIECES_OF_CENTERS >> 4));
+            multiply_async(sum, further(rows, at * 2 * PIECES_OF_ROWS), further(centers, at * 2 * PIECES_OF_CENTERS),
+                           at || before >= 0);
         }
-        rows += FEATURES / 8 * PIECES_OF_ROWS >> 4;
+        rows = further(rows, FEATURES / 8 * PIECES_OF_ROWS);
         commit_products();
         wait_for_earlier_products();
         if (before >= 0 && threadIdx.x % 32 == 0) arrive(&ring.empty[before]);
