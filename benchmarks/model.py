@@ -146,8 +146,8 @@ promise. Stalls, conflicts and what is outside of inner loops are not counted; e
   {LAUNCH * 1e6:.0f} us for its launch.
 - Assumed, as no data sheet has it: {REACHED:.0%} of the memory's bandwidth is reached; a multiprocessor gets {CACHE}
   bytes of the second-level cache in a clock; mma.sync reaches {MMA_SYNC:.0%} of the tensor cores' rate on H100, H200
-  and B200, all of it on A100, and wgmma {WGMMA_RATE:.0%} on H100 and H200. (Other GPUs' are not used.) Clocks are the highest there are; an L4, of 72 W, seldom has
-  them.
+  and B200, all of it on A100, and wgmma {WGMMA_RATE:.0%} on H100 and H200. (Other GPUs' are not used.) Clocks are the
+  highest there are; an L4, of 72 W, seldom has them.
 - The floor is another matter: rows once at the data sheet's bandwidth, or one product of each feature of row and center
   at the data sheet's best rate, whichever takes longer.
 - *Pruned*: an iteration in which bounds leave {COMPARED:.0%} of the rows to be compared and {MOVED:.0%} change cluster,

@@ -14,7 +14,8 @@
 // not done after a while, assign_half serves (engine/cuda/wgmma_check.py).
 //
 // Tried, by what ptxas says: a ninth warp that asks for copies (then a thread has 96 registers, too few); slots of 32
-// features (spills); products in a loop of any length, or a way out of it (then it waits for each product).
+// features (spills); products in a loop of any length, or a way out of it (then it waits for each product); sums that
+// begin as the first product and not as zeros (they keep their registers while rows are brought, and others spill).
 //
 // Launch: blocks of 256 threads, two to a multiprocessor up to 192 features; 128 rows a block; dynamic shared memory of
 // 64 kB and 256 depth bytes, up to 640 features (device.SHARED_OF_HOPPER); less than 2^31 rows; for sm_90a. Options:
@@ -112,6 +113,8 @@ __device__ __forceinline__ void multiply_tile(float (&sum)[64], unsigned long lo
                                               Sender& sender, unsigned char* slots, Ring& ring, Turn& turn,
                                               unsigned& patience) {
     int before = -1;
+#pragma unroll
+    for (int i = 0; i < 64; i++) sum[i] = 0.0f;
 #pragma unroll 1
     for (int left = depth; left > 0; left -= FEATURES) {
         wait_for(&ring.full[turn.slot], turn.parity, patience);
@@ -119,8 +122,7 @@ __device__ __forceinline__ void multiply_tile(float (&sum)[64], unsigned long lo
         fence_products();
 #pragma unroll
         for (int at = 0; at < FEATURES / DEPTH; at++) {
-            multiply_async(sum, further(rows, at * 2 * PIECES_OF_ROWS), further(centers, at * 2 * PIECES_OF_CENTERS),
-                           at || before >= 0);
+            multiply_async(sum, further(rows, at * 2 * PIECES_OF_ROWS), further(centers, at * 2 * PIECES_OF_CENTERS));
         }
         rows = further(rows, FEATURES / 8 * PIECES_OF_ROWS);
         commit_products();

@@ -56,17 +56,17 @@ __device__ __forceinline__ void fence_for_async() { asm volatile("fence.proxy.as
 // Before products, if the thread has touched their sums since the last.
 __device__ __forceinline__ void fence_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
-// sum = a b, or sum += a b if `added`, of float16 matrices (64, 16) and (16, 128), in float32, by four warps, some time until wait_for_products.
+// sum += a b of float16 matrices (64, 16) and (16, 128), in float32, by four warps, some time until wait_for_products.
 // Of warp w lane 4 g + t holds, of each 8 columns, rows 16 w + g, the same, and twice 8
 // further, of columns 2 t, 2 t + 1, 2 t, 2 t + 1.
-__device__ __forceinline__ void multiply_async(float (&sum)[64], unsigned long long a, unsigned long long b, bool added) {
+__device__ __forceinline__ void multiply_async(float (&sum)[64], unsigned long long a, unsigned long long b) {
     asm volatile(
-        "{.reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
         "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, p, 1, 1, 0, 0;}"
+        "%64, %65, 1, 1, 1, 0, 0;"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]),
           "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
           "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),
@@ -83,7 +83,7 @@ __device__ __forceinline__ void multiply_async(float (&sum)[64], unsigned long l
           "+f"(sum[52]), "+f"(sum[53]), "+f"(sum[54]), "+f"(sum[55]),
           "+f"(sum[56]), "+f"(sum[57]), "+f"(sum[58]), "+f"(sum[59]),
           "+f"(sum[60]), "+f"(sum[61]), "+f"(sum[62]), "+f"(sum[63])
-        : "l"(a), "l"(b), "r"((int)added));
+        : "l"(a), "l"(b));
 }
 
 // Makes a group of the products since the last.

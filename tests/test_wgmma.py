@@ -57,7 +57,7 @@ WRONG = {
     "where the next features of centers are": ("at * 2 * PIECES_OF_CENTERS", "at * 4 * PIECES_OF_CENTERS"),
     "where a warpgroup's rows are": ("ys + warp / 4 * 64,", "ys + warp / 4 * 32,"),
     "where sums are": ("i / 4 * 8 + lane % 4 * 2", "i / 4 * 8 + lane % 4"),
-    "what the first product is added to": ("at || before >= 0", "true"),
+    "what the first product is added to": ("sum[i] = 0.0f;", "sum[i] = 1.0f;"),
     "bytes that are announced": ("full[turn.slot], SLOT)", "full[turn.slot], SLOT + 16)"),
     "a phase": ("turn.parity ^ 1, patience)", "turn.parity, patience)"),
     "no waiting for centers": ("wait_for(&ring.full[turn.slot], turn.parity, patience);", ""),

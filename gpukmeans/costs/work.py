@@ -41,7 +41,7 @@ HALF_VALUE = 15  # to bring a row's value
 
 # assign_wgmma, a warp: instructions for a slot, of 64 features of 16 rows and 128 centers, and those of the one warp of
 # eight that has the next copied; of its choosing, of as many pairs.
-WGMMA_SLOT, WGMMA_SENDS, WGMMA_CHOOSES, WGMMA_PAIRS = 69, 50, 611, 16 * 128
+WGMMA_SLOT, WGMMA_SENDS, WGMMA_CHOOSES, WGMMA_PAIRS = 65, 56, 642, 16 * 128
 
 # Both: a score's place among the best two, a thread.
 CHOOSE = 5
@@ -245,8 +245,8 @@ class Problem:
         return ([table], [work]) if in_block is None else ([table, half_table], [half, work])
 
     def _one_product(self, rows: float, padded: int, depth: int, in_block: int, written: float) -> tuple[Work, Work]:
-        """The table of assign_half, and assign_half, whose blocks have so many rows in shared memory; or assign_wgmma's,
-        where it serves, and assign_wgmma."""
+        """The table of assign_half, and assign_half, whose blocks have so many rows in shared memory; or those of
+        assign_wgmma, where it serves."""
         d = self.d
         if self.sheet.capability == WGMMA and launch_plans.wgmma_serves(d):
             depth = d + -d % launch_plans.WGMMA_DEPTH

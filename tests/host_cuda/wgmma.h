@@ -120,7 +120,6 @@ namespace cuda_host {
 struct Product {
     unsigned long long a, b;
     unsigned group;
-    bool added;
     unsigned short rows[2][16], columns[32][16];
 };
 
@@ -178,7 +177,7 @@ inline void finish_products(unsigned but) {
                 double each[16];
                 for (int i = 0; i < 16; i++) each[i] = factor(product.rows[h][i]) * factor(product.columns[c][i]);
                 float& sum = own.held[c / 2 * 4 + 2 * h + c % 2];
-                sum = add_products(product.added ? sum : 0.0f, each);
+                sum = add_products(sum, each);
             }
         }
     }
@@ -194,8 +193,7 @@ inline void fence_products(CUDA_HOST_PLACE) {
     cuda_host::own_products().fenced = true;
 }
 
-inline void multiply_async(float (&sum)[64], unsigned long long a, unsigned long long b, bool added,
-                           CUDA_HOST_PLACE) {
+inline void multiply_async(float (&sum)[64], unsigned long long a, unsigned long long b, CUDA_HOST_PLACE) {
     using namespace cuda_host;
     Products& own = own_products();
     for (unsigned long long descriptor : {a, b}) {
@@ -216,7 +214,6 @@ inline void multiply_async(float (&sum)[64], unsigned long long a, unsigned long
     product.a = a;
     product.b = b;
     product.group = own.groups;
-    product.added = added;
     read_operands(product);
 }
 
