@@ -34,80 +34,36 @@
 // A row: read once; 4 bytes written, with bounds 12; k d products of float16; centers, 2 k d bytes, from the second-level
 // cache for each ROWS rows.
 
-#include "scores.cuh"
-#include "mma.cuh"
+#include "half.cuh"
 
-#define DEPTH 16
-#define CENTERS 128
 #ifndef ROWS
 #define ROWS 128
 #endif
 #define DOWN (ROWS / 32)            // warps beside each other along the rows
 #define ALONG (8 / DOWN)            // and along the centers
 #define GROUPS (CENTERS / 8 / ALONG)  // of eight centers, of a warp
-#define UP 16384.0f                 // 2^14, what values are multiplied by, see assign_tensor.cu
-#define SMALLEST 6.103515625e-5f    // 2^-14, of normal float16
 
-// What a score needs of a center: |z|^2 less its error, the way back from products, and by what it errs for each unit of
-// the row's |r| and |half(y)|.
-struct alignas(16) OfCenter {
-    float square, down, per_lost, per_length;
-};
-
-// Two numbers in float16, subnormal ones as zero, and what that loses of each.
-__device__ __forceinline__ unsigned round_to_halves(float a, float b, float& lost_a, float& lost_b) {
-    unsigned halves = to_halves(fabsf(a) < SMALLEST ? 0.0f : a, fabsf(b) < SMALLEST ? 0.0f : b);
-    lost_a = __fsub_rn(a, low_half(halves));
-    lost_b = __fsub_rn(b, high_half(halves));
-    return halves;
-}
-
-// The sum over a warp, in all lanes.
-__device__ __forceinline__ float warp_total(float amount) {
-    for (int step = 16; step; step >>= 1) amount += __shfl_xor_sync(0xffffffffu, amount, step);
-    return amount;
-}
-
-// centers: (k, d), in the frame. squares, downs: (tiles * 128,), as tensor_table and assign_tensor have them. summing: by
-// what the sum of products errs for each unit of both lengths. roundings: a factor that lengths, as float32 computes
-// them, are multiplied by to be no less than they are. table: (tiles, depth / 16, 8, 32) of 16 bytes, becomes the centers
-// as lanes hold them: lane 4 g + t of 16 centers four features of center g, from 4 t on, and of center 8 + g, times -2^14
-// over a power. of_centers: (tiles * 128,). A warp a center.
+// squares, downs: (tiles * 128,). table: (tiles, depth / 16, 8, 32) of 16 bytes, becomes the centers as lanes hold them:
+// lane 4 g + t of 16 centers four features of center g, from 4 t on, and of center 8 + g. of_centers: (tiles * 128,). The
+// rest as center_as_halves has it. A warp a center.
 extern "C" __global__ void __launch_bounds__(256)
 half_table(const float* __restrict__ centers, const float* __restrict__ squares, const float* __restrict__ downs, int k,
            int d, int depth, int tiles, float summing, float roundings, uint2* __restrict__ table,
            OfCenter* __restrict__ of_centers) {
-    int lane = threadIdx.x % 32;
     int64 warps = (int64)gridDim.x * blockDim.x / 32;
     for (int64 c = ((int64)blockIdx.x * blockDim.x + threadIdx.x) / 32; c < (int64)tiles * CENTERS; c += warps) {
-        float up = -__uint_as_float((241u << 23) - __float_as_uint(downs[c]));  // of 2^-13 / down, exactly
-        float lost = 0.0f, length = 0.0f;
-        for (int j = 4 * lane; j < depth; j += 128) {
-            float z[4], r[4];
-#pragma unroll
-            for (int f = 0; f < 4; f++) z[f] = c < k && j + f < d ? centers[c * d + j + f] * up : 0.0f;
-            uint2 halves;
-            halves.x = round_to_halves(z[0], z[1], r[0], r[1]);
-            halves.y = round_to_halves(z[2], z[3], r[2], r[3]);
-#pragma unroll
-            for (int f = 0; f < 4; f++) {
-                lost = fmaf(r[f], r[f], lost);
-                length = fmaf(z[f], z[f], length);
-            }
-            int64 stage = c / CENTERS * (depth / DEPTH) + j / DEPTH;
-            int place = (int)(c % CENTERS), word = place % 8 * 4 + j % DEPTH / 4;
-            table[((stage * 8 + place / 16) * 32 + word) * 2 + place / 8 % 2] = halves;
-        }
-        float back = downs[c] * 8192.0f * roundings;
-        lost = sqrtf(warp_total(lost)) * back;
-        length = sqrtf(warp_total(length)) * back;
-        if (lane == 0) {
-            of_centers[c] = {squares[c], downs[c], length, 2.0f * lost + summing * (length + lost)};
-        }
+        int place = (int)(c % CENTERS);
+        OfCenter found = center_as_halves(centers, c, k, d, depth, squares[c], downs[c], summing, roundings,
+                                          [&](int j, uint2 halves) {
+                                              int64 stage = c / CENTERS * (depth / DEPTH) + j / DEPTH;
+                                              int word = place % 8 * 4 + j % DEPTH / 4;
+                                              table[((stage * 8 + place / 16) * 32 + word) * 2 + place / 8 % 2] = halves;
+                                          });
+        if (threadIdx.x % 32 == 0) of_centers[c] = found;
     }
 }
 
-// depth: d rounded up to a multiple of 16. offset, scale: as assign_tensor has them. roundings: as half_table has it.
+// depth: d rounded up to a multiple of 16. offset, scale: as assign_tensor has them. roundings: as center_as_halves has it.
 // again: (n,), becomes the places, in the order of tentative, of rows in doubt, and again_length how many, 0 before; of
 // those nothing else is written. The rest as assign_tensor has it.
 extern "C" __global__ void __launch_bounds__(256, 2)
@@ -136,47 +92,17 @@ assign_half(const X* __restrict__ x, long long n, int d, int depth, const F* __r
     while (base < count) {
         copy_to_shared(&zs[threadIdx.x], table + threadIdx.x);
         for (int group = warp; group < ROWS / 16; group += 8) {
-            float norm[2] = {}, lost[2] = {};
-            const X* rows[2];
-            int part = lane % 4 * 4;
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                int64 place = min(base + 16 * group + lane / 4 + 8 * h, count - 1);
-                rows[h] = x + (listed ? list[place] : place) * d + part;
-            }
-#pragma unroll 2
-            for (int stage = 0; stage < stages; stage++) {
-                FourF offsets = *(const FourF*)(offset + stage * DEPTH + part);
-                uint2 halves[2];
+            auto keep = [&](int stage, const uint2(&halves)[2]) {
+                ys[(group * stages + stage) * 32 + lane] =
+                    make_uint4(halves[0].x, halves[1].x, halves[0].y, halves[1].y);
+            };
+            TwoRows two = rows_as_halves(x, base + 16 * group, count, listed, list, d, stages, offset, scale, roundings,
+                                         wide, keep);
+            if (lane % 4 == 0) {
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
-                    X raw[4];
-                    fetch_features(raw, rows[h] + stage * DEPTH, d - part - stage * DEPTH, wide);
-                    float y[4], r[4];
-#pragma unroll
-                    for (int e = 0; e < 4; e++) y[e] = in_frame(raw[e], offsets.x[e], scale);
-                    halves[h].x = round_to_halves(y[0], y[1], r[0], r[1]);
-                    halves[h].y = round_to_halves(y[2], y[3], r[2], r[3]);
-#pragma unroll
-                    for (int e = 0; e < 4; e++) {
-                        norm[h] = fmaf(y[e], y[e], norm[h]);
-                        lost[h] = fmaf(r[e], r[e], lost[h]);
-                    }
-                }
-                ys[(group * stages + stage) * 32 + lane] = make_uint4(halves[0].x, halves[1].x, halves[0].y, halves[1].y);
-            }
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                for (int step = 1; step < 4; step *= 2) {
-                    norm[h] += __shfl_xor_sync(0xffffffffu, norm[h], step);
-                    lost[h] += __shfl_xor_sync(0xffffffffu, lost[h], step);
-                }
-                if (lane % 4 == 0) {
-                    int row = 16 * group + lane / 4 + 8 * h;
-                    float loss = sqrtf(lost[h]);
-                    norms[row] = norm[h] * (1.0f / UP / UP);
-                    of_rows[row] = make_float2(loss * roundings * (2.0f / UP),
-                                               (sqrtf(norm[h]) + loss) * roundings * (1.0f / UP));
+                    norms[16 * group + lane / 4 + 8 * h] = two.norm[h];
+                    of_rows[16 * group + lane / 4 + 8 * h] = two.errs[h];
                 }
             }
         }
@@ -219,10 +145,8 @@ assign_half(const X* __restrict__ x, long long n, int d, int depth, const F* __r
                     OfCenter z = of_centers[center + 8 * c + e];
 #pragma unroll
                     for (int r = 0; r < 4; r++) {
-                        float2 own = of_rows[32 * down + 8 * r + lane / 4];
-                        float score = fmaf(sum[r / 2][c][r % 2 * 2 + e], z.down, z.square);
-                        score = fmaf(-own.x, z.per_lost, score);
-                        look_at(found[r], fmaf(-own.y, z.per_length, score), center + 8 * c + e);
+                        look_at_sum(found[r], sum[r / 2][c][r % 2 * 2 + e], z, of_rows[32 * down + 8 * r + lane / 4],
+                                    center + 8 * c + e);
                     }
                 }
             }
@@ -240,24 +164,11 @@ assign_half(const X* __restrict__ x, long long n, int d, int depth, const F* __r
         __syncthreads();
         if (threadIdx.x < ROWS) {
             int row = threadIdx.x;
-            int64 place = base + row;
             Nearest best = kept[row];
 #pragma unroll
             for (int a = 1; a < ALONG; a++) best = merge(best, kept[a * ROWS + row]);
-            OfCenter z = of_centers[best.label];
-            // From the lower bound on the best score to the upper one; a little more, for what that rounds.
-            float error = fmaf(of_rows[row].x, z.per_lost, of_rows[row].y * z.per_length);
-            best.best = fmaf(error, 2.0f + 9.5367431640625e-7f, best.best);
-            float margin = margin_of(norms[row], best.label, per_norm, errors);
-            int label = place < count ? certain_label(best, margin) : 0;
-            append(label == UNCERTAIN, place, again, again_length);
-            if (label != UNCERTAIN && place < count) {
-                tentative[place] = label;
-                if (bounded) {
-                    int64 i = listed ? list[place] : place;
-                    write_bounds(best, label, norms[row], margin, center_shift, k, slack[i], lower_bound[i]);
-                }
-            }
+            settle(best, norms[row], of_rows[row], base + row, count, of_centers, again, again_length, per_norm, errors,
+                   tentative, listed, list, bounded, center_shift, k, slack, lower_bound);
         }
         __syncthreads();  // all of that is written again
         if (threadIdx.x == 0) base += (int64)gridDim.x * ROWS;

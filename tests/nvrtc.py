@@ -27,7 +27,7 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL(str(found.locate()))
 
 
-def compile_for(architecture: int, code: str, options: Sequence[str]) -> tuple[str, bytes]:
+def compile_for(architecture: int | str, code: str, options: Sequence[str]) -> tuple[str, bytes]:
     """What the compiler and the assembler report of the code, and the machine code (a cubin)."""
     kept = _kept(architecture, code, options)
     if not kept.exists():
@@ -40,7 +40,7 @@ def compile_for(architecture: int, code: str, options: Sequence[str]) -> tuple[s
     return json.loads(report), cubin
 
 
-def _kept(architecture: int, code: str, options: Sequence[str]) -> Path:
+def _kept(architecture: int | str, code: str, options: Sequence[str]) -> Path:
     """Where that is, or will be. Folders count by the headers in them."""
     headers = [sorted(path.read_text() for path in Path(o[2:]).glob("*.cuh")) for o in options if o.startswith("-I")]
     words = [option for option in options if not option.startswith("-I")]
@@ -48,7 +48,7 @@ def _kept(architecture: int, code: str, options: Sequence[str]) -> Path:
     return CACHE / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.cubin"
 
 
-def _compiled(architecture: int, code: str, options: Sequence[str]) -> tuple[str, bytes]:
+def _compiled(architecture: int | str, code: str, options: Sequence[str]) -> tuple[str, bytes]:
     library, program = _library(), ctypes.c_void_p()
     words = [*options, f"--gpu-architecture=sm_{architecture}", "--ptxas-options=-v"]
     library.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)

@@ -28,21 +28,33 @@ def inner_loops(code: str) -> list[Counter[str]]:
     An operation is named without its modifiers, but for the width of loads and stores from 64 bits on: "FFMA",
     "LDS.128", "LDG".
     """
+    operations, found = _loops(code)
+    inner = [a for a in found if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in found)]
+    return [Counter(operations[start:end]) for start, end in inner]
+
+
+def loops(code: str) -> list[list[str]]:
+    """All of a kernel's loops, the shortest first, each as its operations in their order."""
+    operations, found = _loops(code)
+    return [operations[start:end] for start, end in sorted(found, key=lambda loop: loop[1] - loop[0])]
+
+
+def _loops(code: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """The operations, and of each loop where it begins and ends."""
     operations: list[str] = []
     labels: dict[str, int] = {}
-    loops: list[tuple[int, int]] = []  # from the first operation to the one that jumps back to it
+    found: list[tuple[int, int]] = []  # from the first operation to the one that jumps back to it
     for line in code.splitlines():
-        if found := LABEL.match(line):
-            labels[found[1]] = len(operations)
-        elif found := INSTRUCTION.search(line):
-            name, *modifiers = found[1].split(".")
+        if label := LABEL.match(line):
+            labels[label[1]] = len(operations)
+        elif instruction := INSTRUCTION.search(line):
+            name, *modifiers = instruction[1].split(".")
             width = [m for m in modifiers if m in ("64", "128")] if name in ("LDS", "STS", "LDG", "STG") else []
             operations.append(".".join([name, *width]))
-            target = TARGET.search(found[2])
+            target = TARGET.search(instruction[2])
             if name == "BRA" and target and target[1] in labels:
-                loops.append((labels[target[1]], len(operations)))
+                found.append((labels[target[1]], len(operations)))
         elif line.startswith(".section"):
             break
-    inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
     # The jump to itself that fills up a kernel's end is no loop.
-    return [Counter(operations[start:end]) for start, end in inner if end - start > 1]
+    return operations, [(start, end) for start, end in found if end - start > 1]

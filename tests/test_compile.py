@@ -22,11 +22,12 @@ pytestmark = pytest.mark.kernels
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 # Tensor cores serve where they are worth it alone (engine/cuda/device.py): A100, H100 and H200, B200.
-ONLY = {"assign_tensor": (80, 90, 100), "assign_half": (80, 90, 100)}
+# And wgmma is of sm_90a alone.
+ONLY = {"assign_tensor": (80, 90, 100), "assign_half": (80, 90, 100), "assign_wgmma": ("90a",)}
 
 # Instructions are counted for the GPU that NOTES.md computes its floors for. (For sm_120, waits of float64 arithmetic
 # stand in the code as NOPs.)
-COUNTED = 90
+COUNTED = (90, "90a")
 
 # A multiprocessor has 65,536 registers. Blocks have 256 threads unless noted; for so many blocks to be resident a
 # thread may use at most:
@@ -307,6 +308,14 @@ BUDGETS = {
     # 64 sums, or 32, best, second and label of four rows; 16 features take 16 HMMA, or 8, 6 loads, or 4, a copy, a
     # barrier and the loop's own. Shared: |y|^2 and two lengths of each row, two counts.
     "assign_half": Budget(TWO_BLOCKS, Loop("HMMA", half_stage), lambda rows: 12 * rows + 16),
+    # 64 sums, best, second and label of two rows and what these err by. To bring four features of a row: each a load,
+    # its conversion, the frame, to float16 and back, two sums; two F2FP. Shared: |y|^2 of 128 rows, ten barriers, what
+    # is copied next, and up to a multiple of 128.
+    "assign_wgmma": Budget(TWO_BLOCKS, Loop("F2FP", 60 / 2 + 15), 4 * 128 + 8 * 10 + 16 + 32),
+    "assign_wgmma of float16": Budget(TWO_BLOCKS, Loop("F2FP", 60 / 2 + 25), 4 * 128 + 8 * 10 + 16 + 32),
+    "wgmma_table": Budget(FOUR_BLOCKS, Loop("F2FP", 60 / 2)),
+    # 16 bytes of the rows: a load, a store, addresses.
+    "known_product": Budget(TWO_BLOCKS, Loop("LDG.128", 5), 8 * 10 + 16 + 32),
     # Four features of a center: loads, tests, products, four conversions and back, two sums; a store with its address.
     "half_table": Budget(FOUR_BLOCKS, Loop("F2FP", 60 / 2)),
     # A mean: a division of 14 with what it needs on the side, the inverse of a scale, three loads, a store, addresses;
@@ -375,6 +384,7 @@ SPECIALISATIONS = [
     *[("prepare_centers", x, 0, None) for x in ("float32", "float64")],
     *[("assign_tensor", x, 0, None) for x in KINDS],
     *[("assign_half", x, 0, rows) for x in KINDS for rows in (128, 64)],
+    *[("assign_wgmma", x, 0, None) for x in KINDS],
     *[("assign_tiled", x, 0, 128) for x in KINDS],
     *[("assign_tiled", x, 0, 16) for x in ("uint8", "float64")],
     *[("assign_tiled", x, 0, 32) for x in ("float16", "float32")],
@@ -413,10 +423,10 @@ def budget_of(kernel: str, x: str) -> Budget:
     return BUDGETS.get(f"{kernel} of {x}", BUDGETS[kernel])
 
 
-def check_resources(kernels: set[str], x: str, size: int | None, architecture: int, report: str) -> None:
+def check_resources(kernels: set[str], x: str, size: int | None, architecture: int | str, report: str) -> None:
     """The report is what ptxas says of every kernel."""
     found = re.findall(
-        r"entry function '(\w+)' for 'sm_(\d+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
+        r"entry function '(\w+)' for 'sm_(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
         r"(\d+) bytes spill loads.*?Used (\d+) registers(?:.*?(\d+) bytes smem)?",
         re.sub(r"\n(?!ptxas info    : Compiling)", " ", report),
     )
@@ -518,8 +528,9 @@ def check(family: str, options: list[str], tmp_path: Path, x: str, size: int | N
     for architecture in ONLY.get(family, ARCHITECTURES):
         report, cubin = compile_for(architecture, source, ["--std=c++17", f"-I{folder}", *options])
         assert "warning" not in report, report
+        assert "serialized" not in report, report  # each product waited for
         check_resources(kernels, x, size, architecture, report)
-        if architecture == COUNTED:
+        if architecture in COUNTED:
             path = tmp_path / f"{family}.cubin"
             path.write_bytes(cubin)
             check_code(kernels, x, size, path)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from host_cuda.runtime import HostCuda
 from nvrtc import compile_for
-from sass import disassembled, inner_loops
+from sass import disassembled, inner_loops, loops
 from sklearn.datasets import make_blobs
 
 import gpukmeans
@@ -38,10 +38,13 @@ def inner_loop(tmp_path, family, kernel, marker, *options):
     return max(((loop.total(), loop[marker]) for loop in loops), key=lambda found: found[1])
 
 
-def loops_of(tmp_path, family, kernel, *options):
+def compile_kernels(architecture, family, *options):
     folder = Path(str(files("gpukmeans.kernels")))
-    source = (folder / f"{family}.cu").read_text()
-    _, cubin = compile_for(90, source, ["--std=c++17", f"-I{folder}", *options])
+    return compile_for(architecture, (folder / f"{family}.cu").read_text(), ["--std=c++17", f"-I{folder}", *options])
+
+
+def loops_of(tmp_path, family, kernel, *options):
+    _, cubin = compile_kernels(90, family, *options)
     path = tmp_path / "kernels.cubin"
     path.write_bytes(cubin)
     return inner_loops(disassembled(path)[kernel])
@@ -95,6 +98,24 @@ def test_assign_half_has_the_instructions_of_the_table(tmp_path, rows):
     found, products = inner_loop(tmp_path, "assign_half", "assign_half", "HMMA", "-DX_KIND=2", f"-DROWS={rows}")
     instructions, pairs = work.HALF[rows]
     assert (found, products * 16 * 8) == (instructions, pairs)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("kind", ["uint8", "float16", "float32", "float64"])
+def test_assign_wgmma_has_the_instructions_of_the_table(tmp_path, kind):
+    """The loop over slots, with what one warp of eight does to have the next copied, from what it reads of that to what
+    it writes; and around it the loop over tiles of centers."""
+    _, cubin = compile_kernels("90a", "assign_wgmma", f"-DX_KIND={KINDS[kind]}")
+    (tmp_path / "kernels.cubin").write_bytes(cubin)
+    found = loops(disassembled(tmp_path / "kernels.cubin")["assign_wgmma"])
+    slot = next(loop for loop in found if "HGMMA" in loop)
+    tile = next(loop for loop in found if {"HGMMA", "FMNMX"} <= set(loop))
+    of_sender = [i for i, name in enumerate(slot) if name.startswith(("LDS", "STS"))]
+    sends = of_sender[-1] - of_sender[0] + 1
+    assert slot.count("HGMMA") == 4, "64 features"
+    assert tile.count("FMNMX") == 3 * work.WGMMA_PAIRS / 32
+    assert (len(slot) - sends, sends) == (work.WGMMA_SLOT, work.WGMMA_SENDS)
+    assert len(tile) - len(slot) == work.WGMMA_CHOOSES
 
 
 @pytest.mark.kernels

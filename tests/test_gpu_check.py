@@ -122,7 +122,7 @@ def test_what_is_profiled_launches_the_kernels_that_are_looked_at(host, monkeypa
     profiled.main()
     for pattern in profiled_kernels():
         assert any(re.fullmatch(pattern, name) for name in host.launches), pattern
-    assert {"assign_low_dim", "assign_tiled", "assign_half", "assign_tensor"} <= set(host.launches)
+    assert {"assign_low_dim", "assign_tiled", "assign_half", "assign_wgmma", "assign_tensor"} <= set(host.launches)
 
 
 def profiled_kernels():

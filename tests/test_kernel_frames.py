@@ -55,7 +55,7 @@ def test_one_far_value_leaves_no_row_in_doubt(brute_labels, kernel, kind, dtype)
         centers[7] = x[0]
     cp = HostCuda(build="fast", seed=1, capability=capability)
     points = assigned(CudaPoints(cp, Samples(x)), centers)
-    expected = {used, "assign_half"} if used == "assign_tensor" else {used}
+    expected = {used, "assign_wgmma"} if used == "assign_tensor" else {used}
     assert {name for name in cp.launches if name.startswith("assign")} == expected
     assert points.labels().tolist() == brute_labels(x.astype(np.float64), centers).tolist()
     assert points.uncertain <= 0.01 * len(x)

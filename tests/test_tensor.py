@@ -6,6 +6,9 @@ the bound takes for granted is asked of the GPU itself.
 
 from __future__ import annotations
 
+from importlib.resources import files
+from pathlib import Path
+
 import numpy as np
 import pytest
 from host_cuda.runtime import HostCuda
@@ -24,9 +27,10 @@ pytestmark = pytest.mark.kernels
 DTYPES = ["uint8", "float16", "float32", "float64"]
 
 
-@pytest.fixture(scope="module")
-def address():
-    return HostCuda(build="address", seed=1)
+@pytest.fixture(scope="module", params=["80", "90"])
+def address(request):
+    """An A100, and a H100, which has instructions of its own for one product."""
+    return HostCuda(build="address", seed=1, capability=request.param)
 
 
 # ---------------------------------------------------------------- one instruction
@@ -62,15 +66,13 @@ def cp(device):
         return HostCuda(build="fast", seed=1)
     import cupy
 
-    if cupy.cuda.Device().compute_capability not in gpu._TENSOR_CORES:
+    if cupy.cuda.Device().compute_capability not in gpu.TENSOR_CORES:
         pytest.skip("a GPU whose tensor cores are not used")
     return cupy
 
 
 @pytest.fixture(scope="module")
 def functions(cp):
-    from importlib.resources import files
-
     options = ("--std=c++17", f"-I{files('gpukmeans.kernels')}")
     module = cp.cuda.Module()
     module.load(cp.cuda.compiler.compile_using_nvrtc(SOURCE, options, cache_in_memory=True)[0])
@@ -222,15 +224,20 @@ def test_no_label_of_one_product_is_wrong(address, brute_labels, part, d, k):
 
 
 @pytest.mark.parametrize("part", WITHOUT)
-def test_one_product_would_be_wrong_without_what_it_loses(brute_labels, monkeypatch, tmp_path, part):
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_one_product_would_be_wrong_without_what_it_loses(brute_labels, monkeypatch, tmp_path, part, capability):
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))  # so that nobody finds these kernels
-    cp = HostCuda(build="fast", seed=1)
-    compile_here, found = cp.cuda.compiler.compile_using_nvrtc, []
+    cp = HostCuda(build="fast", seed=1, capability=capability)
+    compile_here, found = cp.compile, []
+    header = (Path(str(files("gpukmeans.kernels"))) / "half.cuh").read_text()
 
     def without(source, *more, **how):
-        found.append(source.count(WITHOUT[part][0]))
-        return compile_here(source.replace(*WITHOUT[part]), *more, **how)
+        if '#include "half.cuh"' in source:
+            found.append(header.count(WITHOUT[part][0]))
+            source = source.replace('#include "half.cuh"', header.replace(*WITHOUT[part]))
+        return compile_here(source, *more, **how)
 
+    monkeypatch.setattr(cp, "compile", without)
     monkeypatch.setattr(cp.cuda.compiler, "compile_using_nvrtc", without)
     x, centers = rounded_one_way(np.random.default_rng(0), part, 40, 129)
     assert (labels_of(cp, x, centers)[0] != brute_labels(x, centers)).any()
@@ -241,7 +248,7 @@ def test_one_product_would_be_wrong_without_what_it_loses(brute_labels, monkeypa
 def test_the_search_would_find_a_dishonest_kernel(address, brute_labels, monkeypatch, dtype, d, k):
     """The bound is a worst case of any order and of all roundings going one way; a thousandth of it is too little."""
     honest = Frame.tensor_score_errors
-    monkeypatch.setattr(launch_plans, "half_plan", lambda frame, padded: None)
+    monkeypatch.setattr(launch_plans, "half_plan", lambda *_: None)
     monkeypatch.setattr(
         Frame,
         "tensor_score_errors",
@@ -303,6 +310,7 @@ def test_no_race_and_no_order_of_threads(on, monkeypatch, seed):
     same(on, cp, values("uint8", 300, 33), 40, max_iter=2)
     same(on, cp, values("float16", 300, 33) - np.float16(100), 40, max_iter=2)
     assert cp.launches["assign_half"] > 4
+    assert cp.launches["assign_wgmma"] == 0, "of so few features"
 
 
 # ---------------------------------------------------------------- when they serve

@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 
 from gpukmeans import BatchedKMeans, KMeans, datasets, quantize
 from gpukmeans.array_interop import to_numpy
-from gpukmeans.engine.cuda.device import Gpu
+from gpukmeans.engine.cuda.device import WGMMA, Gpu, capability_of
+from gpukmeans.engine.cuda.launch_plans import wgmma_serves
+from gpukmeans.engine.cuda.wgmma_check import computes_as_known
 
 DTYPES = ("uint8", "float16", "float32", "float64")
 
@@ -144,18 +146,27 @@ def groups(data: Data) -> Iterator[Case]:
 
 
 def tensor(data: Data) -> Iterator[Case]:
-    """More than 16 features and 32 centers: on the GPUs that launch_plans.py names, tensor cores."""
-    halves = ("assign_half", "assign_tensor")
+    """More than 16 features and 32 centers: on the GPUs that launch_plans.py names, tensor cores. On H100 and H200 from
+    33 features on by their own instructions, if a known product is right; those of others with fewer."""
+    if capability_of(cp, 0) == WGMMA:
+        known = [{"right": True}, {"right": computes_as_known(Gpu(cp, ("-DX_KIND=2",)))}]
+        yield Case("the known product of wgmma", lambda: known)
+
+    def halves(d: int) -> tuple[str, str]:
+        wgmma = capability_of(cp, 0) == WGMMA and wgmma_serves(d)
+        return ("assign_wgmma" if wgmma else "assign_half"), "assign_tensor"
+
     for dtype in DTYPES:
         for d, k in ((17, 33), (64, 129), (200, 300), (12, 120)):
-            yield fits("tensor cores", data.blobs(30_000, d, dtype, offset=3), k, *halves)
-    yield fits("about zero", data.blobs(30_000, 64, "float16"), 129, *halves)
+            yield fits("tensor cores", data.blobs(30_000, d, dtype, offset=3), k, *halves(d))
+    yield fits("about zero", data.blobs(30_000, 64, "float16"), 129, *halves(64))
     for d in (300, 650):  # 128 rows a block, in more shared memory than is given unasked, and 64
-        yield fits("many features in one product", data.blobs(10_000, d, "float32"), 60, *halves)
+        yield fits("many features in one product", data.blobs(10_000, d, "float32"), 60, *halves(d))
     yield fits("too many features for one product", data.blobs(5_000, 1300, "float32"), 60, "assign_tensor")
-    yield fits("noise", data.noise(300_000, 24, "float32"), 150, *halves, max_iter=4)
-    yield fits("ties", data.lattice(20_000, 20, "float32"), 60, *halves)
-    yield fits("cosine", data.noise(20_000, 40, "float32"), 60, *halves, metric="cosine")
+    yield fits("noise", data.noise(300_000, 24, "float32"), 150, *halves(24), max_iter=4)
+    yield fits("noise", data.noise(100_000, 128, "float32"), 1024, *halves(128), max_iter=4)
+    yield fits("ties", data.lattice(20_000, 20, "float32"), 60, *halves(20))
+    yield fits("cosine", data.noise(20_000, 40, "float32"), 60, *halves(40), metric="cosine")
     yield from far(data, 64, 129, "assign_tensor", "assign_tiled")  # which leaves the other rows too short
 
 

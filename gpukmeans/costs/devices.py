@@ -11,6 +11,9 @@ REACHED, CACHE = 0.9, 24
 # Assumed: of the data sheet's rate, what mma.sync reaches where the machine has faster instructions (9.0 and 10.0).
 MMA_SYNC = 0.6
 
+# And what wgmma reaches, of 9.0 alone.
+WGMMA_RATE = 0.8
+
 
 @dataclass(frozen=True)
 class Sheet:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, Sheet
+from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, WGMMA_RATE, Sheet
 from gpukmeans.engine.cuda import launch_plans, seeding_filter
-from gpukmeans.engine.cuda.device import SHARED, TENSOR_CORES
+from gpukmeans.engine.cuda.device import SHARED, TENSOR_CORES, WGMMA
 from gpukmeans.engine.cuda.launch_plans import TENSOR_CENTERS, TENSOR_ROWS, TILED_ROWS
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
 from gpukmeans.engine.protocol import seeding_trials
@@ -38,6 +38,10 @@ TENSOR_PRODUCTS = 16 * 32 * 64
 # choosing, a pair, what a score errs by among them. Assumed: the share of rows that it leaves in doubt.
 HALF, HALF_CHOOSE, AGAIN = {128: (49, 32 * 64), 64: (35, 32 * 32)}, 9, 0.02
 HALF_VALUE = 15  # to bring a row's value
+
+# assign_wgmma, a warp: instructions for a slot, of 64 features of 16 rows and 128 centers, and those of the one warp of
+# eight that has the next copied; of its choosing, of as many pairs.
+WGMMA_SLOT, WGMMA_SENDS, WGMMA_CHOOSES, WGMMA_PAIRS = 65, 56, 642, 16 * 128
 
 # Both: a score's place among the best two, a thread.
 CHOOSE = 5
@@ -86,7 +90,8 @@ class Work:
 
     def bounds(self, sheet: Sheet) -> dict[str, float]:
         """Seconds that each part of the device needs for it, if the others are faster."""
-        tensor = sheet.tensor * (MMA_SYNC if sheet.capability in ("90", "100") else 1.0)
+        share = WGMMA_RATE if self.kernel == "assign_wgmma" else MMA_SYNC
+        tensor = sheet.tensor * (share if sheet.capability in ("90", "100") else 1.0)
         return {
             "memory": self.memory / (REACHED * sheet.bandwidth),
             "the second-level cache": self.cache / (CACHE * sheet.clocks),
@@ -240,7 +245,22 @@ class Problem:
         return ([table], [work]) if in_block is None else ([table, half_table], [half, work])
 
     def _one_product(self, rows: float, padded: int, depth: int, in_block: int, written: float) -> tuple[Work, Work]:
-        """The table of assign_half, and assign_half, whose blocks have so many rows in shared memory."""
+        """The table of assign_half, and assign_half, whose blocks have so many rows in shared memory; or those of
+        assign_wgmma, where it serves."""
+        d = self.d
+        if self.sheet.capability == WGMMA and launch_plans.wgmma_serves(d):
+            depth = d + -d % launch_plans.WGMMA_DEPTH
+            slot = WGMMA_SLOT + WGMMA_SENDS / 8
+            each = 32 * (slot * depth / launch_plans.WGMMA_DEPTH + WGMMA_CHOOSES) / WGMMA_PAIRS
+            table = Work("wgmma_table", cache=6 * padded * depth)
+            work = Work(
+                "assign_wgmma",
+                memory=rows * self.row + written,
+                cache=rows * self.row + rows / launch_plans.WGMMA_ROWS * padded * depth * 2,
+                instructions=rows * padded * each + HALF_VALUE * rows * depth,
+                products=rows * padded * depth,
+            )
+            return table, work
         instructions, pairs = HALF[in_block]
         table = Work("half_table", cache=6 * padded * depth)
         work = Work(

@@ -117,8 +117,9 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
 def _compile_ahead(cp: Any, samples: Samples, k: int) -> None:
     """Begin with the kernels that these rows will need on the current GPU, while they cross the bus."""
     from gpukmeans.engine.cuda import compile, families
-    from gpukmeans.engine.cuda.device import has_tensor_cores
+    from gpukmeans.engine.cuda.device import TENSOR_CORES, WGMMA, capability_of
 
+    capability = capability_of(cp, int(cp.cuda.Device().id))
     weights = None if samples.weights is None else samples.weights.dtype
     wanted = families.of_a_fit(
         dtype=samples.x.dtype,
@@ -129,7 +130,8 @@ def _compile_ahead(cp: Any, samples: Samples, k: int) -> None:
         sparse=samples.sparse,
         normalizes=samples.metric.normalizes,
         reused=samples.reused,
-        tensor_cores=has_tensor_cores(cp, int(cp.cuda.Device().id)),
+        tensor_cores=capability in TENSOR_CORES,
+        has_wgmma=capability == WGMMA,
     )
     with suppress(RuntimeError, OSError):  # what is wrong is told where a kernel is needed
         compile.begin(cp, wanted)

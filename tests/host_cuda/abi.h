@@ -27,6 +27,9 @@ int cuda_host_barrier(const Place& place, int vote);
 // Valid until the thread's next exchange.
 const unsigned long long* cuda_host_exchange(const Place& place, unsigned mask, unsigned long long value);
 
+// Lets other threads run, for one that asks until something has happened.
+void cuda_host_yield(const Place& place);
+
 // Called before every atomic operation, from `pc` in the kernel.
 void cuda_host_atomic(const void* address, unsigned long size, const void* pc);
 }

@@ -313,3 +313,4 @@ constexpr Kernel describe_kernel(const char* name, unsigned threads) {
 }  // namespace cuda_host
 
 #include "tensor.h"
+#include "wgmma.h"

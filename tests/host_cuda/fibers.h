@@ -53,6 +53,10 @@ unsigned choice;                 // how many of those who wait longest may come 
 Fiber fibers[MAX_THREADS], *current;
 unsigned threads, done, at_barrier;
 
+// Threads that only ask for something run for ever: so often in a row means that nobody will do it.
+constexpr unsigned MOST_QUESTIONS = 1 << 27;
+unsigned questions;
+
 // What full warps exchange: before it is written again, all have come back for more. Of other masks each thread has its
 // own copy.
 u64 exchanged[MAX_THREADS / WARP][WARP], exchanged_in_part[MAX_THREADS][WARP];
@@ -238,7 +242,7 @@ inline bool same(const Place& a, const Place& b) { return a.line == b.line && sa
 
 void run_block() {
     threads = blockDim.x * blockDim.y * blockDim.z;
-    done = at_barrier = 0;
+    done = at_barrier = questions = 0;
     for (unsigned t = 0; t < threads; t++) {
         Fiber& f = fibers[t];
         f.index = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
@@ -257,6 +261,7 @@ void run_block() {
 
 int cuda_host_barrier(const Place& place, int vote) {
     Fiber* self = current;
+    questions = 0;
     self->place = place;
     self->vote = vote != 0;
     self->state = State::Barrier;
@@ -280,9 +285,19 @@ int cuda_host_barrier(const Place& place, int vote) {
     return self->votes;
 }
 
+void cuda_host_yield(const Place& place) {
+    if (++questions > MOST_QUESTIONS) {
+        current->place = place;
+        fail("a thread asks for ever at %s, %s:%d", place.what, base_name(place.file), place.line);
+    }
+    make_ready(current);
+    wait_turn();
+}
+
 const unsigned long long* cuda_host_exchange(const Place& place, unsigned mask, unsigned long long value) {
     Fiber *self = current, *warp = self - self->thread % WARP;
     unsigned left = threads - warp->thread, lanes = left < WARP ? mask & ((1u << left) - 1) : mask;
+    questions = 0;
     self->place = place;
     self->mask = mask;
     self->given = value;

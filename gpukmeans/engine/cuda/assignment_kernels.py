@@ -18,8 +18,10 @@ from gpukmeans.engine.cuda.launch_plans import (
     SPARSE_CENTERS,
     ClosePlan,
     ErrorFactors,
+    HalfPlan,
     LaunchPlan,
     hamerly_options,
+    wgmma_shared,
 )
 from gpukmeans.engine.protocol import Doubt
 from gpukmeans.exact.sparse_rows import expansion_error
@@ -55,9 +57,9 @@ class RowBounds(NamedTuple):
 
 
 class Halves(NamedTuple):
-    """What assign_half reads of centers, and leaves undecided. table: (plan.words, 4) uint32; of_centers: (padded, 4)
-    float32; see half_table. again: places, in the order of tentative labels, of rows that it leaves in doubt; its
-    length is 0 before."""
+    """What assign_half, or assign_wgmma, reads of centers, and leaves undecided. table: (plan.words, 4) uint32;
+    of_centers: (padded, 4) float32; see half_table. again: places, in the order of tentative labels, of rows that it
+    leaves in doubt; its length is 0 before."""
 
     table: Any
     of_centers: Any
@@ -197,13 +199,30 @@ def tensor_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs
 
 
 def half_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs: Any, halves: Halves) -> None:
-    """The table of `halves`, and what scores err by for each center; a warp a center."""
+    """The table of `halves`, as assign_half reads it, and what scores err by for each center; a warp a center."""
     assert plan.half is not None
     gpu.launch(
-        *("assign_half", "half_table", 32 * plan.table.centers, framed, squares, downs, *_table_shape(plan, framed)),
-        *(np.float32(plan.half.summing), np.float32(plan.half.roundings), halves.table, halves.of_centers),
+        *("assign_half", "half_table", 32 * plan.table.centers, framed, squares, downs),
+        *_half_table_arguments(plan, plan.half, framed, halves),
         options=plan.half.options,
     )
+
+
+def wgmma_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs: Any, halves: Halves) -> None:
+    """The same, as assign_wgmma reads it."""
+    assert plan.half is not None
+    gpu.launch(
+        *("assign_wgmma", "wgmma_table", 32 * plan.table.centers, framed, squares, downs),
+        *_half_table_arguments(plan, plan.half, framed, halves),
+        options=plan.half.options,
+    )
+
+
+def _half_table_arguments(plan: LaunchPlan, half: HalfPlan, framed: Any, halves: Halves) -> tuple[Any, ...]:
+    """The arguments from k to of_centers."""
+    k, d = framed.shape
+    shape = np.int32(k), np.int32(d), np.int32(half.features), np.int32(plan.table.tiles)
+    return *shape, np.float32(half.summing), np.float32(half.roundings), halves.table, halves.of_centers
 
 
 def _table_shape(plan: LaunchPlan, framed: Any) -> tuple[np.int32, ...]:
@@ -343,16 +362,46 @@ def assign_tensor(gpu: Gpu, compared: Comparison) -> None:
 def assign_half(gpu: Gpu, compared: Comparison) -> None:
     """Tentative labels by one product of float16, and where that leaves doubt a place on a list; a block the rows that
     its shared memory holds."""
-    plan, halves = compared.plan, compared.halves
-    assert plan.half is not None
-    assert halves is not None
-    blocks = min(gpu.blocks, -(-len(compared.rows.x) // plan.half.rows))
+    half, arguments = _half_arguments(gpu, compared)
+    blocks = min(gpu.blocks, -(-len(compared.rows.x) // half.rows))
     gpu.run(
-        *("assign_half", "assign_half", blocks, BLOCK, *of_rows(compared.rows.x), np.int32(plan.table.features)),
-        *(*compared.frame, halves.table, halves.of_centers, np.int32(plan.table.tiles)),
-        *(np.float32(plan.half.roundings), *halves.again, *compared.outcome(gpu)),
-        options=plan.half.options,
-        shared=plan.half.shared,
+        *("assign_half", "assign_half", blocks, BLOCK, *arguments),
+        options=half.options,
+        shared=half.shared,
+    )
+
+
+def assign_wgmma(gpu: Gpu, compared: Comparison) -> None:
+    """The same by instructions that compute capability 9.0 has for it; a block 128 rows."""
+    half, arguments = _half_arguments(gpu, compared)
+    blocks = min(gpu.blocks, -(-len(compared.rows.x) // half.rows))
+    gpu.run(
+        *("assign_wgmma", "assign_wgmma", blocks, BLOCK, *arguments),
+        options=half.options,
+        shared=half.shared,
+    )
+
+
+def _half_arguments(gpu: Gpu, compared: Comparison) -> tuple[HalfPlan, tuple[Any, ...]]:
+    """The plan of either, and its arguments."""
+    half, halves = compared.plan.half, compared.halves
+    assert half is not None
+    assert halves is not None
+    centers = halves.table, halves.of_centers, np.int32(compared.plan.table.tiles), np.float32(half.roundings)
+    rows = *of_rows(compared.rows.x), np.int32(half.features), *compared.frame
+    return half, (*rows, *centers, *halves.again, *compared.outcome(gpu))
+
+
+def known_product(gpu: Gpu, *, rows: Any, table: Any, products: Any) -> None:
+    """Products of 128 rows with centers, as assign_wgmma makes them.
+
+    rows: (depth / 8, 128, 8) float16. table: (tiles, depth / 8, 128, 8) float16. products: (128, tiles * 128) float32,
+    become the sums; what does not come in time stays as it is.
+    """
+    (tiles, pieces, _, _) = table.shape
+    gpu.run(
+        *("assign_wgmma", "known_product", 1, BLOCK, rows, table, np.int32(8 * pieces), np.int32(tiles), products),
+        shared=wgmma_shared(8 * pieces),
     )
 
 
@@ -384,12 +433,14 @@ def assign_sparse(gpu: Gpu, compared: Comparison) -> None:
 
 # By the names that launch plans have.
 TABLES: dict[str, Callable[..., None]] = {"tiled_table": tiled_table, "tensor_table": tensor_table}
+HALF_TABLES: dict[str, Callable[..., None]] = {"assign_half": half_table, "assign_wgmma": wgmma_table}
 ASSIGN: dict[str, Callable[[Gpu, Comparison], None]] = {
     "assign_low_dim": assign_low_dim,
     "assign_tiled": assign_tiled,
     "assign_tensor": assign_tensor,
     "assign_sparse": assign_sparse,
 }
+ASSIGN_HALF: dict[str, Callable[[Gpu, Comparison], None]] = {"assign_half": assign_half, "assign_wgmma": assign_wgmma}
 
 
 # ---------------------------------------------------------------- labels and sums

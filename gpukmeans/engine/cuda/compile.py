@@ -24,6 +24,9 @@ from gpukmeans.atomic_write import atomic
 from gpukmeans.engine.cuda import compile_ahead as ahead
 from gpukmeans.errors import DeviceError
 
+# Families of instructions that one compute capability has and no later one: NVRTC is asked for sm_90a.
+OF_ONE_CAPABILITY = {"assign_wgmma"}
+
 
 class Module(NamedTuple):
     """kernels/FAMILY.cu, compiled with these options."""
@@ -82,6 +85,8 @@ def keep(cp: Any, wanted: Module, capability: str) -> bool:
 def _compiled_for(cp: Any, wanted: Module, capability: str) -> bytes:
     """As cupy.cuda.compiler does it, which asks for the current device."""
     nvrtc = cp.cuda.nvrtc
+    if wanted.family in OF_ONE_CAPABILITY:
+        capability += "a"
     words = (*_words(wanted), f"-arch=sm_{capability}", "--device-as-default-execution-space")
     program = nvrtc.createProgram(_sources().text[f"{wanted.family}.cu"], "", (), ())
     try:
@@ -100,9 +105,12 @@ def _binary(cp: Any, wanted: Module) -> bytes:
     kept = _kept(path)
     if kept is not None:
         return kept
-    source = _sources().text[f"{wanted.family}.cu"]
-    binary, _ = cp.cuda.compiler.compile_using_nvrtc(source, _words(wanted), cache_in_memory=True)
-    binary = bytes(binary)
+    if wanted.family in OF_ONE_CAPABILITY:  # of which CuPy does not know
+        binary = _compiled_for(cp, wanted, _capability(cp))
+    else:
+        source = _sources().text[f"{wanted.family}.cu"]
+        found, _ = cp.cuda.compiler.compile_using_nvrtc(source, _words(wanted), cache_in_memory=True)
+        binary = bytes(found)
     if os.environ.get("CUPY_CACHE_IN_MEMORY") != "1":
         with suppress(OSError):  # then it is compiled again in the next process
             _write(path, binary)

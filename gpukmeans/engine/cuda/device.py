@@ -25,16 +25,27 @@ SHARED = 48 * 1024
 # the others more.
 MORE_SHARED = 160 * 1024
 
+# And what H100 and H200 give, with as much of a fixed size.
+SHARED_OF_HOPPER = 224 * 1024
+
 # Compute capabilities whose tensor cores multiply float16 at more than twelve times the rate of float32 arithmetic, so
 # that three products for one pay: A100, H100 and H200, B200. (Of other GPUs it is four times, or less. How B300's, 103,
 # round has not been published.)
 TENSOR_CORES = ("80", "90", "100")
 
+# The one that has instructions for products of four warps (kernels/wgmma.cuh): H100 and H200.
+WGMMA = "90"
+
 
 @cache
 def has_tensor_cores(cp: Any, device: int) -> bool:
     """Whether the device's are worth using."""
-    return cp.cuda.Device(device).compute_capability in TENSOR_CORES
+    return capability_of(cp, device) in TENSOR_CORES
+
+
+def capability_of(cp: Any, device: int) -> str:
+    """The device's compute capability, "90" for 9.0."""
+    return str(cp.cuda.Device(device).compute_capability)
 
 
 @cache
@@ -59,6 +70,7 @@ class Gpu(Transfers):
         super().__init__(cp, launched)
         self._options, self._more = options, more or {}
         self.tensor_cores = has_tensor_cores(cp, self.number)
+        self.has_wgmma = capability_of(cp, self.number) == WGMMA
         self.multiprocessors = _multiprocessors(cp, self.number)
         self.blocks = RESIDENT * self.multiprocessors
         self._functions: dict[tuple[str, str, tuple[str, ...], bool], Any] = {}  # see `run`
@@ -112,8 +124,8 @@ class Gpu(Transfers):
         """Run a kernel of kernels/FAMILY.cu with so many blocks of `block` threads.
 
         args: arrays of the device and NumPy scalars, as it declares them. options: the compiler's, beside those of all
-        kernels and of the family. shared: bytes of dynamic shared memory, up to SHARED, or to MORE_SHARED where a
-        kernel has no more than 3 kB of its own.
+        kernels and of the family. shared: bytes of dynamic shared memory, up to SHARED, or to MORE_SHARED, or
+        SHARED_OF_HOPPER there, where a kernel has no more than 3 kB of its own.
         """
         self.launched.append(name)
         key = family, name, options, shared > SHARED
@@ -131,10 +143,10 @@ class Gpu(Transfers):
             self._fail(error)
 
     def _give_more(self, function: Any) -> None:
-        """Let its blocks have MORE_SHARED. Always as much, as the function is everybody's."""
+        """Let its blocks have as much as there is. Always that, as the function is everybody's."""
         driver = self.cp.cuda.driver
         attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         try:
-            driver.funcSetAttribute(function.ptr, attribute, MORE_SHARED)
+            driver.funcSetAttribute(function.ptr, attribute, SHARED_OF_HOPPER if self.has_wgmma else MORE_SHARED)
         except self._errors as error:
             self._fail(error)

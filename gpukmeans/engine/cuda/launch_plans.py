@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpukmeans.engine.cuda.device import BLOCK, MORE_SHARED, SHARED
+from gpukmeans.engine.cuda.device import BLOCK, MORE_SHARED, SHARED, SHARED_OF_HOPPER
 from gpukmeans.exact.certificate import Frame, ScoreErrors, distance_error_factors
 
 # Up to this many features a thread holds whole rows in registers.
@@ -30,6 +30,10 @@ SPARSE_CENTERS, SPARSE_LANES = 4, 8
 # The same of assign_half, and how many rows a block may have in shared memory, with how much that is not theirs: two
 # halves of 4 kB.
 HALF_ROWS, HALF_SHARED = (128, 64), 8192
+
+# The same of assign_wgmma: 64 features a slot of 16 kB, four of them. Of up to 32 features half of what it multiplies
+# would be nobody's, and choosing takes longer than that.
+WGMMA_DEPTH, WGMMA_ROWS, WGMMA_SHARED, FEWEST_WGMMA_FEATURES = 64, 128, 4 * 16384, 33
 
 # From so many features on, and if no more than a fifth of the centers compared with are nobody's, one product on
 # tensor cores takes fewer instructions than assign_low_dim: by count 10 a pair and 240 a row, where that takes 15 a
@@ -107,12 +111,14 @@ class CenterTable:
 
 @dataclass(frozen=True, kw_only=True)
 class HalfPlan:
-    """How assign_half looks at rows before the kernel of a LaunchPlan does.
+    """How assign_half, or assign_wgmma, looks at rows before the kernel of a LaunchPlan does.
 
-    rows, options, shared: as LaunchPlan has them. words: of 16 bytes, of its table. summing, roundings: of
-    Frame.half_score_errors.
+    kernel: its name, and its family's. rows, options, shared: as LaunchPlan has them. features: of its table, with
+    those that are nobody's; words: of 16 bytes. summing, roundings: of Frame.half_score_errors.
     """
 
+    kernel: str
+    features: int
     rows: int
     options: tuple[str, ...]
     shared: int
@@ -184,14 +190,38 @@ def half_options(rows: int) -> tuple[str, ...]:
     return (f"-DROWS={rows}",)
 
 
-def half_plan(frame: Frame, padded: int) -> HalfPlan | None:
+def wgmma_serves(d: int) -> bool:
+    """Whether assign_wgmma does so in assign_half's place, on a GPU that can."""
+    return d >= FEWEST_WGMMA_FEATURES and wgmma_shared(d + -d % WGMMA_DEPTH) <= SHARED_OF_HOPPER
+
+
+def wgmma_shared(depth: int) -> int:
+    """Its bytes of dynamic shared memory."""
+    return WGMMA_SHARED + 2 * WGMMA_ROWS * depth
+
+
+def half_plan(frame: Frame, padded: int, has_wgmma: bool) -> HalfPlan | None:
     """Of rows that `tensor` serves, by so many centers."""
     d = len(frame.offset)
+    summing, roundings = frame.half_score_errors()
+    if has_wgmma and wgmma_serves(d):
+        depth = d + -d % WGMMA_DEPTH
+        return HalfPlan(
+            kernel="assign_wgmma",
+            features=depth,
+            rows=WGMMA_ROWS,
+            options=(),
+            shared=wgmma_shared(depth),
+            words=padded * depth // 8,
+            summing=summing,
+            roundings=roundings,
+        )
     rows, depth = half_rows(d), d + -d % TENSOR_DEPTH
     if rows is None:
         return None
-    summing, roundings = frame.half_score_errors()
     return HalfPlan(
+        kernel="assign_half",
+        features=depth,
         rows=rows,
         options=half_options(rows),
         shared=2 * rows * depth + HALF_SHARED,
@@ -283,7 +313,7 @@ def sparse(frame: Frame, k: int) -> LaunchPlan:
     )
 
 
-def tensor(frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan | None:
+def tensor(frame: Frame, k: int, dtype: np.dtype, has_wgmma: bool = False) -> LaunchPlan | None:
     """As `tiled`, or None where the kernel or its bound does not serve. Rows of float16 are that in the frame too if
     its offset is zero, and take two products (test_tensor.test_float16_about_zero_takes_two_products fails if others
     do).
@@ -308,5 +338,5 @@ def tensor(frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan | None:
             lifted=True,
         ),
         errors=ErrorFactors.of(frame.tensor_score_errors(), d),
-        half=half_plan(frame, padded),
+        half=half_plan(frame, padded, has_wgmma),
     )

@@ -27,7 +27,6 @@ _WORK = 2**22
 # Values of a problem at most, as of its rows each thread has some.
 _VALUES = 2**22
 
-
 # Values of a stack at most: 1 GB of float32, with as much again for what is kept of rows.
 _STACKED = 2**28
 

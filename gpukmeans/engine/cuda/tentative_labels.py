@@ -14,6 +14,8 @@ import numpy as np
 from gpukmeans.engine.cuda import launch_plans
 from gpukmeans.engine.cuda.assignment_kernels import (
     ASSIGN,
+    ASSIGN_HALF,
+    HALF_TABLES,
     TABLES,
     Comparison,
     Framed,
@@ -22,14 +24,13 @@ from gpukmeans.engine.cuda.assignment_kernels import (
     RowBounds,
     RowList,
     assign_close,
-    assign_half,
     center_forms,
-    half_table,
     hamerly,
     movement,
 )
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.launch_plans import ClosePlan, LaunchPlan
+from gpukmeans.engine.cuda.wgmma_check import computes_as_known
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, norms
 
@@ -108,7 +109,7 @@ class TentativeLabels:
         if frame is None:
             return
         # A multiple of what any kernel reads at a time, in the type that brings rows into the frame (scores.cuh).
-        offset = np.pad(frame.offset, (0, -d % launch_plans.TENSOR_DEPTH))
+        offset = np.pad(frame.offset, (0, -d % launch_plans.WGMMA_DEPTH))
         self._offset = gpu.put(offset.astype(np.float64 if dtype == np.float64 else np.float32))
         self._plan = _plan(gpu, frame, k, dtype)
         self._framed, self._squares = gpu.empty((k, d), np.float32), gpu.empty(self._plan.table.centers, np.float32)
@@ -189,8 +190,8 @@ class TentativeLabels:
         )
         if self._halves or self._doubts:
             gpu.fill(self._lengths, 0)
-        if self._halves:
-            assign_half(gpu, compared)
+        if self._halves and plan.half:
+            ASSIGN_HALF[plan.half.kernel](gpu, compared)
         ASSIGN[plan.kernel](gpu, compared)
         if self._close:
             assign_close(gpu, self._close, compared, columns=self.columns, fewest=FEWEST_DOUBTS * gpu.multiprocessors)
@@ -264,15 +265,18 @@ class TentativeLabels:
         self._unused = True
         if maker:
             maker(gpu, plan, framed=self._framed, squares=self._squares, downs=self._downs, table=self._table)
-        if self._halves:
+        if self._halves and plan.half:
             forms = {"framed": self._framed, "squares": self._squares, "downs": self._downs}
-            half_table(gpu, plan, **forms, halves=self._halves)
+            HALF_TABLES[plan.half.kernel](gpu, plan, **forms, halves=self._halves)
         self._formed = centers
 
 
 def _plan(gpu: Gpu, frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan:
     if frame.entries is not None:
         return launch_plans.sparse(frame, k)
-    on_tensor_cores = launch_plans.tensor(frame, k, dtype) if gpu.tensor_cores else None
+    on_tensor_cores = launch_plans.tensor(frame, k, dtype, gpu.has_wgmma) if gpu.tensor_cores else None
+    half = on_tensor_cores and on_tensor_cores.half
+    if half and half.kernel == "assign_wgmma" and not computes_as_known(gpu):
+        on_tensor_cores = launch_plans.tensor(frame, k, dtype)
     few = len(frame.offset) <= launch_plans.LOW_DIM_FEATURES
     return on_tensor_cores or (launch_plans.low_dim(frame, k) if few else launch_plans.tiled(frame, k))
