@@ -22,7 +22,7 @@ from PIL import Image
 import gpukmeans
 from gpukmeans import KMeans, __version__, datasets
 from gpukmeans.cli import demo
-from gpukmeans.cli.main import main
+from gpukmeans.cli.main import COMMANDS, main
 from gpukmeans.engine import devices
 
 SIZES = {"blobs.png": (750, 960), "digits.png": (1620, 624), "china.png": (1800, 780), "china-64.png": (640, 427)}
@@ -216,6 +216,35 @@ def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> No
         main(argv)
     assert exit.value.code == 2
     assert capsys.readouterr().err.startswith("usage: gpukmeans")
+
+
+def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main([])
+    assert exit.value.code == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert all(f"\n    {command}" in said.err for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "usage", "unknown"),
+    [
+        (["fit", "rows.csv", "-k", "3", "--bogus"], "gpukmeans fit", "--bogus"),
+        (["quantize", "a.png", "b.png", "--bogus=1"], "gpukmeans quantize", "--bogus=1"),
+        (["info", "more"], "gpukmeans info", "more"),
+        (["--bogus", "info", "more"], "gpukmeans", "--bogus more"),
+    ],
+)
+def test_an_unknown_argument_shows_how_its_own_command_is_used(
+    argv: list[str], usage: str, unknown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(argv)
+    assert exit.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"usage: {usage} [")
+    assert said.endswith(f"{usage}: error: unrecognized arguments: {unknown}\n")
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "PIL", "tqdm"])

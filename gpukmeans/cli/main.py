@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         try:
             argv = sys.argv[1:] if argv is None else argv
-            args = _parser(argv[0] if argv else None).parse_args(argv)
+            args = _parse(argv)
             return args.run(args) or 0
         finally:
             console.flush()
@@ -50,17 +50,30 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _parser(asked: str | None) -> argparse.ArgumentParser:
-    """asked: the command whose arguments it is to know; the others are there to be named where it is none of them."""
+def _parse(argv: list[str]) -> argparse.Namespace:
+    asked = argv[0] if argv else None
+    parser, commands = _parser(asked)
+    if asked is None:  # somebody who does not know what there is
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:  # argparse itself would show how to use gpukmeans, not the command
+        commands.choices.get(asked, parser).error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
+
+
+def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, Any]:
+    """asked: the command whose arguments it is to know; the others are there to be named where it is none of them.
+    And what holds the commands' own parsers."""
     parser = _Parser(prog="gpukmeans", description="k-means with one answer.")
     parser.add_argument("--version", action="version", version=f"gpukmeans {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command", prog="gpukmeans")
     if asked in COMMANDS:
         import_module(f"gpukmeans.cli.{asked}").add(commands, COMMANDS[asked], seed=_seed)
-        return parser
+        return parser, commands
     for name, what in COMMANDS.items():
         commands.add_parser(name, help=what)
-    return parser
+    return parser, commands
 
 
 class _Parser(argparse.ArgumentParser):
