@@ -305,12 +305,11 @@ def test_float16_about_zero_takes_two_products(on, address, monkeypatch):
 def test_no_race_and_no_order_of_threads(on, monkeypatch, seed):
     """More tiles of rows than blocks at once, more tiles of centers than one."""
     monkeypatch.setattr(gpu, "RESIDENT", 1)
-    cp = HostCuda(build="race" if seed == 2 else "address", seed=seed)
+    cp = HostCuda(build="race" if seed == 2 else "address", seed=seed, capability="80")
     same(on, cp, values("float32", 700, 20), 140, max_iter=2)
     same(on, cp, values("uint8", 300, 33), 40, max_iter=2)
     same(on, cp, values("float16", 300, 33) - np.float16(100), 40, max_iter=2)
     assert cp.launches["assign_half"] > 4
-    assert cp.launches["assign_wgmma"] == 0, "of so few features"
 
 
 # ---------------------------------------------------------------- when they serve

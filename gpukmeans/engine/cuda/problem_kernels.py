@@ -44,7 +44,7 @@ def rows_of_means(k: int, trials: int) -> int:
 def shared(k: int, d: int, rows: int) -> int:
     """Bytes that a block keeps a problem of k clusters in; see Shared in whole_fits.cu."""
     padded, width = -(-k // _GROUP) * _GROUP, -(-d // 4) * 4
-    doubles = rows * d + (rows * d & 1) + k * d + 2 * k // 2 + k * (d + 1) + width
+    doubles = rows * d + (rows * d & 1) + k * d + k + k * (d + 1) + width
     return 8 * doubles + 4 * padded * (width + 2)
 
 

@@ -109,7 +109,8 @@ class TentativeLabels:
         if frame is None:
             return
         # A multiple of what any kernel reads at a time, in the type that brings rows into the frame (scores.cuh).
-        offset = np.pad(frame.offset, (0, -d % launch_plans.WGMMA_DEPTH))
+        by_wgmma = gpu.has_wgmma and launch_plans.wgmma_serves(d)
+        offset = np.pad(frame.offset, (0, -d % (launch_plans.WGMMA_DEPTH if by_wgmma else launch_plans.TENSOR_DEPTH)))
         self._offset = gpu.put(offset.astype(np.float64 if dtype == np.float64 else np.float32))
         self._plan = _plan(gpu, frame, k, dtype)
         self._framed, self._squares = gpu.empty((k, d), np.float32), gpu.empty(self._plan.table.centers, np.float32)
