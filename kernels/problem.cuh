@@ -11,7 +11,14 @@
 
 #define THREADS 256
 #define ROWS (D_FEW && X_KIND < 3 ? 2 : 1)  // of a thread at a time; of more, or of float64, registers are too few
-#define BLOCKS (X_KIND == 3 || WEIGHT_KIND == 2 ? 1 : 2)  // of float64 more registers are needed
+
+// To a multiprocessor: of float64 more registers are needed, and compilers for Blackwell take more in a loop over features.
+#if X_KIND == 3 || WEIGHT_KIND == 2 || (!D_FEW && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000)
+#define BLOCKS 1
+#else
+#define BLOCKS 2
+#endif
+
 #define GROUP 8
 #define FEW 16           // features, up to which a thread moves a row's terms by itself; see refine.cu
 #define SUM_BITS 62      // exact/fixed_point.py

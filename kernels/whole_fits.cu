@@ -21,7 +21,7 @@
 // Scores, and when one is certain, are those of scores.cuh; D decides of the others, a warp to a row. Sums are integers
 // in shared memory, so that threads may add in any order.
 //
-// Launch: a block of 256 threads a problem, two to a multiprocessor, of float64 one; dynamic shared memory of some
+// Launch: a block of 256 threads a problem, two to a multiprocessor, or one (BLOCKS); dynamic shared memory of some
 // 28 k d bytes, `problem_kernels.shared`. Options: X_KIND, WEIGHT_KIND, D_FEW: features rounded up to four, where a thread holds them
 // in registers; 0 if it reads them again for every eight centers. By gpukmeans.engine.cuda.problem_kernels.
 // A row and iteration: read once, k (d + 5) operations, of float32; 4 bytes of its label. A row and candidate of

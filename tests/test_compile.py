@@ -241,10 +241,10 @@ BUDGETS = {
     # Two rows of 16 features and 16 scores, two blocks; where weights are of float64 one, and of float64 one row.
     # Shared: what warps add up, and of 256 threads where their rows' weights end.
     "fit_problems": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2, 6)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
-    "fit_problems of float16": Budget(TWO_BLOCKS, Loop("FFMA", scored_group(2, 18)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
+    "fit_problems of float16": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2, 18)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
     "fit_problems of float64": Budget(ONE_BLOCK, Loop("FFMA", scored_group(1, 14)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
     "publish_problems": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2, 6)), 2 * 8 * 8),
-    "publish_problems of float16": Budget(TWO_BLOCKS, Loop("FFMA", scored_group(2, 18)), 2 * 8 * 8),
+    "publish_problems of float16": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2, 18)), 2 * 8 * 8),
     "publish_problems of float64": Budget(ONE_BLOCK, Loop("FFMA", scored_group(1, 14)), 2 * 8 * 8),
     # A value: its load, a conversion, which takes ten for a float16, a test for NaN, two comparisons by selects.
     "problem_ranges": Budget(FOUR_BLOCKS, Loop("LDG", 40), 2 * 8 * 256),
