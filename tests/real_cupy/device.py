@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import cache
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from host_cuda import build as host_cuda
@@ -83,3 +83,14 @@ def _compile_by_gxx(cupy: ModuleType) -> None:
 
     cupy.cuda.compiler.compile_using_nvrtc = compiled
     cupy.cuda.compiler._compile_using_nvrtc_no_warning = compiled
+
+    # Kernels of one compute capability alone go by CuPy's NVRTC itself (engine/cuda/compile.py).
+    def compile_program(program: SimpleNamespace, options: Sequence[str]) -> None:
+        of_nvrtc = ("-arch=", "--device-as-default-execution-space")
+        program.binary, _ = compiled(program.source, [word for word in options if not word.startswith(of_nvrtc)])
+
+    nvrtc = cupy.cuda.nvrtc
+    nvrtc.createProgram = lambda source, name, headers, names: SimpleNamespace(source=source)
+    nvrtc.compileProgram = compile_program
+    nvrtc.getCUBIN = lambda program: program.binary
+    nvrtc.destroyProgram = lambda program: None
