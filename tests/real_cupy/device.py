@@ -89,8 +89,12 @@ def _compile_by_gxx(cupy: ModuleType) -> None:
         of_nvrtc = ("-arch=", "--device-as-default-execution-space")
         program.binary, _ = compiled(program.source, [word for word in options if not word.startswith(of_nvrtc)])
 
-    nvrtc = cupy.cuda.nvrtc
-    nvrtc.createProgram = lambda source, name, headers, names: SimpleNamespace(source=source)
-    nvrtc.compileProgram = compile_program
-    nvrtc.getCUBIN = lambda program: program.binary
-    nvrtc.destroyProgram = lambda program: None
+    # CuPy's compiler has what is there by a name of its own.
+    cupy.cuda.nvrtc = SimpleNamespace(
+        NVRTCError=cupy.cuda.nvrtc.NVRTCError,
+        getVersion=cupy.cuda.nvrtc.getVersion,
+        createProgram=lambda source, name, headers, names: SimpleNamespace(source=source),
+        compileProgram=compile_program,
+        getCUBIN=lambda program: program.binary,
+        destroyProgram=lambda program: None,
+    )
