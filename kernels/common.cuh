@@ -264,6 +264,22 @@ __device__ __forceinline__ W weight_of(const W* weights, int64 i) {
 #endif
 }
 
+// Inertia.sums of a row: adds its distance to the two sums. coarse, fine: the powers of two of these.
+__device__ __forceinline__ void add_inertia(double distance, W weight, double coarse, double fine, int64& large,
+                                            int64& small) {
+    int64 copies = 1;
+    double scaled = __dmul_rn(distance, coarse);
+#if WEIGHT_KIND == 1
+    copies = weight;
+#elif WEIGHT_KIND == 2
+    if (weight == rint(weight)) copies = (int64)weight;
+    else scaled = __dmul_rn(scaled, weight);
+#endif
+    double whole = rint(scaled);
+    large += (int64)whole * copies;
+    small += (int64)rint(__dmul_rn(__dsub_rn(scaled, whole), fine)) * copies;
+}
+
 // fixed_point.weigh: `term` holds an integer; a whole weight counts copies of it, any other scales it before rounding.
 __device__ __forceinline__ int64 weigh(double term, W weight) {
 #if WEIGHT_KIND == 0

@@ -28,18 +28,7 @@ inertia(X_ROWS, const double* __restrict__ centers, const int* __restrict__ labe
     int64 large = 0, small = 0;
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
         double distance = distance_to(rows[i], centers + (labelled ? (int64)labels[i] * coordinates(d) : 0), d);
-        W weight = weight_of(weights, i);
-        int64 copies = 1;
-        double scaled = __dmul_rn(distance, coarse);
-#if WEIGHT_KIND == 1
-        copies = weight;
-#elif WEIGHT_KIND == 2
-        if (weight == rint(weight)) copies = (int64)weight;
-        else scaled = __dmul_rn(scaled, weight);
-#endif
-        double whole = rint(scaled);
-        large += (int64)whole * copies;
-        small += (int64)rint(__dmul_rn(__dsub_rn(scaled, whole), fine)) * copies;
+        add_inertia(distance, weight_of(weights, i), coarse, fine, large, small);
     }
     block_add(&sums[0], large);
     block_add(&sums[1], small);

@@ -310,18 +310,7 @@ __device__ __forceinline__ void sum_inertia(const Problem& p, const double* colu
     for (int i = threadIdx.x; i < p.n; i += THREADS) {
         const double* column = columns + (m == 1 ? 0 : p.labels[i]);
         double distance = measure_one(p.row(i), column, m, p.d);
-        W weight = p.weight(i);
-        int64 copies = 1;
-        double scaled = __dmul_rn(distance, coarse);
-#if WEIGHT_KIND == 1
-        copies = weight;
-#elif WEIGHT_KIND == 2
-        if (weight == rint(weight)) copies = (int64)weight;
-        else scaled = __dmul_rn(scaled, weight);
-#endif
-        double whole = rint(scaled);
-        large += (int64)whole * copies;
-        small += (int64)rint(__dmul_rn(__dsub_rn(scaled, whole), fine)) * copies;
+        add_inertia(distance, p.weight(i), coarse, fine, large, small);
     }
     large = sum_of_block(large);
     small = sum_of_block(small);

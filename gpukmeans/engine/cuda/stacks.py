@@ -64,31 +64,31 @@ class CudaStack:
         self._of_problem = [slice(a, b) for a, b in pairwise([0, *np.cumsum(lengths).tolist()])]
         pairs = zip(summaries, weights, strict=True)
         # What sums count the weight of each row as, and of all.
-        self._counts = [None if own is None else of.integer_weights(own) for of, own in pairs]
+        self._integer_weights = [None if own is None else of.integer_weights(own) for of, own in pairs]
         self.totals: Sequence[int] = [
-            n if counts is None else int(counts.sum()) for n, counts in zip(lengths, self._counts, strict=True)
+            n if own is None else int(own.sum()) for n, own in zip(lengths, self._integer_weights, strict=True)
         ]
         counts = np.zeros((len(lengths), 4), np.int64)
         counts[:, 0] = [rows.start for rows in self._of_problem]
         counts[:, 1], counts[:, 2] = lengths, self.totals
-        self._numbers = counts
+        self._counts = counts
 
     def find(self, problem: int, indices: list[int]) -> Floats:
-        counts, rows = self._counts[problem], self._given[self._of_problem[problem]]
-        at = indices if counts is None else np.searchsorted(np.cumsum(counts), indices, side="right")
+        weights, rows = self._integer_weights[problem], self._given[self._of_problem[problem]]
+        at = indices if weights is None else np.searchsorted(np.cumsum(weights), indices, side="right")
         return (self._gpu.get(rows) if self._gpu.holds(rows) else rows)[at].astype(np.float64)
 
     def feature_range(self) -> tuple[Floats, Floats]:
         b, d = len(self.weights), self._x.shape[1]
         ranges = self._gpu.empty((b, 2, d), np.float64)
-        arrays = ProblemArrays(self._gpu.put(self._numbers), None, None)
+        arrays = ProblemArrays(self._gpu.put(self._counts), None, None)
         problem_kernels.problem_ranges(self._gpu, x=self._x, arrays=arrays, ranges=ranges)
         found = self._gpu.get(ranges)
         return found[:, 0], found[:, 1]
 
     def prepare(self, scales: StackScales, doubt: StackDoubt) -> None:
         offset, factor = self._frames(scales.low, scales.high)
-        self._numbers[:, 3] = doubt.widest
+        self._counts[:, 3] = doubt.widest
         numbers = np.stack(
             [
                 doubt.limit,
@@ -102,7 +102,7 @@ class CudaStack:
             axis=1,
         )
         measures = np.stack([*scales, offset], axis=1)
-        self._arrays = ProblemArrays(*(self._gpu.put(array) for array in (self._numbers, numbers, measures)))
+        self._arrays = ProblemArrays(*(self._gpu.put(array) for array in (self._counts, numbers, measures)))
 
     def _frames(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """Offset (b, d) and scale (b,) of scores: `Frame.of` without a sample; 0 where they do not serve."""

@@ -108,11 +108,11 @@ class TentativeLabels:
         self._unused = False
         if frame is None:
             return
-        # A multiple of what any kernel reads at a time, in the type that brings rows into the frame (scores.cuh).
-        by_wgmma = gpu.has_wgmma and launch_plans.wgmma_serves(d)
-        offset = np.pad(frame.offset, (0, -d % (launch_plans.WGMMA_DEPTH if by_wgmma else launch_plans.TENSOR_DEPTH)))
-        self._offset = gpu.put(offset.astype(np.float64 if dtype == np.float64 else np.float32))
         self._plan = _plan(gpu, frame, k, dtype)
+        # As far as any of the kernels reads it, in the type that brings rows into the frame (scores.cuh).
+        padded = max(d + -d % launch_plans.TENSOR_DEPTH, self._plan.half.features if self._plan.half else 0)
+        offset = np.pad(frame.offset, (0, padded - d))
+        self._offset = gpu.put(offset.astype(np.float64 if dtype == np.float64 else np.float32))
         self._framed, self._squares = gpu.empty((k, d), np.float32), gpu.empty(self._plan.table.centers, np.float32)
         self._table = gpu.empty(self._plan.table.words, self._plan.table.dtype)
         self._downs = gpu.empty(self._plan.table.centers, np.float32) if self._plan.table.lifted else None
