@@ -406,7 +406,7 @@ def test_usage_errors(argv, capsys):
 def test_each_option_is_in_the_help_and_in_the_documents(capsys):
     from gpukmeans.cli import main as command
 
-    parser = next(iter(command._parser("quantize")._subparsers._group_actions)).choices["quantize"]
+    parser = command._parser("quantize")[1].choices["quantize"]
     text = parser.format_help()
     documents = "".join((Path(__file__).parent.parent / name).read_text() for name in ("README.md", "docs/pictures.md"))
     for action in parser._actions:
