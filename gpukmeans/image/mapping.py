@@ -136,8 +136,9 @@ class CountedPicture:
             pixels = dispatch.make_pixels(levels.reshape(h * w, -1), device=self.device)
         if dither == "floyd-steinberg":
             fixed_index = int(clear[0]) if len(clear) else 0
-            how = {"strength": strength, "fixed": fixed, "fixed_index": fixed_index, "device": self.device}
-            indices = diffuse(levels, palette, **how).reshape(-1)
+            indices = diffuse(
+                levels, palette, strength=strength, fixed=fixed, fixed_index=fixed_index, device=self.device
+            ).reshape(-1)
         else:
             ranks = pattern_of(dither)
             indices = ordered(pixels, ranks, w, palette, space=space, device=self.device, strength=strength)

@@ -20,8 +20,8 @@ from gpukmeans.image.levels import index_dtype
 # microseconds, the latter by count (kernels/image_diffusion.cu).
 _STEP = 16
 
-# Leading bits of a level that tell cells apart, at most, by channels: 256 cells, or 2**18, or 2**20. And pixels for each
-# cell, so that the tables take less than the picture.
+# Leading bits of a level that tell cells apart, at most, by channels: 256 cells, or 2**18, or 2**20. And pixels to a
+# cell, at least, so that the tables take less than the picture.
 _BITS = {1: 8, 3: 6, 4: 5}
 _PIXELS = 8
 

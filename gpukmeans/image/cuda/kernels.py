@@ -345,7 +345,7 @@ def diffuse(
     taken, passed = gpu.zeros(1, np.int32), gpu.zeros(max(1, (bands - 1) * channels * width), np.int32)
     labels = gpu.empty((height, width), dtype)
     blocks = min(gpu.blocks, -(-bands // _DIFFUSING))
-    args = pixels, strength, np.int32(height), np.int32(width), colors, limits, caps, starts, candidates
-    args = *args, np.int32(bits), np.int32(fixed_index), taken, passed, labels
-    gpu.run("image_diffusion", "diffuse", blocks, 32 * _DIFFUSING, *args)
+    given = pixels, strength, np.int32(height), np.int32(width), colors, limits, caps, starts, candidates
+    args = np.int32(bits), np.int32(fixed_index), taken, passed, labels
+    gpu.run("image_diffusion", "diffuse", blocks, 32 * _DIFFUSING, *given, *args)
     return labels
