@@ -16,8 +16,8 @@ from gpukmeans.image.cuda import kernels
 from gpukmeans.image.diffusion_plan import TEXTURED, DiffusionPlan, texture_of
 from gpukmeans.image.levels import index_dtype
 
-# Pixels of the host that take as long as a step here, where there are width + 3 height of them: 80 ns against 1.2
-# microseconds, the latter by count (kernels/image_diffusion.cu).
+# Pixels that take the host at least as long as a step takes here, of which there are width + 3 height: 100 to 300 ns
+# against 1.2 microseconds, the latter by count (kernels/image_diffusion.cu), and some launches.
 _STEP = 16
 
 # Leading bits of a level that tell cells apart, at most, by channels: 256 cells, or 2**18, or 2**20. And pixels to a
