@@ -29,6 +29,7 @@ TUNING = {
     "chunk_rows": st.sampled_from([None, 1, 7, 1000]),
     "threads": st.sampled_from([None, 1, 3]),
     "compiled": st.sampled_from([None, True, False]),
+    "line": st.sampled_from([None, True, False]),
 }
 
 

@@ -52,6 +52,7 @@ DATA = {
     "pixels": lambda get: (crop(get("china")), 16),
     "float pixels": lambda get: (crop(get("china")) / 255, 35),
     "many features": lambda get: (np.random.default_rng(2).normal(size=(300, 150)).astype(np.float32), 15),
+    "line": lambda get: (np.random.default_rng(7).integers(0, 300, (3000, 1)) / 8, 9),
     "half": lambda get: (np.random.default_rng(3).normal(size=(600, 5)).astype(np.float16), 7),
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import numba_support
-from gpukmeans.engine.numpy import tuning
+from gpukmeans.engine.numpy import line_points, tuning
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Points, Samples, Stack, Stacks
 from gpukmeans.exact.fixed_point import Weights
@@ -39,6 +39,8 @@ _values_so_far = 0
 
 def on_numpy(samples: Samples) -> Points:
     """Each engine is imported where it is needed: SciPy's matrices, and numba."""
+    if line_points.serves(samples):
+        return line_points.LinePoints(samples)
     if not samples.sparse:
         size = samples.x.size
         if _compiled(size, size // _COLORS if samples.distinct else max(_LEAST, size)):

@@ -20,6 +20,7 @@ class Tuning:
     chunk_rows: int | None = None  # rows to a task
     threads: int | None = None
     compiled: bool | None = None  # passes that numba compiles, where it is installed
+    line: bool | None = None  # sort rows of one feature, of which clusters are runs
 
 
 _current: ContextVar[Tuning | None] = ContextVar("tuning", default=None)
