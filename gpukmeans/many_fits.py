@@ -24,7 +24,6 @@ from gpukmeans.exact.distance import LARGEST_MAGNITUDE, Floats, magnitude
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.scales import Scales
-from gpukmeans.random_state import seeded
 
 _NO_FLOATS = np.empty(0)
 _NO_DRAWS = np.empty((0, 0, 0))
@@ -53,17 +52,18 @@ class ProblemFit(NamedTuple):
     occupied: int
 
 
-def fit_stack(stack: Stack, seeds: Sequence[int], starts: Starts, dtype: np.dtype) -> list[ProblemFit | None]:
-    """The fits of a stack's problems, each with a generator of its own seed; None of those that have to be fitted by
-    themselves."""
+def fit_stack(
+    stack: Stack, generators: Sequence[np.random.RandomState], starts: Starts, dtype: np.dtype
+) -> list[ProblemFit | None]:
+    """The fits of a stack's problems, each by draws of its generator; None of those that have to be fitted by
+    themselves. generators: one after another, so that several may be the same."""
     low, high = stack.feature_range()
-    best: list[ProblemFit | None] = [None] * len(seeds)
+    best: list[ProblemFit | None] = [None] * len(generators)
     if not magnitude(low, high) <= LARGEST_MAGNITUDE:  # as it is not of NaN: told of by whoever fits them one by one
         return best
-    scales = _scales(low, high, stack.weights)
+    scales = _scales(low, high, stack.weights[: len(low)])
     stack.prepare(scales, _doubt(scales))
-    generators = [seeded(int(seed)) for seed in seeds]
-    left = np.zeros(len(seeds), bool)
+    left = np.zeros(len(generators), bool)
     for _ in range(starts.n_init):
         centers, first, draws = _begin(stack, generators, starts, low.shape[1])
         centers, n_iter = stack.fit(centers, first, draws, starts.tol, starts.max_iter)
@@ -108,7 +108,7 @@ def _doubt(scales: StackScales) -> StackDoubt:
 
 def _begin(
     stack: Stack,
-    generators: list[np.random.RandomState],
+    generators: Sequence[np.random.RandomState],
     starts: Starts,
     d: int,
 ) -> tuple[Floats, Floats, Floats]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gpukmeans import numba_support
 from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.points import NumPyPoints
-from gpukmeans.engine.protocol import Points, Samples, Stack, Stacks
+from gpukmeans.engine.protocol import MakeStarts, Points, Samples, Stack, Stacks
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.sparse_rows import Entries
 
@@ -61,9 +61,7 @@ def on_numpy(samples: Samples) -> Points:
 
 def stacks_on_numpy(values: int) -> Stacks | None:
     """What makes a Stack, if problems of so many values altogether are worth compiled passes; with weights, of one."""
-    chosen = tuning.current()
-    forced = (chosen.merge, chosen.arrange, chosen.scores, chosen.bounds, chosen.chunk_rows)
-    if any(choice is not None for choice in forced) or not _compiled(values, max(_LEAST, values)):
+    if not _may_be_whole() or not _compiled(values, max(_LEAST, values)):
         return None
     from gpukmeans.engine.numpy.stacks import CompiledStack, stacks
 
@@ -74,6 +72,22 @@ def stacks_on_numpy(values: int) -> Stacks | None:
         return CompiledStack(x, weights[0], summaries[0]) if stacks(x) else None
 
     return Stacks(make, mixed=False, values=_STACKED)
+
+
+def starts_on_numpy(x: NDArray[Any], k: int, starts: int) -> MakeStarts | None:
+    """What makes a Stack of starts of one problem, see `dispatch.make_starts`. To ask does not count towards numba, as
+    passes over the same rows follow where there is none."""
+    if not _may_be_whole() or not _compiled(x.size, 0):
+        return None
+    from gpukmeans.engine.numpy.stacks import CompiledStarts, starts_pay
+
+    return CompiledStarts if starts_pay(x, k, starts) else None
+
+
+def _may_be_whole() -> bool:
+    chosen = tuning.current()
+    forced = (chosen.merge, chosen.arrange, chosen.scores, chosen.bounds, chosen.chunk_rows)
+    return chosen.whole is not False and all(choice is None for choice in forced)
 
 
 def _compiled(values: int, counted: int, least: int = 0) -> bool:

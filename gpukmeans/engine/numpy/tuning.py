@@ -20,6 +20,7 @@ class Tuning:
     chunk_rows: int | None = None  # rows to a task
     threads: int | None = None
     compiled: bool | None = None  # passes that numba compiles, where it is installed
+    whole: bool | None = None  # fit what is small to its end in one compiled call
 
 
 _current: ContextVar[Tuning | None] = ContextVar("tuning", default=None)
