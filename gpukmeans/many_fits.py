@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import seeding
-from gpukmeans.center_checks import rounded
 from gpukmeans.cluster_means import COARSE
 from gpukmeans.engine.protocol import Points, Stack, StackDoubt, StackLabels, StackScales, seeding_trials
 from gpukmeans.exact.distance import LARGEST_MAGNITUDE, Floats, magnitude
@@ -68,10 +67,9 @@ def fit_stack(
         centers, first, draws = _begin(stack, generators, starts, low.shape[1])
         centers, n_iter = stack.fit(centers, first, draws, starts.tol, starts.max_iter)
         left |= n_iter == 0
-        centers[left] = 0.0
-        with np.errstate(over="ignore"):
-            published = centers.astype(dtype)
-        left |= ~np.isfinite(published).all(axis=(1, 2))
+        if left.any():
+            centers[left] = 0.0
+        published = centers.astype(dtype) + 0.0  # finite, as each is held to the range of its rows
         found = stack.publish(published.astype(np.float64))
         inertias = _inertias(stack, found)
         for i, inertia in enumerate(inertias):
@@ -80,14 +78,16 @@ def fit_stack(
                 continue
             before = best[i]
             if before is None or inertia < before.inertia:
-                kept = rounded(published[i], dtype)
                 labels = found.labels[i] if starts.n_init == 1 else found.labels[i].copy()
-                best[i] = ProblemFit(kept, labels, inertia, int(n_iter[i]), int(found.occupied[i]))
+                best[i] = ProblemFit(published[i], labels, inertia, int(n_iter[i]), int(found.occupied[i]))
     return [None if left[i] else fit for i, fit in enumerate(best)]
 
 
 def _scales(low: Floats, high: Floats, weights: Sequence[Weights]) -> StackScales:
     """As `lloyd.prepare` has them of each problem; those of equal weights at once."""
+    if all(own is weights[0] for own in weights):
+        scales = Scales.of(low, high, weights[0])
+        return StackScales(low, high, scales.offset, scales.scale, scales.step)
     alike: dict[Weights, list[int]] = defaultdict(list)
     for i, own in enumerate(weights):
         alike[own].append(i)

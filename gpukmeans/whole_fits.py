@@ -1,4 +1,4 @@
-"""Which fits of KMeans are made whole, all starts and iterations in the calls of a Stack, and what they leave to tell."""
+"""Which fits of KMeans are made whole, all starts and iterations in the calls of a Stack, and what is told of them."""
 
 from __future__ import annotations
 

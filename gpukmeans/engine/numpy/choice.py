@@ -16,6 +16,7 @@ from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import MakeStarts, Points, Samples, Stack, Stacks
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.sparse_rows import Entries
+from gpukmeans.thread_limits import thread_count
 
 # How many values have to have come, in all fits of this process, until numba is worth importing (0.5 s); as so many
 # counts a fit of fewer, of which calls are most. Where others imported it, rows of so many are worth the time to load
@@ -33,6 +34,11 @@ _COLORS = 10
 
 # Values of problems that are made a stack, at most: 32 MB of float64, as they are copied.
 _STACKED = 2**22
+
+# Values times centers of a start that is made whole, at most: an iteration takes one thread some 0.1 ms, and so do
+# the calls of passes and the threads that they wake. And where each thread has a start to make: until bounds gain more
+# than that (measured).
+_WORK, _WORK_OF_MANY = 2**21, 2**22
 
 _values_so_far = 0
 
@@ -77,11 +83,13 @@ def stacks_on_numpy(values: int) -> Stacks | None:
 def starts_on_numpy(x: NDArray[Any], k: int, starts: int) -> MakeStarts | None:
     """What makes a Stack of starts of one problem, see `dispatch.make_starts`. To ask does not count towards numba, as
     passes over the same rows follow where there is none."""
-    if not _may_be_whole() or not _compiled(x.size, 0):
+    work = x.size * k
+    small = x.size <= tuning.SMALL and (work <= _WORK or (work <= _WORK_OF_MANY and starts >= thread_count()))
+    if not (small or tuning.current().whole) or not _may_be_whole() or not _compiled(x.size, 0):
         return None
-    from gpukmeans.engine.numpy.stacks import CompiledStarts, starts_pay
+    from gpukmeans.engine.numpy.stacks import CompiledStarts
 
-    return CompiledStarts if starts_pay(x, k, starts) else None
+    return CompiledStarts
 
 
 def _may_be_whole() -> bool:

@@ -12,6 +12,7 @@ from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.numba_fits import Measures, Rules, fit_stack
 from gpukmeans.engine.numpy.numba_passes import Weighing
 from gpukmeans.engine.numpy.rows import read_only
+from gpukmeans.engine.numpy.tuning import SMALL
 from gpukmeans.engine.protocol import StackDoubt, StackLabels, StackLog, StackScales
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Weights, ceil_log2
@@ -27,26 +28,15 @@ _NO_DRAWS = np.empty((0, 0, 0))
 _NOTHING = np.empty((0, 0), np.int64)
 
 
-# Values of a problem at most. Of more, bounds that skip rows and threads that share them are worth more than calls.
-_SMALL = 2**18
-
-# Values times centers up to which a single start is sooner done by one thread in one call: some 0.1 ms an iteration. And
-# from which on more threads than one are worth waking for several.
-_WORK, _SHARED = 2**21, 2**15
+# Values times centers of a start from which on threads are worth waking, one to each start.
+_SHARED = 2**15
 
 _DTYPES = [np.dtype(dtype) for dtype in (np.float16, np.float32, np.float64, np.uint8)]
 
 
 def stacks(x: NDArray[Any]) -> bool:
     """Whether problems (b, n, d) are small, and of a dtype that there is code for."""
-    return x[0].size <= _SMALL and x.dtype in _DTYPES
-
-
-def starts_pay(x: NDArray[Any], k: int, starts: int) -> bool:
-    """Whether starts of one problem x (n, d) are sooner done whole, each by a thread, than one after another by all."""
-    if x.size > _SMALL or x.dtype not in _DTYPES:
-        return False
-    return x.size * k <= _WORK or (starts > 1 and starts >= thread_count())
+    return x[0].size <= SMALL and x.dtype in _DTYPES
 
 
 class CompiledStack:
@@ -55,7 +45,7 @@ class CompiledStack:
     log = StackLog(_NOTHING, _NO_DRAWS)
 
     def __init__(self, x: NDArray[Any], weights: Floats | Ints | None, summary: Weights) -> None:
-        x = np.ascontiguousarray(x, np.float64)
+        x = np.require(np.asarray(x), np.float64, ["C", "A"])
         self._x, self._summary = read_only(x), summary
         self.weights: Sequence[Weights] = [summary] * len(x)
         if weights is None:

@@ -8,6 +8,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
+# Values of a problem that is fitted whole, at most. Of more, bounds that skip rows, and threads that share them, are
+# worth more than calls.
+SMALL = 2**18
+
 
 @dataclass(frozen=True)
 class Tuning:
