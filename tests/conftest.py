@@ -259,6 +259,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return points
 
         monkeypatch.setattr(dispatch, "make_points", make_points)
+        monkeypatch.setattr(dispatch, "make_starts", lambda *given, device: None)
 
     return switch
 

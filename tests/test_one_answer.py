@@ -95,7 +95,7 @@ def test_permuting_the_rows_permutes_the_labels(kmeans, problem, ways, weighing)
     weights = WEIGHTS[weighing](rng, len(x))
     init = SEEDINGS["array"](x, k)
     expected = bits(first := kmeans(n_clusters=k, **init).fit(x, sample_weight=weights))
-    for way in ways.some("plain", "bounds", "merge", "4 threads", "compiled, 2 threads"):
+    for way in ways.some("plain", "bounds", "merge", "4 threads", "compiled, 2 threads", "compiled, whole"):
         order = rng.permutation(len(x))
         with tuned(**ways[way]):
             model = kmeans(n_clusters=k, **init).fit(
