@@ -320,11 +320,10 @@ def test_sizes_decide(monkeypatch):
         assert not made(10, 2, 2, 1)
 
 
-def test_small_fits_do_not_wait_for_numba(monkeypatch):
-    """To ask whether a fit may be whole does not count: passes do, which it then is one of."""
+def test_a_fit_counts_once_towards_numba(whole, monkeypatch):
     monkeypatch.setattr(choice, "_values_so_far", 0)
-    for _ in range(3):
-        KMeans(2, random_state=0, device="cpu").fit(X)
-    assert choice._values_so_far == 3 * choice._LEAST
-    monkeypatch.setattr(choice, "_values_so_far", choice._WORTH_IMPORTING)
-    assert made(70, 3, 2, 1)
+    fits = choice._WORTH_IMPORTING // choice._LEAST
+    for i in range(1, fits + 2):
+        KMeans(2, random_state=0, max_iter=1, device="cpu").fit(X)
+        assert choice._values_so_far == i * choice._LEAST
+        assert whole() == (i >= fits)

@@ -81,11 +81,12 @@ def stacks_on_numpy(values: int) -> Stacks | None:
 
 
 def starts_on_numpy(x: NDArray[Any], k: int, starts: int) -> MakeStarts | None:
-    """What makes a Stack of starts of one problem, see `dispatch.make_starts`. To ask does not count towards numba, as
-    passes over the same rows follow where there is none."""
+    """What makes a Stack of starts of one problem, see `dispatch.make_starts`."""
     work = x.size * k
     small = x.size <= tuning.SMALL and (work <= _WORK or (work <= _WORK_OF_MANY and starts >= thread_count()))
-    if not (small or tuning.current().whole) or not _may_be_whole() or not _compiled(x.size, 0):
+    if not (small or tuning.current().whole) or not _may_be_whole():
+        return None
+    if not _compiled(x.size, max(_LEAST, x.size), asked_again=True):
         return None
     from gpukmeans.engine.numpy.stacks import CompiledStarts
 
@@ -98,13 +99,15 @@ def _may_be_whole() -> bool:
     return chosen.whole is not False and all(choice is None for choice in forced)
 
 
-def _compiled(values: int, counted: int, least: int = 0) -> bool:
+def _compiled(values: int, counted: int, least: int = 0, asked_again: bool = False) -> bool:
     """Whether passes over so many values are to be compiled ones, which needs at least so many. counted: how many they
-    count as towards numba."""
+    count as towards numba; asked_again: but where they are not to be, as of the same values it will be asked again."""
     wanted = tuning.current().compiled
     if wanted is None:
         global _values_so_far
-        _values_so_far += counted
-        wanted = _values_so_far >= _WORTH_IMPORTING or ("numba" in sys.modules and values >= _WORTH_LOADING)
+        so_far = _values_so_far + counted
+        wanted = so_far >= _WORTH_IMPORTING or ("numba" in sys.modules and values >= _WORTH_LOADING)
         wanted = wanted and values >= least
+        if wanted or not asked_again:
+            _values_so_far = so_far
     return wanted and numba_support.works()
