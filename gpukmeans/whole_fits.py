@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.center_checks import float_dtype, initial
 from gpukmeans.engine import dispatch
-from gpukmeans.engine.protocol import StackLog
+from gpukmeans.engine.protocol import StackLog, seeding_trials
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.metric import EUCLIDEAN
 from gpukmeans.many_fits import ProblemFit, Starts, fit_stack
@@ -20,8 +20,9 @@ from gpukmeans.progress import Record
 from gpukmeans.random_state import generator_of
 from gpukmeans.validation import unshifted
 
-# Of the iterations of all starts, shifts that there is room for: 8 MB.
-_ROOM = 2**20
+# Shifts of centers that there is room for, and numbers of all kinds that starts in one call have beside their rows, at
+# most: 8 MB each. What is taken for how many iterations a start may have, to say how many starts that is.
+_ROOM, _ITERATIONS = 2**20, 2**8
 
 
 class Fit(NamedTuple):
@@ -62,26 +63,31 @@ def fit_whole(model: Any, x: Any, sample_weight: Any, device: str, dtype: np.dty
         return None
     if kept is not None:
         return None
-    room = min(model.max_iter, max(1, _ROOM // (starts * k)))
-    stack = make(x, used, summary, k, starts, room)
+    rules = Starts(k, model.init if drawn else "", given, 1, float(model.tol), int(model.max_iter))
     generator = generator_of(model.random_state)
     before = None if not drawn or isinstance(model.random_state, Integral) else generator.get_state(legacy=False)
-    rules = Starts(k, model.init if drawn else "", given, 1, float(model.tol), int(model.max_iter))
-    fits: list[ProblemFit] = [fit for fit in fit_stack(stack, [generator] * starts, rules, dtype) if fit is not None]
-    if len(fits) < starts:
-        if before is not None:
-            generator.set_state(before)
-        return None
-    best = min(fits, key=lambda fit: fit.inertia)  # the first of equals
-    model._n_init, model.history_ = starts, _records(stack.log, [fit.n_iter for fit in fits])
+    together = max(1, _ROOM // (len(x) + k * (d + seeding_trials(k) + _ITERATIONS)))
+    best: ProblemFit | None = None
+    records: list[Record] = []
+    for first in range(0, starts, together):
+        generators = [generator] * min(together, starts - first)
+        room = min(rules.max_iter, max(1, _ROOM // (k * len(generators))))
+        stack = make(x, used, summary, k, len(generators), room)
+        for i, fit in enumerate(fit_stack(stack, generators, rules, dtype)):
+            if fit is None:
+                if before is not None:
+                    generator.set_state(before)
+                return None
+            records += _records(stack.log, i, fit.n_iter, first + i)
+            if best is None or fit.inertia < best.inertia:
+                best = fit
+    assert best is not None
+    model._n_init, model.history_ = starts, records
     labels = best.labels if starts == 1 else best.labels.copy()
     return Fit(best.centers, labels, unshifted(best.inertia, summary), best.n_iter, best.occupied)
 
 
-def _records(log: StackLog, iterations: list[int]) -> list[Record]:
-    """As `progress.Watch` makes them of as many iterations of each start."""
-    records = []
-    for start, n in enumerate(iterations):
-        told = zip(log.changed[start, :n].tolist(), log.shifts[start, :n].tolist(), strict=True)
-        records += [Record(start, i, None, changed, math.fsum(shifts)) for i, (changed, shifts) in enumerate(told)]
-    return records
+def _records(log: StackLog, problem: int, n_iter: int, start: int) -> list[Record]:
+    """As `progress.Watch` makes them of so many iterations of a start, which is this problem of the log's."""
+    told = zip(log.changed[problem, :n_iter].tolist(), log.shifts[problem, :n_iter].tolist(), strict=True)
+    return [Record(start, i, None, changed, math.fsum(shifts)) for i, (changed, shifts) in enumerate(told)]

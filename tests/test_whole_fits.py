@@ -174,6 +174,20 @@ def test_the_number_of_threads_does_not_show(monkeypatch):
             assert outcome(X, None, True, n_clusters=4, n_init=7) == expected
 
 
+@pytest.mark.parametrize("together", [1, 2, 3, 7])
+def test_many_starts_are_made_some_at_a_time(whole, monkeypatch, together):
+    monkeypatch.setattr(whole_fits, "_ITERATIONS", 100)
+    monkeypatch.setattr(whole_fits, "_ROOM", together * (len(X) + 4 * (3 + 3 + 100)))
+    calls = []
+    given = stacks.CompiledStarts.fit
+    monkeypatch.setattr(
+        stacks.CompiledStarts, "fit", lambda self, *how: calls.append(len(self.weights)) or given(self, *how)
+    )
+    assert_is_the_loop(X, n_clusters=4, n_init=7)
+    assert whole()
+    assert calls == {1: [1] * 7, 2: [2, 2, 2, 1], 3: [3, 3, 1], 7: [7]}[together]
+
+
 def test_numpys_own_generator_is_drawn_from_alike():
     left = []
     for whole in (True, False):
