@@ -24,7 +24,7 @@ from gpukmeans.random_state import seeded
 from gpukmeans.thread_limits import one_blas_thread, thread_count
 from gpukmeans.threads import run, unflagged
 from gpukmeans.validation import unshifted
-from gpukmeans.whole_fits import stacks
+from gpukmeans.whole_fits import can_stack
 
 # On a CPU problems of one call of what is compiled, at most, and calls for each thread, at least: so that threads
 # finish together and no copy of many problems is made at once.
@@ -79,7 +79,7 @@ def fit_many(
 ) -> list[Found | None]:
     """The fits of those problems that an engine fits together; None of the others. model: with KMeans' parameters."""
     found: list[Found | None] = [None] * len(problems)
-    if model.algorithm != "lloyd" or not stacks(model):  # elkan warns of a single cluster
+    if model.algorithm != "lloyd" or not can_stack(model):  # elkan warns of a single cluster
         return found
     whole = problems.on_gpu()
     xs: list[Any] = [problems.host_array(i) if whole is None else problems[i] for i in range(len(problems))]

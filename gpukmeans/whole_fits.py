@@ -20,9 +20,11 @@ from gpukmeans.progress import Record
 from gpukmeans.random_state import generator_of
 from gpukmeans.validation import unshifted
 
-# Shifts of centers that there is room for, and numbers of all kinds that starts in one call have beside their rows, at
-# most: 8 MB each. What is taken for how many iterations a start may have, to say how many starts that is.
-_ROOM, _ITERATIONS = 2**20, 2**8
+# Iterations of a start, at most: what is compiled cannot be interrupted.
+_ITERATIONS = 2**12
+
+# Numbers that the starts of one call have beside the rows: 8 MB.
+_ROOM = 2**20
 
 
 class Fit(NamedTuple):
@@ -35,7 +37,7 @@ class Fit(NamedTuple):
     occupied: int
 
 
-def stacks(model: Any) -> bool:
+def can_stack(model: Any) -> bool:
     """Whether a Stack can do what these parameters ask for, which are KMeans'."""
     if model.verbose or model.progress or model.callback is not None or callable(model.init):
         return False
@@ -47,7 +49,7 @@ def stacks(model: Any) -> bool:
 def fit_whole(model: Any, x: Any, sample_weight: Any, device: str, dtype: np.dtype) -> Fit | None:
     """The fit of a KMeans, which is told its ``history_``; or None, its generator as it was, if the drivers are to make
     it. So they do with whatever is an error or a warning, and where the model has an end of its own."""
-    if not stacks(model) or type(model)._until is not StartsMixin._until:
+    if not can_stack(model) or type(model)._until is not StartsMixin._until:
         return None
     drawn = isinstance(model.init, str)
     starts = model._starts(None) if drawn else 1
@@ -64,14 +66,14 @@ def fit_whole(model: Any, x: Any, sample_weight: Any, device: str, dtype: np.dty
     if kept is not None:
         return None
     rules = Starts(k, model.init if drawn else "", given, 1, float(model.tol), int(model.max_iter))
-    generator = generator_of(model.random_state)
+    generator = generator_of(model.random_state if drawn else None)
     before = None if not drawn or isinstance(model.random_state, Integral) else generator.get_state(legacy=False)
-    together = max(1, _ROOM // (len(x) + k * (d + seeding_trials(k) + _ITERATIONS)))
+    room = min(rules.max_iter, _ITERATIONS, max(1, _ROOM // k))
+    together = max(1, _ROOM // (len(x) + k * (d + seeding_trials(k) + room)))
     best: ProblemFit | None = None
     records: list[Record] = []
     for first in range(0, starts, together):
         generators = [generator] * min(together, starts - first)
-        room = min(rules.max_iter, max(1, _ROOM // (k * len(generators))))
         stack = make(x, used, summary, k, len(generators), room)
         for i, fit in enumerate(fit_stack(stack, generators, rules, dtype)):
             if fit is None:

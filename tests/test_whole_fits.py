@@ -176,14 +176,13 @@ def test_the_number_of_threads_does_not_show(monkeypatch):
 
 @pytest.mark.parametrize("together", [1, 2, 3, 7])
 def test_many_starts_are_made_some_at_a_time(whole, monkeypatch, together):
-    monkeypatch.setattr(whole_fits, "_ITERATIONS", 100)
     monkeypatch.setattr(whole_fits, "_ROOM", together * (len(X) + 4 * (3 + 3 + 100)))
     calls = []
     given = stacks.CompiledStarts.fit
     monkeypatch.setattr(
         stacks.CompiledStarts, "fit", lambda self, *how: calls.append(len(self.weights)) or given(self, *how)
     )
-    assert_is_the_loop(X, n_clusters=4, n_init=7)
+    assert_is_the_loop(X, n_clusters=4, n_init=7, max_iter=100)
     assert whole()
     assert calls == {1: [1] * 7, 2: [2, 2, 2, 1], 3: [3, 3, 1], 7: [7]}[together]
 
@@ -251,7 +250,7 @@ def test_more_iterations_than_can_be_told_of_are_left_to_the_driver(whole, monke
     n_iter, _ = assert_is_the_loop(X, n_clusters=4, tol=0, **INITS[init], n_init=1)["iterations"]
     assert n_iter > 2
     for room in (n_iter - 1, n_iter):
-        monkeypatch.setattr(whole_fits, "_ROOM", 4 * room)
+        monkeypatch.setattr(whole_fits, "_ITERATIONS", room)
         assert_is_the_loop(X, n_clusters=4, tol=0, **INITS[init], n_init=1)
         assert whole() == (room == n_iter)
 
