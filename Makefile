@@ -92,13 +92,15 @@ package: $(VENV)/test.stamp
 	cd dist/source && PYTHONPATH=$(CURDIR)/dist/wheel $(abspath $(BIN))/python -P -m gpukmeans info
 
 # Editable, so that both share one .venv and neither runs an old copy of the sources. A stamp is older
-# than pyproject.toml, or absent, when its installation has to be made again.
+# than pyproject.toml, or absent, when its installation has to be made again. Compiled as an installed package is: tests
+# start hundreds of processes, none of which would where PYTHONDONTWRITEBYTECODE is set, as in many containers.
 $(VENV)/demo.stamp: pyproject.toml | $(VENV)/venv.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml | $(VENV)/venv.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
+	$(BIN)/python -m compileall -q gpukmeans
 	touch $@ $(VENV)/demo.stamp
 
 $(VENV)/venv.stamp:
