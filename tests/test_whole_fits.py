@@ -315,15 +315,21 @@ def made(n, d, k, starts):
 
 
 def test_sizes_decide(monkeypatch):
-    monkeypatch.setattr(choice, "thread_count", lambda: 4)
     with tuned(compiled=True):
-        assert made(2**10, 2**6, 2**5, 1)  # as much as one thread does while calls are made
-        assert not made(2**10, 2**6, 2**5 + 1, 1)
-        assert not made(2**10, 2**6, 2**6, 3)
-        assert made(2**10, 2**6, 2**6, 4)  # a thread to each start
-        assert not made(2**10, 2**6, 2**6 + 1, 4)
-        assert made(2**18, 1, 2, 1)
-        assert not made(2**18 + 1, 1, 2, 9)
+        monkeypatch.setattr(choice, "thread_count", lambda: 1)
+        assert made(2**14, 2**4, 2**5, 1)  # no thread is idle
+        assert not made(2**14, 2**4, 2**5 + 1, 1)  # bounds gain more than calls
+        assert made(2**12, 2**6, 1, 1)
+        assert not made(2**12, 2**6 + 1, 1, 1)  # so does memory
+        monkeypatch.setattr(choice, "thread_count", lambda: 4)
+        assert made(2**10, 2**4, 2**5, 1)  # less than calls are
+        assert made(2**10, 2**3, 100, 1)  # three quarters of it are
+        assert not made(2**10, 2**3, 200, 1)
+        assert made(2**10, 2**3, 200, 2)
+        assert not made(2**10, 2**3, 900, 2)
+        assert made(2**10, 2**3, 900, 3)
+        assert made(2**10, 2**3, 1900, 4)
+        assert not made(2**10, 2**3, 1900, 5)
         for told in ("merge", "arrange", "scores", "bounds"):
             with tuned(**{told: False}):
                 assert not made(10, 2, 2, 1)

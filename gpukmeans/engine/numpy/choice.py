@@ -35,10 +35,9 @@ _COLORS = 10
 # Values of problems that are made a stack, at most: 32 MB of float64, as they are copied.
 _STACKED = 2**22
 
-# Values times centers of a start that is made whole, at most: an iteration takes one thread some 0.1 ms, and so do
-# the calls of passes and the threads that they wake. And where each thread has a start to make: until bounds gain more
-# than that (measured).
-_WORK, _WORK_OF_MANY = 2**21, 2**22
+# In products of values and centers, which take some 0.08 ns: what is done beside them for a row; what an iteration of
+# passes takes in calls, and in waking threads; and from which work on bounds gain more than calls cost (measured).
+_ROW, _CALLS, _WORK = 2**9, 2**20, 2**24
 
 _values_so_far = 0
 
@@ -82,15 +81,26 @@ def stacks_on_numpy(values: int) -> Stacks | None:
 
 def starts_on_numpy(x: NDArray[Any], k: int, starts: int) -> MakeStarts | None:
     """What makes a Stack of starts of one problem, see `dispatch.make_starts`."""
-    work = x.size * k
-    small = x.size <= tuning.SMALL and (work <= _WORK or (work <= _WORK_OF_MANY and starts >= thread_count()))
-    if not (small or tuning.current().whole) or not _may_be_whole():
+    if not (tuning.current().whole or _sooner_whole(x, k, starts)) or not _may_be_whole():
         return None
     if not _compiled(x.size, max(_LEAST, x.size), asked_again=True):
         return None
     from gpukmeans.engine.numpy.stacks import CompiledStarts
 
     return CompiledStarts
+
+
+def _sooner_whole(x: NDArray[Any], k: int, starts: int) -> bool:
+    """Whether starts of one problem x (n, d) are sooner made whole, each by a thread, than one after another by all threads: they are if more
+    is lost by calls than by the threads that have no start in the last round."""
+    n, d = x.shape
+    work = n * (d * k + _ROW)
+    if x.size > tuning.SMALL or work > _WORK:
+        return False
+    if work <= _CALLS:
+        return True
+    threads = thread_count()
+    return work * (-starts % threads) <= starts * threads * _CALLS
 
 
 def _may_be_whole() -> bool:
