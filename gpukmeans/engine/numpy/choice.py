@@ -91,8 +91,8 @@ def starts_on_numpy(x: NDArray[Any], k: int, starts: int) -> MakeStarts | None:
 
 
 def _sooner_whole(x: NDArray[Any], k: int, starts: int) -> bool:
-    """Whether starts of one problem x (n, d) are sooner made whole, each by a thread, than one after another by all threads: they are if more
-    is lost by calls than by the threads that have no start in the last round."""
+    """Whether starts of one problem x (n, d) are sooner made whole, each by a thread, than one after another by all
+    threads: they are if calls take more than is lost by threads that have no start in the last round."""
     n, d = x.shape
     work = n * (d * k + _ROW)
     if x.size > tuning.SMALL or work > _WORK:
