@@ -38,9 +38,11 @@ UNDER_ACCEL := sklearn.cluster sklearn.mixture sklearn.preprocessing.tests.test_
 demo: $(VENV)/demo.stamp
 	$(BIN)/gpukmeans demo --out demo
 
-# Everything but the CUDA kernels and what is slow; `make check` has the rest.
+# Everything but the CUDA kernels and what is slow; `make check` has the rest. Numba's passes are compiled first, since
+# each process of the tests would do it by itself.
 test: $(VENV)/test.stamp
 	@echo "Some 6,400 tests, of all but the CUDA kernels and what is slow: several minutes on two processors"
+	$(BIN)/gpukmeans warmup --cpu
 	$(PYTEST) -m "not kernels and not slow"
 
 # The contract's first rules, on NumPy.
@@ -56,6 +58,7 @@ test-kernels: $(VENV)/test.stamp
 
 check: $(VENV)/test.stamp
 	@echo "Some 7,600 tests, then those of the contract on the CUDA kernels, then scikit-learn's own: half an hour on two processors"
+	$(BIN)/gpukmeans warmup --cpu
 	$(PYTEST)
 	$(PYTEST) --device kernels $(CONTRACT) $(FUZZ)
 	$(MAKE) test-accel
