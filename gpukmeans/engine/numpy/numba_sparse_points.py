@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy.assign import ScoredCenters
+from gpukmeans.engine.numpy.numba_batches import moved_by_entries, step_of
 from gpukmeans.engine.numpy.numba_passes import TILE
 from gpukmeans.engine.numpy.numba_sparse_passes import SparsePasses, center_passes, sparse_passes
 from gpukmeans.engine.numpy.rows import read_only
@@ -113,6 +114,13 @@ class CompiledSparsePoints(SparsePoints):
         if gap * gap < doubt.limit * (1 + doubt.fractions / float(weight.min())) ** 2:
             return None
         return NextCenters(centers, shifts)
+
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        step = step_of(self._scales, self.metric, self._sums, centers, counts, part)
+        entries = self._rows.values, self._rows.columns, self._rows.starts
+        if step is None or not moved_by_entries(entries[0].dtype, entries[1].dtype)(step, *entries, self._labels):
+            return None
+        return step.centers, step.seen
 
     # ------------------------------------------------------------ some clusters by themselves
 

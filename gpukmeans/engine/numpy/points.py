@@ -191,6 +191,9 @@ class NumPyPoints:
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         return None  # the driver's arithmetic is what it would do
 
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        return None  # likewise
+
     def assign(self, centers: Centers) -> int:
         return self._label_all(np.asarray(centers))
 
@@ -371,7 +374,7 @@ class NumPyPoints:
     def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
-        step = self._rows.m // (_SAMPLE + _SAMPLE_ROWS * len(clusters))
+        step = self._range_step(len(clusters))
         if known is None or step <= 1:
             return self._ranges_of(clusters, without, 1)
         low, high = self._ranges_of(clusters, without, step)
@@ -379,6 +382,10 @@ class NumPyPoints:
         if left.any():
             low[left], high[left] = self._ranges_of(clusters[left], without, 1)
         return low, high
+
+    def _range_step(self, clusters: int) -> int:
+        """Which of the rows are looked at where some of each cluster may do: one of so many."""
+        return self._rows.m // (_SAMPLE + _SAMPLE_ROWS * clusters)
 
     def _ranges_of(self, clusters: NDArray[np.int64], without: Floats, step: int) -> tuple[Floats, Floats]:
         """`cluster_ranges` of each so many rows."""

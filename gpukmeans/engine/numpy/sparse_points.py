@@ -110,6 +110,9 @@ class SparsePoints:
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         return None  # the driver's arithmetic is what it would do
 
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        return None  # likewise
+
     def assign(self, centers: Centers) -> int:
         centers = np.asarray(centers)
         k = len(centers)
