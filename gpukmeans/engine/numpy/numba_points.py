@@ -294,13 +294,13 @@ class CompiledPoints(NumPyPoints):
 
     def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
         """Where the ranges of some rows are too small, by those of all."""
-        step = step_of(self._scales, self.metric, self._sums.value, centers, counts, part)
+        step = step_of(self._scales, self.metric, centers, counts, part)
         if step is None:
             return None
         clusters, nowhere = np.arange(len(centers)), np.empty((0, self.d))
         every = max(1, self._range_step(len(centers)))
         for rows in dict.fromkeys((every, 1)):
-            if moved()(step, *self._ranges_of(clusters, nowhere, rows), rows > 1):
+            if moved()(step, self._sums.value, *self._ranges_of(clusters, nowhere, rows), rows > 1):
                 return step.centers, step.seen
         return None
 
