@@ -524,13 +524,13 @@ def _feature_range(x: NDArray[Any]) -> tuple[Floats, Floats]:
         return np.minimum.reduce(x).astype(np.float64), np.maximum.reduce(x).astype(np.float64)
     # Folding several short rows into a long one lets the minimum run along memory.
     fold = min(len(x), max(1, 1024 // x.shape[1])) if x.flags.c_contiguous else 1
-    integral = len(x) // fold * fold
-    folded = x[:integral].reshape(-1, fold * x.shape[1])
-    low, high = (
-        bound(np.concatenate([bound(folded, axis=0).reshape(fold, -1), x[integral:]]), axis=0)
-        for bound in (np.min, np.max)
-    )
-    return low.astype(np.float64), high.astype(np.float64)
+    return _extremes(np.minimum, x, fold), _extremes(np.maximum, x, fold)
+
+
+def _extremes(bound: np.ufunc, x: NDArray[Any], fold: int) -> Floats:
+    whole = len(x) // fold * fold
+    found = bound.reduce(bound.reduce(x[:whole].reshape(-1, fold * x.shape[1])).reshape(fold, -1))
+    return (found if whole == len(x) else bound(found, bound.reduce(x[whole:]))).astype(np.float64)
 
 
 def _among(rows: slice | NDArray[np.int64], i: NDArray[np.int64]) -> NDArray[np.int64]:
