@@ -173,7 +173,7 @@ class CompiledPoints(NumPyPoints):
         """Scores only where offset and scale are numbers of the dtype that features are made in, and those of centers
         are float32 numbers."""
         centers = np.ascontiguousarray(centers)
-        fits = frame is not None and (frame.single or self._rows.x.dtype == np.float64) and len(centers) <= 2**24
+        fits = frame is not None and (self._rows.x.dtype == np.float64 or frame.single) and len(centers) <= 2**24
         placed = [self._placed(centers, each) for each in self._groups[0]] if fits else [None]
         self._targets = [target for target in placed if target is not None]
         return replace(ScoredCenters.of(centers, None), frame=frame if len(self._targets) == len(placed) else None)

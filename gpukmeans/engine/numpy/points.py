@@ -135,8 +135,8 @@ class NumPyPoints:
             if middle is None or self._rows.integral(middle):  # whose scores and sums are exact about the middle
                 return middle
         sample = self._sample()
-        frame = Frame.of(self._low, self._high, sample)
-        if frame is None or self._row_x.dtype != np.float32 or self._rows.small:
+        frame = Frame.of(self._low, self._high, sample, True if self._row_x.dtype.itemsize < 8 else None)
+        if frame is None or self._row_x.dtype != np.float32 or (self._rows.small and self._turned):
             return frame
         return frame.as_it_is(self._low, self._high, sample)
 
