@@ -127,7 +127,9 @@ class Frame:
         largest = magnitude(low, high)
         if not 2.0**-_AS_IT_IS <= largest <= 2.0**_AS_IT_IS:
             return self
-        zero, near = np.zeros(len(low)), (self.typical / self.scale) ** 2
+        known = math.isfinite(self.typical)
+        near = (self.typical / self.scale) ** 2 if known else typical_square(sample, self.offset)
+        zero = np.zeros(len(low))
         return self if typical_square(sample, zero) > _NEARLY * near else Frame(zero, 0, largest=largest)
 
     @staticmethod
