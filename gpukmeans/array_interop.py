@@ -145,6 +145,13 @@ def is_plain(x: Any) -> bool:
     return type(x) is np.ndarray and x.ndim == 2 and x.size > 0 and x.dtype in DTYPES
 
 
+def is_plain_csr(x: Any) -> bool:
+    """Whether x is a CSR matrix that needs none; SciPy has no float16."""
+    if not issparse(x) or x.format != "csr" or x.ndim != 2:
+        return False
+    return min(x.shape) > 0 and x.dtype in DTYPES and x.dtype != np.float16
+
+
 def _of_columns(frame: Any) -> np.dtype:
     """The dtype that holds the columns of a frame of pandas, polars or pyarrow, or a single one; without their rows,
     since pandas has objects for columns of its own dtypes together."""

@@ -36,7 +36,9 @@ def initial(init: Any, n_clusters: int, n_features: int, dtype: np.dtype, metric
             f"The shape of the initial centers {centers.shape} does not match "
             f"the number of features of the data {n_features}."
         )
-    return metric.initial(centers.astype(np.float64) + 0.0)  # with one zero, as seeding has them
+    centers = centers.astype(np.float64, copy=False)
+    centers += 0.0  # with one zero, as seeding has them
+    return metric.initial(centers)
 
 
 def fitted(given: Any, metric: Metric, n_features: int | None = None) -> NDArray[Any]:
@@ -73,6 +75,8 @@ def _finite(given: Any, dtype: np.dtype, name: str) -> NDArray[Any]:
 def rounded(centers: Floats, dtype: np.dtype) -> NDArray[Any]:
     """Centers in the dtype that they are published in, no zero of them negative, as one is that a small number is
     rounded to; raises ValueError if that dtype does not reach as far."""
+    if dtype == centers.dtype:
+        return centers + 0.0
     with np.errstate(over="ignore"):
         result = centers.astype(dtype)
         result += 0.0

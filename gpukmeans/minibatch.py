@@ -280,9 +280,10 @@ default="k-means++"
             if first:
                 _, self._init_size = sizes(x.shape[0], self.n_clusters, self.batch_size, self.init_size)
                 self._begin()
-                sampler = RowSampler(x, *self._weights(x, sample_weight))
-                centers = self._one_init(x, self._initial_array(x), sampler, self._generator_of(), device)
-                dtype = float_dtype(x.dtype)
+                centers, dtype = self._initial_array(x), float_dtype(x.dtype)
+                if centers is None:
+                    sampler = RowSampler(x, *self._weights(x, sample_weight))
+                    centers = self._one_init(x, None, sampler, self._generator_of(), device)
             else:
                 if not hasattr(self, "_counts"):
                     self._begin()
@@ -292,12 +293,12 @@ default="k-means++"
                         f"cluster_centers_ holds {len(published)} centers, and partial_fit moves {len(self._counts)}. "
                         "Set it to as many, or begin with another estimator, whose n_clusters is their number."
                     )
-                centers, dtype = published.astype(np.float64), published.dtype
+                centers, dtype = published.astype(np.float64, copy=False), published.dtype
             scales = minibatch_step.labelled(points, feature_range, centers)
             centers = self._step(points, scales, centers)
             published = rounded(centers, array_interop.held_dtype(X, dtype, self.output_type))
             self.cluster_centers_ = self._convert_like(X, published)
-            used = published.astype(np.float64)
+            used = published.astype(np.float64, copy=False)
             self._publish(X, x, device, lambda: (points, kept, self._inertia(points, scales, used)))
         return self
 

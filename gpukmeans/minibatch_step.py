@@ -24,6 +24,9 @@ def moved(points: Points, scales: Scales, centers: Floats, counts: Floats) -> tu
     Each goes from where it was towards the mean of its rows, by their share of all the weight that it has seen. Raises
     ValueError if weights add up to more than float64 holds.
     """
+    made = points.moved(centers, counts, cluster_means.FINE)
+    if made is not None:
+        return made
     found = cluster_means.of_result(points, scales)
     with np.errstate(over="ignore"):
         weight = np.ldexp(found.weight, -points.weights.shift)

@@ -43,7 +43,10 @@ def inverse_cdf_indices(uniforms: Floats, total: int) -> Ints:
     u = (uniforms * 2.0**53).astype(np.uint64)
     a, b = u >> np.uint64(27), u & np.uint64(2**27 - 1)
     c, e = np.uint64(total >> 32), np.uint64(total & (2**32 - 1))
-    rest = a * e + (b * c << np.uint64(5)) + (b * e >> np.uint64(27))
+    rest = a * e + (b * e >> np.uint64(27))
+    if c == 0:  # as of rows that are drawn without weights
+        return (rest >> np.uint64(26)).astype(np.int64)
+    rest += b * c << np.uint64(5)
     return ((a * c << np.uint64(6)) + (rest >> np.uint64(26))).astype(np.int64)
 
 

@@ -148,7 +148,8 @@ class SamplesMixin:
         return held(source)
 
     def _validated(self, x: Any, reset: bool) -> Any:
-        if array_interop.is_plain(x) and self._has_width(x.shape[1], reset):
+        plain = array_interop.is_plain(x) or array_interop.is_plain_csr(x)
+        if plain and self._has_width(x.shape[1], reset):
             return x
         x, dtype = array_interop.readable(x)
         if issparse(x) and (x.dtype == np.float16 or not x.dtype.isnative):

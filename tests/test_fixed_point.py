@@ -390,6 +390,26 @@ def test_fit_is_the_reference(kmeans, ways, kind, weights):
     check()
 
 
+@pytest.mark.parametrize("total", [1, 3, 1000, 2**32])
+def test_scales_are_as_fine_as_sums_allow_in_any_range(total):
+    """Powers of two and their neighbors, subnormal numbers, no range, and ranges without zero."""
+    rng = np.random.default_rng(total)
+    powers = np.ldexp(1.0, np.arange(-1074, 501))
+    some = np.ldexp(rng.uniform(0.5, 1, 1000), rng.integers(-1073, 501, 1000))
+    half = np.concatenate([[0.0], powers, np.nextafter(powers[60:], 0), np.nextafter(powers[:-1], np.inf), some])
+    sign = np.where(rng.random(len(half)) < 0.5, -1.0, 1.0)
+    zero = np.zeros(len(half))
+    for low, high in ((-half, half), (np.minimum(sign * half, zero), np.maximum(sign * half, zero))):
+        scales = Scales.of(low, high, Weights.of_rows(total))
+        expected = [2.0 ** power_for(largest, total) for largest in half.tolist()]
+        assert scales.scale.tolist() == expected
+        assert not scales.offset.any()
+    low, high = np.array([1.0, -3.0, 5.0]), np.array([2.0, 4.0, 5.0])
+    scales = Scales.of(low, high, Weights.of_rows(total))
+    assert scales.offset.tolist() == [1.5, 0.0, 5.0]
+    assert scales.scale.tolist() == [2.0 ** power_for(largest, total) for largest in (0.5, 4.0, 0.0)]
+
+
 @pytest.mark.parametrize("weights", WEIGHINGS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_tolerance_is_in_units_of_the_mean_variance(make_points, kind, weights):

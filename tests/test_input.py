@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from scipy import sparse
 from sklearn.cluster import KMeans as Theirs
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from unaligned import unaligned
@@ -151,6 +152,27 @@ def test_plain_arrays_and_frames_take_turns():
     with pytest.raises(ValueError, match="X has 1 features, but KMeans is expecting 2 features"):
         model.predict(x[:, :1])
     assert model.fit(x[:, :1]).n_features_in_ == 1
+
+
+def test_plain_csr_and_frames_take_turns():
+    """Nor is a CSR matrix, of either kind; another format or dtype becomes one."""
+    x = sparse.csr_matrix(np.arange(12.0).reshape(6, 2))
+    frame = pd.DataFrame(x.toarray(), columns=["a", "b"])
+    model = KMeans(2, random_state=0, device="cpu").fit(frame)
+    for each in (x, sparse.csr_array(x)):
+        with pytest.warns(UserWarning, match="X does not have valid feature names"):
+            model.predict(each)
+    expected = model.fit(x).labels_.tolist()
+    assert not hasattr(model, "feature_names_in_")
+    for each in (sparse.csr_array(x), x.tocsc(), x.tocoo(), x.astype(np.int64), x.astype(np.float32)):
+        assert KMeans(2, random_state=0, device="cpu").fit(each).labels_.tolist() == expected
+        assert model.predict(each).tolist() == expected
+    with pytest.raises(ValueError, match="X has 1 features, but KMeans is expecting 2 features"):
+        model.predict(x[:, :1])
+    with pytest.raises(ValueError, match="Found array with 0 sample"):
+        model.predict(x[:0])
+    with pytest.raises(ValueError, match="0 feature"):
+        KMeans(2, device="cpu").fit(x[:, :0])
 
 
 def test_a_subclass_has_defaults_of_its_own():

@@ -191,6 +191,17 @@ def test_few_rows_are_left_to_distances():
     assert Frame.of(np.full(30, -5.0), np.full(30, 5.0)) is not None
 
 
+def test_terms_become_the_nearest_whole_numbers():
+    """Of any size that a sum has room for, and of halves the even one."""
+    rng = np.random.default_rng(0)
+    some = np.ldexp(rng.uniform(-1, 1, 4000), rng.integers(-3, 62, 4000))
+    powers = np.ldexp(1.0, np.arange(62))
+    halves = rng.integers(-(2**40), 2**40, 2000) / 2
+    steps = [powers, powers * 1.5, np.nextafter(powers, 0), np.nextafter(powers, np.inf), powers - 0.5, powers + 0.5]
+    for term in np.concatenate([some, halves, *steps, *(-step for step in steps), [0.0, -0.0, 2.0**31 + 0.5]]):
+        assert numba_passes._whole(term) == int(np.rint(term))
+
+
 def test_only_scores_are_fused():
     """D, terms and units are single operations, whatever the processor could do."""
     x = np.ones((8, 5), np.float32)
@@ -200,6 +211,7 @@ def test_only_scores_are_fused():
     numba_passes._four_own_distances(x, 0, centers, labels, False, np.empty(4))
     parts = numba_passes.Sums(sums, floats, floats, True)
     numba_passes._move(x, 0, parts, 2, 0.5, np.int64(1), 0, 1)
+    numba_passes._whole(1.0)
     loops = numba_means._label, numba_means._next_centers, numba_passes._distances
     label, following, distances = (njit(**numba_passes._OPTIONS)(loop) for loop in loops)
     distances(x, centers, np.empty((8, 4)))
@@ -212,6 +224,8 @@ def test_only_scores_are_fused():
         numba_passes._own_distance,
         numba_passes._four_own_distances,
         numba_passes._move,
+        numba_passes._add_terms,
+        numba_passes._whole,
     )
     for function in exact:
         for code in function.inspect_llvm().values():

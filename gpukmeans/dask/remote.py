@@ -28,6 +28,9 @@ class RemotePoints:
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         return None  # see Parallel
 
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        return None  # see Parallel
+
     def assign(self, centers: Centers) -> int:
         changed, self._sums = self._call("assign", np.asarray(centers))
         return changed

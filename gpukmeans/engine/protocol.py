@@ -286,6 +286,12 @@ class Points(Protocol):
         them where it is: no cluster is empty, and no mean in doubt. None if the driver has to, who need not ask.
         """
 
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        """The centers (k, d) that follow from the labels last given as a batch's, by centers (k, d) that have seen
+        these weights (k,), and what they have seen then, as `minibatch_step.moved` has it, if this Points can make them
+        where it is: no mean errs by more than that part of the range of its cluster's rows. None if the driver has to.
+        """
+
     def sums(self) -> Ints:
         """The sums of the terms of each cluster's points, (k, d + 1) int64; the last column is weight."""
 

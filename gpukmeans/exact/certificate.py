@@ -81,8 +81,9 @@ class Frame:
     typical: float = math.inf
 
     @staticmethod
-    def of(low: Floats, high: Floats, sample: Floats | None = None) -> Frame | None:
-        """The frame of data within [low, high]; None if float32 scores cannot serve.
+    def of(low: Floats, high: Floats, sample: Floats | None = None, single: bool | None = None) -> Frame | None:
+        """The frame of data within [low, high]; None if float32 scores cannot serve. single: whether these are float32
+        numbers, if that is known.
 
         The offset is the middle of the range, or the median of a sample (s, d) of the rows, each a value of theirs,
         where these are much nearer to that. So an outlier that sets the range leaves the other rows with scores near
@@ -100,7 +101,7 @@ class Frame:
         if not magnitude(low, high) <= LARGEST_MAGNITUDE:
             return None
         offset, typical = low + (high - low) / 2, math.inf
-        single = is_single(low) and is_single(high)
+        single = is_single(low) and is_single(high) if single is None else single
         if sample is not None:
             median = np.partition(sample, len(sample) // 2, axis=0)[len(sample) // 2]
             typical, near = typical_square(sample, offset), typical_square(sample, median)
@@ -124,10 +125,12 @@ class Frame:
         2**60, is below the part of Z^2 (test_certificate.test_near_ties_are_decided_by_distance).
         """
         largest = magnitude(low, high)
-        far, near = typical_square(sample, np.zeros(len(low))), typical_square(sample, self.offset)
-        if not 2.0**-_AS_IT_IS <= largest <= 2.0**_AS_IT_IS or far > _NEARLY * near:
+        if not 2.0**-_AS_IT_IS <= largest <= 2.0**_AS_IT_IS:
             return self
-        return Frame(np.zeros(len(low)), 0, largest=largest)
+        known = math.isfinite(self.typical)
+        near = (self.typical / self.scale) ** 2 if known else typical_square(sample, self.offset)
+        zero = np.zeros(len(low))
+        return self if typical_square(sample, zero) > _NEARLY * near else Frame(zero, 0, largest=largest)
 
     @staticmethod
     def of_sparse(low: Floats, high: Floats, entries: int, *, as_it_is: bool = False) -> Frame | None:

@@ -37,8 +37,15 @@ def _offset(low: Floats, high: Floats) -> Floats:
 
     The middle gains up to a bit. From zero, a coordinate of zero adds nothing: sums cost what rows hold beside zeros.
     """
-    inside = (low <= 0) & (high >= 0)
-    return np.zeros(low.shape) if inside.all() else np.where(inside, 0.0, low + (high - low) / 2)
+    if np.maximum.reduce(low, axis=None) <= 0 <= np.minimum.reduce(high, axis=None):
+        return np.zeros(low.shape)
+    return np.where((low <= 0) & (high >= 0), 0.0, low + (high - low) / 2)
+
+
+def _half(low: Floats, high: Floats, offset: Floats) -> Floats:
+    """How far from the offset features are at most."""
+    half = high - offset
+    return np.maximum(half, offset - low, out=half)
 
 
 def _means(sums: Ints, exponent: Any, scale: Floats, offset: Floats | None) -> Floats:
@@ -69,9 +76,18 @@ class Scales:
     def of(low: Floats, high: Floats, weights: Weights, *, sparse: bool = False) -> Scales:
         """Scales for features within [low, high], each (d,) float64. sparse: whether distances are E."""
         offset = _offset(low, high)
-        half = np.maximum(high - offset, offset - low)
-        powers = SUM_BITS - ceil_log2(weights.total) - _ceil_log2(half)  # power_for, for all features at once
-        scale = np.where(half > 0, _power_of_two(np.minimum(powers, 1000)), 1.0)
+        half = _half(low, high, offset)
+        # `power_for` of all features at once, 2**p by its exponent's bits. Those of a half-range and all but the last
+        # bit of a mantissa carry to the next power of two, unless it is one; of subnormal ones they are not its
+        # logarithm, but low enough for the finest scale
+        # (test_fixed_point.test_scales_are_as_fine_as_sums_allow_in_any_range fails of another).
+        exponents = half.view(np.int64) + (2**52 - 1)
+        exponents >>= 52
+        np.subtract(SUM_BITS - ceil_log2(weights.total) + 2 * 1023, exponents, out=exponents)
+        np.minimum(exponents, 1000 + 1023, out=exponents)
+        exponents <<= 52
+        scale = exponents.view(np.float64)
+        np.copyto(scale, 1.0, where=half <= 0)
         return Scales(offset, scale, low, high, weights, sparse)
 
     def terms(self, x: NDArray[Any], weights: Floats | Ints | None) -> Ints:
@@ -112,7 +128,7 @@ class Scales:
         Each of these three is at most 2**-53 of the feature's half-range. All terms of a constant feature are zero, and
         such means need no second look (test_fixed_point.test_a_constant_feature_leaves_means_certain fails if they do).
         """
-        half = np.maximum(self.high - self.offset, self.offset - self.low)
+        half = _half(self.low, self.high, self.offset)
         return np.where(half > 0, 1 / self.scale + 2.0**-51 * half, 0.0)
 
     @cached_property
@@ -229,7 +245,7 @@ class OwnScales:
         Less than one becomes at most one, so that no scale has to make up for light weights.
         """
         offset = _offset(low, high)
-        half = np.maximum(high - offset, offset - low)
+        half = _half(low, high, offset)
         bits = _ceil_log2(total)
         shift = np.zeros(len(total), np.int32)
         exponent = np.zeros(len(total), np.int32)

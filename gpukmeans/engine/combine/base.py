@@ -60,6 +60,9 @@ class Sharded(ABC):
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         return None  # the sums of all parts are known on the host alone
 
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        return None  # likewise
+
     def assign(self, centers: Centers) -> int:
         return sum(self._each(lambda part, rows: part.assign(centers), Uses.ROWS | Uses.LABELS, changes=Uses.LABELS))
 

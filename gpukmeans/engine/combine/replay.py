@@ -140,6 +140,9 @@ class Replayed:
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         return None  # see Parallel
 
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        return None  # see Parallel
+
     def assign(self, centers: Centers) -> int:
         # Until it has answered, the labels are those of before, by which it says how many changed
         # (test_replay.test_a_loss_at_any_call_changes_no_answer fails if the log has the new ones first).

@@ -202,6 +202,9 @@ class CudaPoints:
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         return None if self._by is None else self._by.next_centers(self._rows(), self._memory_for_bounds(), doubt)
 
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        return None  # a batch's sums are small
+
     def _rows(self) -> DeviceRows:
         return DeviceRows(self._x, self._w)
 

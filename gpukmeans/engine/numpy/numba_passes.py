@@ -328,26 +328,75 @@ def _weighed(term: Any, weight: Any) -> Any:
 
 
 @njit(**_OPTIONS)
+def _whole(term: float) -> int:
+    """The nearest whole number, of halves the even, of a term of 62 bits at most, in registers as those up to SMALL:
+    the nearest multiple of 2**32, and what is left. Both are exact: what is left has no bit below the term's last."""
+    high = term * 2.0**-32 + _WHOLE
+    low = term - (high - _WHOLE) * 2.0**32
+    return ((bits(high) - _WHOLE_BITS) << 32) + (bits(low + _WHOLE) - _WHOLE_BITS)
+
+
+@njit(**_OPTIONS)
 def _move(x: Any, i: int, sums: Any, kind: int, weight: Any, count: Any, off: int, to: int) -> None:
     """Row i has left a cluster, unless that is negative, for another (Rule 3)."""
-    d = x.shape[1]
-    offset, scale, value = sums.offset, sums.scale, sums.value
-    value[to, d] += count
+    _move_terms(x, i, sums.value, sums.offset, sums.scale, sums.small, kind, weight, count, off, to)
+
+
+@njit(**_OPTIONS)
+def _move_terms(
+    x: Any,
+    i: int,
+    value: Any,
+    offset: Any,
+    scale: Any,
+    small: bool,
+    kind: int,
+    weight: Any,
+    count: Any,
+    off: int,
+    to: int,
+) -> None:
+    """The same, for loops over rows: to take arrays from a tuple counts references to them, which for each row takes
+    longer than sixteen terms."""
+    _add_terms(x, i, value, offset, scale, small, kind, weight, count, to, int64(0))
     if off >= 0:
-        value[off, d] -= count
-    if kind == 0 and sums.small:
+        _add_terms(x, i, value, offset, scale, small, kind, weight, count, off, int64(-1))
+
+
+@njit(**_OPTIONS)
+def _add_terms(
+    x: Any,
+    i: int,
+    value: Any,
+    offset: Any,
+    scale: Any,
+    small: bool,
+    kind: int,
+    weight: Any,
+    count: Any,
+    at: int,
+    sign: int,
+) -> None:
+    """Add a row's terms to the sums of a cluster, or, of sign -1, take them off: the exclusive or and the difference
+    make the negative. A loop to each kind, as LLVM makes vectors of what has no branches."""
+    d = x.shape[1]
+    value[at, d] += (count ^ sign) - sign
+    if kind == 2:
+        for j in range(d):
+            units = _weighed(np.rint((float64(x[i, j]) - offset[j]) * scale[j]), weight)
+            value[at, j] += (units ^ sign) - sign
+    elif kind == 1:
+        for j in range(d):
+            units = int64(np.rint((float64(x[i, j]) - offset[j]) * scale[j])) * count
+            value[at, j] += (units ^ sign) - sign
+    elif small:
         for j in range(d):
             units = bits((float64(x[i, j]) - offset[j]) * scale[j] + _WHOLE) - _WHOLE_BITS
-            value[to, j] += units
-            if off >= 0:
-                value[off, j] -= units
-        return
-    for j in range(d):
-        term = np.rint((float64(x[i, j]) - offset[j]) * scale[j])
-        units = _weighed(term, weight) if kind == 2 else int64(term) * count
-        value[to, j] += units
-        if off >= 0:
-            value[off, j] -= units
+            value[at, j] += (units ^ sign) - sign
+    else:
+        for j in range(d):
+            units = _whole((float64(x[i, j]) - offset[j]) * scale[j])
+            value[at, j] += (units ^ sign) - sign
 
 
 # ---------------------------------------------------------------- passes
@@ -426,6 +475,8 @@ def _assign_block(
     index, norms, best, second = buffers.index, buffers.norms, buffers.best, buffers.second
     scores, nearest, most = buffers.scores, buffers.nearest, buffers.most
     margins, some, count = buffers.margins, buffers.some, m
+    value, offset, scale, small = sums.value, sums.offset, sums.scale, sums.small
+    kind, given, counts, copies = weights.kind, weights.given, weights.counts, weights.rows
     if target.scored:
         width = -(-m // 8) * 8
         for r in range(m, width):
@@ -457,11 +508,11 @@ def _assign_block(
         before = labels[i]
         if label != before:
             labels[i] = label
-            found[0] += weights.rows[i] if len(weights.rows) else 1
-            if len(sums.value):
-                weight = weights.given[i] if weights.kind == 2 else 1.0
-                units = weights.counts[i] if weights.kind else int64(1)
-                _move(x, i, sums, weights.kind, weight, units, before, label)
+            found[0] += copies[i] if len(copies) else 1
+            if len(value):
+                weight = given[i] if kind == 2 else 1.0
+                units = counts[i] if kind else int64(1)
+                _move_terms(x, i, value, offset, scale, small, kind, weight, units, before, label)
     if bounds.state:
         for r in range(m):
             upper = np.sqrt(max(most[r] + norms[r] + margins[r], np.float32(0)))
@@ -523,9 +574,10 @@ def _is_at(x: Any, i: int, locations: Any) -> bool:
 def _cluster_ranges(x: Any, labels: Any, place: Any, without: Any, low: Any, high: Any, step: int) -> None:
     """Widen low and high (m, d), of x's dtype or one that has infinities, to hold one of each so many rows:
     those at place[label], if that is not negative, but for those at locations (p, d)."""
+    some = len(without) > 0
     for i in range(0, len(x), step):
         at = place[labels[i]]
-        if at >= 0 and not _is_at(x, i, without):
+        if at >= 0 and not (some and _is_at(x, i, without)):
             for j in range(x.shape[1]):
                 v, least, most = x[i, j], low[at, j], high[at, j]
                 low[at, j] = v if v < least else least

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy import normalized_rows
 from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
+from gpukmeans.engine.numpy.numba_batches import moved, step_of
 from gpukmeans.engine.numpy.numba_means import label, next_centers
 from gpukmeans.engine.numpy.numba_passes import (
     BLOCK,
@@ -172,7 +173,7 @@ class CompiledPoints(NumPyPoints):
         """Scores only where offset and scale are numbers of the dtype that features are made in, and those of centers
         are float32 numbers."""
         centers = np.ascontiguousarray(centers)
-        fits = frame is not None and (frame.single or self._rows.x.dtype == np.float64) and len(centers) <= 2**24
+        fits = frame is not None and (self._rows.x.dtype == np.float64 or frame.single) and len(centers) <= 2**24
         placed = [self._placed(centers, each) for each in self._groups[0]] if fits else [None]
         self._targets = [target for target in placed if target is not None]
         return replace(ScoredCenters.of(centers, None), frame=frame if len(self._targets) == len(placed) else None)
@@ -290,6 +291,18 @@ class CompiledPoints(NumPyPoints):
         unit = 2.0**-self.weights.exponent
         made = next_centers()(self._sums.value, unit, scales.scale, offset, before, *doubt, means, shifts)
         return NextCenters(means, shifts) if made else None
+
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        """Where the ranges of some rows are too small, by those of all."""
+        step = step_of(self._scales, self.metric, centers, counts, part)
+        if step is None:
+            return None
+        clusters, nowhere = np.arange(len(centers)), np.empty((0, self.d))
+        every = max(1, self._range_step(len(centers)))
+        for rows in dict.fromkeys((every, 1)):
+            if moved()(step, self._sums.value, *self._ranges_of(clusters, nowhere, rows), rows > 1):
+                return step.centers, step.seen
+        return None
 
     # ------------------------------------------------------------ distances
 

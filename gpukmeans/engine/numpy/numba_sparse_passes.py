@@ -84,6 +84,32 @@ def _propose(
 
 
 @njit(**_ANY_ORDER)
+def _place_features(centers: Any, c: int, first: int, last: int, scale: float, columns: Any) -> float:
+    """Some features of a center; returns what they add to its norm."""
+    norm = 0.0
+    for j in range(first, last):
+        z = centers[c, j] * scale
+        columns[j, c] = np.float32(-2.0 * z)
+        norm += z * z
+    return norm
+
+
+def _place(centers: Any, scale: float, error: float, columns: Any, norms: Any, slack: Any) -> None:
+    """Fill in a ScoredCenters' columns (d + 1, k), norms and slack as `Frame.least_scores` has them, about zero. error:
+    of a center's score for each unit of its norm. Some features of all centers at a time, so that neither of the two
+    tables is walked across lines of memory that are gone when the next center comes."""
+    k, d = centers.shape
+    norms[:] = 0.0
+    for first in range(0, d, BLOCK):
+        last = min(first + BLOCK, d)
+        for c in range(k):
+            norms[c] += _place_features(centers, c, first, last, scale, columns)
+    for c in range(k):
+        columns[d, c] = np.float32(norms[c] - norms[c] * error)
+        slack[c] = np.float32(2 * (norms[c] * error))
+
+
+@njit(**_ANY_ORDER)
 def _product(values: Any, columns: Any, first: int, last: int, centers: Any, c: int) -> float:
     total = 0.0
     for e in range(first, last):
@@ -195,8 +221,9 @@ def _ranges(values: Any, columns: Any, starts: Any, labels: Any, place: Any, low
                 low[at, j], high[at, j] = np.inf, -np.inf
 
 
-def _feature_range(values: Any, columns: Any, low: Any, high: Any, stored: Any) -> None:
-    """Widen low and high (d,), and count in stored (d,). NaN stays, once it is there."""
+def _feature_range(values: Any, columns: Any, n: int, low: Any, high: Any, stored: Any) -> None:
+    """Widen low and high (d,), also to zero where less than n rows store a feature; stored: zeros (d,), to count in.
+    NaN stays, once it is there."""
     for e in range(len(values)):
         v, j = float64(values[e]), columns[e]
         stored[j] += 1
@@ -204,6 +231,10 @@ def _feature_range(values: Any, columns: Any, low: Any, high: Any, stored: Any) 
             low[j] = v
         if v > high[j] or v != v:
             high[j] = v
+    for j in range(len(low)):
+        if stored[j] < n:
+            low[j] = 0.0 if low[j] > 0 else low[j]
+            high[j] = 0.0 if high[j] < 0 else high[j]
 
 
 def _squares(centers: Any, out: Any) -> None:
@@ -278,11 +309,12 @@ def sparse_passes(dtype: np.dtype, index: np.dtype) -> SparsePasses:
         own_expanded=compiled(_own_expanded, *entries, given, floats, labels, floats),
         move=compiled(_move, *entries, ints, labels, labels, floats, floats, int64, *weights, _matrix(int64)),
         ranges=compiled(_ranges, *entries, labels, ints, wide, wide),
-        feature_range=compiled(_feature_range, values, indices, floats, floats, ints),
+        feature_range=compiled(_feature_range, values, indices, int64, floats, floats, ints),
     )
 
 
 class CenterPasses(NamedTuple):
+    place: Any
     squares: Any
     means: Any
 
@@ -290,7 +322,9 @@ class CenterPasses(NamedTuple):
 @cache
 def center_passes() -> CenterPasses:
     floats, wide, given = _vector(float64), _matrix(float64), types.Array(float64, 2, "C", readonly=True)
+    singles, columns = _vector(float32), _matrix(float32)
     return CenterPasses(
+        place=compiled(_place, given, float64, float64, columns, floats, singles),
         squares=compiled(_squares, given, floats),
         means=compiled(_means, _matrix(int64), floats, floats, floats, given, wide, floats),
     )

@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy.assign import ScoredCenters
+from gpukmeans.engine.numpy.numba_batches import moved_by_entries, step_of
 from gpukmeans.engine.numpy.numba_passes import TILE
 from gpukmeans.engine.numpy.numba_sparse_passes import SparsePasses, center_passes, sparse_passes
 from gpukmeans.engine.numpy.rows import read_only
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.protocol import Doubt, Known, NextCenters
-from gpukmeans.exact.certificate import Frame
+from gpukmeans.exact.certificate import TOO_FAR, Frame
 from gpukmeans.exact.distance import Floats
-from gpukmeans.exact.sparse_rows import Entries, with_zero
+from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.exact.sparse_rows import Entries
 from gpukmeans.threads import scratch
 
 _DTYPES = [np.dtype(dtype) for dtype in (np.float32, np.float64)]
@@ -39,6 +41,8 @@ def compiles_entries(entries: Entries) -> bool:
 class CompiledSparsePoints(SparsePoints):
     """SparsePoints with the same answers: each method here has its twin of the same name there."""
 
+    _unsummed = False  # whether the labels are the first by as many centers, and their terms are in no sum
+
     @cached_property
     def _passes(self) -> SparsePasses:
         return sparse_passes(self._rows.values.dtype, self._rows.columns.dtype)
@@ -49,10 +53,21 @@ class CompiledSparsePoints(SparsePoints):
 
     def _range_of_rows(self) -> tuple[Floats, Floats]:
         low, high, stored = np.full(self.d, np.inf), np.full(self.d, -np.inf), np.zeros(self.d, np.int64)
-        self._passes.feature_range(self._rows.values, self._rows.columns, low, high, stored)
-        return with_zero(low, high, stored < self.n)
+        self._passes.feature_range(self._rows.values, self._rows.columns, self.n, low, high, stored)
+        return low, high
 
     # ------------------------------------------------------------ assignment and update
+
+    def _scored(self, centers: Floats) -> ScoredCenters:
+        frame = self._frame
+        if frame is None:
+            return super()._scored(centers)
+        k, d = centers.shape
+        columns, norms, slack = np.empty((d + 1, k), np.float32), np.empty(k), np.empty(k, np.float32)
+        given = np.ascontiguousarray(centers)
+        center_passes().place(read_only(given), frame.scale, frame.center_error, columns, norms, slack)
+        scored = float(norms.max()) < TOO_FAR
+        return ScoredCenters(given, frame, columns, norms, slack) if scored else ScoredCenters.of(centers, None)
 
     def _keep(self, frame: Frame) -> None:
         """Nothing: values become float32 as they are read."""
@@ -92,15 +107,34 @@ class CompiledSparsePoints(SparsePoints):
         return 2, read_only(np.ascontiguousarray(weights)), read_only(counts)
 
     def _move(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.integer]) -> None:
-        scales, after = self._scales, after.astype(np.int32, copy=False)  # by D alone they are int64
+        """The first labels wait until somebody asks for sums, which nobody does of most batches."""
         with self._lock:
-            entries = self._entries(slice(0, self.n))
-            self._passes.move(*entries, rows, before, after, scales.offset, scales.scale, *self._weighing, self._sums)
+            if before[0] < 0:
+                self._unsummed = True
+                return
+            self._sum_first_labels()
+            self._add_moves(rows, before, after.astype(np.int32, copy=False))  # by D alone they are int64
+
+    def _sum_first_labels(self) -> None:
+        """No label has changed since: whoever changes some comes here first
+        (test_numba_sparse_passes.test_each_pass_is_its_twin fails if sums are asked for without)."""
+        if self._unsummed:
+            self._unsummed = False
+            self._add_moves(np.arange(self.n), np.full(self.n, -1, np.int32), self._labels)
+
+    def _add_moves(self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32]) -> None:
+        entries, scales = self._entries(slice(0, self.n)), self._scales
+        self._passes.move(*entries, rows, before, after, scales.offset, scales.scale, *self._weighing, self._sums)
+
+    def sums(self) -> Ints:
+        self._sum_first_labels()
+        return super().sums()
 
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         """In one pass over the sums, unless the driver has to look again."""
         target, scales = self._target, self._scales
         assert target is not None, "no centers were assigned to"
+        self._sum_first_labels()
         weight = np.ldexp(self._sums[:, -1].astype(np.float64), -self.weights.exponent)
         if self.metric.normalizes or not weight.all():
             return None
@@ -113,6 +147,15 @@ class CompiledSparsePoints(SparsePoints):
         if gap * gap < doubt.limit * (1 + doubt.fractions / float(weight.min())) ** 2:
             return None
         return NextCenters(centers, shifts)
+
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        """By the entries, without sums."""
+        step = step_of(self._scales, self.metric, centers, counts, part)
+        if step is None:
+            return None
+        entries, (kind, _, weights) = self._entries(slice(0, self.n)), self._weighing
+        move = moved_by_entries(entries[0].dtype, entries[1].dtype)
+        return (step.centers, step.seen) if move(step, *entries, self._labels, kind, weights) else None
 
     # ------------------------------------------------------------ some clusters by themselves
 

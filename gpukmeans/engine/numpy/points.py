@@ -135,8 +135,8 @@ class NumPyPoints:
             if middle is None or self._rows.integral(middle):  # whose scores and sums are exact about the middle
                 return middle
         sample = self._sample()
-        frame = Frame.of(self._low, self._high, sample)
-        if frame is None or self._row_x.dtype != np.float32 or self._rows.small:
+        frame = Frame.of(self._low, self._high, sample, True if self._row_x.dtype.itemsize < 8 else None)
+        if frame is None or self._row_x.dtype != np.float32 or (self._rows.small and self._turned):
             return frame
         return frame.as_it_is(self._low, self._high, sample)
 
@@ -190,6 +190,9 @@ class NumPyPoints:
 
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         return None  # the driver's arithmetic is what it would do
+
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        return None  # likewise
 
     def assign(self, centers: Centers) -> int:
         return self._label_all(np.asarray(centers))
@@ -371,7 +374,7 @@ class NumPyPoints:
     def cluster_ranges(
         self, clusters: NDArray[np.int64], without: Floats, known: Known | None = None
     ) -> tuple[Floats, Floats]:
-        step = self._rows.m // (_SAMPLE + _SAMPLE_ROWS * len(clusters))
+        step = self._range_step(len(clusters))
         if known is None or step <= 1:
             return self._ranges_of(clusters, without, 1)
         low, high = self._ranges_of(clusters, without, step)
@@ -379,6 +382,10 @@ class NumPyPoints:
         if left.any():
             low[left], high[left] = self._ranges_of(clusters[left], without, 1)
         return low, high
+
+    def _range_step(self, clusters: int) -> int:
+        """Which of the rows are looked at where some of each cluster may do: one of so many."""
+        return self._rows.m // (_SAMPLE + _SAMPLE_ROWS * clusters)
 
     def _ranges_of(self, clusters: NDArray[np.int64], without: Floats, step: int) -> tuple[Floats, Floats]:
         """`cluster_ranges` of each so many rows."""
@@ -517,13 +524,13 @@ def _feature_range(x: NDArray[Any]) -> tuple[Floats, Floats]:
         return np.minimum.reduce(x).astype(np.float64), np.maximum.reduce(x).astype(np.float64)
     # Folding several short rows into a long one lets the minimum run along memory.
     fold = min(len(x), max(1, 1024 // x.shape[1])) if x.flags.c_contiguous else 1
-    integral = len(x) // fold * fold
-    folded = x[:integral].reshape(-1, fold * x.shape[1])
-    low, high = (
-        bound(np.concatenate([bound(folded, axis=0).reshape(fold, -1), x[integral:]]), axis=0)
-        for bound in (np.min, np.max)
-    )
-    return low.astype(np.float64), high.astype(np.float64)
+    return _extremes(np.minimum, x, fold), _extremes(np.maximum, x, fold)
+
+
+def _extremes(bound: np.ufunc, x: NDArray[Any], fold: int) -> Floats:
+    whole = len(x) // fold * fold
+    found = bound.reduce(bound.reduce(x[:whole].reshape(-1, fold * x.shape[1])).reshape(fold, -1))
+    return (found if whole == len(x) else bound(found, bound.reduce(x[whole:]))).astype(np.float64)
 
 
 def _among(rows: slice | NDArray[np.int64], i: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -110,17 +110,23 @@ class SparsePoints:
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         return None  # the driver's arithmetic is what it would do
 
+    def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
+        return None  # likewise
+
     def assign(self, centers: Centers) -> int:
         centers = np.asarray(centers)
         k = len(centers)
         if self._target is None or self._target.k != k:
             self._labels = np.full(self.n, -1, np.int32)
             self._sums = np.zeros((k if self._reused else 0, self.d + 1), np.int64)
-        target = self._target = ScoredCenters.of(centers, self._frame)
+        target = self._target = self._scored(centers)
         exact = target.frame is not None and self.integral and bool((centers == np.rint(centers)).all())
         if target.frame is not None:
             self._keep(target.frame)
         return sum(run(lambda rows: self._assign(rows, target, exact), self._spans(-(-k // 8)), self._threads))
+
+    def _scored(self, centers: Floats) -> ScoredCenters:
+        return ScoredCenters.of(centers, self._frame)
 
     def _keep(self, frame: Frame) -> None:
         """Make what all threads read, once."""
