@@ -25,13 +25,12 @@ from uuid import uuid4
 import numpy as np
 
 from gpukmeans import array_interop
-from gpukmeans.dask import sharing
+from gpukmeans.dask import on_worker, sharing
 from gpukmeans.dask.cluster import ActorCall, Cluster
 from gpukmeans.dask.remote import RemotePoints
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.combine.replay import Replayed
-from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.errors import DeviceError
 from gpukmeans.exact.distance import Floats
@@ -210,9 +209,10 @@ class WorkerPoints:
     while it works. known: the rest of their `Samples`."""
 
     def __init__(self, x: Any, weights: Floats | Ints | None, known: Samples, device: str) -> None:
-        self._device, self._reused = devices.resolve(device, array_interop.gpu_of(x)), known.reused
+        with on_worker.own_gpu():
+            self._device, self._reused = devices.resolve(device, array_interop.gpu_of(x)), known.reused
         self._seeding: Any = None
-        with devices.on(self._device), _threads_of_worker():
+        with devices.on(self._device), on_worker.own_threads():
             self._points = dispatch.make_points(replace(known, x=x, weights=weights), device=self._device)
             self.sparse = bool(self._points.sparse)
             self._digest = digest(x)
@@ -257,17 +257,3 @@ def digest(x: Any) -> int:
 
 def _of(part: WorkerPoints, name: str, *args: Any, **how: Any) -> Any:
     return getattr(part, name)(*args, **how)
-
-
-@contextmanager
-def _threads_of_worker() -> Iterator[None]:
-    """As many as the worker may have, if there is one: Dask sets OMP_NUM_THREADS to one for all."""
-    try:
-        from distributed import get_worker
-
-        threads = get_worker().state.nthreads
-    except (ImportError, ValueError):
-        yield
-    else:
-        with tuned(threads=threads):
-            yield
