@@ -38,9 +38,11 @@ UNDER_ACCEL := sklearn.cluster sklearn.mixture sklearn.preprocessing.tests.test_
 demo: $(VENV)/demo.stamp
 	$(BIN)/gpukmeans demo --out demo
 
-# Everything but the CUDA kernels and what is slow; `make check` has the rest.
+# Everything but the CUDA kernels and what is slow; `make check` has the rest. Numba's passes are compiled first, since
+# each process of the tests would do it by itself.
 test: $(VENV)/test.stamp
 	@echo "Some 6,400 tests, of all but the CUDA kernels and what is slow: several minutes on two processors"
+	$(BIN)/gpukmeans warmup --cpu
 	$(PYTEST) -m "not kernels and not slow"
 
 # The contract's first rules, on NumPy.
@@ -56,6 +58,7 @@ test-kernels: $(VENV)/test.stamp
 
 check: $(VENV)/test.stamp
 	@echo "Some 7,600 tests, then those of the contract on the CUDA kernels, then scikit-learn's own: half an hour on two processors"
+	$(BIN)/gpukmeans warmup --cpu
 	$(PYTEST)
 	$(PYTEST) --device kernels $(CONTRACT) $(FUZZ)
 	$(MAKE) test-accel
@@ -92,13 +95,15 @@ package: $(VENV)/test.stamp
 	cd dist/source && PYTHONPATH=$(CURDIR)/dist/wheel $(abspath $(BIN))/python -P -m gpukmeans info
 
 # Editable, so that both share one .venv and neither runs an old copy of the sources. A stamp is older
-# than pyproject.toml, or absent, when its installation has to be made again.
+# than pyproject.toml, or absent, when its installation has to be made again. Compiled as an installed package is: tests
+# start hundreds of processes, none of which would where PYTHONDONTWRITEBYTECODE is set, as in many containers.
 $(VENV)/demo.stamp: pyproject.toml | $(VENV)/venv.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml | $(VENV)/venv.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
+	$(BIN)/python -m compileall -q gpukmeans
 	touch $@ $(VENV)/demo.stamp
 
 $(VENV)/venv.stamp:

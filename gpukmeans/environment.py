@@ -53,7 +53,7 @@ def facts() -> tuple[list[tuple[str, str]], Exception | None]:
         found.append((devices.VARIABLE, os.environ[devices.VARIABLE]))
     if not device.startswith("cuda"):
         found.append(("GPU", f"not used: {devices.why_no_gpu() or f'{devices.VARIABLE} says so'}"))
-    found += _gpu_software()
+    found += _gpu_software() + _wgmma(device)
     found.append(("threads", str(thread_limits.thread_count())))
     found.append(("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"))
     found += [("NumPy", np.__version__), ("SciPy", scipy.__version__), ("scikit-learn", sklearn.__version__)]
@@ -96,6 +96,24 @@ def _gpus() -> list[tuple[str, str]]:
     except Exception as error:
         why = describe_error(error)
     return found + [(", ".join(here), f"NVML does not tell more of it ({why})") for here in names.values()]
+
+
+def _wgmma(device: str) -> list[tuple[str, str]]:
+    """Whether products by Hopper's own instructions are right on those of the GPUs that have them, see wgmma_check."""
+    found = []
+    with suppress(Exception):
+        import cupy
+
+        from gpukmeans.engine.cuda.device import Gpu
+        from gpukmeans.engine.cuda.wgmma_check import trouble
+
+        for number in devices.gpus(device):
+            with cupy.cuda.Device(number):
+                gpu = Gpu(cupy, ("-DX_KIND=2",))
+                if gpu.has_wgmma:
+                    why = trouble(gpu)
+                    found.append(("wgmma", f"cuda:{number}: not used, as {why}" if why else f"cuda:{number}: used"))
+    return found
 
 
 def _blas() -> list[str]:

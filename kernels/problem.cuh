@@ -98,6 +98,10 @@ __device__ __forceinline__ Shared shared_of(unsigned char* memory, int k, int d,
 
 // ---------------------------------------------------------------- the block
 
+// A loop that the block's threads share. None of copies: compilers make four of each, which gain nothing where a turn is
+// short and seldom, and a first fit would wait twice as long for its kernels.
+#define BLOCK_LOOP(e, end) _Pragma("unroll 1") for (int e = threadIdx.x; e < (end); e += THREADS)
+
 // What all threads have together, in all of them.
 __device__ __forceinline__ int64 sum_of_block(int64 amount) {
     __shared__ uint64 staged[THREADS / 32];
@@ -131,14 +135,14 @@ __device__ __forceinline__ int ceil_log2(double value) {
 // Makes the scores' table of the centers in columns; whether scores serve.
 __device__ __forceinline__ bool place_centers(const Problem& p, const Shared& s) {
     if (p.factor() == 0.0) return false;
-    for (int e = threadIdx.x; e < s.padded * s.width; e += THREADS) {
+    BLOCK_LOOP(e, s.padded * s.width) {
         int c = e / s.width, j = e % s.width;
         double z = c < p.k && j < p.d ? (s.columns[j * p.k + c] - p.about(j)) * p.factor() : 0.0;
         s.table[e] = (float)(-2.0 * z);
     }
     double part = 1.07 * UNIT * (2.03 * p.d + 14.1);
     int far = 0;
-    for (int c = threadIdx.x; c < s.padded; c += THREADS) {
+    BLOCK_LOOP(c, s.padded) {
         double norm = 0.0;
         for (int j = 0; j < p.d && c < p.k; j++) {
             double z = (s.columns[j * p.k + c] - p.about(j)) * p.factor();
@@ -163,6 +167,7 @@ __device__ __forceinline__ int decide(const Problem& p, const Shared& s, int i) 
     const X* x = p.x + (int64)i * p.d;
     double least = 0.0;
     int label = p.k;  // of no center yet
+#pragma unroll 1
     for (int c = threadIdx.x % 32; c < p.k; c += 32) {
         double distance = 0.0;
         for (int j = 0; j < p.d; j++) distance = add_square(distance, value(x[j]), s.columns[j * p.k + c]);
@@ -186,6 +191,7 @@ __device__ __forceinline__ void move_terms(const Problem& p, const Shared& s, in
     const X* x = p.x + (int64)i * p.d;
     // A thread alone begins at a feature of its own, so that those of a warp add in different places.
     int turn = step == 1 ? first % (p.d + 1) : 0;
+#pragma unroll 1
     for (int e = step == 1 ? 0 : first; e <= p.d; e += step) {
         int j = e + turn > p.d ? e + turn - p.d - 1 : e + turn;
         int64 term = j < p.d ? fixed_term(x[j], p.offset(j), p.scale(j), weight) : weight_mass(weight, p.weight_scale());
@@ -290,7 +296,7 @@ __device__ __forceinline__ int label_rows(const Problem& p, const Shared& s, boo
 // Inertia.of, the coarse bits: columns (d, m).
 __device__ __forceinline__ int coarse_bits(const Problem& p, const double* columns, int m) {
     double farthest = 0.0;
-    for (int c = threadIdx.x; c < m; c += THREADS) {
+    BLOCK_LOOP(c, m) {
         double total = 0.0;
         for (int j = 0; j < p.d; j++) {
             double center = columns[j * m + c];
@@ -307,7 +313,7 @@ __device__ __forceinline__ int coarse_bits(const Problem& p, const double* colum
 __device__ __forceinline__ void sum_inertia(const Problem& p, const double* columns, int m, double coarse, double fine,
                                             int64& large, int64& small) {
     large = small = 0;
-    for (int i = threadIdx.x; i < p.n; i += THREADS) {
+    BLOCK_LOOP(i, p.n) {
         const double* column = columns + (m == 1 ? 0 : p.labels[i]);
         double distance = measure_one(p.row(i), column, m, p.d);
         add_inertia(distance, p.weight(i), coarse, fine, large, small);

@@ -77,9 +77,9 @@ __device__ __forceinline__ int find_row(const Problem& p, const double* closest,
 // Takes column `chosen` of candidates (d, padded) for center c; returns the largest D that remains.
 __device__ __forceinline__ double accept(const Problem& p, const Shared& s, double* closest, int c, int chosen,
                                          int padded) {
-    for (int j = threadIdx.x; j < p.d; j += THREADS) s.columns[j * p.k + c] = s.means[j * padded + chosen] + 0.0;
+    BLOCK_LOOP(j, p.d) s.columns[j * p.k + c] = s.means[j * padded + chosen] + 0.0;
     double farthest = 0.0;
-    for (int i = threadIdx.x; i < p.n; i += THREADS) {
+    BLOCK_LOOP(i, p.n) {
         double distance = measure_one(p.row(i), s.means + chosen, padded, p.d);
         if (c > 0) distance = fmin(distance, closest[i]);
         closest[i] = distance;
@@ -95,7 +95,7 @@ __device__ __forceinline__ void seed(const Problem& p, const Shared& s, const do
     int padded = (trials + TOGETHER - 1) / TOGETHER * TOGETHER;
     auto place = [&](int m) {  // candidates at `rows`
         __syncthreads();
-        for (int e = threadIdx.x; e < padded * p.d; e += THREADS) {
+        BLOCK_LOOP(e, padded * p.d) {
             int t = min(e % padded, m - 1), j = e / padded;
             s.means[e] = value(p.x[(int64)rows[t] * p.d + j]);
         }
@@ -132,7 +132,7 @@ __device__ __forceinline__ void seed(const Problem& p, const Shared& s, const do
         int64 least = 0;
         for (int a = 0; a < trials; a += TOGETHER) {
             int64 left[TOGETHER] = {};
-            for (int i = threadIdx.x; i < p.n; i += THREADS) {
+            BLOCK_LOOP(i, p.n) {
                 double distance[TOGETHER], near = closest[i];
                 measure(distance, p.row(i), s.means + a, padded, p.d);
                 W weight = p.weight(i);
@@ -159,7 +159,7 @@ __device__ __forceinline__ void seed(const Problem& p, const Shared& s, const do
 __device__ __forceinline__ bool next_centers(const Problem& p, const Shared& s, double& shift) {
     int open = 0;
     double most = 0.0;
-    for (int c = threadIdx.x; c < p.k; c += THREADS) {
+    BLOCK_LOOP(c, p.k) {
         double weight = p.weight_of_units(s.sum(c * (p.d + 1) + p.d));
         open |= weight == 0.0;
         double error = __dadd_rn(1.0, __ddiv_rn(p.fractions(), weight));
@@ -167,7 +167,7 @@ __device__ __forceinline__ bool next_centers(const Problem& p, const Shared& s, 
     }
     if (__syncthreads_or(open)) return false;
     most = largest_of_block(most);
-    for (int e = threadIdx.x; e < p.k * p.d; e += THREADS) {
+    BLOCK_LOOP(e, p.k * p.d) {
         int c = e / p.d, j = e % p.d;
         double weight = p.weight_of_units(s.sum(c * (p.d + 1) + p.d));
         double mean = __ddiv_rn(__ddiv_rn((double)s.sum(c * (p.d + 1) + j), weight), p.scale(j));
@@ -175,13 +175,13 @@ __device__ __forceinline__ bool next_centers(const Problem& p, const Shared& s, 
     }
     __syncthreads();
     if (p.limit() > 0.0) {  // test_batched.test_what_compiled_fits_leave_open_is_left_to_the_driver fails without
-        for (int e = threadIdx.x; e < p.k * p.k; e += THREADS) {
+        BLOCK_LOOP(e, p.k * p.k) {
             int c = e / p.k, b = e % p.k;
             double gap = s.means[c * p.d + p.widest()] - s.means[b * p.d + p.widest()];
             open |= b < c && !(gap * gap >= most);
         }
     }
-    for (int c = threadIdx.x; c < p.k; c += THREADS) {
+    BLOCK_LOOP(c, p.k) {
         double own = 0.0;
         for (int j = 0; j < p.d; j++) own = add_square(own, s.means[c * p.d + j], s.columns[j * p.k + c]);
         s.shifts[c] = own;
@@ -189,14 +189,14 @@ __device__ __forceinline__ bool next_centers(const Problem& p, const Shared& s, 
     if (__syncthreads_or(open)) return false;
     shift = 0.0;
     for (int c = 0; c < p.k; c++) shift += s.shifts[c];
-    for (int e = threadIdx.x; e < p.k * p.d; e += THREADS) s.columns[e % p.d * p.k + e / p.d] = s.means[e];
+    BLOCK_LOOP(e, p.k * p.d) s.columns[e % p.d * p.k + e / p.d] = s.means[e];
     __syncthreads();
     return true;
 }
 
 // lloyd.Tolerance.shift without tol, but for its last roundings. Means are made room of.
 __device__ __forceinline__ double variance_of(const Problem& p, const Shared& s) {
-    for (int j = threadIdx.x; j < p.d; j += THREADS) {
+    BLOCK_LOOP(j, p.d) {
         int64 units = 0, total = 0;
         for (int c = 0; c < p.k; c++) units += s.sum(c * (p.d + 1) + p.d), total += s.sum(c * (p.d + 1) + j);
         double mean = (double)total / p.weight_of_units(units) / p.scale(j);
@@ -236,14 +236,14 @@ __device__ __forceinline__ double number_of(uint64 key) {
 // means were for: their memory has the ranges' keys, upper words in that of sums, lower ones in that of means.
 __device__ __forceinline__ bool certify(const Problem& p, const Shared& s) {
     int size = p.k * p.d;
-    for (int c = threadIdx.x; c < p.k; c += THREADS) s.shifts[c] = p.weight_of_units(s.sum(c * (p.d + 1) + p.d));
+    BLOCK_LOOP(c, p.k) s.shifts[c] = p.weight_of_units(s.sum(c * (p.d + 1) + p.d));
     __syncthreads();
     unsigned *upper = s.sums, *lower = (unsigned*)s.means;
-    for (int e = threadIdx.x; e < 2 * size; e += THREADS) upper[e] = lower[e] = ~0u;
+    BLOCK_LOOP(e, 2 * size) upper[e] = lower[e] = ~0u;
     __syncthreads();
     // Shared memory has no 64-bit minimum: see feature_range.cu.
     for (int step = 0; step < (X_KIND == 3 ? 2 : 1); step++) {
-        for (int i = threadIdx.x; i < p.n; i += THREADS) {
+        BLOCK_LOOP(i, p.n) {
             int at = p.labels[i] * p.d, turn = (int)(threadIdx.x % (unsigned)p.d);
             const X* x = p.x + (int64)i * p.d;
             for (int f = 0; f < p.d; f++) {
@@ -263,7 +263,7 @@ __device__ __forceinline__ bool certify(const Problem& p, const Shared& s) {
         __syncthreads();
     }
     int coarse = 0;
-    for (int e = threadIdx.x; e < size; e += THREADS) {
+    BLOCK_LOOP(e, size) {
         int c = e / p.d, j = e % p.d;
         double weight = s.shifts[c], error = p.fractions() > 0.0 ? 1.0 + p.fractions() / weight : 1.0;
         coarse |= p.fractions() > 0.0 && p.fractions() / 2 / p.weight_scale() > FINE * weight;
@@ -294,14 +294,14 @@ fit_problems(const X* __restrict__ x, const W* __restrict__ weights, const long 
     Problem p = problem_of(x, weights, labels, k, d, counts, numbers, measures);
     Shared s = shared_of(dynamic_shared, k, d, rows);
     double* own = centers + (int64)blockIdx.x * k * d;
-    for (int j = threadIdx.x; j < s.width; j += THREADS) s.about[j] = j < d ? (F)p.about(j) : (F)0;
-    for (int e = threadIdx.x; e < 2 * k * (d + 1); e += THREADS) s.sums[e] = 0;
-    for (int i = threadIdx.x; i < p.n; i += THREADS) p.labels[i] = UNCERTAIN;
+    BLOCK_LOOP(j, s.width) s.about[j] = j < d ? (F)p.about(j) : (F)0;
+    BLOCK_LOOP(e, 2 * k * (d + 1)) s.sums[e] = 0;
+    BLOCK_LOOP(i, p.n) p.labels[i] = UNCERTAIN;
     if (trials) {
         seed(p, s, draws + (int64)blockIdx.x * (1 + (int64)(k - 1) * trials), trials, closest + p.first(), prefix,
              candidates);
     } else {
-        for (int e = threadIdx.x; e < k * d; e += THREADS) s.columns[e % d * k + e / d] = own[e];
+        BLOCK_LOOP(e, k * d) s.columns[e % d * k + e / d] = own[e];
         __syncthreads();
     }
     int taken = max_iter;
@@ -337,7 +337,7 @@ fit_problems(const X* __restrict__ x, const W* __restrict__ weights, const long 
         }
     }
     if (taken && !certify(p, s)) taken = 0;
-    for (int e = threadIdx.x; e < k * d; e += THREADS) own[e] = s.columns[e % d * k + e / d];
+    BLOCK_LOOP(e, k * d) own[e] = s.columns[e % d * k + e / d];
     if (threadIdx.x == 0) n_iter[blockIdx.x] = taken;
 }
 
@@ -351,18 +351,18 @@ publish_problems(const X* __restrict__ x, const W* __restrict__ weights, const l
     Problem p = problem_of(x, weights, labels, k, d, counts, numbers, measures);
     Shared s = shared_of(dynamic_shared, k, d, rows);
     const double* own = centers + (int64)blockIdx.x * k * d;
-    for (int j = threadIdx.x; j < s.width; j += THREADS) s.about[j] = j < d ? (F)p.about(j) : (F)0;
-    for (int e = threadIdx.x; e < k * d; e += THREADS) s.columns[e % d * k + e / d] = own[e];
-    for (int c = threadIdx.x; c < k; c += THREADS) s.sums[c] = 0;
+    BLOCK_LOOP(j, s.width) s.about[j] = j < d ? (F)p.about(j) : (F)0;
+    BLOCK_LOOP(e, k * d) s.columns[e % d * k + e / d] = own[e];
+    BLOCK_LOOP(c, k) s.sums[c] = 0;
     __syncthreads();
     bool scored = place_centers(p, s);
     __syncthreads();
     label_rows(p, s, scored, false);
-    for (int i = threadIdx.x; i < p.n; i += THREADS) atomicAdd(&s.sums[p.labels[i]], 1u);
+    BLOCK_LOOP(i, p.n) atomicAdd(&s.sums[p.labels[i]], 1u);
     int bits = coarse_bits(p, s.columns, k);
     int64 large, small, occupied = 0;
     sum_inertia(p, s.columns, k, ldexp(1.0, bits), ldexp(1.0, SUM_BITS - p.copies_bits()), large, small);
-    for (int c = threadIdx.x; c < k; c += THREADS) occupied += s.sums[c] > 0;
+    BLOCK_LOOP(c, k) occupied += s.sums[c] > 0;
     occupied = sum_of_block(occupied);
     if (threadIdx.x == 0) {
         long long* to = found + 4 * (int64)blockIdx.x;
@@ -401,6 +401,6 @@ problem_ranges(const X* __restrict__ x, const long long* __restrict__ counts, in
         __syncthreads();
     }
     if (__syncthreads_or(odd)) {
-        for (int e = threadIdx.x; e < 2 * d; e += THREADS) to[e] = __longlong_as_double(0x7ff8000000000000ll);
+        BLOCK_LOOP(e, 2 * d) to[e] = __longlong_as_double(0x7ff8000000000000ll);
     }
 }

@@ -29,6 +29,10 @@ from gpukmeans.exact.scales import OwnScales, Scales
 
 pytest.register_assert_rewrite("fuzz_checks")
 
+# Dask's workers begin in a tenth of the time where they need not import anew what each of them imports.
+if sys.platform == "linux":
+    os.environ.setdefault("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "forkserver")
+
 # One example may have to start a pool of threads; the failing example is printed, not stored.
 settings.register_profile("contract", deadline=None, database=None, print_blob=True)
 settings.load_profile("contract")

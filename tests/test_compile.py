@@ -176,6 +176,12 @@ def added_points(d: int) -> float:
     return (24 * d + 30) / (d + 1)
 
 
+def four_candidates(comparison: int) -> Callable[[int], float]:
+    """diffuse, four candidates, in five loads: of each level unpacking, a difference and a multiply-add; `comparison`
+    instructions for the first of the nearest, and an address; the loop's own."""
+    return lambda channels: (4 * (3 * channels + comparison) + 16) / 5
+
+
 BUDGETS = {
     "probe": Budget(FOUR_BLOCKS, None),
     # Bound by memory: half of all threads resident are enough to keep it busy, or a quarter with 16 bytes of small
@@ -289,6 +295,18 @@ BUDGETS = {
     # One block of 1,024 threads. A cell's mass and D: rounded, shifted, multiplied and added in 64 bits. Shared: a sum
     # of each warp, one for each of 16 trials, and these trials.
     "seed_cells": Budget(FOUR_BLOCKS, Loop("LDG", 7), 8 * (32 + 32 * 16 + 16)),
+    # A pixel: its column by a division of 12 and its strength by another; of four neighbours a test, an address, a
+    # level, its difference and the largest.
+    "local_strength": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
+    # A level of a color: its distance from a cell on either side, the larger, its square; and to store a candidate.
+    "count_candidates": Budget(FOUR_BLOCKS, Loop("LDG", 6)),
+    # Squares of 16 bits are compared by two instructions, and two selects.
+    "count_candidates of uint16": Budget(FOUR_BLOCKS, Loop("LDG", 9)),
+    "list_candidates": Budget(FOUR_BLOCKS, Loop("LDG", 9)),
+    "list_candidates of uint16": Budget(FOUR_BLOCKS, Loop("LDG", 12)),
+    # Blocks of 128 threads, eight of which are as many as four of 256.
+    "diffuse": Budget(FOUR_BLOCKS, Loop("LDG", four_candidates(3))),
+    "diffuse of uint16": Budget(FOUR_BLOCKS, Loop("LDG", four_candidates(8))),
     # 64 scores, 16 operands and as many on their way, 8 values for the next 8 features, pointers.
     "assign_tiled": Budget(TWO_BLOCKS, Loop("FFMA", eight_features), tiled_shared),
     # 64 sums, 8 values of rows and as many of centers, or 16; one block, as few rows come to it.
@@ -485,6 +503,13 @@ def test_kernels_of_sparse_rows_compile_within_their_budgets(family: str, x: str
 @pytest.mark.parametrize(("channels", "label"), [(1, "unsigned char"), (3, "unsigned short"), (3, "int")])
 def test_image_kernels_compile_within_their_budgets(channels: int, label: str, tmp_path: Path) -> None:
     check("image_pixels", [f"-DCHANNELS={channels}", f"-DLABEL={label}"], tmp_path, "uint8", channels)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(("channels", "label"), [(1, "unsigned char"), (3, "unsigned char"), (4, "unsigned short")])
+def test_diffusion_compiles_within_its_budgets(channels: int, bits: int, label: str, tmp_path: Path) -> None:
+    options = [f"-DCHANNELS={channels}", f"-DLEVEL_BITS={bits}", f"-DLABEL={label}"]
+    check("image_diffusion", options, tmp_path, f"uint{bits}", channels)
 
 
 def test_what_was_compiled_is_kept_for_all_that_it_was_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,6 +217,7 @@ def test_a_scheduler_that_is_killed(tmp_path):
 
             def lose(record):
                 scheduler.kill()
+                worker.wait(60)  # which the client asks without a scheduler as long as it is there
 
             with pytest.raises(DeviceError, match="The scheduler of the Dask cluster does not answer any more"):
                 KMeans(5, random_state=0, callback=lose).fit(da.from_array(X, **ROWS))

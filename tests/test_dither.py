@@ -8,7 +8,8 @@ from scipy.ndimage import gaussian_filter
 
 from gpukmeans import quantize, remap
 from gpukmeans.image.color_space import to_points
-from gpukmeans.image.diffusion import diffuse, half_distances, local_strength
+from gpukmeans.image.diffusion import diffuse
+from gpukmeans.image.diffusion_plan import half_distances, local_strength
 from gpukmeans.image.numpy import diffusion_loop, diffusion_waves
 from gpukmeans.image.numpy.diffusion_loop import candidates_of_cells
 from gpukmeans.image.numpy.pixels import NumPyPixels

@@ -66,7 +66,7 @@ def run_bits(monkeypatch, capsys, *arguments):
         ("inputs", 340, 1, 4),
         ("batches", 800, 2, 1),
         ("big", 340, 1, 1),
-        ("images", 340, 3, 3),
+        ("images", 340, 5, 3),
         ("sanitizer", 340, 3, 3),
     ],
 )

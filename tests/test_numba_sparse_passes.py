@@ -68,11 +68,11 @@ def test_each_pass_is_its_twin(metric, dtype, weighing, n, d, k):
 def test_near_ties_are_decided_by_distance(dtype, whole):
     """Fails without the margin: rows halfway between two centers, but for their last bits."""
     rng = np.random.default_rng(1)
-    for d, k in ((40, 12), (3000, 64)):
+    for n, d, k in ((500, 40, 12), (100, 3000, 64)):
         centers = np.where(rng.random((k, d)) < 0.1, rng.integers(1, 9, (k, d)) * 2.0, 0)
         centers *= 1 if whole else 1 + rng.random((k, d))
         centers = centers.astype(dtype).astype(float)
-        pair = rng.integers(k, size=(2, 500))
+        pair = rng.integers(k, size=(2, n))
         x = ((centers[pair[0]] + centers[pair[1]]) / 2).astype(dtype)
         if not whole:
             moved = np.nextafter(x, np.where(rng.random(x.shape) < 0.5, -np.inf, np.inf).astype(dtype))

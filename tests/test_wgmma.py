@@ -7,17 +7,21 @@ wrong one is found here.
 from __future__ import annotations
 
 import logging
+import sys
 
 import numpy as np
 import pytest
+from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 from test_kernels import same, values
 
+from gpukmeans.engine import devices
 from gpukmeans.engine.cuda import compile as modules
 from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda import launch_plans
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.wgmma_check import computes_as_known
+from gpukmeans.environment import facts
 
 pytestmark = pytest.mark.kernels
 
@@ -88,6 +92,17 @@ def test_a_device_that_gets_it_wrong_uses_mma_sync_and_says_so_once(on, monkeypa
     (said,) = [record.getMessage() for record in caplog.records]
     assert "On cuda:0 products of Hopper's own instructions (wgmma) are not used" in said
     assert "known products are wrong" in said
+
+
+@pytest.mark.parametrize("changes", [[], [WRONG["where the next features of rows are"]]])
+def test_a_report_of_a_bug_has_whether_it_serves(fresh_dispatch, monkeypatch, tmp_path, changes):
+    cp = compiled_otherwise(monkeypatch, tmp_path, changes)
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(cp))
+    monkeypatch.setattr(devices, "resolve", lambda asked: "cuda:0")
+    said = [value for name, value in facts()[0] if name == "wgmma"]
+    assert said == ["cuda:0: used"] if not changes else "known products are wrong" in said[0], said
+    monkeypatch.setattr(devices, "resolve", lambda asked: "cpu")
+    assert "wgmma" not in dict(facts()[0])
 
 
 def test_where_it_does_not_compile_mma_sync_serves(on, monkeypatch, tmp_path, caplog):

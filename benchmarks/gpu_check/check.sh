@@ -94,10 +94,10 @@ speed() {
     say speed
 }
 
-# 45 launches, without locking clocks: it is not known what a borrowed GPU may be told.
+# 46 launches, without locking clocks: it is not known what a borrowed GPU may be told.
 profile() {
-    timeout 90 ncu --clock-control none --launch-count 45 \
-        --kernel-name 'regex:^(assign_.*|refine|hamerly|filtered_potentials|accept_least)$' \
+    timeout 90 ncu --clock-control none --launch-count 46 \
+        --kernel-name 'regex:^(assign_.*|refine|hamerly|filtered_potentials|accept_least|diffuse)$' \
         --section SpeedOfLight --section Occupancy --section WarpStateStats --section InstructionStats \
         --section ComputeWorkloadAnalysis --section MemoryWorkloadAnalysis \
         "$python" $here/profiled.py >"$out/ncu.txt" 2>&1 || { fail profile && tail -n 5 "$out/ncu.txt"; }

@@ -1,4 +1,4 @@
-"""``gpukmeans warmup``: kernels compiled and kept on disk before anybody waits for them, by any machine."""
+"""``gpukmeans warmup``: kernels, or NumPy's passes, compiled and kept on disk before anybody waits for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from functools import partial
 from typing import Any
 
-from gpukmeans import thread_limits, threads
+from gpukmeans import numba_support, thread_limits, threads
 from gpukmeans.cli import console
 from gpukmeans.cli.errors import CommandError
 from gpukmeans.engine.cuda import compile, families
@@ -26,6 +26,9 @@ for H100 and H200:
 
 Up to {LOW_DIM_FEATURES} features there are kernels for each number of them, and beyond for all; --features has only
 those compiled that are named. What a fit does not find it compiles itself, as do pictures.
+
+--cpu compiles what numba does for the NumPy engine (the extra fast) instead, and keeps it beside the package, or where
+NUMBA_CACHE_DIR says; a fit finds it on a processor of the same kind.
 """
 
 
@@ -36,6 +39,9 @@ def add(commands: Any, what: str, seed: Any) -> None:
         help=what,
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--cpu", action="store_true", help="what numba compiles, for fits without a GPU, and no kernels"
     )
     parser.add_argument(
         "--capability",
@@ -60,7 +66,7 @@ def add(commands: Any, what: str, seed: Any) -> None:
     )
     parser.add_argument("--cosine", action="store_true", help="also for metric='cosine'")
     parser.add_argument("--sparse", action="store_true", help="also for sparse matrices")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=partial(_run, parser))
 
 
 def _listed(one: Any, text: str) -> list[Any]:
@@ -87,7 +93,32 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.cpu:
+        for name in ("capability", "dtype", "features", "cosine", "sparse"):
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f"--{name} is of kernels, --cpu compiles none")
+        _for_the_cpu()
+    else:
+        _for_gpus(args)
+
+
+def _for_the_cpu() -> None:
+    if not numba_support.works():
+        raise CommandError(
+            "numba, which compiles for the CPU, does not import: pip install 'gpukmeans[fast]'"
+        )
+    from gpukmeans.engine.numpy.numba_ahead import compile_everything
+
+    start = time.perf_counter()
+    made, there, folder = compile_everything(thread_limits.thread_count())
+    if folder is None:
+        raise CommandError("numba has nowhere to keep what it compiles: set NUMBA_CACHE_DIR to a folder of yours")
+    seconds = time.perf_counter() - start
+    console.say(f"CPU: {made} functions compiled, {there} were there, in {folder} ({seconds:.0f} s)")
+
+
+def _for_gpus(args: argparse.Namespace) -> None:
     try:
         import cupy
     except Exception as error:

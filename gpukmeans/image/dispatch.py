@@ -5,11 +5,16 @@ That of a GPU is imported where one is to hold them: it takes as long as a small
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from gpukmeans import array_interop
+from gpukmeans.image.diffusion_plan import DiffusionPlan
 from gpukmeans.image.grid import GridScale
 from gpukmeans.image.levels import unpack
+from gpukmeans.image.numpy import diffusion as numpy_diffusion
 from gpukmeans.image.numpy.colors import NumPyColors
 from gpukmeans.image.numpy.integral_points import NumPyIntegralPoints
 from gpukmeans.image.numpy.pixels import NumPyPixels
@@ -51,6 +56,20 @@ def make_integral_points(points: Any, weights: Any, scale: GridScale, *, device:
     from gpukmeans.image.cuda.integral_points import CudaIntegralPoints
 
     return CudaIntegralPoints(cupy, points, weights, scale)
+
+
+def diffused(plan: DiffusionPlan, *, device: str) -> Any:
+    """The indices (h, w) of a diffusion, on a device that `resolve` returned; on the host where that is sooner done,
+    as of thin pictures."""
+    if device != "cpu":
+        from gpukmeans.image.cuda import diffusion as cuda_diffusion
+
+        if cuda_diffusion.serves(*plan.pixels.shape[:2]):
+            import cupy
+
+            return cuda_diffusion.diffused(cupy, plan)
+    own = np.ascontiguousarray(array_interop.to_numpy(plan.pixels))
+    return numpy_diffusion.diffused(replace(plan, pixels=own))
 
 
 def opaque(levels: Any) -> Any:

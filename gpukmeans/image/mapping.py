@@ -135,9 +135,10 @@ class CountedPicture:
             levels = colors[self.color_of_pixel()].reshape(h, w, -1)
             pixels = dispatch.make_pixels(levels.reshape(h * w, -1), device=self.device)
         if dither == "floyd-steinberg":
-            own = np.ascontiguousarray(array_interop.to_numpy(levels))
             fixed_index = int(clear[0]) if len(clear) else 0
-            indices = diffuse(own, palette, strength=strength, fixed=fixed, fixed_index=fixed_index).reshape(-1)
+            indices = diffuse(
+                levels, palette, strength=strength, fixed=fixed, fixed_index=fixed_index, device=self.device
+            ).reshape(-1)
         else:
             ranks = pattern_of(dither)
             indices = ordered(pixels, ranks, w, palette, space=space, device=self.device, strength=strength)

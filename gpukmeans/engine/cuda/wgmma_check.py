@@ -25,16 +25,20 @@ TILES, SLOTS_OF_TILE = 3, 3
 LARGEST = 255
 
 _lock = threading.Lock()
-_found: dict[tuple[Any, int], bool] = {}
+_found: dict[tuple[Any, int], str | None] = {}
 
 
 def computes_as_known(gpu: Gpu) -> bool:
     """Whether a product of known numbers is right, to the last bit. The first answer stands, for all rows' types."""
+    return trouble(gpu) is None
+
+
+def trouble(gpu: Gpu) -> str | None:
+    """Why a product of known numbers is not right, or None if it is."""
     key = gpu.cp, gpu.number
     with _lock:
         if key not in _found:
-            trouble = _trouble(gpu)
-            _found[key] = trouble is None
+            _found[key] = trouble = _trouble(gpu)
             if trouble:
                 logger.warning(
                     "On cuda:%d products of Hopper's own instructions (wgmma) are not used, but slower ones, which "
@@ -46,7 +50,6 @@ def computes_as_known(gpu: Gpu) -> bool:
 
 
 def _trouble(gpu: Gpu) -> str | None:
-    """Why they are not used, or None."""
     rng = np.random.default_rng(0)
     depth, centers = SLOTS_OF_TILE * WGMMA_DEPTH, TILES * TENSOR_CENTERS
     a = rng.integers(-LARGEST, LARGEST + 1, (WGMMA_ROWS, depth))

@@ -1,9 +1,9 @@
 """The kernels of pictures, a function for each: what it takes, what it answers, and the launch that it needs.
 
 All arrays are on the device. n: pixels; m: colors or cells; k: colors of a palette, or centers; d: features. The Gpu
-has to be made with the compiler's options of the family: `pixel_options`, `COLOR_OPTIONS` or `cell_options`. Blocks
-have BLOCK threads, and no more blocks are launched than the device holds at once, which stride over the rest, unless a
-function says otherwise.
+has to be made with the compiler's options of the family: `pixel_options`, `COLOR_OPTIONS`, `cell_options` or
+`diffusion_options`. Blocks have BLOCK threads, and no more blocks are launched than the device holds at once, which
+stride over the rest, unless a function says otherwise.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ _COUNTS = 64
 
 # Threads of the one block that seeds: the most that a block may have.
 _SEEDING = 1024
+
+# Rows of a warp that diffuses errors: a lane each. And warps of a block: one for each scheduler of a multiprocessor.
+_ROWS, _DIFFUSING = 32, 4
 
 # A kernel's LABEL, by dtype.
 _LABELS = {"uint8": "unsigned char", "uint16": "unsigned short", "int32": "int"}
@@ -279,3 +282,70 @@ def seed_cells(gpu: Gpu, *, x: Any, sums: Any, draws: Any, bits: int) -> Any:
     args = x, sums, np.int64(m), draws, np.int32(k), np.int32(trials), np.int32(bits), closest, centers
     gpu.run("image_cells_seeding", "seed_cells", 1, _SEEDING, *args)
     return centers
+
+
+# ---------------------------------------------------------------- image_diffusion.cu
+
+
+def diffusion_options(channels: int, dtype: Any, labels: Any) -> tuple[str, ...]:
+    """The compiler's options for pixels of 1, 3 or 4 channels, uint8 or uint16, and labels of either."""
+    bits = 8 * np.dtype(dtype).itemsize
+    return f"-DCHANNELS={channels}", f"-DLEVEL_BITS={bits}", f"-DLABEL={_LABELS[np.dtype(labels).name]}"
+
+
+def local_strength(gpu: Gpu, *, pixels: Any, texture: int, textured: int, scale: int, fixed: Any) -> Any:
+    """How much of their share pixels (h, w, c) take: (h, w) uint16, `diffusion_plan.local_strength` times scale, of
+    FULL; 65,535 where fixed (h, w) uint8, if it is not None, is not zero."""
+    height, width, _ = pixels.shape
+    strength, n = gpu.empty((height, width), np.uint16), height * width
+    numbers = np.int32(texture), np.int32(textured), np.int32(scale)
+    args = gpu.given(fixed, np.uint8), np.int32(fixed is not None), strength
+    gpu.launch("image_diffusion", "local_strength", n, pixels, np.int64(n), np.uint32(width), *numbers, *args)
+    return strength
+
+
+def count_candidates(gpu: Gpu, *, colors: Any, bits: int, cells: int) -> Any:
+    """How many fours the candidates of each of so many cells take: (cells,) int32. colors: (k, 4), as pixels' dtype.
+    bits: of a level that tell cells apart."""
+    fours = gpu.empty(cells, np.int32)
+    args = colors, np.int32(len(colors)), np.int32(bits), np.int32(cells), fours
+    gpu.launch("image_diffusion", "count_candidates", cells, *args)
+    return fours
+
+
+def list_candidates(gpu: Gpu, *, colors: Any, bits: int, starts: Any, fours: int) -> Any:
+    """The candidates of cells, (4 fours,) uint16: those of cell i from 4 starts[i] to 4 starts[i + 1], starts (cells +
+    1,) int32. The rest as of `count_candidates`."""
+    candidates, cells = gpu.empty(4 * fours, np.uint16), len(starts) - 1
+    args = colors, np.int32(len(colors)), np.int32(bits), np.int32(cells), starts, candidates
+    gpu.launch("image_diffusion", "list_candidates", cells, *args)
+    return candidates
+
+
+def diffuse(
+    gpu: Gpu,
+    *,
+    pixels: Any,
+    strength: Any,
+    colors: Any,
+    limits: Any,
+    caps: Any,
+    starts: Any,
+    candidates: Any,
+    bits: int,
+    fixed_index: int,
+    dtype: Any,
+) -> Any:
+    """The labels (h, w) of that dtype, uint8 or uint16, of pixels (h, w, c), by error diffusion.
+
+    strength: (h, w) uint16. colors: (k, 4), as pixels' dtype. limits: (2, c) int32, their range. caps: (k,) int32.
+    starts, candidates: as `list_candidates` has them. A warp has 32 rows, and takes others when it is done.
+    """
+    (height, width, channels), bands = pixels.shape, -(-pixels.shape[0] // _ROWS)
+    taken, passed = gpu.zeros(1, np.int32), gpu.zeros(max(1, (bands - 1) * channels * width), np.int32)
+    labels = gpu.empty((height, width), dtype)
+    blocks = min(gpu.blocks, -(-bands // _DIFFUSING))
+    given = pixels, strength, np.int32(height), np.int32(width), colors, limits, caps, starts, candidates
+    args = np.int32(bits), np.int32(fixed_index), taken, passed, labels
+    gpu.run("image_diffusion", "diffuse", blocks, 32 * _DIFFUSING, *given, *args)
+    return labels

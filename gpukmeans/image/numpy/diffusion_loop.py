@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import numba_support
+from gpukmeans.image.diffusion_plan import DiffusionPlan
 
 # Leading bits of a level that tell cells apart, by channels: 4,096 cells, and 256 of one channel.
 _BITS = {1: 8, 3: 4, 4: 3}
@@ -49,8 +50,8 @@ def _compiles(height: int, width: int, k: int, segments: int = 1) -> bool:
     return steps > _FEW_STEPS and numba_support.works()
 
 
-def diffuse_in_a_loop(plan: Any, out: NDArray[Any]) -> None:
-    """Fill out (h, w) with the indices that diffusion.Plan asks for."""
+def diffuse_in_a_loop(plan: DiffusionPlan, out: NDArray[Any]) -> None:
+    """Fill out (h, w) with the indices that the plan asks for."""
     height, width, c = plan.pixels.shape
     bits = _BITS[c] + (c > 1 and out.size > _FINER * len(plan.colors))
     starts, candidates = candidates_of_cells(plan.colors, plan.top, bits)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans.image.diffusion_plan import DiffusionPlan
 from gpukmeans.thread_limits import one_blas_thread
 
 # How many steps early a segment begins: in photographs of up to 16 rows errors met within 34.
@@ -29,8 +30,8 @@ _LANES, _LENGTH = 512, 4
 _AGAIN, _FEW = 8, 1 / 4
 
 
-def diffuse_in_waves(plan: Any, out: NDArray[Any]) -> None:
-    """Fill out (h, w) with the indices that diffusion.Plan asks for."""
+def diffuse_in_waves(plan: DiffusionPlan, out: NDArray[Any]) -> None:
+    """Fill out (h, w) with the indices that the plan asks for."""
     height, width, c = plan.pixels.shape
     choose, found = _choice(plan, height), out.reshape(-1)
     # Errors of the last three steps, by row: one, two and three pixels ago. Row -1 is the last, always zero
@@ -58,7 +59,7 @@ def segments(height: int, width: int) -> int:
     return max(1, min(steps // (_LENGTH * _WARM), int(_LANES / at_once)))
 
 
-def diffuse_in_segments(plan: Any, out: NDArray[Any]) -> bool:
+def diffuse_in_segments(plan: DiffusionPlan, out: NDArray[Any]) -> bool:
     """The same in segments. False if too many of them do not begin as they should: out is then to be filled anew."""
     height, width, c = plan.pixels.shape
     steps, several = width + 2 * (height - 1), segments(height, width)
@@ -84,7 +85,7 @@ class _Lanes:
     """Segments side by side. Of each, errors are kept of as many rows as a step may touch, in a ring: row y at y mod
     `rows`, which is free again once that row is needed no more."""
 
-    def __init__(self, plan: Any, out: NDArray[Any], most: int) -> None:
+    def __init__(self, plan: DiffusionPlan, out: NDArray[Any], most: int) -> None:
         self._height, self._width, self._c = plan.pixels.shape
         self.rows = min(self._height, (self._width + 1) // 2 + 2)
         self._choose, self._found = _choice(plan, most * self.rows), out.reshape(-1)
@@ -118,7 +119,9 @@ class _Lanes:
         return np.stack([each.reshape(n, rows, -1) for each in (one, two, three)])
 
 
-def _choice(plan: Any, most: int) -> Callable[[Any, NDArray[np.int32]], tuple[NDArray[Any], NDArray[np.int32]]]:
+def _choice(
+    plan: DiffusionPlan, most: int
+) -> Callable[[Any, NDArray[np.int32]], tuple[NDArray[Any], NDArray[np.int32]]]:
     """A function that says, of up to so many pixels `at` (m,) and 16 times what is passed to them (m, c), their indices
     (m,) and errors (m, c)."""
     c = plan.pixels.shape[2]
