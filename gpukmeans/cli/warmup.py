@@ -105,9 +105,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def _for_the_cpu() -> None:
     if not numba_support.works():
-        raise CommandError(
-            "numba, which compiles for the CPU, does not import: pip install 'gpukmeans[fast]'"
-        )
+        raise CommandError("numba, which compiles for the CPU, does not import: pip install 'gpukmeans[fast]'")
     from gpukmeans.engine.numpy.numba_ahead import compile_everything
 
     start = time.perf_counter()
