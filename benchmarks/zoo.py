@@ -9,7 +9,8 @@
 
 Both libraries start from the same centers, make the same iterations, and take turns in one process; medians count.
 Iterations, labels and inertia are compared before anything is timed. A case that compares different work is an error,
-and then nothing is kept.
+and then nothing is kept. A process imports numba once it has fitted so many values that it pays (choice.py); that is
+behind when the first case begins, whichever it is.
 """
 
 from __future__ import annotations
@@ -175,6 +176,13 @@ def quiet() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)  # a few iterations are not meant to converge
 
 
+def settle() -> None:
+    """A fit of as many values as have to come before numba is imported: some hundred fits of a small case, which would
+    be half of its turns and no other's."""
+    for library in LIBRARIES.values():
+        library.KMeans(2, n_init=1, max_iter=2, random_state=0).fit(data.blobs(2**17, 2))
+
+
 def chosen(name: str, quick: bool) -> Case:
     return CASES[name].quick() if quick else CASES[name]
 
@@ -235,6 +243,7 @@ def peaks(name: str, quick: bool) -> dict[str, int]:
 def report(names: list[str], repeats: int, quick: bool, memory: bool, faiss: bool) -> dict[str, Any]:
     """Everything measured, as it is kept; and why the rest is not."""
     started, measured, failed = result_files.now(), [], {}
+    settle()
     for name in names:
         try:
             found = {"name": name, **measure(chosen(name, quick), repeats, quick, PEERS if faiss else {})}

@@ -20,9 +20,11 @@ from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.metric import metric_of
 from gpukmeans.many_fits import Starts, fit_stack
 from gpukmeans.problems import Problems
+from gpukmeans.random_state import seeded
 from gpukmeans.thread_limits import one_blas_thread, thread_count
 from gpukmeans.threads import run, unflagged
 from gpukmeans.validation import unshifted
+from gpukmeans.whole_fits import can_stack
 
 # On a CPU problems of one call of what is compiled, at most, and calls for each thread, at least: so that threads
 # finish together and no copy of many problems is made at once.
@@ -77,7 +79,7 @@ def fit_many(
 ) -> list[Found | None]:
     """The fits of those problems that an engine fits together; None of the others. model: with KMeans' parameters."""
     found: list[Found | None] = [None] * len(problems)
-    if not _together(model):
+    if model.algorithm != "lloyd" or not can_stack(model):  # elkan warns of a single cluster
         return found
     whole = problems.on_gpu()
     xs: list[Any] = [problems.host_array(i) if whole is None else problems[i] for i in range(len(problems))]
@@ -92,17 +94,17 @@ def fit_many(
     device = devices.resolve(model.device, problems.gpu())
     if whole is not None and device == "cpu":
         return found
-    stacks = dispatch.make_stacks(sum(xs[i].size for i in weighed), device=device)
-    if stacks is None:
+    together = dispatch.make_stacks(sum(xs[i].size for i in weighed), device=device)
+    if together is None:
         return found
     groups: dict[Any, list[int]] = defaultdict(list)
     for i, (used, _) in weighed.items():
-        kind = None if used is None else used.dtype if stacks.mixed else i
-        groups[xs[i].shape[1:] if stacks.mixed else xs[i].shape, xs[i].dtype, kind].append(i)
+        kind = None if used is None else used.dtype if together.mixed else i
+        groups[xs[i].shape[1:] if together.mixed else xs[i].shape, xs[i].dtype, kind].append(i)
     threads = thread_count() if device == "cpu" else 1
     tasks = []
     for members in groups.values():
-        most = max(1, stacks.values // max(xs[i].size for i in members))
+        most = max(1, together.values // max(xs[i].size for i in members))
         step = min(most, _TOGETHER, -(-len(members) // (_CALLS * threads))) if device == "cpu" else most
         tasks += [members[a : a + step] for a in range(0, len(members), step)]
 
@@ -116,10 +118,11 @@ def fit_many(
             starts = _starts(model, [inits[i] for i in members], own[0])
         except (TypeError, ValueError):  # of which a fit by itself tells
             return
-        stack = stacks.make(own, used, summaries, model.n_clusters, rows)
+        stack = together.make(own, used, summaries, model.n_clusters, rows)
         if stack is None:
             return
-        fits = fit_stack(stack, seeds[members].tolist(), starts, float_dtype(own[0].dtype))
+        generators = [seeded(seed) for seed in seeds[members].tolist()]
+        fits = fit_stack(stack, generators, starts, float_dtype(own[0].dtype))
         for i, summary, each in zip(members, summaries, fits, strict=True):
             if each is not None:
                 inertia = unshifted(each.inertia, summary)
@@ -133,15 +136,6 @@ def fit_many(
     with one_blas_thread(), unflagged():
         run(fit, tasks, threads)
     return found
-
-
-def _together(model: Any) -> bool:
-    """Whether a Stack can do what these parameters ask for."""
-    if model.verbose or model.progress or model.callback is not None or callable(model.init):
-        return False
-    if model.metric != "euclidean" or model.algorithm != "lloyd":  # elkan warns of a single cluster
-        return False
-    return model.init in ("k-means++", "random") if isinstance(model.init, str) else model.n_init in ("auto", 1)
 
 
 def _held(model: Any, problems: Problems, i: int, dtype: np.dtype) -> bool:

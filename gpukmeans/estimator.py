@@ -25,6 +25,7 @@ from gpukmeans.saving.estimators import SavedMixin
 from gpukmeans.sklearn_interop import SklearnInterop
 from gpukmeans.thread_limits import one_blas_thread
 from gpukmeans.validation import unshifted
+from gpukmeans.whole_fits import Fit, fit_whole
 
 INITS = {"k-means++", "k-means||", "random"}
 
@@ -262,7 +263,7 @@ default="k-means++"
         DeviceError
             If the device asked for cannot be used.
         """
-        with self._unchanged_on_failure(), one_blas_thread(), self._placed(X, reset=True) as (x, device):
+        with self._unchanged_on_failure(), self._placed(X, reset=True) as (x, device):
             if x.shape[0] < self.n_clusters:
                 raise ValueError(f"n_samples={x.shape[0]} should be >= n_clusters={self.n_clusters}.")
             if self.algorithm == "elkan" and self.n_clusters == 1:
@@ -271,23 +272,29 @@ default="k-means++"
                     RuntimeWarning,
                     stacklevel=2,
                 )
-            points, kept = self._points(x, sample_weight, device)
             dtype = self._published_dtype(X, x)
-            best = self._best_of_starts(points, x, device, dtype)
-            # Samples of weight zero had no part in the fit.
-            labels = points.labels() if kept is None and not is_dask(x) else self._label(x, best.centers, device)
-            found = int(np.count_nonzero(cluster_means.occupied(points)))
-            if found < self.n_clusters:
+            fit = fit_whole(self, x, sample_weight, device, dtype)
+            if fit is None:
+                with one_blas_thread():
+                    points, kept = self._points(x, sample_weight, device)
+                    best = self._best_of_starts(points, x, device, dtype)
+                    # Samples of weight zero had no part in the fit.
+                    seen = kept is None and not is_dask(x)
+                    labels = points.labels() if seen else self._label(x, best.centers, device)
+                    found = int(np.count_nonzero(cluster_means.occupied(points)))
+                inertia = unshifted(best.inertia, points.weights)
+                fit = Fit(rounded(best.centers, dtype), labels, inertia, best.n_iter, found)
+            if fit.occupied < self.n_clusters:
                 warnings.warn(
-                    f"Number of distinct clusters ({found}) found smaller than n_clusters ({self.n_clusters}). "
+                    f"Number of distinct clusters ({fit.occupied}) found smaller than n_clusters ({self.n_clusters}). "
                     "Possibly due to duplicate points in X.",
                     ConvergenceWarning,
                     stacklevel=2,
                 )
-            self.cluster_centers_ = self._convert_like(X, rounded(best.centers, dtype))
-            self.labels_ = self._convert_like(X, labels)
-            self.inertia_ = unshifted(best.inertia, points.weights)
-            self.n_iter_ = best.n_iter
+            self.cluster_centers_ = self._convert_like(X, fit.centers)
+            self.labels_ = self._convert_like(X, fit.labels)
+            self.inertia_ = fit.inertia
+            self.n_iter_ = fit.n_iter
         return self
 
     def fit_predict(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int32]:

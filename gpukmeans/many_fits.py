@@ -17,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans import seeding
-from gpukmeans.center_checks import rounded
 from gpukmeans.cluster_means import COARSE
 from gpukmeans.engine.protocol import Points, Stack, StackDoubt, StackLabels, StackScales, seeding_trials
 from gpukmeans.exact.distance import LARGEST_MAGNITUDE, Floats, magnitude
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.scales import Scales
-from gpukmeans.random_state import seeded
 
 _NO_FLOATS = np.empty(0)
 _NO_DRAWS = np.empty((0, 0, 0))
@@ -53,25 +51,25 @@ class ProblemFit(NamedTuple):
     occupied: int
 
 
-def fit_stack(stack: Stack, seeds: Sequence[int], starts: Starts, dtype: np.dtype) -> list[ProblemFit | None]:
-    """The fits of a stack's problems, each with a generator of its own seed; None of those that have to be fitted by
-    themselves."""
+def fit_stack(
+    stack: Stack, generators: Sequence[np.random.RandomState], starts: Starts, dtype: np.dtype
+) -> list[ProblemFit | None]:
+    """The fits of a stack's problems, each by draws of its generator; None of those that have to be fitted by
+    themselves. generators: one after another, so that several may be the same."""
     low, high = stack.feature_range()
-    best: list[ProblemFit | None] = [None] * len(seeds)
+    best: list[ProblemFit | None] = [None] * len(generators)
     if not magnitude(low, high) <= LARGEST_MAGNITUDE:  # as it is not of NaN: told of by whoever fits them one by one
         return best
-    scales = _scales(low, high, stack.weights)
+    scales = _scales(low, high, stack.weights[: len(low)])
     stack.prepare(scales, _doubt(scales))
-    generators = [seeded(int(seed)) for seed in seeds]
-    left = np.zeros(len(seeds), bool)
+    left = np.zeros(len(generators), bool)
     for _ in range(starts.n_init):
         centers, first, draws = _begin(stack, generators, starts, low.shape[1])
         centers, n_iter = stack.fit(centers, first, draws, starts.tol, starts.max_iter)
         left |= n_iter == 0
-        centers[left] = 0.0
-        with np.errstate(over="ignore"):
-            published = centers.astype(dtype)
-        left |= ~np.isfinite(published).all(axis=(1, 2))
+        if left.any():
+            centers[left] = 0.0
+        published = centers.astype(dtype) + 0.0  # finite, as each is held to the range of its rows
         found = stack.publish(published.astype(np.float64))
         inertias = _inertias(stack, found)
         for i, inertia in enumerate(inertias):
@@ -80,14 +78,16 @@ def fit_stack(stack: Stack, seeds: Sequence[int], starts: Starts, dtype: np.dtyp
                 continue
             before = best[i]
             if before is None or inertia < before.inertia:
-                kept = rounded(published[i], dtype)
                 labels = found.labels[i] if starts.n_init == 1 else found.labels[i].copy()
-                best[i] = ProblemFit(kept, labels, inertia, int(n_iter[i]), int(found.occupied[i]))
+                best[i] = ProblemFit(published[i], labels, inertia, int(n_iter[i]), int(found.occupied[i]))
     return [None if left[i] else fit for i, fit in enumerate(best)]
 
 
 def _scales(low: Floats, high: Floats, weights: Sequence[Weights]) -> StackScales:
     """As `lloyd.prepare` has them of each problem; those of equal weights at once."""
+    if all(own is weights[0] for own in weights):
+        scales = Scales.of(low, high, weights[0])
+        return StackScales(low, high, scales.offset, scales.scale, scales.step)
     alike: dict[Weights, list[int]] = defaultdict(list)
     for i, own in enumerate(weights):
         alike[own].append(i)
@@ -108,7 +108,7 @@ def _doubt(scales: StackScales) -> StackDoubt:
 
 def _begin(
     stack: Stack,
-    generators: list[np.random.RandomState],
+    generators: Sequence[np.random.RandomState],
     starts: Starts,
     d: int,
 ) -> tuple[Floats, Floats, Floats]:

@@ -247,7 +247,8 @@ def ways(device: str) -> Ways:
     compiled = {name: numpy[name] for name in ("plain", "scores", "bounds", "merge", "rows of 7", "2 threads")}
     return Ways(
         {name: {**way, "compiled": False} for name, way in numpy.items()}
-        | {f"compiled, {name}": {**way, "compiled": True} for name, way in compiled.items()}
+        | {f"compiled, {name}": {**way, "compiled": True, "whole": False} for name, way in compiled.items()}
+        | {"compiled, whole": {"compiled": True, "whole": True, "threads": 2}}
     )
 
 
@@ -262,6 +263,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return points
 
         monkeypatch.setattr(dispatch, "make_points", make_points)
+        monkeypatch.setattr(dispatch, "make_starts", lambda *given, device: None)
 
     return switch
 

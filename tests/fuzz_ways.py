@@ -29,7 +29,11 @@ TUNING = {
     "chunk_rows": st.sampled_from([None, 1, 7, 1000]),
     "threads": st.sampled_from([None, 1, 3]),
     "compiled": st.sampled_from([None, True, False]),
+    "line": st.sampled_from([None, True, False]),
 }
+
+# Small problems are fitted whole where nothing is said of how passes go.
+WHOLE = {"compiled": st.just(True), "whole": st.just(True), "threads": st.sampled_from([None, 1, 3])}
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Way:
                 return points
 
             patch.setattr(dispatch, "make_points", make_points)
+            if self.parts:
+                patch.setattr(dispatch, "make_starts", lambda *given, device: None)
             patch.setattr(dispatch, "on_gpu", in_batches)
             yield
 
@@ -75,6 +81,7 @@ class Way:
 def ways(devices: list[str]) -> st.SearchStrategy[Way]:
     """devices: those under test, each the name of one or several."""
     if devices == ["cpu"]:
-        tuning = st.fixed_dictionaries(TUNING).map(lambda drawn: tuple(drawn.items()))
+        choices = st.fixed_dictionaries(TUNING) | st.fixed_dictionaries(WHOLE)
+        tuning = choices.map(lambda drawn: tuple(drawn.items()))
         return st.builds(Way, parts=st.sampled_from([0, 0, 1, 2, 5]), tuning=tuning)
     return st.builds(Way, device=st.sampled_from(devices), batch=st.integers(1, 50) | st.just(0))

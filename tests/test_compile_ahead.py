@@ -59,6 +59,7 @@ def fit(monkeypatch):
 
         with monkeypatch.context() as patched:
             patched.setattr(dispatch, "make_points", make_points)
+            patched.setattr(dispatch, "make_starts", lambda *given, device: None)
             model = KMeans(k, **{"random_state": 0, "max_iter": 3, "device": "cpu", **parameters})
             labels = model.fit(x, sample_weight=weights).predict(x)
         for thread in threading.enumerate():

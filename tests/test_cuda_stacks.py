@@ -14,6 +14,7 @@ from gpukmeans.engine.cuda import problem_kernels
 from gpukmeans.engine.cuda.stacks import stacks_on_gpu
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.many_fits import Starts, fit_stack
+from gpukmeans.random_state import seeded
 
 pytestmark = pytest.mark.kernels
 
@@ -44,7 +45,7 @@ def together(host, xs, weights, summaries, k, *, rows=None, init="k-means++", n_
     starts = Starts(k, init if centers is None else "", centers, n_init, tol, max_iter)
     stack = stacks_on_gpu(host).make(xs, weights, summaries, k, rows)
     dtype = xs[0].dtype if xs[0].dtype.kind == "f" else np.dtype(np.float64)
-    return fit_stack(stack, range(len(xs)), starts, dtype)
+    return fit_stack(stack, [seeded(i) for i in range(len(xs))], starts, dtype)
 
 
 def assert_are_numpys(fits, xs, weights, k, init="k-means++", **parameters):

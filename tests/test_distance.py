@@ -130,7 +130,7 @@ DTYPES = [np.uint8, np.float16, np.float32, np.float64, np.int8, np.int32, np.ui
 
 TRICKS = [
     *["plain", "scores", "bounds", "merge", "merge, D only", "rows of 7"],
-    *["compiled, plain", "compiled, scores", "compiled, bounds", "compiled, merge"],
+    *["compiled, plain", "compiled, scores", "compiled, bounds", "compiled, merge", "compiled, whole"],
 ]
 
 

@@ -340,7 +340,7 @@ def test_at_the_edge_of_the_weights(make_points, ways):
     assert abs(2**32 * int(scales.terms(np.array([[1.0], [0.3]]), None)[0, 0])) == 2**62
 
 
-@pytest.mark.parametrize("way", ["plain", "scores", "merge", "compiled, bounds"])
+@pytest.mark.parametrize("way", ["plain", "scores", "merge", "compiled, bounds", "compiled, whole"])
 def test_fit_at_the_edge_of_the_weights(kmeans, ways, way):
     x = np.array([[0.0], [1.0], [2.0], [100.0]])
     with tuned(**ways[way]):
@@ -373,7 +373,7 @@ def test_fit_is_the_reference(kmeans, ways, kind, weights):
         k=st.integers(1, 4),
         tol=st.sampled_from([0.0, 1e-4, 0.1]),
         max_iter=st.sampled_from([1, 2, 300]),
-        way=st.sampled_from(["plain", "bounds", "merge", "compiled, bounds", "compiled, merge"]),
+        way=st.sampled_from(["plain", "bounds", "merge", "compiled, bounds", "compiled, merge", "compiled, whole"]),
     )
     def check(seed, n, k, tol, max_iter, way):
         rng = np.random.default_rng(seed)
@@ -528,7 +528,7 @@ def test_an_integer_weight_is_as_many_rows(kmeans, ways, kind, seeding):
         rng = np.random.default_rng(seed)
         x, weights = data(rng, kind, 80, 3), rng.integers(1, 5, 80)
         settings = {"n_clusters": 7, "init": start(seeding, x, 7), "n_init": 1, "random_state": seed}
-        for way in ways.some("plain", "bounds", "merge", "compiled, bounds"):
+        for way in ways.some("plain", "bounds", "merge", "compiled, bounds", "compiled, whole"):
             with tuned(**ways[way]):
                 weighted = quietly(kmeans(**settings).fit, x, sample_weight=weights)
                 repeated = quietly(kmeans(**settings).fit, np.repeat(x, weights, axis=0))

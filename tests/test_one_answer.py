@@ -52,6 +52,7 @@ DATA = {
     "pixels": lambda get: (crop(get("china")), 16),
     "float pixels": lambda get: (crop(get("china")) / 255, 35),
     "many features": lambda get: (np.random.default_rng(2).normal(size=(300, 150)).astype(np.float32), 15),
+    "line": lambda get: (np.random.default_rng(7).integers(0, 300, (3000, 1)) / 8, 9),
     "half": lambda get: (np.random.default_rng(3).normal(size=(600, 5)).astype(np.float16), 7),
 }
 
@@ -95,7 +96,7 @@ def test_permuting_the_rows_permutes_the_labels(kmeans, problem, ways, weighing)
     weights = WEIGHTS[weighing](rng, len(x))
     init = SEEDINGS["array"](x, k)
     expected = bits(first := kmeans(n_clusters=k, **init).fit(x, sample_weight=weights))
-    for way in ways.some("plain", "bounds", "merge", "4 threads", "compiled, 2 threads"):
+    for way in ways.some("plain", "bounds", "merge", "4 threads", "compiled, 2 threads", "compiled, whole"):
         order = rng.permutation(len(x))
         with tuned(**ways[way]):
             model = kmeans(n_clusters=k, **init).fit(
@@ -243,7 +244,7 @@ def test_ctrl_c_stops_within_an_iteration():
 
 
 def interrupt_at(call, monkeypatch):
-    """The assignment step is interrupted at that call, counted from one."""
+    """The assignment step is interrupted at that call, counted from one; nothing is fitted without it."""
     calls = []
     assign = NumPyPoints.assign
 
@@ -254,6 +255,7 @@ def interrupt_at(call, monkeypatch):
         return assign(self, centers)
 
     monkeypatch.setattr(NumPyPoints, "assign", interrupted)
+    monkeypatch.setattr(dispatch, "make_starts", lambda *given, device: None)
 
 
 def test_an_interrupted_fit_leaves_the_estimator_unfitted(blobs, monkeypatch):

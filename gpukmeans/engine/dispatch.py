@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from gpukmeans.engine.devices import gpus
-from gpukmeans.engine.numpy.choice import on_numpy, stacks_on_numpy
-from gpukmeans.engine.protocol import Points, Samples, Stacks
+from gpukmeans.engine.numpy.choice import on_numpy, stacks_on_numpy, starts_on_numpy
+from gpukmeans.engine.protocol import MakeStarts, Points, Samples, Stacks
 from gpukmeans.errors import DeviceError, DeviceLost
 from gpukmeans.exact.sparse_rows import Entries
 from gpukmeans.row_sources.base import RowSource
@@ -69,6 +69,14 @@ def make_stacks(values: int, *, device: str) -> Stacks | None:
     from gpukmeans.engine.cuda.stacks import stacks_on_gpu
 
     return stacks_on_gpu(cupy)
+
+
+def make_starts(x: Any, k: int, starts: int, *, device: str) -> MakeStarts | None:
+    """What makes a Stack of so many starts with k centers of one problem x, or None where these are sooner made one
+    after another, or that is all the device has."""
+    if device != "cpu" or not isinstance(x, np.ndarray):
+        return None
+    return starts_on_numpy(x, k, starts)
 
 
 def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:

@@ -387,6 +387,26 @@ class Stack(Protocol):
         """Label the rows by these centers (b, k, d), and measure. Comes after `fit`."""
 
 
+class StackLog(NamedTuple):
+    """What is told of the iterations of b problems. changed: (b, room) int64, how many rows changed label, of the first
+    all; shifts: (b, room, k), the squared shift of each center. What follows a problem's last iteration is undefined.
+    """
+
+    changed: Ints
+    shifts: Floats
+
+
+class StartsStack(Stack, Protocol):
+    """Starts of one problem, as a Stack of as many problems that have their rows in common: ranges and scales are
+    (1, d), and doubt is of one. A start of more iterations than `log` has room for is left to the driver."""
+
+    log: StackLog
+
+
+# Of rows (n, d), their weights in use and a summary of these, how many centers and starts, and room in its log.
+MakeStarts = Callable[[NDArray[Any], Floats | Ints | None, Weights, int, int, int], StartsStack]
+
+
 class Stacks(NamedTuple):
     """What makes a Stack of problems, or none where they are fitted sooner by themselves.
 

@@ -350,21 +350,29 @@ def _variance(x: Any, weights: Any, labels: Any, own: Any, sums: Any, rules: Any
 
 
 @njit(inline="always", **_OPTIONS)
-def _iterate(x: Any, weights: Any, rules: Any, own: Any, labels: Any, sums: Any, centers: Any) -> int:
+def _iterate(x: Any, weights: Any, rules: Any, own: Any, labels: Any, sums: Any, centers: Any, log: Any) -> int:
     """`lloyd.fit` from centers (k, d), in whose place stand those that followed; returns how many iterations it took, 0
-    where something is left open."""
+    where something is left open. log: changed (room,) and shifts (room, k), of protocol.StackLog."""
     offset, scale = own.offset, own.scale
     k, d = centers.shape
     room, means, shifts = _room(k, d), np.empty((k, d)), np.empty(k)
     measured, variance = False, 0.0
+    changes, moves = log
     for i in range(rules.max_iter):
+        # test_whole_fits.test_more_iterations_than_can_be_told_of_are_left_to_the_driver fails without
+        if 0 < len(changes) == i:
+            return 0
         changed = _label(x, weights, centers, own, room, sums, labels)
+        if len(changes):
+            changes[i], moves[i] = changed, 0.0
         if i > 0 and changed == 0:
             return i + 1
         fractions = 2.0 * rules.fractions
         if not _means(sums, rules.unit, scale, offset, centers, own.limit, fractions, own.widest, means, shifts):
             return 0
         centers[:] = means
+        if len(changes):
+            moves[i] = shifts
         shift = 0.0
         for c in range(k):
             shift += shifts[c]
@@ -412,7 +420,9 @@ def _certify(x: Any, rules: Any, step: Any, labels: Any, sums: Any, centers: Any
 
 
 @njit(inline="always", **_OPTIONS)
-def _fit_problem(x: Any, weights: Any, rules: Any, own: Any, seeds: Any, labels: Any, sums: Any, centers: Any) -> int:
+def _fit_problem(
+    x: Any, weights: Any, rules: Any, own: Any, seeds: Any, labels: Any, sums: Any, centers: Any, log: Any
+) -> int:
     """Centers (k, d) as they are to be published, but not rounded yet; returns how many iterations it took, 0 where
     something is left open. seeds: the draws (k - 1, trials), and that of the first; without draws centers are given."""
     first, draws, drawn = seeds
@@ -420,7 +430,7 @@ def _fit_problem(x: Any, weights: Any, rules: Any, own: Any, seeds: Any, labels:
         _seed(x, weights, rules, first, draws, centers)
     labels[:] = -1
     sums[:] = 0
-    n_iter = _iterate(x, weights, rules, own, labels, sums, centers)
+    n_iter = _iterate(x, weights, rules, own, labels, sums, centers, log)
     return n_iter if n_iter and _certify(x, rules, own.step, labels, sums, centers) else 0
 
 
@@ -450,29 +460,35 @@ def _fit_stack(
     labels: Any,
     n_iter: Any,
     found: Any,
+    changed: Any,
+    shifts: Any,
 ) -> None:
-    """`_fit_problem` of each of b problems x (b, n, d), with centers (b, k, d), labels (b, n) and n_iter (b,); or,
-    where found is (b, 4) and not empty, `_publish_problem`. One function, so that what both have is compiled once."""
+    """`_fit_problem` of each of b problems x (b, n, d), with centers (b, k, d), labels (b, n), n_iter (b,) and a log,
+    changed (b, room) and shifts (b, room, k), empty for none; or, where found is (b, 4) and not empty,
+    `_publish_problem`. One function, so that what both have is compiled once. x (1, n, d): all have the same rows."""
     k, d = centers.shape[1], x.shape[2]
     sums, none = np.empty((k, d + 1), np.int64), np.empty((0, 0))
-    for p in range(len(x)):
+    untold = (np.empty(0, np.int64), none)
+    for p in range(len(centers)):
+        q = p % len(x)
         own = Measures(
-            measures.low[p],
-            measures.high[p],
-            measures.offset[p],
-            measures.scale[p],
-            measures.step[p],
-            measures.limit[p],
-            measures.widest[p],
-            measures.most[p],
-            measures.about[p],
-            measures.factor[p],
+            measures.low[q],
+            measures.high[q],
+            measures.offset[q],
+            measures.scale[q],
+            measures.step[q],
+            measures.limit[q],
+            measures.widest[q],
+            measures.most[q],
+            measures.about[q],
+            measures.factor[q],
         )
         if len(found):
-            _publish_problem(x[p], weights, rules, own, labels[p], centers[p], found[p])
+            _publish_problem(x[q], weights, rules, own, labels[p], centers[p], found[p])
             continue
         seeds = (first[p], draws[p], True) if len(draws) else (0.0, none, False)
-        n_iter[p] = _fit_problem(x[p], weights, rules, own, seeds, labels[p], sums, centers[p])
+        log = (changed[p], shifts[p]) if len(changed) else untold
+        n_iter[p] = _fit_problem(x[q], weights, rules, own, seeds, labels[p], sums, centers[p], log)
 
 
 @cache
@@ -485,6 +501,5 @@ def fit_stack() -> Any:
     weights = types.NamedTuple((int64, own, units, units), Weighing)
     rules = types.NamedTuple((int64, int64, float64, float64, int64, float64, int64), Rules)
     measures = types.NamedTuple((rows, rows, rows, rows, rows, floats, int64[::1], floats, rows, floats), Measures)
-    return compiled(
-        _fit_stack, x, weights, rules, measures, floats, stacks, stacks, int32[:, ::1], int64[::1], int64[:, ::1]
-    )
+    given = x, weights, rules, measures, floats, stacks
+    return compiled(_fit_stack, *given, stacks, int32[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1], stacks)

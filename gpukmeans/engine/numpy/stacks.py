@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.numba_fits import Measures, Rules, fit_stack
 from gpukmeans.engine.numpy.numba_passes import Weighing
 from gpukmeans.engine.numpy.rows import read_only
-from gpukmeans.engine.protocol import StackDoubt, StackLabels, StackScales
+from gpukmeans.engine.numpy.tuning import SMALL
+from gpukmeans.engine.protocol import StackDoubt, StackLabels, StackLog, StackScales
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Weights, ceil_log2
+from gpukmeans.thread_limits import thread_count
+from gpukmeans.threads import run
 
 # Up to these a `Frame` serves: of ranges so many bits from one, and so many features.
 _SCALE_BITS, _FEATURES = 380, 2**17
@@ -24,22 +28,24 @@ _NO_DRAWS = np.empty((0, 0, 0))
 _NOTHING = np.empty((0, 0), np.int64)
 
 
-# Values of a problem at most. Of more, bounds that skip rows and threads that share them are worth more than calls.
-_SMALL = 2**18
+# Values times centers of a start from which on threads are worth waking, one to each start.
+_SHARED = 2**15
 
 _DTYPES = [np.dtype(dtype) for dtype in (np.float16, np.float32, np.float64, np.uint8)]
 
 
 def stacks(x: NDArray[Any]) -> bool:
     """Whether problems (b, n, d) are small, and of a dtype that there is code for."""
-    return x[0].size <= _SMALL and x.dtype in _DTYPES
+    return x[0].size <= SMALL and x.dtype in _DTYPES
 
 
 class CompiledStack:
     """x: (b, n, d) of float16, float32, float64 or uint8. weights: (n,), of all problems alike, or None for ones."""
 
+    log = StackLog(_NOTHING, _NO_DRAWS)
+
     def __init__(self, x: NDArray[Any], weights: Floats | Ints | None, summary: Weights) -> None:
-        x = np.ascontiguousarray(x, np.float64)
+        x = np.require(np.asarray(x), np.float64, ["C", "A"])
         self._x, self._summary = read_only(x), summary
         self.weights: Sequence[Weights] = [summary] * len(x)
         if weights is None:
@@ -81,7 +87,7 @@ class CompiledStack:
     def fit(
         self, centers: Floats, first: Floats, draws: Floats, tol: float, max_iter: int
     ) -> tuple[Floats, NDArray[np.int64]]:
-        weights, (b, n, _) = self._summary, self._x.shape
+        weights, b, n = self._summary, len(centers), self._x.shape[1]
         self._rules = Rules(
             ceil_log2(weights.total),
             ceil_log2(weights.copies),
@@ -100,6 +106,34 @@ class CompiledStack:
         self._run(_NO_FLOATS, _NO_DRAWS, centers, _NO_INTS, found)
         return StackLabels(list(self._labels), *found.T)
 
-    def _run(self, first: Floats, draws: Floats, centers: Floats, n_iter: Ints, found: Ints) -> None:
-        given = self._x, self._weighing, self._rules, self._measures
-        fit_stack()(*given, first, draws, centers, self._labels, n_iter, found)
+    def _run(self, *each: NDArray[Any]) -> None:
+        """What is compiled; each: of problems, first, draws, centers, n_iter and found."""
+        self._call(*each[:3], self._labels, *each[3:], *self.log)
+
+    def _call(self, *each: NDArray[Any]) -> None:
+        fit_stack()(self._x, self._weighing, self._rules, self._measures, *each)
+
+
+class CompiledStarts(CompiledStack):
+    """Starts of one problem x (n, d), shared among threads."""
+
+    def __init__(
+        self, x: NDArray[Any], weights: Floats | Ints | None, summary: Weights, k: int, starts: int, room: int
+    ) -> None:
+        super().__init__(x[None], weights, summary)
+        self.weights, self.totals = [summary] * starts, [self._total] * starts
+        self.log = StackLog(np.empty((starts, room), np.int64), np.empty((starts, room, k)))
+        self._threads = 1
+        if starts > 1 and x.size * k >= _SHARED:
+            self._threads = tuning.current().threads or thread_count()
+
+    def find(self, problem: int, indices: list[int]) -> Floats:
+        return super().find(0, indices)
+
+    def _call(self, *each: NDArray[Any]) -> None:
+        starts = len(self.weights)
+        if self._threads == 1:
+            super()._call(*each)
+            return
+        kept = super()._call
+        run(lambda i: kept(*(array[i : i + 1] for array in each)), range(starts), self._threads)

@@ -8,6 +8,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
+# Values of a problem that is fitted whole, at most. Of more, bounds that skip rows, and threads that share them, are
+# worth more than calls.
+SMALL = 2**18
+
 
 @dataclass(frozen=True)
 class Tuning:
@@ -20,6 +24,8 @@ class Tuning:
     chunk_rows: int | None = None  # rows to a task
     threads: int | None = None
     compiled: bool | None = None  # passes that numba compiles, where it is installed
+    line: bool | None = None  # sort rows of one feature, of which clusters are runs
+    whole: bool | None = None  # fit what is small to its end in one compiled call
 
 
 _current: ContextVar[Tuning | None] = ContextVar("tuning", default=None)
