@@ -1,4 +1,4 @@
-"""Results of cpu.py, gpu.py, quantize.py and zoo.py as tables and as a plot.
+"""Results of cpu.py, dask_scale.py, gpu.py, quantize.py and zoo.py as tables and as a plot.
 
 python benchmarks/report.py benchmarks/results/cpu-2026-11-24.json
 python benchmarks/report.py FILE.json ... --publish         replaces the tables in the README and in docs/
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cpu_tables import cpu_table
+from common.dask_tables import dask_table
 from common.dither_tables import dither_table
 from common.gpu_tables import gpu_table
 from common.quantize_tables import quantize_table
@@ -24,12 +25,20 @@ ROOT = Path(__file__).parents[1]
 # Where the table of each kind of report is shown.
 PAGES = {
     "cpu": ROOT / "docs" / "benchmarks.md",
+    "dask": ROOT / "docs" / "benchmarks.md",
     "dither": ROOT / "docs" / "quantization.md",
     "gpu": ROOT / "docs" / "benchmarks.md",
     "quantize": ROOT / "docs" / "quantization.md",
     "zoo": ROOT / "README.md",
 }
-TABLES = {"cpu": cpu_table, "dither": dither_table, "gpu": gpu_table, "quantize": quantize_table, "zoo": zoo_table}
+TABLES = {
+    "cpu": cpu_table,
+    "dask": dask_table,
+    "dither": dither_table,
+    "gpu": gpu_table,
+    "quantize": quantize_table,
+    "zoo": zoo_table,
+}
 
 
 def kind(report: dict[str, Any]) -> str:

@@ -101,8 +101,9 @@ default="k-means++"
     memory_limit : int or str, default=None
         How much memory may be taken beside rows that are in memory already: bytes, or a text as "4GB". Rows
         that need more are read in pieces, with the same answer. None is a quarter of what the machine has free, for
-        rows that are not in memory (memory maps, datasets, files); rows in memory have no limit then. The k centers,
-        and answers that are not given an ``out``, are not counted.
+        rows that are not in memory (memory maps, datasets, files); rows in memory have no limit then. On a Dask cluster
+        it is each worker's, which has its own limit besides. The k centers, and answers that are not given an ``out``,
+        are not counted.
 
     Attributes
     ----------

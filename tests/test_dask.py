@@ -363,11 +363,12 @@ def test_rows_that_no_worker_has_memory_for_are_an_error_at_once(cluster, monkey
     monkeypatch.setattr(clusters.Cluster, "workers", lambda self: {"a": worker, "b": worker})
     rows, there = da.zeros((48 * 10**6, 1), chunks=(10**6, 1)), clusters.Cluster(cluster)
     if limit == 500:
-        with pytest.raises(DeviceError, match=r"384 MB on 3 of them are 128 MB each.* needs 294 MB.*more than 275 MB"):
-            sharing.check_memory(sharing.shared_out(rows, there), there)
+        error = r"384 MB on 3 of them are 128 MB each.* needs 294 MB.*more than 275 MB.*a chunk has 8 MB"
+        with pytest.raises(DeviceError, match=error):
+            sharing.of_rows(rows, there, None)
     else:
-        sharing.check_memory(sharing.shared_out(rows, there), there)
-    sharing.check_memory(rows.map_blocks(csr_matrix, meta=csr_matrix((0, 1))), there)
+        assert sharing.of_rows(rows, there, None).graphs is None
+    assert sharing.of_rows(rows.map_blocks(csr_matrix, meta=csr_matrix((0, 1))), there, None).graphs is None
 
 
 def called(monkeypatch, **parameters):

@@ -1,10 +1,9 @@
-"""Which columns of a table are features, which one is weights, and how features are scaled."""
+"""Which columns of a table are features, and which one is weights."""
 
 from __future__ import annotations
 
 import argparse
 import csv
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,7 @@ from scipy.sparse import issparse
 
 from gpukmeans.cli.errors import CommandError
 from gpukmeans.cli.tables import Table, missing_value, place_of
-from gpukmeans.exact.distance import LARGEST_MAGNITUDE
-from gpukmeans.row_sources.arrays import SlicedRows
 from gpukmeans.row_sources.base import RowSource
-
-# What feature_names_in_ begins with where a model knows standardized columns, so that scikit-learn refuses a frame of
-# the columns as they were.
-STANDARDIZED = "standardized "
 
 # Names of a column that is likely to be the numbers of the rows, as pandas writes them.
 _ROW_NUMBERS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
@@ -112,7 +105,7 @@ def _check_finite(table: Table, X: Any, names: list[str]) -> None:
     if X.dtype.kind != "f":
         return
     first, count = None, 0
-    for start, block in _blocks(X):
+    for start, block in blocks(X):
         wrong = ~np.isfinite(block)
         here = int(np.count_nonzero(wrong))
         if here and first is None:
@@ -142,65 +135,9 @@ def _weights(table: Table, place: int) -> NDArray[np.float64]:
     return weights
 
 
-def _blocks(X: NDArray[Any]) -> Any:
+def blocks(X: NDArray[Any]) -> Any:
     """The number of the first row, and the rows, of each block."""
     if isinstance(X, RowSource):
         return ((rows.start, block) for rows, block in X.pieces())
     rows = max(1, _BLOCK_VALUES // X.shape[1])
     return ((start, X[start : start + rows]) for start in range(0, len(X), rows))
-
-
-@dataclass(frozen=True)
-class Scaler:
-    """What makes columns comparable: mean and scale (d,) float64; a column of equal values has the scale 1."""
-
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
-
-    @staticmethod
-    def of(found: Features) -> Scaler:
-        """That which gives each column the (weighted) mean 0 and the variance 1. By exactly rounded sums, so that the
-        order of the rows makes no difference, nor the machine (test_fit_command.test_scaling_knows_no_order)."""
-        if issparse(found.X):
-            raise CommandError("--scale standard would make all zeros of a sparse file something else")
-        if isinstance(found.X, RowSource):
-            raise CommandError("--scale standard has all rows in memory, which do not fit --memory-limit")
-        total = float(len(found.X)) if found.weights is None else math.fsum(found.weights)
-        weights = 1.0 if found.weights is None else found.weights
-        mean, scale = [], []
-        for name, column in zip(found.names, found.X.T, strict=True):
-            values = column.astype(np.float64)
-            if np.abs(values).max() > LARGEST_MAGNITUDE:
-                raise CommandError(f"column {name} has values beyond 2^500, whose squares overflow")
-            center = math.fsum(weights * values) / total
-            deviation = math.sqrt(math.fsum(weights * np.square(values - center)) / total)
-            constant = values.min() == values.max() or deviation == 0
-            mean.append(float(values[0]) if constant else center)
-            scale.append(1.0 if constant else deviation)
-        return Scaler(np.array(mean), np.array(scale))
-
-    def scaled(self, X: Any) -> Any:
-        """X - mean, divided by scale; float32 stays float32, rounded at the end, and float16 too. A RowSource is scaled
-        as it is read."""
-        if isinstance(X, RowSource):
-            return SlicedRows(_Scaled(self, X), X.limit)
-        result = np.empty(X.shape, X.dtype if X.dtype.kind == "f" else np.float64)
-        with np.errstate(over="ignore"):  # whoever reads it refuses what is not finite
-            for start, block in _blocks(X):
-                result[start : start + len(block)] = (block.astype(np.float64) - self.mean) / self.scale
-        return result
-
-    def unscaled(self, centers: NDArray[Any]) -> NDArray[np.float64]:
-        """Centers in the units of the file."""
-        return centers * self.scale + self.mean
-
-
-class _Scaled:
-    """Rows as a scaler has them, by slices."""
-
-    def __init__(self, scaler: Scaler, rows: RowSource) -> None:
-        self._scaler, self._rows = scaler, rows
-        self.shape, self.dtype = rows.shape, rows.dtype if rows.dtype.kind == "f" else np.dtype(np.float64)
-
-    def __getitem__(self, rows: slice) -> NDArray[Any]:
-        return self._scaler.scaled(self._rows.read(rows))

@@ -13,8 +13,9 @@ import numpy as np
 from gpukmeans import KMeans, MiniBatchKMeans
 from gpukmeans.cli import columns, console, figures, models, outputs, tables
 from gpukmeans.cli.choice import RULE, Choice, choose
-from gpukmeans.cli.columns import STANDARDIZED, Features, Scaler
+from gpukmeans.cli.columns import Features
 from gpukmeans.cli.errors import CommandError, resolved
+from gpukmeans.cli.scaling import STANDARDIZED, Scaler
 
 _DESCRIPTION = """\
 Cluster the rows of a file by k-means, and print the clusters; write labels, a model and a figure where they are asked
@@ -49,7 +50,8 @@ def add(commands: Any, what: str, seed: Callable[[str], int]) -> None:
         "--scale",
         choices=("none", "standard"),
         default="none",
-        help="standard: each column is brought to mean 0 and variance 1 first (default: none)",
+        help="standard: each column is brought to mean 0 and variance 1 first, for which a file that is read in pieces "
+        "is read twice more (default: none)",
     )
     parser.add_argument(
         "--metric", choices=("euclidean", "cosine"), default="euclidean", help="what is near (default: euclidean)"

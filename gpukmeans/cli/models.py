@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 import gpukmeans
 from gpukmeans import KMeans, MiniBatchKMeans
 from gpukmeans.cli import console
-from gpukmeans.cli.columns import STANDARDIZED, Features, Scaler
+from gpukmeans.cli.columns import Features
 from gpukmeans.cli.errors import CommandError
+from gpukmeans.cli.scaling import STANDARDIZED, Scaler
 
 
 def fitted(

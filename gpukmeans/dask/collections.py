@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from gpukmeans.dask import on_worker
+
 
 def validation_proxy(X: Any) -> Any:
     """A row to be validated in the place of all, of the same types; a frame's has its names.
@@ -67,7 +69,10 @@ def map_rows(call: Callable[[Any], Any], x: Any, dtype: Any, width: int | None =
 
 
 def _of_rows(call: Callable[[Any], Any], empty: Any, rows: Any) -> Any:
-    return call(rows) if rows.shape[0] else empty
+    if not rows.shape[0]:
+        return empty
+    with on_worker.own_gpu():
+        return call(rows)
 
 
 def like(X: Any, answer: Any) -> Any:

@@ -18,24 +18,25 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, pairwise
 from typing import Any, cast
 from uuid import uuid4
 
 import numpy as np
 
 from gpukmeans import array_interop
-from gpukmeans.dask import sharing
+from gpukmeans.dask import on_worker, sharing
+from gpukmeans.dask.chunks import StreamedRows, rows_here
 from gpukmeans.dask.cluster import ActorCall, Cluster
 from gpukmeans.dask.remote import RemotePoints
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.multi_device import Parallel
 from gpukmeans.engine.combine.replay import Replayed
-from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.errors import DeviceError
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints
+from gpukmeans.row_sources.base import RowSource
+from gpukmeans.row_sources.memory import in_bytes
 
 
 def make_points(samples: Samples, *, device: str) -> Points:
@@ -47,17 +48,14 @@ def make_points(samples: Samples, *, device: str) -> Points:
     known = replace(samples, x=None, weights=None, summary=samples.all_weights)  # what every part knows
     client = _client()
     if client is None:
-        from gpukmeans.dask.chunks import rows_here
-
         part = WorkerPoints(rows_here(x, samples.memory_limit), weights, known, device)
         points = Parallel([cast(Points, RemotePoints(partial(_of, part)))], [slice(0, len(x))], samples)
         points.sparse = part.sparse
         return points
     cluster = Cluster(client)
-    x = sharing.shared_out(x, cluster)
-    sharing.check_memory(x, cluster)
-    slices = [slice(a, b) for a, b in pairwise(accumulate(x.chunks[0], initial=0))]
-    loader = _Loader(cluster, x, [None if weights is None else weights[rows] for rows in slices], known, device)
+    shared = sharing.of_rows(x, cluster, samples.memory_limit)
+    slices = shared.rows
+    loader = _Loader(cluster, shared, [None if weights is None else weights[rows] for rows in slices], known, device)
     held = _held.get()
     if held is not None:
         held.append(loader)
@@ -106,18 +104,17 @@ def _client() -> Any:
 
 
 class _Loader:
-    """Makes the parts: of each block of rows x, with its weights, on the worker where the block is made.
+    """Makes the parts: of each block of rows, with its weights, on the worker where the block is made; of rows that
+    stream, anywhere.
 
     That is kept for as long as the fit goes on, to make a part again: the graph of the rows, and the weights.
     """
 
-    def __init__(self, cluster: Cluster, x: Any, weights: list[Any], known: Samples, device: str) -> None:
-        self.cluster, self._weights = cluster, weights
-        # Under names of their own: the scheduler keeps them for the actors, and the caller's may mean something else in
-        # the next graph, in which Dask joins other tasks into one. For that reason it is one graph, too, whatever part
-        # of it is computed again.
-        rows = x.map_blocks(_itself, dtype=x.dtype, meta=x._meta, name=f"gpukmeans-rows-{uuid4().hex}")
-        self._chunks = rows.to_delayed().ravel().tolist()
+    def __init__(
+        self, cluster: Cluster, shared: sharing.Sharing, weights: list[Any], known: Samples, device: str
+    ) -> None:
+        self.cluster, self._weights, self._graphs = cluster, weights, shared.graphs
+        self._chunks = [] if shared.graphs else _renamed(shared.x)
         self._known, self._device = known, device
         self._begun: dict[int, Any] = {}  # a part that is being made, and what it is made of
         self._made: dict[int, ActorCall] = {}
@@ -135,11 +132,13 @@ class _Loader:
         return parts
 
     def _begin(self, numbers: list[int]) -> None:
-        client = self.cluster.client
-        for i, chunk in zip(numbers, client.compute([self._chunks[i] for i in numbers]), strict=True):
+        client, graphs = self.cluster.client, self._graphs
+        chunks = [None] * len(numbers) if graphs else client.compute([self._chunks[i] for i in numbers])
+        for i, chunk in zip(numbers, chunks, strict=True):
             w = self._weights[i]
             w = w if w is None else client.scatter(w, hash=False)
-            part = client.submit(WorkerPoints, chunk, w, self._known, self._device, actor=True, pure=False)
+            rows = graphs[i] if graphs else chunk
+            part = client.submit(WorkerPoints, rows, w, self._known, self._device, actor=True, pure=False)
             self._begun[i] = part, chunk, w
 
     def _part(self, i: int) -> Points:
@@ -185,6 +184,14 @@ class _Loader:
             self.release()
 
 
+def _renamed(x: Any) -> list[Any]:
+    """The blocks of rows x under names of their own: the scheduler keeps them for the actors, and the caller's may mean
+    something else in the next graph, in which Dask joins other tasks into one. For that reason it is one graph, too,
+    whatever part of it is computed again."""
+    rows = x.map_blocks(_itself, dtype=x.dtype, meta=x._meta, name=f"gpukmeans-rows-{uuid4().hex}")
+    return rows.to_delayed().ravel().tolist()
+
+
 def _itself(rows: Any) -> Any:
     return rows
 
@@ -206,13 +213,16 @@ def _making_room() -> Iterator[None]:
 
 
 class WorkerPoints:
-    """Points of rows x (n, d) with these weights on the device of the machine that this is made on, the current one
-    while it works. known: the rest of their `Samples`."""
+    """Points of rows x (n, d), or those that StreamedRows make, with these weights on the device of the machine that
+    this is made on, the current one while it works. known: the rest of their `Samples`."""
 
     def __init__(self, x: Any, weights: Floats | Ints | None, known: Samples, device: str) -> None:
-        self._device, self._reused = devices.resolve(device, array_interop.gpu_of(x)), known.reused
+        if isinstance(x, StreamedRows):
+            x = x.rows(_limit_of_reading(x, known.memory_limit))
+        with on_worker.own_gpu():
+            self._device, self._reused = devices.resolve(device, array_interop.gpu_of(x)), known.reused
         self._seeding: Any = None
-        with devices.on(self._device), _threads_of_worker():
+        with devices.on(self._device), on_worker.own_threads():
             self._points = dispatch.make_points(replace(known, x=x, weights=weights), device=self._device)
             self.sparse = bool(self._points.sparse)
             self._digest = digest(x)
@@ -246,28 +256,29 @@ class WorkerPoints:
 
 
 def digest(x: Any) -> int:
-    """Of rows, an array or a CSR matrix: in which any bit counts, and the order."""
+    """Of rows, an array, a RowSource or a CSR matrix: in which any bit counts, and the order."""
     if array_interop.issparse(x):
         return digest(x.indptr) ^ digest(x.indices) ^ digest(x.data)
-    found, rows = 0, max(1, 2**20 // max(1, x[:1].nbytes))
-    for i in range(0, len(x), rows):
-        found = zlib.crc32(np.ascontiguousarray(array_interop.to_numpy(x[i : i + rows])).data.cast("B"), found)
+    if isinstance(x, RowSource):
+        pieces = (piece for _, piece in x.pieces())
+    else:
+        rows = max(1, 2**20 // max(1, x[:1].nbytes))
+        pieces = (array_interop.to_numpy(x[i : i + rows]) for i in range(0, len(x), rows))
+    found = 0
+    for piece in pieces:
+        found = zlib.crc32(np.ascontiguousarray(piece).data.cast("B"), found)
     return found
+
+
+def _limit_of_reading(rows: StreamedRows, memory_limit: int | str | None) -> int:
+    """What reading these rows may take here: the user's limit, and what the worker has, but a chunk at least, for which
+    there was room when the rows were shared out."""
+    found = [] if memory_limit is None else [in_bytes(memory_limit)]
+    own = on_worker.own_memory()
+    if own is not None:
+        found.append(max(rows.chunk, sharing.room(*own, rows.n, rows.chunk)))
+    return min(found, default=in_bytes(None))
 
 
 def _of(part: WorkerPoints, name: str, *args: Any, **how: Any) -> Any:
     return getattr(part, name)(*args, **how)
-
-
-@contextmanager
-def _threads_of_worker() -> Iterator[None]:
-    """As many as the worker may have, if there is one: Dask sets OMP_NUM_THREADS to one for all."""
-    try:
-        from distributed import get_worker
-
-        threads = get_worker().state.nthreads
-    except (ImportError, ValueError):
-        yield
-    else:
-        with tuned(threads=threads):
-            yield

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from functools import cache
 from numbers import Integral
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ def resolve(device: str, near: int | None = None) -> str:
     be used, else NumPy. "cpu" is NumPy. "cuda:N" is CUDA's GPU N, "cuda:N,M" are both, "cuda:all" all there are, and
     "cuda" is the one with the most free memory; of the last two none that is too old, beside others.
     near: the GPU that holds the data, if any; it is then the one that "auto" and "cuda" mean, and the first of several.
+    See `shared_out` too.
 
     Raises ValueError for any other name, and DeviceError for a GPU that cannot be used.
     """
@@ -62,6 +64,20 @@ def resolve(device: str, near: int | None = None) -> str:
     return "cpu"
 
 
+_shared_out: ContextVar[bool] = ContextVar("shared_out", default=False)
+
+
+@contextmanager
+def shared_out() -> Iterator[None]:
+    """The context in which "auto" and "cuda" mean the first GPU that this process sees, whatever memory is free: as of
+    several processes each of which sees all GPUs, its own first."""
+    token = _shared_out.set(True)
+    try:
+        yield
+    finally:
+        _shared_out.reset(token)
+
+
 def _numbers(device: str, source: str) -> list[int]:
     """Of the GPUs that are meant, on a machine with some."""
     import cupy
@@ -72,7 +88,7 @@ def _numbers(device: str, source: str) -> list[int]:
         if device == "cuda:all":
             return recent
         # To ask for free memory takes longer than many a fit.
-        return [max(recent, key=_free_memory) if len(recent) > 1 else recent[0]]
+        return [max(recent, key=_free_memory) if len(recent) > 1 and not _shared_out.get() else recent[0]]
     numbers = gpus(device)
     if max(numbers) >= count:
         names = ", ".join(f"'cuda:{i}'" for i in range(count))
