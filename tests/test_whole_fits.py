@@ -102,6 +102,15 @@ def test_weights_count(whole, kind, init):
         assert whole() == (kind != "zeros")
 
 
+def some_rows(x, k, random_state):
+    return x[random_state.permutation(len(x))[:k]]
+
+
+def named(value):
+    """The same in every process of a run, as functions by themselves are not."""
+    return str({key: getattr(one, "__name__", one) for key, one in value.items()} if isinstance(value, dict) else value)
+
+
 @pytest.mark.parametrize(
     ("parameters", "made"),
     [
@@ -120,10 +129,10 @@ def test_weights_count(whole, kind, init):
         ({"output_type": "numpy"}, True),
         ({"memory_limit": "1GB"}, True),
         ({"init": "k-means||"}, False),
-        ({"init": lambda x, k, random_state: x[random_state.permutation(len(x))[:k]]}, False),
+        ({"init": some_rows}, False),
         ({"metric": "cosine"}, False),
     ],
-    ids=str,
+    ids=named,
 )
 def test_whatever_the_parameters(whole, parameters, made):
     assert_is_the_loop(X, **{"n_clusters": 4, **parameters})
@@ -255,7 +264,7 @@ def test_more_iterations_than_can_be_told_of_are_left_to_the_driver(whole, monke
         assert whole() == (room == n_iter)
 
 
-@pytest.mark.parametrize("asking", [{"verbose": 1}, {"callback": lambda record: None}, {"progress": True}], ids=str)
+@pytest.mark.parametrize("asking", [{"verbose": 1}, {"callback": print}, {"progress": True}], ids=named)
 def test_who_asks_while_a_fit_runs_is_told_by_the_driver(whole, asking, capsys):
     if "progress" in asking:
         pytest.importorskip("tqdm")
