@@ -41,7 +41,7 @@ demo: $(VENV)/demo.stamp
 # Everything but the CUDA kernels and what is slow; `make check` has the rest. Numba's passes are compiled first, since
 # each process of the tests would do it by itself.
 test: $(VENV)/test.stamp
-	@echo "Some 6,400 tests, of all but the CUDA kernels and what is slow: several minutes on two processors"
+	@echo "Some 7,000 tests, of all but the CUDA kernels and what is slow: several minutes on two processors"
 	$(BIN)/gpukmeans warmup --cpu
 	$(PYTEST) -m "not kernels and not slow"
 
@@ -52,12 +52,12 @@ test-quick: $(VENV)/test.stamp
 
 # The kernels' own tests; then the contract's once more, on kernels.
 test-kernels: $(VENV)/test.stamp
-	@echo "Some 1,100 tests of the CUDA kernels, run on the CPU, then those of the contract on them: a quarter of an hour on two processors"
+	@echo "Some 1,400 tests of the CUDA kernels, run on the CPU, then those of the contract on them: a quarter of an hour on two processors"
 	$(PYTEST) -m "kernels and not slow"
 	$(PYTEST) --device kernels $(CONTRACT) $(FUZZ)
 
 check: $(VENV)/test.stamp
-	@echo "Some 7,600 tests, then those of the contract on the CUDA kernels, then scikit-learn's own: half an hour on two processors"
+	@echo "Some 8,500 tests, then those of the contract on the CUDA kernels, then scikit-learn's own: half an hour on two processors"
 	$(BIN)/gpukmeans warmup --cpu
 	$(PYTEST)
 	$(PYTEST) --device kernels $(CONTRACT) $(FUZZ)

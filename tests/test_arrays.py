@@ -92,6 +92,7 @@ def fitted_in_batches(x, part, **parameters):
 
 
 @pytest.mark.parametrize(("library", "module"), [("jax", "jax.numpy"), ("torch", "torch")])
+@pytest.mark.slow
 def test_libraries_as_they_are(library, module):
     """In a process of its own: JAX starts threads, and warns of every fork from then on."""
     if importlib.util.find_spec(library) is None:

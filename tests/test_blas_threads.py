@@ -163,6 +163,7 @@ def test_a_child_forked_in_the_middle_has_the_threads_that_were_found():
     """)
 
 
+@pytest.mark.slow
 def test_interruptions_anywhere_leave_nothing_behind():
     """Hundreds of signals at random moments: the next fit neither hangs nor finds BLAS limited."""
     with_two_blas_threads("""

@@ -60,6 +60,7 @@ def failure(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 # ---------------------------------------------------------------- demo
 
 
+@pytest.mark.slow
 def test_demo_writes_its_pictures_and_nothing_else(shown: Shown) -> None:
     found = {}
     for path in shown.out.iterdir():
@@ -248,6 +249,7 @@ def test_an_unknown_argument_shows_how_its_own_command_is_used(
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "PIL", "tqdm"])
+@pytest.mark.slow
 def test_without_what_draws(missing: str, tmp_path: Path) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None\n"

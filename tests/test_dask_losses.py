@@ -22,6 +22,8 @@ from distributed import Client, LocalCluster
 from gpukmeans import DeviceError, KMeans
 from gpukmeans.dask import cluster as clusters
 
+pytestmark = pytest.mark.slow
+
 local = partial(LocalCluster, threads_per_worker=1, dashboard_address=":0")
 
 rng = np.random.default_rng(0)

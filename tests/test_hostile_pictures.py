@@ -285,6 +285,7 @@ def kinds(small):
 
 
 @pytest.mark.parametrize("part", range(2))
+@pytest.mark.slow
 def test_files_cut_off_and_with_flipped_bits_end_in_an_answer_or_an_error(part, small, tmp_path):
     cases = {}
     for name, whole in [*kinds(small).items()][part::2]:
@@ -382,6 +383,7 @@ def test_sizes_that_no_file_of_this_length_has_are_refused(small, tmp_path):
 # ---------------------------------------------------------------- little that claims to be much
 
 
+@pytest.mark.slow
 def test_files_that_unpack_to_much_are_answered_in_bounded_time_and_memory(small, tmp_path):
     """Texts and profiles that inflate to 64 MB, directories that come back to themselves, frames without end."""
     many = zlib.compress(bytes(2**26), 9)
@@ -441,6 +443,7 @@ SIDE = 4000  # whose square is 16 million
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the most memory is told there")
+@pytest.mark.slow
 def test_pictures_of_one_color_are_read_however_few_bytes_they_have_in_some_for_each_pixel(small, tmp_path):
     """But one that is costly to decode, at 16 bytes a pixel 3 GB, has to have more than a few."""
     (tmp_path / "in").mkdir()

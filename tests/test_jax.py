@@ -138,6 +138,7 @@ def test_host_arrays_are_not_copied():
 """
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_the_centers_that_jax_holds():
     calls = "\nfor name in [name for name in globals() if name.startswith('test_')]:\n    globals()[name]()\n"
     done = subprocess.run([sys.executable, "-c", PROGRAM + calls], capture_output=True, text=True)

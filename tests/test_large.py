@@ -156,6 +156,7 @@ def test_refused_and_nothing_written(picture, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes there")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_picture(picture, tmp_path):
     """20 megapixels, 60 MB of levels: not held at once, in a process of their own."""
     tile = np.concatenate([picture[:256, :250]] * 24, axis=1)

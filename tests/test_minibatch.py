@@ -122,6 +122,7 @@ def test_dtypes(model, digits, dtype):
 # ---------------------------------------------------------------- the same bits
 
 
+@pytest.mark.slow
 def test_every_way_gives_the_same_bits(model, device, whole, ways):
     if device != "cpu":
         return  # the ways are NumPy's

@@ -108,6 +108,7 @@ def test_a_range_of_some_rows_that_leaves_a_mean_outside_is_not_taken():
     assert made[0].tobytes() == expected[0].tobytes()
 
 
+@pytest.mark.slow
 def test_nothing_is_fused():
     """Each operation is rounded by itself."""
     compiled = [numba_batches.moved(), numba_batches.moved_by_entries(np.dtype(np.float64), np.dtype(np.int32))]

@@ -202,6 +202,7 @@ def test_terms_become_the_nearest_whole_numbers():
         assert numba_passes._whole(term) == int(np.rint(term))
 
 
+@pytest.mark.slow
 def test_only_scores_are_fused():
     """D, terms and units are single operations, whatever the processor could do."""
     x = np.ones((8, 5), np.float32)
@@ -256,6 +257,7 @@ def test_numba_serves_where_it_is_and_pays(monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["hidden", "broken", "told not to compile"])
+@pytest.mark.slow
 def test_without_numba_the_answer_is_the_same(tmp_path, how):
     """In a process that has none, or none that works, and in one that imports it once rows are many."""
     code = """if True:

@@ -173,6 +173,7 @@ def test_fits_in_several_threads_at_once(china):
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
+@pytest.mark.slow
 def test_fits_in_joblib_workers(china, backend):
     x = crop(china) / 255
     models = [KMeans(n_clusters=16, random_state=seed, max_iter=15, device="cpu") for seed in range(4)]
@@ -224,6 +225,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
+@pytest.mark.slow
 def test_ctrl_c_stops_within_an_iteration():
     with subprocess.Popen([sys.executable, "-u", "-c", ENDLESS], stdout=subprocess.PIPE, text=True) as child:
         hung = threading.Timer(60, child.kill)
