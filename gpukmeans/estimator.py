@@ -273,11 +273,11 @@ default="k-means++"
                     stacklevel=2,
                 )
             dtype = self._published_dtype(X, x)
-            fit = fit_whole(self, x, sample_weight, device, dtype)
+            fit, random_state = fit_whole(self, x, sample_weight, device, dtype)
             if fit is None:
                 with one_blas_thread():
                     points, kept = self._points(x, sample_weight, device)
-                    best = self._best_of_starts(points, x, device, dtype)
+                    best = self._best_of_starts(points, x, device, dtype, random_state)
                     # Samples of weight zero had no part in the fit.
                     seen = kept is None and not is_dask(x)
                     labels = points.labels() if seen else self._label(x, best.centers, device)

@@ -24,6 +24,9 @@ from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.scales import Scales
 
+# What engines count in 32 bits; nobody has waited for so many.
+_MOST_ITERATIONS = 2**31 - 1
+
 _NO_FLOATS = np.empty(0)
 _NO_DRAWS = np.empty((0, 0, 0))
 
@@ -65,7 +68,7 @@ def fit_stack(
     left = np.zeros(len(generators), bool)
     for _ in range(starts.n_init):
         centers, first, draws = _begin(stack, generators, starts, low.shape[1])
-        centers, n_iter = stack.fit(centers, first, draws, starts.tol, starts.max_iter)
+        centers, n_iter = stack.fit(centers, first, draws, starts.tol, min(starts.max_iter, _MOST_ITERATIONS))
         left |= n_iter == 0
         if left.any():
             centers[left] = 0.0

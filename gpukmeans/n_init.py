@@ -41,13 +41,16 @@ class StartsMixin(SamplesMixin):
 
     _auto_starts: ClassVar[int]  # what n_init="auto" is for an init that draws without looking
 
-    def _best_of_starts(self, points: Points, x: NDArray[Any], device: str, dtype: np.dtype) -> lloyd.Fit:
-        """The start of least inertia, by whose centers, rounded to that dtype, the points are left labelled."""
+    def _best_of_starts(
+        self, points: Points, x: NDArray[Any], device: str, dtype: np.dtype, random_state: Any = None
+    ) -> lloyd.Fit:
+        """The start of least inertia, by whose centers, rounded to that dtype, the points are left labelled.
+        random_state: in place of the parameter, if not None."""
         low, high = self._finite(points, x)
         if not points.metric.normalizes and dtype != float_dtype(x.dtype):
             rounded(np.stack([low, high]), dtype)  # which centers are within
         scales = lloyd.prepare(points, low, high)
-        random_state = generator_of(self.random_state)
+        random_state = generator_of(self.random_state) if random_state is None else random_state
         init = self._initial_array(x)
         tolerance = self._until(points, scales)
         best: lloyd.Fit | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -27,6 +28,36 @@ def seeded(seed: int | Sequence[int]) -> np.random.RandomState:
     generator = np.random.RandomState(np.random.MT19937(_NO_ENTROPY))
     generator.seed(seed)
     return generator
+
+
+class Remembered:
+    """A generator whose draws can be had once more, by whoever has to begin anew.
+
+    To set its state back instead would hand out numbers twice where other threads draw from it
+    (test_whole_fits.test_what_others_draw_meanwhile_is_never_drawn_again fails if it is).
+    """
+
+    def __init__(self, generator: np.random.RandomState) -> None:
+        self._generator, self._again = generator, False
+        self._drawn: deque[Any] = deque()
+
+    def again(self) -> None:
+        """From here on: what was drawn, call by call, and after that what the generator draws."""
+        self._again = True
+
+    def random_sample(self, size: Any = None) -> Any:
+        return self._draw("random_sample", size)
+
+    def randint(self, high: int) -> Any:
+        return self._draw("randint", high)
+
+    def _draw(self, name: str, *how: Any) -> Any:
+        if self._again and self._drawn:
+            return self._drawn.popleft()
+        drawn = getattr(self._generator, name)(*how)
+        if not self._again:
+            self._drawn.append(drawn)
+        return drawn
 
 
 def generator_of(random_state: int | np.random.RandomState | None) -> np.random.RandomState:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +16,15 @@ from gpukmeans.exact.metric import EUCLIDEAN
 from gpukmeans.many_fits import ProblemFit, Starts, fit_stack
 from gpukmeans.n_init import StartsMixin
 from gpukmeans.progress import Record
-from gpukmeans.random_state import generator_of
+from gpukmeans.random_state import Remembered, generator_of
 from gpukmeans.validation import unshifted
 
-# Iterations of a start, at most: what is compiled cannot be interrupted.
-_ITERATIONS = 2**12
+# Iterations of a start, at most, since what is compiled cannot be interrupted: so many, or as many as take a second.
+# Products of values and centers take some 0.1 ns.
+_ITERATIONS, _PRODUCTS = 2**12, 2**33
+
+# What a class that derives from KMeans may have made its own of what a start is.
+_HOOKS = "_until", "_seed", "_starts", "_initial_array"
 
 # Numbers that the starts of one call have beside the rows: 8 MB.
 _ROOM = 2**20
@@ -46,47 +49,51 @@ def can_stack(model: Any) -> bool:
     return model.init in ("k-means++", "random") if isinstance(model.init, str) else model.n_init in ("auto", 1)
 
 
-def fit_whole(model: Any, x: Any, sample_weight: Any, device: str, dtype: np.dtype) -> Fit | None:
-    """The fit of a KMeans, which is told its ``history_``; or None, its generator as it was, if the drivers are to make
-    it. So they do with whatever is an error or a warning, and where the model has an end of its own."""
-    if not can_stack(model) or type(model)._until is not StartsMixin._until:
-        return None
+def fit_whole(
+    model: Any, x: Any, sample_weight: Any, device: str, dtype: np.dtype
+) -> tuple[Fit | None, Remembered | None]:
+    """The fit of a KMeans, which is told its ``history_``; or None, if the drivers are to make it, and what they draw
+    from if something was drawn already. So they do with whatever is an error or a warning, and where the model's class
+    has a beginning or an end of its own."""
+    if not can_stack(model) or any(getattr(type(model), name) is not getattr(StartsMixin, name) for name in _HOOKS):
+        return None, None
     drawn = isinstance(model.init, str)
     starts = model._starts(None) if drawn else 1
     make = dispatch.make_starts(x, model.n_clusters, starts, device=device)
     if make is None or dtype != float_dtype(x.dtype):
-        return None
+        return None, None
     try:
         weights, kept = model._weights(x, sample_weight)
         summary, used = (Weights.of_rows(len(x)), None) if weights is None else Weights.of(weights)
         k, d = model.n_clusters, x.shape[1]
         given = None if drawn else initial(model.init, k, d, x.dtype, EUCLIDEAN)[None]
     except (TypeError, ValueError):
-        return None
+        return None, None
     if kept is not None:
-        return None
+        return None, None
     rules = Starts(k, model.init if drawn else "", given, 1, float(model.tol), int(model.max_iter))
-    generator = generator_of(model.random_state if drawn else None)
-    before = None if not drawn or isinstance(model.random_state, Integral) else generator.get_state(legacy=False)
-    room = min(rules.max_iter, _ITERATIONS, max(1, _ROOM // k))
+    generator = Remembered(generator_of(model.random_state if drawn else None))
+    seldom = max(1, min(_ROOM // k, _PRODUCTS // (x.size * k)))
+    room = min(rules.max_iter, _ITERATIONS, seldom)
     together = max(1, _ROOM // (len(x) + k * (d + seeding_trials(k) + room)))
     best: ProblemFit | None = None
     records: list[Record] = []
     for first in range(0, starts, together):
-        generators = [generator] * min(together, starts - first)
+        generators: Any = [generator] * min(together, starts - first)
         stack = make(x, used, summary, k, len(generators), room)
         for i, fit in enumerate(fit_stack(stack, generators, rules, dtype)):
             if fit is None:
-                if before is not None:
-                    generator.set_state(before)
-                return None
+                generator.again()
+                return None, generator
             records += _records(stack.log, i, fit.n_iter, first + i)
             if best is None or fit.inertia < best.inertia:
                 best = fit
     assert best is not None
     model._n_init, model.history_ = starts, records
-    labels = best.labels if starts == 1 else best.labels.copy()
-    return Fit(best.centers, labels, unshifted(best.inertia, summary), best.n_iter, best.occupied)
+    centers, labels = best.centers, best.labels
+    if starts > 1:  # which are parts of what all starts have
+        centers, labels = centers.copy(), labels.copy()
+    return Fit(centers, labels, unshifted(best.inertia, summary), best.n_iter, best.occupied), None
 
 
 def _records(log: StackLog, problem: int, n_iter: int, start: int) -> list[Record]:

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from scipy import sparse
 from twins import WEIGHTS, prepared
 
-from gpukmeans import minibatch_step
+from gpukmeans import MiniBatchKMeans, minibatch_step
 from gpukmeans.cluster_means import FINE
 from gpukmeans.engine.numpy import numba_batches
 from gpukmeans.engine.numpy.numba_points import CompiledPoints
@@ -118,3 +118,16 @@ def test_nothing_is_fused():
         (assembly,) = code.inspect_asm().values()
         assert "fmadd" not in assembly
         assert "div" in assembly
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_nobody_may_write_to_goes_on(kind):
+    """As `joblib.load(path, mmap_mode="r")` has one."""
+    x = rows(kind, 400, 12, "float64", -50)
+    found = []
+    for compiled in (True, False):
+        with tuned(compiled=compiled):
+            model = MiniBatchKMeans(4, random_state=0, device="cpu").partial_fit(x[:200])
+            model._counts.flags.writeable = model.cluster_centers_.flags.writeable = False
+            found.append(model.partial_fit(x[200:]).cluster_centers_.tobytes())
+    assert found[0] == found[1]

@@ -27,7 +27,7 @@ def whole(monkeypatch):
 
     def fit_whole(*arguments):
         fit = given(*arguments)
-        made.append(fit is not None)
+        made.append(fit[0] is not None)
         return fit
 
     monkeypatch.setattr(estimator, "fit_whole", fit_whole)
@@ -120,6 +120,7 @@ def named(value):
         ({"max_iter": 1}, True),
         ({"max_iter": 2, "n_init": 3}, True),
         ({"max_iter": 10**9}, True),
+        ({"max_iter": 2**63}, True),  # more than an integer of what is compiled holds
         ({"algorithm": "elkan"}, True),
         ({"n_clusters": 1}, True),
         ({"n_clusters": 1, "algorithm": "elkan"}, True),
@@ -204,6 +205,14 @@ def test_numpys_own_generator_is_drawn_from_alike():
     assert left[0] == left[1]
 
 
+def test_centers_and_labels_are_arrays_of_their_own():
+    """Not parts of what all starts have, which would stay as long as they do."""
+    with tuned(compiled=True, whole=True):
+        model = KMeans(4, n_init=6, random_state=0, device="cpu").fit(X)
+    assert model.cluster_centers_.base is None
+    assert model.labels_.base is None
+
+
 # ---------------------------------------------------------------- what is left to the driver
 
 OPEN = {
@@ -236,6 +245,42 @@ def test_a_start_that_is_left_open_takes_the_others_with_it(whole):
         assert_is_the_loop(x, n_clusters=3, init="random", n_init=2, seed=seed)
         made.add(whole())
     assert made == {True, False}
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random"])
+def test_what_others_draw_meanwhile_is_never_drawn_again(whole, monkeypatch, init):
+    """As another thread does while a fit that is given back runs."""
+    state, theirs = np.random.RandomState(0), []
+    given = stacks.CompiledStarts.fit
+
+    def fit(self, *how):
+        theirs.append(state.random_sample(20))
+        return given(self, *how)
+
+    alone = outcome(OPEN["empty"], None, False, seed=0, n_clusters=4, init=init, n_init=3)
+    monkeypatch.setattr(stacks.CompiledStarts, "fit", fit)
+    with tuned(compiled=True, whole=True), pytest.warns(ConvergenceWarning):
+        model = KMeans(4, init=init, n_init=3, random_state=state, device="cpu").fit(OPEN["empty"])
+    assert not whole()
+    assert model.cluster_centers_.tobytes() == alone["centers"][0]
+    assert model.history_ == alone["history"]
+    drawn = np.concatenate([*theirs, state.random_sample(200)])
+    assert len(np.unique(drawn)) == len(drawn)
+
+
+class Seeded(KMeans):
+    """One with a beginning of its own."""
+
+    def _seed(self, points, x, random_state, device):
+        return np.asarray(x[: self.n_clusters], float)
+
+
+def test_a_class_with_a_beginning_of_its_own_is_left_to_the_driver(whole):
+    with tuned(compiled=True, whole=True):
+        model = Seeded(4, device="cpu", tol=0).fit(X)
+        assert not whole()
+        assert np.array_equal(model.labels_, KMeans(4, init=X[:4], device="cpu", tol=0).fit(X).labels_)
+        assert whole()
 
 
 def test_an_empty_cluster_takes_over_a_far_row_as_ever(whole):
@@ -280,7 +325,7 @@ def test_who_asks_while_a_fit_runs_is_told_by_the_driver(whole, asking, capsys):
 def test_an_end_of_its_own_is_the_drivers(kind):
     with tuned(compiled=True):
         model = kind(4, random_state=0, tol=1e-3, device="cpu")
-        assert whole_fits.fit_whole(model, X, None, "cpu", X.dtype) is None
+        assert whole_fits.fit_whole(model, X, None, "cpu", X.dtype) == (None, None)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e200])

@@ -154,14 +154,16 @@ def step_of(scales: Scales, metric: Metric, centers: Floats, counts: Floats, par
         return None
     before = np.ascontiguousarray(centers)
     results = np.empty(before.shape), np.empty(len(before))
-    return Step(scales.offset, scales.scale, scales.low, scales.high, part, read_only(before), counts, *results)
+    given = read_only(before), read_only(np.ascontiguousarray(counts))  # of a model that is mapped from a file, too
+    return Step(scales.offset, scales.scale, scales.low, scales.high, part, *given, *results)
 
 
 # ---------------------------------------------------------------- compiled
 
 _FLOATS, _GIVEN = types.Array(float64, 1, "C"), types.Array(float64, 2, "C", readonly=True)
+_ONCE = types.Array(float64, 1, "C", readonly=True)
 _TABLE, _SUMS, _COUNTS = float64[:, ::1], int64[:, ::1], types.Array(int64, 1, "C", readonly=True)
-_STEP = types.NamedTuple((*[_FLOATS] * 4, float64, _GIVEN, _FLOATS, _TABLE, _FLOATS), Step)
+_STEP = types.NamedTuple((*[_FLOATS] * 4, float64, _GIVEN, _ONCE, _TABLE, _FLOATS), Step)
 
 
 @cache

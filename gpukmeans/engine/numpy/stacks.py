@@ -123,7 +123,8 @@ class CompiledStarts(CompiledStack):
         super().__init__(x[None], weights, summary)
         self.weights, self.totals = [summary] * starts, [self._total] * starts
         self.log = StackLog(np.empty((starts, room), np.int64), np.empty((starts, room, k)))
-        self._threads = 1
+        # Starts that take long are made one at a time, by one thread too, so that they can be interrupted.
+        self._threads = 0
         if starts > 1 and x.size * k >= _SHARED:
             self._threads = tuning.current().threads or thread_count()
 
@@ -132,7 +133,7 @@ class CompiledStarts(CompiledStack):
 
     def _call(self, *each: NDArray[Any]) -> None:
         starts = len(self.weights)
-        if self._threads == 1:
+        if self._threads == 0:
             super()._call(*each)
             return
         kept = super()._call
