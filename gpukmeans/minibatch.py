@@ -1,10 +1,9 @@
 """MiniBatchKMeans: k-means on small batches of rows; each batch is a Points."""
 
 # A batch has scales of its own. Integer sums give each cluster's exact mean and weight, and the center moves by (mean -
-# center) * weight / total weight, in float64. The generator of a step is seeded by one integer drawn for the fit and
-# the step's number: no step depends on how much another drew, nothing of a generator is kept between calls of
-# `partial_fit`, and a step that failed can be made again. When to end, and which centers to move elsewhere, are
-# scikit-learn's rules.
+# center) * weight / total weight, in float64. A step's generator is seeded by one integer drawn for the fit and the
+# step's number: none depends on how much another drew, and one that failed can be made again. When to end, and which
+# centers to move elsewhere, are scikit-learn's rules.
 
 from __future__ import annotations
 
