@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 WHOSE = """
 import sys
 print(*sys.argv[1:], __name__)
 from sklearn.cluster import KMeans
-
-pytestmark = pytest.mark.slow
 model = KMeans(2, random_state=0).fit([[1.0], [2.0], [9.0]])
 print("ours" if "gpukmeans.estimator" in sys.modules else "theirs")
 """
