@@ -73,8 +73,7 @@ def fit_whole(
         return None, None
     rules = Starts(k, model.init if drawn else "", given, 1, float(model.tol), int(model.max_iter))
     generator = Remembered(generator_of(model.random_state if drawn else None))
-    seldom = max(1, min(_ROOM // k, _PRODUCTS // (x.size * k)))
-    room = min(rules.max_iter, _ITERATIONS, seldom)
+    room = max(1, min(rules.max_iter, _ITERATIONS, _ROOM // k, _PRODUCTS // (x.size * k)))
     together = max(1, _ROOM // (len(x) + k * (d + seeding_trials(k) + room)))
     best: ProblemFit | None = None
     records: list[Record] = []

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.assign import ScoredCenters
-from gpukmeans.engine.numpy.deduplicate import arrange, inverse, take
+from gpukmeans.engine.numpy.deduplicate import Arrangement, arrange, inverse, take
 from gpukmeans.engine.numpy.points import NumPyPoints
-from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.protocol import Known, Samples
-from gpukmeans.exact.distance import Floats
+from gpukmeans.exact.distance import Floats, distances_of_rows
 from gpukmeans.exact.fixed_point import Ints
 from gpukmeans.exact.metric import EUCLIDEAN
 from gpukmeans.exact.scales import Scales
@@ -67,6 +66,10 @@ class LinePoints(NumPyPoints):
         self.__dict__.pop("_running", None)
 
     def _arrange(self, sort: bool) -> None:
+        super()._arrange(sort)
+        self._ascending = self._rows.x[:, 0].astype(np.float64)
+
+    def _arrangement(self, sort: bool) -> Arrangement:
         """By value, and equal rows merged where that pays."""
         x, weights, position = self._row_x, self._row_weights, None
         assert isinstance(x, np.ndarray)
@@ -76,11 +79,8 @@ class LinePoints(NumPyPoints):
                 x, weights, position = merged
         order = np.argsort(x[:, 0]).astype(np.int32)
         went = inverse(order)
-        self._rows = Rows(x[order], None if weights is None else weights[order], once=False)
-        self._position = went if position is None else take(went, position)
-        if self._rows.m < self.n:
-            self._copies = self._rows.weights if self._row_weights is None else np.bincount(self._position)
-        self._ascending = self._rows.x[:, 0].astype(np.float64)
+        sorted_weights = None if weights is None else weights[order]
+        return Arrangement(x[order], sorted_weights, went if position is None else take(went, position))
 
     @cached_property
     def _running(self) -> Ints:
@@ -122,7 +122,7 @@ class LinePoints(NumPyPoints):
         first, last = x.searchsorted(middle - off, "left"), x.searchsorted(middle + off, "right")
         for i in np.flatnonzero(first < last).tolist():
             near = x[first[i] : last[i]]
-            left, right = ((near - center) ** 2 for center in centers[i : i + 2])
+            left, right = (distances_of_rows(near[:, None], centers[j : j + 1]) for j in (i, i + 1))
             stays = left <= right if order[i] < order[i + 1] else left < right
             first[i] += np.count_nonzero(stays)
             self.uncertain += len(near)

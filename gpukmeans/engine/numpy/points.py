@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.assign import ScoredCenters, distances_of_pairs, exact_nearest, nearest
 from gpukmeans.engine.numpy.cluster_sums import ClusterSums, added
-from gpukmeans.engine.numpy.deduplicate import CURVE_FEATURES, FEWEST_ROWS, arrange, take
+from gpukmeans.engine.numpy.deduplicate import CURVE_FEATURES, FEWEST_ROWS, Arrangement, arrange, take
 from gpukmeans.engine.numpy.hamerly import CenterShift, HamerlyBounds, Trial
 from gpukmeans.engine.numpy.normalized_rows import NormalizedRows, normalized_rows
 from gpukmeans.engine.numpy.rows import Rows
@@ -155,16 +155,21 @@ class NumPyPoints:
         self._arrange(sort=self._tuning.arrange is True)
 
     def _arrange(self, sort: bool) -> None:
-        """Merge equal rows, or sort rows, where that pays; sort: whether it may for their order alone."""
+        """Work on the rows as `_arrangement` has them, if it has."""
+        arranged = self._arrangement(sort)
+        if arranged is not None:
+            self._rows = Rows(arranged.x, arranged.weights, once=False)
+            self._position = arranged.position
+            if self._rows.m < self.n:
+                self._copies = arranged.weights if self._row_weights is None else np.bincount(self._position)
+
+    def _arrangement(self, sort: bool) -> Arrangement | None:
+        """Equal rows merged, or rows sorted, where that pays; sort: whether it may for their order alone."""
         pays = self.n >= self._fewest if self._tuning.arrange is None else self._tuning.arrange
-        if self._reused and pays and isinstance(self._row_x, np.ndarray):
-            merge = self._tuning.merge is not False
-            arranged = arrange(self._row_x, self._row_weights, self._low, self._high, merge=merge, sort=sort)
-            if arranged is not None:
-                self._rows = Rows(arranged.x, arranged.weights, once=False)
-                self._position = arranged.position
-                if self._rows.m < self.n:
-                    self._copies = arranged.weights if self._row_weights is None else np.bincount(self._position)
+        if not (self._reused and pays and isinstance(self._row_x, np.ndarray)):
+            return None
+        merge = self._tuning.merge is not False
+        return arrange(self._row_x, self._row_weights, self._low, self._high, merge=merge, sort=sort)
 
     def go_on_from(self, state: State | None, *, summed: bool) -> None:
         """Take over what is known of these rows, some of many; sums begin at zero, whatever the labels. summed: whether
