@@ -109,8 +109,7 @@ def _sooner_whole(x: NDArray[Any], k: int, starts: int) -> bool:
 
 def _may_be_whole() -> bool:
     chosen = tuning.current()
-    forced = (chosen.merge, chosen.arrange, chosen.scores, chosen.bounds, chosen.chunk_rows)
-    return chosen.whole is not False and chosen.line is not True and all(choice is None for choice in forced)
+    return chosen.whole is not False and chosen.line is not True and not chosen.of_passes
 
 
 def _compiled(values: int, counted: int, least: int = 0, asked_again: bool = False) -> bool:

@@ -48,8 +48,7 @@ def serves(samples: Samples) -> bool:
     own, (n, d) = tuning.current(), samples.shape
     if d != 1 or samples.sparse or not samples.reused or samples.metric is not EUCLIDEAN or own.line is False:
         return False
-    chosen = (own.merge, own.arrange, own.scores, own.bounds, own.chunk_rows)
-    fits = _FEWEST <= n <= _MOST and all(choice is None for choice in chosen)
+    fits = _FEWEST <= n <= _MOST and not own.of_passes
     return isinstance(samples.x, np.ndarray) and (fits or own.line is True)
 
 

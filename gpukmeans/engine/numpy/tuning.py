@@ -27,6 +27,12 @@ class Tuning:
     line: bool | None = None  # sort rows of one feature, of which clusters are runs
     whole: bool | None = None  # fit what is small to its end in one compiled call
 
+    @property
+    def of_passes(self) -> bool:
+        """Whether somebody chose how passes look at rows, which rows that are not looked at so could not obey."""
+        chosen = self.merge, self.arrange, self.scores, self.bounds, self.chunk_rows
+        return any(choice is not None for choice in chosen)
+
 
 _current: ContextVar[Tuning | None] = ContextVar("tuning", default=None)
 
