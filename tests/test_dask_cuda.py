@@ -11,6 +11,7 @@ import time
 import dask.array as da
 import numpy as np
 import pytest
+from dask_workers import killing_after
 from distributed import Client, LocalCluster
 
 from gpukmeans import DeviceError, KMeans
@@ -94,15 +95,9 @@ def test_what_the_client_sees_has_no_part_in_it(gpus, monkeypatch):
 
 def test_a_worker_that_ends_comes_back_on_its_own_gpu(gpus):
     """Its rows go to the other meanwhile, or to itself."""
-    lost = []
-
-    def lose(record):
-        if record.iteration == 1:
-            address = min(gpus.scheduler_info(n_workers=-1)["workers"])
-            lost.append(gpus.run(os.getpid, workers=[address])[address])
-            os.kill(lost[0], 9)
-
+    lose, lost = killing_after(gpus, 1)
     found = KMeans(**parameters(device="cuda", callback=lose)).fit(da.from_array(X, **ROWS))
+    assert lost
     assert found.inertia_ == KMeans(**parameters(device="cpu")).fit(X).inertia_
     while len(gpus.scheduler_info(n_workers=-1)["workers"]) < 2:
         time.sleep(0.1)

@@ -17,6 +17,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from dask_workers import kill, pid_at
 from distributed import Client, LocalCluster
 
 from gpukmeans import DeviceError, KMeans
@@ -69,14 +70,6 @@ def at(monkeypatch, act, *moments):
 
     monkeypatch.setattr(clusters.Cluster, "call", counted)
     return left
-
-
-def pid_at(client, address):
-    return client.run(os.getpid, workers=[address])[address]
-
-
-def kill(client, address):
-    os.kill(pid_at(client, address), signal.SIGKILL)
 
 
 MOMENTS = {

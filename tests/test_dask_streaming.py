@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from functools import partial
 
 import dask
@@ -12,6 +11,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+from dask_workers import killing_after
 from distributed import Client, LocalCluster
 
 from gpukmeans import DeviceError, KMeans
@@ -85,14 +85,7 @@ def test_chunks_go_together_in_parts_of_about_as_many_rows():
 
 
 def test_a_worker_that_is_killed_costs_no_bit(cluster):
-    lost = []
-
-    def lose(record):
-        if record.iteration == 2:
-            address = min(cluster.scheduler_info(n_workers=-1)["workers"])
-            lost.append(cluster.run(os.getpid, workers=[address])[address])
-            os.kill(lost[0], signal.SIGKILL)
-
+    lose, lost = killing_after(cluster, 2)
     rows = da.from_array(X, chunks=(100, 3)) + 0
     assert said(rows, memory_limit=LIMIT, callback=lose) == said(X)
     assert lost
