@@ -53,7 +53,7 @@ def facts() -> tuple[list[tuple[str, str]], Exception | None]:
         found.append((devices.VARIABLE, os.environ[devices.VARIABLE]))
     if not device.startswith("cuda"):
         found.append(("GPU", f"not used: {devices.why_no_gpu() or f'{devices.VARIABLE} says so'}"))
-    found += _gpu_software() + _wgmma(device)
+    found += _gpu_software() + _own_products(device)
     found.append(("threads", str(thread_limits.thread_count())))
     found.append(("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"))
     found += [("NumPy", np.__version__), ("SciPy", scipy.__version__), ("scikit-learn", sklearn.__version__)]
@@ -98,21 +98,23 @@ def _gpus() -> list[tuple[str, str]]:
     return found + [(", ".join(here), f"NVML does not tell more of it ({why})") for here in names.values()]
 
 
-def _wgmma(device: str) -> list[tuple[str, str]]:
-    """Whether products by Hopper's own instructions are right on those of the GPUs that have them, see wgmma_check."""
+def _own_products(device: str) -> list[tuple[str, str]]:
+    """Whether products by a GPU's own instructions are right on those that have them, see known_products."""
     found = []
     with suppress(Exception):
         import cupy
 
         from gpukmeans.engine.cuda.device import Gpu
-        from gpukmeans.engine.cuda.wgmma_check import trouble
+        from gpukmeans.engine.cuda.known_products import NAMES, trouble
+        from gpukmeans.engine.cuda.launch_plans import OWN_PRODUCTS
 
         for number in devices.gpus(device):
             with cupy.cuda.Device(number):
                 gpu = Gpu(cupy, ("-DX_KIND=2",))
-                if gpu.has_wgmma:
-                    why = trouble(gpu)
-                    found.append(("wgmma", f"cuda:{number}: not used, as {why}" if why else f"cuda:{number}: used"))
+                if gpu.own_products:
+                    why = trouble(gpu, OWN_PRODUCTS[gpu.own_products])
+                    said = f"cuda:{number}: not used, as {why}" if why else f"cuda:{number}: used"
+                    found.append((NAMES[gpu.own_products], said))
     return found
 
 

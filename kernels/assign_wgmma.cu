@@ -3,12 +3,11 @@
 // order, and inexactly in another way, which the certificate allows for.
 //
 // mma.sync reaches some 60 % of the tensor cores' rate there, and has to bring its operands to registers. Here a block has
-// 128 rows, all their features, in shared memory, as wgmma reads them; centers come to the SLOTS slots of a ring, 64
-// features of 128 at a time, which wgmma_table has laid out as they are read there: 16 kB, a single copy in bulk, that one
-// thread asks for, AHEAD slots before they are read. Four warps each (a warpgroup) have 64 rows and take all centers:
-// while one looks at its sums the other's products go on, or those of the multiprocessor's second block. So a row's best
-// two are within four lanes. Nobody waits for all of a block: two barriers of a slot say that it is full and that all have
-// read it, and one of each warpgroup that its rows are written, or read.
+// 128 rows, all their features, in shared memory, as wgmma reads them; centers come through a ring (ring.cuh). Four warps
+// each (a warpgroup) have 64 rows and take all centers: while one looks at its sums the other's products go on, or those
+// of the multiprocessor's second block. So a row's best two are within four lanes. Nobody waits for all of a block: a
+// slot's barriers say that it is full and that all eight warps have read it, and one of each warpgroup that its rows are
+// written, or read.
 //
 // No GPU had run this when it was written. So known_product comes first on a device, in the same steps; if it is wrong, or
 // not done after a while, assign_half serves (engine/cuda/wgmma_check.py).
@@ -24,76 +23,25 @@
 // A row: read once; 4 bytes written, with bounds 12; k depth products of float16; centers, 2 k depth bytes, from the
 // second-level cache for each 128 rows.
 
-#include "half.cuh"
+#include "ring.cuh"
 #include "wgmma.cuh"
 
 #define ROWS 128
-#define SLOTS 4
-#define AHEAD 2                           // copies under way, while two slots are read
-#define FEATURES 64                       // of a slot
-#define SLOT (FEATURES * CENTERS * 2)     // bytes
-#define PIECES_OF_CENTERS (CENTERS * 16)  // bytes from eight features to the next
 #define PIECES_OF_ROWS (ROWS * 16)
-#define PATIENCE 65536                    // how often known_product asks for what does not come
-#define FOREVER 0
 
-// full, empty: of each slot, passed once its centers are there, and once eight warps have read them. together: of each
-// warpgroup's four warps.
+// together: of each warpgroup's four warps, passed once its rows are written, or read.
 struct Ring {
-    Barrier full[SLOTS], empty[SLOTS], together[2];
+    Slots slots;
+    Barrier together[2];
 };
 
-// A slot, and the parity of the phase in which it is full.
-struct Turn {
-    int slot;
-    unsigned parity;
-    __device__ __forceinline__ Turn after(int steps) const {
-        int next = slot + steps;
-        return next < SLOTS ? Turn{next, parity} : Turn{next - SLOTS, parity ^ 1};
-    }
-};
-
-// What is copied next, of centers that come once for each block of rows, and how many slots are left to fill: of those
-// that all centers take, and of these for how many blocks. In shared memory, of one thread.
-struct Sender {
-    const char* next;
-    int slots, blocks;
-};
-
-// Until the phase has been passed, or there is no patience left, of which each question takes one; FOREVER: until it has.
-__device__ __forceinline__ void wait_for(Barrier* barrier, unsigned parity, unsigned& patience) {
-    while (!passed(barrier, parity) && patience != 1) {
-        if (patience != FOREVER) patience--;
-    }
-}
-
-// By one thread: has the next centers copied to the slot whose turn it is, once all have read what is there.
-__device__ __forceinline__ void send(Sender& sender, int slots_of_all, unsigned char* slots, Ring& ring, Turn turn,
-                                     unsigned& patience) {
-    if (!sender.blocks) return;
-    wait_for(&ring.empty[turn.slot], turn.parity ^ 1, patience);  // at once in the first round
-    arrive_with_bytes(&ring.full[turn.slot], SLOT);
-    copy_in_bulk(slots + turn.slot * SLOT, sender.next, SLOT, &ring.full[turn.slot]);
-    sender.next += SLOT;
-    if (!--sender.slots) {
-        sender.slots = slots_of_all;
-        sender.next -= (int64)slots_of_all * SLOT;
-        sender.blocks--;
-    }
-}
-
-// By all threads of a block: the ring, and the first copies, of centers that come so many times.
-__device__ __forceinline__ void begin(const uint4* table, int slots_of_all, int blocks, Sender& sender,
-                                      unsigned char* slots, Ring& ring, unsigned& patience) {
+// By all threads of a block: the barriers, and the first copies, of centers that come so many times. sender: in shared
+// memory, of the first thread.
+__device__ __forceinline__ void begin_all(const uint4* table, int slots_of_all, int blocks, Sender& sender,
+                                          unsigned char* slots, Ring& ring, unsigned& patience) {
     if (threadIdx.x == 0) {
-        sender = {(const char*)table, slots_of_all, blocks};
-        for (int slot = 0; slot < SLOTS; slot++) {
-            make_barrier(&ring.full[slot], 1);
-            make_barrier(&ring.empty[slot], 8);
-        }
         for (int group = 0; group < 2; group++) make_barrier(&ring.together[group], 4);
-        fence_for_async();
-        for (int slot = 0; slot < AHEAD; slot++) send(sender, slots_of_all, slots, ring, Turn{slot, 0}, patience);
+        begin(table, slots_of_all, blocks, 8, sender, slots, ring.slots, patience);
     }
     __syncthreads();
 }
@@ -110,7 +58,7 @@ __device__ __forceinline__ void wait_for_group(Barrier* together, unsigned& pari
 // By a warpgroup: the sums of its 64 rows with all features of the next 128 centers. rows: a descriptor of their first
 // 16 features.
 __device__ __forceinline__ void multiply_tile(float (&sum)[64], unsigned long long rows, int depth, int slots_of_all,
-                                              Sender& sender, unsigned char* slots, Ring& ring, Turn& turn,
+                                              Sender& sender, unsigned char* slots, Slots& ring, Turn& turn,
                                               unsigned& patience) {
     int before = -1;
 #pragma unroll
@@ -147,8 +95,7 @@ wgmma_table(const float* __restrict__ centers, const float* __restrict__ squares
     for (int64 c = ((int64)blockIdx.x * blockDim.x + threadIdx.x) / 32; c < (int64)tiles * CENTERS; c += warps) {
         OfCenter found = center_as_halves(centers, c, k, d, depth, squares[c], downs[c], summing, roundings,
                                           [&](int j, uint2 halves) {
-                                              int64 piece = c / CENTERS * (depth / 8) + j / 8;
-                                              table[(piece * CENTERS + c % CENTERS) * 2 + j / 4 % 2] = halves;
+                                              table[place_of_halves(c, j, depth)] = halves;
                                           });
         if (threadIdx.x % 32 == 0) of_centers[c] = found;
     }
@@ -173,8 +120,8 @@ assign_wgmma(const X* __restrict__ x, long long n, int d, int depth, const F* __
     int slots_of_all = tiles * (depth / FEATURES);
     unsigned patience = FOREVER;
     int blocks = (count + ROWS - 1) / ROWS;  // of rows
-    begin(table, slots_of_all, (blocks - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x, sender, slots, ring,
-          patience);
+    begin_all(table, slots_of_all, (blocks - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x, sender, slots,
+              ring, patience);
     Turn turn = {0, 0};
     bool wide = is_wide(x, d);
     Barrier* together = &ring.together[warp / 4];
@@ -196,7 +143,7 @@ assign_wgmma(const X* __restrict__ x, long long n, int d, int depth, const F* __
         Nearest found[2] = {{NEVER, NEVER, 0}, {NEVER, NEVER, 0}};
         for (int first = 0; first < tiles * CENTERS; first += CENTERS) {
             float sum[64];
-            multiply_tile(sum, rows, depth, slots_of_all, sender, slots, ring, turn, patience);
+            multiply_tile(sum, rows, depth, slots_of_all, sender, slots, ring.slots, turn, patience);
             int center = first + lane % 4 * 2;
 #pragma unroll
             for (int c = 0; c < CENTERS / 8; c++) {
@@ -240,7 +187,7 @@ known_product(const uint4* __restrict__ rows, const uint4* __restrict__ table, i
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int slots_of_all = tiles * (depth / FEATURES);
     unsigned patience = PATIENCE;
-    begin(table, slots_of_all, 1, sender, slots, ring, patience);
+    begin_all(table, slots_of_all, 1, sender, slots, ring, patience);
     Turn turn = {0, 0};
     for (int at = lane; at < depth / 8 * 16; at += 32) {
         int place = at / 16 * ROWS + 16 * warp + at % 16;
@@ -251,7 +198,7 @@ known_product(const uint4* __restrict__ rows, const uint4* __restrict__ table, i
     unsigned long long descriptor = matrix_descriptor(ys + warp / 4 * 64, PIECES_OF_ROWS, 128);
     for (int tile = 0; tile < tiles; tile++) {
         float sum[64];
-        multiply_tile(sum, descriptor, depth, slots_of_all, sender, slots, ring, turn, patience);
+        multiply_tile(sum, descriptor, depth, slots_of_all, sender, slots, ring.slots, turn, patience);
         if (patience == 1) continue;
 #pragma unroll
         for (int i = 0; i < 64; i++) {

@@ -117,11 +117,14 @@ __device__ __forceinline__ TwoRows rows_as_halves(const X* __restrict__ x, int64
     return found;
 }
 
-// A lower bound on a score, by the sum of a row's products with a center, and what it errs by.
+// A lower bound on a score, by what it errs by; no less than that of a lower score, or of larger errors.
+__device__ __forceinline__ float less_errors(float score, float per_lost, float per_length, float2 errs) {
+    return fmaf(-errs.y, per_length, fmaf(-errs.x, per_lost, score));
+}
+
+// The same by the sum of a row's products with a center.
 __device__ __forceinline__ void look_at_sum(Nearest& found, float sum, const OfCenter& z, float2 errs, int center) {
-    float score = fmaf(sum, z.down, z.square);
-    score = fmaf(-errs.x, z.per_lost, score);
-    look_at(found, fmaf(-errs.y, z.per_length, score), center);
+    look_at(found, less_errors(fmaf(sum, z.down, z.square), z.per_lost, z.per_length, errs), center);
 }
 
 // The row at `place` has this best: its label, with its bounds, or a place on the list. Whole warps call it; what a

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,20 +22,26 @@ from gpukmeans.engine.cuda import compile as modules
 from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda import launch_plans
 from gpukmeans.engine.cuda.device import Gpu
-from gpukmeans.engine.cuda.wgmma_check import computes_as_known
+from gpukmeans.engine.cuda.known_products import compute_as_known
 from gpukmeans.environment import facts
 
 pytestmark = pytest.mark.kernels
 
 
-def compiled_otherwise(monkeypatch, tmp_path, changes=()):
-    """A device with kernels of a changed assign_wgmma.cu; each text that is changed stands there."""
+WGMMA = launch_plans.OWN_PRODUCTS["assign_wgmma"]
+
+
+def compiled_otherwise(monkeypatch, tmp_path, changes=(), known="known_product", capability="90"):
+    """A device with a changed family of kernels, of which one has that name; each text that is changed stands there, or
+    in ring.cuh."""
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))  # so that nobody finds these kernels
-    cp = HostCuda(build="fast", seed=1)
+    cp = HostCuda(build="fast", seed=1, capability=capability)
     compile_here = cp.compile
+    ring = (Path(str(files("gpukmeans.kernels"))) / "ring.cuh").read_text(encoding="utf-8")
 
     def otherwise(source, *more, **how):
-        if "known_product(" in source:
+        if f"{known}(" in source:
+            source = source.replace('#include "ring.cuh"\n', ring)
             for before, after in changes:
                 assert before in source
                 source = source.replace(before, after)
@@ -44,7 +52,7 @@ def compiled_otherwise(monkeypatch, tmp_path, changes=()):
 
 
 def is_right(cp):
-    return computes_as_known(Gpu(cp, ("-DX_KIND=2",)))
+    return compute_as_known(Gpu(cp, ("-DX_KIND=2",)), WGMMA)
 
 
 # ---------------------------------------------------------------- the known product
@@ -90,7 +98,7 @@ def test_a_device_that_gets_it_wrong_uses_mma_sync_and_says_so_once(on, monkeypa
     assert cp.launches["assign_half"] > 2
     assert cp.launches["assign_wgmma"] == 0
     (said,) = [record.getMessage() for record in caplog.records]
-    assert "On cuda:0 products of Hopper's own instructions (wgmma) are not used" in said
+    assert "On cuda:0 products of its own instructions (wgmma) are not used" in said
     assert "known products are wrong" in said
 
 
@@ -153,8 +161,8 @@ def test_no_race_and_no_order_of_threads(on, monkeypatch, build):
 
 
 def test_it_serves_where_its_rows_fit_and_padding_is_less_than_half():
-    assert [d for d in (12, 32, 33, 64, 128, 640, 641, 1300) if launch_plans.wgmma_serves(d)] == [33, 64, 128, 640]
-    assert launch_plans.wgmma_shared(640) == gpu.SHARED_OF_HOPPER
+    assert [d for d in (12, 32, 33, 64, 128, 640, 641, 1300) if WGMMA.serves(d)] == [33, 64, 128, 640]
+    assert WGMMA.shared(640) == gpu.SHARED_OF_HOPPER
 
 
 def test_scores_are_those_of_mma_sync(on):

@@ -125,7 +125,7 @@ def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:
 def _compile_ahead(cp: Any, samples: Samples, k: int) -> None:
     """Begin with the kernels that these rows will need on the current GPU, while they cross the bus."""
     from gpukmeans.engine.cuda import compile, families
-    from gpukmeans.engine.cuda.device import TENSOR_CORES, WGMMA, capability_of
+    from gpukmeans.engine.cuda.device import OWN_PRODUCTS, TENSOR_CORES, capability_of
 
     capability = capability_of(cp, int(cp.cuda.Device().id))
     weights = None if samples.weights is None else samples.weights.dtype
@@ -139,7 +139,7 @@ def _compile_ahead(cp: Any, samples: Samples, k: int) -> None:
         normalizes=samples.metric.normalizes,
         reused=samples.reused,
         tensor_cores=capability in TENSOR_CORES,
-        has_wgmma=capability == WGMMA,
+        own_products=OWN_PRODUCTS.get(capability),
     )
     with suppress(RuntimeError, OSError):  # what is wrong is told where a kernel is needed
         compile.begin(cp, wanted)

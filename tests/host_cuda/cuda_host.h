@@ -314,3 +314,4 @@ constexpr Kernel describe_kernel(const char* name, unsigned threads) {
 
 #include "tensor.h"
 #include "wgmma.h"
+#include "tcgen05.h"

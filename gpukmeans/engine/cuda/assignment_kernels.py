@@ -15,19 +15,22 @@ from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
 from gpukmeans.engine.cuda.kernels import SparseRows, of_rows
 from gpukmeans.engine.cuda.launch_plans import (
     GROUP,
+    OWN_PRODUCTS,
     SPARSE_CENTERS,
     ClosePlan,
     ErrorFactors,
     HalfPlan,
     LaunchPlan,
     hamerly_options,
-    wgmma_shared,
 )
 from gpukmeans.engine.protocol import Doubt
 from gpukmeans.exact.sparse_rows import expansion_error
 
 # Neighboring rows of a thread of hamerly.
 HAMERLY_ROWS = 4
+
+# Threads of a block of assign_tcgen05: eight warps that look at sums, and one that asks for products.
+TCGEN05_BLOCK = 288
 
 
 class DeviceSums(NamedTuple):
@@ -57,9 +60,9 @@ class RowBounds(NamedTuple):
 
 
 class Halves(NamedTuple):
-    """What assign_half, or assign_wgmma, reads of centers, and leaves undecided. table: (plan.words, 4) uint32;
-    of_centers: (padded, 4) float32; see half_table. again: places, in the order of tentative labels, of rows that it
-    leaves in doubt; its length is 0 before."""
+    """What assign_half, or one of OWN_PRODUCTS, reads of centers, and leaves undecided. table: (plan.words, 4) uint32;
+    of_centers: (plan.numbers,) float32, four of each center first; see half_table. again: places, in the order of
+    tentative labels, of rows that it leaves in doubt; its length is 0 before."""
 
     table: Any
     of_centers: Any
@@ -213,6 +216,16 @@ def wgmma_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs:
     assert plan.half is not None
     gpu.launch(
         *("assign_wgmma", "wgmma_table", 32 * plan.table.centers, framed, squares, downs),
+        *_half_table_arguments(plan, plan.half, framed, halves),
+        options=plan.half.options,
+    )
+
+
+def tcgen05_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs: Any, halves: Halves) -> None:
+    """The same, as assign_tcgen05 reads it."""
+    assert plan.half is not None
+    gpu.launch(
+        *("assign_tcgen05", "tcgen05_table", 32 * plan.table.centers, framed, squares, downs),
         *_half_table_arguments(plan, plan.half, framed, halves),
         options=plan.half.options,
     )
@@ -382,8 +395,20 @@ def assign_wgmma(gpu: Gpu, compared: Comparison) -> None:
     )
 
 
+def assign_tcgen05(gpu: Gpu, compared: Comparison) -> None:
+    """The same by instructions that compute capability 10.0 has for it; a block 256 rows, and no more blocks than
+    multiprocessors, as each takes all of one's tensor memory."""
+    half, arguments = _half_arguments(gpu, compared)
+    blocks = min(gpu.multiprocessors, -(-len(compared.rows.x) // half.rows))
+    gpu.run(
+        *("assign_tcgen05", "assign_tcgen05", blocks, TCGEN05_BLOCK, *arguments),
+        options=half.options,
+        shared=half.shared,
+    )
+
+
 def _half_arguments(gpu: Gpu, compared: Comparison) -> tuple[HalfPlan, tuple[Any, ...]]:
-    """The plan of either, and its arguments."""
+    """The plan of any of these, and its arguments."""
     half, halves = compared.plan.half, compared.halves
     assert half is not None
     assert halves is not None
@@ -401,7 +426,21 @@ def known_product(gpu: Gpu, *, rows: Any, table: Any, products: Any) -> None:
     (tiles, pieces, _, _) = table.shape
     gpu.run(
         *("assign_wgmma", "known_product", 1, BLOCK, rows, table, np.int32(8 * pieces), np.int32(tiles), products),
-        shared=wgmma_shared(8 * pieces),
+        shared=OWN_PRODUCTS["assign_wgmma"].shared(8 * pieces),
+    )
+
+
+def known_sums(gpu: Gpu, *, rows: Any, table: Any, of_tiles: Any, products: Any) -> None:
+    """Products of 256 rows with centers, as assign_tcgen05 makes them, with what stands in place of `down` added.
+
+    rows: (depth / 8, 256, 8) float16. table: (tiles, depth / 8, 128, 8) float16. of_tiles: (tiles, 544) float32, as its table has them.
+    products: (256, tiles * 128) float32, become the sums; what does not come in time stays as it is.
+    """
+    (tiles, pieces, _, _) = table.shape
+    gpu.run(
+        *("assign_tcgen05", "known_sums", 1, TCGEN05_BLOCK, rows, table, of_tiles),
+        *(np.int32(8 * pieces), np.int32(tiles), products),
+        shared=OWN_PRODUCTS["assign_tcgen05"].shared(8 * pieces),
     )
 
 
@@ -433,14 +472,23 @@ def assign_sparse(gpu: Gpu, compared: Comparison) -> None:
 
 # By the names that launch plans have.
 TABLES: dict[str, Callable[..., None]] = {"tiled_table": tiled_table, "tensor_table": tensor_table}
-HALF_TABLES: dict[str, Callable[..., None]] = {"assign_half": half_table, "assign_wgmma": wgmma_table}
+HALF_TABLES: dict[str, Callable[..., None]] = {
+    "assign_half": half_table,
+    "assign_wgmma": wgmma_table,
+    "assign_tcgen05": tcgen05_table,
+}
 ASSIGN: dict[str, Callable[[Gpu, Comparison], None]] = {
     "assign_low_dim": assign_low_dim,
     "assign_tiled": assign_tiled,
     "assign_tensor": assign_tensor,
     "assign_sparse": assign_sparse,
 }
-ASSIGN_HALF: dict[str, Callable[[Gpu, Comparison], None]] = {"assign_half": assign_half, "assign_wgmma": assign_wgmma}
+ASSIGN_HALF: dict[str, Callable[[Gpu, Comparison], None]] = {
+    "assign_half": assign_half,
+    "assign_wgmma": assign_wgmma,
+    "assign_tcgen05": assign_tcgen05,
+}
+KNOWN: dict[str, Callable[..., None]] = {"assign_wgmma": known_product, "assign_tcgen05": known_sums}
 
 
 # ---------------------------------------------------------------- labels and sums

@@ -24,8 +24,8 @@ from gpukmeans.atomic_write import atomic
 from gpukmeans.engine.cuda import compile_ahead as ahead
 from gpukmeans.errors import DeviceError
 
-# Families of instructions that one compute capability has and no later one: NVRTC is asked for sm_90a.
-OF_ONE_CAPABILITY = {"assign_wgmma"}
+# Families of instructions that one compute capability has and no later one: NVRTC is asked for sm_90a, or sm_100a.
+OF_ONE_CAPABILITY = {"assign_wgmma", "assign_tcgen05"}
 
 
 class Module(NamedTuple):

@@ -25,7 +25,7 @@ SHARED = 48 * 1024
 # the others more.
 MORE_SHARED = 160 * 1024
 
-# And what H100 and H200 give, with as much of a fixed size.
+# And what H100, H200 and B200 give, with as much of a fixed size.
 SHARED_OF_HOPPER = 224 * 1024
 
 # Compute capabilities whose tensor cores multiply float16 at more than twelve times the rate of float32 arithmetic, so
@@ -33,8 +33,9 @@ SHARED_OF_HOPPER = 224 * 1024
 # round has not been published.)
 TENSOR_CORES = ("80", "90", "100")
 
-# The one that has instructions for products of four warps (kernels/wgmma.cuh): H100 and H200.
-WGMMA = "90"
+# Those of them that have instructions of their own for products of large matrices, with the kernel by these:
+# kernels/wgmma.cuh for H100 and H200, kernels/tcgen05.cuh for B200.
+OWN_PRODUCTS = {"90": "assign_wgmma", "100": "assign_tcgen05"}
 
 
 @cache
@@ -70,7 +71,7 @@ class Gpu(Transfers):
         super().__init__(cp, launched)
         self._options, self._more = options, more or {}
         self.tensor_cores = has_tensor_cores(cp, self.number)
-        self.has_wgmma = capability_of(cp, self.number) == WGMMA
+        self.own_products = OWN_PRODUCTS.get(capability_of(cp, self.number))
         self.multiprocessors = _multiprocessors(cp, self.number)
         self.blocks = RESIDENT * self.multiprocessors
         self._functions: dict[tuple[str, str, tuple[str, ...], bool], Any] = {}  # see `run`
@@ -147,6 +148,6 @@ class Gpu(Transfers):
         driver = self.cp.cuda.driver
         attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         try:
-            driver.funcSetAttribute(function.ptr, attribute, SHARED_OF_HOPPER if self.has_wgmma else MORE_SHARED)
+            driver.funcSetAttribute(function.ptr, attribute, SHARED_OF_HOPPER if self.own_products else MORE_SHARED)
         except self._errors as error:
             self._fail(error)

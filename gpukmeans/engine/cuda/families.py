@@ -9,7 +9,7 @@ import numpy as np
 
 from gpukmeans.engine.cuda import launch_plans, seeding_filter, seeding_kernels
 from gpukmeans.engine.cuda.compile import Module
-from gpukmeans.engine.cuda.device import TENSOR_CORES, WGMMA
+from gpukmeans.engine.cuda.device import OWN_PRODUCTS, TENSOR_CORES
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS, MOST_LISTED
 from gpukmeans.engine.protocol import seeding_trials
 
@@ -41,10 +41,10 @@ def of_a_fit(
     normalizes: bool,
     reused: bool,
     tensor_cores: bool,
-    has_wgmma: bool,
+    own_products: str | None,
 ) -> Iterator[Module]:
     """In the order in which they are needed. dtype: the rows' as they are given. weights: their dtype, or None.
-    reused: as Samples has it; without, what `predict` needs.
+    reused: as Samples has it; without, what `predict` needs. own_products: of device.OWN_PRODUCTS.
 
     Some fits need less; and cluster_sums, if sums are too coarse for a cluster. Others than `expected` compares rows by
     if their values have it so.
@@ -64,8 +64,9 @@ def of_a_fit(
     yield Module("prepare_centers", rows)
     family, options = launch_plans.expected(d, k, dtype, sparse, tensor_cores)
     rows_of_half = launch_plans.half_rows(d) if family == "assign_tensor" else None
-    if has_wgmma and family == "assign_tensor" and launch_plans.wgmma_serves(d):
-        yield Module("assign_wgmma", rows)
+    own = launch_plans.own_products(own_products, d) if family == "assign_tensor" else None
+    if own:
+        yield Module(own.kernel, rows)
     elif rows_of_half is not None:
         yield Module("assign_half", (*rows, *launch_plans.half_options(rows_of_half)))
     yield Module(family, (*rows, *options))
@@ -106,7 +107,7 @@ def everything(
                 normalizes=normalizes,
                 reused=True,
                 tensor_cores=capability in TENSOR_CORES,
-                has_wgmma=capability == WGMMA,
+                own_products=OWN_PRODUCTS.get(capability),
             )
             for module in modules:
                 found[module] = None

@@ -31,9 +31,9 @@ SPARSE_CENTERS, SPARSE_LANES = 4, 8
 # halves of 4 kB.
 HALF_ROWS, HALF_SHARED = (128, 64), 8192
 
-# The same of assign_wgmma: 64 features a slot of 16 kB, four of them. Of up to 32 features half of what it multiplies
-# would be nobody's, and choosing takes longer than that.
-WGMMA_DEPTH, WGMMA_ROWS, WGMMA_SHARED, FEWEST_WGMMA_FEATURES = 64, 128, 4 * 16384, 33
+# Of up to 32 features half of what assign_wgmma and assign_tcgen05 multiply would be nobody's, and choosing takes longer
+# than that.
+FEWEST_OWN_FEATURES = 33
 
 # From so many features on, and if no more than a fifth of the centers compared with are nobody's, one product on
 # tensor cores takes fewer instructions than assign_low_dim: by count 10 a pair and 240 a row, where that takes 15 a
@@ -111,10 +111,11 @@ class CenterTable:
 
 @dataclass(frozen=True, kw_only=True)
 class HalfPlan:
-    """How assign_half, or assign_wgmma, looks at rows before the kernel of a LaunchPlan does.
+    """How assign_half, or one of OWN_PRODUCTS, looks at rows before the kernel of a LaunchPlan does.
 
     kernel: its name, and its family's. rows, options, shared: as LaunchPlan has them. features: of its table, with
-    those that are nobody's; words: of 16 bytes. summing, roundings: of Frame.half_score_errors.
+    those that are nobody's; words: of 16 bytes; numbers: of float32, that it has of centers. summing, roundings: of
+    Frame.half_score_errors.
     """
 
     kernel: str
@@ -123,6 +124,7 @@ class HalfPlan:
     options: tuple[str, ...]
     shared: int
     words: int
+    numbers: int
     summing: float
     roundings: float
 
@@ -190,29 +192,63 @@ def half_options(rows: int) -> tuple[str, ...]:
     return (f"-DROWS={rows}",)
 
 
-def wgmma_serves(d: int) -> bool:
-    """Whether assign_wgmma does so in assign_half's place, on a GPU that can."""
-    return d >= FEWEST_WGMMA_FEATURES and wgmma_shared(d + -d % WGMMA_DEPTH) <= SHARED_OF_HOPPER
+@dataclass(frozen=True)
+class OwnProducts:
+    """A kernel that stands in assign_half's place on GPUs whose own instructions it uses.
+
+    rows: that a block has in shared memory. beside: bytes of it that are not theirs. of_tile: float32 numbers that its
+    table has of a tile of centers, beside those of each. slot: features of centers that come at a time.
+    """
+
+    kernel: str
+    rows: int
+    beside: int
+    of_tile: int = 0
+    slot: int = 64
+
+    def features(self, d: int) -> int:
+        """With those that are nobody's."""
+        return d + -d % self.slot
+
+    def shared(self, features: int) -> int:
+        """Bytes of dynamic shared memory, for so many features."""
+        return self.beside + 2 * self.rows * features
+
+    def serves(self, d: int) -> bool:
+        return d >= FEWEST_OWN_FEATURES and self.shared(self.features(d)) <= SHARED_OF_HOPPER
 
 
-def wgmma_shared(depth: int) -> int:
-    """Its bytes of dynamic shared memory."""
-    return WGMMA_SHARED + 2 * WGMMA_ROWS * depth
+# By the names of device.OWN_PRODUCTS. Four slots of 16 kB, and of assign_tcgen05 two OfTile.
+OWN_PRODUCTS = {
+    own.kernel: own
+    for own in (
+        OwnProducts("assign_wgmma", 128, 4 * 16384),
+        OwnProducts("assign_tcgen05", 256, 4 * 16384 + 2 * 4 * 544, of_tile=544),
+    )
+}
 
 
-def half_plan(frame: Frame, padded: int, has_wgmma: bool) -> HalfPlan | None:
-    """Of rows that `tensor` serves, by so many centers."""
+def own_products(kernel: str | None, d: int) -> OwnProducts | None:
+    """The kernel of that name, if it serves d features; None if there is none."""
+    own = OWN_PRODUCTS[kernel] if kernel else None
+    return own if own and own.serves(d) else None
+
+
+def half_plan(frame: Frame, padded: int, kernel: str | None) -> HalfPlan | None:
+    """Of rows that `tensor` serves, by so many centers. kernel: of OWN_PRODUCTS, where it can be used."""
     d = len(frame.offset)
     summing, roundings = frame.half_score_errors()
-    if has_wgmma and wgmma_serves(d):
-        depth = d + -d % WGMMA_DEPTH
+    own = own_products(kernel, d)
+    if own:
+        depth = own.features(d)
         return HalfPlan(
-            kernel="assign_wgmma",
+            kernel=own.kernel,
             features=depth,
-            rows=WGMMA_ROWS,
+            rows=own.rows,
             options=(),
-            shared=wgmma_shared(depth),
+            shared=own.shared(depth),
             words=padded * depth // 8,
+            numbers=4 * padded + padded // TENSOR_CENTERS * own.of_tile,
             summing=summing,
             roundings=roundings,
         )
@@ -226,6 +262,7 @@ def half_plan(frame: Frame, padded: int, has_wgmma: bool) -> HalfPlan | None:
         options=half_options(rows),
         shared=2 * rows * depth + HALF_SHARED,
         words=padded * depth // 8,
+        numbers=4 * padded,
         summing=summing,
         roundings=roundings,
     )
@@ -313,10 +350,10 @@ def sparse(frame: Frame, k: int) -> LaunchPlan:
     )
 
 
-def tensor(frame: Frame, k: int, dtype: np.dtype, has_wgmma: bool = False) -> LaunchPlan | None:
+def tensor(frame: Frame, k: int, dtype: np.dtype, kernel: str | None = None) -> LaunchPlan | None:
     """As `tiled`, or None where the kernel or its bound does not serve. Rows of float16 are that in the frame too if
     its offset is zero, and take two products (test_tensor.test_float16_about_zero_takes_two_products fails if others
-    do).
+    do). kernel: as half_plan has it.
     """
     d = len(frame.offset)
     if not tensor_pays(d, k) or frame.exponent > LARGEST_TENSOR_EXPONENT or frame.typical < SHORTEST_TENSOR_ROW:
@@ -338,5 +375,5 @@ def tensor(frame: Frame, k: int, dtype: np.dtype, has_wgmma: bool = False) -> La
             lifted=True,
         ),
         errors=ErrorFactors.of(frame.tensor_score_errors(), d),
-        half=half_plan(frame, padded, has_wgmma),
+        half=half_plan(frame, padded, kernel),
     )

@@ -29,8 +29,8 @@ from gpukmeans.engine.cuda.assignment_kernels import (
     movement,
 )
 from gpukmeans.engine.cuda.device import Gpu
+from gpukmeans.engine.cuda.known_products import compute_as_known
 from gpukmeans.engine.cuda.launch_plans import ClosePlan, LaunchPlan
-from gpukmeans.engine.cuda.wgmma_check import computes_as_known
 from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, norms
 
@@ -121,7 +121,7 @@ class TentativeLabels:
         if self._plan.half is not None and n <= MOST_LISTED:
             table, of_centers = (
                 gpu.empty(4 * self._plan.half.words, np.uint32),
-                gpu.empty(4 * len(self._squares), np.float32),
+                gpu.empty(self._plan.half.numbers, np.float32),
             )
             self._halves = Halves(table, of_centers, RowList(gpu.empty(n, np.int32), self._lengths[:1]))
         # Rows that are in doubt, where these are looked at closer.
@@ -275,9 +275,10 @@ class TentativeLabels:
 def _plan(gpu: Gpu, frame: Frame, k: int, dtype: np.dtype) -> LaunchPlan:
     if frame.entries is not None:
         return launch_plans.sparse(frame, k)
-    on_tensor_cores = launch_plans.tensor(frame, k, dtype, gpu.has_wgmma) if gpu.tensor_cores else None
+    on_tensor_cores = launch_plans.tensor(frame, k, dtype, gpu.own_products) if gpu.tensor_cores else None
     half = on_tensor_cores and on_tensor_cores.half
-    if half and half.kernel == "assign_wgmma" and not computes_as_known(gpu):
+    own = launch_plans.OWN_PRODUCTS.get(half.kernel) if half else None
+    if own and not compute_as_known(gpu, own):
         on_tensor_cores = launch_plans.tensor(frame, k, dtype)
     few = len(frame.offset) <= launch_plans.LOW_DIM_FEATURES
     return on_tensor_cores or (launch_plans.low_dim(frame, k) if few else launch_plans.tiled(frame, k))
