@@ -30,7 +30,7 @@
 // Launch: blocks of 256 threads, two to a multiprocessor as far as shared memory goes (up to 272 features on an A100, 400
 // on others); ROWS rows a block, 128 or, for more than 608 features, 64; dynamic shared memory of 2 ROWS depth bytes and
 // 8 kB, which may be more than is given unasked (device.MORE_SHARED); from compute capability 8.0 on. Options: X_KIND,
-// ROWS. By gpukmeans.engine.cuda.assignment_kernels.assign_half, as launch_plans.half_plan has it, and .half_table.
+// ROWS. By gpukmeans.engine.cuda.half_kernels.assign_half, as launch_plans.half_plan has it, and .half_table.
 // A row: read once; 4 bytes written, with bounds 12; k d products of float16; centers, 2 k d bytes, from the second-level
 // cache for each ROWS rows.
 

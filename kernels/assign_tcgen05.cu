@@ -18,7 +18,7 @@
 //
 // Launch: blocks of 288 threads, one to a multiprocessor, as each takes all its tensor memory; 256 rows a block; dynamic
 // shared memory of 68 kB and 512 depth bytes, up to 256 features (device.SHARED_OF_HOPPER); less than 2^31 rows; for
-// sm_100a and sm_103a. Options: X_KIND. By gpukmeans.engine.cuda.assignment_kernels.assign_tcgen05, as
+// sm_100a and sm_103a. Options: X_KIND. By gpukmeans.engine.cuda.half_kernels.assign_tcgen05, as
 // launch_plans.half_plan has it, .tcgen05_table and .known_sums.
 // A row: read once; 4 bytes written, with bounds 12; k depth products of float16; centers, 2 k depth bytes, from the
 // second-level cache for each 256 rows.

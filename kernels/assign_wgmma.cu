@@ -10,7 +10,7 @@
 // written, or read.
 //
 // No GPU had run this when it was written. So known_product comes first on a device, in the same steps; if it is wrong, or
-// not done after a while, assign_half serves (engine/cuda/wgmma_check.py).
+// not done after a while, assign_half serves (engine/cuda/known_products.py).
 //
 // Tried, by what ptxas says: a ninth warp that asks for copies (then a thread has 96 registers, too few); slots of 32
 // features (spills); products in a loop of any length, or a way out of it (then it waits for each product); sums that
@@ -18,7 +18,7 @@
 //
 // Launch: blocks of 256 threads, two to a multiprocessor up to 192 features; 128 rows a block; dynamic shared memory of
 // 64 kB and 256 depth bytes, up to 640 features (device.SHARED_OF_HOPPER); less than 2^31 rows; for sm_90a. Options:
-// X_KIND. By gpukmeans.engine.cuda.assignment_kernels.assign_wgmma, as launch_plans.half_plan has it, .wgmma_table and
+// X_KIND. By gpukmeans.engine.cuda.half_kernels.assign_wgmma, as launch_plans.half_plan has it, .wgmma_table and
 // .known_product.
 // A row: read once; 4 bytes written, with bounds 12; k depth products of float16; centers, 2 k depth bytes, from the
 // second-level cache for each 128 rows.

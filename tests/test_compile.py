@@ -22,12 +22,17 @@ pytestmark = pytest.mark.kernels
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 # Tensor cores serve where they are worth it alone (engine/cuda/device.py): A100, H100 and H200, B200.
-# And wgmma is of sm_90a alone.
-ONLY = {"assign_tensor": (80, 90, 100), "assign_half": (80, 90, 100), "assign_wgmma": ("90a",)}
+# And wgmma is of sm_90a alone, tcgen05 of sm_100a and sm_103a.
+ONLY = {
+    "assign_tensor": (80, 90, 100),
+    "assign_half": (80, 90, 100),
+    "assign_wgmma": ("90a",),
+    "assign_tcgen05": ("100a", "103a"),
+}
 
 # Instructions are counted for the GPU that NOTES.md computes its floors for. (For sm_120, waits of float64 arithmetic
 # stand in the code as NOPs.)
-COUNTED = (90, "90a")
+COUNTED = (90, "90a", "100a")
 
 # A multiprocessor has 65,536 registers. Blocks have 256 threads unless noted; for so many blocks to be resident a
 # thread may use at most:
@@ -334,6 +339,15 @@ BUDGETS = {
     "wgmma_table": Budget(FOUR_BLOCKS, Loop("F2FP", 60 / 2)),
     # 16 bytes of the rows: a load, a store, addresses.
     "known_product": Budget(TWO_BLOCKS, Loop("LDG.128", 5), 8 * 10 + 16 + 32),
+    # 64 sums, best, second, label, bound and errors of four rows; one block of 288 threads, so up to 224 registers. 64
+    # centers by 16: of 16 scores a multiply-add each, of four rows the least by two minima, two more multiply-adds and a
+    # comparison, and of all three loads, two maxima, a vote and a jump; of those looked at two multiply-adds, five to
+    # choose, and two loads. Shared: 13 barriers, an address, and up to a multiple of 128.
+    "assign_tcgen05": Budget(224, Loop("FFMA", 4 * (16 + 4 * 5 + 7 + 16 * 7 + 2 + 4) / (4 * 56)), 128),
+    # As for half_table, and the largest of eight errors. Shared: these.
+    "tcgen05_table": Budget(FOUR_BLOCKS, Loop("F2FP", 60 / 2), 128),
+    # 64 sums, a store with its address each.
+    "known_sums": Budget(224, Loop("STG", 8), 128),
     # Four features of a center: loads, tests, products, four conversions and back, two sums; a store with its address.
     "half_table": Budget(FOUR_BLOCKS, Loop("F2FP", 60 / 2)),
     # A mean: a division of 14 with what it needs on the side, the inverse of a scale, three loads, a store, addresses;
@@ -403,6 +417,7 @@ SPECIALISATIONS = [
     *[("assign_tensor", x, 0, None) for x in KINDS],
     *[("assign_half", x, 0, rows) for x in KINDS for rows in (128, 64)],
     *[("assign_wgmma", x, 0, None) for x in KINDS],
+    *[("assign_tcgen05", x, 0, None) for x in KINDS],
     *[("assign_tiled", x, 0, 128) for x in KINDS],
     *[("assign_tiled", x, 0, 16) for x in ("uint8", "float64")],
     *[("assign_tiled", x, 0, 32) for x in ("float16", "float32")],

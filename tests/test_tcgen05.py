@@ -175,8 +175,8 @@ def test_it_serves_where_its_rows_fit_and_padding_is_less_than_half():
 
 @pytest.mark.parametrize("k", [40, 300])
 def test_scores_are_those_of_mma_sync(k):
-    """Of whole numbers, whose products nobody rounds: labels, doubts and bounds, to the last bit, though most scores are
-    not looked at."""
+    """Of whole numbers, whose products nobody rounds: labels, doubts and bounds, to the last bit, though most scores
+    are not looked at."""
     rng = np.random.default_rng(0)
     x = (rng.integers(0, 9, (600, 40)) + 20 * rng.integers(0, 9, (600, 1))).astype(np.float32)
     kept = {}

@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 
 import cupy as cp
 import numpy as np
+from gpukmeans.engine.cuda.wgmma_check import computes_as_known
 from numpy.typing import NDArray
 
 from gpukmeans import BatchedKMeans, KMeans, datasets, quantize
 from gpukmeans.array_interop import to_numpy
 from gpukmeans.engine.cuda.device import WGMMA, Gpu, capability_of
 from gpukmeans.engine.cuda.launch_plans import wgmma_serves
-from gpukmeans.engine.cuda.wgmma_check import computes_as_known
 from gpukmeans.image.cuda import diffusion
 
 DTYPES = ("uint8", "float16", "float32", "float64")

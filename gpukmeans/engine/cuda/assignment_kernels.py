@@ -15,11 +15,9 @@ from gpukmeans.engine.cuda.device import BLOCK, SHARED, Gpu
 from gpukmeans.engine.cuda.kernels import SparseRows, of_rows
 from gpukmeans.engine.cuda.launch_plans import (
     GROUP,
-    OWN_PRODUCTS,
     SPARSE_CENTERS,
     ClosePlan,
     ErrorFactors,
-    HalfPlan,
     LaunchPlan,
     hamerly_options,
 )
@@ -28,9 +26,6 @@ from gpukmeans.exact.sparse_rows import expansion_error
 
 # Neighboring rows of a thread of hamerly.
 HAMERLY_ROWS = 4
-
-# Threads of a block of assign_tcgen05: eight warps that look at sums, and one that asks for products.
-TCGEN05_BLOCK = 288
 
 
 class DeviceSums(NamedTuple):
@@ -61,7 +56,7 @@ class RowBounds(NamedTuple):
 
 class Halves(NamedTuple):
     """What assign_half, or one of OWN_PRODUCTS, reads of centers, and leaves undecided. table: (plan.words, 4) uint32;
-    of_centers: (plan.numbers,) float32, four of each center first; see half_table. again: places, in the order of
+    of_centers: (plan.numbers,) float32, four of each center first; see half_kernels.py. again: places, in the order of
     tentative labels, of rows that it leaves in doubt; its length is 0 before."""
 
     table: Any
@@ -201,43 +196,6 @@ def tensor_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs
     )
 
 
-def half_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs: Any, halves: Halves) -> None:
-    """The table of `halves`, as assign_half reads it, and what scores err by for each center; a warp a center."""
-    assert plan.half is not None
-    gpu.launch(
-        *("assign_half", "half_table", 32 * plan.table.centers, framed, squares, downs),
-        *_half_table_arguments(plan, plan.half, framed, halves),
-        options=plan.half.options,
-    )
-
-
-def wgmma_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs: Any, halves: Halves) -> None:
-    """The same, as assign_wgmma reads it."""
-    assert plan.half is not None
-    gpu.launch(
-        *("assign_wgmma", "wgmma_table", 32 * plan.table.centers, framed, squares, downs),
-        *_half_table_arguments(plan, plan.half, framed, halves),
-        options=plan.half.options,
-    )
-
-
-def tcgen05_table(gpu: Gpu, plan: LaunchPlan, *, framed: Any, squares: Any, downs: Any, halves: Halves) -> None:
-    """The same, as assign_tcgen05 reads it."""
-    assert plan.half is not None
-    gpu.launch(
-        *("assign_tcgen05", "tcgen05_table", 32 * plan.table.centers, framed, squares, downs),
-        *_half_table_arguments(plan, plan.half, framed, halves),
-        options=plan.half.options,
-    )
-
-
-def _half_table_arguments(plan: LaunchPlan, half: HalfPlan, framed: Any, halves: Halves) -> tuple[Any, ...]:
-    """The arguments from k to of_centers."""
-    k, d = framed.shape
-    shape = np.int32(k), np.int32(d), np.int32(half.features), np.int32(plan.table.tiles)
-    return *shape, np.float32(half.summing), np.float32(half.roundings), halves.table, halves.of_centers
-
-
 def _table_shape(plan: LaunchPlan, framed: Any) -> tuple[np.int32, ...]:
     """The arguments k, d, depth and tiles."""
     k, d = framed.shape
@@ -317,7 +275,7 @@ class Comparison(NamedTuple):
 
     def labels_and_bounds(self, gpu: Gpu) -> tuple[Any, ...]:
         """The arguments from tentative to lower_bound."""
-        listed = self.listed or _no_list(gpu)
+        listed = self.listed or no_list(gpu)
         slack, lower_bound, shift = self.bounds or RowBounds(*[gpu.given(None, np.float32)] * 3)
         k = np.int32(0 if self.bounds is None else shift.shape[1])
         of_list = np.int32(self.listed is not None), *listed
@@ -325,10 +283,10 @@ class Comparison(NamedTuple):
 
     def in_doubt(self, gpu: Gpu) -> tuple[Any, ...]:
         """The arguments doubting, doubts and doubts_length."""
-        return np.int32(self.doubts is not None), *(self.doubts or _no_list(gpu))
+        return np.int32(self.doubts is not None), *(self.doubts or no_list(gpu))
 
 
-def _no_list(gpu: Gpu) -> RowList:
+def no_list(gpu: Gpu) -> RowList:
     """For arguments that a kernel will not read."""
     return RowList(gpu.given(None, np.int32), gpu.given(None, np.uint64))
 
@@ -362,85 +320,13 @@ def assign_tensor(gpu: Gpu, compared: Comparison) -> None:
     """Of any number of features: tentative labels by scores that tensor cores make; a block 128 rows. Where the plan
     has a half, of the rows that this left in doubt."""
     plan = compared.plan
-    again = compared.halves.again if compared.halves else _no_list(gpu)
+    again = compared.halves.again if compared.halves else no_list(gpu)
     gpu.run(
         *("assign_tensor", "assign_tensor", compared.blocks(gpu), BLOCK, *of_rows(compared.rows.x)),
         *(np.int32(plan.table.features), *compared.frame, compared.table, compared.squares),
         *(compared.downs, np.int32(plan.table.tiles), *compared.outcome(gpu), *compared.in_doubt(gpu)),
         *(np.int32(compared.halves is not None), *again),
         options=plan.options,
-    )
-
-
-def assign_half(gpu: Gpu, compared: Comparison) -> None:
-    """Tentative labels by one product of float16, and where that leaves doubt a place on a list; a block the rows that
-    its shared memory holds."""
-    half, arguments = _half_arguments(gpu, compared)
-    blocks = min(gpu.blocks, -(-len(compared.rows.x) // half.rows))
-    gpu.run(
-        *("assign_half", "assign_half", blocks, BLOCK, *arguments),
-        options=half.options,
-        shared=half.shared,
-    )
-
-
-def assign_wgmma(gpu: Gpu, compared: Comparison) -> None:
-    """The same by instructions that compute capability 9.0 has for it; a block 128 rows."""
-    half, arguments = _half_arguments(gpu, compared)
-    blocks = min(gpu.blocks, -(-len(compared.rows.x) // half.rows))
-    gpu.run(
-        *("assign_wgmma", "assign_wgmma", blocks, BLOCK, *arguments),
-        options=half.options,
-        shared=half.shared,
-    )
-
-
-def assign_tcgen05(gpu: Gpu, compared: Comparison) -> None:
-    """The same by instructions that compute capability 10.0 has for it; a block 256 rows, and no more blocks than
-    multiprocessors, as each takes all of one's tensor memory."""
-    half, arguments = _half_arguments(gpu, compared)
-    blocks = min(gpu.multiprocessors, -(-len(compared.rows.x) // half.rows))
-    gpu.run(
-        *("assign_tcgen05", "assign_tcgen05", blocks, TCGEN05_BLOCK, *arguments),
-        options=half.options,
-        shared=half.shared,
-    )
-
-
-def _half_arguments(gpu: Gpu, compared: Comparison) -> tuple[HalfPlan, tuple[Any, ...]]:
-    """The plan of any of these, and its arguments."""
-    half, halves = compared.plan.half, compared.halves
-    assert half is not None
-    assert halves is not None
-    centers = halves.table, halves.of_centers, np.int32(compared.plan.table.tiles), np.float32(half.roundings)
-    rows = *of_rows(compared.rows.x), np.int32(half.features), *compared.frame
-    return half, (*rows, *centers, *halves.again, *compared.outcome(gpu))
-
-
-def known_product(gpu: Gpu, *, rows: Any, table: Any, products: Any) -> None:
-    """Products of 128 rows with centers, as assign_wgmma makes them.
-
-    rows: (depth / 8, 128, 8) float16. table: (tiles, depth / 8, 128, 8) float16. products: (128, tiles * 128) float32,
-    become the sums; what does not come in time stays as it is.
-    """
-    (tiles, pieces, _, _) = table.shape
-    gpu.run(
-        *("assign_wgmma", "known_product", 1, BLOCK, rows, table, np.int32(8 * pieces), np.int32(tiles), products),
-        shared=OWN_PRODUCTS["assign_wgmma"].shared(8 * pieces),
-    )
-
-
-def known_sums(gpu: Gpu, *, rows: Any, table: Any, of_tiles: Any, products: Any) -> None:
-    """Products of 256 rows with centers, as assign_tcgen05 makes them, with what stands in place of `down` added.
-
-    rows: (depth / 8, 256, 8) float16. table: (tiles, depth / 8, 128, 8) float16. of_tiles: (tiles, 544) float32, as its table has them.
-    products: (256, tiles * 128) float32, become the sums; what does not come in time stays as it is.
-    """
-    (tiles, pieces, _, _) = table.shape
-    gpu.run(
-        *("assign_tcgen05", "known_sums", 1, TCGEN05_BLOCK, rows, table, of_tiles),
-        *(np.int32(8 * pieces), np.int32(tiles), products),
-        shared=OWN_PRODUCTS["assign_tcgen05"].shared(8 * pieces),
     )
 
 
@@ -472,23 +358,12 @@ def assign_sparse(gpu: Gpu, compared: Comparison) -> None:
 
 # By the names that launch plans have.
 TABLES: dict[str, Callable[..., None]] = {"tiled_table": tiled_table, "tensor_table": tensor_table}
-HALF_TABLES: dict[str, Callable[..., None]] = {
-    "assign_half": half_table,
-    "assign_wgmma": wgmma_table,
-    "assign_tcgen05": tcgen05_table,
-}
 ASSIGN: dict[str, Callable[[Gpu, Comparison], None]] = {
     "assign_low_dim": assign_low_dim,
     "assign_tiled": assign_tiled,
     "assign_tensor": assign_tensor,
     "assign_sparse": assign_sparse,
 }
-ASSIGN_HALF: dict[str, Callable[[Gpu, Comparison], None]] = {
-    "assign_half": assign_half,
-    "assign_wgmma": assign_wgmma,
-    "assign_tcgen05": assign_tcgen05,
-}
-KNOWN: dict[str, Callable[..., None]] = {"assign_wgmma": known_product, "assign_tcgen05": known_sums}
 
 
 # ---------------------------------------------------------------- labels and sums

@@ -1,7 +1,7 @@
-"""Whether kernels by a GPU's own instructions compute what they should on this device, asked once in a process, before
-they are first used.
+"""Whether a kernel by a GPU's own instructions computes what it should there, asked once in a process before it serves.
 
-They rest on layouts and barriers that only the device itself can confirm, and no GPU had run them when they were written.
+Such kernels rest on layouts and barriers that only the device itself can confirm, and no GPU had run them when they
+were written.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gpukmeans.engine.cuda.assignment_kernels import KNOWN
 from gpukmeans.engine.cuda.device import Gpu
+from gpukmeans.engine.cuda.half_kernels import KNOWN
 from gpukmeans.engine.cuda.launch_plans import TENSOR_CENTERS, OwnProducts
 from gpukmeans.errors import DeviceError
 

@@ -31,8 +31,8 @@ SPARSE_CENTERS, SPARSE_LANES = 4, 8
 # halves of 4 kB.
 HALF_ROWS, HALF_SHARED = (128, 64), 8192
 
-# Of up to 32 features half of what assign_wgmma and assign_tcgen05 multiply would be nobody's, and choosing takes longer
-# than that.
+# Of up to 32 features half of what assign_wgmma and assign_tcgen05 multiply would be nobody's, and choosing takes
+# longer than that.
 FEWEST_OWN_FEATURES = 33
 
 # From so many features on, and if no more than a fifth of the centers compared with are nobody's, one product on

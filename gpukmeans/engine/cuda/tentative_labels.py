@@ -14,8 +14,6 @@ import numpy as np
 from gpukmeans.engine.cuda import launch_plans
 from gpukmeans.engine.cuda.assignment_kernels import (
     ASSIGN,
-    ASSIGN_HALF,
-    HALF_TABLES,
     TABLES,
     Comparison,
     Framed,
@@ -29,6 +27,7 @@ from gpukmeans.engine.cuda.assignment_kernels import (
     movement,
 )
 from gpukmeans.engine.cuda.device import Gpu
+from gpukmeans.engine.cuda.half_kernels import ASSIGN_HALF, HALF_TABLES
 from gpukmeans.engine.cuda.known_products import compute_as_known
 from gpukmeans.engine.cuda.launch_plans import ClosePlan, LaunchPlan
 from gpukmeans.exact.certificate import Frame
