@@ -39,6 +39,25 @@ def loops(code: str) -> list[list[str]]:
     return [operations[start:end] for start, end in sorted(found, key=lambda loop: loop[1] - loop[0])]
 
 
+def jumps_after(code: str, name: str) -> list[int]:
+    """How many operations the first jump after each operation of that name passes by, if it goes forward."""
+    labels: dict[str, int] = {}
+    jumps: list[tuple[int, str]] = []
+    count, waiting = 0, False
+    for line in code.splitlines():
+        if label := LABEL.match(line):
+            labels[label[1]] = count
+        elif instruction := INSTRUCTION.search(line):
+            count += 1
+            operation = instruction[1].split(".")[0]
+            waiting |= operation == name
+            target = TARGET.search(instruction[2])
+            if waiting and operation == "BRA" and target:
+                jumps.append((count, target[1]))
+                waiting = False
+    return [labels[target] - place for place, target in jumps if labels.get(target, 0) > place]
+
+
 def _loops(code: str) -> tuple[list[str], list[tuple[int, int]]]:
     """The operations, and of each loop where it begins and ends."""
     operations: list[str] = []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from host_cuda.runtime import HostCuda
 from nvrtc import compile_for
-from sass import disassembled, inner_loops, loops
+from sass import disassembled, inner_loops, jumps_after, loops
 from sklearn.datasets import make_blobs
 
 import gpukmeans
@@ -116,6 +116,36 @@ def test_assign_wgmma_has_the_instructions_of_the_table(tmp_path, kind):
     assert tile.count("FMNMX") == 3 * work.WGMMA_PAIRS / 32
     assert (len(slot) - sends, sends) == (work.WGMMA_SLOT, work.WGMMA_SENDS)
     assert len(tile) - len(slot) == work.WGMMA_CHOOSES
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("kind", ["uint8", "float16", "float32", "float64"])
+def test_assign_tcgen05_has_the_instructions_of_the_table(tmp_path, kind):
+    """The loop over two parts of a tile, whose four votes each have a jump past what only near centers need, and around
+    it the loop over tiles; and the loops over slots and tiles of the warp that asks for products."""
+    _, cubin = compile_kernels("100a", "assign_tcgen05", f"-DX_KIND={KINDS[kind]}")
+    (tmp_path / "kernels.cubin").write_bytes(cubin)
+    code = disassembled(tmp_path / "kernels.cubin")["assign_tcgen05"]
+    found = loops(code)
+    part, tile = [loop for loop in found if "LDTM" in loop][:2]
+    # Each product stands in a loop of its own too, over lanes that might have other operands.
+    slot, asks = [loop for loop in found if loop.count("UTCHMMA") == 8][:2]
+    assert part.count("LDTM") == 2
+    near = [jumped for jumped in jumps_after(code, "VOTE") if jumped > 100]
+    assert len(near) == 4
+    assert (len(part) - sum(near), sum(near)) == (work.TCGEN05_LOOKS, work.TCGEN05_NEAR)
+    assert (len(tile) - len(part), len(slot), len(asks) - len(slot)) == (
+        work.TCGEN05_TILE,
+        work.TCGEN05_SLOT,
+        work.TCGEN05_ASKS,
+    )
+
+
+def test_fewer_instructions_a_pair_as_centers_are_more():
+    """Those that come late are seldom among the best two."""
+    few, many = (work.tcgen05_instructions(128, k) for k in (1024, 8192))
+    assert few > 1.4 * many
+    assert few < work.tcgen05_instructions(128, 128) < work.HALF_CHOOSE + 8 * 49 * 32 / work.HALF[128][1]
 
 
 @pytest.mark.kernels

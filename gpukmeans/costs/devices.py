@@ -11,8 +11,9 @@ REACHED, CACHE = 0.9, 24
 # Assumed: of the data sheet's rate, what mma.sync reaches where the machine has faster instructions (9.0 and 10.0).
 MMA_SYNC = 0.6
 
-# And what wgmma reaches, of 9.0 alone.
-WGMMA_RATE = 0.8
+# And what wgmma reaches, of 9.0 alone, and tcgen05, of 10.0: by the latter shared memory gives no more, as a product of
+# 128 x 128 takes 128 bytes of it in a clock, all that it has, and centers that come in a quarter of that.
+WGMMA_RATE = TCGEN05_RATE = 0.8
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, WGMMA_RATE, Sheet
+from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, TCGEN05_RATE, WGMMA_RATE, Sheet
 from gpukmeans.engine.cuda import launch_plans, seeding_filter
-from gpukmeans.engine.cuda.device import SHARED, TENSOR_CORES, WGMMA
+from gpukmeans.engine.cuda.device import OWN_PRODUCTS, SHARED, TENSOR_CORES
 from gpukmeans.engine.cuda.launch_plans import TENSOR_CENTERS, TENSOR_ROWS, TILED_ROWS
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
 from gpukmeans.engine.protocol import seeding_trials
@@ -43,6 +43,11 @@ HALF_VALUE = 15  # to bring a row's value
 # eight that has the next copied; of its choosing, of as many pairs.
 WGMMA_SLOT, WGMMA_SENDS, WGMMA_CHOOSES, WGMMA_PAIRS = 65, 56, 642, 16 * 128
 
+# assign_tcgen05, a warp: instructions to look at 32 rows and 64 centers, if none of them is near, and so many more for
+# all four sixteens if one is in each; of a tile, of two of these; and of the warp that asks for products those of a slot
+# of 64 features, and of a tile. (Of the machine code for sm_100a.)
+TCGEN05_LOOKS, TCGEN05_NEAR, TCGEN05_TILE, TCGEN05_SLOT, TCGEN05_ASKS = 188, 435, 99, 198, 54
+
 # Both: a score's place among the best two, a thread.
 CHOOSE = 5
 
@@ -69,6 +74,20 @@ def low_dim_instructions(d: int) -> float:
     return (8 * rows * d + 12 * rows + 2 * (d + 1) + 5) / (8 * rows)
 
 
+def wgmma_instructions(depth: int) -> float:
+    """assign_wgmma, a pair of row and center."""
+    return 32 * ((WGMMA_SLOT + WGMMA_SENDS / 8) * depth / 64 + WGMMA_CHOOSES) / WGMMA_PAIRS
+
+
+def tcgen05_instructions(depth: int, centers: int) -> float:
+    """assign_tcgen05, a pair, of centers in an order that says nothing: the t-th sixteen has with a chance of 2 / t one
+    of a row's best two so far, and is looked at if it has of one of 32."""
+    t = np.arange(1, centers // 16 + 1)
+    near = float(np.mean(1 - (1 - np.minimum(1, 2 / t)) ** 32))
+    looks = 2 * (TCGEN05_LOOKS + TCGEN05_NEAR * near) + TCGEN05_TILE
+    return 32 * looks / (32 * 128) + 32 * (TCGEN05_SLOT * depth / 64 + TCGEN05_ASKS) / (256 * 128)
+
+
 @dataclass(frozen=True)
 class Work:
     """Of one kernel. memory, cache: bytes to and from the device's memory, and its second-level cache. instructions:
@@ -90,7 +109,7 @@ class Work:
 
     def bounds(self, sheet: Sheet) -> dict[str, float]:
         """Seconds that each part of the device needs for it, if the others are faster."""
-        share = WGMMA_RATE if self.kernel == "assign_wgmma" else MMA_SYNC
+        share = {"assign_wgmma": WGMMA_RATE, "assign_tcgen05": TCGEN05_RATE}.get(self.kernel, MMA_SYNC)
         tensor = sheet.tensor * (share if sheet.capability in ("90", "100") else 1.0)
         return {
             "memory": self.memory / (REACHED * sheet.bandwidth),
@@ -245,18 +264,18 @@ class Problem:
         return ([table], [work]) if in_block is None else ([table, half_table], [half, work])
 
     def _one_product(self, rows: float, padded: int, depth: int, in_block: int, written: float) -> tuple[Work, Work]:
-        """The table of assign_half, and assign_half, whose blocks have so many rows in shared memory; or those of
-        assign_wgmma, where it serves."""
+        """The table of assign_half, and assign_half, whose blocks have so many rows in shared memory; or those of a kernel
+        by the GPU's own instructions, where it serves."""
         d = self.d
-        if self.sheet.capability == WGMMA and launch_plans.wgmma_serves(d):
-            depth = d + -d % launch_plans.WGMMA_DEPTH
-            slot = WGMMA_SLOT + WGMMA_SENDS / 8
-            each = 32 * (slot * depth / launch_plans.WGMMA_DEPTH + WGMMA_CHOOSES) / WGMMA_PAIRS
-            table = Work("wgmma_table", cache=6 * padded * depth)
+        own = launch_plans.own_products(OWN_PRODUCTS.get(self.sheet.capability), d)
+        if own:
+            depth = own.features(d)
+            each = wgmma_instructions(depth) if own.kernel == "assign_wgmma" else tcgen05_instructions(depth, padded)
+            table = Work(own.kernel.replace("assign_", "") + "_table", cache=6 * padded * depth)
             work = Work(
-                "assign_wgmma",
+                own.kernel,
                 memory=rows * self.row + written,
-                cache=rows * self.row + rows / launch_plans.WGMMA_ROWS * padded * depth * 2,
+                cache=rows * self.row + rows / own.rows * padded * depth * 2,
                 instructions=rows * padded * each + HALF_VALUE * rows * depth,
                 products=rows * padded * depth,
             )
