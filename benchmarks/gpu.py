@@ -220,7 +220,7 @@ def kernels(
     if half_rows(d) is None:
         known["assign_tensor"] = floors.assign_tensor_seconds(device, n, d, k, case.itemsize)
     else:  # which leaves few rows to assign_tensor
-        for name in ("assign_half", "assign_wgmma"):
+        for name in ("assign_half", "assign_wgmma", "assign_tcgen05"):
             known[name] = floors.assign_half_seconds(device, n, d, k, case.itemsize)
     result: dict[str, Any] = {}
     for name, times in taken.items():

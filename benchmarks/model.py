@@ -15,7 +15,7 @@ from pathlib import Path
 from common.markdown import row
 
 import gpukmeans
-from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, SHEETS, WGMMA_RATE
+from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, SHEETS, TCGEN05_RATE, WGMMA_RATE
 from gpukmeans.costs.estimate import COMPARED, MOVED
 from gpukmeans.costs.work import LAUNCH
 
@@ -142,12 +142,13 @@ Every figure of ours on this page is a prediction by count: **nothing was measur
 promise. Stalls, conflicts and what is outside of inner loops are not counted; expect up to a third more.
 
 - Bytes are those that the heads of `kernels/*.cu` state; instructions of inner loops are those of the machine code for
-  sm_90, held to the disassembly by `tests/test_estimate.py`. A kernel takes the longest of its parts, and
-  {LAUNCH * 1e6:.0f} us for its launch.
+  sm_90, of tcgen05 for sm_100, held to the disassembly by `tests/test_estimate.py`. A kernel takes the longest of its
+  parts, and {LAUNCH * 1e6:.0f} us for its launch.
 - Assumed, as no data sheet has it: {REACHED:.0%} of the memory's bandwidth is reached; a multiprocessor gets {CACHE}
   bytes of the second-level cache in a clock; mma.sync reaches {MMA_SYNC:.0%} of the tensor cores' rate on H100, H200
-  and B200, all of it on A100, and wgmma {WGMMA_RATE:.0%} on H100 and H200. (Other GPUs' are not used.) Clocks are the
-  highest there are; an L4, of 72 W, seldom has them.
+  and B200, all of it on A100, wgmma {WGMMA_RATE:.0%} on H100 and H200, and tcgen05 {TCGEN05_RATE:.0%} on B200. (Other
+  GPUs' are not used.) Clocks are the highest there are; an L4, of 72 W, seldom has them. Where tcgen05 serves, from 33
+  to 256 features, a bound passes over as many centers as if they came in an order that says nothing.
 - The floor is another matter: rows once at the data sheet's bandwidth, or one product of each feature of row and center
   at the data sheet's best rate, whichever takes longer.
 - *Pruned*: an iteration in which bounds leave {COMPARED:.0%} of the rows to be compared and {MOVED:.0%} change cluster,

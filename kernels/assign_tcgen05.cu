@@ -267,17 +267,16 @@ assign_tcgen05(const X* __restrict__ x, long long n, int d, int depth, const F* 
                         float4 of[2] = {z.scores[pair], z.scores[pair + 4]};
                         float4 most = *(const float4*)&z.most[8 * part + c];
                         float lost = fmaxf(most.x, most.z), longest = fmaxf(most.y, most.w);
-                        float scores[4][4];
+                        float2 scores[4][2];
                         bool near = false;
 #pragma unroll
                         for (int r = 0; r < 4; r++) {
 #pragma unroll
                             for (int e = 0; e < 2; e++) {
                                 const float* sum = &sums[r / 2][4 * (c + e) + r % 2 * 2];
-                                scores[r][2 * e] = fmaf(sum[0], of[e].x, of[e].z);
-                                scores[r][2 * e + 1] = fmaf(sum[1], of[e].y, of[e].w);
+                                scores[r][e] = multiply_add_two({sum[0], sum[1]}, {of[e].x, of[e].y}, {of[e].z, of[e].w});
                             }
-                            float least = fminf(fminf(scores[r][0], scores[r][1]), fminf(scores[r][2], scores[r][3]));
+                            float least = fminf(fminf(scores[r][0].x, scores[r][0].y), fminf(scores[r][1].x, scores[r][1].y));
                             near |= !(less_errors(least, lost, longest, errs[r]) >= limit[r]);
                         }
                         if (!__any_sync(0xffffffffu, near)) continue;
@@ -288,9 +287,11 @@ assign_tcgen05(const X* __restrict__ x, long long n, int d, int depth, const F* 
                             float4 err = z.errors[pair + 4 * e];
 #pragma unroll
                             for (int r = 0; r < 4; r++) {
-                                look_at(found[r], less_errors(scores[r][2 * e], err.x, err.z, errs[r]), center + 8 * e);
-                                look_at(found[r], less_errors(scores[r][2 * e + 1], err.y, err.w, errs[r]),
-                                        center + 8 * e + 1);
+                                // As less_errors does.
+                                float2 score = multiply_add_two({-errs[r].x, -errs[r].x}, {err.x, err.y}, scores[r][e]);
+                                score = multiply_add_two({-errs[r].y, -errs[r].y}, {err.z, err.w}, score);
+                                look_at(found[r], score.x, center + 8 * e);
+                                look_at(found[r], score.y, center + 8 * e + 1);
                             }
                         }
                     }

@@ -82,3 +82,18 @@ __device__ __forceinline__ void wait_for_sums(float (&values)[2][32]) {
 }
 
 #endif
+
+// a b + c of both numbers, each rounded as fmaf does: there one instruction.
+__device__ __forceinline__ float2 multiply_add_two(float2 a, float2 b, float2 c) {
+#ifdef __CUDACC__
+    unsigned long long x, y, z;
+    asm("mov.b64 %0, {%1, %2};" : "=l"(x) : "f"(a.x), "f"(a.y));
+    asm("mov.b64 %0, {%1, %2};" : "=l"(y) : "f"(b.x), "f"(b.y));
+    asm("mov.b64 %0, {%1, %2};" : "=l"(z) : "f"(c.x), "f"(c.y));
+    asm("fma.rn.f32x2 %0, %0, %1, %2;" : "+l"(x) : "l"(y), "l"(z));
+    asm("mov.b64 {%0, %1}, %2;" : "=f"(a.x), "=f"(a.y) : "l"(x));
+    return a;
+#else
+    return {fmaf(a.x, b.x, c.x), fmaf(a.y, b.y, c.y)};
+#endif
+}

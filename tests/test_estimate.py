@@ -131,7 +131,7 @@ def test_assign_tcgen05_has_the_instructions_of_the_table(tmp_path, kind):
     # Each product stands in a loop of its own too, over lanes that might have other operands.
     slot, asks = [loop for loop in found if loop.count("UTCHMMA") == 8][:2]
     assert part.count("LDTM") == 2
-    near = [jumped for jumped in jumps_after(code, "VOTE") if jumped > 100]
+    near = [jumped for jumped in jumps_after(code, "VOTE") if jumped > 50]
     assert len(near) == 4
     assert (len(part) - sum(near), sum(near)) == (work.TCGEN05_LOOKS, work.TCGEN05_NEAR)
     assert (len(tile) - len(part), len(slot), len(asks) - len(slot)) == (

@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 
 import cupy as cp
 import numpy as np
-from gpukmeans.engine.cuda.wgmma_check import computes_as_known
 from numpy.typing import NDArray
 
 from gpukmeans import BatchedKMeans, KMeans, datasets, quantize
 from gpukmeans.array_interop import to_numpy
-from gpukmeans.engine.cuda.device import WGMMA, Gpu, capability_of
-from gpukmeans.engine.cuda.launch_plans import wgmma_serves
+from gpukmeans.engine.cuda.device import Gpu
+from gpukmeans.engine.cuda.known_products import compute_as_known
+from gpukmeans.engine.cuda.launch_plans import OWN_PRODUCTS, own_products
 from gpukmeans.image.cuda import diffusion
 
 DTYPES = ("uint8", "float16", "float32", "float64")
@@ -147,15 +147,16 @@ def groups(data: Data) -> Iterator[Case]:
 
 
 def tensor(data: Data) -> Iterator[Case]:
-    """More than 16 features and 32 centers: on the GPUs that launch_plans.py names, tensor cores. On H100 and H200 from
-    33 features on by their own instructions, if a known product is right; those of others with fewer."""
-    if capability_of(cp, 0) == WGMMA:
-        known = [{"right": True}, {"right": computes_as_known(Gpu(cp, ("-DX_KIND=2",)))}]
-        yield Case("the known product of wgmma", lambda: known)
+    """More than 16 features and 32 centers: on the GPUs that launch_plans.py names, tensor cores. On H100, H200 and
+    B200 from 33 features on by their own instructions, if a known product is right; those of others with fewer."""
+    gpu = Gpu(cp, ("-DX_KIND=2",))
+    if gpu.own_products:
+        known = [{"right": True}, {"right": compute_as_known(gpu, OWN_PRODUCTS[gpu.own_products])}]
+        yield Case(f"the known product of {gpu.own_products}", lambda: known)
 
     def halves(d: int) -> tuple[str, str]:
-        wgmma = capability_of(cp, 0) == WGMMA and wgmma_serves(d)
-        return ("assign_wgmma" if wgmma else "assign_half"), "assign_tensor"
+        own = own_products(gpu.own_products, d)
+        return (own.kernel if own else "assign_half"), "assign_tensor"
 
     for dtype in DTYPES:
         for d, k in ((17, 33), (64, 129), (200, 300), (12, 120)):

@@ -1,8 +1,8 @@
 """What each kernel of a fit has to do, by count: bytes, instructions, launches; and how long that takes at the least.
 
-Counts of inner loops are of the machine code for sm_90 (held to the disassembly by the tests of `estimate`); bytes
-are those that the heads of kernels/*.cu state. What is outside of inner loops, waits for memory and for each other, and
-conflicts are not counted, so that kernels will take longer, by a third perhaps.
+Counts of inner loops are of the machine code for sm_90, of assign_tcgen05 for sm_100 (held to the disassembly by the
+tests of `estimate`); bytes are those that the heads of kernels/*.cu state. What is outside of inner loops, waits for
+memory and for each other, and conflicts are not counted, so that kernels will take longer, by a third perhaps.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ HALF_VALUE = 15  # to bring a row's value
 WGMMA_SLOT, WGMMA_SENDS, WGMMA_CHOOSES, WGMMA_PAIRS = 65, 56, 642, 16 * 128
 
 # assign_tcgen05, a warp: instructions to look at 32 rows and 64 centers, if none of them is near, and so many more for
-# all four sixteens if one is in each; of a tile, of two of these; and of the warp that asks for products those of a slot
-# of 64 features, and of a tile. (Of the machine code for sm_100a.)
-TCGEN05_LOOKS, TCGEN05_NEAR, TCGEN05_TILE, TCGEN05_SLOT, TCGEN05_ASKS = 188, 435, 99, 198, 54
+# all four sixteens if one is in each; of a tile, of two of these; and of the warp that asks for products those of a
+# slot of 64 features, and of a tile.
+TCGEN05_LOOKS, TCGEN05_NEAR, TCGEN05_TILE, TCGEN05_SLOT, TCGEN05_ASKS = 156, 371, 99, 198, 54
 
 # Both: a score's place among the best two, a thread.
 CHOOSE = 5
@@ -264,8 +264,8 @@ class Problem:
         return ([table], [work]) if in_block is None else ([table, half_table], [half, work])
 
     def _one_product(self, rows: float, padded: int, depth: int, in_block: int, written: float) -> tuple[Work, Work]:
-        """The table of assign_half, and assign_half, whose blocks have so many rows in shared memory; or those of a kernel
-        by the GPU's own instructions, where it serves."""
+        """The table of assign_half, and assign_half, whose blocks have so many rows in shared memory; or those of a
+        kernel by the GPU's own instructions, where it serves."""
         d = self.d
         own = launch_plans.own_products(OWN_PRODUCTS.get(self.sheet.capability), d)
         if own:
