@@ -27,9 +27,9 @@ pytestmark = pytest.mark.kernels
 DTYPES = ["uint8", "float16", "float32", "float64"]
 
 
-@pytest.fixture(scope="module", params=["80", "90"])
+@pytest.fixture(scope="module", params=["80", "90", "100"])
 def address(request):
-    """An A100, and a H100, which has instructions of its own for one product."""
+    """An A100, and a H100 and a B200, which have instructions of their own for one product."""
     return HostCuda(build="address", seed=1, capability=request.param)
 
 
@@ -224,14 +224,16 @@ def test_no_label_of_one_product_is_wrong(address, brute_labels, part, d, k):
 
 
 @pytest.mark.parametrize("part", WITHOUT)
-@pytest.mark.parametrize("capability", ["80", "90"])
+@pytest.mark.parametrize("capability", ["80", "90", "100"])
 def test_one_product_would_be_wrong_without_what_it_loses(brute_labels, monkeypatch, tmp_path, part, capability):
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))  # so that nobody finds these kernels
     cp = HostCuda(build="fast", seed=1, capability=capability)
     compile_here, found = cp.compile, []
-    header = (Path(str(files("gpukmeans.kernels"))) / "half.cuh").read_text()
+    folder = Path(str(files("gpukmeans.kernels")))
+    header, ring = ((folder / name).read_text() for name in ("half.cuh", "ring.cuh"))
 
     def without(source, *more, **how):
+        source = source.replace('#include "ring.cuh"', ring)
         if '#include "half.cuh"' in source:
             found.append(header.count(WITHOUT[part][0]))
             source = source.replace('#include "half.cuh"', header.replace(*WITHOUT[part]))
