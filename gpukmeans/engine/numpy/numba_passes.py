@@ -643,6 +643,8 @@ def _matrix(dtype: Any) -> Any:
 
 
 _PANELS = types.Array(float32, 3, "C")
+_ONCE = tuple(types.Array(kind, 1, "C", readonly=True) for kind in (float64, int64, int64))
+WEIGHING = types.NamedTuple((int64, *_ONCE), Weighing)
 SUMS = types.NamedTuple((_matrix(int64), _vector(float64), _vector(float64), boolean), Sums)
 
 
@@ -674,13 +676,11 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
     wide = value if dtype.kind == "f" else float64  # which has infinities
     x = types.Array(value, 2, "C" if contiguous else "A", readonly=True)
     floats, ints, singles = _vector(float64), _vector(int64), _vector(float32)
-    own, units = (types.Array(kind, 1, "C", readonly=True) for kind in (float64, int64))
-    weights = types.NamedTuple((int64, own, units, units), Weighing)
     target = types.NamedTuple(
         (_matrix(float64), _PANELS, singles, singles, _vector(placed), placed, float32, float32, boolean), Target
     )
     bounds = types.NamedTuple((singles, singles, int64, singles, singles, singles, boolean, float32, float32), Bounds)
-    sums = SUMS
+    sums, weights = SUMS, WEIGHING
     kept = types.NamedTuple((types.Array(float32, 2, "C", readonly=True), singles), Features)
     given = types.Array(float64, 2, "C", readonly=True)
     labels, groups = types.Array(int32, 1, "C"), types.Array(uint8, 1, "C")

@@ -15,6 +15,7 @@ from gpukmeans.engine.numpy import normalized_rows
 from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
 from gpukmeans.engine.numpy.numba_batches import moved, step_of
+from gpukmeans.engine.numpy.numba_labels import label_batch
 from gpukmeans.engine.numpy.numba_means import label, next_centers
 from gpukmeans.engine.numpy.numba_passes import (
     BLOCK,
@@ -30,7 +31,7 @@ from gpukmeans.engine.numpy.numba_passes import (
     passes,
     place_centers,
 )
-from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.points import _FEW_PAIRS, NumPyPoints
 from gpukmeans.engine.numpy.rows import read_only
 from gpukmeans.engine.protocol import Doubt, NextCenters, Samples
 from gpukmeans.exact.certificate import TOO_FAR, Frame, distance_error_factors
@@ -67,6 +68,9 @@ _KEEP_BYTES = 2**26
 
 # Values from which on groups far apart are looked for.
 _WORTH_GROUPS = 2**15
+
+# Features of a batch at most: of more a sample of its rows is much of them all.
+_WIDEST = 2**12
 
 _NONE = np.empty(0, np.float32)
 _NO_GROUPS = np.empty(0, np.uint8)
@@ -142,16 +146,34 @@ class CompiledPoints(NumPyPoints):
     # ------------------------------------------------------------ assignment and update
 
     def _label_all(self, centers: Floats) -> int:
-        """By D alone in a single call, where scores cost more to make ready than they save."""
+        """By D alone in a single call, where scores cost more to make ready than they save; of a batch of rows by
+        scores in one."""
         given = np.ascontiguousarray(centers)
         own, x, weighing = self._tuning, self._rows.x, self._weighing
         few = len(given) * x.size <= _FEW_STEPS and own.scores is None and own.bounds is None and own.chunk_rows is None
-        if not few or weighing.kind or len(weighing.rows) or x.dtype == np.float16:
+        few = few and not (weighing.kind or len(weighing.rows) or x.dtype == np.float16)
+        if not few and not self._is_batch(len(given)):
             return super()._label_all(given)
         self._begin(len(given), None)
         self._target = ScoredCenters.of(given, None)
         sums = self._sums_in(self._sums.value) if self._summed else _NO_SUMS
-        return int(label(x.dtype, x.flags.c_contiguous)(x, given, self._labels, sums))
+        if few:
+            return int(label(x.dtype, x.flags.c_contiguous)(x, given, self._labels, sums))
+        look = x.size >= _WORTH_GROUPS
+        changed, _, uncertain = label_batch(x, self._low, self._high, look, given, weighing, sums, self._labels)
+        if uncertain < 0:
+            self._target = None
+            return super()._label_all(given)
+        self.uncertain += uncertain
+        return changed
+
+    def _is_batch(self, k: int) -> bool:
+        """Whether rows are so few that one thread labels them by k centers without bounds, and of a kind and form that
+        there is a single call for."""
+        x = self._rows.x
+        lie = isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64) and x.flags.c_contiguous
+        few = self._threads == 1 and self._rows.m * k <= _FEW_PAIRS and self.d <= _WIDEST
+        return lie and few and not self._tuning.of_passes
 
     def _sums_in(self, value: NDArray[np.int64]) -> Sums:
         """The sums (k, d + 1) as passes want them."""
