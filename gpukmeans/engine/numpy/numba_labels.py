@@ -30,6 +30,7 @@ from gpukmeans.engine.numpy.numba_passes import (
     Target,
     Weighing,
     _assign_block,
+    _move_terms,
     _place_center,
     compiled,
 )
@@ -138,8 +139,8 @@ def _label(
     labels: Any,
 ) -> Any:
     """Label rows x (m, d) within [low, high]; returns how many of the caller's changed, nothing, and how many scores
-    left to D: -1 where these cannot serve, or where rows may be in groups far apart, if told to look for those. narrow: whether
-    x is float32. step: `sample_step`."""
+    left to D: -1 where these cannot serve, or where rows may be in groups far apart, if told to look for those. narrow:
+    whether x is float32. step: `sample_step`."""
     k, d = centers.shape
     found = np.zeros(3, np.int64)
     found[2] = -1
@@ -197,6 +198,20 @@ def _label(
     return found
 
 
+def _sum_labels(x: Any, weights: Any, sums: Any, labels: Any) -> None:
+    """Add the terms of all rows to the sums of their clusters."""
+    value, offset, scale, small = sums.value, sums.offset, sums.scale, sums.small
+    kind, given, counts = weights.kind, weights.given, weights.counts
+    for i in range(len(x)):
+        weight, count = given[i] if kind == 2 else 1.0, counts[i] if kind else int64(1)
+        _move_terms(x, i, value, offset, scale, small, kind, weight, count, -1, labels[i])
+
+
+def sum_labels(x: NDArray[Any], weights: Weighing, sums: Sums, labels: NDArray[np.int32]) -> None:
+    """`_sum_labels`, compiled."""
+    summed(x.dtype)(read_only(x), weights, sums, labels)
+
+
 def label_batch(
     x: NDArray[Any], low: Floats, high: Floats, look: bool, centers: Floats, weights: Weighing, sums: Sums, labels: Any
 ) -> tuple[int, int, int]:
@@ -211,10 +226,19 @@ def label_batch(
 _ERRORS = types.NamedTuple((float64, float32, float32), Errors)
 
 
+def _rows(dtype: np.dtype) -> Any:
+    return types.Array(from_dtype(dtype), 2, "C", readonly=True)
+
+
+@cache
+def summed(dtype: np.dtype) -> Any:
+    """`_sum_labels` of rows of float32 or float64, compiled likewise."""
+    return compiled(_sum_labels, _rows(dtype), WEIGHING, SUMS, int32[::1])
+
+
 @cache
 def label(dtype: np.dtype) -> Any:
     """`_label` of rows of float32 or float64, compiled by whoever asks first, as `numba_passes.passes` are."""
-    x = types.Array(from_dtype(dtype), 2, "C", readonly=True)
     floats, centers = float64[::1], float64[:, ::1]
-    arguments = x, floats, floats, boolean, int64, boolean, centers, _ERRORS, WEIGHING, SUMS, int32[::1]
+    arguments = _rows(dtype), floats, floats, boolean, int64, boolean, centers, _ERRORS, WEIGHING, SUMS, int32[::1]
     return compiled(_label, *arguments, returns=int64[::1])

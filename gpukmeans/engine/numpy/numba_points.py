@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy import normalized_rows
 from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
-from gpukmeans.engine.numpy.numba_batches import moved, step_of
-from gpukmeans.engine.numpy.numba_labels import label_batch
+from gpukmeans.engine.numpy.numba_batches import moved, moved_by_rows, step_of
+from gpukmeans.engine.numpy.numba_labels import label_batch, sum_labels
 from gpukmeans.engine.numpy.numba_means import label, next_centers
 from gpukmeans.engine.numpy.numba_passes import (
     BLOCK,
@@ -113,6 +113,7 @@ class CompiledPoints(NumPyPoints):
     """NumPyPoints with the same answers: each method here has its twin of the same name there."""
 
     _turned = False
+    _unsummed = False  # whether the terms of the labels are in no sum
 
     def __init__(self, samples: Samples) -> None:
         """float16, for which processors have little, becomes float32 once, where that is small."""
@@ -151,21 +152,48 @@ class CompiledPoints(NumPyPoints):
         given = np.ascontiguousarray(centers)
         own, x, weighing = self._tuning, self._rows.x, self._weighing
         few = len(given) * x.size <= _FEW_STEPS and own.scores is None and own.bounds is None and own.chunk_rows is None
-        few = few and not (weighing.kind or len(weighing.rows) or x.dtype == np.float16)
-        if not few and not self._is_batch(len(given)):
-            return super()._label_all(given)
-        self._begin(len(given), None)
-        self._target = ScoredCenters.of(given, None)
-        sums = self._sums_in(self._sums.value) if self._summed else _NO_SUMS
-        if few:
+        if few and not (weighing.kind or len(weighing.rows) or x.dtype == np.float16):
+            self._sum_first_labels()
+            self._begin(len(given), None)
+            self._target = ScoredCenters.of(given, None)
+            sums = self._sums_in(self._sums.value) if self._summed else _NO_SUMS
             return int(label(x.dtype, x.flags.c_contiguous)(x, given, self._labels, sums))
-        look = x.size >= _WORTH_GROUPS
-        changed, _, uncertain = label_batch(x, self._low, self._high, look, given, weighing, sums, self._labels)
+        if self._is_batch(len(given)):
+            changed = self._label_batch(given)
+            if changed is not None:
+                return changed
+        self._sum_first_labels()
+        return super()._label_all(given)
+
+    def _begin(self, k: int, frame: Frame | None) -> None:
+        if self._target is None or self._target.k != k:
+            self._unsummed = False
+        super()._begin(k, frame)
+
+    def _label_batch(self, centers: Floats) -> int | None:
+        """Terms of first labels wait until somebody asks for sums, which nobody does of most batches. None where
+        scores will not do, or where groups may be far apart."""
+        self._begin(len(centers), None)
+        self._target = ScoredCenters.of(centers, None)
+        self._unsummed |= self._summed and bool(self._labels[0] < 0)
+        sums = self._sums_in(self._sums.value) if self._summed and not self._unsummed else _NO_SUMS
+        x, look = self._rows.x, self._rows.x.size >= _WORTH_GROUPS
+        changed, _, uncertain = label_batch(x, self._low, self._high, look, centers, self._weighing, sums, self._labels)
         if uncertain < 0:
-            self._target = None
-            return super()._label_all(given)
+            return None
         self.uncertain += uncertain
         return changed
+
+    def _sum_first_labels(self) -> None:
+        """Add the terms of labels that are in no sum yet, if there are labels
+        (test_numba_labels.test_sums_are_those_of_the_labels fails without)."""
+        if self._unsummed and self._labels[0] >= 0:
+            sum_labels(self._rows.x, self._weighing, self._sums_in(self._sums.value), self._labels)
+        self._unsummed = False
+
+    def sums(self) -> Ints:
+        self._sum_first_labels()
+        return super().sums()
 
     def _is_batch(self, k: int) -> bool:
         """Whether rows are so few that one thread labels them by k centers without bounds, and of a kind and form that
@@ -304,6 +332,7 @@ class CompiledPoints(NumPyPoints):
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         """Not of many, of which no time is lost between NumPy's calls, and pairs are too many."""
         assert self._target is not None, "no centers were assigned to"
+        self._sum_first_labels()
         before, scales = np.ascontiguousarray(self._target.given), self._scales
         k, d = before.shape
         if k > _MANY_MEANS or self.metric.normalizes:
@@ -315,10 +344,15 @@ class CompiledPoints(NumPyPoints):
         return NextCenters(means, shifts) if made else None
 
     def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
-        """Where the ranges of some rows are too small, by those of all."""
+        """A batch's by its rows, without sums. Of others where the ranges of some rows are too small, by those of
+        all."""
         step = step_of(self._scales, self.metric, centers, counts, part)
         if step is None:
             return None
+        if self._unsummed:
+            x, (kind, _, counts, _) = self._rows.x, self._weighing
+            done = moved_by_rows(x.dtype)(step, read_only(x), self._labels, kind, counts)
+            return (step.centers, step.seen) if done else None
         clusters, nowhere = np.arange(len(centers)), np.empty((0, self.d))
         every = max(1, self._range_step(len(centers)))
         for rows in dict.fromkeys((every, 1)):
