@@ -29,11 +29,20 @@ from gpukmeans.engine.numpy.numba_passes import (
 
 @njit(**_ANY_ORDER)
 def _products_of_row(values: Any, columns: Any, first: int, last: int, scale: float, table: Any, products: Any) -> Any:
-    """The products (k,) of one row with a table (d, k); returns |y|^2."""
+    """The products (k,) of one row with a table (d, k); returns |y|^2. Four entries at a time, so that products are
+    written a quarter as often."""
     norm = np.float32(0)
     for c in range(len(products)):
         products[c] = np.float32(0)
-    for e in range(first, last):
+    whole = last - (last - first) % 4
+    for e in range(first, whole, 4):
+        v, w = np.float32(float64(values[e]) * scale), np.float32(float64(values[e + 1]) * scale)
+        x, y = np.float32(float64(values[e + 2]) * scale), np.float32(float64(values[e + 3]) * scale)
+        i, j, m, n = columns[e], columns[e + 1], columns[e + 2], columns[e + 3]
+        norm += (v * v + w * w) + (x * x + y * y)
+        for c in range(len(products)):
+            products[c] += (v * table[i, c] + w * table[j, c]) + (x * table[m, c] + y * table[n, c])
+    for e in range(whole, last):
         v, j = np.float32(float64(values[e]) * scale), columns[e]
         norm += v * v
         for c in range(len(products)):
@@ -117,11 +126,54 @@ def _product(values: Any, columns: Any, first: int, last: int, centers: Any, c: 
     return total
 
 
-def _products(values: Any, columns: Any, starts: Any, centers: Any, out: Any) -> None:
-    """Of rows with all centers (k, d), out (m, k)."""
-    for i in range(len(starts) - 1):
-        for c in range(len(centers)):
-            out[i, c] = _product(values, columns, starts[i], starts[i + 1], centers, c)
+def _settle(
+    values: Any,
+    columns: Any,
+    starts: Any,
+    centers: Any,
+    norms: Any,
+    factor: float,
+    per_row: float,
+    per_center: float,
+    rest: float,
+    largest: float,
+    rows: Any,
+    possible: Any,
+    labels: Any,
+    several: Any,
+) -> int:
+    """Label `rows` (u,) among their possible centers (u, k) by float64 products, times `factor` those of the frame, as
+    `Frame.bounds_of_products` bounds their error; returns how many are left to D, which, in `several`, and among which
+    centers, in `possible`. largest: |y|^2 up to which products are exact."""
+    k = len(centers)
+    low = np.empty(k)
+    found = 0
+    for u in range(len(rows)):
+        i = rows[u]
+        square = 0.0
+        for e in range(starts[i], starts[i + 1]):
+            square += float64(values[e]) * float64(values[e])
+        square *= factor
+        exact, least = square <= largest, np.inf
+        for c in range(k):
+            if possible[u, c]:
+                product = _product(values, columns, starts[i], starts[i + 1], centers, c) * factor
+                distance, error = -2.0 * product + norms[c] + square, 0.0
+                if not exact:
+                    error = square * per_row + norms[c] * per_center + rest
+                low[c] = distance - error
+                least = min(least, distance + error)
+        label, left = -1, 0
+        for c in range(k):
+            possible[u, c] = possible[u, c] and low[c] <= least
+            if possible[u, c]:
+                label = c if label < 0 else label
+                left += 1
+        labels[i] = label
+        if left > 1 and not exact:
+            several[found] = u
+            found += 1
+    return found
 
 
 # ---------------------------------------------------------------- what exact/ defines
@@ -283,7 +335,7 @@ class SparsePasses(NamedTuple):
     """The passes for entries of one dtype, and indices of one."""
 
     propose: Any
-    products: Any
+    settle: Any
     expanded: Any
     own_expanded: Any
     move: Any
@@ -304,7 +356,9 @@ def sparse_passes(dtype: np.dtype, index: np.dtype) -> SparsePasses:
     propose = (float64, _matrix(float32), singles, singles, float32, float32, labels, ints, _matrix(boolean))
     return SparsePasses(
         propose=compiled(_propose, *entries, *propose, returns=int64),
-        products=compiled(_products, *entries, given, wide),
+        settle=compiled(
+            _settle, *entries, given, floats, *[float64] * 5, ints, _matrix(boolean), labels, ints, returns=int64
+        ),
         expanded=compiled(_expanded, *entries, given, floats, wide),
         own_expanded=compiled(_own_expanded, *entries, given, floats, labels, floats),
         move=compiled(_move, *entries, ints, labels, labels, floats, floats, int64, *weights, _matrix(int64)),
