@@ -164,7 +164,7 @@ def _label(
     slack = np.empty(k, np.float32)
     for c in range(k):
         norm = _place_center(centers, c, offset, scale, panels)
-        if not norm < TOO_FAR:  # test_numba_labels.test_centers_too_far_for_scores_are_left_to_distances
+        if not norm < TOO_FAR:  # where scores are near the largest float32
             return found
         scores[c] = np.float32(norm - norm * errors.center)
         slack[c] = np.float32(2 * (norm * errors.center))
