@@ -69,8 +69,8 @@ _KEEP_BYTES = 2**26
 # Values from which on groups far apart are looked for.
 _WORTH_GROUPS = 2**15
 
-# Features of a batch at most: of more a sample of its rows is much of them all.
-_WIDEST = 2**12
+# Rows of a batch at least, of which a sample is little, and features at most.
+_FEWEST, _WIDEST = 2**7, 2**12
 
 _NONE = np.empty(0, np.float32)
 _NO_GROUPS = np.empty(0, np.uint8)
@@ -200,8 +200,8 @@ class CompiledPoints(NumPyPoints):
         there is a single call for."""
         x = self._rows.x
         lie = isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64) and x.flags.c_contiguous
-        few = self._threads == 1 and self._rows.m * k <= _FEW_PAIRS and self.d <= _WIDEST
-        return lie and few and not self._tuning.of_passes
+        few = self._threads == 1 and self._rows.m * k <= _FEW_PAIRS
+        return lie and few and self._rows.m >= _FEWEST and self.d <= _WIDEST and not self._tuning.of_passes
 
     def _sums_in(self, value: NDArray[np.int64]) -> Sums:
         """The sums (k, d + 1) as passes want them."""
