@@ -118,7 +118,7 @@ def quantize(
         if pixels is None:
             fit = palette_of(counted.colors, n_colors, device=device, **how)
         else:
-            fit = weighted_palette(pixels, counted, n_colors, **how)
+            fit = weighted_palette(pixels, counted, n_colors, diffused=diffused, **how)
         return counted.mapped(fit, space, dither, dither_strength)
 
     return _as_given(image, devices.where_it_fits(reduce, device, random_state))
