@@ -70,7 +70,7 @@ def textured_strength(textured: int, n: int, k: int) -> int:
     Examples
     --------
     >>> [textured_strength(textured, 100, 64) for textured in (50, 80, 90, 97)]
-    [120, 101, 66, 0]
+    [120, 101, 56, 0]
     """
     most, knee = _FEW_COLORS if k <= _FEW else _MANY_COLORS
     beyond = min(max(textured / n - knee, 0.0) / (_ALL_TEXTURE - knee), 1.0)
