@@ -49,7 +49,7 @@ def one_by_one(pixels, palette, fixed=None, fixed_index=0, strength=1.0):
     height, width, c = pixels.shape
     top = np.iinfo(pixels.dtype).max
     share, colors = np.zeros((height + 1, width + 2, c), np.int64), palette.astype(np.int64)
-    strengths, most = local_strength(pixels, len(palette)) * round(256 * strength) >> 8, caps(palette)
+    strengths, most = local_strength(pixels, palette) * round(256 * strength) >> 8, caps(palette)
     indices = np.zeros((height, width), np.int64)
     for y in range(height):
         for x in range(width):
@@ -164,17 +164,19 @@ def test_error_is_capped_by_how_far_apart_colors_are():
 
 @pytest.mark.parametrize("k", [8, 32, 33, 256])
 def test_the_more_of_a_picture_is_texture_the_less_its_pixels_take(k):
-    found = [textured_strength(count, 1000, k) for count in range(1001)]
+    palette = np.random.default_rng(1).integers(0, 256, (k, 3)).astype(np.uint8)
+    found = [textured_strength(count, 1000, palette) for count in range(1001)]
     assert found[0] == found[600] == (104 if k <= 32 else 120)
     assert (np.diff(found) <= 0).all()
     assert found[969] > 0 == found[970]
     noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
-    palette = np.random.default_rng(1).integers(0, 256, (k, 3)).astype(np.uint8)
     squares = ((noise.reshape(-1, 1, 3).astype(int) - palette) ** 2).sum(axis=2)
     assert (diffuse(noise, palette).reshape(-1) == squares.argmin(axis=1)).all()
     half = noise.copy()
     half[:20] = 90
-    assert (local_strength(half, k)[21:] == found[525]).all()
+    assert (local_strength(half, palette)[21:] == found[525]).all()
+    for greys in (palette[:, :1], palette[:, :1].repeat(3, axis=1)):
+        assert textured_strength(1000, 1000, greys) == found[0]
 
 
 def test_neighbours_among_16_bits_are_told_apart(way):

@@ -247,5 +247,8 @@ def test_a_palette_that_reaches_out_keeps_what_it_is_to_keep():
     found = quantize(np.dstack([picture, alpha]), 8, dither="floyd-steinberg", device="cpu")
     assert (found.to_array()[..., 3] == alpha[..., 0]).all()
     assert len(found.palette) == 8
-    grey = quantize(picture[..., 0], 2, dither="floyd-steinberg", device="cpu")
+    # All grey, of which a few are far from all others.
+    levels = np.concatenate([np.random.default_rng(0).integers(0, 100, 20000), [255] * 4]).astype(np.uint8)
+    grey = quantize(levels[:, None], 8, dither="floyd-steinberg", device="cpu")
     assert (grey.palette == grey.palette[:, :1]).all()
+    assert 255 in grey.palette

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.image.levels import Levels, largest_level
+from gpukmeans.image.levels import Levels, is_grey, largest_level, to_rgb
 
 # Strengths are in 256ths.
 FULL = 256
@@ -50,10 +50,15 @@ class DiffusionPlan:
         """The largest level."""
         return largest_level(self.pixels.dtype)
 
+    def textured_strength(self, textured: int) -> int:
+        """What a pixel within texture takes where so many are, of FULL."""
+        n = self.pixels.shape[0] * self.pixels.shape[1]
+        return textured_strength(textured, n, self.colors)
+
     @cached_property
     def strength(self) -> NDArray[np.int32]:
         """How much of its share each pixel takes, of FULL, and -1 where it is fixed: (h, w). Pixels are NumPy's."""
-        strengths = (local_strength(self.pixels, len(self.colors)) * self.scale) >> 8
+        strengths = (local_strength(self.pixels, self.colors) * self.scale) >> 8
         if self.fixed is not None:
             strengths[self.fixed] = -1
         return strengths
@@ -64,28 +69,32 @@ def texture_of(top: int) -> int:
     return _TEXTURE * (top // 255)
 
 
-def textured_strength(textured: int, n: int, k: int) -> int:
-    """What a pixel within texture takes, of FULL, where so many of the picture's n are, with k colors.
+def textured_strength(textured: int, n: int, colors: NDArray[Any]) -> int:
+    """What a pixel within texture takes, of FULL, where so many of the picture's n are, with colors (k, c).
 
     Examples
     --------
-    >>> [textured_strength(textured, 100, 64) for textured in (50, 80, 90, 97)]
+    >>> colors = np.arange(3 * 64).reshape(64, 3)
+    >>> [textured_strength(textured, 100, colors) for textured in (50, 80, 90, 97)]
     [120, 101, 56, 0]
     """
-    most, knee = _FEW_COLORS if k <= _FEW else _MANY_COLORS
+    most, knee = _FEW_COLORS if len(colors) <= _FEW else _MANY_COLORS
+    if is_grey(to_rgb(colors[:, :3])):
+        # Whatever a grey lacks, others can make up for, which colors can of a part only: this is worth the dots.
+        return most
     beyond = min(max(textured / n - knee, 0.0) / (_ALL_TEXTURE - knee), 1.0)
     return round(most * (1 - beyond * beyond * beyond))
 
 
-def local_strength(pixels: Levels, k: int) -> NDArray[np.int32]:
-    """How much of its share each of the pixels (h, w, c) takes with k colors: (h, w), of FULL.
+def local_strength(pixels: Levels, colors: NDArray[Any]) -> NDArray[np.int32]:
+    """How much of its share each of the pixels (h, w, c) takes with colors (k, c): (h, w), of FULL.
 
     By the largest difference, in any channel, from the four neighbours; and by how many pixels are within texture.
 
     Examples
     --------
-    >>> local_strength(np.array([[[9], [9], [10], [90]]], np.uint8), 64).tolist()
-    [[256, 222, 120, 120]]
+    >>> local_strength(np.array([[[9], [9], [10], [90]]], np.uint8), np.array([[0], [90]])).tolist()
+    [[256, 218, 104, 104]]
     """
     h, w, _ = pixels.shape
     # As far as it counts, so that rounding differences of 16 bits is all that is lost.
@@ -99,7 +108,7 @@ def local_strength(pixels: Levels, k: int) -> NDArray[np.int32]:
         np.maximum(most[after], steps, out=most[after])
     texture = texture_of(largest_level(pixels.dtype))
     np.minimum(most, texture, out=most)
-    textured = textured_strength(int(np.count_nonzero(most == texture)), most.size, k)
+    textured = textured_strength(int(np.count_nonzero(most == texture)), most.size, colors)
     return FULL - (FULL - textured) * most // texture
 
 

@@ -23,12 +23,12 @@ from gpukmeans.image.picture import ImageError, Picture, on_host, turned
 # What undoes EXIF's orientations; the others undo themselves.
 _UNDONE = {6: 8, 8: 6}
 
-# How far a color is, in levels of 8 bits, that counts twice in a second fit: somewhat less than a stray dot's 80. By
-# the binary digits of k, from 1 on: with less than 16 colors all are farther off, as k^(-1/3).
-_FAR = (160, 127, 101, 80, 64)
+# How far a color is, in levels of 8 bits, that counts twice in a second fit: somewhat less than a stray dot's 80. With
+# less than 16 colors all are farther off, as k^(-1/3).
+_FAR, _FAR_OF_FEW = 64, 80
 
-# With more colors it is single pixels, and a second fit of all distinct colors takes long.
-_MOST_COLORS = 128
+# With fewer colors there are none to spare; with more it is single pixels, and a second fit takes long.
+_LEAST_COLORS, _MOST_COLORS = 8, 128
 
 # By what part the squared error of all may rise for those that are far.
 _DEARER = 1 / 50
@@ -109,9 +109,9 @@ def _reaching_out(
 
     What is far from all colors of the palette is a stray dot, and its error nothing that neighbours could make up for.
     """
-    if len(fit.palette) < k or k > _MOST_COLORS:
+    if len(fit.palette) < k or not _LEAST_COLORS <= k <= _MOST_COLORS:
         return fit
-    far = _FAR[min(int(k).bit_length(), len(_FAR)) - 1] * (largest_level(colors.dtype) // 255)
+    far = (_FAR_OF_FEW if k < 16 else _FAR) * (largest_level(colors.dtype) // 255)
     apart = _errors(colors, fit).max(axis=1) / far
     if apart.max() < 1:
         return fit
