@@ -96,20 +96,20 @@ def local_strength(pixels: Levels, colors: NDArray[Any]) -> NDArray[np.int32]:
     >>> local_strength(np.array([[[9], [9], [10], [90]]], np.uint8), np.array([[0], [90]])).tolist()
     [[256, 218, 104, 104]]
     """
-    h, w, _ = pixels.shape
-    # As far as it counts, so that rounding differences of 16 bits is all that is lost.
-    most = np.zeros((h, w), np.int32)
+    h, w, c = pixels.shape
+    most = np.zeros((h, w), pixels.dtype)
     for axis in (0, 1):
-        steps = np.abs(np.diff(pixels.astype(np.int32), axis=axis)).max(axis=2)
-        before, after = (slice(None), slice(None, -1)), (slice(None), slice(1, None))
-        if axis == 0:
-            before, after = before[::-1], after[::-1]
-        np.maximum(most[before], steps, out=most[before])
-        np.maximum(most[after], steps, out=most[after])
+        before, after = ((slice(None),) * axis + (each,) for each in (slice(None, -1), slice(1, None)))
+        for j in range(c):
+            one, other = pixels[before][..., j], pixels[after][..., j]
+            # Without signs, and so of as few bytes as levels have.
+            steps = np.maximum(one, other) - np.minimum(one, other)
+            for place in (before, after):
+                np.maximum(most[place], steps, out=most[place])
     texture = texture_of(largest_level(pixels.dtype))
     np.minimum(most, texture, out=most)
     textured = textured_strength(int(np.count_nonzero(most == texture)), most.size, colors)
-    return FULL - (FULL - textured) * most // texture
+    return (FULL - (FULL - textured) * np.arange(texture + 1, dtype=np.int32) // texture)[most]
 
 
 def caps(palette: Levels) -> NDArray[np.int32]:
