@@ -211,7 +211,10 @@ def test_only_scores_are_fused():
     numba_passes._own_distance(x, 0, floats)
     numba_passes._four_own_distances(x, 0, centers, labels, False, np.empty(4))
     parts = numba_passes.Sums(sums, floats, floats, True)
-    numba_passes._move(x, 0, parts, 2, 0.5, np.int64(1), 0, 1)
+    rows = np.zeros(1, np.int64)
+    numba_passes._move_rows(
+        x, rows, rows, 1, labels, 2, floats, rows, sums, floats, floats, True, np.zeros(6, np.int64)
+    )
     numba_passes._whole(1.0)
     loops = numba_means._label, numba_means._next_centers, numba_passes._distances
     label, following, distances = (njit(**numba_passes._OPTIONS)(loop) for loop in loops)
@@ -224,8 +227,7 @@ def test_only_scores_are_fused():
         distances,
         numba_passes._own_distance,
         numba_passes._four_own_distances,
-        numba_passes._move,
-        numba_passes._add_terms,
+        numba_passes._move_rows,
         numba_passes._whole,
     )
     for function in exact:

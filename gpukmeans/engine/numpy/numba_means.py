@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import boolean, float64, from_dtype, int32, int64, types
 
-from gpukmeans.engine.numpy.numba_passes import SUMS, _move, compiled
+from gpukmeans.engine.numpy.numba_passes import SUMS, _move_rows, compiled
 
 
 def _label(x: Any, centers: Any, labels: Any, sums: Any) -> int:
@@ -20,6 +20,7 @@ def _label(x: Any, centers: Any, labels: Any, sums: Any) -> int:
     wanted; returns how many changed. Four centers at a time: their D wait for no one but themselves."""
     k, d = centers.shape
     changed = 0
+    moved, left = np.empty(len(x), np.int64), np.empty(len(x), np.int64)
     for i in range(len(x)):
         label, least = 0, np.inf
         for c in range(0, k, 4):
@@ -45,9 +46,12 @@ def _label(x: Any, centers: Any, labels: Any, sums: Any) -> int:
         if label == before:
             continue
         labels[i] = label
+        moved[changed], left[changed] = i, before
         changed += 1
-        if len(sums.value):
-            _move(x, i, sums, 0, 1.0, int64(1), before, label)
+    value = sums.value
+    if len(value):
+        none, terms = np.empty(0), np.empty(d + 1, np.int64)
+        _move_rows(x, moved, left, changed, labels, 0, none, left, value, sums.offset, sums.scale, sums.small, terms)
     return changed
 
 

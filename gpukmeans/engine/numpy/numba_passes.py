@@ -109,7 +109,8 @@ class Buffers(NamedTuple):
     """What a block of rows needs. y: (BLOCK, d) float32, their features, and order: where these are; empty where
     features are kept. scores: (P * PANEL, BLOCK). norms, margins, best, second, nearest: (BLOCK,) float32, the last
     being numbers of centers, which are selected as scores are while they are float32 too; most: the upper bounds of
-    best. index: which rows these are; some: which of them have to be seen to."""
+    best. index: which rows these are; some: which of them have to be seen to. moved: rows that changed their label, and
+    left: the clusters they were in. terms: (d + 1,) int64, of a row."""
 
     y: Any
     order: Any
@@ -122,6 +123,9 @@ class Buffers(NamedTuple):
     second: Any
     nearest: Any
     index: Any
+    moved: Any
+    left: Any
+    terms: Any
 
 
 class Features(NamedTuple):
@@ -337,66 +341,51 @@ def _whole(term: float) -> int:
 
 
 @njit(**_OPTIONS)
-def _move(x: Any, i: int, sums: Any, kind: int, weight: Any, count: Any, off: int, to: int) -> None:
-    """Row i has left a cluster, unless that is negative, for another (Rule 3)."""
-    _move_terms(x, i, sums.value, sums.offset, sums.scale, sums.small, kind, weight, count, off, to)
-
-
-@njit(**_OPTIONS)
-def _move_terms(
+def _move_rows(
     x: Any,
-    i: int,
+    rows: Any,
+    left: Any,
+    m: int,
+    labels: Any,
+    kind: int,
+    given: Any,
+    counts: Any,
     value: Any,
     offset: Any,
     scale: Any,
     small: bool,
-    kind: int,
-    weight: Any,
-    count: Any,
-    off: int,
-    to: int,
+    terms: Any,
 ) -> None:
-    """The same, for loops over rows: to take arrays from a tuple counts references to them, which for each row takes
-    longer than sixteen terms."""
-    _add_terms(x, i, value, offset, scale, small, kind, weight, count, to, int64(0))
-    if off >= 0:
-        _add_terms(x, i, value, offset, scale, small, kind, weight, count, off, int64(-1))
-
-
-@njit(**_OPTIONS)
-def _add_terms(
-    x: Any,
-    i: int,
-    value: Any,
-    offset: Any,
-    scale: Any,
-    small: bool,
-    kind: int,
-    weight: Any,
-    count: Any,
-    at: int,
-    sign: int,
-) -> None:
-    """Add a row's terms to the sums of a cluster, or, of sign -1, take them off: the exclusive or and the difference
-    make the negative. A loop to each kind, as LLVM makes vectors of what has no branches."""
+    """rows[:m] have left these clusters, unless that is negative, for those of their labels (Rule 3). All in one call,
+    as one for each row takes longer than its terms (d + 1,); a loop to each kind, as LLVM makes vectors of what has no
+    branches."""
     d = x.shape[1]
-    value[at, d] += (count ^ sign) - sign
-    if kind == 2:
-        for j in range(d):
-            units = _weighed(np.rint((float64(x[i, j]) - offset[j]) * scale[j]), weight)
-            value[at, j] += (units ^ sign) - sign
-    elif kind == 1:
-        for j in range(d):
-            units = int64(np.rint((float64(x[i, j]) - offset[j]) * scale[j])) * count
-            value[at, j] += (units ^ sign) - sign
-    elif small:
-        for j in range(d):
-            units = bits((float64(x[i, j]) - offset[j]) * scale[j] + _WHOLE) - _WHOLE_BITS
-            value[at, j] += (units ^ sign) - sign
-    else:
-        for j in range(d):
-            units = _whole((float64(x[i, j]) - offset[j]) * scale[j])
-            value[at, j] += (units ^ sign) - sign
+    for u in range(m):
+        i, off = rows[u], left[u]
+        to = labels[i]
+        if kind == 2:
+            weight = given[i]
+            if weight == np.rint(weight):  # as `_weighed` has it
+                for j in range(d):
+                    terms[j] = _whole((float64(x[i, j]) - offset[j]) * scale[j]) * int64(weight)
+            else:
+                for j in range(d):
+                    terms[j] = _whole(np.rint((float64(x[i, j]) - offset[j]) * scale[j]) * weight)
+        elif kind == 1:
+            for j in range(d):
+                terms[j] = _whole((float64(x[i, j]) - offset[j]) * scale[j]) * counts[i]
+        elif small:
+            for j in range(d):
+                terms[j] = bits((float64(x[i, j]) - offset[j]) * scale[j] + _WHOLE) - _WHOLE_BITS
+        else:
+            for j in range(d):
+                terms[j] = _whole((float64(x[i, j]) - offset[j]) * scale[j])
+        terms[d] = counts[i] if kind else int64(1)
+        for j in range(d + 1):
+            value[to, j] += terms[j]
+        if off >= 0:
+            for j in range(d + 1):
+                value[off, j] -= terms[j]
 
 
 # ---------------------------------------------------------------- passes
@@ -419,6 +408,9 @@ def _assign(
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
+        np.empty(x.shape[1] + 1, np.int64),
     )
     index, found = buffers.index, np.zeros(3, np.int64)
     if len(groups) == 0 and bounds.state < 2:
@@ -475,8 +467,7 @@ def _assign_block(
     index, norms, best, second = buffers.index, buffers.norms, buffers.best, buffers.second
     scores, nearest, most = buffers.scores, buffers.nearest, buffers.most
     margins, some, count = buffers.margins, buffers.some, m
-    value, offset, scale, small = sums.value, sums.offset, sums.scale, sums.small
-    kind, given, counts, copies = weights.kind, weights.given, weights.counts, weights.rows
+    copies, moved, left, moves = weights.rows, buffers.moved, buffers.left, 0
     if target.scored:
         width = -(-m // 8) * 8
         for r in range(m, width):
@@ -509,10 +500,12 @@ def _assign_block(
         if label != before:
             labels[i] = label
             found[0] += copies[i] if len(copies) else 1
-            if len(value):
-                weight = given[i] if kind == 2 else 1.0
-                units = counts[i] if kind else int64(1)
-                _move_terms(x, i, value, offset, scale, small, kind, weight, units, before, label)
+            moved[moves], left[moves] = i, before
+            moves += 1
+    if moves and len(sums.value):
+        value, offset, scale, small = sums.value, sums.offset, sums.scale, sums.small
+        kind, given, counts = weights.kind, weights.given, weights.counts
+        _move_rows(x, moved, left, moves, labels, kind, given, counts, value, offset, scale, small, buffers.terms)
     if bounds.state:
         for r in range(m):
             upper = np.sqrt(max(most[r] + norms[r] + margins[r], np.float32(0)))
