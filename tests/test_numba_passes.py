@@ -88,15 +88,15 @@ def test_the_next_centers_of_few_clusters_are_made_in_one_call():
 
 @pytest.mark.parametrize("case", ["a mean beside another", "an empty cluster", "many clusters", "cosine"])
 def test_a_mean_in_doubt_is_left_to_the_driver(case):
-    """Two means are compared in the widest feature alone; D would tell these apart."""
+    """Two means that lie together in the widest feature, and no farther apart in the other than they may be off."""
     rng = np.random.default_rng(3)
-    x = rng.normal(size=(600, 2))
+    x = rng.normal(size=(1200 if case == "many clusters" else 600, 2))
     x[:, 0] = np.sign(x[:, 0]) * 1e9 if case == "a mean beside another" else x[:, 0]
-    k = 300 if case == "many clusters" else 3
+    k = 1100 if case == "many clusters" else 3
     centers = x[:k].copy()
     if case == "a mean beside another":
-        centers = np.array([[-1e9, 0], [1e9, 1], [1e9, -1]])
-        x[:, 1] = np.where(np.arange(600) % 2, 1, -1)
+        centers = np.array([[-1e9, 0], [1e9, 1e-3], [1e9, -1e-3]])
+        x[:, 1] = np.where(np.arange(600) % 2, 1e-3, -1e-3)
     if case == "an empty cluster":
         centers[1] = centers[0]
     _, (fast, scales) = both(x, metric="cosine" if case == "cosine" else "euclidean")

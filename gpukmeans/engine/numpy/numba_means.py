@@ -10,9 +10,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import boolean, float64, from_dtype, int32, int64, types
+from numba import boolean, float64, from_dtype, int32, int64, njit, types
 
-from gpukmeans.engine.numpy.numba_passes import SUMS, _move_rows, compiled
+from gpukmeans.engine.numpy.numba_passes import _OPTIONS, SUMS, _move_rows, compiled
 
 
 def _label(x: Any, centers: Any, labels: Any, sums: Any) -> int:
@@ -55,6 +55,20 @@ def _label(x: Any, centers: Any, labels: Any, sums: Any) -> int:
     return changed
 
 
+@njit(**_OPTIONS)
+def _apart(means: Any, c: int, least: float) -> bool:
+    """Whether D from this mean to those before it is that much, as far as need be."""
+    for b in range(c):
+        total, j = 0.0, 0
+        while j < means.shape[1] and not total >= least:
+            step = means[c, j] - means[b, j]
+            total += step * step
+            j += 1
+        if not total >= least:
+            return False
+    return True
+
+
 def _next_centers(
     sums: Any,
     unit: float,
@@ -69,7 +83,7 @@ def _next_centers(
 ) -> bool:
     """The means (k, d) of sums (k, d + 1), whose weights are in units of `unit`, and D to those before, (k,). offset:
     empty for zero. Returns False where a cluster is empty or a mean may be in doubt, see protocol.Doubt: two that are
-    apart in the widest feature alone are not (`cluster_means._none_is_crowded`)."""
+    apart in the widest feature alone are not (`cluster_means._none_is_crowded`), nor are others that are apart."""
     k, d = before.shape
     most = 0.0
     for c in range(k):
@@ -88,11 +102,16 @@ def _next_centers(
             shift += step * step
         shifts[c] = shift
     if limit > 0:  # test_numba_passes.test_a_mean_in_doubt_is_left_to_the_driver fails without
+        along = np.empty(k)
         for c in range(k):
+            along[c] = means[c, widest]
+        for c in range(1, k):
+            close = 0
             for b in range(c):
-                gap = means[c, widest] - means[b, widest]
-                if not gap * gap >= most:
-                    return False
+                gap = along[c] - along[b]
+                close += not gap * gap >= most
+            if close and not _apart(means, c, most):
+                return False
     return True
 
 

@@ -29,6 +29,9 @@ from gpukmeans.engine.numpy.numba_tiles import (
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
+# For what takes no longer than a call with so many arguments.
+_INSIDE: dict[str, Any] = {**_OPTIONS, "forceinline": True}
+
 # For scores and bounds, of which the certificate allows for any order and fusion.
 _ANY_ORDER: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "nsz", "reassoc"}}
 
@@ -295,7 +298,7 @@ def _nearest_by_distance(x: Any, i: int, target: Any, scores: Any, r: int, most:
     return nearest
 
 
-@njit(**_OPTIONS)
+@njit(**_INSIDE)
 def _four_own_distances(x: Any, i: int, centers: Any, labels: Any, one: bool, out: Any) -> None:
     """D of rows i to i + 3 to their own centers, or to the only one."""
     n0 = n1 = n2 = n3 = 0

@@ -54,7 +54,7 @@ _KEEPING, _SCORE = 2**7, 5
 _MANY = 2**6
 
 # Beyond so many centers, to look at all pairs of means takes longer than to sort them.
-_MANY_MEANS = 2**8
+_MANY_MEANS = 2**10
 
 # Up to so many steps from a coordinate to a center's, D takes no longer than it takes to make centers ready for scores.
 _FEW_STEPS = 2**16
@@ -167,7 +167,7 @@ class CompiledPoints(NumPyPoints):
         return self._spans(m, min(_ROWS, max(BLOCK, -(-m // tasks))))
 
     def _new_trial(self, k: int) -> Trial:
-        return Trial(self.d, k, _KEEPING, _SCORE)
+        return Trial(self.d, k, self._rows.m, _KEEPING, _SCORE)
 
     def _prepared(self, centers: Floats, frame: Frame | None) -> ScoredCenters:
         """Scores only where offset and scale are numbers of the dtype that features are made in, and those of centers
