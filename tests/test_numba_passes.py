@@ -86,6 +86,15 @@ def test_the_next_centers_of_few_clusters_are_made_in_one_call():
     assert fast.next_centers(cluster_means.doubt(fast, scales)) is not None
 
 
+def test_means_apart_in_another_feature_than_the_widest_are_made_in_one_call():
+    x = np.random.default_rng(3).normal(size=(600, 2))
+    x[:, 0] = np.sign(x[:, 0]) * 1e9
+    x[:, 1] += np.where(np.arange(600) % 2, 100, -100)
+    _, (fast, scales) = both(x)
+    fast.assign(np.array([[-1e9, 0], [1e9, 100], [1e9, -100]]))
+    assert fast.next_centers(cluster_means.doubt(fast, scales)) is not None
+
+
 @pytest.mark.parametrize("case", ["a mean beside another", "an empty cluster", "many clusters", "cosine"])
 def test_a_mean_in_doubt_is_left_to_the_driver(case):
     """Two means that lie together in the widest feature, and no farther apart in the other than they may be off."""

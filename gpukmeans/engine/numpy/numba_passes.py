@@ -112,7 +112,7 @@ class Buffers(NamedTuple):
     """What a block of rows needs. y: (BLOCK, d) float32, their features, and order: where these are; empty where
     features are kept. scores: (P * PANEL, BLOCK). norms, margins, best, second, nearest: (BLOCK,) float32, the last
     being numbers of centers, which are selected as scores are while they are float32 too; most: the upper bounds of
-    best. index: which rows these are; some: which of them have to be seen to. moved: rows that changed their label, and
+    best. index: which rows these are, and places: where their kept features are; some: which of them have to be seen to. moved: rows that changed their label, and
     left: the clusters they were in. terms: (d + 1,) int64, of a row."""
 
     y: Any
@@ -126,14 +126,15 @@ class Buffers(NamedTuple):
     second: Any
     nearest: Any
     index: Any
+    places: Any
     moved: Any
     left: Any
     terms: Any
 
 
 class Features(NamedTuple):
-    """y: (m, d) float32, all rows' features, and norms: (m,), their |y|^2; empty where they are made as rows are
-    read."""
+    """y: (m, d) float32, all rows' features, and norms: (m,), their |y|^2, in the order of `_keep`; empty where they are
+    made as rows are read."""
 
     y: Any
     norms: Any
@@ -154,13 +155,15 @@ def _place(x: Any, i: int, offset: Any, scale: Any, y: Any, r: int) -> Any:
 
 
 def _keep(x: Any, groups: Any, offsets: Any, scale: Any, y: Any, norms: Any) -> None:
-    """The features (m, d) of all rows, and |y|^2 (m,); offsets: (G, d), of groups (m,), which are empty where there is
-    one."""
+    """The features (m, d) of all rows, and |y|^2 (m,), group by group, so that a pass over one reads memory as it lies;
+    offsets: (G, d), of groups (m,), which are empty where there is one."""
+    at = 0
     for g in range(len(offsets)):
         offset = offsets[g]
         for i in range(len(x)):
             if len(groups) == 0 or groups[i] == g:
-                norms[i] = _place(x, i, offset, scale, y, i)
+                norms[at] = _place(x, i, offset, scale, y, at)
+                at += 1
 
 
 @njit(**_OPTIONS)
@@ -413,20 +416,27 @@ def _assign(
         np.empty(BLOCK, np.int64),
         np.empty(BLOCK, np.int64),
         np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
         np.empty(x.shape[1] + 1, np.int64),
     )
-    index, found = buffers.index, np.zeros(3, np.int64)
+    index, places, found = buffers.index, buffers.places, np.zeros(3, np.int64)
     if len(groups) == 0 and bounds.state < 2:
         for first in range(0, len(x), BLOCK):
             m = min(BLOCK, len(x) - first)
             for r in range(m):
-                index[r] = first + r
+                index[r] = places[r] = first + r
             _assign_block(x, kept, weights, target, bounds, sums, labels, m, buffers, found)
         return found
-    filled = 0
+    filled = before = 0
+    for i in range(len(groups)):
+        before += groups[i] < g
     for i in range(len(x)):
-        if len(groups) and groups[i] != g:
-            continue
+        place = i
+        if len(groups):
+            if groups[i] != g:
+                continue
+            place = before
+            before += 1
         if bounds.state == 2:
             n = labels[i]
             upper = (bounds.upper[i] + bounds.own[n]) * _UP
@@ -439,7 +449,7 @@ def _assign(
             if upper * _CLEAR < clear:
                 found[1] += 1
                 continue
-        index[filled] = i
+        index[filled], places[filled] = i, place
         filled += 1
         if filled == BLOCK:
             _assign_block(x, kept, weights, target, bounds, sums, labels, filled, buffers, found)
@@ -468,17 +478,17 @@ def _assign_block(
     x: Any, kept: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any, m: int, buffers: Any, found: Any
 ) -> None:
     index, norms, best, second = buffers.index, buffers.norms, buffers.best, buffers.second
-    scores, nearest, most = buffers.scores, buffers.nearest, buffers.most
+    scores, nearest, most, places = buffers.scores, buffers.nearest, buffers.most, buffers.places
     margins, some, count = buffers.margins, buffers.some, m
     copies, moved, left, moves = weights.rows, buffers.moved, buffers.left, 0
     if target.scored:
         width = -(-m // 8) * 8
         for r in range(m, width):
-            index[r] = index[m - 1]
+            index[r], places[r] = index[m - 1], places[m - 1]
         if len(kept.y):
             for r in range(m):
-                norms[r] = kept.norms[index[r]]
-            _products(address(kept.y), index, width, target.panels, scores)
+                norms[r] = kept.norms[places[r]]
+            _products(address(kept.y), places, width, target.panels, scores)
         else:
             for r in range(width):
                 norms[r] = _place(x, index[r], target.offset, target.scale, buffers.y, r)
