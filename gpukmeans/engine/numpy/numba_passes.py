@@ -112,8 +112,8 @@ class Buffers(NamedTuple):
     """What a block of rows needs. y: (BLOCK, d) float32, their features, and order: where these are; empty where
     features are kept. scores: (P * PANEL, BLOCK). norms, margins, best, second, nearest: (BLOCK,) float32, the last
     being numbers of centers, which are selected as scores are while they are float32 too; most: the upper bounds of
-    best. index: which rows these are, and places: where their kept features are; some: which of them have to be seen to. moved: rows that changed their label, and
-    left: the clusters they were in. terms: (d + 1,) int64, of a row."""
+    best. index: which rows these are, and places: where their kept features are; some: which of them have to be seen
+    to. moved: rows that changed their label, and left: the clusters they were in. terms: (d + 1,) int64, of a row."""
 
     y: Any
     order: Any
@@ -133,8 +133,8 @@ class Buffers(NamedTuple):
 
 
 class Features(NamedTuple):
-    """y: (m, d) float32, all rows' features, and norms: (m,), their |y|^2, in the order of `_keep`; empty where they are
-    made as rows are read."""
+    """y: (m, d) float32, all rows' features, and norms: (m,), their |y|^2, in the order of `_keep`. Empty where they
+    are made as rows are read, norms also where it is the rows themselves that are read, and once."""
 
     y: Any
     norms: Any
@@ -151,6 +151,14 @@ def _place(x: Any, i: int, offset: Any, scale: Any, y: Any, r: int) -> Any:
         v = np.float32((x[i, j] - offset[j]) * scale)
         y[r, j] = v
         total += v * v
+    return total
+
+
+@njit(**_ANY_ORDER, forceinline=True)
+def _norm(y: Any, i: int) -> Any:
+    total = np.float32(0)
+    for j in range(y.shape[1]):
+        total += y[i, j] * y[i, j]
     return total
 
 
@@ -487,7 +495,7 @@ def _assign_block(
             index[r], places[r] = index[m - 1], places[m - 1]
         if len(kept.y):
             for r in range(m):
-                norms[r] = kept.norms[places[r]]
+                norms[r] = kept.norms[places[r]] if len(kept.norms) else _norm(kept.y, places[r])
             _products(address(kept.y), places, width, target.panels, scores)
         else:
             for r in range(width):
@@ -605,6 +613,30 @@ def _cluster_sums(
                 sums[at, j] += int64(np.rint((float64(x[i, j]) - offset[at, j]) * scale[at, j])) * count
 
 
+def _rounded(x: Any, centers: Any, products: Any, norms: Any, own: Any, errors: Any, units: float, out: Any) -> int:
+    """The roots of D of rows to all centers as float32, out (m, k); returns how many float64 products left to D itself.
+    products: y.z (m, k), norms: |y|^2 (m,) and own: |z|^2 (k,) in the frame; errors: what a distance errs by for each
+    unit of these two, and besides; units: the square of a distance in the frame is so many times D's (a power of two).
+    See `Frame.bounds_of_products`."""
+    m, k = products.shape
+    doubts = 0
+    for i in range(m):
+        norm, error, open_ = norms[i], norms[i] * errors[0] + errors[2], 0
+        for c in range(k):
+            square, off = norm + (own[c] - 2 * products[i, c]), error + own[c] * errors[1]
+            low = np.float32(np.sqrt(max(square - off, 0.0) * units))
+            # test_distance.test_distances_in_float32_are_rounded_ones fails if it is not asked where they differ
+            open_ += low != np.float32(np.sqrt((square + off) * units))
+            out[i, c] = low
+        if open_:
+            doubts += open_
+            for c in range(k):
+                square, off = norm + (own[c] - 2 * products[i, c]), error + own[c] * errors[1]
+                if np.float32(np.sqrt(max(square - off, 0.0) * units)) != np.float32(np.sqrt((square + off) * units)):
+                    out[i, c] = np.sqrt(_own_distance(x, i, centers[c]))
+    return doubts
+
+
 def _distances(x: Any, centers: Any, out: Any) -> None:
     """D of rows to all centers, out (m, k)."""
     k, d = centers.shape
@@ -637,6 +669,7 @@ class Passes(NamedTuple):
     cluster_ranges: Any
     cluster_sums: Any
     distances: Any
+    rounded: Any
     keep: Any
 
 
@@ -698,5 +731,17 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
         cluster_ranges=compiled(_cluster_ranges, x, labels, ints, given, _matrix(wide), _matrix(wide), int64),
         cluster_sums=compiled(_cluster_sums, x, labels, ints, given, given, given, weights, _matrix(int64)),
         distances=compiled(_distances, x, _matrix(float64), _matrix(float64)),
+        rounded=compiled(
+            _rounded,
+            x,
+            _matrix(float64),
+            _matrix(float64),
+            floats,
+            floats,
+            floats,
+            float64,
+            _matrix(float32),
+            returns=int64,
+        ),
         keep=compiled(_keep, x, groups, _matrix(placed), placed, _matrix(float32), singles),
     )

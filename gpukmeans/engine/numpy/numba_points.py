@@ -62,6 +62,10 @@ _FEW_STEPS = 2**16
 # Distances of a task at once: 1 MB of float64.
 _EXACT = 2**17
 
+# Products from which on those of float64, and bounds on them, take no longer than D; and the share of distances that
+# they may leave to D, which takes ten times as long one by one.
+_WORTH_PRODUCTS, _VAGUE = 2**20, 2.0**-6
+
 # Features are kept that take no more, or than half of the input.
 _KEEP_BYTES = 2**26
 
@@ -225,6 +229,8 @@ class CompiledPoints(NumPyPoints):
         y = x if frame.keeps and not others and x.dtype == np.float32 and x.flags.c_contiguous else None
         if y is None and not (self._reused and 4 * x.size <= max(_KEEP_BYTES, x.nbytes // 2)):
             return _NO_FEATURES
+        if y is not None and not self._reused:
+            return Features(read_only(y), _NONE)
         norms, made = np.empty(m, np.float32), np.empty(x.shape if y is None else (0, 0), np.float32)
         kind = np.float64 if x.dtype == np.float64 else np.float32
         offsets = np.array([each.offset for each in (frame, *others)], kind)
@@ -370,7 +376,30 @@ class CompiledPoints(NumPyPoints):
         return low.astype(np.float64, copy=False), high.astype(np.float64, copy=False)
 
     def _rounded(self, centers: Floats, frame: Frame) -> NDArray[np.float32]:
-        return self._measured(centers, np.float32)  # D of a tile takes no longer than bounds on it
+        """Of rows far from the frame's offset, as groups are, products leave most to D: then D says the rest too."""
+        if self.metric.normalizes or self.n * centers.size < _WORTH_PRODUCTS:
+            return self._measured(centers, np.float32)
+        centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)), np.float32)
+        z = (centers - frame.offset) * frame.scale
+        norms, errors, units = np.einsum("ij,ij->i", z, z), np.array(frame.product_errors), 2.0 ** (-2 * frame.exponent)
+        vague = False
+
+        def measure(rows: slice) -> None:
+            nonlocal vague
+            x, out = np.asarray(self._row_x[rows]), result[rows]
+            found = scratch("distances", out.size, np.float64).reshape(out.shape)
+            if vague:
+                _passes_for(x).distances(x, centers, found)
+                out[:] = self.metric.transformed(found)
+                return
+            y = np.subtract(x, frame.offset, dtype=np.float64)
+            y *= frame.scale
+            np.matmul(y, z.T, out=found)
+            doubts = _passes_for(x).rounded(x, centers, found, np.einsum("ij,ij->i", y, y), norms, errors, units, out)
+            vague = doubts > _VAGUE * out.size
+
+        run(measure, self._spans(self.n, max(32, _EXACT // len(centers))), self._threads)
+        return result
 
     def _measured(self, centers: Floats, dtype: Any = np.float64) -> NDArray[Any]:
         centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)), dtype)
