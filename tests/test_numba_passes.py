@@ -1,6 +1,7 @@
 """Passes that numba compiles: each gives what its twin on NumPy does, to the bit, and is there only if numba is."""
 
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -12,7 +13,7 @@ from numpy.testing import assert_array_equal
 from twins import WEIGHTS, assert_twins, prepared
 
 from gpukmeans import KMeans, cluster_means, lloyd, numba_support
-from gpukmeans.engine.numpy import choice, numba_means, numba_passes
+from gpukmeans.engine.numpy import choice, numba_means, numba_passes, numba_points
 from gpukmeans.engine.numpy.numba_points import CompiledPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
@@ -156,7 +157,7 @@ def test_groups_far_apart_leave_few_rows_to_distances(dtype, d, k):
     x[1::3] += 3e4 if dtype == "float16" else 1e4
     x[2::3, 0] -= 3e4
     x = x.astype(dtype)
-    with tuned(scores=True, threads=1, merge=False):
+    with tuned(scores=True, threads=1, merge=False, chunk_rows=700 if d == 30 else None):
         (numpy, scales), (fast, _) = both(x)
         centers = x[:k].astype(float)
         for i in range(5):
@@ -188,6 +189,28 @@ def test_rows_by_columns_have_a_median_with_strides(n):
         with tuned(scores=True, compiled=compiled):
             found.append(KMeans(2, init=x[:2], n_init=1).fit(x).cluster_centers_)
     assert found[0].tobytes() == found[1].tobytes()
+
+
+@pytest.mark.parametrize("kind", ["noise", "apart", "offset", "thirds", "tiny"])
+def test_distances_in_float32_are_rounded_ones(monkeypatch, brute_distances, kind):
+    """By float64 products and D, whichever says; of groups far apart products say little, and D says all."""
+    monkeypatch.setattr(numba_points, "_WORTH_PRODUCTS", 0)
+    monkeypatch.setattr(numba_points, "_EXACT", 2**12)
+    rng = np.random.default_rng(0)
+    x = {
+        "noise": lambda: rng.normal(size=(400, 40)),
+        "apart": lambda: np.concatenate([rng.normal(size=(200, 20)), 1e7 + rng.normal(size=(200, 20))]),
+        "offset": lambda: 1e5 + rng.normal(size=(400, 30)),
+        "thirds": lambda: rng.integers(0, 3, (1500, 4)) / 7,
+        "tiny": lambda: 1e-30 * rng.normal(size=(400, 9)),
+    }[kind]().astype(np.float32)
+    centers = (x[:11] + np.linspace(0, 1e-3, 11)[:, None] * (x[11:22] - x[:11])).astype(np.float32).astype(float)
+    centers[3] = x[30]
+    _, (fast, _) = both(x)
+    found = fast.distances(centers, np.float32)
+    assert found.dtype == np.float32
+    expected = np.sqrt(brute_distances(x.astype(float), centers)).astype(np.float32)
+    assert found.tobytes() == expected.tobytes()
 
 
 def test_few_rows_are_left_to_distances():
@@ -227,7 +250,7 @@ def test_only_scores_are_fused():
     numba_passes._whole(1.0)
     loops = numba_means._label, numba_means._next_centers, numba_passes._distances
     label, following, distances = (njit(**numba_passes._OPTIONS)(loop) for loop in loops)
-    distances(x, centers, np.empty((8, 4)))
+    distances(x, centers, 1.0, np.empty((8, 4)))
     label(x, centers, labels, parts)
     following(sums, 1.0, floats, floats, centers, 1.0, 0.0, 0, centers, floats)
     exact = (
@@ -241,7 +264,8 @@ def test_only_scores_are_fused():
     )
     for function in exact:
         for code in function.inspect_llvm().values():
-            assert " contract " not in code, function
+            fused = re.findall(r"= (\w+) .*contract ", code)
+            assert set(fused) <= ({"fmul", "fsub"} if function is distances else set()), function  # x * 1 - c
             assert " reassoc " not in code, function
         assert not any("fmadd" in text for text in function.inspect_asm().values()), function
     numba_passes._place(x, 0, np.zeros(5, np.float32), np.float32(1), np.empty((1, 5), np.float32), 0)

@@ -625,7 +625,7 @@ def _rounded(x: Any, centers: Any, products: Any, norms: Any, own: Any, errors: 
         for c in range(k):
             square, off = norm + (own[c] - 2 * products[i, c]), error + own[c] * errors[1]
             low = np.float32(np.sqrt(max(square - off, 0.0) * units))
-            # test_distance.test_distances_in_float32_are_rounded_ones fails if it is not asked where they differ
+            # test_numba_passes.test_distances_in_float32_are_rounded_ones fails if D is not asked where they differ
             open_ += low != np.float32(np.sqrt((square + off) * units))
             out[i, c] = low
         if open_:
@@ -637,10 +637,10 @@ def _rounded(x: Any, centers: Any, products: Any, norms: Any, own: Any, errors: 
     return doubts
 
 
-def _distances(x: Any, centers: Any, out: Any) -> None:
-    """D of rows to all centers, out (m, k)."""
+def _distances(x: Any, centers: Any, one: float, out: Any) -> None:
+    """D of rows to all centers, out (m, k); one: 1.0, see `distance_tile`."""
     k, d = centers.shape
-    panels = np.zeros((-(-k // EXACT_PANEL), d, EXACT_PANEL))
+    panels = np.zeros((2 * -(-k // (2 * EXACT_PANEL)), d, EXACT_PANEL))
     for c in range(k):
         for j in range(d):
             panels[c // EXACT_PANEL, j, c % EXACT_PANEL] = centers[c, j]
@@ -651,8 +651,9 @@ def _distances(x: Any, centers: Any, out: Any) -> None:
         for r in range(m):
             for j in range(d):
                 y[r, j] = x[first + r, j]
-        for p in range(len(panels)):
-            distance_tile(address(y), order, 0, panels, p, found)
+        for p in range(0, len(panels), 2):
+            for r in range(0, _ABREAST, 4):
+                distance_tile(address(y), order, r, panels, p, found, one)
         for r in range(m):
             out[first + r] = found[r, :k]
 
@@ -730,7 +731,7 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
         own_distances=compiled(_own_distances, x, labels, _matrix(float64), floats),
         cluster_ranges=compiled(_cluster_ranges, x, labels, ints, given, _matrix(wide), _matrix(wide), int64),
         cluster_sums=compiled(_cluster_sums, x, labels, ints, given, given, given, weights, _matrix(int64)),
-        distances=compiled(_distances, x, _matrix(float64), _matrix(float64)),
+        distances=compiled(_distances, x, _matrix(float64), float64, _matrix(float64)),
         rounded=compiled(
             _rounded,
             x,

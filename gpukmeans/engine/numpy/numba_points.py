@@ -214,7 +214,7 @@ class CompiledPoints(NumPyPoints):
         def find(rows: slice) -> None:
             x = self._values(rows)
             distances = np.empty((len(x), len(places)))
-            _passes_for(x).distances(x, places, distances)
+            _passes_for(x).distances(x, places, 1.0, distances)
             groups[rows] = distances.argmin(axis=1)
 
         run(find, self._spans(self._rows.m, _ROWS), self._threads)
@@ -389,7 +389,7 @@ class CompiledPoints(NumPyPoints):
             x, out = np.asarray(self._row_x[rows]), result[rows]
             found = scratch("distances", out.size, np.float64).reshape(out.shape)
             if vague:
-                _passes_for(x).distances(x, centers, found)
+                _passes_for(x).distances(x, centers, 1.0, found)
                 out[:] = self.metric.transformed(found)
                 return
             y = np.subtract(x, frame.offset, dtype=np.float64)
@@ -407,7 +407,7 @@ class CompiledPoints(NumPyPoints):
         def measure(rows: slice) -> None:
             x = _compilable(np.asarray(self._row_x[rows]))
             out = scratch("distances", len(x) * len(centers), np.float64).reshape(len(x), len(centers))
-            _passes_for(x).distances(x, centers, out)
+            _passes_for(x).distances(x, centers, 1.0, out)
             result[rows] = self.metric.transformed(out)
 
         run(measure, self._spans(self.n, max(32, _EXACT // len(centers))), self._threads)
