@@ -398,7 +398,7 @@ class CompiledPoints(NumPyPoints):
             doubts = _passes_for(x).rounded(x, centers, found, np.einsum("ij,ij->i", y, y), norms, errors, units, out)
             vague = doubts > _VAGUE * out.size
 
-        run(measure, self._spans(self.n, max(32, _EXACT // len(centers))), self._threads)
+        run(measure, self._spans(self.n, max(32, _EXACT // max(centers.shape))), self._threads)
         return result
 
     def _measured(self, centers: Floats, dtype: Any = np.float64) -> NDArray[Any]:
