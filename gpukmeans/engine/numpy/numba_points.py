@@ -386,7 +386,7 @@ class CompiledPoints(NumPyPoints):
 
         def measure(rows: slice) -> None:
             nonlocal vague
-            x, out = np.asarray(self._row_x[rows]), result[rows]
+            x, out = _compilable(np.asarray(self._row_x[rows])), result[rows]
             found = scratch("distances", out.size, np.float64).reshape(out.shape)
             if vague:
                 _passes_for(x).distances(x, centers, 1.0, found)
