@@ -295,6 +295,8 @@ BUDGETS = {
     # One block of 1,024 threads. A cell's mass and D: rounded, shifted, multiplied and added in 64 bits. Shared: a sum
     # of each warp, one for each of 16 trials, and these trials.
     "seed_cells": Budget(FOUR_BLOCKS, Loop("LDG", 7), 8 * (32 + 32 * 16 + 16)),
+    # A pixel as below, without its strength, and a comparison.
+    "count_textured": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
     # A pixel: its column by a division of 12 and its strength by another; of four neighbours a test, an address, a
     # level, its difference and the largest.
     "local_strength": Budget(FOUR_BLOCKS, Loop("LDG", 16)),

@@ -55,13 +55,17 @@ _KEEPING, _SCORE = 2**7, 5
 _MANY = 2**6
 
 # Beyond so many centers, to look at all pairs of means takes longer than to sort them.
-_MANY_MEANS = 2**8
+_MANY_MEANS = 2**10
 
 # Up to so many steps from a coordinate to a center's, D takes no longer than it takes to make centers ready for scores.
 _FEW_STEPS = 2**16
 
 # Distances of a task at once: 1 MB of float64.
 _EXACT = 2**17
+
+# Products from which on those of float64, and bounds on them, take no longer than D; and the share of distances that
+# they may leave to D, which takes ten times as long one by one.
+_WORTH_PRODUCTS, _VAGUE = 2**20, 2.0**-6
 
 # Features are kept that take no more, or than half of the input.
 _KEEP_BYTES = 2**26
@@ -217,7 +221,7 @@ class CompiledPoints(NumPyPoints):
         return self._spans(m, min(_ROWS, max(BLOCK, -(-m // tasks))))
 
     def _new_trial(self, k: int) -> Trial:
-        return Trial(self.d, k, _KEEPING, _SCORE)
+        return Trial(self.d, k, self._rows.m, _KEEPING, _SCORE)
 
     def _prepared(self, centers: Floats, frame: Frame | None) -> ScoredCenters:
         """Scores only where offset and scale are numbers of the dtype that features are made in, and those of centers
@@ -260,7 +264,7 @@ class CompiledPoints(NumPyPoints):
         def find(rows: slice) -> None:
             x = self._values(rows)
             distances = np.empty((len(x), len(places)))
-            _passes_for(x).distances(x, places, distances)
+            _passes_for(x).distances(x, places, 1.0, distances)
             groups[rows] = distances.argmin(axis=1)
 
         run(find, self._spans(self._rows.m, _ROWS), self._threads)
@@ -275,6 +279,8 @@ class CompiledPoints(NumPyPoints):
         y = x if frame.keeps and not others and x.dtype == np.float32 and x.flags.c_contiguous else None
         if y is None and not (self._reused and 4 * x.size <= max(_KEEP_BYTES, x.nbytes // 2)):
             return _NO_FEATURES
+        if y is not None and not self._reused:
+            return Features(read_only(y), _NONE)
         norms, made = np.empty(m, np.float32), np.empty(x.shape if y is None else (0, 0), np.float32)
         kind = np.float64 if x.dtype == np.float64 else np.float32
         offsets = np.array([each.offset for each in (frame, *others)], kind)
@@ -426,7 +432,30 @@ class CompiledPoints(NumPyPoints):
         return low.astype(np.float64, copy=False), high.astype(np.float64, copy=False)
 
     def _rounded(self, centers: Floats, frame: Frame) -> NDArray[np.float32]:
-        return self._measured(centers, np.float32)  # D of a tile takes no longer than bounds on it
+        """Of rows far from the frame's offset, as groups are, products leave most to D: then D says the rest too."""
+        if self.metric.normalizes or self.n * centers.size < _WORTH_PRODUCTS:
+            return self._measured(centers, np.float32)
+        centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)), np.float32)
+        z = (centers - frame.offset) * frame.scale
+        norms, errors, units = np.einsum("ij,ij->i", z, z), np.array(frame.product_errors), 2.0 ** (-2 * frame.exponent)
+        vague = False
+
+        def measure(rows: slice) -> None:
+            nonlocal vague
+            x, out = _compilable(np.asarray(self._row_x[rows])), result[rows]
+            found = scratch("distances", out.size, np.float64).reshape(out.shape)
+            if vague:
+                _passes_for(x).distances(x, centers, 1.0, found)
+                out[:] = self.metric.transformed(found)
+                return
+            y = np.subtract(x, frame.offset, dtype=np.float64)
+            y *= frame.scale
+            np.matmul(y, z.T, out=found)
+            doubts = _passes_for(x).rounded(x, centers, found, np.einsum("ij,ij->i", y, y), norms, errors, units, out)
+            vague = doubts > _VAGUE * out.size
+
+        run(measure, self._spans(self.n, max(32, _EXACT // max(centers.shape))), self._threads)
+        return result
 
     def _measured(self, centers: Floats, dtype: Any = np.float64) -> NDArray[Any]:
         centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)), dtype)
@@ -434,7 +463,7 @@ class CompiledPoints(NumPyPoints):
         def measure(rows: slice) -> None:
             x = _compilable(np.asarray(self._row_x[rows]))
             out = scratch("distances", len(x) * len(centers), np.float64).reshape(len(x), len(centers))
-            _passes_for(x).distances(x, centers, out)
+            _passes_for(x).distances(x, centers, 1.0, out)
             result[rows] = self.metric.transformed(out)
 
         run(measure, self._spans(self.n, max(32, _EXACT // len(centers))), self._threads)
