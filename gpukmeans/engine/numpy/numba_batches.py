@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import boolean, float64, from_dtype, int32, int64, njit, types
 
-from gpukmeans.engine.numpy.numba_passes import _OPTIONS, _WHOLE, _WHOLE_BITS, _add_terms, compiled
+from gpukmeans.engine.numpy.numba_passes import _OPTIONS, _WHOLE, _WHOLE_BITS, _whole, compiled
 from gpukmeans.engine.numpy.numba_tiles import bits
 from gpukmeans.engine.numpy.rows import read_only
 from gpukmeans.exact.distance import Floats
@@ -172,7 +172,10 @@ def _moved_by_rows(s: Any, x: Any, labels: Any, kind: int, counts: Any) -> bool:
         while p < ends[c + 1]:
             i = order[p]
             _widen(x, i, low, high)
-            _add_terms(x, i, sums, offset, scale, False, kind, 1.0, counts[i] if kind else int64(1), 0, int64(0))
+            count = counts[i] if kind else int64(1)
+            for j in range(d):
+                sums[0, j] += _whole((float64(x[i, j]) - offset[j]) * scale[j]) * count
+            sums[0, d] += count
             p += 1
         weight = float64(sums[0, d])
         share = _share(s, c, weight)

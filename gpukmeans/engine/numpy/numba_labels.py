@@ -30,7 +30,7 @@ from gpukmeans.engine.numpy.numba_passes import (
     Target,
     Weighing,
     _assign_block,
-    _move_terms,
+    _move_rows,
     _place_center,
     compiled,
 )
@@ -189,11 +189,15 @@ def _label(
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
+        np.empty(d + 1, np.int64),
     )
     for first in range(0, len(x), BLOCK):
         m = min(BLOCK, len(x) - first)
         for r in range(m):
-            buffers.index[r] = first + r
+            buffers.index[r] = buffers.places[r] = first + r
         _assign_block(x, kept, weights, target, bounds, sums, labels, m, buffers, found)
     return found
 
@@ -202,9 +206,9 @@ def _sum_labels(x: Any, weights: Any, sums: Any, labels: Any) -> None:
     """Add the terms of all rows to the sums of their clusters."""
     value, offset, scale, small = sums.value, sums.offset, sums.scale, sums.small
     kind, given, counts = weights.kind, weights.given, weights.counts
-    for i in range(len(x)):
-        weight, count = given[i] if kind == 2 else 1.0, counts[i] if kind else int64(1)
-        _move_terms(x, i, value, offset, scale, small, kind, weight, count, -1, labels[i])
+    terms = np.empty(x.shape[1] + 1, np.int64)
+    rows, nowhere = np.arange(len(x)), np.full(len(x), -1)
+    _move_rows(x, rows, nowhere, len(x), labels, kind, given, counts, value, offset, scale, small, terms)
 
 
 def sum_labels(x: NDArray[Any], weights: Weighing, sums: Sums, labels: NDArray[np.int32]) -> None:
