@@ -79,8 +79,12 @@ def fit_whole(
     records: list[Record] = []
     for first in range(0, starts, together):
         generators: Any = [generator] * min(together, starts - first)
-        stack = make(x, used, summary, k, len(generators), room)
-        for i, fit in enumerate(fit_stack(stack, generators, rules, dtype)):
+        try:
+            stack = make(x, used, summary, k, len(generators), room)
+            fits = fit_stack(stack, generators, rules, dtype)
+        except MemoryError:  # of a GPU: one start takes less
+            fits = [None]
+        for i, fit in enumerate(fits):
             if fit is None:
                 generator.again()
                 return None, generator

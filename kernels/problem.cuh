@@ -30,12 +30,12 @@ struct Problem {
     const X* x;
     const W* weights;
     int* labels;
+    int64 place;  // of its labels among those of all
     int n, d, k;
     bool wide;
     const long long* counts;
     const double *numbers, *measures;
 
-    __device__ __forceinline__ int64 first() const { return counts[0]; }
     __device__ __forceinline__ int64 total() const { return counts[2]; }
     __device__ __forceinline__ int widest() const { return (int)counts[3]; }
     __device__ __forceinline__ double limit() const { return numbers[0]; }
@@ -57,11 +57,13 @@ struct Problem {
     __device__ __forceinline__ double weight_of_units(int64 units) const { return (double)units / weight_scale(); }
 };
 
-__device__ __forceinline__ Problem problem_of(const X* x, const W* weights, int* labels, int k, int d,
+// starts: all blocks have the same problem, the only one, and labels of their own.
+__device__ __forceinline__ Problem problem_of(const X* x, const W* weights, int* labels, int k, int d, int starts,
                                               const long long* counts, const double* numbers, const double* measures) {
-    int64 b = blockIdx.x, first = counts[4 * b];
+    int64 b = starts ? 0 : blockIdx.x, first = counts[4 * b];
     Problem p;
-    p.x = x + first * d, p.weights = WEIGHT_KIND ? weights + first : weights, p.labels = labels + first;
+    p.place = starts ? blockIdx.x * (int64)counts[1] : first;
+    p.x = x + first * d, p.weights = WEIGHT_KIND ? weights + first : weights, p.labels = labels + p.place;
     p.n = (int)counts[4 * b + 1], p.d = d, p.k = k, p.wide = is_wide(p.x, d);
     p.counts = counts + 4 * b, p.numbers = numbers + 7 * b, p.measures = measures + 6 * d * b;
     return p;

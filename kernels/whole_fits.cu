@@ -281,24 +281,26 @@ __device__ __forceinline__ bool certify(const Problem& p, const Shared& s) {
 
 // Fit each of b problems from centers (b, k, d), or, where there are trials, from those of k-means++ by draws (b, 1 +
 // (k - 1) * trials). x, weights, labels: of all rows, one problem after another. counts, numbers, measures: see Problem.
-// centers: become those to be published, not rounded yet. rows: of Shared. closest: (rows of all,), if there are trials.
-// n_iter: (b,), 0 where the problem is left to the driver.
+// starts: there is one problem, which all blocks fit, each with labels of its own. centers: become those to be
+// published, not rounded yet. rows: of Shared. closest: as many as labels, if there are trials. n_iter: (b,), 0 where the
+// problem is left to the driver. log: (room, b, 1 + k), of each iteration how many rows changed, of the first all, and
+// the squared shifts of centers, as doubles.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 fit_problems(const X* __restrict__ x, const W* __restrict__ weights, const long long* __restrict__ counts,
-             const double* __restrict__ numbers, const double* __restrict__ measures, int k, int d, double tol,
-             int max_iter, const double* __restrict__ draws, int trials, int rows, double* closest, double* centers,
-             int* labels, int* __restrict__ n_iter) {
+             const double* __restrict__ numbers, const double* __restrict__ measures, int k, int d, int starts,
+             double tol, int max_iter, const double* __restrict__ draws, int trials, int rows, double* closest,
+             double* centers, int* labels, int* __restrict__ n_iter, int room, long long* __restrict__ log) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
     __shared__ int64 prefix[THREADS];
     __shared__ int candidates[THREADS / 4];
-    Problem p = problem_of(x, weights, labels, k, d, counts, numbers, measures);
+    Problem p = problem_of(x, weights, labels, k, d, starts, counts, numbers, measures);
     Shared s = shared_of(dynamic_shared, k, d, rows);
     double* own = centers + (int64)blockIdx.x * k * d;
     BLOCK_LOOP(j, s.width) s.about[j] = j < d ? (F)p.about(j) : (F)0;
     BLOCK_LOOP(e, 2 * k * (d + 1)) s.sums[e] = 0;
     BLOCK_LOOP(i, p.n) p.labels[i] = UNCERTAIN;
     if (trials) {
-        seed(p, s, draws + (int64)blockIdx.x * (1 + (int64)(k - 1) * trials), trials, closest + p.first(), prefix,
+        seed(p, s, draws + (int64)blockIdx.x * (1 + (int64)(k - 1) * trials), trials, closest + p.place, prefix,
              candidates);
     } else {
         BLOCK_LOOP(e, k * d) s.columns[e % d * k + e / d] = own[e];
@@ -307,8 +309,17 @@ fit_problems(const X* __restrict__ x, const W* __restrict__ weights, const long 
     int taken = max_iter;
     double variance = -1.0;
     for (int i = 0; i < max_iter; i++) {
+        // test_whole_fits.test_more_iterations_than_can_be_told_of_are_left_to_the_driver fails without
+        if (room && i == room) {
+            taken = 0;
+            break;
+        }
         bool scored = place_centers(p, s);
         int changed = label_rows(p, s, scored, true);
+        long long* told = log + ((int64)i * gridDim.x + blockIdx.x) * (1 + k);
+        if (room) {
+            BLOCK_LOOP(e, 1 + k) told[e] = e ? 0 : changed;
+        }
         if (i > 0 && changed == 0) {
             taken = i + 1;
             break;
@@ -317,6 +328,9 @@ fit_problems(const X* __restrict__ x, const W* __restrict__ weights, const long 
         if (!next_centers(p, s, shift)) {
             taken = 0;
             break;
+        }
+        if (room) {
+            BLOCK_LOOP(c, k) told[1 + c] = __double_as_longlong(s.shifts[c]);
         }
         if (shift == 0.0) {
             taken = i + 1;
@@ -345,10 +359,10 @@ fit_problems(const X* __restrict__ x, const W* __restrict__ weights, const long 
 // its coarse bits, and how many clusters have rows. The rest as above.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 publish_problems(const X* __restrict__ x, const W* __restrict__ weights, const long long* __restrict__ counts,
-                 const double* __restrict__ numbers, const double* __restrict__ measures, int k, int d, int rows,
-                 const double* __restrict__ centers, int* labels, long long* __restrict__ found) {
+                 const double* __restrict__ numbers, const double* __restrict__ measures, int k, int d, int starts,
+                 int rows, const double* __restrict__ centers, int* labels, long long* __restrict__ found) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
-    Problem p = problem_of(x, weights, labels, k, d, counts, numbers, measures);
+    Problem p = problem_of(x, weights, labels, k, d, starts, counts, numbers, measures);
     Shared s = shared_of(dynamic_shared, k, d, rows);
     const double* own = centers + (int64)blockIdx.x * k * d;
     BLOCK_LOOP(j, s.width) s.about[j] = j < d ? (F)p.about(j) : (F)0;

@@ -36,9 +36,14 @@ def options(d: int) -> tuple[str, ...]:
     return (f"-DD_FEW={-(-d // 4) * 4 if d <= MOST_HELD else 0}",)
 
 
+def candidates(trials: int) -> int:
+    """How many are measured, where so many are drawn."""
+    return -(-trials // _TOGETHER) * _TOGETHER
+
+
 def rows_of_means(k: int, trials: int) -> int:
     """Rows of shared memory that means, or candidates, need."""
-    return max(k, -(-trials // _TOGETHER) * _TOGETHER)
+    return max(k, candidates(trials))
 
 
 def shared(k: int, d: int, rows: int) -> int:
@@ -75,30 +80,42 @@ def fit_problems(
     centers: Any,
     labels: Any,
     n_iter: Any,
+    starts: bool = False,
+    log: Any = None,
 ) -> None:
     """`Stack.fit`. centers: (b, k, d) float64, given or, where there are trials, made by draws (b, 1 + (k - 1) *
     trials) float64, and become those that follow. closest: (m,) float64, for seeding. labels: (m,) int32. n_iter: (b,)
-    int32.
+    int32. starts: whether arrays, rows and weights are of a single problem, which is fitted b times; then m is b times
+    its rows. log: (room, b, 1 + k) int64, becomes what `StackLog` has of each iteration, shifts as the bits of float64.
     """
     b, k, d = centers.shape
     rows = rows_of_means(k, trials)
-    of = arrays.counts, arrays.numbers, arrays.measures, np.int32(k), np.int32(d)
+    of = arrays.counts, arrays.numbers, arrays.measures, np.int32(k), np.int32(d), np.int32(starts)
     rules = np.float64(tol), np.int32(max_iter), gpu.given(draws, np.float64), np.int32(trials), np.int32(rows)
     gpu.run(
         *("whole_fits", "fit_problems", b, BLOCK, x, gpu.given(weights, np.float64), *of, *rules),
         *(gpu.given(closest, np.float64), centers, labels, n_iter),
+        *(np.int32(0 if log is None else len(log)), gpu.given(log, np.int64)),
         options=options(d),
         shared=shared(k, d, rows),
     )
 
 
 def publish_problems(
-    gpu: Gpu, *, x: Any, weights: Any, arrays: ProblemArrays, centers: Any, labels: Any, found: Any
+    gpu: Gpu,
+    *,
+    x: Any,
+    weights: Any,
+    arrays: ProblemArrays,
+    centers: Any,
+    labels: Any,
+    found: Any,
+    starts: bool = False,
 ) -> None:
     """`Stack.publish`. centers: (b, k, d) float64. labels: (m,) int32, with any labels of these clusters. found: (b, 4)
-    int64, become coarse, fine, coarse_bits and occupied of StackLabels."""
+    int64, become coarse, fine, coarse_bits and occupied of StackLabels. starts: as above."""
     b, k, d = centers.shape
-    of = arrays.counts, arrays.numbers, arrays.measures, np.int32(k), np.int32(d), np.int32(k)
+    of = arrays.counts, arrays.numbers, arrays.measures, np.int32(k), np.int32(d), np.int32(starts), np.int32(k)
     gpu.run(
         *("whole_fits", "publish_problems", b, BLOCK, x, gpu.given(weights, np.float64), *of, centers, labels, found),
         options=options(d),

@@ -1,19 +1,28 @@
-"""Many problems on a GPU, a block to each: one launch fits all of them to their end, and the host waits for that alone
-(whole_fits.cu)."""
+"""Small problems on a GPU, a block to each, or to each start of one: one launch fits all of them to their end, and the
+host waits for that alone (whole_fits.cu)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.cuda import families, problem_kernels
+from gpukmeans.engine.cuda import families, problem_kernels, whole_fit_plans
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.problem_kernels import ProblemArrays
-from gpukmeans.engine.protocol import StackDoubt, StackLabels, Stacks, StackScales, seeding_trials
+from gpukmeans.engine.protocol import (
+    MakeStarts,
+    StackDoubt,
+    StackLabels,
+    StackLog,
+    Stacks,
+    StackScales,
+    seeding_trials,
+)
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import Ints, Weights, ceil_log2
 
@@ -23,9 +32,6 @@ _SCALE_BITS, _SINGLE_BITS = 380, 126
 # A block does some 64 products of scores a cycle, and a fit by itself waits some 2**16 cycles an iteration for its
 # launches, by count: up to so many pairs' products a problem is sooner done by a block (benchmarks/NOTES.md).
 _WORK = 2**22
-
-# Values of a problem at most, as of its rows each thread has some.
-_VALUES = 2**22
 
 # Values of a stack at most: 1 GB of float32, with as much again for what is kept of rows.
 _STACKED = 2**28
@@ -40,7 +46,7 @@ def stacks_on_gpu(cp: Any) -> Stacks:
         lengths = [len(x) for x in xs]
         n, d = max(lengths), xs[0].shape[1]
         gpu = Gpu(cp, ())
-        few = n * d <= _VALUES and n * d * k <= _WORK * min(len(xs), gpu.multiprocessors)
+        few = n * d <= whole_fit_plans.MOST_VALUES and n * d * k <= _WORK * min(len(xs), gpu.multiprocessors)
         if not few or not problem_kernels.fits(gpu, k, d, seeding_trials(k)):
             return None
         return CudaStack(cp, np.concatenate(xs) if rows is None else rows, lengths, weights, summaries)
@@ -48,9 +54,24 @@ def stacks_on_gpu(cp: Any) -> Stacks:
     return Stacks(make, mixed=True, values=_STACKED)
 
 
+def starts_on_gpu(cp: Any, x: Any, k: int, starts: int) -> MakeStarts | None:
+    """What makes a Stack of starts of one problem on the current GPU, see `dispatch.make_starts`."""
+    n, d = x.shape
+    if n * d > whole_fit_plans.MOST_VALUES:
+        return None
+    gpu = Gpu(cp, ())
+    sooner = whole_fit_plans.sooner(
+        *(n, d, k, x.dtype, starts), multiprocessors=gpu.multiprocessors, tensor_cores=gpu.tensor_cores
+    )
+    return partial(CudaStarts, cp) if sooner and problem_kernels.fits(gpu, k, d, seeding_trials(k)) else None
+
+
 class CudaStack:
     """x: (m, d) of all problems, one after another, in host memory or on the device, where it is used in place.
     lengths: (b,), how many rows each has. weights: of each, all int64, all float64, or all None."""
+
+    _starts = False  # whether all fits are of the only problem
+    _room = 0  # iterations that are told of
 
     def __init__(
         self, cp: Any, x: Any, lengths: Sequence[int], weights: Sequence[Any], summaries: Sequence[Weights]
@@ -74,12 +95,16 @@ class CudaStack:
         self._counts = counts
 
     def find(self, problem: int, indices: list[int]) -> Floats:
-        weights, rows = self._integer_weights[problem], self._given[self._of_problem[problem]]
+        weights, rows = self._integer_weights[problem], self._on_host[self._of_problem[problem]]
         at = indices if weights is None else np.searchsorted(np.cumsum(weights), indices, side="right")
-        return (self._gpu.get(rows) if self._gpu.holds(rows) else rows)[at].astype(np.float64)
+        return rows[at].astype(np.float64)
+
+    @cached_property
+    def _on_host(self) -> NDArray[Any]:
+        return self._gpu.get(self._given) if self._gpu.holds(self._given) else self._given
 
     def feature_range(self) -> tuple[Floats, Floats]:
-        b, d = len(self.weights), self._x.shape[1]
+        b, d = len(self._counts), self._x.shape[1]
         ranges = self._gpu.empty((b, 2, d), np.float64)
         arrays = ProblemArrays(self._gpu.put(self._counts), None, None)
         problem_kernels.problem_ranges(self._gpu, x=self._x, arrays=arrays, ranges=ranges)
@@ -89,15 +114,16 @@ class CudaStack:
     def prepare(self, scales: StackScales, doubt: StackDoubt) -> None:
         offset, factor = self._frames(scales.low, scales.high)
         self._counts[:, 3] = doubt.widest
+        summaries = self.weights[: len(self._counts)]
         numbers = np.stack(
             [
                 doubt.limit,
                 doubt.most_variance,
                 factor,
-                [2.0**own.exponent for own in self.weights],
-                [2.0 * own.fractions for own in self.weights],
-                [ceil_log2(own.total) for own in self.weights],
-                [ceil_log2(own.copies) for own in self.weights],
+                [2.0**own.exponent for own in summaries],
+                [2.0 * own.fractions for own in summaries],
+                [ceil_log2(own.total) for own in summaries],
+                [ceil_log2(own.copies) for own in summaries],
             ],
             axis=1,
         )
@@ -120,12 +146,14 @@ class CudaStack:
     def fit(
         self, centers: Floats, first: Floats, draws: Floats, tol: float, max_iter: int
     ) -> tuple[Floats, NDArray[np.int64]]:
-        gpu, b = self._gpu, len(centers)
+        gpu, (b, k, _) = self._gpu, centers.shape
         trials = draws.shape[2] if len(draws) else 0
         all_draws = gpu.put(np.column_stack([first, draws.reshape(b, -1)])) if trials else None
-        self._labels = gpu.empty(len(self._x), np.int32)
+        rows = b * len(self._x) if self._starts else len(self._x)
+        self._labels = gpu.empty(rows, np.int32)
         there = gpu.empty(centers.shape, np.float64) if trials else gpu.put(centers)
         n_iter = gpu.empty(b, np.int32)
+        log = gpu.empty((self._room, b, 1 + k), np.int64) if self._room else None
         problem_kernels.fit_problems(
             gpu,
             x=self._x,
@@ -135,12 +163,20 @@ class CudaStack:
             max_iter=max_iter,
             draws=all_draws,
             trials=trials,
-            closest=gpu.empty(len(self._x), np.float64) if trials else None,
+            closest=gpu.empty(rows, np.float64) if trials else None,
             centers=there,
             labels=self._labels,
             n_iter=n_iter,
+            starts=self._starts,
+            log=log,
         )
-        return gpu.get(there), gpu.get(n_iter).astype(np.int64)
+        taken = gpu.get(n_iter).astype(np.int64)
+        if log is not None:
+            self._told(gpu.get(log[: taken.max()]))
+        return gpu.get(there), taken
+
+    def _told(self, log: Ints) -> None:
+        """Of `fit`: (iterations, b, 1 + k), as many as the longest took."""
 
     def publish(self, centers: Floats) -> StackLabels:
         gpu = self._gpu
@@ -153,7 +189,30 @@ class CudaStack:
             centers=gpu.put(centers),
             labels=self._labels,
             found=found,
+            starts=self._starts,
         )
         measured: Ints = gpu.get(found)
-        labels = gpu.get(self._labels)
-        return StackLabels([labels[rows] for rows in self._of_problem], *measured.T)
+        return StackLabels(self._of_each(gpu.get(self._labels)), *measured.T)
+
+    def _of_each(self, labels: NDArray[np.int32]) -> Sequence[NDArray[np.int32]]:
+        return [labels[rows] for rows in self._of_problem]
+
+
+class CudaStarts(CudaStack):
+    """Starts of one problem x (n, d), which is there once."""
+
+    _starts = True
+    log: StackLog
+
+    def __init__(self, cp: Any, x: Any, weights: Any, summary: Weights, k: int, starts: int, room: int) -> None:
+        super().__init__(cp, x, [len(x)], [weights], [summary])
+        self.weights, self.totals, self._room = [summary] * starts, [*self.totals] * starts, room
+
+    def find(self, problem: int, indices: list[int]) -> Floats:
+        return super().find(0, indices)
+
+    def _told(self, log: Ints) -> None:
+        self.log = StackLog(log[:, :, 0].T, log[:, :, 1:].view(np.float64).transpose(1, 0, 2))
+
+    def _of_each(self, labels: NDArray[np.int32]) -> Sequence[NDArray[np.int32]]:
+        return list(labels.reshape(len(self.weights), -1))
