@@ -216,7 +216,7 @@ class Ways(dict[str, dict[str, Any]]):
 
 
 class Untuned(Ways):
-    """The ways of a device that has none of NumPy's: whichever is asked for, it does what it does."""
+    """The ways of a device that has none of NumPy's: whichever of these is asked for, it does what it does."""
 
     def __missing__(self, name: str) -> dict[str, Any]:
         return {}
@@ -228,9 +228,9 @@ class Untuned(Ways):
 @pytest.fixture(scope="session")
 def ways(device: str) -> Ways:
     """Ways to the same answer, as arguments of points.numpy.tuned; the first uses none of the tricks. On another
-    device twice the one way there is."""
+    device there are two, of which the other fits what is small whole."""
     if device != "cpu":
-        return Untuned({"first": {}, "again": {}})
+        return Untuned({"by launches": {"whole": False}, "whole": {}})
     numpy: dict[str, dict[str, Any]] = {
         "plain": {"merge": False, "arrange": False, "scores": False, "bounds": False, "threads": 1},
         "scores": {"merge": False, "arrange": False, "scores": True, "bounds": False, "threads": 1},

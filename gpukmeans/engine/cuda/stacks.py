@@ -4,7 +4,7 @@ host waits for that alone (whole_fits.cu)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -59,11 +59,28 @@ def starts_on_gpu(cp: Any, x: Any, k: int, starts: int) -> MakeStarts | None:
     n, d = x.shape
     if n * d > whole_fit_plans.MOST_VALUES:
         return None
-    gpu = Gpu(cp, ())
+    gpu, kept = Gpu(cp, ()), narrowed(x)
     sooner = whole_fit_plans.sooner(
-        *(n, d, k, x.dtype, starts), multiprocessors=gpu.multiprocessors, tensor_cores=gpu.tensor_cores
+        *(n, d, k, kept.dtype, starts), multiprocessors=gpu.multiprocessors, tensor_cores=gpu.tensor_cores
     )
-    return partial(CudaStarts, cp) if sooner and problem_kernels.fits(gpu, k, d, seeding_trials(k)) else None
+    if not sooner or not problem_kernels.fits(gpu, k, d, seeding_trials(k)):
+        return None
+    return lambda _, *how: CudaStarts(cp, kept, *how)
+
+
+def narrowed(x: Any) -> Any:
+    """Rows in the narrowest dtype that holds their values, all of which D reads alike: a block waits for their bytes.
+    Those on the device stay as they are."""
+    if not isinstance(x, np.ndarray) or x.dtype != np.float64:
+        return x
+    with np.errstate(invalid="ignore", over="ignore"):  # of values that are beyond, or are none
+        for dtype in (np.uint8, np.float32):
+            if (x[:1].astype(dtype) == x[:1]).all():
+                narrow = x.astype(dtype)
+                # test_whole_fits.test_values_that_no_narrower_dtype_holds_stay_as_they_are fails without
+                if (narrow == x).all():
+                    return narrow
+    return x
 
 
 class CudaStack:

@@ -2,8 +2,8 @@
 
 A fit by launches waits in each iteration for the host to decide (`speculation_state.HOST`) and in each step of
 k-means++ for launches, however small it is; a block waits for neither, but has one multiprocessor to itself. Counts are
-those of the machine code for sm_90 (held to the disassembly by test_estimate.test_a_block_has_the_instructions_of_the_table),
-and what they say of a GPU was never measured.
+those of the machine code for sm_90, to which test_estimate.test_a_block_has_the_instructions_of_the_table holds them;
+what they say of a GPU was never measured.
 """
 
 from __future__ import annotations
