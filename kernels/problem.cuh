@@ -25,7 +25,9 @@
 #define TOO_FAR 0x1p+120 // exact/certificate.py
 #define UNIT 0x1p-24     // U32 there
 
-// A row of `counts` (b, 4), `numbers` (b, 7) and `measures` (b, 6, d), as problem_kernels.Problems has them.
+// A row of `counts` (b, 3) and `numbers` (b, NUMBERS + 6 d), as problem_kernels.ProblemArrays has them.
+#define COUNTS 3
+#define NUMBERS 8
 struct Problem {
     const X* x;
     const W* weights;
@@ -37,7 +39,6 @@ struct Problem {
     const double *numbers, *measures;
 
     __device__ __forceinline__ int64 total() const { return counts[2]; }
-    __device__ __forceinline__ int widest() const { return (int)counts[3]; }
     __device__ __forceinline__ double limit() const { return numbers[0]; }
     __device__ __forceinline__ double most() const { return numbers[1]; }
     __device__ __forceinline__ double factor() const { return numbers[2]; }
@@ -45,6 +46,7 @@ struct Problem {
     __device__ __forceinline__ double fractions() const { return numbers[4]; }
     __device__ __forceinline__ int weight_bits() const { return (int)numbers[5]; }
     __device__ __forceinline__ int copies_bits() const { return (int)numbers[6]; }
+    __device__ __forceinline__ int widest() const { return (int)numbers[7]; }
     __device__ __forceinline__ double low(int j) const { return measures[j]; }
     __device__ __forceinline__ double high(int j) const { return measures[d + j]; }
     __device__ __forceinline__ double offset(int j) const { return measures[2 * d + j]; }
@@ -59,13 +61,13 @@ struct Problem {
 
 // starts: all blocks have the same problem, the only one, and labels of their own.
 __device__ __forceinline__ Problem problem_of(const X* x, const W* weights, int* labels, int k, int d, int starts,
-                                              const long long* counts, const double* numbers, const double* measures) {
-    int64 b = starts ? 0 : blockIdx.x, first = counts[4 * b];
+                                              const long long* counts, const double* numbers) {
+    int64 b = starts ? 0 : blockIdx.x, first = counts[COUNTS * b];
     Problem p;
     p.place = starts ? blockIdx.x * (int64)counts[1] : first;
     p.x = x + first * d, p.weights = WEIGHT_KIND ? weights + first : weights, p.labels = labels + p.place;
-    p.n = (int)counts[4 * b + 1], p.d = d, p.k = k, p.wide = is_wide(p.x, d);
-    p.counts = counts + 4 * b, p.numbers = numbers + 7 * b, p.measures = measures + 6 * d * b;
+    p.n = (int)counts[COUNTS * b + 1], p.d = d, p.k = k, p.wide = is_wide(p.x, d);
+    p.counts = counts + COUNTS * b, p.numbers = numbers + (NUMBERS + 6 * d) * b, p.measures = p.numbers + NUMBERS;
     return p;
 }
 

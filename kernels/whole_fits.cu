@@ -280,20 +280,20 @@ __device__ __forceinline__ bool certify(const Problem& p, const Shared& s) {
 // ---------------------------------------------------------------- kernels
 
 // Fit each of b problems from centers (b, k, d), or, where there are trials, from those of k-means++ by draws (b, 1 +
-// (k - 1) * trials). x, weights, labels: of all rows, one problem after another. counts, numbers, measures: see Problem.
+// (k - 1) * trials). x, weights, labels: of all rows, one problem after another. counts, numbers: see Problem.
 // starts: there is one problem, which all blocks fit, each with labels of its own. centers: become those to be
 // published, not rounded yet. rows: of Shared. closest: as many as labels, if there are trials. n_iter: (b,), 0 where the
 // problem is left to the driver. log: (room, b, 1 + k), of each iteration how many rows changed, of the first all, and
 // the squared shifts of centers, as doubles.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 fit_problems(const X* __restrict__ x, const W* __restrict__ weights, const long long* __restrict__ counts,
-             const double* __restrict__ numbers, const double* __restrict__ measures, int k, int d, int starts,
-             double tol, int max_iter, const double* __restrict__ draws, int trials, int rows, double* closest,
-             double* centers, int* labels, int* __restrict__ n_iter, int room, long long* __restrict__ log) {
+             const double* __restrict__ numbers, int k, int d, int starts, double tol, int max_iter,
+             const double* __restrict__ draws, int trials, int rows, double* closest, double* centers, int* labels,
+             int* __restrict__ n_iter, int room, long long* __restrict__ log) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
     __shared__ int64 prefix[THREADS];
     __shared__ int candidates[THREADS / 4];
-    Problem p = problem_of(x, weights, labels, k, d, starts, counts, numbers, measures);
+    Problem p = problem_of(x, weights, labels, k, d, starts, counts, numbers);
     Shared s = shared_of(dynamic_shared, k, d, rows);
     double* own = centers + (int64)blockIdx.x * k * d;
     BLOCK_LOOP(j, s.width) s.about[j] = j < d ? (F)p.about(j) : (F)0;
@@ -359,10 +359,10 @@ fit_problems(const X* __restrict__ x, const W* __restrict__ weights, const long 
 // its coarse bits, and how many clusters have rows. The rest as above.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 publish_problems(const X* __restrict__ x, const W* __restrict__ weights, const long long* __restrict__ counts,
-                 const double* __restrict__ numbers, const double* __restrict__ measures, int k, int d, int starts,
-                 int rows, const double* __restrict__ centers, int* labels, long long* __restrict__ found) {
+                 const double* __restrict__ numbers, int k, int d, int starts, int rows,
+                 const double* __restrict__ centers, int* labels, long long* __restrict__ found) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
-    Problem p = problem_of(x, weights, labels, k, d, starts, counts, numbers, measures);
+    Problem p = problem_of(x, weights, labels, k, d, starts, counts, numbers);
     Shared s = shared_of(dynamic_shared, k, d, rows);
     const double* own = centers + (int64)blockIdx.x * k * d;
     BLOCK_LOOP(j, s.width) s.about[j] = j < d ? (F)p.about(j) : (F)0;
@@ -388,8 +388,8 @@ publish_problems(const X* __restrict__ x, const W* __restrict__ weights, const l
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
 problem_ranges(const X* __restrict__ x, const long long* __restrict__ counts, int d, double* __restrict__ ranges) {
     __shared__ double lows[THREADS], highs[THREADS];
-    const X* own = x + counts[4 * (int64)blockIdx.x] * d;
-    int64 values = counts[4 * (int64)blockIdx.x + 1] * d;
+    const X* own = x + counts[COUNTS * (int64)blockIdx.x] * d;
+    int64 values = counts[COUNTS * (int64)blockIdx.x + 1] * d;
     double* to = ranges + (int64)blockIdx.x * 2 * d;
     // Features of a turn, and how many threads have each.
     int few = min(d, THREADS), each = THREADS / few;

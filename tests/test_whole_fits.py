@@ -186,6 +186,14 @@ def test_whatever_holds_the_rows(whole, tmp_path):
         assert whole()
 
 
+@pytest.mark.parametrize("value", [2.0, 256.0, -0.0, -1.0, 0.1, 2.0**60 + 2.0**10, 1e60, 2.0**-1000])
+def test_values_that_no_narrower_dtype_holds_stay_as_they_are(whole, value):
+    """The first row is of bytes, and so may all be, or of float32; or not."""
+    x = rng.integers(0, 200, size=(70, 3)).astype(np.float64)
+    x[40, 1] = value
+    assert_is_the_loop(x, n_clusters=4, n_init=2)
+
+
 def test_near_ties_are_decided_by_distance(whole):
     centers = rng.normal(size=(6, 8)).astype(np.float32)
     i, j = rng.integers(0, 6, size=(2, 400))

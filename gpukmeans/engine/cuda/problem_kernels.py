@@ -5,8 +5,7 @@ x: the rows of all problems, (m, d), one problem after another; weights: (m,), o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,16 +18,14 @@ MOST_HELD = 16
 _GROUP, _TOGETHER = 8, 4
 
 
-@dataclass(frozen=True)
-class ProblemArrays:
-    """What is known of b problems on the device. counts: (b, 4) int64, first row, rows, total weight as sums count it,
-    widest feature. numbers: (b, 7) float64, limit and most_variance of StackDoubt, the frame's scale (0 for none),
-    2**exponent and twice the fractions of Weights, ceil_log2 of their total and of their copies. measures: (b, 6, d)
-    float64, low, high, offset, scale and step of Scales, and the frame's offset."""
+class ProblemArrays(NamedTuple):
+    """What is known of b problems on the device. counts: (b, 3) int64, first row, rows, total weight as sums count it.
+    numbers: (b, 8 + 6 d) float64, limit and most_variance of StackDoubt, the frame's scale (0 for none), 2**exponent
+    and twice the fractions of Weights, ceil_log2 of their total and of their copies, and widest of StackDoubt; then, d
+    each, low, high, offset, scale and step of Scales, and the frame's offset."""
 
     counts: Any
     numbers: Any
-    measures: Any
 
 
 def options(d: int) -> tuple[str, ...]:
@@ -58,12 +55,10 @@ def fits(gpu: Gpu, k: int, d: int, trials: int) -> bool:
     return shared(k, d, rows_of_means(k, trials)) <= (MORE_SHARED if gpu.tensor_cores else SHARED)
 
 
-def problem_ranges(gpu: Gpu, *, x: Any, arrays: ProblemArrays, ranges: Any) -> None:
-    """ranges: (b, 2, d) float64, become least and largest values; NaN where one is. Of arrays there need be counts."""
+def problem_ranges(gpu: Gpu, *, x: Any, counts: Any, ranges: Any) -> None:
+    """ranges: (b, 2, d) float64, become least and largest values; NaN where one is. counts: see ProblemArrays."""
     d = np.int32(x.shape[1])
-    gpu.run(
-        *("whole_fits", "problem_ranges", len(ranges), BLOCK, x, arrays.counts, d, ranges), options=options(x.shape[1])
-    )
+    gpu.run(*("whole_fits", "problem_ranges", len(ranges), BLOCK, x, counts, d, ranges), options=options(x.shape[1]))
 
 
 def fit_problems(
@@ -90,7 +85,7 @@ def fit_problems(
     """
     b, k, d = centers.shape
     rows = rows_of_means(k, trials)
-    of = arrays.counts, arrays.numbers, arrays.measures, np.int32(k), np.int32(d), np.int32(starts)
+    of = *arrays, np.int32(k), np.int32(d), np.int32(starts)
     rules = np.float64(tol), np.int32(max_iter), gpu.given(draws, np.float64), np.int32(trials), np.int32(rows)
     gpu.run(
         *("whole_fits", "fit_problems", b, BLOCK, x, gpu.given(weights, np.float64), *of, *rules),
@@ -115,7 +110,7 @@ def publish_problems(
     """`Stack.publish`. centers: (b, k, d) float64. labels: (m,) int32, with any labels of these clusters. found: (b, 4)
     int64, become coarse, fine, coarse_bits and occupied of StackLabels. starts: as above."""
     b, k, d = centers.shape
-    of = arrays.counts, arrays.numbers, arrays.measures, np.int32(k), np.int32(d), np.int32(starts), np.int32(k)
+    of = *arrays, np.int32(k), np.int32(d), np.int32(starts), np.int32(k)
     gpu.run(
         *("whole_fits", "publish_problems", b, BLOCK, x, gpu.given(weights, np.float64), *of, centers, labels, found),
         options=options(d),

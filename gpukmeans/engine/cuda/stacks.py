@@ -106,10 +106,8 @@ class CudaStack:
         self.totals: Sequence[int] = [
             n if own is None else int(own.sum()) for n, own in zip(lengths, self._integer_weights, strict=True)
         ]
-        counts = np.zeros((len(lengths), 4), np.int64)
-        counts[:, 0] = [rows.start for rows in self._of_problem]
-        counts[:, 1], counts[:, 2] = lengths, self.totals
-        self._counts = counts
+        firsts = [rows.start for rows in self._of_problem]
+        self._counts = self._gpu.put(np.array([firsts, lengths, self.totals], np.int64).T)
 
     def find(self, problem: int, indices: list[int]) -> Floats:
         weights, rows = self._integer_weights[problem], self._on_host[self._of_problem[problem]]
@@ -123,29 +121,25 @@ class CudaStack:
     def feature_range(self) -> tuple[Floats, Floats]:
         b, d = len(self._counts), self._x.shape[1]
         ranges = self._gpu.empty((b, 2, d), np.float64)
-        arrays = ProblemArrays(self._gpu.put(self._counts), None, None)
-        problem_kernels.problem_ranges(self._gpu, x=self._x, arrays=arrays, ranges=ranges)
+        problem_kernels.problem_ranges(self._gpu, x=self._x, counts=self._counts, ranges=ranges)
         found = self._gpu.get(ranges)
         return found[:, 0], found[:, 1]
 
     def prepare(self, scales: StackScales, doubt: StackDoubt) -> None:
         offset, factor = self._frames(scales.low, scales.high)
-        self._counts[:, 3] = doubt.widest
         summaries = self.weights[: len(self._counts)]
-        numbers = np.stack(
-            [
-                doubt.limit,
-                doubt.most_variance,
-                factor,
-                [2.0**own.exponent for own in summaries],
-                [2.0 * own.fractions for own in summaries],
-                [ceil_log2(own.total) for own in summaries],
-                [ceil_log2(own.copies) for own in summaries],
-            ],
-            axis=1,
+        numbers = (
+            doubt.limit,
+            doubt.most_variance,
+            factor,
+            [2.0**own.exponent for own in summaries],
+            [2.0 * own.fractions for own in summaries],
+            [ceil_log2(own.total) for own in summaries],
+            [ceil_log2(own.copies) for own in summaries],
+            doubt.widest,
         )
-        measures = np.stack([*scales, offset], axis=1)
-        self._arrays = ProblemArrays(*(self._gpu.put(array) for array in (self._counts, numbers, measures)))
+        known = np.column_stack([*numbers, *scales, offset]).astype(np.float64)
+        self._arrays = ProblemArrays(self._counts, self._gpu.put(known))
 
     def _frames(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         """Offset (b, d) and scale (b,) of scores: `Frame.of` without a sample; 0 where they do not serve."""
@@ -167,9 +161,12 @@ class CudaStack:
         trials = draws.shape[2] if len(draws) else 0
         all_draws = gpu.put(np.column_stack([first, draws.reshape(b, -1)])) if trials else None
         rows = b * len(self._x) if self._starts else len(self._x)
-        self._labels = gpu.empty(rows, np.int32)
-        there = gpu.empty(centers.shape, np.float64) if trials else gpu.put(centers)
-        n_iter = gpu.empty(b, np.int32)
+        # What comes down together lies together: labels and what is found with them, centers and iterations.
+        self._found = gpu.empty(8 * b + rows, np.int32)
+        answers = gpu.empty(centers.size + b, np.float64)
+        there, n_iter = answers[: centers.size].reshape(centers.shape), answers[centers.size :].view(np.int32)[:b]
+        if not trials:
+            gpu.write(there, centers)
         log = gpu.empty((self._room, b, 1 + k), np.int64) if self._room else None
         problem_kernels.fit_problems(
             gpu,
@@ -182,34 +179,35 @@ class CudaStack:
             trials=trials,
             closest=gpu.empty(rows, np.float64) if trials else None,
             centers=there,
-            labels=self._labels,
+            labels=self._found[8 * b :],
             n_iter=n_iter,
             starts=self._starts,
             log=log,
         )
-        taken = gpu.get(n_iter).astype(np.int64)
+        found = gpu.get(answers)
+        taken = found[centers.size :].view(np.int32)[:b].astype(np.int64)
         if log is not None:
             self._told(gpu.get(log[: taken.max()]))
-        return gpu.get(there), taken
+        return found[: centers.size].reshape(centers.shape), taken
 
     def _told(self, log: Ints) -> None:
         """Of `fit`: (iterations, b, 1 + k), as many as the longest took."""
 
     def publish(self, centers: Floats) -> StackLabels:
-        gpu = self._gpu
-        found = gpu.empty((len(centers), 4), np.int64)
+        gpu, words = self._gpu, 8 * len(centers)
         problem_kernels.publish_problems(
             gpu,
             x=self._x,
             weights=self._w,
             arrays=self._arrays,
             centers=gpu.put(centers),
-            labels=self._labels,
-            found=found,
+            labels=self._found[words:],
+            found=self._found[:words].view(np.int64),
             starts=self._starts,
         )
-        measured: Ints = gpu.get(found)
-        return StackLabels(self._of_each(gpu.get(self._labels)), *measured.T)
+        found = gpu.get(self._found)
+        measured: Ints = found[:words].view(np.int64).reshape(-1, 4)
+        return StackLabels(self._of_each(found[words:]), *measured.T)
 
     def _of_each(self, labels: NDArray[np.int32]) -> Sequence[NDArray[np.int32]]:
         return [labels[rows] for rows in self._of_problem]

@@ -50,9 +50,7 @@ def seeding_step(n: int, d: int, k: int) -> tuple[float, float]:
     return n * d * (MEASURE * measured / 4 + TAKE), n * d * DOUBLES * (measured + 1)
 
 
-def sooner(
-    n: int, d: int, k: int, dtype: np.dtype, starts: int, *, multiprocessors: int, tensor_cores: bool
-) -> bool:
+def sooner(n: int, d: int, k: int, dtype: np.dtype, starts: int, *, multiprocessors: int, tensor_cores: bool) -> bool:
     """Whether a block to each start is: of a fit as it may be, by k-means++ and in ITERATIONS. tensor_cores: of Gpu."""
     if n * d > MOST_VALUES:
         return False
