@@ -74,6 +74,7 @@ def pixels() -> np.ndarray:
 
 
 WORKLOADS: dict[str, Case] = {
+    "digits": Case(lambda: datasets.digits().X, 10, 8),
     "china64": Case(pixels, 64, 8),
     "china256": Case(pixels, 256, 8),
     "image100M64": Case(lambda: picture(20), 64, 1),

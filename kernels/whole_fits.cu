@@ -22,10 +22,11 @@
 // in shared memory, so that threads may add in any order.
 //
 // Launch: a block of 256 threads a problem, two to a multiprocessor, or one (BLOCKS); dynamic shared memory of some
-// 28 k d bytes, `problem_kernels.shared`. Options: X_KIND, WEIGHT_KIND, D_FEW: features rounded up to four, where a thread holds them
-// in registers; 0 if it reads them again for every eight centers. By gpukmeans.engine.cuda.problem_kernels.
-// A row and iteration: read once, k (d + 5) operations, of float32; 4 bytes of its label. A row and candidate of
-// k-means++: 3 d operations of float64; 8 bytes read and written.
+// 28 k d bytes, `problem_kernels.shared`. Options: X_KIND, WEIGHT_KIND, D_FEW: features rounded up to four, where a
+// thread holds them in registers; 0 if it reads them for every eight centers, in the frame, where frame_rows has put them
+// once a fit. By gpukmeans.engine.cuda.problem_kernels.
+// A row and iteration: read once, of D_FEW 0 four bytes a feature for every eight centers; k (d + 6) operations, of
+// float32; 4 bytes of its label. A row and candidate of k-means++: 3 d operations of float64; 8 bytes read and written.
 
 #include "problem.cuh"
 
@@ -288,12 +289,12 @@ __device__ __forceinline__ bool certify(const Problem& p, const Shared& s) {
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 fit_problems(const X* __restrict__ x, const W* __restrict__ weights, const long long* __restrict__ counts,
              const double* __restrict__ numbers, int k, int d, int starts, double tol, int max_iter,
-             const double* __restrict__ draws, int trials, int rows, double* closest, double* centers, int* labels,
-             int* __restrict__ n_iter, int room, long long* __restrict__ log) {
+             const double* __restrict__ draws, int trials, int rows, double* closest, float4* framed,
+             double* centers, int* labels, int* __restrict__ n_iter, int room, long long* __restrict__ log) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
     __shared__ int64 prefix[THREADS];
     __shared__ int candidates[THREADS / 4];
-    Problem p = problem_of(x, weights, labels, k, d, starts, counts, numbers);
+    Problem p = problem_of(x, weights, labels, framed, k, d, starts, counts, numbers);
     Shared s = shared_of(dynamic_shared, k, d, rows);
     double* own = centers + (int64)blockIdx.x * k * d;
     BLOCK_LOOP(j, s.width) s.about[j] = j < d ? (F)p.about(j) : (F)0;
@@ -306,6 +307,7 @@ fit_problems(const X* __restrict__ x, const W* __restrict__ weights, const long 
         BLOCK_LOOP(e, k * d) s.columns[e % d * k + e / d] = own[e];
         __syncthreads();
     }
+    frame_rows(p, s);
     int taken = max_iter;
     double variance = -1.0;
     for (int i = 0; i < max_iter; i++) {
@@ -359,10 +361,10 @@ fit_problems(const X* __restrict__ x, const W* __restrict__ weights, const long 
 // its coarse bits, and how many clusters have rows. The rest as above.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 publish_problems(const X* __restrict__ x, const W* __restrict__ weights, const long long* __restrict__ counts,
-                 const double* __restrict__ numbers, int k, int d, int starts, int rows,
+                 const double* __restrict__ numbers, int k, int d, int starts, int rows, float4* framed,
                  const double* __restrict__ centers, int* labels, long long* __restrict__ found) {
     extern __shared__ __align__(16) unsigned char dynamic_shared[];
-    Problem p = problem_of(x, weights, labels, k, d, starts, counts, numbers);
+    Problem p = problem_of(x, weights, labels, framed, k, d, starts, counts, numbers);
     Shared s = shared_of(dynamic_shared, k, d, rows);
     const double* own = centers + (int64)blockIdx.x * k * d;
     BLOCK_LOOP(j, s.width) s.about[j] = j < d ? (F)p.about(j) : (F)0;

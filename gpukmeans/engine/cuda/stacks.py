@@ -47,7 +47,7 @@ def stacks_on_gpu(cp: Any) -> Stacks:
         n, d = max(lengths), xs[0].shape[1]
         gpu = Gpu(cp, ())
         few = n * d <= whole_fit_plans.MOST_VALUES and n * d * k <= _WORK * min(len(xs), gpu.multiprocessors)
-        if not few or not problem_kernels.fits(gpu, k, d, seeding_trials(k)):
+        if not few or not problem_kernels.fits(k, d, seeding_trials(k), tensor_cores=gpu.tensor_cores):
             return None
         return CudaStack(cp, np.concatenate(xs) if rows is None else rows, lengths, weights, summaries)
 
@@ -63,7 +63,7 @@ def starts_on_gpu(cp: Any, x: Any, k: int, starts: int) -> MakeStarts | None:
     sooner = whole_fit_plans.sooner(
         *(n, d, k, kept.dtype, starts), multiprocessors=gpu.multiprocessors, tensor_cores=gpu.tensor_cores
     )
-    if not sooner or not problem_kernels.fits(gpu, k, d, seeding_trials(k)):
+    if not sooner:
         return None
     return lambda _, *how: CudaStarts(cp, kept, *how)
 
@@ -161,6 +161,8 @@ class CudaStack:
         trials = draws.shape[2] if len(draws) else 0
         all_draws = gpu.put(np.column_stack([first, draws.reshape(b, -1)])) if trials else None
         rows = b * len(self._x) if self._starts else len(self._x)
+        words = problem_kernels.framed_words(rows, self._x.shape[1])
+        self._framed = gpu.empty(words, np.float32) if words else None
         # What comes down together lies together: labels and what is found with them, centers and iterations.
         self._found = gpu.empty(8 * b + rows, np.int32)
         answers = gpu.empty(centers.size + b, np.float64)
@@ -178,6 +180,7 @@ class CudaStack:
             draws=all_draws,
             trials=trials,
             closest=gpu.empty(rows, np.float64) if trials else None,
+            framed=self._framed,
             centers=there,
             labels=self._found[8 * b :],
             n_iter=n_iter,
@@ -200,6 +203,7 @@ class CudaStack:
             x=self._x,
             weights=self._w,
             arrays=self._arrays,
+            framed=self._framed,
             centers=gpu.put(centers),
             labels=self._found[words:],
             found=self._found[:words].view(np.int64),

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpukmeans.engine.cuda.problem_kernels import MOST_HELD, candidates
+from gpukmeans.engine.cuda.device import BLOCK
+from gpukmeans.engine.cuda.problem_kernels import MOST_HELD, candidates, fits, framed_words
 from gpukmeans.engine.cuda.speculation_state import HOST, ITERATIONS
 from gpukmeans.engine.protocol import seeding_trials
 
@@ -21,27 +22,31 @@ MOST_VALUES = 2**22
 GROUP = 8
 
 # Instructions of a thread: of a pair of row and center for its score's place among the best two, and for each feature
-# of the pair, where features are held in registers, and where they are read again for each group of centers.
-CHOOSE, HELD, READ = 7, 1.3, {"uint8": 3.25, "float16": 5.1, "float32": 3.0, "float64": 3.1}
+# of the pair, where features are held in registers, and where they are read for each group of centers.
+CHOOSE, HELD, READ = 6, 1.25, 52 / 32
+
+# Features up to which what a block reads for a group is still in the first-level cache for the next: 100 kB.
+NEAR = 100 * 1024 // (4 * BLOCK)
 
 # And of k-means++, for each feature of a row: measured to four candidates, and to the one that is taken. Of float64,
 # DOUBLES operations a candidate.
-MEASURE, TAKE, DOUBLES = 34, 9.5, 3
+MEASURE, TAKE, DOUBLES = 34, 9, 3
 
 # Launches of a step of k-means++, and seconds of each.
 STEP, LAUNCH = 5, 3e-6
 
-# Of a multiprocessor, assumed: the slowest clock of GPUs that are counted, and what is done in a clock: instructions of
-# threads, bytes of the second-level cache, operations of float64 where there are many (device.TENSOR_CORES) or few.
-CLOCK, ISSUED, CACHE, MANY_DOUBLES, FEW_DOUBLES = 1.4e9, 128, 24, 32, 2
+# Of a multiprocessor, assumed: the slowest clock of GPUs that are counted, and the least that any does in a clock:
+# instructions of threads, multiply-adds of float32, bytes of the second-level cache, operations of float64 where there
+# are many (device.TENSOR_CORES) or few.
+CLOCK, ISSUED, PRODUCTS, CACHE, MANY_DOUBLES, FEW_DOUBLES = 1.4e9, 128, 64, 24, 32, 2
 
 
 def iteration(n: int, d: int, k: int, dtype: np.dtype) -> tuple[float, float]:
     """Instructions, and bytes of the second-level cache, of an iteration over all rows."""
-    groups = -(-k // GROUP)
+    groups, width = -(-k // GROUP), d + -d % 4
     held = d <= MOST_HELD
-    features = (d + -d % 4) * (HELD if held else READ[dtype.name])
-    return n * groups * GROUP * (CHOOSE + features), n * d * dtype.itemsize * (1 if held else groups)
+    instructions = n * groups * GROUP * (CHOOSE + width * (HELD if held else READ))
+    return instructions, n * (d * dtype.itemsize if held else 4 * width * (1 if width <= NEAR else groups))
 
 
 def seeding_step(n: int, d: int, k: int) -> tuple[float, float]:
@@ -50,14 +55,29 @@ def seeding_step(n: int, d: int, k: int) -> tuple[float, float]:
     return n * d * (MEASURE * measured / 4 + TAKE), n * d * DOUBLES * (measured + 1)
 
 
+def waits(d: int, k: int) -> float:
+    """Clocks, assumed, that nothing hides in an iteration or a step of k-means++: barriers, and sums that a thread has
+    for itself, over features and over centers."""
+    return 3000 + 60 * d * -(-k // BLOCK) + 10 * k
+
+
+def memory(n: int, d: int, k: int, dtype: np.dtype, iterations: int) -> int:
+    """Bytes of the device's that one start takes: rows, and in the frame where threads do not hold them; a label, and
+    its distance to the closest center; and what is told of so many iterations."""
+    return n * (d * dtype.itemsize + 4 + 8) + 4 * framed_words(n, d) + 8 * (1 + k) * iterations
+
+
 def sooner(n: int, d: int, k: int, dtype: np.dtype, starts: int, *, multiprocessors: int, tensor_cores: bool) -> bool:
-    """Whether a block to each start is: of a fit as it may be, by k-means++ and in ITERATIONS. tensor_cores: of Gpu."""
-    if n * d > MOST_VALUES:
+    """Whether a block to each start is, and has room: of a fit as it may be, by k-means++ and in ITERATIONS.
+    tensor_cores: of Gpu."""
+    if n * d > MOST_VALUES or not fits(k, d, seeding_trials(k), tensor_cores=tensor_cores):
         return False
     instructions, cached = iteration(n, d, k, dtype)
-    clocks = ITERATIONS * max(instructions / ISSUED, cached / CACHE)
+    products = n * d * (k + -k % GROUP)
+    # One more for labels as they are published, and another for least and largest values and the inertia.
+    clocks = (ITERATIONS + 2) * (max(instructions / ISSUED, products / PRODUCTS, cached / CACHE) + waits(d, k))
     instructions, doubles = seeding_step(n, d, k)
     rate = MANY_DOUBLES if tensor_cores else FEW_DOUBLES
-    clocks += (k - 1) * max(instructions / ISSUED, doubles / rate)
+    clocks += (k - 1) * (max(instructions / ISSUED, doubles / rate) + waits(d, k))
     rounds = -(-starts // multiprocessors)
-    return rounds * clocks / CLOCK <= starts * (ITERATIONS * HOST + (k - 1) * STEP * LAUNCH)
+    return rounds * clocks / CLOCK + 3 * HOST <= starts * (ITERATIONS * HOST + (k - 1) * STEP * LAUNCH)
