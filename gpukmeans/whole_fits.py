@@ -81,13 +81,14 @@ def fit_whole(
         generators: Any = [generator] * min(together, starts - first)
         try:
             stack = make(x, used, summary, k, len(generators), room)
-            fits = fit_stack(stack, generators, rules, dtype)
+            fits = [None] if stack is None else fit_stack(stack, generators, rules, dtype)
         except MemoryError:  # of a GPU: one start takes less
             fits = [None]
         for i, fit in enumerate(fits):
             if fit is None:
                 generator.again()
                 return None, generator
+            assert stack is not None
             records += _records(stack.log, i, fit.n_iter, first + i)
             if best is None or fit.inertia < best.inertia:
                 best = fit

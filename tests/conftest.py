@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits, load_sample_image, make_blobs
 
 from gpukmeans import KMeans, lloyd
 from gpukmeans.engine import devices, dispatch
+from gpukmeans.engine.cuda import stacks
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.metric import EUCLIDEAN, Metric
@@ -59,6 +60,7 @@ _shares = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    stacks.WORTH_COMPILING = 0  # whatever was compiled before
     config.stash[_shares] = {}
     if not config.getoption("--device").startswith("cuda"):
         os.environ["CUPY_CACHE_DIR"] = str(CACHE)  # what is compiled for the CPU is in nobody's way

@@ -13,7 +13,7 @@ from host_cuda.runtime import HostCuda
 
 from gpukmeans import KMeans
 from gpukmeans.engine import dispatch
-from gpukmeans.engine.cuda import problem_kernels, whole_fit_plans
+from gpukmeans.engine.cuda import problem_kernels, stacks, whole_fit_plans
 from gpukmeans.engine.cuda.stacks import CudaStarts, narrowed, stacks_on_gpu
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.many_fits import Starts, fit_stack
@@ -245,6 +245,25 @@ def test_values_are_sent_in_the_narrowest_dtype_that_holds_them(fast):
     there = fast.asarray(np.zeros((4, 3)))
     assert narrowed(there) is there
     assert narrowed(np.zeros((4, 3), np.float16)).dtype == np.float16
+
+
+def test_a_process_compiles_it_once_there_were_many_starts(fast, monkeypatch, tmp_path):
+    """Or finds it, where any process has; of each kind of rows and weights."""
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(stacks, "WORTH_COMPILING", 10)
+    monkeypatch.setattr(stacks, "_starts_so_far", 0)
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(fast))
+    x = blobs(100, 3, np.float32)
+
+    def whole(starts, weights=None):
+        before = fast.launches["fit_problems"]
+        KMeans(3, n_init=starts, random_state=0, device="cuda").fit(x, sample_weight=weights)
+        return fast.launches["fit_problems"] > before
+
+    assert [whole(3), whole(6), whole(1), whole(1)] == [False, False, False, True]
+    monkeypatch.setattr(stacks, "_starts_so_far", 0)
+    assert whole(1)
+    assert not whole(1, np.full(100, 0.5))
 
 
 @pytest.mark.parametrize("build", ["address", "race"])

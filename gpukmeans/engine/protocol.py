@@ -404,13 +404,15 @@ class StackLog(NamedTuple):
 
 class StartsStack(Stack, Protocol):
     """Starts of one problem, as a Stack of as many problems that have their rows in common: ranges and scales are
-    (1, d), and doubt is of one. A start of more iterations than `log` has room for is left to the driver."""
+    (1, d), and doubt is of one. A start of more iterations than `log` has room for is left to the driver. There is a
+    log once there was a fit."""
 
     log: StackLog
 
 
-# Of rows (n, d), their weights in use and a summary of these, how many centers and starts, and room in its log.
-MakeStarts = Callable[[NDArray[Any], Floats | Ints | None, Weights, int, int, int], StartsStack]
+# Of rows (n, d), their weights in use and a summary of these, how many centers and starts, and room in its log. None
+# where it would have to be compiled, and that does not pay yet.
+MakeStarts = Callable[[NDArray[Any], Floats | Ints | None, Weights, int, int, int], StartsStack | None]
 
 
 class Stacks(NamedTuple):

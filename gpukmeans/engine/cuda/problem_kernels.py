@@ -116,7 +116,7 @@ def publish_problems(
     starts: bool = False,
 ) -> None:
     """`Stack.publish`. centers: (b, k, d) float64. labels: (m,) int32, with any labels of these clusters. found: (b, 4)
-    int64, become coarse, fine, coarse_bits and occupied of StackLabels. starts, framed: as above, and as it left them."""
+    int64, become coarse, fine, coarse_bits and occupied of StackLabels. starts, framed: as above, and as left."""
     b, k, d = centers.shape
     of = *arrays, np.int32(k), np.int32(d), np.int32(starts), np.int32(k)
     gpu.run(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.cuda import families, problem_kernels, whole_fit_plans
+from gpukmeans.engine.cuda import compile, families, problem_kernels, whole_fit_plans
+from gpukmeans.engine.cuda.compile import Module
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.problem_kernels import ProblemArrays
 from gpukmeans.engine.protocol import (
@@ -54,6 +55,13 @@ def stacks_on_gpu(cp: Any) -> Stacks:
     return Stacks(make, mixed=True, values=_STACKED)
 
 
+# Starts of small fits that a process makes by launches before it compiles whole_fits.cu, which takes NVRTC some four
+# seconds where each start gains a millisecond. Once that is on disk, nobody waits.
+WORTH_COMPILING = 2**8
+
+_starts_so_far = 0
+
+
 def starts_on_gpu(cp: Any, x: Any, k: int, starts: int) -> MakeStarts | None:
     """What makes a Stack of starts of one problem on the current GPU, see `dispatch.make_starts`."""
     n, d = x.shape
@@ -65,7 +73,20 @@ def starts_on_gpu(cp: Any, x: Any, k: int, starts: int) -> MakeStarts | None:
     )
     if not sooner:
         return None
-    return lambda _, *how: CudaStarts(cp, kept, *how)
+
+    def make(_: Any, weights: Any, *how: Any) -> CudaStarts | None:
+        global _starts_so_far
+        module = Module("whole_fits", (*_options(kept, weights), *problem_kernels.options(d)))
+        if _starts_so_far < WORTH_COMPILING and not compile.at_hand(cp, module):
+            _starts_so_far += starts
+            return None
+        return CudaStarts(cp, kept, weights, *how)
+
+    return make
+
+
+def _options(x: Any, weights: Any) -> tuple[str, ...]:
+    return *families.row_options(x.dtype, False), *families.weight_options(None if weights is None else weights.dtype)
 
 
 def narrowed(x: Any) -> Any:
@@ -94,11 +115,10 @@ class CudaStack:
         self, cp: Any, x: Any, lengths: Sequence[int], weights: Sequence[Any], summaries: Sequence[Weights]
     ) -> None:
         self.weights: Sequence[Weights] = summaries
-        kind = None if weights[0] is None else weights[0].dtype
-        self._gpu = Gpu(cp, (*families.row_options(x.dtype, False), *families.weight_options(kind)))
+        self._gpu = Gpu(cp, _options(x, weights[0]))
         self._given, self._single = x, x.dtype != np.float64
         self._x = self._gpu.put(x)
-        self._w = None if kind is None else self._gpu.put(np.concatenate(weights))
+        self._w = None if weights[0] is None else self._gpu.put(np.concatenate(weights))
         self._of_problem = [slice(a, b) for a, b in pairwise([0, *np.cumsum(lengths).tolist()])]
         pairs = zip(summaries, weights, strict=True)
         # What sums count the weight of each row as, and of all.
