@@ -12,6 +12,7 @@ from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 
 from gpukmeans import KMeans
+from gpukmeans.cli.main import main
 from gpukmeans.engine import dispatch
 from gpukmeans.engine.cuda import problem_kernels, stacks, whole_fit_plans
 from gpukmeans.engine.cuda.stacks import CudaStarts, narrowed, stacks_on_gpu
@@ -245,6 +246,17 @@ def test_values_are_sent_in_the_narrowest_dtype_that_holds_them(fast):
     there = fast.asarray(np.zeros((4, 3)))
     assert narrowed(there) is there
     assert narrowed(np.zeros((4, 3), np.float16)).dtype == np.float16
+
+
+def test_a_range_of_k_is_a_launch_each(fast, monkeypatch, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", blobs(200, 3, np.float32))
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(fast))
+    before = fast.launches["fit_problems"]
+    assert main(["fit", str(tmp_path / "x.npy"), "-k", "2:6", "--n-init", "3", "--device", "cuda"]) == 0
+    assert fast.launches["fit_problems"] == before + 5
+    on_gpu = capsys.readouterr().out.splitlines()[1:]
+    assert main(["fit", str(tmp_path / "x.npy"), "-k", "2:6", "--n-init", "3", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == on_gpu
 
 
 def test_a_process_compiles_it_once_there_were_many_starts(fast, monkeypatch, tmp_path):
