@@ -240,13 +240,13 @@ def ways(device: str) -> Ways:
         "arrange": {"merge": False, "arrange": True, "scores": True, "bounds": True, "threads": 1},
         "merge": {"merge": True, "arrange": True, "scores": True, "bounds": True, "threads": 1},
         "merge, D only": {"merge": True, "arrange": True, "scores": False, "bounds": False, "threads": 1},
-        "rows of 7": {"chunk_rows": 7, "threads": 1, "scores": True, "bounds": True},
+        "rows of 61": {"chunk_rows": 61, "threads": 1, "scores": True, "bounds": True},
         "rows of 1000": {"chunk_rows": 1000, "threads": 2},
         "all rows": {"chunk_rows": 10**9, "threads": 1},
         "2 threads": {"threads": 2},
         "4 threads": {"threads": 4, "chunk_rows": 100, "scores": True, "bounds": True, "arrange": True},
     }
-    compiled = {name: numpy[name] for name in ("plain", "scores", "bounds", "merge", "rows of 7", "2 threads")}
+    compiled = {name: numpy[name] for name in ("plain", "scores", "bounds", "merge", "rows of 61", "2 threads")}
     return Ways(
         {name: {**way, "compiled": False} for name, way in numpy.items()}
         | {f"compiled, {name}": {**way, "compiled": True, "whole": False} for name, way in compiled.items()}

@@ -617,7 +617,7 @@ def uneven(rng, n, d):
     return rng.normal(size=(n, d)) * 10.0 ** np.linspace(-6, 0, d)
 
 
-@pytest.mark.parametrize("way", ["bounds", "arrange", "merge", "rows of 7", "4 threads"])
+@pytest.mark.parametrize("way", ["bounds", "arrange", "merge", "rows of 61", "4 threads"])
 @pytest.mark.parametrize("data", [lattice, gaussian, far_off, uneven])
 def test_bounds_never_keep_a_wrong_label(make_points, brute_labels, ways, data, way, monkeypatch):
     """Of rows whose own distance is measured, as where centers are many, and of others."""

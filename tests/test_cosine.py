@@ -190,7 +190,7 @@ def test_rows_that_are_made_when_asked_for_are_those_that_are_kept(monkeypatch, 
     assert type(NumPyPoints(Samples(x, metric=COSINE))._row_x) is NormalizedRows
     assert type(NumPyPoints(Samples(x[:, :3] + 1, metric=COSINE))._row_x) is np.ndarray, "few features will be sorted"
     assert type(NumPyPoints(Samples(x[:, :3] + 1, metric=COSINE, reused=False))._row_x) is NormalizedRows
-    for way in ("plain", "merge", "rows of 7", "2 threads", "compiled, bounds"):
+    for way in ("plain", "merge", "rows of 61", "2 threads", "compiled, bounds"):
         with tuned(**ways[way]):
             assert (bits(model.fit(x)), model.transform(x[:50]).tobytes()) == kept, way
 
@@ -514,7 +514,7 @@ def test_batches_drawn_at_random(on, device, ways):
     expected = everything(MiniBatchKMeans, x, **settings)
     centers = np.frombuffer(expected[0]).reshape(5, 3)
     assert np.abs(np.linalg.norm(centers, axis=1) - 1).max() < 1e-15
-    for way in ("plain", "merge", "rows of 7", "4 threads", "compiled, rows of 7"):
+    for way in ("plain", "merge", "rows of 61", "4 threads", "compiled, rows of 61"):
         with tuned(**ways[way]):
             assert everything(MiniBatchKMeans, x, **settings) == expected, way
     on(HostCuda(seed=1))

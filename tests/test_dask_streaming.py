@@ -114,12 +114,15 @@ def test_rows_that_do_not_fit_and_cannot_stream_are_an_error_that_says_why(clust
     monkeypatch.setattr(clusters.Cluster, "workers", lambda self: {"a": memory(600), "b": memory(600)})
     assert sharing.of_rows(made, there, None).graphs, "480 MB, of which each can read chunks of 16"
     monkeypatch.setattr(sharing, "NEEDED", 10**3)
-    with pytest.raises(DeviceError, match="Nor can they be read a chunk at a time: a chunk has 160 MB"):
+    with pytest.raises(
+        DeviceError,
+        match=r"Nor can they .* at a time: a chunk has 160 MB.*Give smaller chunks\. Or use more",
+    ):
         sharing.of_rows(made.rechunk((10**6, 20)), there, None)
     rows = np.zeros((3 * 10**5, 20))
-    with pytest.raises(DeviceError, match=r"Nor can they .*: their graph holds them"):
+    with pytest.raises(DeviceError, match=r"Nor can they .*: their graph holds them.*read them from a file\. Or use"):
         sharing.of_rows(da.from_array(rows, chunks=(10**4, 20)), there, None)
-    with pytest.raises(DeviceError, match=r"Nor can they .*: they are persisted"):
+    with pytest.raises(DeviceError, match=r"Nor can they .*: they are persisted.*without persist\(\)\. Or use"):
         sharing.of_rows(cluster.persist(da.zeros(rows.shape, chunks=(10**5, 20))), there, None)
 
 

@@ -129,7 +129,7 @@ SHAPES = [(1, 1, 1), (9, 1, 9), (60, 2, 5), (300, 3, 33), (90, 7, 90), (50, 40, 
 DTYPES = [np.uint8, np.float16, np.float32, np.float64, np.int8, np.int32, np.uint32, np.int64, np.bool_]
 
 TRICKS = [
-    *["plain", "scores", "bounds", "merge", "merge, D only", "rows of 7"],
+    *["plain", "scores", "bounds", "merge", "merge, D only", "rows of 61"],
     *["compiled, plain", "compiled, scores", "compiled, bounds", "compiled, merge", "compiled, whole"],
 ]
 

@@ -64,7 +64,7 @@ def run_bits(monkeypatch, capsys, *arguments):
         ("groups", 340, 4, 2),
         ("seeding", 340, 3, 5),
         ("inputs", 340, 1, 4),
-        ("batches", 800, 2, 1),
+        ("batches", 6000, 2, 1),
         ("big", 340, 1, 1),
         ("images", 340, 5, 3),
         ("sanitizer", 340, 3, 3),

@@ -345,7 +345,7 @@ except MemoryError:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process alone")
-@pytest.mark.parametrize("d", [3, 60])
+@pytest.mark.parametrize("d", [pytest.param(3, marks=pytest.mark.slow), 60])
 def test_rows_larger_than_the_memory_of_the_process_give_the_same_digest(tmp_path, d):
     """120 MB of rows, 60 MB of memory; a copy of them, their keys for sorting, or bounds would not fit."""
     path = tmp_path / "x.npy"

@@ -120,7 +120,7 @@ def test_kmeans_plusplus_is_the_reference(make_points, ways, kind, weighing):
     for seed in range(4):
         x, weights, k = problem(kind, weighing, seed)
         expected = Reference(x, weights).seed(k, np.random.RandomState(seed))
-        for name in ways.some("plain", "scores", "arrange", "merge", "merge, D only", "rows of 7"):
+        for name in ways.some("plain", "scores", "arrange", "merge", "merge, D only", "rows of 61"):
             with tuned(**ways[name]):
                 points, _ = make_points(x, weights)
             found = kmeans_plusplus(points, k, np.random.RandomState(seed))
@@ -166,7 +166,7 @@ def test_every_potential_is_the_integer_sum(make_points, ways, kind, weighing):
         masses = reference.masses(closest, power)
         at = [(reference.find(u, masses), math.floor(Fraction(u) * sum(masses))) for u in (0.0, 0.1, 0.5, 0.99)]
         expected.append((potentials, closest.max(), sum(masses), at))
-    for name in ways.some("plain", "scores", "arrange", "merge", "rows of 7", "4 threads"):
+    for name in ways.some("plain", "scores", "arrange", "merge", "rows of 61", "4 threads"):
         with tuned(**ways[name]):
             points, _ = make_points(x, weights)
         seeding = points.seeding()
@@ -347,7 +347,7 @@ def test_kmeans_parallel_is_the_reference(make_points, in_parallel, ways, kind, 
     for seed in range(3):
         x, weights, k = problem(kind, weighing, seed)
         expected = seed_in_parallel(Reference(x, weights), k, np.random.RandomState(seed))
-        for name in ways.some("plain", "scores", "arrange", "merge", "merge, D only", "rows of 7", "4 threads"):
+        for name in ways.some("plain", "scores", "arrange", "merge", "merge, D only", "rows of 61", "4 threads"):
             with tuned(**ways[name]):
                 points, _ = make_points(x, weights)
                 assert in_parallel(points, k, seed).tolist() == expected.tolist(), (name, seed)
@@ -361,7 +361,7 @@ def test_centers_accepted_at_once_are_those_accepted_one_by_one(make_points, way
     x, weights = kind(rng, n), WEIGHTS[weighing](rng, n)
     few = 4 if kind is lattice else 25  # a lattice has nine locations, and some shall be left
     centers = np.unique(x[rng.integers(0, n, few)].astype(np.float64), axis=0)
-    for name in ways.some("plain", "scores", "arrange", "merge", "rows of 7", "4 threads"):
+    for name in ways.some("plain", "scores", "arrange", "merge", "rows of 61", "4 threads"):
         with tuned(**ways[name]):
             points, _ = make_points(x, weights)
         found = []
@@ -458,7 +458,7 @@ def test_random_is_the_reference(make_points, ways, kind, weighing):
                 (repeated if row in kept else kept).append(row)
             if len(kept) == k:
                 break
-        for name in ways.some("plain", "merge", "rows of 7"):
+        for name in ways.some("plain", "merge", "rows of 61"):
             with tuned(**ways[name]):
                 points, _ = make_points(x, weights)
             found = random(points, k, np.random.RandomState(seed))

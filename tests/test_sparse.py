@@ -69,7 +69,7 @@ def test_every_way_and_device_gives_the_same_bits(kmeans, ways, init, metric):
     weights = np.random.default_rng(1).random(900) + 0.1
     parameters = {"n_clusters": 9, "init": init, "n_init": 2, "metric": metric, "random_state": 0, "max_iter": 6}
     expected = whole_answer(KMeans(**parameters, device="cpu").fit(x, sample_weight=weights))
-    for name in ways.some("plain", "D only" if "D only" in ways else "merge, D only", "rows of 7", "2 threads"):
+    for name in ways.some("plain", "D only" if "D only" in ways else "merge, D only", "rows of 61", "2 threads"):
         with tuned(**ways[name]):
             assert whole_answer(kmeans(**parameters).fit(x, sample_weight=weights)) == expected, name
 

@@ -105,8 +105,8 @@ def of_rows(x: Any, cluster: Cluster, memory_limit: int | str | None) -> Sharing
         raise DeviceError(
             f"The rows are too many for the workers' memory: {_mb(shared.nbytes)} on {parts} of them are "
             f"{_mb(_largest(shared))} each, for which one needs {_mb(needed)}, and none has more than {_mb(max(free))} "
-            f"(of its memory_limit, less what the process takes). Nor can they be read a chunk at a time: {error}. Use "
-            "more workers, or give them more memory, or give rows of a smaller dtype."
+            f"(of its memory_limit, less what the process takes). Nor can they be read a chunk at a time: {error}. Or "
+            "use more workers, or give them more memory, or give rows of a smaller dtype."
         ) from None
 
 
@@ -122,7 +122,7 @@ def _in_a_fit(held: int) -> int:
 
 
 class _NotStreamedError(Exception):
-    """Why rows cannot be read a chunk at a time."""
+    """Why rows cannot be read a chunk at a time, and what to do."""
 
 
 def _streamed(x: Any, parts: int, workers: list[tuple[int, int]]) -> Sharing:
@@ -130,7 +130,9 @@ def _streamed(x: Any, parts: int, workers: list[tuple[int, int]]) -> Sharing:
     from distributed import futures_of
 
     if futures_of(x):
-        raise _NotStreamedError("they are persisted, and so in the workers' memory already")
+        raise _NotStreamedError(
+            "they are persisted, and so in the workers' memory already. Give them without persist()"
+        )
     x = _without_empty(x)
     chunk, graphs = _largest(x), []
     found = Sharing(x, _runs(x.chunks[0], parts))
@@ -138,13 +140,16 @@ def _streamed(x: Any, parts: int, workers: list[tuple[int, int]]) -> Sharing:
     if any(room(limit, held, most, chunk) < chunk for limit, held in workers):
         raise _NotStreamedError(
             f"a chunk has {_mb(chunk)}, and one needs {MADE} of these, {_mb(PER_ROW * most)} for what is known of "
-            f"rows, and {_mb(_in_a_fit(0))} for itself"
+            f"rows, and {_mb(_in_a_fit(0))} for itself. Give smaller chunks"
         )
     for run in found.chunks:
         some = x.blocks[run]
         graphs.append(StreamedRows.of(some, chunk))
         if graphs[-1].size > max(_SMALL, some.nbytes // 4):
-            raise _NotStreamedError("their graph holds them, as that of an array in the client's memory does")
+            raise _NotStreamedError(
+                "their graph holds them, as that of an array in the client's memory does. Have the workers read them "
+                "from a file"
+            )
     return replace(found, graphs=graphs)
 
 
