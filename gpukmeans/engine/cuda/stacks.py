@@ -67,11 +67,17 @@ def starts_on_gpu(cp: Any, x: Any, k: int, starts: int) -> MakeStarts | None:
     n, d = x.shape
     if n * d > whole_fit_plans.MOST_VALUES:
         return None
-    gpu, kept = Gpu(cp, ()), narrowed(x)
-    sooner = whole_fit_plans.sooner(
-        *(n, d, k, kept.dtype, starts), multiprocessors=gpu.multiprocessors, tensor_cores=gpu.tensor_cores
-    )
-    if not sooner:
+    gpu = Gpu(cp, ())
+
+    def sooner(dtype: Any) -> bool:
+        return whole_fit_plans.sooner(
+            *(n, d, k, np.dtype(dtype), starts), multiprocessors=gpu.multiprocessors, tensor_cores=gpu.tensor_cores
+        )
+
+    if not sooner(np.uint8):  # before all rows are looked at
+        return None
+    kept = narrowed(x)
+    if not sooner(kept.dtype):
         return None
 
     def make(_: Any, weights: Any, *how: Any) -> CudaStarts | None:
@@ -210,7 +216,7 @@ class CudaStack:
         found = gpu.get(answers)
         taken = found[centers.size :].view(np.int32)[:b].astype(np.int64)
         if log is not None:
-            self._told(gpu.get(log[: taken.max()]))
+            self._told(gpu.get(log[: max(1, taken.max())]))
         return found[: centers.size].reshape(centers.shape), taken
 
     def _told(self, log: Ints) -> None:
