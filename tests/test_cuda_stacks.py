@@ -169,10 +169,13 @@ def test_the_host_waits_as_often_for_many_starts_as_for_one(fast, monkeypatch, t
     iterations = [record.start for record in model.history_]
     longest = max(iterations.count(start) for start in range(starts))
     assert (spent.launches, spent.waits) == (3, 4)
-    assert spent.down == 2 * 3 * 8 + starts * ((5 * 3 + 1) * 8 + 4 * 8 + 300 * 4 + longest * (1 + 5) * 8)
+    labels = 0 if there else 300 * 4  # which stay where rows are
+    assert spent.down == 2 * 3 * 8 + starts * ((5 * 3 + 1) * 8 + 4 * 8 + labels + longest * (1 + 5) * 8)
     up = 3 * 8 + 8 * 8 + 6 * 3 * 8 + starts * ((1 + 4 * 3) * 8 + 5 * 3 * 8)
-    # Labels and centers go where rows came from, and beforehand a value of theirs, to see what becomes of its dtype.
-    assert spent.up == up + (300 * 4 + 5 * 3 * 4 + 4 if there else 300 * 3 * 4)
+    # Centers go where rows came from, and beforehand a value of theirs, to see what becomes of its dtype.
+    # Labels of the best start are copied, which the CPU in a GPU's place does by way of the host.
+    copied = 300 * 4 if starts > 1 else 0
+    assert spent.up == up + (5 * 3 * 4 + 4 + copied if there else 300 * 3 * 4)
 
 
 @pytest.mark.parametrize("n_init", [1, 4])

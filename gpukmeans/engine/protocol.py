@@ -349,10 +349,10 @@ class StackDoubt(NamedTuple):
 
 
 class StackLabels(NamedTuple):
-    """Of each of b problems: labels (n,) int32; the two sums of its inertia and the coarse bits of their `Inertia`,
-    (b,) int64 each; and how many clusters have rows, (b,)."""
+    """Of each of b problems: labels (n,) int32, of starts where the rows were given; the two sums of its inertia and the
+    coarse bits of their `Inertia`, (b,) int64 each; and how many clusters have rows, (b,)."""
 
-    labels: Sequence[NDArray[np.int32]]
+    labels: Sequence[Any]
     coarse: Ints
     fine: Ints
     coarse_bits: Ints

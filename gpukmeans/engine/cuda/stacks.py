@@ -116,6 +116,7 @@ class CudaStack:
 
     _starts = False  # whether all fits are of the only problem
     _room = 0  # iterations that are told of
+    _stays = False  # whether labels stay on the device
 
     def __init__(
         self, cp: Any, x: Any, lengths: Sequence[int], weights: Sequence[Any], summaries: Sequence[Weights]
@@ -189,8 +190,9 @@ class CudaStack:
         rows = b * len(self._x) if self._starts else len(self._x)
         words = problem_kernels.framed_words(rows, self._x.shape[1])
         self._framed = gpu.empty(words, np.float32) if words else None
-        # What comes down together lies together: labels and what is found with them, centers and iterations.
-        self._found = gpu.empty(8 * b + rows, np.int32)
+        # What comes down together lies together: what is found, and labels unless they stay; centers and iterations.
+        self._found = gpu.empty(8 * b + (0 if self._stays else rows), np.int32)
+        self._labels = gpu.empty(rows, np.int32) if self._stays else self._found[8 * b :]
         answers = gpu.empty(centers.size + b, np.float64)
         there, n_iter = answers[: centers.size].reshape(centers.shape), answers[centers.size :].view(np.int32)[:b]
         if not trials:
@@ -208,7 +210,7 @@ class CudaStack:
             closest=gpu.empty(rows, np.float64) if trials else None,
             framed=self._framed,
             centers=there,
-            labels=self._found[8 * b :],
+            labels=self._labels,
             n_iter=n_iter,
             starts=self._starts,
             log=log,
@@ -231,15 +233,15 @@ class CudaStack:
             arrays=self._arrays,
             framed=self._framed,
             centers=gpu.put(centers),
-            labels=self._found[words:],
+            labels=self._labels,
             found=self._found[:words].view(np.int64),
             starts=self._starts,
         )
         found = gpu.get(self._found)
         measured: Ints = found[:words].view(np.int64).reshape(-1, 4)
-        return StackLabels(self._of_each(found[words:]), *measured.T)
+        return StackLabels(self._of_each(self._labels if self._stays else found[words:]), *measured.T)
 
-    def _of_each(self, labels: NDArray[np.int32]) -> Sequence[NDArray[np.int32]]:
+    def _of_each(self, labels: Any) -> Sequence[Any]:
         return [labels[rows] for rows in self._of_problem]
 
 
@@ -252,6 +254,7 @@ class CudaStarts(CudaStack):
     def __init__(self, cp: Any, x: Any, weights: Any, summary: Weights, k: int, starts: int, room: int) -> None:
         super().__init__(cp, x, [len(x)], [weights], [summary])
         self.weights, self.totals, self._room = [summary] * starts, [*self.totals] * starts, room
+        self._stays = self._gpu.holds(x)
 
     def find(self, problem: int, indices: list[int]) -> Floats:
         return super().find(0, indices)
@@ -259,5 +262,6 @@ class CudaStarts(CudaStack):
     def _told(self, log: Ints) -> None:
         self.log = StackLog(log[:, :, 0].T, log[:, :, 1:].view(np.float64).transpose(1, 0, 2))
 
-    def _of_each(self, labels: NDArray[np.int32]) -> Sequence[NDArray[np.int32]]:
-        return list(labels.reshape(len(self.weights), -1))
+    def _of_each(self, labels: Any) -> Sequence[Any]:
+        n = len(self._x)
+        return [labels[a : a + n] for a in range(0, len(labels), n)]
