@@ -349,8 +349,8 @@ class StackDoubt(NamedTuple):
 
 
 class StackLabels(NamedTuple):
-    """Of each of b problems: labels (n,) int32, of starts where the rows were given; the two sums of its inertia and the
-    coarse bits of their `Inertia`, (b,) int64 each; and how many clusters have rows, (b,)."""
+    """Of each of b problems: labels (n,) int32, of starts where the rows were given; the two sums of its inertia and
+    the coarse bits of their `Inertia`, (b,) int64 each; and how many clusters have rows, (b,)."""
 
     labels: Sequence[Any]
     coarse: Ints
