@@ -362,34 +362,26 @@ def assign_tensor(gpu: Gpu, compared: Comparison) -> None:
 def assign_half(gpu: Gpu, compared: Comparison) -> None:
     """Tentative labels by one product of float16, and where that leaves doubt a place on a list; a block the rows that
     its shared memory holds."""
-    half, arguments = _half_arguments(gpu, compared)
-    blocks = min(gpu.blocks, -(-len(compared.rows.x) // half.rows))
-    gpu.run(
-        *("assign_half", "assign_half", blocks, BLOCK, *arguments),
-        options=half.options,
-        shared=half.shared,
-    )
+    blocks, arguments, how = _half_launch(gpu, compared)
+    gpu.run(*("assign_half", "assign_half", blocks, BLOCK, *arguments), **how)
 
 
 def assign_wgmma(gpu: Gpu, compared: Comparison) -> None:
     """The same by instructions that compute capability 9.0 has for it; a block 128 rows."""
-    half, arguments = _half_arguments(gpu, compared)
-    blocks = min(gpu.blocks, -(-len(compared.rows.x) // half.rows))
-    gpu.run(
-        *("assign_wgmma", "assign_wgmma", blocks, BLOCK, *arguments),
-        options=half.options,
-        shared=half.shared,
-    )
+    blocks, arguments, how = _half_launch(gpu, compared)
+    gpu.run(*("assign_wgmma", "assign_wgmma", blocks, BLOCK, *arguments), **how)
 
 
-def _half_arguments(gpu: Gpu, compared: Comparison) -> tuple[HalfPlan, tuple[Any, ...]]:
-    """The plan of either, and its arguments."""
+def _half_launch(gpu: Gpu, compared: Comparison) -> tuple[int, tuple[Any, ...], dict[str, Any]]:
+    """Of either: how many blocks, its arguments, and how `Gpu.run` is to launch it."""
     half, halves = compared.plan.half, compared.halves
     assert half is not None
     assert halves is not None
     centers = halves.table, halves.of_centers, np.int32(compared.plan.table.tiles), np.float32(half.roundings)
     rows = *of_rows(compared.rows.x), np.int32(half.features), *compared.frame
-    return half, (*rows, *centers, *halves.again, *compared.outcome(gpu))
+    arguments = *rows, *centers, *halves.again, *compared.outcome(gpu)
+    blocks = min(gpu.blocks, -(-len(compared.rows.x) // half.rows))
+    return blocks, arguments, {"options": half.options, "shared": half.shared}
 
 
 def known_product(gpu: Gpu, *, rows: Any, table: Any, products: Any) -> None:
