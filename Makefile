@@ -10,7 +10,7 @@ EXTRA := test
 
 # The contract, and what else asks for the device under test.
 CONTRACT := $(patsubst %,tests/test_%.py,distance certificate fixed_point randomness one_answer input \
-	sklearn_parity cosine minibatch batched sparse progress zeros flags)
+	sklearn_parity cosine minibatch batched whole_fits sparse progress zeros flags)
 QUICK := $(patsubst %,tests/test_%.py,distance fixed_point sklearn_parity cosine minibatch sparse zeros)
 FUZZ := tests/test_fuzz.py tests/test_fuzz_minibatch.py
 

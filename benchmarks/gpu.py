@@ -35,6 +35,7 @@ from common.machine import machine, versions
 from gpukmeans import KMeans, datasets
 from gpukmeans.engine import devices, nvml
 from gpukmeans.engine.cuda import device as gpu
+from gpukmeans.engine.cuda import stacks
 from gpukmeans.engine.cuda.launch_plans import half_rows
 
 MOST_ON_CPU = 2e10
@@ -74,6 +75,7 @@ def pixels() -> np.ndarray:
 
 
 WORKLOADS: dict[str, Case] = {
+    "digits": Case(lambda: datasets.digits().X, 10, 8),
     "china64": Case(pixels, 64, 8),
     "china256": Case(pixels, 256, 8),
     "image100M64": Case(lambda: picture(20), 64, 1),
@@ -250,6 +252,7 @@ def report(names: list[str], repeats: int, libraries: list[str]) -> dict[str, An
     import cupy as cp
     from common.gpu_libraries import load
 
+    stacks.WORTH_COMPILING = 0  # whatever was compiled before
     started = result_files.now()
     found, absent = load(libraries)
     device = floors.Device.measured(cp)

@@ -35,6 +35,7 @@ class Workload:
 
 
 WORKLOADS = (
+    Workload("digits", (1797, 64), 10, "float64"),
     Workload("china64", (273_280, 3), 64, "float64"),
     Workload("image100M64", (109_312_000, 3), 64, "uint8", 20e-3),
     Workload("image100M256", (109_312_000, 3), 256, "uint8", 28e-3),
@@ -156,6 +157,9 @@ promise. Stalls, conflicts and what is outside of inner loops are not counted; e
   takes; of i centers each candidate takes the i-th part of the rows. *Fit*: k-means++ and 30 iterations, rows on the
   device, kernels compiled before.
 - Pictures are clustered pixel by pixel here, by `KMeans`; `quantize` counts colors first.
+- What is small (digits) a block of threads fits whole, in one launch, where that is sooner: nothing is pruned then, and
+  the host waits three times a fit, not once an iteration. Starts of one fit (`n_init`) are a block each, and take as
+  long as one. Values that are bytes, as those of digits, are sent as such; counted here are doubles.
 
 Milliseconds, but for the last column: GiB of the device's memory.
 """

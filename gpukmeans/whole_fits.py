@@ -79,11 +79,16 @@ def fit_whole(
     records: list[Record] = []
     for first in range(0, starts, together):
         generators: Any = [generator] * min(together, starts - first)
-        stack = make(x, used, summary, k, len(generators), room)
-        for i, fit in enumerate(fit_stack(stack, generators, rules, dtype)):
+        try:
+            stack = make(x, used, summary, k, len(generators), room)
+            fits = [None] if stack is None else fit_stack(stack, generators, rules, dtype)
+        except MemoryError:  # of a GPU: one start takes less
+            fits = [None]
+        for i, fit in enumerate(fits):
             if fit is None:
                 generator.again()
                 return None, generator
+            assert stack is not None
             records += _records(stack.log, i, fit.n_iter, first + i)
             if best is None or fit.inertia < best.inertia:
                 best = fit

@@ -28,8 +28,8 @@
 // Launch: diffuse by blocks of four warps, one for each scheduler; the others by blocks of 256 threads, four to a
 // multiprocessor. Options: CHANNELS (1, 3 or 4), LEVEL_BITS (8 or 16), LABEL (unsigned char or unsigned short). By the
 // functions of the same names in gpukmeans.image.cuda.kernels.
-// A pixel: its levels twice, a strength of 2 bytes written and read, a label; of each 32nd row 8 CHANNELS bytes for
-// errors. Of three channels of 8 bits 12 bytes, for 100 megapixels 1.2 GB, or 0.4 ms on an H100. That is not what it
+// A pixel: its levels three times, a strength of 2 bytes written and read, a label; of each 32nd row 8 CHANNELS bytes for
+// errors. Of three channels of 8 bits 15 bytes, for 100 megapixels 1.5 GB, or 0.5 ms on an H100. That is not what it
 // takes, for each step waits for the one before: some 180 instructions, and 63 more for each four of the lane that has
 // most of them (of photographs and 256 colors two). Predicted, in cycles: shuffles and levels 120; where the cell's
 // list begins, and its first candidates, 540, as one of 32 lanes mostly has to ask the second-level cache; colors and
@@ -71,22 +71,40 @@ __device__ __forceinline__ Square square(int step) { return (Square)step * step;
 
 // ---------------------------------------------------------------- how much of their share pixels take
 
+// The largest difference of pixel i, in any channel, from its four neighbours, of a picture of n pixels and that width.
+__device__ __forceinline__ int most_different(const Level* __restrict__ pixels, int64 i, int64 n, unsigned width) {
+    unsigned x = (unsigned)i % width;
+    int most = 0;
+    for (int c = 0; c < CHANNELS; c++) {
+        int own = pixels[i * CHANNELS + c];
+        if (x > 0) most = max(most, abs(own - pixels[(i - 1) * CHANNELS + c]));
+        if (x + 1 < width) most = max(most, abs(own - pixels[(i + 1) * CHANNELS + c]));
+        if (i >= width) most = max(most, abs(own - pixels[(i - width) * CHANNELS + c]));
+        if (i + width < n) most = max(most, abs(own - pixels[(i + width) * CHANNELS + c]));
+    }
+    return most;
+}
+
+// count: (1,), zero at first; how many of the pixels (n, CHANNELS), n below 2**32, are within texture. A thread adds
+// what it counted once.
+extern "C" __global__ void __launch_bounds__(256, 4)
+count_textured(const Level* __restrict__ pixels, long long n, unsigned width, int texture,
+               unsigned* __restrict__ count) {
+    unsigned own = 0;
+    for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
+        own += most_different(pixels, i, n, width) >= texture;
+    }
+    if (own) atomicAdd(count, own);
+}
+
 // strength: (n,), diffusion_plan.local_strength of pixels (n, CHANNELS), n below 2**32, of a picture of that width,
-// times scale; FIXED where fixed (n,), if there are any, is not zero.
+// times scale; FIXED where fixed (n,), if there are any, is not zero. textured: of a pixel within texture.
 extern "C" __global__ void __launch_bounds__(256, 4)
 local_strength(const Level* __restrict__ pixels, long long n, unsigned width, int texture, int textured, int scale,
                const unsigned char* __restrict__ fixed, int has_fixed, unsigned short* __restrict__ strength) {
     for (int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64)gridDim.x * blockDim.x) {
-        unsigned x = (unsigned)i % width;
-        int most = 0;
-        for (int c = 0; c < CHANNELS; c++) {
-            int own = pixels[i * CHANNELS + c];
-            if (x > 0) most = max(most, abs(own - pixels[(i - 1) * CHANNELS + c]));
-            if (x + 1 < width) most = max(most, abs(own - pixels[(i + 1) * CHANNELS + c]));
-            if (i >= width) most = max(most, abs(own - pixels[(i - width) * CHANNELS + c]));
-            if (i + width < n) most = max(most, abs(own - pixels[(i + width) * CHANNELS + c]));
-        }
-        int own = FULL - (FULL - textured) * min(most, texture) / texture;
+        int most = min(most_different(pixels, i, n, width), texture);
+        int own = FULL - (FULL - textured) * most / texture;
         strength[i] = has_fixed && fixed[i] ? FIXED : (unsigned short)(own * scale >> 8);
     }
 }

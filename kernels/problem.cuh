@@ -25,19 +25,21 @@
 #define TOO_FAR 0x1p+120 // exact/certificate.py
 #define UNIT 0x1p-24     // U32 there
 
-// A row of `counts` (b, 4), `numbers` (b, 7) and `measures` (b, 6, d), as problem_kernels.Problems has them.
+// A row of `counts` (b, 3) and `numbers` (b, NUMBERS + 6 d), as problem_kernels.ProblemArrays has them.
+#define COUNTS 3
+#define NUMBERS 8
 struct Problem {
     const X* x;
     const W* weights;
     int* labels;
+    float4* framed;
+    int64 place;  // of its labels among those of all
     int n, d, k;
     bool wide;
     const long long* counts;
     const double *numbers, *measures;
 
-    __device__ __forceinline__ int64 first() const { return counts[0]; }
     __device__ __forceinline__ int64 total() const { return counts[2]; }
-    __device__ __forceinline__ int widest() const { return (int)counts[3]; }
     __device__ __forceinline__ double limit() const { return numbers[0]; }
     __device__ __forceinline__ double most() const { return numbers[1]; }
     __device__ __forceinline__ double factor() const { return numbers[2]; }
@@ -45,6 +47,7 @@ struct Problem {
     __device__ __forceinline__ double fractions() const { return numbers[4]; }
     __device__ __forceinline__ int weight_bits() const { return (int)numbers[5]; }
     __device__ __forceinline__ int copies_bits() const { return (int)numbers[6]; }
+    __device__ __forceinline__ int widest() const { return (int)numbers[7]; }
     __device__ __forceinline__ double low(int j) const { return measures[j]; }
     __device__ __forceinline__ double high(int j) const { return measures[d + j]; }
     __device__ __forceinline__ double offset(int j) const { return measures[2 * d + j]; }
@@ -57,20 +60,23 @@ struct Problem {
     __device__ __forceinline__ double weight_of_units(int64 units) const { return (double)units / weight_scale(); }
 };
 
-__device__ __forceinline__ Problem problem_of(const X* x, const W* weights, int* labels, int k, int d,
-                                              const long long* counts, const double* numbers, const double* measures) {
-    int64 b = blockIdx.x, first = counts[4 * b];
+// starts: all blocks have the same problem, the only one, and labels of their own. framed: see frame_rows.
+__device__ __forceinline__ Problem problem_of(const X* x, const W* weights, int* labels, float4* framed, int k, int d,
+                                              int starts, const long long* counts, const double* numbers) {
+    int64 b = starts ? 0 : blockIdx.x, first = counts[COUNTS * b];
     Problem p;
-    p.x = x + first * d, p.weights = WEIGHT_KIND ? weights + first : weights, p.labels = labels + first;
-    p.n = (int)counts[4 * b + 1], p.d = d, p.k = k, p.wide = is_wide(p.x, d);
-    p.counts = counts + 4 * b, p.numbers = numbers + 7 * b, p.measures = measures + 6 * d * b;
+    p.place = starts ? blockIdx.x * (int64)counts[1] : first;
+    p.x = x + first * d, p.weights = WEIGHT_KIND ? weights + first : weights, p.labels = labels + p.place;
+    p.framed = D_FEW ? framed : framed + p.place * ((d + 3) / 4 + 1);
+    p.n = (int)counts[COUNTS * b + 1], p.d = d, p.k = k, p.wide = is_wide(p.x, d);
+    p.counts = counts + COUNTS * b, p.numbers = numbers + (NUMBERS + 6 * d) * b, p.measures = p.numbers + NUMBERS;
     return p;
 }
 
 // What a block keeps in shared memory. columns: (d, k), the centers. means: (k, d), those that follow; candidates of
 // k-means++ (d, padded) before, and at the end words of ranges. sums: (k, d + 1) in two words, see add_shared. shifts:
-// (k,). table: (padded, width) float32, -2 z in the frame; squares, slack: (padded,). about: (width,), the frame's
-// offset.
+// (k,). table: (padded / GROUP, width / 4, GROUP, 4) float32, -2 z in the frame; squares, slack: (padded,). about:
+// (width,), the frame's offset.
 struct Shared {
     double *columns, *means, *shifts;
     unsigned* sums;
@@ -136,7 +142,8 @@ __device__ __forceinline__ int ceil_log2(double value) {
 __device__ __forceinline__ bool place_centers(const Problem& p, const Shared& s) {
     if (p.factor() == 0.0) return false;
     BLOCK_LOOP(e, s.padded * s.width) {
-        int c = e / s.width, j = e % s.width;
+        int within = e % (GROUP * s.width), c = e / (GROUP * s.width) * GROUP + within % (4 * GROUP) / 4;
+        int j = within / (4 * GROUP) * 4 + within % 4;
         double z = c < p.k && j < p.d ? (s.columns[j * p.k + c] - p.about(j)) * p.factor() : 0.0;
         s.table[e] = (float)(-2.0 * z);
     }
@@ -160,6 +167,26 @@ __device__ __forceinline__ void four_in_frame(float* y, const Row& row, int j, c
     fetch_features(raw, row.x + j, p.d - j, row.wide);
 #pragma unroll
     for (int e = 0; e < 4; e++) y[e] = j + e < p.d ? in_frame(raw[e], s.about[j + e], (F)p.factor()) : 0.0f;
+}
+
+// Rows of more features than a thread holds, in the frame, four neighbouring features of all rows and then the next four,
+// so that threads of neighbouring rows read neighbouring words: (width / 4 + 1, n), of which the last has |y|^2 first.
+__device__ __forceinline__ void frame_rows(const Problem& p, const Shared& s) {
+#if !D_FEW
+    BLOCK_LOOP(i, p.n) {
+        Row row = p.row(i);
+        float norm = 0.0f;
+#pragma unroll 1
+        for (int j = 0; j < s.width; j += 4) {
+            float y[4];
+            four_in_frame(y, row, j, p, s);
+            for (int e = 0; e < 4; e++) norm = fmaf(y[e], y[e], norm);
+            p.framed[j / 4 * p.n + i] = {y[0], y[1], y[2], y[3]};
+        }
+        p.framed[s.width / 4 * p.n + i].x = norm;
+    }
+    __syncthreads();
+#endif
 }
 
 // The label by D, found by the whole warp, which calls it with one row (refine.cu).
@@ -208,23 +235,27 @@ __device__ __forceinline__ int label_rows(const Problem& p, const Shared& s, boo
     for (int base = 0; base < p.n; base += THREADS * ROWS) {
         Nearest found[ROWS];
         float norm[ROWS];
-        Row row[ROWS];
 #if D_FEW
         float y[ROWS][D_FEW];
+#else
+        const float4* framed = p.framed + min(base + (int)threadIdx.x, p.n - 1);
 #endif
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            row[r] = p.row(min(base + r * THREADS + (int)threadIdx.x, p.n - 1));
             found[r] = {NEVER, NEVER, 0};
             norm[r] = 0.0f;
 #if D_FEW
+            Row row = p.row(min(base + r * THREADS + (int)threadIdx.x, p.n - 1));
 #pragma unroll
-            for (int j = 0; j < D_FEW; j += 4) four_in_frame(&y[r][j], row[r], j, p, s);
+            for (int j = 0; j < D_FEW; j += 4) four_in_frame(&y[r][j], row, j, p, s);
 #pragma unroll
             for (int j = 0; j < D_FEW; j++) norm[r] = fmaf(y[r][j], y[r][j], norm[r]);
+#else
+            if (scored) norm[r] = framed[s.width / 4 * p.n].x;
 #endif
         }
         for (int c = 0; scored && c < s.padded; c += GROUP) {
+            const float4* four = (const float4*)(s.table + c * s.width);
             float score[ROWS][GROUP];
 #pragma unroll
             for (int g = 0; g < GROUP; g++) {
@@ -237,13 +268,12 @@ __device__ __forceinline__ int label_rows(const Problem& p, const Shared& s, boo
 #else
 #pragma unroll 1
             for (int j = 0; j < s.width; j += 4) {
-                float y[1][4];
-                four_in_frame(y[0], row[0], j, p, s);
-                for (int e = 0; e < 4 && c == 0; e++) norm[0] = fmaf(y[0][e], y[0][e], norm[0]);
+                float4 own = framed[j / 4 * p.n];
+                float y[1][4] = {{own.x, own.y, own.z, own.w}};
 #endif
 #pragma unroll
                 for (int g = 0; g < GROUP; g++) {
-                    float4 z = *(const float4*)(s.table + (c + g) * s.width + j);
+                    float4 z = four[g + j / 4 * GROUP];
 #pragma unroll
                     for (int r = 0; r < ROWS; r++) {
                         const float* own = &y[r][D_FEW ? j : 0];

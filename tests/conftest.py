@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits, load_sample_image, make_blobs
 
 from gpukmeans import KMeans, lloyd
 from gpukmeans.engine import devices, dispatch
+from gpukmeans.engine.cuda import stacks
 from gpukmeans.engine.protocol import Points, Samples
 from gpukmeans.exact.fixed_point import Weights
 from gpukmeans.exact.metric import EUCLIDEAN, Metric
@@ -59,6 +60,7 @@ _shares = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    stacks.WORTH_COMPILING = 0  # whatever was compiled before
     config.stash[_shares] = {}
     if not config.getoption("--device").startswith("cuda"):
         os.environ["CUPY_CACHE_DIR"] = str(CACHE)  # what is compiled for the CPU is in nobody's way
@@ -216,7 +218,7 @@ class Ways(dict[str, dict[str, Any]]):
 
 
 class Untuned(Ways):
-    """The ways of a device that has none of NumPy's: whichever is asked for, it does what it does."""
+    """The ways of a device that has none of NumPy's: whichever of these is asked for, it does what it does."""
 
     def __missing__(self, name: str) -> dict[str, Any]:
         return {}
@@ -228,9 +230,9 @@ class Untuned(Ways):
 @pytest.fixture(scope="session")
 def ways(device: str) -> Ways:
     """Ways to the same answer, as arguments of points.numpy.tuned; the first uses none of the tricks. On another
-    device twice the one way there is."""
+    device there are two, of which the other fits what is small whole."""
     if device != "cpu":
-        return Untuned({"first": {}, "again": {}})
+        return Untuned({"by launches": {"whole": False}, "whole": {}})
     numpy: dict[str, dict[str, Any]] = {
         "plain": {"merge": False, "arrange": False, "scores": False, "bounds": False, "threads": 1},
         "scores": {"merge": False, "arrange": False, "scores": True, "bounds": False, "threads": 1},

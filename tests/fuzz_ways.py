@@ -39,7 +39,8 @@ WHOLE = {"compiled": st.just(True), "whole": st.just(True), "threads": st.sample
 @dataclass(frozen=True)
 class Way:
     """device: as a user says it. parts: among so many NumPyPoints are rows shared out, 0 as the package does it; GPUs
-    are as many as the device names. batch: rows of a batch on each GPU. tuning: of NumPy."""
+    are as many as the device names. batch: rows of a batch on each GPU. tuning: of NumPy, or whether a GPU fits whole
+    what is small."""
 
     device: str = "cpu"
     parts: int = 0
@@ -64,7 +65,7 @@ class Way:
                 return points
 
             patch.setattr(dispatch, "make_points", make_points)
-            if self.parts:
+            if self.parts or self.batch:
                 patch.setattr(dispatch, "make_starts", lambda *given, device: None)
             patch.setattr(dispatch, "on_gpu", in_batches)
             yield
@@ -84,4 +85,5 @@ def ways(devices: list[str]) -> st.SearchStrategy[Way]:
         choices = st.fixed_dictionaries(TUNING) | st.fixed_dictionaries(WHOLE)
         tuning = choices.map(lambda drawn: tuple(drawn.items()))
         return st.builds(Way, parts=st.sampled_from([0, 0, 1, 2, 5]), tuning=tuning)
-    return st.builds(Way, device=st.sampled_from(devices), batch=st.integers(1, 50) | st.just(0))
+    tuning = st.sampled_from([(), (("whole", False),)])
+    return st.builds(Way, device=st.sampled_from(devices), batch=st.integers(1, 50) | st.just(0), tuning=tuning)

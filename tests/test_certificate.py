@@ -745,7 +745,7 @@ def test_loosened_bounds_are_rounded_outwards():
 
 def test_bounds_that_skip_too_little_rest_for_a_while():
     """Longer each time, and from the beginning after they were of use."""
-    trial = Trial(100, 50)
+    trial = Trial(100, 50, 10**6)
 
     def resting():
         passes = 0
@@ -757,7 +757,7 @@ def test_bounds_that_skip_too_little_rest_for_a_while():
     assert [(trial.goes_on(0.01), resting()) for _ in range(4)] == [(False, n) for n in (4, 8, 16, 16)]
     assert trial.goes_on(0.5)
     assert (trial.goes_on(0.01), resting()) == (False, 4)
-    assert not any(Trial(2, 8).begins() for _ in range(100)), "a search costs less"
+    assert not any(Trial(2, 8, 10**6).begins() for _ in range(100)), "a search costs less"
 
 
 def test_labels_are_right_while_bounds_come_and_go(make_points, brute_labels, monkeypatch):

@@ -149,14 +149,14 @@ def filter_shared(width: int) -> int:
     return 8 * 8 * (32 * (4 if width <= 8 else 2) + 32 + 64) + 8 * width
 
 
-def scored_group(rows: int, value: int = 0) -> Callable[[int | None], float]:
+def scored_group(rows: int) -> Callable[[int | None], float]:
     """whole_fits, eight centers of a thread's rows: of each pair a multiply-add a feature, and six instructions to keep
     best, second and label; centers' features by loads of four, their squares, and the loop's own 24. Of more than 16
-    features, four of a row that is read again: `value` instructions each, and of all addresses."""
+    features, four of a row that is read again, and the loop's own 14."""
 
     def most(d: int | None) -> float:
         if d is None:
-            return (32 + 8 + 4 * value + 40) / 32
+            return (32 + 8 + 1 + 14) / 32
         return (8 * rows * (d + 6) + 2 * d + 8 + 24) / (8 * rows * d)
 
     return most
@@ -251,12 +251,10 @@ BUDGETS = {
     "hamerly": Budget(FOUR_BLOCKS, Loop("FFMA", measured_rows), 4 * 8 + 8),
     # Two rows of 16 features and 16 scores, two blocks; where weights are of float64 one, and of float64 one row.
     # Shared: what warps add up, and of 256 threads where their rows' weights end.
-    "fit_problems": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2, 6)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
-    "fit_problems of float16": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2, 18)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
-    "fit_problems of float64": Budget(ONE_BLOCK, Loop("FFMA", scored_group(1, 14)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
-    "publish_problems": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2, 6)), 2 * 8 * 8),
-    "publish_problems of float16": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2, 18)), 2 * 8 * 8),
-    "publish_problems of float64": Budget(ONE_BLOCK, Loop("FFMA", scored_group(1, 14)), 2 * 8 * 8),
+    "fit_problems": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
+    "fit_problems of float64": Budget(ONE_BLOCK, Loop("FFMA", scored_group(1)), 8 * 256 + 4 * 64 + 3 * 8 * 8),
+    "publish_problems": Budget(ONE_BLOCK, Loop("FFMA", scored_group(2)), 2 * 8 * 8),
+    "publish_problems of float64": Budget(ONE_BLOCK, Loop("FFMA", scored_group(1)), 2 * 8 * 8),
     # A value: its load, a conversion, which takes ten for a float16, a test for NaN, two comparisons by selects.
     "problem_ranges": Budget(FOUR_BLOCKS, Loop("LDG", 40), 2 * 8 * 256),
     # A pixel: its byte, or its share of a load, put together; whether it differs from the last, and if so an addition
@@ -300,6 +298,8 @@ BUDGETS = {
     # One block of 1,024 threads. A cell's mass and D: rounded, shifted, multiplied and added in 64 bits. Shared: a sum
     # of each warp, one for each of 16 trials, and these trials.
     "seed_cells": Budget(FOUR_BLOCKS, Loop("LDG", 7), 8 * (32 + 32 * 16 + 16)),
+    # A pixel as below, without its strength, and a comparison.
+    "count_textured": Budget(FOUR_BLOCKS, Loop("LDG", 16)),
     # A pixel: its column by a division of 12 and its strength by another; of four neighbours a test, an address, a
     # level, its difference and the largest.
     "local_strength": Budget(FOUR_BLOCKS, Loop("LDG", 16)),

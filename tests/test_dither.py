@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from gpukmeans import quantize, remap
 from gpukmeans.image.color_space import to_points
 from gpukmeans.image.diffusion import diffuse
-from gpukmeans.image.diffusion_plan import half_distances, local_strength
+from gpukmeans.image.diffusion_plan import caps, distances, local_strength, textured_strength
 from gpukmeans.image.numpy import diffusion_loop, diffusion_waves
 from gpukmeans.image.numpy.diffusion_loop import candidates_of_cells
 from gpukmeans.image.numpy.pixels import NumPyPixels
@@ -49,7 +49,7 @@ def one_by_one(pixels, palette, fixed=None, fixed_index=0, strength=1.0):
     height, width, c = pixels.shape
     top = np.iinfo(pixels.dtype).max
     share, colors = np.zeros((height + 1, width + 2, c), np.int64), palette.astype(np.int64)
-    strengths, caps = local_strength(pixels) * round(256 * strength) >> 8, half_distances(palette) * 3 // 2
+    strengths, most = local_strength(pixels, palette) * round(256 * strength) >> 8, caps(palette)
     indices = np.zeros((height, width), np.int64)
     for y in range(height):
         for x in range(width):
@@ -60,7 +60,7 @@ def one_by_one(pixels, palette, fixed=None, fixed_index=0, strength=1.0):
             indices[y, x] = label = ((level - colors) ** 2).sum(axis=1).argmin()
             error = np.clip(level, colors.min(axis=0), colors.max(axis=0)) - colors[label]
             if strengths[y, x] < 256:
-                error = np.clip(error, -caps[label], caps[label])
+                error = np.clip(error, -most[label], most[label])
             share[y, x + 2] += 7 * error
             share[y + 1, x] += 3 * error
             share[y + 1, x + 1] += 5 * error
@@ -68,13 +68,13 @@ def one_by_one(pixels, palette, fixed=None, fixed_index=0, strength=1.0):
     return indices
 
 
-def nearest_half_distance(palette):
-    """half_distances, a color at a time."""
+def nearest_distance(palette):
+    """distances, a color at a time."""
     colors, found = palette.astype(np.int64), []
     for color in colors:
         others = colors[(colors != color).any(axis=1)]
-        distances = ((others - color) ** 2).sum(axis=1)
-        found.append((np.abs(others[distances.argmin()] - color).max() + 1) // 2 if len(others) else 0)
+        squares = ((others - color) ** 2).sum(axis=1)
+        found.append(np.abs(others[squares.argmin()] - color).max() if len(others) else 0)
     return np.array(found)
 
 
@@ -120,7 +120,8 @@ def test_segments_that_begin_otherwise_are_done_again(in_segments, shape, monkey
     monkeypatch.setattr(diffusion_waves, "_AGAIN", 0)
     assert (diffuse(pixels, palette) == expected).all()
     assert [served for _, served in in_segments] == [True, False]
-    pixels.reshape(-1)[:] = np.arange(pixels.size) * 250 // pixels.size  # each of them waits for the one before
+    along = 90 + np.arange(max(shape)) * 20 // max(shape)  # each of them waits for the one before
+    pixels[..., 0] = along if shape[1] > 2 else along[:, None]
     assert (diffuse(pixels, palette) == one_by_one(pixels, palette)).all()
     assert not in_segments[-1][1]
 
@@ -143,11 +144,39 @@ def test_the_nearest_color_is_a_candidate_of_its_cell(dtype, channels, bits):
 @pytest.mark.parametrize(
     "palette", [[[5, 5]], [[5, 5], [5, 5]], [[0, 0], [0, 9], [100, 0]], [[0, 0], [9, 0], [0, 7], [0, 0]]]
 )
-def test_half_the_distance_to_the_nearest_color_that_is_another(palette):
+def test_the_distance_to_the_nearest_color_that_is_another(palette):
     palette = np.array(palette, np.uint8)
-    assert half_distances(palette).tolist() == nearest_half_distance(palette).tolist()
+    assert distances(palette).tolist() == nearest_distance(palette).tolist()
     deep = np.random.default_rng(0).integers(0, 65536, (300, 4)).astype(np.uint16)
-    assert half_distances(deep).tolist() == nearest_half_distance(deep).tolist()
+    assert distances(deep).tolist() == nearest_distance(deep).tolist()
+
+
+def test_error_is_capped_by_how_far_apart_colors_are():
+    """Three quarters, and of close colors two levels less; of 16 bits the same in levels of 8."""
+    apart = np.arange(1, 13)
+    expected = [0, 0, 1, 2, 4, 4, 6, 6, 7, 7, 9, 9]
+    pairs = [np.array([[100], [100 + distance]], np.uint8) for distance in apart]
+    assert [caps(pair).tolist() for pair in pairs] == [[cap, cap] for cap in expected]
+    deep = [caps(pair.astype(np.uint16) * 257).tolist()[0] for pair in pairs]
+    assert deep[:4] == [257 * cap for cap in expected[:4]]
+    assert deep[4:] == [(257 * distance + 1) // 2 * 3 // 2 for distance in apart[4:]]
+
+
+@pytest.mark.parametrize("k", [8, 32, 33, 256])
+def test_the_more_of_a_picture_is_texture_the_less_its_pixels_take(k):
+    palette = np.random.default_rng(1).integers(0, 256, (k, 3)).astype(np.uint8)
+    found = [textured_strength(count, 1000, palette) for count in range(1001)]
+    assert found[0] == found[600] == (104 if k <= 32 else 120)
+    assert (np.diff(found) <= 0).all()
+    assert found[969] > 0 == found[970]
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    squares = ((noise.reshape(-1, 1, 3).astype(int) - palette) ** 2).sum(axis=2)
+    assert (diffuse(noise, palette).reshape(-1) == squares.argmin(axis=1)).all()
+    half = noise.copy()
+    half[:20] = 90
+    assert (local_strength(half, palette)[21:] == found[525]).all()
+    for greys in (palette[:, :1], palette[:, :1].repeat(3, axis=1)):
+        assert textured_strength(1000, 1000, greys) == found[0]
 
 
 def test_neighbours_among_16_bits_are_told_apart(way):

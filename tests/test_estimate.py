@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 from nvrtc import compile_for
 from sass import disassembled, inner_loops, jumps_after, loops
@@ -21,7 +22,7 @@ from gpukmeans.costs import estimate as costs
 from gpukmeans.costs import work
 from gpukmeans.costs.devices import SHEETS, sheet
 from gpukmeans.engine import dispatch
-from gpukmeans.engine.cuda import launch_plans, speculation_state
+from gpukmeans.engine.cuda import launch_plans, speculation_state, whole_fit_plans
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.seeding import kmeans_plusplus
 
@@ -159,6 +160,26 @@ def test_the_filter_of_seeding_has_the_instructions_of_the_table(tmp_path, kind)
         assert (min(loop.total() for loop in loops if loop["FFMA"] == most), most) == (instructions, pairs)
 
 
+@pytest.mark.kernels
+@pytest.mark.parametrize("features", [0, 4, 16])
+@pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
+def test_a_block_has_the_instructions_of_the_table(tmp_path, kind, features):
+    """Of rows that are read exactly; of those that a thread holds, and of k-means++, nearly."""
+    options = f"-DX_KIND={KINDS[kind]}", "-DWEIGHT_KIND=0", f"-DD_FEW={features}"
+    loops = loops_of(tmp_path, "whole_fits", "fit_problems", *options)
+    found = max(loops, key=lambda loop: loop["FFMA"])
+    if features:
+        pairs = found["FFMA"] / features
+        plan = whole_fit_plans.CHOOSE + whole_fit_plans.HELD * features
+        assert found.total() / pairs == pytest.approx(plan, rel=0.12)
+    else:
+        assert found.total() / found["FFMA"] == whole_fit_plans.READ
+    of_four = [loop.total() / 4 for loop in loops if (loop["DADD"], loop["DMUL"]) == (32, 16)]
+    of_one = [loop.total() / 4 for loop in loops if (loop["DADD"], loop["DMUL"]) == (8, 4)]
+    assert max(of_four) == pytest.approx(whole_fit_plans.MEASURE, rel=0.12)
+    assert max(of_one) == pytest.approx(whole_fit_plans.TAKE, rel=0.12)
+
+
 # ---------------------------------------------------------------- counts, of kernels that run
 
 
@@ -201,7 +222,19 @@ def test_memory_is_what_a_fit_takes(n, d, k):
     for _ in range(3):
         points.assign(centers)
         centers = lloyd.update(points, scales, centers)[0]
-    predicted = gpukmeans.estimate(x.shape, k).memory
+    predicted = costs.memory(work.Problem(len(x), d, k, x.dtype, sheet("H200")))
+    assert 0.85 * predicted < cp.peak_bytes < 1.15 * predicted
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize(("n", "d", "k"), [(3000, 3, 7), (900, 40, 7)])
+def test_memory_is_what_a_whole_fit_takes(monkeypatch, n, d, k):
+    x = make_blobs(n, d, centers=k, random_state=0)[0].astype(np.float32)
+    cp = HostCuda(build="fast")
+    monkeypatch.setitem(sys.modules, "cupy", as_cupy(cp))
+    gpukmeans.KMeans(k, random_state=0, max_iter=30, device="cuda").fit(x)
+    assert cp.launches["fit_problems"] == 1
+    predicted = gpukmeans.estimate(x.shape, k, n_iter=30).memory
     assert 0.85 * predicted < cp.peak_bytes < 1.15 * predicted
 
 
@@ -216,6 +249,20 @@ def test_few_features_take_tensor_cores_where_that_takes_fewer_instructions(d):
     assert all(instructions(k, "H100") < 0.95 * instructions(k, "L4") for k in better)  # an L4's are not worth using
     assert bool(better) == (d >= 12)
     assert d < 12 or {103, 128, 256, 512} <= set(better)
+
+
+@pytest.mark.parametrize("device", SHEETS)
+def test_a_block_fits_what_it_is_sooner_done_with(device):
+    chosen = []
+    for n, d, k in ((150, 4, 3), (1000, 16, 16), (1797, 64, 10), (5000, 20, 7), (20_000, 8, 12), (3000, 200, 30)):
+        for dtype in ("uint8", "float32", "float64"):
+            problem = work.Problem(n, d, k, np.dtype(dtype), sheet(device))
+            chosen.append(problem.whole)
+            if problem.whole:
+                ours, theirs = (way(problem, 30) for way in (costs._whole, costs._by_launches))
+                assert ours.seconds_of_fit < theirs.seconds_of_fit
+    assert chosen[0]
+    assert not chosen[-1]
 
 
 # ---------------------------------------------------------------- what it says
@@ -243,6 +290,15 @@ def test_what_is_asked_for_is_said_back():
     assert [found.kernel for found in found.kernels] == [
         *("center_forms", "movement", "tiled_table", "assign_tiled", "refine")
     ]
+
+
+def test_what_a_block_fits_is_said_to_be_so():
+    found = gpukmeans.estimate((1797, 64), 10, dtype="float64", device="H200", n_iter=17)
+    assert found.whole
+    assert [of.kernel for of in found.kernels] == ["fit_problems"]
+    assert "all rows compared, by a block that fits it whole" in str(found)
+    assert found.seconds_of_fit < 1e-3
+    assert not gpukmeans.estimate((100_000, 64), 10).whole
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from gpukmeans.engine.numpy.cluster_sums import ClusterSums
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.exact.certificate import Frame
-from gpukmeans.exact.fixed_point import Weights, ceil_log2, power_for
+from gpukmeans.exact.fixed_point import Weights, ceil_log2, exact_sum, power_for
 from gpukmeans.exact.inertia import Inertia
 from gpukmeans.exact.scales import Scales
 
@@ -785,3 +785,16 @@ def test_an_inertia_of_fractional_weights_does_not_overflow_on_the_way(kmeans):
     assert kmeans(n_clusters=1).fit(x, sample_weight=w).inertia_ == math.inf
     small = kmeans(n_clusters=1).fit(x * 2.0**-20, sample_weight=w).inertia_
     assert small == float(2 * Fraction(1e9 + 0.5) * Fraction(2) ** 960)
+
+
+def test_an_exact_sum_is_the_one_of_math():
+    """Of values near each other, far apart, whole, equal, and of any size."""
+    rng = np.random.default_rng(0)
+    for i in range(1000):
+        n, apart = int(rng.integers(1, 300)), rng.choice([0, 1, 30, 60, 500])
+        values = np.ldexp(rng.uniform(0.5, 1, n), rng.integers(-apart, 1, n) + int(rng.choice([0, 20, -900, 32])))
+        if i % 3 == 0:
+            values = np.rint(values) + 1
+        if i % 7 == 0:
+            values = np.full(n, 2.0 ** int(rng.integers(-1074, 33)))
+        assert exact_sum(values) == math.fsum(values)

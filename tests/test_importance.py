@@ -8,6 +8,7 @@ from PIL import Image
 
 from gpukmeans import ImageError, quantize
 from gpukmeans.cli.main import main
+from gpukmeans.image import weighting
 
 RNG = np.random.default_rng(0)
 # Noise of blue left, of red right.
@@ -199,3 +200,55 @@ def test_what_the_command_says_of_no_map(more, status, message, folder, monkeypa
     assert message in capsys.readouterr().err
     with Image.open("out.png") as image:
         assert image.mode == "L", "nothing was written"
+
+
+def few_far_pixels():
+    """Greenish noise, and 14 pixels of a red that a palette of eight colors has no use for."""
+    rng = np.random.default_rng(0)
+    picture = rng.normal(0, 1, (80, 90, 1)) * 30 + 120 + rng.normal(0, 12, (80, 90, 3))
+    picture = picture.clip(0, 255).astype(np.uint8)
+    picture[rng.random((80, 90)) < 0.002] = 230, 60, 40
+    return picture
+
+
+def stray_dots(picture, **how):
+    """How many pixels are 80 levels of 8 bits or more from what they were in eight diffused colors, and these."""
+    found = quantize(picture, 8, dither="floyd-steinberg", device="cpu", **how)
+    assert found.converged
+    apart = np.abs(found.palette[found.indices].astype(int) - picture).max(axis=2)
+    return np.count_nonzero(apart >= 80 * (np.iinfo(picture.dtype).max // 255)), found.palette
+
+
+@pytest.mark.parametrize("level", [np.uint8(1), np.uint16(257)])
+def test_a_palette_that_is_diffused_reaches_out_for_stray_dots(monkeypatch, level):
+    picture = few_far_pixels() * level
+    assert stray_dots(picture)[0] < 5
+    monkeypatch.setattr(weighting, "_MOST_COLORS", 0)
+    assert stray_dots(picture)[0] > 10
+
+
+def test_the_other_pixels_do_not_pay_for_stray_dots(monkeypatch):
+    picture = few_far_pixels()
+    with monkeypatch.context() as patch:
+        patch.setattr(weighting, "_MOST_COLORS", 0)
+        _, first = stray_dots(picture)
+    assert (stray_dots(picture)[1] != first).any()
+    monkeypatch.setattr(weighting, "_DEARER", -1)
+    assert (stray_dots(picture)[1] == first).all()
+
+
+def test_a_palette_that_reaches_out_keeps_what_it_is_to_keep():
+    """Kept colors stay first, and what is transparent stays so."""
+    picture = few_far_pixels()
+    kept = np.array([[255, 255, 255], [0, 0, 255]], np.uint8)
+    assert (stray_dots(picture, keep=kept)[1][:2] == kept).all()
+    alpha = np.full((80, 90, 1), 255, np.uint8)
+    alpha[:20] = 0
+    found = quantize(np.dstack([picture, alpha]), 8, dither="floyd-steinberg", device="cpu")
+    assert (found.to_array()[..., 3] == alpha[..., 0]).all()
+    assert len(found.palette) == 8
+    # All grey, of which a few are far from all others.
+    levels = np.concatenate([np.random.default_rng(0).integers(0, 100, 20000), [255] * 4]).astype(np.uint8)
+    grey = quantize(levels[:, None], 8, dither="floyd-steinberg", device="cpu")
+    assert (grey.palette == grey.palette[:, :1]).all()
+    assert 255 in grey.palette

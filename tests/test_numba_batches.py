@@ -111,7 +111,9 @@ def test_a_range_of_some_rows_that_leaves_a_mean_outside_is_not_taken():
 @pytest.mark.slow
 def test_nothing_is_fused():
     """Each operation is rounded by itself."""
-    compiled = [numba_batches.moved(), numba_batches.moved_by_entries(np.dtype(np.float64), np.dtype(np.int32))]
+    wide = np.dtype(np.float64)
+    by_rows, by_entries = numba_batches.moved_by_rows(wide), numba_batches.moved_by_entries(wide, np.dtype(np.int32))
+    compiled = [numba_batches.moved(), by_rows, by_entries]
     for function in compiled:
         code = njit(function.py_func, **numba_batches._OPTIONS)
         code.compile(function.signatures[0])

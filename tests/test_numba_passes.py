@@ -1,6 +1,7 @@
 """Passes that numba compiles: each gives what its twin on NumPy does, to the bit, and is there only if numba is."""
 
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -12,7 +13,7 @@ from numpy.testing import assert_array_equal
 from twins import WEIGHTS, assert_twins, prepared
 
 from gpukmeans import KMeans, cluster_means, lloyd, numba_support
-from gpukmeans.engine.numpy import choice, numba_means, numba_passes
+from gpukmeans.engine.numpy import choice, numba_means, numba_passes, numba_points
 from gpukmeans.engine.numpy.numba_points import CompiledPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
@@ -86,17 +87,26 @@ def test_the_next_centers_of_few_clusters_are_made_in_one_call():
     assert fast.next_centers(cluster_means.doubt(fast, scales)) is not None
 
 
+def test_means_apart_in_another_feature_than_the_widest_are_made_in_one_call():
+    x = np.random.default_rng(3).normal(size=(600, 2))
+    x[:, 0] = np.sign(x[:, 0]) * 1e9
+    x[:, 1] += np.where(np.arange(600) % 2, 100, -100)
+    _, (fast, scales) = both(x)
+    fast.assign(np.array([[-1e9, 0], [1e9, 100], [1e9, -100]]))
+    assert fast.next_centers(cluster_means.doubt(fast, scales)) is not None
+
+
 @pytest.mark.parametrize("case", ["a mean beside another", "an empty cluster", "many clusters", "cosine"])
 def test_a_mean_in_doubt_is_left_to_the_driver(case):
-    """Two means are compared in the widest feature alone; D would tell these apart."""
+    """Two means that lie together in the widest feature, and no farther apart in the other than they may be off."""
     rng = np.random.default_rng(3)
-    x = rng.normal(size=(600, 2))
+    x = rng.normal(size=(1200 if case == "many clusters" else 600, 2))
     x[:, 0] = np.sign(x[:, 0]) * 1e9 if case == "a mean beside another" else x[:, 0]
-    k = 300 if case == "many clusters" else 3
+    k = 1100 if case == "many clusters" else 3
     centers = x[:k].copy()
     if case == "a mean beside another":
-        centers = np.array([[-1e9, 0], [1e9, 1], [1e9, -1]])
-        x[:, 1] = np.where(np.arange(600) % 2, 1, -1)
+        centers = np.array([[-1e9, 0], [1e9, 1e-3], [1e9, -1e-3]])
+        x[:, 1] = np.where(np.arange(600) % 2, 1e-3, -1e-3)
     if case == "an empty cluster":
         centers[1] = centers[0]
     _, (fast, scales) = both(x, metric="cosine" if case == "cosine" else "euclidean")
@@ -147,7 +157,7 @@ def test_groups_far_apart_leave_few_rows_to_distances(dtype, d, k):
     x[1::3] += 3e4 if dtype == "float16" else 1e4
     x[2::3, 0] -= 3e4
     x = x.astype(dtype)
-    with tuned(scores=True, threads=1, merge=False):
+    with tuned(scores=True, threads=1, merge=False, chunk_rows=700 if d == 30 else None):
         (numpy, scales), (fast, _) = both(x)
         centers = x[:k].astype(float)
         for i in range(5):
@@ -181,6 +191,28 @@ def test_rows_by_columns_have_a_median_with_strides(n):
     assert found[0].tobytes() == found[1].tobytes()
 
 
+@pytest.mark.parametrize("kind", ["noise", "apart", "offset", "thirds", "tiny"])
+def test_distances_in_float32_are_rounded_ones(monkeypatch, brute_distances, kind):
+    """By float64 products and D, whichever says; of groups far apart products say little, and D says all."""
+    monkeypatch.setattr(numba_points, "_WORTH_PRODUCTS", 0)
+    monkeypatch.setattr(numba_points, "_EXACT", 2**12)
+    rng = np.random.default_rng(0)
+    x = {
+        "noise": lambda: rng.normal(size=(400, 40)),
+        "apart": lambda: np.concatenate([rng.normal(size=(200, 20)), 1e7 + rng.normal(size=(200, 20))]),
+        "offset": lambda: 1e5 + rng.normal(size=(400, 30)),
+        "thirds": lambda: rng.integers(0, 3, (1500, 4)) / 7,
+        "tiny": lambda: 1e-30 * rng.normal(size=(400, 9)),
+    }[kind]().astype(np.float32)
+    centers = (x[:11] + np.linspace(0, 1e-3, 11)[:, None] * (x[11:22] - x[:11])).astype(np.float32).astype(float)
+    centers[3] = x[30]
+    _, (fast, _) = both(x)
+    found = fast.distances(centers, np.float32)
+    assert found.dtype == np.float32
+    expected = np.sqrt(brute_distances(x.astype(float), centers)).astype(np.float32)
+    assert found.tobytes() == expected.tobytes()
+
+
 def test_few_rows_are_left_to_distances():
     x = np.random.default_rng(2).normal(size=(5000, 30)).astype(np.float32)
     with tuned(scores=True, threads=1):
@@ -211,11 +243,14 @@ def test_only_scores_are_fused():
     numba_passes._own_distance(x, 0, floats)
     numba_passes._four_own_distances(x, 0, centers, labels, False, np.empty(4))
     parts = numba_passes.Sums(sums, floats, floats, True)
-    numba_passes._move(x, 0, parts, 2, 0.5, np.int64(1), 0, 1)
+    rows = np.zeros(1, np.int64)
+    numba_passes._move_rows(
+        x, rows, rows, 1, labels, 2, floats, rows, sums, floats, floats, True, np.zeros(6, np.int64)
+    )
     numba_passes._whole(1.0)
     loops = numba_means._label, numba_means._next_centers, numba_passes._distances
     label, following, distances = (njit(**numba_passes._OPTIONS)(loop) for loop in loops)
-    distances(x, centers, np.empty((8, 4)))
+    distances(x, centers, 1.0, np.empty((8, 4)))
     label(x, centers, labels, parts)
     following(sums, 1.0, floats, floats, centers, 1.0, 0.0, 0, centers, floats)
     exact = (
@@ -224,13 +259,13 @@ def test_only_scores_are_fused():
         distances,
         numba_passes._own_distance,
         numba_passes._four_own_distances,
-        numba_passes._move,
-        numba_passes._add_terms,
+        numba_passes._move_rows,
         numba_passes._whole,
     )
     for function in exact:
         for code in function.inspect_llvm().values():
-            assert " contract " not in code, function
+            fused = re.findall(r"= (\w+) .*contract ", code)
+            assert set(fused) <= ({"fmul", "fsub"} if function is distances else set()), function  # x * 1 - c
             assert " reassoc " not in code, function
         assert not any("fmadd" in text for text in function.inspect_asm().values()), function
     numba_passes._place(x, 0, np.zeros(5, np.float32), np.float32(1), np.empty((1, 5), np.float32), 0)

@@ -1,7 +1,9 @@
-"""KMeans of small problems, whose starts are fitted to their end in compiled calls: the bits of the loop."""
+"""KMeans of small problems, whose starts are fitted to their end in compiled calls, or in one launch: the bits of the
+loop, on NumPy and on the device under test."""
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
@@ -11,12 +13,34 @@ from sklearn.exceptions import ConvergenceWarning
 from gpukmeans import KMeans, estimator, whole_fits
 from gpukmeans.accel.replacements import Fit, Split
 from gpukmeans.engine import dispatch
+from gpukmeans.engine.cuda.stacks import CudaStarts
 from gpukmeans.engine.numpy import choice, stacks
 from gpukmeans.engine.numpy.tuning import tuned
 
 rng = np.random.default_rng(23)
 X = rng.normal(size=(70, 3)).astype(np.float32)
 CENTERS = X[:4] + np.float32(0.01)
+
+
+DEVICE = "cpu"
+
+
+@pytest.fixture(autouse=True)
+def on_the_device(device, monkeypatch):
+    """All fits of this module are on the device under test, unless they say otherwise."""
+    monkeypatch.setattr(sys.modules[__name__], "DEVICE", device)
+
+
+@pytest.fixture
+def of_the_cpu(device):
+    if device != "cpu":
+        pytest.skip("of what numba compiles")
+
+
+@pytest.fixture
+def stack_of(device):
+    """The class that all starts are made by."""
+    return stacks.CompiledStarts if device == "cpu" else CudaStarts
 
 
 @pytest.fixture
@@ -34,12 +58,13 @@ def whole(monkeypatch):
     return lambda: made[-1]
 
 
-def outcome(x, weights, whole, seed=5, **parameters):
+def outcome(x, weights, whole, seed=5, device=None, **parameters):
     """All that a fit leaves: attributes, the state of its generator, and warnings."""
     state = np.random.RandomState(seed)
     with tuned(compiled=True, whole=whole), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        model = KMeans(device="cpu", **{"random_state": state, **parameters}).fit(x, sample_weight=weights)
+        model = KMeans(device=device or DEVICE, **{"random_state": state, **parameters})
+        model.fit(x, sample_weight=weights)
     centers, labels = model.cluster_centers_, model.labels_
     return {
         "centers": (centers.tobytes(), centers.dtype, centers.shape),
@@ -57,7 +82,7 @@ def outcome(x, weights, whole, seed=5, **parameters):
 
 def assert_is_the_loop(x, weights=None, **parameters):
     """Returns what was left."""
-    loop = outcome(x, weights, False, **parameters)
+    loop = outcome(x, weights, False, device="cpu", **parameters)
     assert outcome(x, weights, True, **parameters) == loop
     return loop
 
@@ -161,6 +186,14 @@ def test_whatever_holds_the_rows(whole, tmp_path):
         assert whole()
 
 
+@pytest.mark.parametrize("value", [2.0, 256.0, -0.0, -1.0, 0.1, 2.0**60 + 2.0**10, 1e60, 2.0**-1000])
+def test_values_that_no_narrower_dtype_holds_stay_as_they_are(whole, value):
+    """The first row is of bytes, and so may all be, or of float32; or not."""
+    x = rng.integers(0, 200, size=(70, 3)).astype(np.float64)
+    x[40, 1] = value
+    assert_is_the_loop(x, n_clusters=4, n_init=2)
+
+
 def test_near_ties_are_decided_by_distance(whole):
     centers = rng.normal(size=(6, 8)).astype(np.float32)
     i, j = rng.integers(0, 6, size=(2, 400))
@@ -176,7 +209,7 @@ def test_the_first_of_equal_starts_is_kept(whole):
     assert whole()
 
 
-def test_the_number_of_threads_does_not_show(monkeypatch):
+def test_the_number_of_threads_does_not_show(of_the_cpu, monkeypatch):
     monkeypatch.setattr(stacks, "_SHARED", 0)
     expected = outcome(X, None, False, n_clusters=4, n_init=7)
     for threads in (1, 2, 5):
@@ -185,13 +218,11 @@ def test_the_number_of_threads_does_not_show(monkeypatch):
 
 
 @pytest.mark.parametrize("together", [1, 2, 3, 7])
-def test_many_starts_are_made_some_at_a_time(whole, monkeypatch, together):
+def test_many_starts_are_made_some_at_a_time(whole, monkeypatch, stack_of, together):
     monkeypatch.setattr(whole_fits, "_ROOM", together * (len(X) + 4 * (3 + 3 + 100)))
     calls = []
-    given = stacks.CompiledStarts.fit
-    monkeypatch.setattr(
-        stacks.CompiledStarts, "fit", lambda self, *how: calls.append(len(self.weights)) or given(self, *how)
-    )
+    given = stack_of.fit
+    monkeypatch.setattr(stack_of, "fit", lambda self, *how: calls.append(len(self.weights)) or given(self, *how))
     assert_is_the_loop(X, n_clusters=4, n_init=7, max_iter=100)
     assert whole()
     assert calls == {1: [1] * 7, 2: [2, 2, 2, 1], 3: [3, 3, 1], 7: [7]}[together]
@@ -208,7 +239,7 @@ def test_numpys_own_generator_is_drawn_from_alike():
 def test_centers_and_labels_are_arrays_of_their_own():
     """Not parts of what all starts have, which would stay as long as they do."""
     with tuned(compiled=True, whole=True):
-        model = KMeans(4, n_init=6, random_state=0, device="cpu").fit(X)
+        model = KMeans(4, n_init=6, random_state=0, device=DEVICE).fit(X)
     assert model.cluster_centers_.base is None
     assert model.labels_.base is None
 
@@ -248,19 +279,19 @@ def test_a_start_that_is_left_open_takes_the_others_with_it(whole):
 
 
 @pytest.mark.parametrize("init", ["k-means++", "random"])
-def test_what_others_draw_meanwhile_is_never_drawn_again(whole, monkeypatch, init):
+def test_what_others_draw_meanwhile_is_never_drawn_again(whole, monkeypatch, stack_of, init):
     """As another thread does while a fit that is given back runs."""
     state, theirs = np.random.RandomState(0), []
-    given = stacks.CompiledStarts.fit
+    given = stack_of.fit
 
     def fit(self, *how):
         theirs.append(state.random_sample(20))
         return given(self, *how)
 
     alone = outcome(OPEN["empty"], None, False, seed=0, n_clusters=4, init=init, n_init=3)
-    monkeypatch.setattr(stacks.CompiledStarts, "fit", fit)
+    monkeypatch.setattr(stack_of, "fit", fit)
     with tuned(compiled=True, whole=True), pytest.warns(ConvergenceWarning):
-        model = KMeans(4, init=init, n_init=3, random_state=state, device="cpu").fit(OPEN["empty"])
+        model = KMeans(4, init=init, n_init=3, random_state=state, device=DEVICE).fit(OPEN["empty"])
     assert not whole()
     assert model.cluster_centers_.tobytes() == alone["centers"][0]
     assert model.history_ == alone["history"]
@@ -277,9 +308,9 @@ class Seeded(KMeans):
 
 def test_a_class_with_a_beginning_of_its_own_is_left_to_the_driver(whole):
     with tuned(compiled=True, whole=True):
-        model = Seeded(4, device="cpu", tol=0).fit(X)
+        model = Seeded(4, device=DEVICE, tol=0).fit(X)
         assert not whole()
-        assert np.array_equal(model.labels_, KMeans(4, init=X[:4], device="cpu", tol=0).fit(X).labels_)
+        assert np.array_equal(model.labels_, KMeans(4, init=X[:4], device=DEVICE, tol=0).fit(X).labels_)
         assert whole()
 
 
@@ -291,7 +322,7 @@ def test_an_empty_cluster_takes_over_a_far_row_as_ever(whole):
 
 def test_a_shift_next_to_the_tolerance_is_left_to_the_driver(whole):
     x = rng.normal(size=(200, 2))
-    path = KMeans(5, init=x[:5], tol=0, device="cpu").fit(x).history_
+    path = KMeans(5, init=x[:5], tol=0, device=DEVICE).fit(x).history_
     shift, variance = path[2].shift, x.var(axis=0).mean()
     assert len(path) > 5
     for step in range(-5, 6):
@@ -324,14 +355,14 @@ def test_who_asks_while_a_fit_runs_is_told_by_the_driver(whole, asking, capsys):
 @pytest.mark.parametrize("kind", [Fit, Split])
 def test_an_end_of_its_own_is_the_drivers(kind):
     with tuned(compiled=True):
-        model = kind(4, random_state=0, tol=1e-3, device="cpu")
-        assert whole_fits.fit_whole(model, X, None, "cpu", X.dtype) == (None, None)
+        model = kind(4, random_state=0, tol=1e-3, device=DEVICE)
+        assert whole_fits.fit_whole(model, X, None, DEVICE, X.dtype) == (None, None)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e200])
 def test_what_is_refused_leaves_estimator_and_generator_as_they_were(whole, value):
     state = np.random.RandomState(0)
-    model = KMeans(4, random_state=state, device="cpu").fit(X)
+    model = KMeans(4, random_state=state, device=DEVICE).fit(X)
     before, told = dict(vars(model)), state.get_state()[1].tolist()
     bad = X.astype(np.float64)
     bad[17, 1] = value
@@ -358,7 +389,7 @@ def test_what_is_refused_leaves_estimator_and_generator_as_they_were(whole, valu
 def test_what_is_wrong_is_told_as_ever(parameters, weights, message):
     for way in (True, False):
         with tuned(compiled=True, whole=way), pytest.raises(ValueError, match=message):
-            KMeans(4, device="cpu", **parameters).fit(X, sample_weight=weights)
+            KMeans(4, device=DEVICE, **parameters).fit(X, sample_weight=weights)
 
 
 # ---------------------------------------------------------------- which fits are made whole
@@ -368,7 +399,7 @@ def made(n, d, k, starts):
     return dispatch.make_starts(np.zeros((n, d)), k, starts, device="cpu") is not None
 
 
-def test_sizes_decide(monkeypatch):
+def test_sizes_decide(of_the_cpu, monkeypatch):
     with tuned(compiled=True):
         monkeypatch.setattr(choice, "thread_count", lambda: 1)
         assert made(2**14, 2**4, 2**5, 1)  # no thread is idle
@@ -393,7 +424,7 @@ def test_sizes_decide(monkeypatch):
         assert not made(10, 2, 2, 1)
 
 
-def test_a_fit_counts_once_towards_numba(whole, monkeypatch):
+def test_a_fit_counts_once_towards_numba(of_the_cpu, whole, monkeypatch):
     monkeypatch.setattr(choice, "_values_so_far", 0)
     fits = choice._WORTH_IMPORTING // choice._LEAST
     for i in range(1, fits + 2):

@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 
 from gpukmeans import BatchedKMeans, KMeans, datasets, quantize
 from gpukmeans.array_interop import to_numpy
+from gpukmeans.engine.cuda import stacks
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.known_products import compute_as_known
 from gpukmeans.engine.cuda.launch_plans import OWN_PRODUCTS, own_products
+from gpukmeans.engine.numpy.tuning import tuned
 from gpukmeans.image.cuda import diffusion
 
 DTYPES = ("uint8", "float16", "float32", "float64")
@@ -96,13 +98,15 @@ def fits(
     *kernels: str,
     weights: Any = None,
     give: Callable[[NDArray[Any]], Any] = lambda X: X,
+    whole: bool = False,
     **parameters: Any,
 ) -> Case:
-    """give: the array that the GPU's fits get, of NumPy's."""
+    """give: the array that the GPU's fits get, of NumPy's. whole: whether a block may fit what is small."""
 
     def answers() -> list[Answer]:
         given = give(X)
-        twice = [fit(given, k, "cuda", weights, parameters) for _ in range(2)]
+        with tuned(whole=None if whole else False):
+            twice = [fit(given, k, "cuda", weights, parameters) for _ in range(2)]
         return [fit(X, k, "cpu", weights, parameters), *twice]
 
     return Case(f"{name}, {len(X):,} x {X.shape[1]} {X.dtype}, k={k}", answers, kernels)
@@ -207,9 +211,10 @@ def many(X: NDArray[Any], k: int) -> Case:
 
 def inputs(data: Data) -> Iterator[Case]:
     """Arrays of CuPy, in place: in either order of memory, and from an address that is no multiple of 16; and problems
-    that are fitted together."""
+    that are fitted together, as are starts of one."""
     rows = data.blobs(40_000, 16, "float32")
     yield many(rows[: len(rows) // 4 * 4].reshape(4, -1, 16), 16)
+    yield fits("starts", datasets.digits().X[: data.rows(1797)], 10, "fit_problems", whole=True, n_init=20)
     X = data.blobs(40_000, 21, "float32")
     yield fits("CuPy", X, 40, give=cp.asarray)
     yield fits("CuPy, by columns", X, 40, give=lambda X: cp.asfortranarray(cp.asarray(X)))
@@ -348,6 +353,7 @@ def main() -> None:
         "--own-allocations", action="store_true", help="no pool of memory, for tools that watch where arrays end"
     )
     args = parser.parse_args()
+    stacks.WORTH_COMPILING = 0  # whatever was compiled before
     warnings.simplefilter("ignore")
     if args.own_allocations:
         cp.cuda.set_allocator(None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -13,8 +13,10 @@ import numpy as np
 from gpukmeans.array_interop import DTYPES
 from gpukmeans.costs.devices import Sheet, sheet
 from gpukmeans.costs.work import Problem, Work
+from gpukmeans.engine.cuda import whole_fit_plans
 from gpukmeans.engine.cuda.speculation_state import HOST, pays
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
+from gpukmeans.engine.cuda.whole_fit_plans import LAUNCH
 
 # Assumed of data whose clusters show, once the first few iterations are over: the share of rows that bounds leave to be
 # compared with all centers, and of rows that change cluster. Of noise bounds leave all.
@@ -65,6 +67,9 @@ class Estimate:
         What keeps an iteration over all rows from being faster.
     kernels : tuple of KernelEstimate
         Those of such an iteration.
+    whole : bool
+        Whether a block of threads fits it in one launch, from k-means++ to the end, as what is small. Nothing is
+        pruned then, and what crosses the bus does so in the end.
     """
 
     device: str
@@ -85,10 +90,12 @@ class Estimate:
     bytes_down: int
     bound_by: str
     kernels: tuple[KernelEstimate, ...]
+    whole: bool
 
     def __str__(self) -> str:
         few = self.n_clusters < FEWEST_CENTERS
         pruned = "all rows compared, of so few centers" if few else f"{COMPARED:.0%} of rows compared"
+        pruned = "all rows compared, by a block that fits it whole" if self.whole else pruned
         lines = [
             f"{self.n_samples:,} x {self.n_features} {self.dtype}, {self.n_clusters:,} clusters, on {self.device}: "
             "predicted by count, not measured",
@@ -162,7 +169,11 @@ def estimate(
 
 
 def _estimated(problem: Problem, n_iter: int) -> Estimate:
-    n, d, k, device = problem.n, problem.d, problem.k, problem.sheet
+    return _whole(problem, n_iter) if problem.whole else _by_launches(problem, n_iter)
+
+
+def _by_launches(problem: Problem, n_iter: int) -> Estimate:
+    n, k, device = problem.n, problem.k, problem.sheet
     first = list(problem.assignment(first=True))
     full = list(problem.assignment(moved=MOVED))
     pruned = list(problem.assignment(share=COMPARED, moved=MOVED)) if k >= FEWEST_CENTERS else full
@@ -171,27 +182,64 @@ def _estimated(problem: Problem, n_iter: int) -> Estimate:
     begin = _seconds(device, [problem.feature_range()]) + _iteration(problem, first, n)
     end = one + _seconds(device, [problem.inertia()])  # by centers that were rounded
     full_ones = min(FULL, n_iter) - 1
-    kernels = tuple(KernelEstimate(work.kernel, work.seconds(device), work.bound_by(device), work) for work in full)
+    kernels = _kernels(full, device)
     return Estimate(
-        device=device.name,
-        n_samples=n,
-        n_features=d,
-        n_clusters=k,
-        dtype=problem.dtype.name,
-        n_iter=n_iter,
+        **_asked(problem, n_iter),
         seconds_per_iteration=one,
         seconds_per_pruned_iteration=later,
         seconds_of_seeding=seeding,
         seconds_of_fit=begin + seeding + full_ones * one + (n_iter - 1 - full_ones) * later + end,
-        seconds_to_send=n * problem.row / device.bus,
-        floor=problem.floor(),
         memory=memory(problem),
         bytes_per_iteration=int(sum(work.memory for work in full)),
         operations_per_iteration=int(sum(work.operations for work in full)),
         bytes_down=bytes_down(k),
         bound_by=_bound(problem, kernels),
         kernels=kernels,
+        whole=False,
     )
+
+
+def _whole(problem: Problem, n_iter: int) -> Estimate:
+    """A launch fits, and before and after one other; each is waited for."""
+    n, d, k = problem.n, problem.d, problem.k
+    alone = replace(problem.sheet, multiprocessors=1)
+    iteration, step, ranges, publish = problem.of_block()
+    waits = whole_fit_plans.waits(d, k) / alone.clock
+    one, seeding = iteration.seconds(alone) + waits, (k - 1) * (step.seconds(alone) + waits)
+    rest = ranges.seconds(alone) + LAUNCH + publish.seconds(alone) + 3 * HOST
+    kernels = _kernels([iteration], alone)
+    return Estimate(
+        **_asked(problem, n_iter),
+        seconds_per_iteration=one,
+        seconds_per_pruned_iteration=one,
+        seconds_of_seeding=seeding,
+        seconds_of_fit=seeding + (n_iter + 1) * one + rest,
+        memory=whole_fit_plans.memory(n, d, k, problem.dtype, n_iter),
+        bytes_per_iteration=0,
+        operations_per_iteration=int(iteration.operations),
+        bytes_down=8 * (1 + k),
+        bound_by="waits" if waits > one / 2 else kernels[0].bound_by,
+        kernels=kernels,
+        whole=True,
+    )
+
+
+def _asked(problem: Problem, n_iter: int) -> dict[str, Any]:
+    """What an Estimate says of the problem itself."""
+    return {
+        "device": problem.sheet.name,
+        "n_samples": problem.n,
+        "n_features": problem.d,
+        "n_clusters": problem.k,
+        "dtype": problem.dtype.name,
+        "n_iter": n_iter,
+        "seconds_to_send": problem.n * problem.row / problem.sheet.bus,
+        "floor": problem.floor(),
+    }
+
+
+def _kernels(works: Iterable[Work], device: Sheet) -> tuple[KernelEstimate, ...]:
+    return tuple(KernelEstimate(work.kernel, work.seconds(device), work.bound_by(device), work) for work in works)
 
 
 def _seconds(device: Sheet, works: Iterable[Work]) -> float:

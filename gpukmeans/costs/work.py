@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, TCGEN05_RATE, WGMMA_RATE, Sheet
-from gpukmeans.engine.cuda import launch_plans, seeding_filter
+from gpukmeans.engine.cuda import launch_plans, seeding_filter, whole_fit_plans
 from gpukmeans.engine.cuda.device import OWN_PRODUCTS, SHARED, TENSOR_CORES
 from gpukmeans.engine.cuda.launch_plans import TENSOR_CENTERS, TENSOR_ROWS, TILED_ROWS
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
+from gpukmeans.engine.cuda.whole_fit_plans import LAUNCH
 from gpukmeans.engine.protocol import seeding_trials
-
-# Seconds of a launch after another, on the device.
-LAUNCH = 3e-6
 
 # Instructions of a thread that a multiprocessor begins in a clock: of four warps.
 ISSUED = 128
@@ -300,6 +298,28 @@ class Problem:
             instructions=INERTIA * values,
             doubles=DOUBLES * values,
         )
+
+    # ------------------------------------------------------------ a whole fit, by a block
+
+    @property
+    def whole(self) -> bool:
+        """Whether a block fits it from seeding to end."""
+        return whole_fit_plans.sooner(
+            *(self.n, self.d, self.k, self.dtype, 1),
+            multiprocessors=self.sheet.multiprocessors,
+            tensor_cores=self.sheet.capability in TENSOR_CORES,
+        )
+
+    def of_block(self) -> Iterator[Work]:
+        """On a multiprocessor, which is all that a block has: an iteration, and a step of k-means++, within one launch;
+        and that of each of two other launches, least and largest values, and the inertia."""
+        n, d, k = self.n, self.d, self.k
+        instructions, cached = whole_fit_plans.iteration(n, d, k, self.dtype)
+        yield Work("fit_problems", 0, cache=cached, instructions=instructions, multiply_adds=n * (k + -k % 8) * d)
+        instructions, doubles = whole_fit_plans.seeding_step(n, d, k)
+        yield Work("fit_problems", 0, cache=2 * n * self.row, instructions=instructions, doubles=doubles)
+        yield Work("problem_ranges", cache=n * self.row, instructions=5 * n * d, doubles=2 * n * d)
+        yield Work("publish_problems", cache=n * self.row, instructions=INERTIA * n * d, doubles=DOUBLES * n * d)
 
     # ------------------------------------------------------------ what nobody can beat
 

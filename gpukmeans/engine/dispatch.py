@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from gpukmeans.engine.devices import gpus
+from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.choice import on_numpy, stacks_on_numpy, starts_on_numpy
 from gpukmeans.engine.protocol import MakeStarts, Points, Samples, Stacks
 from gpukmeans.errors import DeviceError, DeviceLost
@@ -40,9 +41,13 @@ def make_points(samples: Samples, *, device: str) -> Points:
 
     n, d = samples.shape
     samples = _in_order(samples)
-    values = len(samples.x.values) if samples.sparse else n * d
-    numbers = gpus(device)[: max(1, min(n, values // PART))]
+    numbers = _numbers(device, n, len(samples.x.values) if samples.sparse else n * d)
     return on_gpu(cupy, samples) if len(numbers) == 1 else on_gpus(cupy, numbers, samples)
+
+
+def _numbers(device: str, n: int, values: int) -> list[int]:
+    """Of GPUs that rows are shared out to."""
+    return gpus(device)[: max(1, min(n, values // PART))]
 
 
 def in_pieces(samples: Samples) -> Batches:
@@ -74,9 +79,17 @@ def make_stacks(values: int, *, device: str) -> Stacks | None:
 def make_starts(x: Any, k: int, starts: int, *, device: str) -> MakeStarts | None:
     """What makes a Stack of so many starts with k centers of one problem x, or None where these are sooner made one
     after another, or that is all the device has."""
-    if device != "cpu" or not isinstance(x, np.ndarray):
+    if device == "cpu":
+        return starts_on_numpy(x, k, starts) if isinstance(x, np.ndarray) else None
+    import cupy
+
+    if not isinstance(x, np.ndarray | cupy.ndarray) or tuning.current().whole is False:
         return None
-    return starts_on_numpy(x, k, starts)
+    if len(_numbers(device, len(x), x.size)) > 1:
+        return None
+    from gpukmeans.engine.cuda.stacks import starts_on_gpu
+
+    return starts_on_gpu(cupy, x, k, starts)
 
 
 def on_gpu(cp: Any, samples: Samples, part: slice | None = None) -> Batches:

@@ -349,10 +349,10 @@ class StackDoubt(NamedTuple):
 
 
 class StackLabels(NamedTuple):
-    """Of each of b problems: labels (n,) int32; the two sums of its inertia and the coarse bits of their `Inertia`,
-    (b,) int64 each; and how many clusters have rows, (b,)."""
+    """Of each of b problems: labels (n,) int32, of starts where the rows were given; the two sums of its inertia and
+    the coarse bits of their `Inertia`, (b,) int64 each; and how many clusters have rows, (b,)."""
 
-    labels: Sequence[NDArray[np.int32]]
+    labels: Sequence[Any]
     coarse: Ints
     fine: Ints
     coarse_bits: Ints
@@ -404,13 +404,15 @@ class StackLog(NamedTuple):
 
 class StartsStack(Stack, Protocol):
     """Starts of one problem, as a Stack of as many problems that have their rows in common: ranges and scales are
-    (1, d), and doubt is of one. A start of more iterations than `log` has room for is left to the driver."""
+    (1, d), and doubt is of one. A start of more iterations than `log` has room for is left to the driver. There is a
+    log once there was a fit."""
 
     log: StackLog
 
 
-# Of rows (n, d), their weights in use and a summary of these, how many centers and starts, and room in its log.
-MakeStarts = Callable[[NDArray[Any], Floats | Ints | None, Weights, int, int, int], StartsStack]
+# Of rows (n, d), their weights in use and a summary of these, how many centers and starts, and room in its log. None
+# where it would have to be compiled, and that does not pay yet.
+MakeStarts = Callable[[NDArray[Any], Floats | Ints | None, Weights, int, int, int], StartsStack | None]
 
 
 class Stacks(NamedTuple):

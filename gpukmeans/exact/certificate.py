@@ -268,15 +268,21 @@ class Frame:
 
     def bounds_of_products(self, square: Floats, y_norms: Floats, norms: Floats) -> tuple[Floats, Floats]:
         """`distance_bounds` of products y.z (m, k), which are overwritten; y_norms, norms: |y|^2 (m,), |z|^2 (k,)."""
-        d = len(self.offset)
-        errors = np.add.outer(y_norms * (1.07 * U64 * (3.02 * d + 18.1)), norms * (1.07 * U64 * (4.03 * d + 20.1)))
-        errors += (d + 4) * 2.0**-311
+        per_row, per_center, rest = self.product_errors
+        errors = np.add.outer(y_norms * per_row, norms * per_center)
+        errors += rest
         square *= -2.0
         square += norms
         square += y_norms[:, None]
         low = np.maximum(square - errors, 0.0)
         square += errors
         return low, square
+
+    @property
+    def product_errors(self) -> tuple[float, float, float]:
+        """What such a distance errs by for each unit of |y|^2, and of |z|^2, and besides."""
+        d = len(self.offset)
+        return 1.07 * U64 * (3.02 * d + 18.1), 1.07 * U64 * (4.03 * d + 20.1), (d + 4) * 2.0**-311
 
     def reach(self, centers: Floats) -> float | None:
         """Z^2 of centers (k, d). None for centers so far from the data, 2**60 times its range, that float32 cannot

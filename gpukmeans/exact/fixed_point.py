@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,23 @@ def power_for(largest: float, total_weight: float) -> int:
     here and where scales are made).
     """
     return min(1000, SUM_BITS - ceil_log2(total_weight) - ceil_log2(largest)) if largest > 0 else 0
+
+
+def exact_sum(values: Floats) -> float:
+    """math.fsum of positive values (n,), C-contiguous: by whole numbers of so many bits that n of them fit into 62, the
+    first of each value, then of what is left. A buffer gives Python's floats, three times as fast as an array."""
+    bits, rest, total, shift = min(50, SUM_BITS - ceil_log2(float(len(values)))), values, 0, 0
+    first = bits - ceil_log2(float(values.max()))
+    for by in (first, bits):  # two hold all bits of values that are not too far apart
+        if not 0 <= by <= 900:  # products by 2**by are exact
+            break
+        rest = rest * 2.0**by
+        whole = np.floor(rest)
+        rest -= whole
+        total, shift = (total << bits) + int(whole.astype(np.int64).sum()), shift + by
+        if not rest.any():
+            return float(Fraction(total) / Fraction(2) ** shift)
+    return math.fsum(values.data)
 
 
 @dataclass(frozen=True)
@@ -77,10 +95,9 @@ class Weights:
         """
         shift = 0
         largest = float(weights.max())
-        # The sum of larger ones might overflow. A buffer gives Python's floats, three times as fast as an array, but
-        # only if they are aligned and of the machine's byte order.
+        # The sum of larger ones might overflow. Buffers are aligned and of the machine's byte order.
         weights = np.require(weights, np.float64, ["C", "A"])
-        total = math.inf if largest > Weights.MOST_COPIES else math.fsum(weights.data)
+        total = math.inf if largest > Weights.MOST_COPIES else exact_sum(weights)
         if largest < 2.0**-100 or total > Weights.MOST_COPIES:
             bits = ceil_log2(largest) + ceil_log2(float(len(weights)))
             shift = Weights.NORMAL_BITS - bits
@@ -91,11 +108,11 @@ class Weights:
                     f"Sample weights from {given.min():.3g} to {largest:.3g} are too far apart: the least are nothing "
                     "beside the others. Leave their samples out, or give them more."
                 )
-            total = math.fsum(weights)
+            total = exact_sum(weights)
         fractions = int(np.count_nonzero(weights != np.rint(weights)))
         if fractions == 0:
             return Weights(total, total, 0, shift), weights.astype(np.int64)
-        copies = math.fsum(np.maximum(weights, 1.0))
+        copies = exact_sum(np.maximum(weights, 1.0))
         return Weights(total, copies, SUM_BITS - ceil_log2(total), shift, fractions), weights
 
     def integer_weights(self, weights: Floats | Ints) -> Ints:

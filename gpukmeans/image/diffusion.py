@@ -8,13 +8,16 @@ and it stays small only if the color chosen is the nearest in the same measure. 
 share, rounded (halves up) and cut to the range of levels. What is new:
 
 - A pixel takes its share times a strength. Where its four neighbours are its equals it takes all, so that a flat
-  surface is mixed in proportion; where they differ it takes less, down to TEXTURED of it: there what it would even
-  out is not seen, while its dots are, and what it lacks has a half-life of few pixels. (That texture hides errors is
-  an old observation; libimagequant weakens its dithering by a map of edges, "How pngquant works", pngquant.org.)
+  surface is mixed in proportion; where they differ it takes less: there what it would even out is not seen, while its
+  dots are, and what it lacks has a half-life of few pixels. The more of the picture is such texture, the less it takes,
+  and where nearly all is, nothing, unless the palette is grey (`diffusion_plan.textured_strength`): noise dithers by
+  itself. (That texture hides errors is an old observation; libimagequant weakens its dithering by a map of edges, "How
+  pngquant works", pngquant.org.)
 - Error is the level, cut to the range that the palette has in each channel, less the color's: what no mixture of the
   palette's colors can make up for is dropped, and does not wander to where a stray dot would let it out.
 - Where the strength is not full, a channel's error is cut to three quarters of the distance from the color to the one
-  nearest to it: between these two it is never more than half, and much more is what makes dots of a far color.
+  nearest to it: between these two it is never more than half, and much more is what makes dots of a far color. Between
+  colors within a few levels it is cut further (`diffusion_plan.caps`).
 
 Examples
 --------
@@ -30,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.image import dispatch
-from gpukmeans.image.diffusion_plan import FULL, DiffusionPlan, half_distances
+from gpukmeans.image.diffusion_plan import FULL, DiffusionPlan, caps
 from gpukmeans.image.levels import Levels
 
 
@@ -58,6 +61,6 @@ def diffuse(
         fixed_index,
         colors.min(axis=0),
         colors.max(axis=0),
-        half_distances(palette) * 3 // 2,
+        caps(palette),
     )
     return dispatch.diffused(plan, device=device)

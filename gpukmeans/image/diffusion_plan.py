@@ -10,12 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.image.levels import Levels, largest_level
+from gpukmeans.image.levels import Levels, is_grey, largest_level, to_rgb
 
-# Strengths are in 256ths; the share of its neighbours' errors that a pixel within texture takes. Of 0.4 to 0.9 what
-# served photographs best, between what blurs to the right color and what keeps structure (docs/quantization.md).
+# Strengths are in 256ths.
 FULL = 256
-TEXTURED = 112
+
+# What a pixel within texture takes of its neighbours' errors where part of the picture is smooth, and from which part
+# of the pixels on, that are within texture, it takes less: up to _FEW colors, and with more. With few,
+# errors are larger than texture: dots show in it, and yet it cannot do without. Of 16 to 160 what served photographs
+# best, between what blurs to the right color and what keeps structure (docs/quantization.md, benchmarks/NOTES.md).
+_FEW_COLORS, _MANY_COLORS = (104, 0.8), (120, 0.6)
+_FEW = 32
+
+# Where so much of a picture is within texture, or more, it takes nothing: such noise dithers by itself.
+_ALL_TEXTURE = 0.97
 
 # From what difference between neighbours on, of 255, a pixel counts as within texture.
 _TEXTURE = 4
@@ -26,7 +34,7 @@ class DiffusionPlan:
     """pixels: (h, w, c) levels, of NumPy or on a GPU. colors: (k, c) int32. scale: what pixels' own strength is
     multiplied by, of FULL. fixed: (h, w) bool, pixels that take `fixed_index`, and neither receive nor pass on; or
     None. low, high: (c,) int32, the palette's range. cap: (k,) int32, the most error of a color where strength is not
-    full."""
+    full: `caps`."""
 
     pixels: Any
     colors: NDArray[np.int32]
@@ -42,10 +50,15 @@ class DiffusionPlan:
         """The largest level."""
         return largest_level(self.pixels.dtype)
 
+    def textured_strength(self, textured: int) -> int:
+        """What a pixel within texture takes where so many are, of FULL."""
+        n = self.pixels.shape[0] * self.pixels.shape[1]
+        return textured_strength(textured, n, self.colors)
+
     @cached_property
     def strength(self) -> NDArray[np.int32]:
         """How much of its share each pixel takes, of FULL, and -1 where it is fixed: (h, w). Pixels are NumPy's."""
-        strengths = (local_strength(self.pixels) * self.scale) >> 8
+        strengths = (local_strength(self.pixels, self.colors) * self.scale) >> 8
         if self.fixed is not None:
             strengths[self.fixed] = -1
         return strengths
@@ -56,46 +69,79 @@ def texture_of(top: int) -> int:
     return _TEXTURE * (top // 255)
 
 
-def local_strength(pixels: Levels) -> NDArray[np.int32]:
-    """How much of its share each of the pixels (h, w, c) takes: (h, w), of FULL.
-
-    By the largest difference, in any channel, from the four neighbours.
+def textured_strength(textured: int, n: int, colors: NDArray[Any]) -> int:
+    """What a pixel within texture takes, of FULL, where so many of the picture's n are, with colors (k, c).
 
     Examples
     --------
-    >>> local_strength(np.array([[[9], [9], [10], [90]]], np.uint8)).tolist()
-    [[256, 220, 112, 112]]
+    >>> colors = np.arange(3 * 64).reshape(64, 3)
+    >>> [textured_strength(textured, 100, colors) for textured in (50, 80, 90, 97)]
+    [120, 101, 56, 0]
     """
-    h, w, _ = pixels.shape
-    # As far as it counts, so that rounding differences of 16 bits is all that is lost.
-    most = np.zeros((h, w), np.int32)
+    most, knee = _FEW_COLORS if len(colors) <= _FEW else _MANY_COLORS
+    if is_grey(to_rgb(colors[:, :3])):
+        # Whatever a grey lacks, others can make up for, which colors can of a part only: this is worth the dots.
+        return most
+    beyond = min(max(textured / n - knee, 0.0) / (_ALL_TEXTURE - knee), 1.0)
+    return round(most * (1 - beyond * beyond * beyond))
+
+
+def local_strength(pixels: Levels, colors: NDArray[Any]) -> NDArray[np.int32]:
+    """How much of its share each of the pixels (h, w, c) takes with colors (k, c): (h, w), of FULL.
+
+    By the largest difference, in any channel, from the four neighbours; and by how many pixels are within texture.
+
+    Examples
+    --------
+    >>> local_strength(np.array([[[9], [9], [10], [90]]], np.uint8), np.array([[0], [90]])).tolist()
+    [[256, 218, 104, 104]]
+    """
+    h, w, c = pixels.shape
+    most = np.zeros((h, w), pixels.dtype)
     for axis in (0, 1):
-        steps = np.abs(np.diff(pixels.astype(np.int32), axis=axis)).max(axis=2)
-        before, after = (slice(None), slice(None, -1)), (slice(None), slice(1, None))
-        if axis == 0:
-            before, after = before[::-1], after[::-1]
-        np.maximum(most[before], steps, out=most[before])
-        np.maximum(most[after], steps, out=most[after])
+        before, after = ((slice(None),) * axis + (each,) for each in (slice(None, -1), slice(1, None)))
+        for j in range(c):
+            one, other = pixels[before][..., j], pixels[after][..., j]
+            # Without signs, and so of as few bytes as levels have.
+            steps = np.maximum(one, other) - np.minimum(one, other)
+            for place in (before, after):
+                np.maximum(most[place], steps, out=most[place])
     texture = texture_of(largest_level(pixels.dtype))
     np.minimum(most, texture, out=most)
-    return FULL - (FULL - TEXTURED) * most // texture
+    textured = textured_strength(int(np.count_nonzero(most == texture)), most.size, colors)
+    return (FULL - (FULL - textured) * np.arange(texture + 1, dtype=np.int32) // texture)[most]
 
 
-def half_distances(palette: Levels) -> NDArray[np.int32]:
-    """Half the distance from each of the colors (k, c) to the one nearest to it, rounded up: the largest difference in
-    any channel, of the nearest by |p - q|^2, equal colors aside. (k,); of a single color 0.
+def caps(palette: Levels) -> NDArray[np.int32]:
+    """The most error of each of the colors (k, c) where strength is not full: (k,).
+
+    Three quarters of the distance to the nearest color. Of colors no more than four levels of 8 bits apart it is two
+    levels less than that distance: what they err by is hardly seen, and dots are, and take bytes.
 
     Examples
     --------
-    >>> half_distances(np.array([[0, 0], [0, 9], [100, 0]], np.uint8)).tolist()
-    [5, 5, 50]
+    >>> caps(np.array([[0, 0], [0, 9], [100, 0], [100, 3]], np.uint8)).tolist()
+    [7, 7, 1, 1]
+    """
+    apart, level = distances(palette), largest_level(palette.dtype) // 255
+    return np.where(apart <= 4 * level, np.maximum(apart - 2 * level, 0), (apart + 1) // 2 * 3 // 2)
+
+
+def distances(palette: Levels) -> NDArray[np.int32]:
+    """The distance from each of the colors (k, c) to the one nearest to it: the largest difference in any channel, of
+    the nearest by |p - q|^2, equal colors aside. (k,); of a single color 0.
+
+    Examples
+    --------
+    >>> distances(np.array([[0, 0], [0, 9], [100, 0]], np.uint8)).tolist()
+    [9, 9, 100]
     """
     colors = np.unique(palette, axis=0).astype(np.int64)
     norms = (colors * colors).sum(axis=1)
     found = np.zeros(len(palette), np.int32)
     if len(colors) == 1:
         return found
-    half = np.empty(len(colors), np.int32)
+    apart = np.empty(len(colors), np.int32)
     step = max(1, 2**22 // len(colors))
     for a in range(0, len(colors), step):
         rows = colors[a : a + step]
@@ -104,6 +150,6 @@ def half_distances(palette: Levels) -> NDArray[np.int32]:
         squares = norms[a : a + step, None] + norms - 2 * cross
         squares[np.arange(len(rows)), np.arange(a, a + len(rows))] = np.inf
         nearest = squares.argmin(axis=1)
-        half[a : a + step] = (np.abs(rows - colors[nearest]).max(axis=1) + 1) // 2
+        apart[a : a + step] = np.abs(rows - colors[nearest]).max(axis=1)
     _, place = np.unique(palette, axis=0, return_inverse=True)
-    return half[place.reshape(-1)]
+    return apart[place.reshape(-1)]

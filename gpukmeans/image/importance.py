@@ -25,6 +25,9 @@ _FULL = 256
 # twice as much, since squared errors in three dimensions grow with k^(-2/3).
 _VARIANCE = 80
 
+# Pixels at a time.
+_PIECE = 2**14
+
 
 def importance(levels: Levels, k: int) -> NDArray[np.int64]:
     """What pixels (h, w, c) count for a palette of k colors: (h, w), whole numbers from 1 to _FULL.
@@ -37,15 +40,21 @@ def importance(levels: Levels, k: int) -> NDArray[np.int64]:
     [[18, 18]]
     """
     h, w, c = levels.shape
-    values = premultiplied(levels).astype(np.int64)
     rows, columns = np.arange(0, h, BLOCK), np.arange(0, w, BLOCK)
-
-    def sums(of: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.add.reduceat(np.add.reduceat(of, rows, axis=0), columns, axis=1)
-
     n = np.minimum(BLOCK, h - rows)[:, None] * np.minimum(BLOCK, w - columns)
-    # n^2 times the variance, added over channels: whole numbers, of 16 bits below 2**47.
-    spread = (n[..., None] * sums(values * values) - sums(values) ** 2).sum(axis=2)
+    # n^2 times the variance, added over channels: whole numbers, of 16 bits below 2**47. A piece at a time, which a
+    # core's cache holds.
+    spread = np.empty(n.shape, np.int64)
+    step = BLOCK * max(1, _PIECE // (BLOCK * w))
+    for top in range(0, h, step):
+        values = premultiplied(levels[top : top + step]).astype(np.int64)
+        within = np.arange(0, len(values), BLOCK)
+        sums, squares = (
+            np.add.reduceat(np.add.reduceat(each, within, axis=0), columns, axis=1)
+            for each in (values, values * values)
+        )
+        at = slice(top // BLOCK, top // BLOCK + len(within))
+        spread[at] = (n[at, :, None] * squares - sums**2).sum(axis=2)
     half = _VARIANCE * np.sqrt(256 / k) * (largest_level(levels.dtype) // 255) ** 2
     # A fourth channel that does not vary counts for nothing, as if it were not there.
     c = min(c, 3)

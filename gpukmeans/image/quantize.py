@@ -66,8 +66,9 @@ def quantize(
         0 to 1: how much of it is done; 0 leaves each pixel the nearest color, as levels.
     weights : array-like of shape (h, w), default=None
         How much each pixel counts for the palette, none negative. A whole number is that many copies of the pixel.
-        With dither="floyd-steinberg" pixels within texture count less besides (`gpukmeans.image.importance`). Pixels
-        that count nothing take the nearest colors, and have what the others leave over of n_colors.
+        With dither="floyd-steinberg" pixels within texture count less besides (`gpukmeans.image.importance`), and those
+        that would become stray dots more. Pixels that count nothing take the nearest colors, and have what the others
+        leave over of n_colors.
     importance : path, binary file, bytes, PIL.Image.Image, or array-like of shape (h, w), default=None
         The same as a grey picture, as large as the image: from black, which counts nothing, to white, which counts in
         full; an array may also be of bool. Both multiply. Of an animation it is for all frames, or has as many.
@@ -118,7 +119,7 @@ def quantize(
         if pixels is None:
             fit = palette_of(counted.colors, n_colors, device=device, **how)
         else:
-            fit = weighted_palette(pixels, counted, n_colors, **how)
+            fit = weighted_palette(pixels, counted, n_colors, diffused=diffused, **how)
         return counted.mapped(fit, space, dither, dither_strength)
 
     return _as_given(image, devices.where_it_fits(reduce, device, random_state))

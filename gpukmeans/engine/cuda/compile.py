@@ -49,6 +49,11 @@ def _module(cp: Any, device: int, family: str, options: tuple[str, ...]) -> Any:
     return module
 
 
+def at_hand(cp: Any, wanted: Module) -> bool:
+    """Whether the module for the current device is on disk."""
+    return _path(cp, wanted, _capability(cp)).exists()
+
+
 def begin(cp: Any, wanted: Iterable[Module]) -> None:
     """Have other threads compile these modules for the current device, in that order, unless they are on disk."""
     device, capability = int(cp.cuda.Device().id), _capability(cp)

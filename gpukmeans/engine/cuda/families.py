@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from gpukmeans.engine.cuda import launch_plans, seeding_filter, seeding_kernels
+from gpukmeans.engine.cuda import launch_plans, problem_kernels, seeding_filter, seeding_kernels
 from gpukmeans.engine.cuda.compile import Module
 from gpukmeans.engine.cuda.device import OWN_PRODUCTS, TENSOR_CORES
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS, MOST_LISTED
@@ -96,6 +96,8 @@ def everything(
             found.update(
                 {Module("seeding_filter", (*weighed, *seeding_filter.options(w))): None for w in seeding_filter.WIDTHS}
             )
+            if not normalizes:
+                found[Module("whole_fits", (*weighed, *problem_kernels.options(d)))] = None
         for k in (*launch_plans.TILED_ROWS, launch_plans.FEWEST_TENSOR_CENTERS):
             modules = of_a_fit(
                 dtype=dtype,

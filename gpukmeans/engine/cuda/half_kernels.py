@@ -61,46 +61,34 @@ def _half_table_arguments(plan: LaunchPlan, half: HalfPlan, framed: Any, halves:
 def assign_half(gpu: Gpu, compared: Comparison) -> None:
     """Tentative labels by one product of float16, and where that leaves doubt a place on a list; a block the rows that
     its shared memory holds."""
-    half, arguments = _half_arguments(gpu, compared)
-    blocks = min(gpu.blocks, -(-len(compared.rows.x) // half.rows))
-    gpu.run(
-        *("assign_half", "assign_half", blocks, BLOCK, *arguments),
-        options=half.options,
-        shared=half.shared,
-    )
+    blocks, arguments, how = _half_launch(gpu, compared)
+    gpu.run(*("assign_half", "assign_half", blocks, BLOCK, *arguments), **how)
 
 
 def assign_wgmma(gpu: Gpu, compared: Comparison) -> None:
     """The same by instructions that compute capability 9.0 has for it; a block 128 rows."""
-    half, arguments = _half_arguments(gpu, compared)
-    blocks = min(gpu.blocks, -(-len(compared.rows.x) // half.rows))
-    gpu.run(
-        *("assign_wgmma", "assign_wgmma", blocks, BLOCK, *arguments),
-        options=half.options,
-        shared=half.shared,
-    )
+    blocks, arguments, how = _half_launch(gpu, compared)
+    gpu.run(*("assign_wgmma", "assign_wgmma", blocks, BLOCK, *arguments), **how)
 
 
 def assign_tcgen05(gpu: Gpu, compared: Comparison) -> None:
     """The same by instructions that compute capability 10.0 has for it; a block 256 rows, and no more blocks than
     multiprocessors, as each takes all of one's tensor memory."""
-    half, arguments = _half_arguments(gpu, compared)
-    blocks = min(gpu.multiprocessors, -(-len(compared.rows.x) // half.rows))
-    gpu.run(
-        *("assign_tcgen05", "assign_tcgen05", blocks, TCGEN05_BLOCK, *arguments),
-        options=half.options,
-        shared=half.shared,
-    )
+    blocks, arguments, how = _half_launch(gpu, compared)
+    blocks = min(blocks, gpu.multiprocessors)
+    gpu.run(*("assign_tcgen05", "assign_tcgen05", blocks, TCGEN05_BLOCK, *arguments), **how)
 
 
-def _half_arguments(gpu: Gpu, compared: Comparison) -> tuple[HalfPlan, tuple[Any, ...]]:
-    """The plan of any of these, and its arguments."""
+def _half_launch(gpu: Gpu, compared: Comparison) -> tuple[int, tuple[Any, ...], dict[str, Any]]:
+    """Of any of these: how many blocks, its arguments, and how `Gpu.run` is to launch it."""
     half, halves = compared.plan.half, compared.halves
     assert half is not None
     assert halves is not None
     centers = halves.table, halves.of_centers, np.int32(compared.plan.table.tiles), np.float32(half.roundings)
     rows = *of_rows(compared.rows.x), np.int32(half.features), *compared.frame
-    return half, (*rows, *centers, *halves.again, *compared.outcome(gpu))
+    arguments = *rows, *centers, *halves.again, *compared.outcome(gpu)
+    blocks = min(gpu.blocks, -(-len(compared.rows.x) // half.rows))
+    return blocks, arguments, {"options": half.options, "shared": half.shared}
 
 
 def known_product(gpu: Gpu, *, rows: Any, table: Any, products: Any) -> None:

@@ -5,30 +5,27 @@ x: the rows of all problems, (m, d), one problem after another; weights: (m,), o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpukmeans.engine.cuda.device import BLOCK, MORE_SHARED, SHARED, Gpu
 
-# Features that a thread holds in registers: of more they spill.
+# Features that a thread holds in registers: of more they spill, and rows are read from memory, in the frame.
 MOST_HELD = 16
 
 # Centers whose scores are made together, and candidates of k-means++ that are measured together: GROUP and TOGETHER.
 _GROUP, _TOGETHER = 8, 4
 
 
-@dataclass(frozen=True)
-class ProblemArrays:
-    """What is known of b problems on the device. counts: (b, 4) int64, first row, rows, total weight as sums count it,
-    widest feature. numbers: (b, 7) float64, limit and most_variance of StackDoubt, the frame's scale (0 for none),
-    2**exponent and twice the fractions of Weights, ceil_log2 of their total and of their copies. measures: (b, 6, d)
-    float64, low, high, offset, scale and step of Scales, and the frame's offset."""
+class ProblemArrays(NamedTuple):
+    """What is known of b problems on the device. counts: (b, 3) int64, first row, rows, total weight as sums count it.
+    numbers: (b, 8 + 6 d) float64, limit and most_variance of StackDoubt, the frame's scale (0 for none), 2**exponent
+    and twice the fractions of Weights, ceil_log2 of their total and of their copies, and widest of StackDoubt; then, d
+    each, low, high, offset, scale and step of Scales, and the frame's offset."""
 
     counts: Any
     numbers: Any
-    measures: Any
 
 
 def options(d: int) -> tuple[str, ...]:
@@ -36,9 +33,19 @@ def options(d: int) -> tuple[str, ...]:
     return (f"-DD_FEW={-(-d // 4) * 4 if d <= MOST_HELD else 0}",)
 
 
+def framed_words(rows: int, d: int) -> int:
+    """float32 of memory that rows in the frame, and their norms, need on the device, if threads do not hold them."""
+    return rows * 4 * (-(-d // 4) + 1) if d > MOST_HELD else 0
+
+
+def candidates(trials: int) -> int:
+    """How many are measured, where so many are drawn."""
+    return -(-trials // _TOGETHER) * _TOGETHER
+
+
 def rows_of_means(k: int, trials: int) -> int:
     """Rows of shared memory that means, or candidates, need."""
-    return max(k, -(-trials // _TOGETHER) * _TOGETHER)
+    return max(k, candidates(trials))
 
 
 def shared(k: int, d: int, rows: int) -> int:
@@ -48,17 +55,15 @@ def shared(k: int, d: int, rows: int) -> int:
     return 8 * doubles + 4 * padded * (width + 2)
 
 
-def fits(gpu: Gpu, k: int, d: int, trials: int) -> bool:
-    """Whether a block of this device has room for a problem."""
-    return shared(k, d, rows_of_means(k, trials)) <= (MORE_SHARED if gpu.tensor_cores else SHARED)
+def fits(k: int, d: int, trials: int, *, tensor_cores: bool) -> bool:
+    """Whether a block has room for a problem. tensor_cores: of Gpu."""
+    return shared(k, d, rows_of_means(k, trials)) <= (MORE_SHARED if tensor_cores else SHARED)
 
 
-def problem_ranges(gpu: Gpu, *, x: Any, arrays: ProblemArrays, ranges: Any) -> None:
-    """ranges: (b, 2, d) float64, become least and largest values; NaN where one is. Of arrays there need be counts."""
+def problem_ranges(gpu: Gpu, *, x: Any, counts: Any, ranges: Any) -> None:
+    """ranges: (b, 2, d) float64, become least and largest values; NaN where one is. counts: see ProblemArrays."""
     d = np.int32(x.shape[1])
-    gpu.run(
-        *("whole_fits", "problem_ranges", len(ranges), BLOCK, x, arrays.counts, d, ranges), options=options(x.shape[1])
-    )
+    gpu.run(*("whole_fits", "problem_ranges", len(ranges), BLOCK, x, counts, d, ranges), options=options(x.shape[1]))
 
 
 def fit_problems(
@@ -72,35 +77,51 @@ def fit_problems(
     draws: Any,
     trials: int,
     closest: Any,
+    framed: Any,
     centers: Any,
     labels: Any,
     n_iter: Any,
+    starts: bool = False,
+    log: Any = None,
 ) -> None:
     """`Stack.fit`. centers: (b, k, d) float64, given or, where there are trials, made by draws (b, 1 + (k - 1) *
-    trials) float64, and become those that follow. closest: (m,) float64, for seeding. labels: (m,) int32. n_iter: (b,)
-    int32.
+    trials) float64, and become those that follow. closest: (m,) float64, for seeding. framed: (framed_words(m, d),)
+    float32, become rows in the frame. labels: (m,) int32. n_iter: (b,) int32. starts: whether arrays, rows and weights
+    are of a single problem, which is fitted b times; then m is b times its rows. log: (room, b, 1 + k) int64, becomes
+    what `StackLog` has of each iteration, shifts as the bits of float64.
     """
     b, k, d = centers.shape
     rows = rows_of_means(k, trials)
-    of = arrays.counts, arrays.numbers, arrays.measures, np.int32(k), np.int32(d)
+    of = *arrays, np.int32(k), np.int32(d), np.int32(starts)
     rules = np.float64(tol), np.int32(max_iter), gpu.given(draws, np.float64), np.int32(trials), np.int32(rows)
     gpu.run(
         *("whole_fits", "fit_problems", b, BLOCK, x, gpu.given(weights, np.float64), *of, *rules),
-        *(gpu.given(closest, np.float64), centers, labels, n_iter),
+        *(gpu.given(closest, np.float64), gpu.given(framed, np.float32), centers, labels, n_iter),
+        *(np.int32(0 if log is None else len(log)), gpu.given(log, np.int64)),
         options=options(d),
         shared=shared(k, d, rows),
     )
 
 
 def publish_problems(
-    gpu: Gpu, *, x: Any, weights: Any, arrays: ProblemArrays, centers: Any, labels: Any, found: Any
+    gpu: Gpu,
+    *,
+    x: Any,
+    weights: Any,
+    arrays: ProblemArrays,
+    framed: Any,
+    centers: Any,
+    labels: Any,
+    found: Any,
+    starts: bool = False,
 ) -> None:
     """`Stack.publish`. centers: (b, k, d) float64. labels: (m,) int32, with any labels of these clusters. found: (b, 4)
-    int64, become coarse, fine, coarse_bits and occupied of StackLabels."""
+    int64, become coarse, fine, coarse_bits and occupied of StackLabels. starts, framed: as above, and as left."""
     b, k, d = centers.shape
-    of = arrays.counts, arrays.numbers, arrays.measures, np.int32(k), np.int32(d), np.int32(k)
+    of = *arrays, np.int32(k), np.int32(d), np.int32(starts), np.int32(k)
     gpu.run(
-        *("whole_fits", "publish_problems", b, BLOCK, x, gpu.given(weights, np.float64), *of, centers, labels, found),
+        *("whole_fits", "publish_problems", b, BLOCK, x, gpu.given(weights, np.float64), *of),
+        *(gpu.given(framed, np.float32), centers, labels, found),
         options=options(d),
         shared=shared(k, d, k),
     )

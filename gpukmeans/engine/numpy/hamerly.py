@@ -36,6 +36,9 @@ _FEW_MOVED = 0.25
 _KEEPING = 2**9
 _SCORE = 20
 
+# What is done with a product of two centers besides, in the same; the product itself is one of float64, or two.
+_GAP = 80
+
 # Beyond this share to be skipped, bounds are not tried. Passes without bounds, at first and at most.
 _LARGEST_SHARE = 0.6
 _FIRST = 2
@@ -103,12 +106,12 @@ class CenterShift(NamedTuple):
 
 
 class Trial:
-    """Whether bounds pay for rows of d features and k centers, as far as passes show. Keeping them costs a row about as
-    much as so many products; where they let too few rows be skipped, the next passes do without, each time more of
-    them. A fit's first passes do, too: centers move far then."""
+    """Whether bounds pay for m rows of d features and k centers, as far as passes show. Keeping them costs a row about
+    as much as so many products, and gaps between centers cost a pass what `_GAP` says; where bounds let too few rows be
+    skipped, the next passes do without, each time more of them. A fit's first passes do, too: centers move far then."""
 
-    def __init__(self, d: int, k: int, keeping: int = _KEEPING, score: int = _SCORE) -> None:
-        self._least = keeping / (k * (d + score))
+    def __init__(self, d: int, k: int, m: int, keeping: int = _KEEPING, score: int = _SCORE) -> None:
+        self._least = (keeping / k + k / m * (2 * d + _GAP)) / (d + score)
         self._rest = self._pause = _FIRST
 
     def begins(self) -> bool:

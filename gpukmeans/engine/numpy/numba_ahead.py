@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from gpukmeans.engine.numpy import numba_batches, numba_fits, numba_means, numba_passes, numba_sparse_passes
+from gpukmeans.engine.numpy import (
+    numba_batches,
+    numba_fits,
+    numba_labels,
+    numba_means,
+    numba_passes,
+    numba_sparse_passes,
+)
 
 # What there are passes for: rows, the values of sparse ones, and where these lie.
 ROWS = tuple(map(np.dtype, ("float32", "float64", "uint8")))
@@ -24,6 +31,9 @@ EVERYTHING: dict[Callable[..., Any], list[tuple[Any, ...]]] = {
     numba_fits.fit_stack: [()],
     numba_passes.passes: list(product(ROWS, (True, False))),
     numba_sparse_passes.sparse_passes: list(product(VALUES, _INDICES)),
+    numba_labels.label: list(product(VALUES)),
+    numba_batches.moved_by_rows: list(product(VALUES)),
+    numba_labels.summed: list(product(VALUES)),
     numba_batches.moved_by_entries: list(product(VALUES, _INDICES)),
     numba_batches.moved: [()],
     numba_means.label: list(product(ROWS, (True, False))),

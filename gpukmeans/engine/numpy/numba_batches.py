@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import boolean, float64, from_dtype, int32, int64, njit, types
 
-from gpukmeans.engine.numpy.numba_passes import _OPTIONS, compiled
+from gpukmeans.engine.numpy.numba_passes import _OPTIONS, _WHOLE, _WHOLE_BITS, _whole, compiled
+from gpukmeans.engine.numpy.numba_tiles import bits
 from gpukmeans.engine.numpy.rows import read_only
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.metric import Metric
@@ -95,11 +96,9 @@ def _moved(s: Any, sums: Any, low: Any, high: Any, some: bool) -> bool:
     return True
 
 
-def _moved_by_entries(s: Any, values: Any, columns: Any, starts: Any, labels: Any, kind: int, counts: Any) -> bool:
-    """Of sparse rows with these labels (m,), cluster by cluster, so that sums and ranges are vectors that caches hold.
-    kind, counts: as in Weighing. The mean of a feature that no row of a cluster stores is zero."""
-    k, d = s.before.shape
-    inverse, steps = _inverse_and_steps(s)
+@njit(**_OPTIONS)
+def _by_cluster(labels: Any, k: int) -> Any:
+    """The rows in the order of their labels, and where each cluster's begin and end in it, (k + 1,)."""
     ends, order = np.zeros(k + 1, np.int64), np.empty(len(labels), np.int64)
     for i in range(len(labels)):
         ends[labels[i] + 1] += 1
@@ -109,6 +108,94 @@ def _moved_by_entries(s: Any, values: Any, columns: Any, starts: Any, labels: An
     for i in range(len(labels)):
         order[place[labels[i]]] = i
         place[labels[i]] += 1
+    return order, ends
+
+
+@njit(**_OPTIONS)
+def _widen(x: Any, i: int, low: Any, high: Any) -> None:
+    """To hold row i."""
+    for j in range(x.shape[1]):
+        v, least, most = x[i, j], low[j], high[j]
+        low[j] = v if v < least else least
+        high[j] = v if v > most else most
+
+
+@njit(**_OPTIONS)
+def _halves(term: float) -> Any:
+    """A term of 62 bits at most as whole numbers of 2**32 and of one, each with _WHOLE_BITS added: see `_whole`."""
+    high = term * 2.0**-32 + _WHOLE
+    return bits(high), bits(term - (high - _WHOLE) * 2.0**32 + _WHOLE)
+
+
+@njit(**_OPTIONS)
+def _take_four(x: Any, order: Any, p: int, offset: Any, scale: Any, sums: Any, low: Any, high: Any) -> None:
+    """Rows order[p] to order[p + 3], of weight one. For each row by itself to begin a loop over the features takes as
+    long as thirty of them. Integers may pass 2**63 on their way: what they add up to does not."""
+    m, n, q, r = order[p], order[p + 1], order[p + 2], order[p + 3]
+    for j in range(x.shape[1]):
+        a, b, c, d = x[m, j], x[n, j], x[q, j], x[r, j]
+        e, f, least = a if a < b else b, c if c < d else d, low[j]
+        e = e if e < f else f
+        low[j] = e if e < least else least
+        e, f, most = a if a > b else b, c if c > d else d, high[j]
+        e = e if e > f else f
+        high[j] = e if e > most else most
+        o, s = offset[j], scale[j]
+        t, u = _halves((float64(a) - o) * s)
+        v, w = _halves((float64(b) - o) * s)
+        t, u = t + v, u + w
+        v, w = _halves((float64(c) - o) * s)
+        t, u = t + v, u + w
+        v, w = _halves((float64(d) - o) * s)
+        t, u = t + v - 4 * _WHOLE_BITS, u + w - 4 * _WHOLE_BITS
+        sums[0, j] += (t << 32) + u
+    sums[0, x.shape[1]] += 4
+
+
+def _moved_by_rows(s: Any, x: Any, labels: Any, kind: int, counts: Any) -> bool:
+    """Of dense rows with these labels (m,), cluster by cluster, so that sums and ranges are vectors that caches hold.
+    kind, counts: as in Weighing."""
+    k, d = s.before.shape
+    inverse, steps = _inverse_and_steps(s)
+    order, ends = _by_cluster(labels, k)
+    sums, low, high = np.zeros((1, d + 1), np.int64), np.empty(d, x.dtype), np.empty(d, x.dtype)
+    offset, scale = s.offset, s.scale
+    for c in range(k):
+        doubts = 0
+        sums[:] = 0
+        low[:] = np.inf
+        high[:] = -np.inf
+        p = ends[c]
+        while kind == 0 and p + 4 <= ends[c + 1]:
+            _take_four(x, order, p, offset, scale, sums, low, high)
+            p += 4
+        while p < ends[c + 1]:
+            i = order[p]
+            _widen(x, i, low, high)
+            count = counts[i] if kind else int64(1)
+            for j in range(d):
+                sums[0, j] += _whole((float64(x[i, j]) - offset[j]) * scale[j]) * count
+            sums[0, d] += count
+            p += 1
+        weight = float64(sums[0, d])
+        share = _share(s, c, weight)
+        if weight == 0:
+            continue
+        for j in range(d):
+            least, most, before = float64(low[j]), float64(high[j]), s.before[c, j]
+            doubts += _too_coarse(steps[j], least, most, s.part)
+            mean = _held(float64(sums[0, j]) / weight * inverse[j] + offset[j], least, most)
+            s.centers[c, j] = mean if share == 1 else (mean - before) * share + before
+        if doubts:
+            return False
+    return True
+
+
+def _moved_by_entries(s: Any, values: Any, columns: Any, starts: Any, labels: Any, kind: int, counts: Any) -> bool:
+    """Of sparse rows likewise. The mean of a feature that no row of a cluster stores is zero."""
+    k, d = s.before.shape
+    inverse, steps = _inverse_and_steps(s)
+    order, ends = _by_cluster(labels, k)
     sums, low, high = np.zeros(d, np.int64), np.zeros(d), np.zeros(d)
     stored, features = np.zeros(d, np.int64), np.empty(d, np.int64)
     for c in range(k):
@@ -148,7 +235,7 @@ def _moved_by_entries(s: Any, values: Any, columns: Any, starts: Any, labels: An
 
 
 def step_of(scales: Scales, metric: Metric, centers: Floats, counts: Floats, part: float) -> Step | None:
-    """What both of the passes below take; None where they would not do what the driver does: of weights that are no
+    """What these passes take; None where they would not do what the driver does: of weights that are no
     counts, or scaled, and of normalized rows."""
     if metric.normalizes or scales.weights.fractions or scales.weights.shift:
         return None
@@ -170,6 +257,13 @@ _STEP = types.NamedTuple((*[_FLOATS] * 4, float64, _GIVEN, _ONCE, _TABLE, _FLOAT
 def moved() -> Any:
     """`_moved`, compiled by whoever asks first, as `numba_passes.passes` are."""
     return compiled(_moved, _STEP, _SUMS, _TABLE, _TABLE, boolean, returns=boolean)
+
+
+@cache
+def moved_by_rows(dtype: np.dtype) -> Any:
+    """`_moved_by_rows` for rows of float32 or float64, compiled likewise."""
+    x = types.Array(from_dtype(dtype), 2, "C", readonly=True)
+    return compiled(_moved_by_rows, _STEP, x, int32[::1], int64, _COUNTS, returns=boolean)
 
 
 @cache

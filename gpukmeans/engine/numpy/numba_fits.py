@@ -26,11 +26,10 @@ from gpukmeans.engine.numpy.numba_passes import (
     BLOCK,
     PANEL,
     TILE,
-    Sums,
     Target,
     Weighing,
     _inertia,
-    _move,
+    _move_rows,
     _nearest_by_distance,
     _place,
     _products,
@@ -296,6 +295,7 @@ def _label(x: Any, weights: Any, centers: Any, own: Any, room: Any, sums: Any, l
     norms, best, second, nearest = rows[0], rows[1], rows[2], rows[3]
     about, factor = own.about, own.factor
     n, d = x.shape
+    moved, left, terms = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64), np.empty(d + 1, np.int64)
     scored = factor > 0 and _place_centers(centers, about, factor, panels, squares, slack)
     per_norm, rest = np.float32(1.07 * U32 * (2.04 * d + 24.2)), np.float32((d + 4) * 2.0**-118)
     target = Target(centers, panels, squares, slack, about, factor, per_norm, rest, scored)
@@ -308,6 +308,7 @@ def _label(x: Any, weights: Any, centers: Any, own: Any, room: Any, sums: Any, l
                 norms[r] = _place(x, min(start + r, n - 1), about, factor, y, r)
             _products(address(y), order, width, panels, scores)
             _two_least(scores, squares, width, best, second, nearest)
+        moves = 0
         for r in range(m):
             i, label, most = start + r, 0, _INFINITE
             sure = False
@@ -322,11 +323,12 @@ def _label(x: Any, weights: Any, centers: Any, own: Any, room: Any, sums: Any, l
             before = labels[i]
             if label != before:
                 labels[i] = label
-                changed += 1
-                if len(sums):
-                    weight = weights.given[i] if weights.kind == 2 else 1.0
-                    count = weights.counts[i] if weights.kind else int64(1)
-                    _move(x, i, Sums(sums, own.offset, own.scale, False), weights.kind, weight, count, before, label)
+                moved[moves], left[moves] = i, before
+                moves += 1
+        changed += moves
+        if moves and len(sums):
+            kind, given, counts = weights.kind, weights.given, weights.counts
+            _move_rows(x, moved, left, moves, labels, kind, given, counts, sums, own.offset, own.scale, False, terms)
     return changed
 
 

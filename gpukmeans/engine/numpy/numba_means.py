@@ -10,9 +10,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import boolean, float64, from_dtype, int32, int64, types
+from numba import boolean, float64, from_dtype, int32, int64, njit, types
 
-from gpukmeans.engine.numpy.numba_passes import SUMS, _move, compiled
+from gpukmeans.engine.numpy.numba_passes import _OPTIONS, SUMS, _move_rows, compiled
 
 
 def _label(x: Any, centers: Any, labels: Any, sums: Any) -> int:
@@ -20,6 +20,7 @@ def _label(x: Any, centers: Any, labels: Any, sums: Any) -> int:
     wanted; returns how many changed. Four centers at a time: their D wait for no one but themselves."""
     k, d = centers.shape
     changed = 0
+    moved, left = np.empty(len(x), np.int64), np.empty(len(x), np.int64)
     for i in range(len(x)):
         label, least = 0, np.inf
         for c in range(0, k, 4):
@@ -45,10 +46,27 @@ def _label(x: Any, centers: Any, labels: Any, sums: Any) -> int:
         if label == before:
             continue
         labels[i] = label
+        moved[changed], left[changed] = i, before
         changed += 1
-        if len(sums.value):
-            _move(x, i, sums, 0, 1.0, int64(1), before, label)
+    value = sums.value
+    if len(value):
+        none, terms = np.empty(0), np.empty(d + 1, np.int64)
+        _move_rows(x, moved, left, changed, labels, 0, none, left, value, sums.offset, sums.scale, sums.small, terms)
     return changed
+
+
+@njit(**_OPTIONS)
+def _apart(means: Any, c: int, least: float) -> bool:
+    """Whether D from this mean to those before it is that much, as far as need be."""
+    for b in range(c):
+        total, j = 0.0, 0
+        while j < means.shape[1] and not total >= least:
+            step = means[c, j] - means[b, j]
+            total += step * step
+            j += 1
+        if not total >= least:
+            return False
+    return True
 
 
 def _next_centers(
@@ -65,7 +83,7 @@ def _next_centers(
 ) -> bool:
     """The means (k, d) of sums (k, d + 1), whose weights are in units of `unit`, and D to those before, (k,). offset:
     empty for zero. Returns False where a cluster is empty or a mean may be in doubt, see protocol.Doubt: two that are
-    apart in the widest feature alone are not (`cluster_means._none_is_crowded`)."""
+    apart in the widest feature alone are not (`cluster_means._none_is_crowded`), nor are others that are apart."""
     k, d = before.shape
     most = 0.0
     for c in range(k):
@@ -84,11 +102,16 @@ def _next_centers(
             shift += step * step
         shifts[c] = shift
     if limit > 0:  # test_numba_passes.test_a_mean_in_doubt_is_left_to_the_driver fails without
+        along = np.empty(k)
         for c in range(k):
+            along[c] = means[c, widest]
+        for c in range(1, k):
+            close = 0
             for b in range(c):
-                gap = means[c, widest] - means[b, widest]
-                if not gap * gap >= most:
-                    return False
+                gap = along[c] - along[b]
+                close += not gap * gap >= most
+            if close and not _apart(means, c, most):
+                return False
     return True
 
 

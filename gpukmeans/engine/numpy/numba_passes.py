@@ -29,6 +29,9 @@ from gpukmeans.engine.numpy.numba_tiles import (
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
+# For what takes no longer than a call with so many arguments.
+_INSIDE: dict[str, Any] = {**_OPTIONS, "forceinline": True}
+
 # For scores and bounds, of which the certificate allows for any order and fusion.
 _ANY_ORDER: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "nsz", "reassoc"}}
 
@@ -109,7 +112,8 @@ class Buffers(NamedTuple):
     """What a block of rows needs. y: (BLOCK, d) float32, their features, and order: where these are; empty where
     features are kept. scores: (P * PANEL, BLOCK). norms, margins, best, second, nearest: (BLOCK,) float32, the last
     being numbers of centers, which are selected as scores are while they are float32 too; most: the upper bounds of
-    best. index: which rows these are; some: which of them have to be seen to."""
+    best. index: which rows these are, and places: where their kept features are; some: which of them have to be seen
+    to. moved: rows that changed their label, and left: the clusters they were in. terms: (d + 1,) int64, of a row."""
 
     y: Any
     order: Any
@@ -122,11 +126,15 @@ class Buffers(NamedTuple):
     second: Any
     nearest: Any
     index: Any
+    places: Any
+    moved: Any
+    left: Any
+    terms: Any
 
 
 class Features(NamedTuple):
-    """y: (m, d) float32, all rows' features, and norms: (m,), their |y|^2; empty where they are made as rows are
-    read."""
+    """y: (m, d) float32, all rows' features, and norms: (m,), their |y|^2, in the order of `_keep`. Empty where they
+    are made as rows are read, norms also where it is the rows themselves that are read, and once."""
 
     y: Any
     norms: Any
@@ -146,14 +154,24 @@ def _place(x: Any, i: int, offset: Any, scale: Any, y: Any, r: int) -> Any:
     return total
 
 
+@njit(**_ANY_ORDER, forceinline=True)
+def _norm(y: Any, i: int) -> Any:
+    total = np.float32(0)
+    for j in range(y.shape[1]):
+        total += y[i, j] * y[i, j]
+    return total
+
+
 def _keep(x: Any, groups: Any, offsets: Any, scale: Any, y: Any, norms: Any) -> None:
-    """The features (m, d) of all rows, and |y|^2 (m,); offsets: (G, d), of groups (m,), which are empty where there is
-    one."""
+    """The features (m, d) of all rows, and |y|^2 (m,), group by group, so that a pass over one reads memory as it lies;
+    offsets: (G, d), of groups (m,), which are empty where there is one."""
+    at = 0
     for g in range(len(offsets)):
         offset = offsets[g]
         for i in range(len(x)):
             if len(groups) == 0 or groups[i] == g:
-                norms[i] = _place(x, i, offset, scale, y, i)
+                norms[at] = _place(x, i, offset, scale, y, at)
+                at += 1
 
 
 @njit(**_OPTIONS)
@@ -291,7 +309,7 @@ def _nearest_by_distance(x: Any, i: int, target: Any, scores: Any, r: int, most:
     return nearest
 
 
-@njit(**_OPTIONS)
+@njit(**_INSIDE)
 def _four_own_distances(x: Any, i: int, centers: Any, labels: Any, one: bool, out: Any) -> None:
     """D of rows i to i + 3 to their own centers, or to the only one."""
     n0 = n1 = n2 = n3 = 0
@@ -337,66 +355,51 @@ def _whole(term: float) -> int:
 
 
 @njit(**_OPTIONS)
-def _move(x: Any, i: int, sums: Any, kind: int, weight: Any, count: Any, off: int, to: int) -> None:
-    """Row i has left a cluster, unless that is negative, for another (Rule 3)."""
-    _move_terms(x, i, sums.value, sums.offset, sums.scale, sums.small, kind, weight, count, off, to)
-
-
-@njit(**_OPTIONS)
-def _move_terms(
+def _move_rows(
     x: Any,
-    i: int,
+    rows: Any,
+    left: Any,
+    m: int,
+    labels: Any,
+    kind: int,
+    given: Any,
+    counts: Any,
     value: Any,
     offset: Any,
     scale: Any,
     small: bool,
-    kind: int,
-    weight: Any,
-    count: Any,
-    off: int,
-    to: int,
+    terms: Any,
 ) -> None:
-    """The same, for loops over rows: to take arrays from a tuple counts references to them, which for each row takes
-    longer than sixteen terms."""
-    _add_terms(x, i, value, offset, scale, small, kind, weight, count, to, int64(0))
-    if off >= 0:
-        _add_terms(x, i, value, offset, scale, small, kind, weight, count, off, int64(-1))
-
-
-@njit(**_OPTIONS)
-def _add_terms(
-    x: Any,
-    i: int,
-    value: Any,
-    offset: Any,
-    scale: Any,
-    small: bool,
-    kind: int,
-    weight: Any,
-    count: Any,
-    at: int,
-    sign: int,
-) -> None:
-    """Add a row's terms to the sums of a cluster, or, of sign -1, take them off: the exclusive or and the difference
-    make the negative. A loop to each kind, as LLVM makes vectors of what has no branches."""
+    """rows[:m] have left these clusters, unless that is negative, for those of their labels (Rule 3). All in one call,
+    as one for each row takes longer than its terms (d + 1,); a loop to each kind, as LLVM makes vectors of what has no
+    branches."""
     d = x.shape[1]
-    value[at, d] += (count ^ sign) - sign
-    if kind == 2:
-        for j in range(d):
-            units = _weighed(np.rint((float64(x[i, j]) - offset[j]) * scale[j]), weight)
-            value[at, j] += (units ^ sign) - sign
-    elif kind == 1:
-        for j in range(d):
-            units = int64(np.rint((float64(x[i, j]) - offset[j]) * scale[j])) * count
-            value[at, j] += (units ^ sign) - sign
-    elif small:
-        for j in range(d):
-            units = bits((float64(x[i, j]) - offset[j]) * scale[j] + _WHOLE) - _WHOLE_BITS
-            value[at, j] += (units ^ sign) - sign
-    else:
-        for j in range(d):
-            units = _whole((float64(x[i, j]) - offset[j]) * scale[j])
-            value[at, j] += (units ^ sign) - sign
+    for u in range(m):
+        i, off = rows[u], left[u]
+        to = labels[i]
+        if kind == 2:
+            weight = given[i]
+            if weight == np.rint(weight):  # as `_weighed` has it
+                for j in range(d):
+                    terms[j] = _whole((float64(x[i, j]) - offset[j]) * scale[j]) * int64(weight)
+            else:
+                for j in range(d):
+                    terms[j] = _whole(np.rint((float64(x[i, j]) - offset[j]) * scale[j]) * weight)
+        elif kind == 1:
+            for j in range(d):
+                terms[j] = _whole((float64(x[i, j]) - offset[j]) * scale[j]) * counts[i]
+        elif small:
+            for j in range(d):
+                terms[j] = bits((float64(x[i, j]) - offset[j]) * scale[j] + _WHOLE) - _WHOLE_BITS
+        else:
+            for j in range(d):
+                terms[j] = _whole((float64(x[i, j]) - offset[j]) * scale[j])
+        terms[d] = counts[i] if kind else int64(1)
+        for j in range(d + 1):
+            value[to, j] += terms[j]
+        if off >= 0:
+            for j in range(d + 1):
+                value[off, j] -= terms[j]
 
 
 # ---------------------------------------------------------------- passes
@@ -419,19 +422,29 @@ def _assign(
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.float32),
         np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
+        np.empty(x.shape[1] + 1, np.int64),
     )
-    index, found = buffers.index, np.zeros(3, np.int64)
+    index, places, found = buffers.index, buffers.places, np.zeros(3, np.int64)
     if len(groups) == 0 and bounds.state < 2:
         for first in range(0, len(x), BLOCK):
             m = min(BLOCK, len(x) - first)
             for r in range(m):
-                index[r] = first + r
+                index[r] = places[r] = first + r
             _assign_block(x, kept, weights, target, bounds, sums, labels, m, buffers, found)
         return found
-    filled = 0
+    filled = before = 0
+    for i in range(len(groups)):
+        before += groups[i] < g
     for i in range(len(x)):
-        if len(groups) and groups[i] != g:
-            continue
+        place = i
+        if len(groups):
+            if groups[i] != g:
+                continue
+            place = before
+            before += 1
         if bounds.state == 2:
             n = labels[i]
             upper = (bounds.upper[i] + bounds.own[n]) * _UP
@@ -444,7 +457,7 @@ def _assign(
             if upper * _CLEAR < clear:
                 found[1] += 1
                 continue
-        index[filled] = i
+        index[filled], places[filled] = i, place
         filled += 1
         if filled == BLOCK:
             _assign_block(x, kept, weights, target, bounds, sums, labels, filled, buffers, found)
@@ -473,18 +486,17 @@ def _assign_block(
     x: Any, kept: Any, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any, m: int, buffers: Any, found: Any
 ) -> None:
     index, norms, best, second = buffers.index, buffers.norms, buffers.best, buffers.second
-    scores, nearest, most = buffers.scores, buffers.nearest, buffers.most
+    scores, nearest, most, places = buffers.scores, buffers.nearest, buffers.most, buffers.places
     margins, some, count = buffers.margins, buffers.some, m
-    value, offset, scale, small = sums.value, sums.offset, sums.scale, sums.small
-    kind, given, counts, copies = weights.kind, weights.given, weights.counts, weights.rows
+    copies, moved, left, moves = weights.rows, buffers.moved, buffers.left, 0
     if target.scored:
         width = -(-m // 8) * 8
         for r in range(m, width):
-            index[r] = index[m - 1]
+            index[r], places[r] = index[m - 1], places[m - 1]
         if len(kept.y):
             for r in range(m):
-                norms[r] = kept.norms[index[r]]
-            _products(address(kept.y), index, width, target.panels, scores)
+                norms[r] = kept.norms[places[r]] if len(kept.norms) else _norm(kept.y, places[r])
+            _products(address(kept.y), places, width, target.panels, scores)
         else:
             for r in range(width):
                 norms[r] = _place(x, index[r], target.offset, target.scale, buffers.y, r)
@@ -509,10 +521,12 @@ def _assign_block(
         if label != before:
             labels[i] = label
             found[0] += copies[i] if len(copies) else 1
-            if len(value):
-                weight = given[i] if kind == 2 else 1.0
-                units = counts[i] if kind else int64(1)
-                _move_terms(x, i, value, offset, scale, small, kind, weight, units, before, label)
+            moved[moves], left[moves] = i, before
+            moves += 1
+    if moves and len(sums.value):
+        value, offset, scale, small = sums.value, sums.offset, sums.scale, sums.small
+        kind, given, counts = weights.kind, weights.given, weights.counts
+        _move_rows(x, moved, left, moves, labels, kind, given, counts, value, offset, scale, small, buffers.terms)
     if bounds.state:
         for r in range(m):
             upper = np.sqrt(max(most[r] + norms[r] + margins[r], np.float32(0)))
@@ -599,10 +613,34 @@ def _cluster_sums(
                 sums[at, j] += int64(np.rint((float64(x[i, j]) - offset[at, j]) * scale[at, j])) * count
 
 
-def _distances(x: Any, centers: Any, out: Any) -> None:
-    """D of rows to all centers, out (m, k)."""
+def _rounded(x: Any, centers: Any, products: Any, norms: Any, own: Any, errors: Any, units: float, out: Any) -> int:
+    """The roots of D of rows to all centers as float32, out (m, k); returns how many float64 products left to D itself.
+    products: y.z (m, k), norms: |y|^2 (m,) and own: |z|^2 (k,) in the frame; errors: what a distance errs by for each
+    unit of these two, and besides; units: the square of a distance in the frame is so many times D's (a power of two).
+    See `Frame.bounds_of_products`."""
+    m, k = products.shape
+    doubts = 0
+    for i in range(m):
+        norm, error, open_ = norms[i], norms[i] * errors[0] + errors[2], 0
+        for c in range(k):
+            square, off = norm + (own[c] - 2 * products[i, c]), error + own[c] * errors[1]
+            low = np.float32(np.sqrt(max(square - off, 0.0) * units))
+            # test_numba_passes.test_distances_in_float32_are_rounded_ones fails if D is not asked where they differ
+            open_ += low != np.float32(np.sqrt((square + off) * units))
+            out[i, c] = low
+        if open_:
+            doubts += open_
+            for c in range(k):
+                square, off = norm + (own[c] - 2 * products[i, c]), error + own[c] * errors[1]
+                if np.float32(np.sqrt(max(square - off, 0.0) * units)) != np.float32(np.sqrt((square + off) * units)):
+                    out[i, c] = np.sqrt(_own_distance(x, i, centers[c]))
+    return doubts
+
+
+def _distances(x: Any, centers: Any, one: float, out: Any) -> None:
+    """D of rows to all centers, out (m, k); one: 1.0, see `distance_tile`."""
     k, d = centers.shape
-    panels = np.zeros((-(-k // EXACT_PANEL), d, EXACT_PANEL))
+    panels = np.zeros((2 * -(-k // (2 * EXACT_PANEL)), d, EXACT_PANEL))
     for c in range(k):
         for j in range(d):
             panels[c // EXACT_PANEL, j, c % EXACT_PANEL] = centers[c, j]
@@ -613,8 +651,9 @@ def _distances(x: Any, centers: Any, out: Any) -> None:
         for r in range(m):
             for j in range(d):
                 y[r, j] = x[first + r, j]
-        for p in range(len(panels)):
-            distance_tile(address(y), order, 0, panels, p, found)
+        for p in range(0, len(panels), 2):
+            for r in range(0, _ABREAST, 4):
+                distance_tile(address(y), order, r, panels, p, found, one)
         for r in range(m):
             out[first + r] = found[r, :k]
 
@@ -631,6 +670,7 @@ class Passes(NamedTuple):
     cluster_ranges: Any
     cluster_sums: Any
     distances: Any
+    rounded: Any
     keep: Any
 
 
@@ -643,6 +683,8 @@ def _matrix(dtype: Any) -> Any:
 
 
 _PANELS = types.Array(float32, 3, "C")
+_ONCE = tuple(types.Array(kind, 1, "C", readonly=True) for kind in (float64, int64, int64))
+WEIGHING = types.NamedTuple((int64, *_ONCE), Weighing)
 SUMS = types.NamedTuple((_matrix(int64), _vector(float64), _vector(float64), boolean), Sums)
 
 
@@ -674,13 +716,11 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
     wide = value if dtype.kind == "f" else float64  # which has infinities
     x = types.Array(value, 2, "C" if contiguous else "A", readonly=True)
     floats, ints, singles = _vector(float64), _vector(int64), _vector(float32)
-    own, units = (types.Array(kind, 1, "C", readonly=True) for kind in (float64, int64))
-    weights = types.NamedTuple((int64, own, units, units), Weighing)
     target = types.NamedTuple(
         (_matrix(float64), _PANELS, singles, singles, _vector(placed), placed, float32, float32, boolean), Target
     )
     bounds = types.NamedTuple((singles, singles, int64, singles, singles, singles, boolean, float32, float32), Bounds)
-    sums = SUMS
+    sums, weights = SUMS, WEIGHING
     kept = types.NamedTuple((types.Array(float32, 2, "C", readonly=True), singles), Features)
     given = types.Array(float64, 2, "C", readonly=True)
     labels, groups = types.Array(int32, 1, "C"), types.Array(uint8, 1, "C")
@@ -691,6 +731,18 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
         own_distances=compiled(_own_distances, x, labels, _matrix(float64), floats),
         cluster_ranges=compiled(_cluster_ranges, x, labels, ints, given, _matrix(wide), _matrix(wide), int64),
         cluster_sums=compiled(_cluster_sums, x, labels, ints, given, given, given, weights, _matrix(int64)),
-        distances=compiled(_distances, x, _matrix(float64), _matrix(float64)),
+        distances=compiled(_distances, x, _matrix(float64), float64, _matrix(float64)),
+        rounded=compiled(
+            _rounded,
+            x,
+            _matrix(float64),
+            _matrix(float64),
+            floats,
+            floats,
+            floats,
+            float64,
+            _matrix(float32),
+            returns=int64,
+        ),
         keep=compiled(_keep, x, groups, _matrix(placed), placed, _matrix(float32), singles),
     )

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy import normalized_rows
 from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
-from gpukmeans.engine.numpy.numba_batches import moved, step_of
+from gpukmeans.engine.numpy.numba_batches import moved, moved_by_rows, step_of
+from gpukmeans.engine.numpy.numba_labels import label_batch, sum_labels
 from gpukmeans.engine.numpy.numba_means import label, next_centers
 from gpukmeans.engine.numpy.numba_passes import (
     BLOCK,
@@ -30,7 +31,7 @@ from gpukmeans.engine.numpy.numba_passes import (
     passes,
     place_centers,
 )
-from gpukmeans.engine.numpy.points import NumPyPoints
+from gpukmeans.engine.numpy.points import _FEW_PAIRS, NumPyPoints
 from gpukmeans.engine.numpy.rows import read_only
 from gpukmeans.engine.protocol import Doubt, NextCenters, Samples
 from gpukmeans.exact.certificate import TOO_FAR, Frame, distance_error_factors
@@ -54,7 +55,7 @@ _KEEPING, _SCORE = 2**7, 5
 _MANY = 2**6
 
 # Beyond so many centers, to look at all pairs of means takes longer than to sort them.
-_MANY_MEANS = 2**8
+_MANY_MEANS = 2**10
 
 # Up to so many steps from a coordinate to a center's, D takes no longer than it takes to make centers ready for scores.
 _FEW_STEPS = 2**16
@@ -62,11 +63,18 @@ _FEW_STEPS = 2**16
 # Distances of a task at once: 1 MB of float64.
 _EXACT = 2**17
 
+# Products from which on those of float64, and bounds on them, take no longer than D; and the share of distances that
+# they may leave to D, which takes ten times as long one by one.
+_WORTH_PRODUCTS, _VAGUE = 2**20, 2.0**-6
+
 # Features are kept that take no more, or than half of the input.
 _KEEP_BYTES = 2**26
 
 # Values from which on groups far apart are looked for.
 _WORTH_GROUPS = 2**15
+
+# Rows of a batch at least, of which a sample is little, and features at most.
+_FEWEST, _WIDEST = 2**7, 2**12
 
 _NONE = np.empty(0, np.float32)
 _NO_GROUPS = np.empty(0, np.uint8)
@@ -109,6 +117,7 @@ class CompiledPoints(NumPyPoints):
     """NumPyPoints with the same answers: each method here has its twin of the same name there."""
 
     _turned = False
+    _unsummed = False  # whether the terms of the labels are in no sum
 
     def __init__(self, samples: Samples) -> None:
         """float16, for which processors have little, becomes float32 once, where that is small."""
@@ -142,16 +151,61 @@ class CompiledPoints(NumPyPoints):
     # ------------------------------------------------------------ assignment and update
 
     def _label_all(self, centers: Floats) -> int:
-        """By D alone in a single call, where scores cost more to make ready than they save."""
+        """By D alone in a single call, where scores cost more to make ready than they save; of a batch of rows by
+        scores in one."""
         given = np.ascontiguousarray(centers)
         own, x, weighing = self._tuning, self._rows.x, self._weighing
         few = len(given) * x.size <= _FEW_STEPS and own.scores is None and own.bounds is None and own.chunk_rows is None
-        if not few or weighing.kind or len(weighing.rows) or x.dtype == np.float16:
-            return super()._label_all(given)
-        self._begin(len(given), None)
-        self._target = ScoredCenters.of(given, None)
-        sums = self._sums_in(self._sums.value) if self._summed else _NO_SUMS
-        return int(label(x.dtype, x.flags.c_contiguous)(x, given, self._labels, sums))
+        if few and not (weighing.kind or len(weighing.rows) or x.dtype == np.float16):
+            self._sum_first_labels()
+            self._begin(len(given), None)
+            self._target = ScoredCenters.of(given, None)
+            sums = self._sums_in(self._sums.value) if self._summed else _NO_SUMS
+            return int(label(x.dtype, x.flags.c_contiguous)(x, given, self._labels, sums))
+        if self._is_batch(len(given)):
+            changed = self._label_batch(given)
+            if changed is not None:
+                return changed
+        self._sum_first_labels()
+        return super()._label_all(given)
+
+    def _begin(self, k: int, frame: Frame | None) -> None:
+        if self._target is None or self._target.k != k:
+            self._unsummed = False
+        super()._begin(k, frame)
+
+    def _label_batch(self, centers: Floats) -> int | None:
+        """Terms of first labels wait until somebody asks for sums, which nobody does of most batches. None where
+        scores will not do, or where groups may be far apart."""
+        self._begin(len(centers), None)
+        self._target = ScoredCenters.of(centers, None)
+        self._unsummed |= self._summed and bool(self._labels[0] < 0)
+        sums = self._sums_in(self._sums.value) if self._summed and not self._unsummed else _NO_SUMS
+        x, look = self._rows.x, self._rows.x.size >= _WORTH_GROUPS
+        changed, _, uncertain = label_batch(x, self._low, self._high, look, centers, self._weighing, sums, self._labels)
+        if uncertain < 0:
+            return None
+        self.uncertain += uncertain
+        return changed
+
+    def _sum_first_labels(self) -> None:
+        """Add the terms of labels that are in no sum yet, if there are labels
+        (test_numba_labels.test_sums_are_those_of_the_labels fails without)."""
+        if self._unsummed and self._labels[0] >= 0:
+            sum_labels(self._rows.x, self._weighing, self._sums_in(self._sums.value), self._labels)
+        self._unsummed = False
+
+    def sums(self) -> Ints:
+        self._sum_first_labels()
+        return super().sums()
+
+    def _is_batch(self, k: int) -> bool:
+        """Whether rows are so few that one thread labels them by k centers without bounds, and of a kind and form that
+        there is a single call for."""
+        x = self._rows.x
+        lie = isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64) and x.flags.c_contiguous
+        few = self._threads == 1 and self._rows.m * k <= _FEW_PAIRS
+        return lie and few and self._rows.m >= _FEWEST and self.d <= _WIDEST and not self._tuning.of_passes
 
     def _sums_in(self, value: NDArray[np.int64]) -> Sums:
         """The sums (k, d + 1) as passes want them."""
@@ -167,7 +221,7 @@ class CompiledPoints(NumPyPoints):
         return self._spans(m, min(_ROWS, max(BLOCK, -(-m // tasks))))
 
     def _new_trial(self, k: int) -> Trial:
-        return Trial(self.d, k, _KEEPING, _SCORE)
+        return Trial(self.d, k, self._rows.m, _KEEPING, _SCORE)
 
     def _prepared(self, centers: Floats, frame: Frame | None) -> ScoredCenters:
         """Scores only where offset and scale are numbers of the dtype that features are made in, and those of centers
@@ -210,7 +264,7 @@ class CompiledPoints(NumPyPoints):
         def find(rows: slice) -> None:
             x = self._values(rows)
             distances = np.empty((len(x), len(places)))
-            _passes_for(x).distances(x, places, distances)
+            _passes_for(x).distances(x, places, 1.0, distances)
             groups[rows] = distances.argmin(axis=1)
 
         run(find, self._spans(self._rows.m, _ROWS), self._threads)
@@ -225,6 +279,8 @@ class CompiledPoints(NumPyPoints):
         y = x if frame.keeps and not others and x.dtype == np.float32 and x.flags.c_contiguous else None
         if y is None and not (self._reused and 4 * x.size <= max(_KEEP_BYTES, x.nbytes // 2)):
             return _NO_FEATURES
+        if y is not None and not self._reused:
+            return Features(read_only(y), _NONE)
         norms, made = np.empty(m, np.float32), np.empty(x.shape if y is None else (0, 0), np.float32)
         kind = np.float64 if x.dtype == np.float64 else np.float32
         offsets = np.array([each.offset for each in (frame, *others)], kind)
@@ -282,6 +338,7 @@ class CompiledPoints(NumPyPoints):
     def next_centers(self, doubt: Doubt) -> NextCenters | None:
         """Not of many, of which no time is lost between NumPy's calls, and pairs are too many."""
         assert self._target is not None, "no centers were assigned to"
+        self._sum_first_labels()
         before, scales = np.ascontiguousarray(self._target.given), self._scales
         k, d = before.shape
         if k > _MANY_MEANS or self.metric.normalizes:
@@ -293,10 +350,15 @@ class CompiledPoints(NumPyPoints):
         return NextCenters(means, shifts) if made else None
 
     def moved(self, centers: Floats, counts: Floats, part: float) -> tuple[Floats, Floats] | None:
-        """Where the ranges of some rows are too small, by those of all."""
+        """A batch's by its rows, without sums. Of others where the ranges of some rows are too small, by those of
+        all."""
         step = step_of(self._scales, self.metric, centers, counts, part)
         if step is None:
             return None
+        if self._unsummed:
+            x, (kind, _, counts, _) = self._rows.x, self._weighing
+            done = moved_by_rows(x.dtype)(step, read_only(x), self._labels, kind, counts)
+            return (step.centers, step.seen) if done else None
         clusters, nowhere = np.arange(len(centers)), np.empty((0, self.d))
         every = max(1, self._range_step(len(centers)))
         for rows in dict.fromkeys((every, 1)):
@@ -370,7 +432,30 @@ class CompiledPoints(NumPyPoints):
         return low.astype(np.float64, copy=False), high.astype(np.float64, copy=False)
 
     def _rounded(self, centers: Floats, frame: Frame) -> NDArray[np.float32]:
-        return self._measured(centers, np.float32)  # D of a tile takes no longer than bounds on it
+        """Of rows far from the frame's offset, as groups are, products leave most to D: then D says the rest too."""
+        if self.metric.normalizes or self.n * centers.size < _WORTH_PRODUCTS:
+            return self._measured(centers, np.float32)
+        centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)), np.float32)
+        z = (centers - frame.offset) * frame.scale
+        norms, errors, units = np.einsum("ij,ij->i", z, z), np.array(frame.product_errors), 2.0 ** (-2 * frame.exponent)
+        vague = False
+
+        def measure(rows: slice) -> None:
+            nonlocal vague
+            x, out = _compilable(np.asarray(self._row_x[rows])), result[rows]
+            found = scratch("distances", out.size, np.float64).reshape(out.shape)
+            if vague:
+                _passes_for(x).distances(x, centers, 1.0, found)
+                out[:] = self.metric.transformed(found)
+                return
+            y = np.subtract(x, frame.offset, dtype=np.float64)
+            y *= frame.scale
+            np.matmul(y, z.T, out=found)
+            doubts = _passes_for(x).rounded(x, centers, found, np.einsum("ij,ij->i", y, y), norms, errors, units, out)
+            vague = doubts > _VAGUE * out.size
+
+        run(measure, self._spans(self.n, max(32, _EXACT // max(centers.shape))), self._threads)
+        return result
 
     def _measured(self, centers: Floats, dtype: Any = np.float64) -> NDArray[Any]:
         centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)), dtype)
@@ -378,7 +463,7 @@ class CompiledPoints(NumPyPoints):
         def measure(rows: slice) -> None:
             x = _compilable(np.asarray(self._row_x[rows]))
             out = scratch("distances", len(x) * len(centers), np.float64).reshape(len(x), len(centers))
-            _passes_for(x).distances(x, centers, out)
+            _passes_for(x).distances(x, centers, 1.0, out)
             result[rows] = self.metric.transformed(out)
 
         run(measure, self._spans(self.n, max(32, _EXACT // len(centers))), self._threads)

@@ -14,7 +14,7 @@ from gpukmeans.engine.numpy.numba_batches import moved_by_entries, step_of
 from gpukmeans.engine.numpy.numba_passes import TILE
 from gpukmeans.engine.numpy.numba_sparse_passes import SparsePasses, center_passes, sparse_passes
 from gpukmeans.engine.numpy.rows import read_only
-from gpukmeans.engine.numpy.sparse_points import SparsePoints
+from gpukmeans.engine.numpy.sparse_points import EXACT_SQUARES, SparsePoints
 from gpukmeans.engine.protocol import Doubt, Known, NextCenters
 from gpukmeans.exact.certificate import TOO_FAR, Frame
 from gpukmeans.exact.distance import Floats
@@ -23,9 +23,6 @@ from gpukmeans.exact.sparse_rows import Entries
 from gpukmeans.threads import scratch
 
 _DTYPES = [np.dtype(dtype) for dtype in (np.float32, np.float64)]
-
-# Up to so many rows in doubt, turning all centers around takes longer than looking them up.
-_FEW_ROWS = 2**6
 
 _NO_FLOATS = np.empty(0)
 _NO_INTS = np.empty(0, np.int64)
@@ -85,12 +82,22 @@ class CompiledSparsePoints(SparsePoints):
         found = self._passes.propose(*self._entries(rows), *centers, labels, uncertain, possible)
         return labels, uncertain[:found], possible[:found]
 
-    def _products(self, entries: Entries, target: ScoredCenters) -> Floats:
-        out = np.empty((entries.m, target.k))
-        if entries.m > _FEW_ROWS:
-            return super()._products(entries, target)
-        self._passes.products(entries.values, entries.columns, entries.starts, self._given(target), out)
-        return out
+    def _settle(
+        self,
+        rows: slice,
+        target: ScoredCenters,
+        exact: bool,
+        labels: NDArray[np.integer],
+        uncertain: NDArray[np.int64],
+        possible: NDArray[np.bool_],
+    ) -> NDArray[np.int64]:
+        """Among the possible centers alone, by a row's products with each."""
+        assert target.frame is not None
+        scale, several = target.frame.scale, np.empty(len(uncertain), np.int64)
+        largest = EXACT_SQUARES * scale**2 if exact and target.norms.max() <= EXACT_SQUARES * scale**2 else -1.0
+        centers = self._given(target), target.norms, scale**2, *target.frame.product_errors
+        found = self._passes.settle(*self._entries(rows), *centers, largest, uncertain, possible, labels, several)
+        return several[:found]
 
     def _given(self, target: ScoredCenters) -> Floats:
         return np.ascontiguousarray(target.given)

@@ -234,7 +234,7 @@ class NumPyPoints:
         return self._spans(m, m if self._threads == 1 else min(_ROWS, -(-m // (2 * self._threads))))
 
     def _new_trial(self, k: int) -> Trial:
-        return Trial(self.d, k)
+        return Trial(self.d, k, self._rows.m)
 
     def _prepared(self, centers: Floats, frame: Frame | None) -> ScoredCenters:
         """The centers, and the rows, as an assignment needs them."""

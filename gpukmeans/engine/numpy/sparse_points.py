@@ -46,9 +46,11 @@ _ENTRIES = 2**17
 # Coordinates at once of rows made dense, and of pairs of a row and a center: 1 MB of float64.
 _DENSE = 2**17
 
-# Whole numbers up to this have exact sums of squares in float64 below `_EXACT_SQUARES`.
+# Whole numbers up to this have exact sums of squares in float64 below `EXACT_SQUARES`.
 _LARGEST_INTEGRAL = 2.0**20
-_EXACT_SQUARES = 2.0**50
+EXACT_SQUARES = 2.0**50
+
+_NONE = np.empty(0, np.int64)
 
 
 class SparsePoints:
@@ -120,7 +122,7 @@ class SparsePoints:
             self._labels = np.full(self.n, -1, np.int32)
             self._sums = np.zeros((k if self._reused else 0, self.d + 1), np.int64)
         target = self._target = self._scored(centers)
-        exact = target.frame is not None and self.integral and bool((centers == np.rint(centers)).all())
+        exact = target.frame is not None and self.integral and _whole(centers[0]) and _whole(centers)
         if target.frame is not None:
             self._keep(target.frame)
         return sum(run(lambda rows: self._assign(rows, target, exact), self._spans(-(-k // 8)), self._threads))
@@ -167,25 +169,37 @@ class SparsePoints:
             return labels
         with self._lock:
             self.uncertain += len(uncertain)
+        several = self._settle(rows, target, exact, labels, uncertain, possible)
+        if len(several):
+            doubtful = uncertain[several]
+            entries = self._rows.take(doubtful + rows.start)
+            labels[doubtful] = self._decide(entries, possible[several], target)
+        return labels
+
+    def _settle(
+        self,
+        rows: slice,
+        target: ScoredCenters,
+        exact: bool,
+        labels: NDArray[np.integer],
+        uncertain: NDArray[np.int64],
+        possible: NDArray[np.bool_],
+    ) -> NDArray[np.int64]:
+        """Label those rows of a span that scores leave uncertain by float64 products; returns the indices of those
+        among them that these leave to D, and leaves in `possible` among which centers."""
+        assert target.frame is not None
         scale = target.frame.scale
         entries = self._rows.take(uncertain + rows.start)
-        products = self._products(entries, target)
+        products = entries.matrix(entries.exact) @ target.centers
         products *= scale**2
         y_norms = entries.add_up(entries.exact * entries.exact) * scale**2
-        if exact and max(y_norms.max(), target.norms.max()) <= _EXACT_SQUARES * scale**2:
+        if exact and max(y_norms.max(), target.norms.max()) <= EXACT_SQUARES * scale**2:
             labels[uncertain] = (target.norms - 2 * products).argmin(axis=1)
-            return labels
+            return _NONE
         low, high = target.frame.bounds_of_products(products, y_norms, target.norms)
         possible &= low <= np.minimum.reduce(high, axis=1)[:, None]
         labels[uncertain] = possible.argmax(axis=1)
-        (several,) = (np.count_nonzero(possible, axis=1) > 1).nonzero()
-        if len(several):
-            labels[uncertain[several]] = self._decide(entries.take(several), possible[several], target)
-        return labels
-
-    def _products(self, entries: Entries, target: ScoredCenters) -> Floats:
-        """Of rows (u, d) with all centers, (u, k) float64."""
-        return entries.matrix(entries.exact) @ target.centers
+        return (np.count_nonzero(possible, axis=1) > 1).nonzero()[0]
 
     def _propose(
         self, rows: slice, target: ScoredCenters
@@ -355,6 +369,11 @@ class SparsePoints:
             return np.ascontiguousarray(self._to_all(candidates).T)
 
         return PlainDistances(measure, self.n, self._row_weights)
+
+
+def _whole(values: Floats) -> bool:
+    """Whether all are whole numbers."""
+    return bool((values == np.rint(values)).all())
 
 
 def _add(

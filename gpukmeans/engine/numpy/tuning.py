@@ -1,4 +1,4 @@
-"""What the engine on NumPy decides by size, and tests and worker processes decide for it."""
+"""What the engine on NumPy decides by size, and tests and worker processes decide for it; one choice is a GPU's too."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Tuning:
     threads: int | None = None
     compiled: bool | None = None  # passes that numba compiles, where it is installed
     line: bool | None = None  # sort rows of one feature, of which clusters are runs
-    whole: bool | None = None  # fit what is small to its end in one compiled call
+    whole: bool | None = None  # fit what is small to its end in one compiled call, or, on a GPU, in one launch
 
     @property
     def of_passes(self) -> bool:

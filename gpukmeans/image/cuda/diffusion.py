@@ -13,7 +13,7 @@ import numpy as np
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.errors import Launched
 from gpukmeans.image.cuda import kernels
-from gpukmeans.image.diffusion_plan import TEXTURED, DiffusionPlan, texture_of
+from gpukmeans.image.diffusion_plan import DiffusionPlan, texture_of
 from gpukmeans.image.levels import index_dtype
 
 # Pixels that take the host at least as long as a step takes here, of which there are width + 3 height: 100 to 300 ns
@@ -43,8 +43,11 @@ def diffused(cp: Any, plan: DiffusionPlan, *, launched: Launched | None = None) 
     gpu = Gpu(cp, kernels.diffusion_options(channels, dtype, index_dtype(k)), launched=launched)
     pixels = gpu.put(plan.pixels)
     fixed = None if plan.fixed is None else gpu.put(plan.fixed.view(np.uint8))
+    texture = texture_of(plan.top)
+    count = int(gpu.get(kernels.count_textured(gpu, pixels=pixels, texture=texture))[0])
+    textured = plan.textured_strength(count)
     strength = kernels.local_strength(
-        gpu, pixels=pixels, texture=texture_of(plan.top), textured=TEXTURED, scale=plan.scale, fixed=fixed
+        gpu, pixels=pixels, texture=texture, textured=textured, scale=plan.scale, fixed=fixed
     )
     padded = np.zeros((k, 4), dtype)
     padded[:, :channels] = plan.colors

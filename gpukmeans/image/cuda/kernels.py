@@ -293,6 +293,14 @@ def diffusion_options(channels: int, dtype: Any, labels: Any) -> tuple[str, ...]
     return f"-DCHANNELS={channels}", f"-DLEVEL_BITS={bits}", f"-DLABEL={_LABELS[np.dtype(labels).name]}"
 
 
+def count_textured(gpu: Gpu, *, pixels: Any, texture: int) -> Any:
+    """How many of the pixels (h, w, c) differ from a neighbour by so much: (1,) uint32."""
+    height, width, _ = pixels.shape
+    count, n = gpu.zeros(1, np.uint32), height * width
+    gpu.launch("image_diffusion", "count_textured", n, pixels, np.int64(n), np.uint32(width), np.int32(texture), count)
+    return count
+
+
 def local_strength(gpu: Gpu, *, pixels: Any, texture: int, textured: int, scale: int, fixed: Any) -> Any:
     """How much of their share pixels (h, w, c) take: (h, w) uint16, `diffusion_plan.local_strength` times scale, of
     FULL; 65,535 where fixed (h, w) uint8, if it is not None, is not zero."""

@@ -17,11 +17,19 @@ from gpukmeans.image.protocol import Colors
 
 
 def palette_of(
-    colors: Colors, k: int, *, space: str, random_state: Any, device: str, kept: Levels | None = None
+    colors: Colors,
+    k: int,
+    *,
+    space: str,
+    random_state: Any,
+    device: str,
+    kept: Levels | None = None,
+    begin: Levels | None = None,
 ) -> PaletteFit:
     """The palette (j, 3) or (j, 4), j at most k, of distinct colors of 1, 3 or 4 channels.
 
-    kept: (f, 3) or (f, 4) distinct colors of their dtype, at most k, which come first and stay as they are.
+    kept: (f, 3) or (f, 4) distinct colors of their dtype, at most k, which come first and stay as they are. begin: a
+    palette of k colors that was found so for the same colors, of other weights, and is to be begun with.
 
     Examples
     --------
@@ -41,6 +49,8 @@ def palette_of(
         # Grey stays grey, and is one dimension (test_quantize.test_more_colors_than_there_are fails if other colors are
         # taken for grey).
         colors = NumPyColors(colors.levels()[:, :1], array_interop.to_numpy(colors.weights))
+    if begin is not None:
+        options["init"] = to_points(begin[:, : colors.channels], space).astype(np.float64)
     if colors.channels == 1:
         fit = fit_palette(colors, k, **options)
         return replace(fit, palette=to_rgb(fit.palette))
@@ -60,7 +70,7 @@ def palette_of(
             )
         return fit_palette(colors, k, **options | {"kept": np.concatenate([kept, clear])})
     seen = NumPyColors(levels[visible], colors.weights[visible])
-    fit = fit_palette(seen, k - 1, **options)
+    fit = fit_palette(seen, k - 1, **options | ({} if begin is None else {"init": options["init"][1:]}))
     if len(seen) < k:
         labels = np.concatenate([np.zeros(1, np.int32), array_interop.to_numpy(fit.labels) + np.int32(1)])
         return replace(fit, palette=np.concatenate([clear, fit.palette]), labels=labels)
