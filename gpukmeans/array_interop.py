@@ -49,7 +49,7 @@ def as_array(X: Any) -> Any:
     """
     if _is_bfloat16(getattr(X, "dtype", None)):
         X = X.float() if hasattr(X, "float") else X.astype(np.float32)
-    if isinstance(X, np.ndarray) or _is_cupy(X):
+    if isinstance(X, np.ndarray) or is_cupy(X):
         return X
     if not hasattr(X, "__dlpack_device__"):
         return _by_its_interface(X) if hasattr(X, "__cuda_array_interface__") else X
@@ -94,7 +94,7 @@ def _on(gpu: int | None) -> AbstractContextManager:
 
 def gpu_of(x: Any) -> int | None:
     """The number of the GPU that an array `as_array` is on, None for the host."""
-    return int(x.device.id) if _is_cupy(x) else None
+    return int(x.device.id) if is_cupy(x) else None
 
 
 def on_a_gpu(X: Any) -> bool:
@@ -103,7 +103,7 @@ def on_a_gpu(X: Any) -> bool:
 
 def _gpu(X: Any) -> int | None:
     """As `gpu_of`, of any array, which is not opened if it says where it is."""
-    if isinstance(X, np.ndarray) or _is_cupy(X) or not hasattr(X, "__dlpack_device__"):
+    if isinstance(X, np.ndarray) or is_cupy(X) or not hasattr(X, "__dlpack_device__"):
         return gpu_of(as_array(X))
     kind, number = _dlpack_device(X)
     return number if kind in CUDA else None
@@ -112,7 +112,7 @@ def _gpu(X: Any) -> int | None:
 def to_numpy(X: Any) -> Any:
     """`as_array` X on the host, and computed; what is no array stays what it is."""
     x = X.compute() if is_dask(X) else as_array(X)
-    return _cupy().asnumpy(x) if _is_cupy(x) else x
+    return _cupy().asnumpy(x) if is_cupy(x) else x
 
 
 def values(X: Any) -> Any:
@@ -172,7 +172,7 @@ def _is_bfloat16(dtype: Any) -> bool:
 
 def take_rows(x: Any, rows: NDArray[Any]) -> Any:
     """x[rows], where x is; rows: indices, or a mask."""
-    return x[_cupy().asarray(rows)] if _is_cupy(x) else x[rows]
+    return x[_cupy().asarray(rows)] if is_cupy(x) else x[rows]
 
 
 def look_up(table: NDArray[Any], indices: Any) -> Any:
@@ -233,7 +233,7 @@ def _library(X: Any) -> str:
     return "numpy" if _gpu(X) is None else "cupy"
 
 
-def _is_cupy(x: Any) -> bool:
+def is_cupy(x: Any) -> bool:
     kind = getattr(sys.modules.get("cupy"), "ndarray", None)
     return kind is not None and isinstance(x, kind)
 

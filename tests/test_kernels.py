@@ -20,7 +20,7 @@ from host_cuda.runtime import HostCuda, OutOfMemoryError
 from gpukmeans import DeviceError, KMeans, lloyd
 from gpukmeans.engine import devices, dispatch
 from gpukmeans.engine.combine.out_of_memory import Batches
-from gpukmeans.engine.cuda import compile, kernels, launch_plans, seeding_kernels, transfer
+from gpukmeans.engine.cuda import compile, kernels, launch_plans, seeding_kernels, stacks, transfer
 from gpukmeans.engine.cuda import device as gpu
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
@@ -617,6 +617,7 @@ def test_a_later_kernel_that_does_not_compile_is_told_in_words(machine, monkeypa
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(compile, "function", compile.function.__wrapped__)
     monkeypatch.setattr(compile, "_module", compile._module.__wrapped__)
+    monkeypatch.setattr(stacks, "WORTH_COMPILING", sys.maxsize)  # so that it is made by launches
     error = make(machine.cupy)
 
     def refuse(source, options, **name):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from gpukmeans.array_interop import is_cupy
 from gpukmeans.engine.devices import gpus
 from gpukmeans.engine.numpy import tuning
 from gpukmeans.engine.numpy.choice import on_numpy, stacks_on_numpy, starts_on_numpy
@@ -78,12 +79,14 @@ def make_stacks(values: int, *, device: str) -> Stacks | None:
 
 def make_starts(x: Any, k: int, starts: int, *, device: str) -> MakeStarts | None:
     """What makes a Stack of so many starts with k centers of one problem x, or None where these are sooner made one
-    after another, or that is all the device has."""
+    after another, or that is all the device has. Of Dask's rows the device is none, but what workers are to choose."""
+    if not isinstance(x, np.ndarray) and not is_cupy(x):
+        return None
     if device == "cpu":
-        return starts_on_numpy(x, k, starts) if isinstance(x, np.ndarray) else None
+        return starts_on_numpy(x, k, starts)
     import cupy
 
-    if not isinstance(x, np.ndarray | cupy.ndarray) or tuning.current().whole is False:
+    if tuning.current().whole is False:
         return None
     if len(_numbers(device, len(x), x.size)) > 1:
         return None
