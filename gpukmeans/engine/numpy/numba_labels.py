@@ -16,7 +16,6 @@ from numba import boolean, float32, float64, from_dtype, int32, int64, njit, typ
 from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy.numba_passes import (
-    _ANY_ORDER,
     _OPTIONS,
     BLOCK,
     PANEL,
@@ -31,6 +30,7 @@ from gpukmeans.engine.numpy.numba_passes import (
     Weighing,
     _assign_block,
     _move_rows,
+    _own_square,
     _place_center,
     compiled,
 )
@@ -65,21 +65,12 @@ def sample_step(n: int) -> int:
     return step
 
 
-@njit(**_ANY_ORDER)
-def _square(x: Any, i: int, place: Any) -> float:
-    total = 0.0
-    for j in range(x.shape[1]):
-        step = float64(x[i, j]) - place[j]
-        total += step * step
-    return total
-
-
 @njit(**_OPTIONS)
 def _squares_to(x: Any, step: int, place: Any) -> Any:
     """Of each so many rows, the squared distance to a place."""
     squares = np.empty(-(-len(x) // step))
     for s in range(len(squares)):
-        squares[s] = _square(x, s * step, place)
+        squares[s] = _own_square(x, s * step, place)
     return squares
 
 
