@@ -126,9 +126,10 @@ def slow(request: pytest.FixtureRequest) -> bool:
     return request.config.getoption("--device").startswith(("kernels", "real-cupy"))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def fresh_dispatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing remembered of devices, no variable set; and nothing of what is remembered meanwhile stays."""
+    """Nothing remembered of devices, no variable set; and nothing of what is remembered meanwhile stays: a GPU that one
+    test brought would be looked for by whichever comes next."""
 
     def forget() -> None:
         for value in vars(devices).values():

@@ -48,7 +48,7 @@ def torch(monkeypatch):
 
 
 @pytest.fixture
-def cupy(monkeypatch, fresh_dispatch):
+def cupy(monkeypatch):
     """CuPy on a machine with two GPUs; its arrays are on the first."""
     host = HostCuda(seed=1)
     module = as_cupy(host, HostCuda(seed=1))

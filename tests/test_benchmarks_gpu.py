@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.kernels, pytest.mark.filterwarnings("ignore::sklearn.e
 
 
 @pytest.fixture
-def machine(monkeypatch, fresh_dispatch, imported_anew):
+def machine(monkeypatch, imported_anew):
     """A machine with a GPU, as far as gpu.py asks; whatever is timed by events takes two milliseconds."""
     host = HostCuda(seed=1, memory=2**26)
     cupy = as_cupy(host)
@@ -157,7 +157,7 @@ def test_the_pictures_and_blobs_are_what_they_say(monkeypatch):
     assert {case.n_clusters for case in gpu.WORKLOADS.values()} >= {64, 256, 1024, 8192}
 
 
-def test_what_a_first_fit_compiles(monkeypatch, tmp_path, fresh_dispatch, capsys):
+def test_what_a_first_fit_compiles(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import compile_time
 

@@ -107,7 +107,7 @@ def test_what_a_fit_needs_is_known_before(cold, fit, x, k, how):
         assert cp.compiled == []
 
 
-def test_gpus_of_one_kind_share_what_is_compiled(cold, monkeypatch, fresh_dispatch):
+def test_gpus_of_one_kind_share_what_is_compiled(cold, monkeypatch):
     first = Recorded()
     monkeypatch.setitem(sys.modules, "cupy", as_cupy(first, Recorded()))
     monkeypatch.setattr(dispatch, "PART", 1)

@@ -461,7 +461,7 @@ def test_memory_may_run_out(on, caplog):
 
 
 @pytest.fixture
-def cupy(monkeypatch, fresh_dispatch):
+def cupy(monkeypatch):
     module = as_cupy(HostCuda(seed=1))
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module

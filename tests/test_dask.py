@@ -263,7 +263,7 @@ def test_each_worker_has_one_part_while_there_is_a_fit_and_none_after(cluster):
 
 @pytest.mark.kernels
 @pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler when a distributed client:UserWarning")
-def test_the_device_is_that_of_the_machine_where_the_rows_are(monkeypatch, fresh_dispatch):
+def test_the_device_is_that_of_the_machine_where_the_rows_are(monkeypatch):
     """Which is this one, without a cluster."""
     monkeypatch.setattr(workers, "_client", lambda: None)
     cupy = as_cupy(HostCuda(build="fast", seed=1), HostCuda(build="fast", seed=2))

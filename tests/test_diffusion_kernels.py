@@ -132,7 +132,7 @@ def test_whoever_runs_first_diffusion_is_the_same(monkeypatch, seed):
         assert host.launches["diffuse"] == 1
 
 
-def test_pictures_are_diffused_where_they_are(monkeypatch, fresh_dispatch, china):
+def test_pictures_are_diffused_where_they_are(monkeypatch, china):
     """In color, grey and with alpha, from the host and from the GPU; and thin ones on the host."""
     image = np.ascontiguousarray(china[::5, ::5])
     alpha = np.random.default_rng(0).integers(0, 3, image.shape[:2]).astype(np.uint8) * 127
@@ -164,7 +164,7 @@ def test_pictures_are_diffused_where_they_are(monkeypatch, fresh_dispatch, china
     assert host.launches["diffuse"] == len(calls) * len(images) + 2
 
 
-def test_where_memory_is_short_the_host_diffuses(monkeypatch, fresh_dispatch, china, caplog):
+def test_where_memory_is_short_the_host_diffuses(monkeypatch, china, caplog):
     """At any allocation of the diffusion."""
     image = np.ascontiguousarray(china[::6, ::6])
     palette = np.random.default_rng(1).integers(0, 256, (20, 3)).astype(np.uint8)

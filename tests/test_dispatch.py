@@ -21,9 +21,6 @@ from gpukmeans.engine.protocol import Samples
 X = np.array([[0.0], [1.0], [9.0], [10.0]])
 
 
-pytestmark = pytest.mark.usefixtures("fresh_dispatch")
-
-
 @pytest.fixture
 def no_cupy(monkeypatch):
     """As on a machine without CuPy."""

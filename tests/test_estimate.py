@@ -228,7 +228,6 @@ def test_memory_is_what_a_fit_takes(n, d, k):
 
 @pytest.mark.kernels
 @pytest.mark.parametrize(("n", "d", "k"), [(3000, 3, 7), (900, 40, 7)])
-@pytest.mark.usefixtures("fresh_dispatch")
 def test_memory_is_what_a_whole_fit_takes(monkeypatch, n, d, k):
     x = make_blobs(n, d, centers=k, random_state=0)[0].astype(np.float32)
     cp = HostCuda(build="fast")

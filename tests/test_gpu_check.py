@@ -26,7 +26,7 @@ SCRIPT = GPU_CHECK / "check.sh"
 
 
 @pytest.fixture
-def host(monkeypatch, fresh_dispatch, imported_anew):
+def host(monkeypatch, imported_anew):
     """A machine with a GPU that check's programs can import; its pool of memory can be told a limit."""
     host = HostCuda(build="fast", seed=1)
     cupy = as_cupy(host)

@@ -91,7 +91,7 @@ def test_more_pixels_than_threads(cp, monkeypatch):
     assert (found == ordered(theirs, offsets, 60, palette, device="cpu")).all()
 
 
-def test_quantize_on_a_gpu_is_numpys(monkeypatch, fresh_dispatch, china):
+def test_quantize_on_a_gpu_is_numpys(monkeypatch, china):
     image = china[::16, ::16]
     options = [{"dither": "none"}, {"dither": "bayer", "space": "rgb"}, {"dither": "blue-noise"}]
     expected = [quantize(image, 6, device="cpu", **each) for each in options]
@@ -142,7 +142,7 @@ def test_alpha_is_left_out_where_every_pixel_is_opaque(cp):
 
 
 @pytest.mark.parametrize("shape", ["grey", "rgb", "opaque", "clear"])
-def test_an_array_on_a_gpu_stays_there(monkeypatch, fresh_dispatch, china, shape):
+def test_an_array_on_a_gpu_stays_there(monkeypatch, china, shape):
     image = china[::16, ::16]
     alpha = np.full(image.shape[:2], 255, np.uint8)
     alpha[3, 4] = 0 if shape == "clear" else 255
@@ -167,7 +167,7 @@ def test_an_array_on_a_gpu_stays_there(monkeypatch, fresh_dispatch, china, shape
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_bands_are_numpys(monkeypatch, fresh_dispatch, china, tmp_path, channels):
+def test_bands_are_numpys(monkeypatch, china, tmp_path, channels):
     """Counted, mapped and dithered a band at a time, with palettes of their own, given ones, and such with alpha."""
     image = np.ascontiguousarray(china[:300, ::8])
     image = image[..., 0] if channels == 1 else to_rgba(image) if channels == 4 else image
@@ -211,7 +211,7 @@ def pictures(china):
 
 @pytest.mark.parametrize("space", ["oklab", "rgb"])
 @pytest.mark.parametrize("name", list(pictures(np.zeros((9, 9, 3), np.uint8))))
-def test_palettes_and_indices_are_numpys(monkeypatch, fresh_dispatch, china, name, space):
+def test_palettes_and_indices_are_numpys(monkeypatch, china, name, space):
     image = pictures(china)[name].astype(np.uint16 if name == "deep" else np.uint8)
     palette = np.random.default_rng(1).integers(0, 256, (20, 3)).astype(np.uint8)
     weights = np.random.default_rng(2).uniform(0, 2, image.shape[:2]).round()
@@ -234,7 +234,7 @@ def test_palettes_and_indices_are_numpys(monkeypatch, fresh_dispatch, china, nam
         assert {f"{space}_points", "seed_cells", "second_centers", "half_sums", "color_error"} <= set(host.launches)
 
 
-def test_a_wide_palette_is_numpys(monkeypatch, fresh_dispatch, china):
+def test_a_wide_palette_is_numpys(monkeypatch, china):
     """Of so many colors that all distinct ones take part as they are."""
     image = china[::5, ::5]
     want = quantize(image, 3000, device="cpu")
@@ -246,7 +246,7 @@ def test_a_wide_palette_is_numpys(monkeypatch, fresh_dispatch, china):
 
 
 @pytest.mark.parametrize("space", ["oklab", "rgb"])
-def test_what_crosses_the_bus_does_not_grow_with_colors(monkeypatch, fresh_dispatch, space):
+def test_what_crosses_the_bus_does_not_grow_with_colors(monkeypatch, space):
     """Less than a byte for each distinct color, of which a code alone has four."""
     place = np.arange(2**17)
     image = np.stack([place % 64 * 4, place // 64 % 64 * 4, place // 2**12 * 8], axis=1).astype(np.uint8)
@@ -260,7 +260,7 @@ def test_what_crosses_the_bus_does_not_grow_with_colors(monkeypatch, fresh_dispa
     assert host.bytes_uploaded + host.bytes_downloaded < 2**17
 
 
-def test_where_memory_is_short_the_host_goes_on(monkeypatch, fresh_dispatch, china, caplog):
+def test_where_memory_is_short_the_host_goes_on(monkeypatch, china, caplog):
     """At any allocation; a generator's draws are those of one attempt."""
     image = china[::9, ::9]
     palette = np.random.default_rng(1).integers(0, 256, (20, 3)).astype(np.uint8)
@@ -292,7 +292,7 @@ def test_where_memory_is_short_the_host_goes_on(monkeypatch, fresh_dispatch, chi
     assert host.used_bytes == held.nbytes + found.indices.nbytes
 
 
-def test_what_crosses_the_bus_of_pixels(monkeypatch, fresh_dispatch):
+def test_what_crosses_the_bus_of_pixels(monkeypatch):
     image = np.random.default_rng(0).integers(0, 4, (300, 200, 3)).astype(np.uint8) * 80
     host = HostCuda(build="address", seed=1)
     monkeypatch.setitem(sys.modules, "cupy", as_cupy(host))
@@ -303,7 +303,7 @@ def test_what_crosses_the_bus_of_pixels(monkeypatch, fresh_dispatch):
     assert host.bytes_uploaded + host.bytes_downloaded < image.nbytes / 2
 
 
-def test_other_dtypes_and_errors_on_a_gpu_are_the_hosts(monkeypatch, fresh_dispatch):
+def test_other_dtypes_and_errors_on_a_gpu_are_the_hosts(monkeypatch):
     cupy = as_cupy(HostCuda(build="address", seed=1))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     image = np.random.default_rng(0).integers(0, 60000, (9, 11, 3)).astype(np.uint16)
@@ -315,7 +315,7 @@ def test_other_dtypes_and_errors_on_a_gpu_are_the_hosts(monkeypatch, fresh_dispa
             quantize(cupy.asarray(bad), 4)
 
 
-def test_what_no_kernel_takes_is_numpys(monkeypatch, fresh_dispatch):
+def test_what_no_kernel_takes_is_numpys(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", as_cupy(HostCuda(build="address", seed=1)))
     more_than_counts_hold = np.broadcast_to(np.zeros((1, 3), np.uint8), (2**32, 3))
     for image in (np.zeros((4, 4), np.uint8), np.zeros((4, 3), np.uint16), more_than_counts_hold):

@@ -443,7 +443,7 @@ def test_values_that_are_not_finite_are_found(on, address, dtype, bad):
 
 
 @pytest.fixture
-def machine(monkeypatch, address, fresh_dispatch):
+def machine(monkeypatch, address):
     """A machine with two GPUs, as far as CuPy and NVML say; returns what can be changed about it."""
     cupy = as_cupy(address, HostCuda(build="address", seed=1))
     free = {"bus 0": 1000, "bus 1": 2000}
@@ -502,7 +502,7 @@ def test_the_first_kernel_runs_on_the_gpu_that_is_meant(machine, caplog):
     assert devices.resolve("cuda:0") == "cuda:0"
 
 
-def test_a_gpu_that_is_too_old_is_refused(machine, monkeypatch, fresh_dispatch):
+def test_a_gpu_that_is_too_old_is_refused(machine, monkeypatch):
     """The kernels are compiled for 7.5 and later; whether an older one would run them, nobody has tried."""
     old, recent = (HostCuda(build="fast", capability=capability) for capability in ("70", "75"))
     monkeypatch.setitem(sys.modules, "cupy", as_cupy(recent, old))

@@ -28,7 +28,7 @@ WEIGHTS = np.arange(len(X)) % 4 / 2
 
 
 @pytest.fixture
-def cupy(monkeypatch, fresh_dispatch):
+def cupy(monkeypatch):
     """CuPy on a machine with three GPUs, among which any data is shared out."""
     module = as_cupy(*(HostCuda(build="fast", seed=i + 1) for i in range(3)))
     monkeypatch.setitem(sys.modules, "cupy", module)
@@ -286,7 +286,7 @@ def test_when_all_fail_the_error_names_one_and_leaves_the_estimator(cupy):
 # ---------------------------------------------------------------- names
 
 
-def test_all_of_one_gpu_is_that(monkeypatch, fresh_dispatch):
+def test_all_of_one_gpu_is_that(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", as_cupy(HostCuda(build="fast", seed=1)))
     assert devices.resolve("cuda:all") == "cuda:0"
 

@@ -16,7 +16,6 @@ from gpukmeans.engine.cuda import compile
 
 pytestmark = [
     pytest.mark.kernels,
-    pytest.mark.usefixtures("fresh_dispatch"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]
 

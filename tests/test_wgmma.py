@@ -103,7 +103,7 @@ def test_a_device_that_gets_it_wrong_uses_mma_sync_and_says_so_once(on, monkeypa
 
 
 @pytest.mark.parametrize("changes", [[], [WRONG["where the next features of rows are"]]])
-def test_a_report_of_a_bug_has_whether_it_serves(fresh_dispatch, monkeypatch, tmp_path, changes):
+def test_a_report_of_a_bug_has_whether_it_serves(monkeypatch, tmp_path, changes):
     cp = compiled_otherwise(monkeypatch, tmp_path, changes)
     monkeypatch.setitem(sys.modules, "cupy", as_cupy(cp))
     monkeypatch.setattr(devices, "resolve", lambda asked: "cuda:0")
