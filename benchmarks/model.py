@@ -16,7 +16,7 @@ from common.markdown import row
 
 import gpukmeans
 from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, SHEETS, TCGEN05_RATE, WGMMA_RATE
-from gpukmeans.costs.estimate import COMPARED, MOVED
+from gpukmeans.costs.estimate import COMPARED, MOVED, OWNED
 from gpukmeans.costs.work import LAUNCH
 
 TARGET = Path(__file__).parents[1] / "docs" / "gpu-model.md"
@@ -66,7 +66,7 @@ FLASHLIB = (
     Published(2**19, 256, 16384, 41.4),
     Published(2**19, 512, 4096, 24.5),
 )
-HEAD = ["workload", "all rows", "floor", "times floor", "bound by", "pruned", "k-means++", "fit", "GiB"]
+HEAD = ["workload", "all rows", "floor", "times floor", "bound by", "pruned", "k-means++", "apart", "fit", "GiB"]
 
 
 def milliseconds(seconds: float) -> str:
@@ -90,6 +90,7 @@ def of_device(device: str) -> str:
                 found.bound_by,
                 milliseconds(found.seconds_per_pruned_iteration),
                 milliseconds(found.seconds_of_seeding),
+                milliseconds(found.seconds_of_owned_seeding),
                 milliseconds(found.seconds_of_fit),
                 f"{found.memory / 2**30:.1f}",
             ]
@@ -154,8 +155,10 @@ promise. Stalls, conflicts and what is outside of inner loops are not counted; e
   at the data sheet's best rate, whichever takes longer.
 - *Pruned*: an iteration in which bounds leave {COMPARED:.0%} of the rows to be compared and {MOVED:.0%} change cluster,
   as data with clusters have it after a few; noise never does. *k-means++*: no row left out by its owner, the most it
-  takes; of i centers each candidate takes the i-th part of the rows. *Fit*: k-means++ and 30 iterations, rows on the
-  device, kernels compiled before.
+  takes; of i centers a candidate is closer to half of an i-th part of the rows, and of four such parts rows of bytes
+  leave it open. *Apart*: k-means++ where {1 - OWNED:.0%} of the
+  rows are left out, as of clusters that lie apart. *Fit*: k-means++, the longer, and 30 iterations, rows on the device,
+  kernels compiled before.
 - Pictures are clustered pixel by pixel here, by `KMeans`; `quantize` counts colors first.
 - What is small (digits) a block of threads fits whole, in one launch, where that is sooner: nothing is pruned then, and
   the host waits three times a fit, not once an iteration. Starts of one fit (`n_init`) are a block each, and take as

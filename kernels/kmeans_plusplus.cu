@@ -201,6 +201,8 @@ accept_all(X_ROWS, const double* __restrict__ centers, const int* __restrict__ l
 
 #define SCAN (RUN < 256 ? RUN : 256)  // threads of a block that scans a run
 #define EACH (RUN / SCAN)             // neighboring sampling weights of each
+#define SHARING 8                     // lanes to an owner whose distance to a candidate is wanted, four features each
+#define OWNERS (SCAN / SHARING)       // of a block at a time
 
 // What the block's threads before this one have together; all: what all of them have. warps: one for each warp.
 __device__ __forceinline__ int64 before_in_block(int64 amount, int64 (&warps)[SCAN / 32], int64& all) {
@@ -333,12 +335,25 @@ find(X_ROWS, const W* __restrict__ weights, const double* __restrict__ closest_d
 #endif
         if (threadIdx.x == 0) candidate_rows[candidate] = found;
     }
-    for (int o = part * SCAN + threadIdx.x; o < owners; o += gridDim.x / m * SCAN) {
+    // In any order, which limits bear.
+    for (int start = part * OWNERS; start < owners; start += gridDim.x / m * OWNERS) {  // the same in a whole warp
+        int o = start + threadIdx.x / SHARING, lane = threadIdx.x % SHARING;
         double between = 0.0;
 #if !SPARSE
-        for_features(rows[center_rows[o]],
-                     [&](X z, int j) { between = add_square(between, value(row.x[j]), value(z)); });
+        Row center = rows[center_rows[min(o, owners - 1)]];
+#pragma unroll 4
+        for (int j = 4 * lane; j < d; j += 4 * SHARING) {
+            X z[4], y[4];
+            fetch_features(z, center.x + j, d - j, center.wide);
+            fetch_features(y, row.x + j, d - j, row.wide);
+#pragma unroll
+            for (int f = 0; f < 4; f++) between = add_square(between, value(y[f]), value(z[f]));
+        }
+        for (int other = 1; other < SHARING; other *= 2) {
+            between = __dadd_rn(between, __shfl_xor_sync(0xffffffffu, between, other));
+        }
 #endif
+        if (lane || o >= owners) continue;
         double limit = limits[(int64)o * padded + candidate] = limit_of(between);
         atomicMax(&least[o], least_key(limit));
     }

@@ -16,6 +16,8 @@
 // bit. So D is computed of hardly more pairs than those in which the candidate is closer: of i centers each has the i-th
 // part of the rows. And accept_least reads rows whose bit is set alone.
 //
+// Where seeding_bytes.cu has looked at all rows first, those that it leaves in doubt are looked at here alone.
+//
 // A warp gathers rows that are not left out by their owner's limit (seeding.cuh) until they occupy its lanes. 1 or 4
 // lanes share a row, each four neighboring features at a time, so that a load touches a line for 16 or 64 bytes; a lane
 // has ROWS rows, and all candidates. Pairs in doubt wait in shared memory until there is one for each lane.
@@ -51,14 +53,15 @@ __device__ __forceinline__ void frame_four(float (&y)[4], const X (&raw)[4], con
 
 // table: the candidates in float32, see table_place; of features and candidates that are nobody's zeros. fours: of a row,
 // a multiple of `lanes`, 1 or 4. offset: (4 fours,) of float64 rows. frame_scale, relative, absolute, rest: of
-// DirectBound; square_scale: the square of that scale. doubts: (n,), become the candidates in doubt, by bits. The rest as
-// potentials has it.
+// DirectBound; square_scale: the square of that scale. doubts: (n,), become the candidates in doubt, by bits; if `listed`,
+// of up to CANDIDATES, rows whose bits are zero are left out, and no others, and what all have together is not added up.
+// The rest as potentials has it.
 extern "C" __global__ void __launch_bounds__(256, 2)
 filtered_potentials(const X* __restrict__ x, long long n, int d, const W* __restrict__ weights,
                     const double* __restrict__ closest_dist_sq, const double* __restrict__ candidates, int m,
                     int padded, const FourFloats* __restrict__ table, int fours, int lanes,
                     const F* __restrict__ offset, F frame_scale, double square_scale, float relative, float absolute,
-                    float rest, int limited, const int* __restrict__ owners,
+                    float rest, int listed, int limited, const int* __restrict__ owners,
                     const unsigned long long* __restrict__ least, double scale,
                     const unsigned long long* __restrict__ largest, int spare_bits, int step,
                     unsigned short* __restrict__ doubts, unsigned long long* __restrict__ sums) {
@@ -80,8 +83,8 @@ filtered_potentials(const X* __restrict__ x, long long n, int d, const W* __rest
         int held = 0, waiting = 0;
         for (int64 start = (int64)blockIdx.x * blockDim.x + warp * 32; start < n; start += stride) {
             int64 i = start + lane;
-            bool last = start + stride >= n, doubt = i < n;
-            if (doubt) {
+            bool last = start + stride >= n, doubt = i < n && (!listed || doubts[i]);
+            if (doubt && !listed) {
                 double so_far = closest_dist_sq[i];
                 all += (uint64)sampling_weight(so_far, weight_of(weights, i), scale, 0.0);
                 doubt = so_far > (limited ? least_of(least[owners[i]]) : 0.0);

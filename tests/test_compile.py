@@ -149,6 +149,13 @@ def filter_shared(width: int) -> int:
     return 8 * 8 * (32 * (4 if width <= 8 else 2) + 32 + 64) + 8 * width
 
 
+def bytes_part(columns: int) -> float:
+    """byte_doubts, 64 features of a warp's 32 rows and 8 or 16 candidates: 8 IMMA for each 8, with 2.3 moves each;
+    loads of rows by addresses of 64 bits, 20; of candidates, and the loop's own 10."""
+    products = columns
+    return (3.3 * products + 20 + columns / 8 + 10) / products
+
+
 def scored_group(rows: int) -> Callable[[int | None], float]:
     """whole_fits, eight centers of a thread's rows: of each pair a multiply-add a feature, and six instructions to keep
     best, second and label; centers' features by loads of four, their squares, and the loop's own 24. Of more than 16
@@ -238,12 +245,22 @@ BUDGETS = {
     "filtered_potentials of uint8": Budget(TWO_BLOCKS, Loop("FFMA", filtered_four(5)), filter_shared),
     "filtered_potentials of float16": Budget(TWO_BLOCKS, Loop("FFMA", filtered_four(9)), filter_shared),
     "filtered_potentials of float64": Budget(TWO_BLOCKS, Loop("FFMA", filtered_four(10, 2)), filter_shared),
+    # A value: its conversion, which takes ten for a float16, into the frame, rounded and held within a byte, by selects
+    # of two registers each, a difference, a square, a sum, another of integers, its place in the word; a fourth of a
+    # store.
+    "byte_rows": Budget(FOUR_BLOCKS, Loop("FRND", 40)),
+    "byte_rows of float16": Budget(FOUR_BLOCKS, Loop("FRND", 50)),
+    # 16 features of 8 candidates take two IMMA. Shared: of eight warps 64 rows' numbers and bounds; candidates' norms
+    # and losses. Where a lane reads less at once, there are fewer IMMA to a load.
+    "byte_doubts": Budget(THREE_BLOCKS, Loop("IMMA", bytes_part), lambda columns: 8 * 64 * 12 + 8 * columns),
+    "byte_doubts of 1 words": Budget(THREE_BLOCKS, Loop("IMMA", 45 / 4), 8 * 64 * 12 + 8 * 16),
+    "byte_doubts of 2 words": Budget(THREE_BLOCKS, Loop("IMMA", 53 / 8), 8 * 64 * 12 + 8 * 16),
     # Shared: the sums of eight warps. 1,024 masses in 10 SHFL: five steps over the warp of 7, eight sums of warps of 6
     # and four masses of 12, all of 64 bits; the loop's own 20.
     "prefix_sums": Budget(FOUR_BLOCKS, Loop("SHFL", (5 * 7 + 8 * 6 + 4 * 12 + 20) / 10), 8 * 8),
-    # Four features of a row and of a center: two loads, two conversions and 3 of each; and 9. Shared: the sums of
-    # eight warps, and the row.
-    "find": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 7 + 9) / 8), 8 * 8 + 8),
+    # Four features of a row and of a center: of each two loads, two conversions of up to 3, and 3; and 8. Shared: the
+    # sums of eight warps, and the row.
+    "find": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 11 + 8) / 8), 8 * 8 + 8),
     "find of float16": Budget(FOUR_BLOCKS, Loop("DADD", (4 * 27 + 9) / 8), 8 * 8 + 8),
     # Rows: 4 x 8 or 2 x 16 values, with best, second and label each; 32 scores at a time, 8 operands.
     "assign_low_dim": Budget(TWO_BLOCKS, Loop("FFMA", group_of_centers)),
@@ -398,6 +415,7 @@ SIZES = {
     "image_cells": "D",
     "image_cells_seeding": "D",
     "seeding_filter": "CANDIDATES",
+    "seeding_bytes": "CANDIDATES",
     "assign_half": "ROWS",
     "whole_fits": "D_FEW",
 }
@@ -436,6 +454,8 @@ SPECIALISATIONS = [
     *[("seeding_filter", "float32", 0, width) for width in (4, 8, 12, 16)],
     *[("seeding_filter", x, w, 8) for x, w in (("uint8", 1), ("float16", 1), ("float64", 2))],
     ("seeding_filter", "float64", 2, 16),
+    *[("seeding_bytes", x, 0, 8) for x in KINDS],
+    ("seeding_bytes", "float32", 0, 16),
     *[("whole_fits", x, w, 16) for x, w in (("uint8", 1), ("float16", 1), ("float32", 0), ("float64", 2))],
     *[("whole_fits", x, w, None) for x, w in (("float16", 1), ("float32", 2), ("float64", 2))],
     ("whole_fits", "float32", 0, 4),
@@ -508,6 +528,13 @@ def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, in
 
 def test_two_products_of_float16_compile_within_their_budget(tmp_path: Path) -> None:
     check("assign_tensor", ["-DX_KIND=1", "-DAT_ZERO=1"], tmp_path, "float16 at zero", None)
+
+
+@pytest.mark.parametrize("words", [1, 2])
+def test_bytes_of_few_features_compile_within_their_budget(words: int, tmp_path: Path) -> None:
+    """With as many registers as of more; a part of fewer features has fewer products to its loads."""
+    options = ["-DX_KIND=2", "-DCANDIDATES=16", f"-DWORDS={words}"]
+    check("seeding_bytes", options, tmp_path, f"{words} words", 16)
 
 
 @pytest.mark.parametrize("family", SPARSE)

@@ -22,7 +22,7 @@ from gpukmeans.costs import estimate as costs
 from gpukmeans.costs import work
 from gpukmeans.costs.devices import SHEETS, sheet
 from gpukmeans.engine import dispatch
-from gpukmeans.engine.cuda import launch_plans, speculation_state, whole_fit_plans
+from gpukmeans.engine.cuda import launch_plans, seeding_bytes, speculation_state, whole_fit_plans
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.seeding import kmeans_plusplus
 
@@ -161,6 +161,34 @@ def test_the_filter_of_seeding_has_the_instructions_of_the_table(tmp_path, kind)
 
 
 @pytest.mark.kernels
+@pytest.mark.parametrize("columns", work.BYTES)
+def test_rows_in_bytes_have_the_instructions_of_the_table(tmp_path, columns):
+    options = "-DX_KIND=2", f"-DCANDIDATES={columns}"
+    found, products = inner_loop(tmp_path, "seeding_bytes", "byte_doubts", "IMMA", *options)
+    assert (found, products * 16 * 8 * 16) == (work.BYTES[columns], 32 * columns * 64)
+    found, values = inner_loop(tmp_path, "seeding_bytes", "byte_rows", "FRND", *options)
+    assert found / values == pytest.approx(work.BYTES_VALUE, rel=0.02)
+
+
+@pytest.mark.parametrize("device", SHEETS)
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+def test_bytes_serve_where_seeding_is_predicted_sooner_by_them(monkeypatch, device, dtype):
+    chosen = []
+    for n, d, k in ((10**5, 12, 50), (10**6, 16, 256), (10**6, 128, 1024), (10**6, 128, 8192), (10**5, 500, 100)):
+        problem = work.Problem(n, d, k, np.dtype(dtype), sheet(device))
+        if problem.in_bytes:
+            with_bytes = costs._seconds(problem.sheet, problem.byte_rows()) + (k - 1) * costs._seconds(
+                problem.sheet, problem.seeding_step()
+            )
+            with monkeypatch.context() as patched:
+                patched.setattr(seeding_bytes, "SAVED", 2**62)
+                without = (k - 1) * costs._seconds(problem.sheet, problem.seeding_step())
+            assert with_bytes < without, (n, d, k)
+        chosen.append(problem.in_bytes)
+    assert any(chosen) == (dtype != "uint8")
+
+
+@pytest.mark.kernels
 @pytest.mark.parametrize("features", [0, 4, 16])
 @pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
 def test_a_block_has_the_instructions_of_the_table(tmp_path, kind, features):
@@ -212,8 +240,11 @@ def test_an_iteration_launches_and_moves_what_is_counted(monkeypatch, d, k, capa
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize(("n", "d", "k"), [(40_000, 3, 30), (1500, 130, 600)])
-def test_memory_is_what_a_fit_takes(n, d, k):
+@pytest.mark.parametrize(("n", "d", "k", "saved"), [(40_000, 3, 30, None), (1500, 130, 600, None), (3000, 100, 40, 0)])
+def test_memory_is_what_a_fit_takes(monkeypatch, n, d, k, saved):
+    """The last with a copy of the rows in bytes."""
+    if saved is not None:
+        monkeypatch.setattr(seeding_bytes, "SAVED", saved)
     x = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
     cp = HostCuda(build="fast")
     points = dispatch.on_gpu(cp, Samples(x))
@@ -275,6 +306,7 @@ def test_nothing_is_predicted_to_beat_the_floor(device):
             found = gpukmeans.estimate((n, d), k, dtype=dtype, device=device)
             assert found.seconds_per_iteration > found.floor
             assert 0 < found.seconds_per_pruned_iteration <= found.seconds_per_iteration
+            assert 0 < found.seconds_of_owned_seeding <= found.seconds_of_seeding
             assert found.seconds_of_fit > found.seconds_of_seeding + found.seconds_per_iteration
             assert found.memory > n * d * np.dtype(dtype).itemsize
 

@@ -9,7 +9,7 @@ from test_kernels import DTYPES, WEIGHTS, values
 
 from gpukmeans import lloyd
 from gpukmeans.engine.cuda import device as gpu
-from gpukmeans.engine.cuda import seeding_kernels
+from gpukmeans.engine.cuda import seeding_bytes, seeding_kernels
 from gpukmeans.engine.cuda.points import CudaPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.protocol import Samples
@@ -303,3 +303,140 @@ def test_candidates_beyond_float32_are_measured(address):
         found.append(said)
     assert found[1] == found[0]
     assert len(set(found[0][1][0])) > 1
+
+
+# ---------------------------------------------------------------- rows that bytes leave out
+
+
+@pytest.fixture
+def in_bytes(monkeypatch):
+    """Wherever bytes can serve they do; returns what is launched."""
+    monkeypatch.setattr(seeding_bytes, "SAVED", -(2**62))
+    monkeypatch.setattr(seeding_bytes, "STEPS", 1)
+    launched, run = [], gpu.Gpu.run
+
+    def note(self, family, name, *args, **how):
+        launched.append(name)
+        run(self, family, name, *args, **how)
+
+    monkeypatch.setattr(gpu.Gpu, "run", note)
+    return launched
+
+
+def both_ways(cp, x, k, trials=None, weights=None):
+    """The centers by NumPy and by the kernels."""
+    summary, used = (None, None) if weights is None else Weights.of(weights)
+    for points in (NumPyPoints(Samples(x, used, summary)), CudaPoints(cp, Samples(x, used, summary))):
+        lloyd.prepare(points, *points.feature_range())
+        yield kmeans_plusplus(points, k, np.random.RandomState(k), trials).tolist()
+
+
+@pytest.mark.parametrize(
+    ("build", "dtype", "d", "trials"),
+    [
+        *(("address", dtype, d, None) for dtype in DTYPES for d in (3, 20, 130)),
+        *(("address", "float32", d, trials) for d in (16, 64) for trials in (1, 8, 9, 16)),
+        *(("race", dtype, d, trials) for dtype, d, trials in (("float32", 70, 12), ("float64", 20, None))),
+    ],
+)
+def test_bytes_leave_centers_as_they_are(address, race, in_bytes, build, dtype, d, trials):
+    """By lanes that read four, eight or sixteen features, all of a row at once or not, and of up to 16 candidates."""
+    x = values(dtype, 400, d)
+    expected, found = both_ways({"address": address, "race": race}[build], x, 40, trials)
+    assert found == expected
+    assert in_bytes.count("byte_rows") == 1
+    assert in_bytes.count("byte_doubts") == in_bytes.count("filtered_potentials") == 39
+
+
+@pytest.mark.parametrize("d", [2, 20])
+def test_bytes_leave_out_no_row_that_a_candidate_takes(address, monkeypatch, in_bytes, d):
+    """Where they lose as much as rows are apart, in a frame that is far too coarse, or too fine for most rows."""
+    x = np.random.default_rng(d).normal(size=(700, d))
+    for scale in (0.7, 1.3, 1e3):
+        monkeypatch.setattr(seeding_bytes, "frame", lambda sample, low, high, scale=scale: (np.zeros(d), scale))
+        expected, found = both_ways(address, x, 120)
+        assert found == expected, scale
+        assert "byte_doubts" in in_bytes
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-340, 2.0**340])
+def test_bytes_bear_what_is_far_from_most_and_what_is_alike(address, in_bytes, scale):
+    rng = np.random.default_rng(0)
+    x = rng.standard_t(2, (600, 24)) * scale
+    x[::97] *= 1e6
+    x[1::50] = x[0]
+    expected, found = both_ways(address, x, 80)
+    assert found == expected
+    assert "byte_doubts" in in_bytes
+
+
+def test_where_no_mass_is_left_there_are_no_candidates_in_bytes(address, in_bytes):
+    """Six locations, and ten centers."""
+    x = values("float32", 6, 20)[np.arange(300) % 6]
+    expected, found = both_ways(address, x, 10, weights=np.arange(1.0, 301.0))
+    assert found == expected
+    assert "byte_doubts" in in_bytes
+
+
+@pytest.mark.parametrize(("dtype", "d"), [*((dtype, 64) for dtype in DTYPES), ("float32", 12)])
+def test_bytes_leave_few_rows_to_float32(address, monkeypatch, in_bytes, dtype, d):
+    """All that a candidate is closer to are in doubt, and not many more."""
+    x = np.random.default_rng(0).normal(100, 30, (1500, d)).clip(0, 255).astype(dtype)
+    doubts, launch = [], seeding_kernels.byte_doubts
+
+    def watched(*args, **how):
+        so_far = how["closest_dist_sq"].get()
+        launch(*args, **how)
+        candidates = x[how["candidate_rows"].get()].astype(np.float64)
+        closer = ((x[:, None].astype(np.float64) - candidates) ** 2).sum(2) < so_far[:, None]
+        found = how["doubts"].get()[:, None] >> np.arange(len(candidates), dtype=np.uint16) & 1
+        assert not np.any(closer & (found == 0))
+        doubts.append((found.any(1).mean(), closer.any(1).mean()))
+
+    monkeypatch.setattr(seeding_kernels, "byte_doubts", watched)
+    points = CudaPoints(address, Samples(x))
+    lloyd.prepare(points, *points.feature_range())
+    kmeans_plusplus(points, 100, np.random.RandomState(0))
+    found, closer = np.mean(doubts[20:], axis=0)
+    assert 0.01 < closer <= found < 2.5 * closer
+
+
+def test_without_memory_for_bytes_rows_are_read(address, monkeypatch, in_bytes):
+    empty = gpu.Gpu.empty
+
+    def full(self, shape, dtype):
+        if dtype == np.uint32:
+            raise MemoryError
+        return empty(self, shape, dtype)
+
+    monkeypatch.setattr(gpu.Gpu, "empty", full)
+    expected, found = both_ways(address, values("float32", 300, 20), 20)
+    assert found == expected
+    assert "byte_doubts" not in in_bytes
+    assert in_bytes.count("filtered_potentials") == 19
+
+
+def test_bytes_are_made_where_they_save_more_than_they_cost():
+    many, step = (10**6, 128, 4, 8), (10**6, 128, 4, 8, 1000)
+    assert seeding_bytes.pays(*step)
+    assert seeding_bytes.pays(10**6, 128, 2, 8, 1000)
+    assert not seeding_bytes.pays(*many, steps=3)
+    assert not seeding_bytes.pays(10**6, 128, 1, 8, 1000)  # bytes already
+    assert not seeding_bytes.pays(10**4, 128, 4, 8, 1000)
+    assert not seeding_bytes.pays(10**6, 128, 4, 17, 1000)
+    assert not seeding_bytes.pays(10**6, 3000, 4, 8, 1000)
+    assert not seeding_bytes.pays(10**8, 3, 4, 6, 63)
+
+
+def test_the_frame_of_bytes_is_that_of_most_rows():
+    rng = np.random.default_rng(0)
+    sample = rng.normal(1000, 1, (64, 50))
+    low, high = np.full(50, 1000 - 6.0), np.full(50, 1000 + 6.0)
+    offset, scale = seeding_bytes.frame(sample, low, high)
+    assert np.all(np.abs(offset - 1000) < 1)
+    assert 127 / 6 < scale < 127 / 2
+    sample[:3] *= 1e6
+    offset, fine = seeding_bytes.frame(sample, low, high * 1e6)
+    assert np.all(np.abs(offset - 1000) < 1)
+    assert fine <= 127 / ((high * 1e6 - low).max() * 2.0**-16)
+    assert seeding_bytes.frame(np.ones((64, 50)), np.ones(50), np.ones(50))[1] == 1

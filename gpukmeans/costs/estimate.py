@@ -13,7 +13,7 @@ import numpy as np
 from gpukmeans.array_interop import DTYPES
 from gpukmeans.costs.devices import Sheet, sheet
 from gpukmeans.costs.work import Problem, Work
-from gpukmeans.engine.cuda import whole_fit_plans
+from gpukmeans.engine.cuda import seeding_bytes, whole_fit_plans
 from gpukmeans.engine.cuda.speculation_state import HOST, pays
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
 from gpukmeans.engine.cuda.whole_fit_plans import LAUNCH
@@ -21,6 +21,9 @@ from gpukmeans.engine.cuda.whole_fit_plans import LAUNCH
 # Assumed of data whose clusters show, once the first few iterations are over: the share of rows that bounds leave to be
 # compared with all centers, and of rows that change cluster. Of noise bounds leave all.
 COMPARED, MOVED = 0.1, 0.02
+
+# And of rows that k-means++ has to compare with candidates, where clusters lie apart (benchmarks/NOTES.md, 2026-11-24).
+OWNED = 0.5
 
 # Iterations whose rows all have to be compared, before bounds hold.
 FULL = 2
@@ -49,7 +52,9 @@ class Estimate:
     seconds_per_pruned_iteration : float
         Of a later one, whose bounds leave a tenth of the rows to be compared (that depends on the data).
     seconds_of_seeding : float
-        Of k-means++, in which no row can be left out.
+        Of k-means++, in which no row can be left out by its closest center.
+    seconds_of_owned_seeding : float
+        Of k-means++ where half of the rows are, as of clusters that lie apart.
     seconds_of_fit : float
         Of k-means++ and ``n_iter`` iterations, of rows that are on the device; kernels are compiled already.
     seconds_to_send : float
@@ -81,6 +86,7 @@ class Estimate:
     seconds_per_iteration: float
     seconds_per_pruned_iteration: float
     seconds_of_seeding: float
+    seconds_of_owned_seeding: float
     seconds_of_fit: float
     seconds_to_send: float
     floor: float
@@ -103,6 +109,7 @@ class Estimate:
             _line("  its floor", _time(self.floor), "rows once, one product a feature, by the data sheet"),
             _line("a pruned iteration", _time(self.seconds_per_pruned_iteration), pruned),
             _line("k-means++", _time(self.seconds_of_seeding), "no row left out"),
+            _line("  clusters apart", _time(self.seconds_of_owned_seeding), f"{1 - OWNED:.0%} of rows left out"),
             _line(f"a fit of {self.n_iter} iterations", _time(self.seconds_of_fit), "rows on the device"),
             _line("rows from the host", _time(self.seconds_to_send), "before that"),
             _line("memory", f"{self.memory / 2**30:.2f} GiB", "of the device"),
@@ -178,7 +185,8 @@ def _by_launches(problem: Problem, n_iter: int) -> Estimate:
     full = list(problem.assignment(moved=MOVED))
     pruned = list(problem.assignment(share=COMPARED, moved=MOVED)) if k >= FEWEST_CENTERS else full
     one, later = _iteration(problem, full, n), _iteration(problem, pruned, n if pruned is full else COMPARED * n)
-    seeding = (k - 1) * _seconds(device, problem.seeding_step())
+    copy = _seconds(device, problem.byte_rows())
+    seeding, owned = (copy + (k - 1) * _seconds(device, problem.seeding_step(share)) for share in (1.0, OWNED))
     begin = _seconds(device, [problem.feature_range()]) + _iteration(problem, first, n)
     end = one + _seconds(device, [problem.inertia()])  # by centers that were rounded
     full_ones = min(FULL, n_iter) - 1
@@ -188,6 +196,7 @@ def _by_launches(problem: Problem, n_iter: int) -> Estimate:
         seconds_per_iteration=one,
         seconds_per_pruned_iteration=later,
         seconds_of_seeding=seeding,
+        seconds_of_owned_seeding=owned,
         seconds_of_fit=begin + seeding + full_ones * one + (n_iter - 1 - full_ones) * later + end,
         memory=memory(problem),
         bytes_per_iteration=int(sum(work.memory for work in full)),
@@ -213,6 +222,7 @@ def _whole(problem: Problem, n_iter: int) -> Estimate:
         seconds_per_iteration=one,
         seconds_per_pruned_iteration=one,
         seconds_of_seeding=seeding,
+        seconds_of_owned_seeding=seeding,
         seconds_of_fit=seeding + (n_iter + 1) * one + rest,
         memory=whole_fit_plans.memory(n, d, k, problem.dtype, n_iter),
         bytes_per_iteration=0,
@@ -282,8 +292,10 @@ def bytes_down(k: int) -> int:
 
 
 def memory(problem: Problem) -> int:
-    """Bytes at once: rows; of each row two labels, its place on a list, an owner while seeds are chosen, and eight
-    bytes for the closest distance, then bounds; its place on the lists of rows in doubt, where there are any. Of each
-    value of the centers sums and centers, float64 both, and what kernels read of them."""
-    lists = 3 + problem.lists
-    return problem.n * (problem.row + 4 * lists + 8) + problem.k * problem.d * (8 + 8 + 8 + 4 + 4 + 8)
+    """Bytes at once: rows; of each row, in an iteration, two labels, its place on a list, and on the lists of rows in
+    doubt, where there are any, and eight bytes of bounds; or before, if that is more, the closest distance, an owner,
+    doubts, and the copy in bytes, where seeding makes one. Of each value of the centers sums and centers, float64
+    both, and what kernels read of them."""
+    iterated = 4 * (3 + problem.lists) + 8
+    seeded = 8 + 4 + 2 + (seeding_bytes.depth(problem.d) + 8 if problem.in_bytes else 0)
+    return problem.n * (problem.row + max(iterated, seeded)) + problem.k * problem.d * (8 + 8 + 8 + 4 + 4 + 8)

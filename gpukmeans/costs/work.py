@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gpukmeans.costs.devices import CACHE, MMA_SYNC, REACHED, TCGEN05_RATE, WGMMA_RATE, Sheet
-from gpukmeans.engine.cuda import launch_plans, seeding_filter, whole_fit_plans
+from gpukmeans.engine.cuda import launch_plans, seeding_bytes, seeding_filter, whole_fit_plans
 from gpukmeans.engine.cuda.device import OWN_PRODUCTS, SHARED, TENSOR_CORES
 from gpukmeans.engine.cuda.launch_plans import TENSOR_CENTERS, TENSOR_ROWS, TILED_ROWS
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS
@@ -63,6 +63,15 @@ FILTER = {
     "float64": {4: (184, 32), 8: (256, 64), 12: (328, 96), 16: (395, 128)},
 }
 FILTER_BOUND, FILTER_SUM = 6, 2 * 2
+
+# byte_doubts, a warp: instructions for 64 features of 32 rows, by columns of candidates; a thread: of a pair its bound.
+# Assumed: of i centers, so many i-th parts of all rows are in doubt for any (benchmarks/NOTES.md). byte_rows: a value.
+BYTES = {8: 49, 16: 73}
+BYTES_BOUND, BYTES_DOUBT, BYTES_VALUE = 8, 4, 37
+
+# Assumed: of i centers, a candidate is closer to half of an i-th part of the rows, the one that is kept to all of it
+# (likewise: a third of it for noise, two for pixels).
+CLOSER = 0.5
 
 
 def low_dim_instructions(d: int) -> float:
@@ -160,26 +169,49 @@ class Problem:
 
     # ------------------------------------------------------------ k-means++
 
-    def seeding_step(self) -> Iterator[Work]:
-        """Of one center, the mean of all; of rows that no candidate can be nearer to, by their owners, there may be
-        many, or none, as is assumed here. Of i centers each candidate takes the i-th part of the rows."""
+    @property
+    def in_bytes(self) -> bool:
+        """Whether steps of k-means++ read a copy of the rows in bytes."""
+        m = seeding_trials(self.k)
+        return seeding_bytes.pays(self.n, self.d, self.dtype.itemsize, m, self.k - 1)
+
+    def byte_rows(self) -> Iterator[Work]:
+        """The copy, if there is one."""
+        n, d = self.n, self.d
+        if self.in_bytes:
+            written = n * (seeding_bytes.depth(d) + 8)
+            yield Work("byte_rows", memory=n * self.row + written, instructions=BYTES_VALUE * n * d, doubles=5 * n * d)
+
+    def seeding_step(self, share: float = 1.0) -> Iterator[Work]:
+        """Of one center, the mean of all. share: of the rows that their owners do not leave out."""
         n, d, candidates = self.n, self.d, seeding_trials(self.k)
         taken = sum(1 / i for i in range(1, self.k)) / max(1, self.k - 1)
         width, lanes = seeding_filter.width_of(candidates), seeding_filter.lanes_of(d)
         depth = d + -d % (4 * lanes)
         instructions, pairs = FILTER[self.dtype.name][width]
         ends = FILTER_BOUND + (lanes * FILTER_SUM if lanes > 1 else 0)
-        squares = n * depth * width * -(-candidates // width)
-        doubted, framed = taken * n * d * candidates, 3 * n * depth if self.dtype == np.float64 else 0
+        owned = candidates * (self.k - 1) / 2 * d  # values of the centers so far, to each candidate
         yield Work("run_sums", memory=8 * n, instructions=17 * n)
         yield Work("prefix_sums")
-        yield Work("find")
+        yield Work("find", cache=owned * self.dtype.itemsize, instructions=ACCEPT * owned, doubles=DOUBLES * owned)
+        looked = share * n
+        doubted = CLOSER * taken * n * candidates  # pairs
+        if self.in_bytes:
+            bytes, columns = seeding_bytes.depth(d), seeding_bytes.columns(candidates)
+            yield Work(
+                "byte_doubts",
+                memory=14 * n + looked * (bytes + 8),
+                instructions=25 * n + looked * (BYTES[columns] * bytes / 64 + BYTES_BOUND * columns),
+            )
+            looked = min(looked, BYTES_DOUBT * taken * n)
+        squares = looked * depth * width * -(-candidates // width)
+        framed = 3 * looked * depth if self.dtype == np.float64 else 0
         yield Work(
             "filtered_potentials",
-            memory=14 * n + n * self.row,
-            instructions=squares * (instructions / pairs + ends / depth) + ACCEPT * doubted,
+            memory=(2 * n + 10 * looked if self.in_bytes else 14 * n) + looked * self.row,
+            instructions=squares * (instructions / pairs + ends / depth) + ACCEPT * doubted * d,
             multiply_adds=2 * squares,  # a difference takes as long
-            doubles=DOUBLES * doubted + framed,
+            doubles=DOUBLES * doubted * d + framed,
         )
         yield Work(
             "accept_least",

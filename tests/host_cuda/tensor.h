@@ -83,6 +83,23 @@ inline void multiply_matrices(float (&c)[4], const uint4& a, unsigned b0, unsign
     }
 }
 
+inline void multiply_bytes(int (&c)[4], unsigned a0, unsigned a1, unsigned b, CUDA_HOST_PLACE) {
+    unsigned g = cuda_host::lane() / 4, t = cuda_host::lane() % 4;
+    auto* given = cuda_host_exchange({"multiply_bytes", file, line}, ~0u, (unsigned long long)a1 << 32 | a0);
+    unsigned rows[2][4];
+    for (unsigned s = 0; s < 4; s++) {
+        rows[0][s] = (unsigned)given[4 * g + s];
+        rows[1][s] = (unsigned)(given[4 * g + s] >> 32);
+    }
+    given = cuda_host_exchange({"multiply_bytes", file, line}, ~0u, b);
+    for (int e = 0; e < 4; e++) {
+        for (unsigned s = 0; s < 4; s++) {
+            unsigned column = (unsigned)given[4 * (2 * t + e % 2) + s];
+            for (int i = 0; i < 32; i += 8) c[e] += (signed char)(rows[e / 2][s] >> i) * (signed char)(column >> i);
+        }
+    }
+}
+
 namespace cuda_host {
 
 // Copies that threads have begun, by thread. The target may change from the beginning on, so it holds garbage; it has

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from gpukmeans.engine.cuda import launch_plans, problem_kernels, seeding_filter, seeding_kernels
+from gpukmeans.engine.cuda import launch_plans, problem_kernels, seeding_bytes, seeding_filter, seeding_kernels
 from gpukmeans.engine.cuda.compile import Module
 from gpukmeans.engine.cuda.device import OWN_PRODUCTS, TENSOR_CORES
 from gpukmeans.engine.cuda.tentative_labels import FEWEST_CENTERS, MOST_LISTED
@@ -58,9 +58,10 @@ def of_a_fit(
     if reused:
         yield Module("kmeans_plusplus", (*weighed, *seeding_kernels.options()))
         if not sparse:
-            yield Module(
-                "seeding_filter", (*weighed, *seeding_filter.options(seeding_filter.width_of(seeding_trials(k))))
-            )
+            m = seeding_trials(k)
+            if seeding_bytes.pays(n, d, dtype.itemsize, m, k - 1):
+                yield Module("seeding_bytes", (*rows, *seeding_bytes.options(d, m)))
+            yield Module("seeding_filter", (*weighed, *seeding_filter.options(seeding_filter.width_of(m))))
     yield Module("prepare_centers", rows)
     family, options = launch_plans.expected(d, k, dtype, sparse, tensor_cores)
     rows_of_half = launch_plans.half_rows(d) if family == "assign_tensor" else None
@@ -93,6 +94,7 @@ def everything(
         weighed = (*rows, *weight_options(weights))
         found.update({Module(family, weighed): None for family in WEIGHED if family not in SEEDING})
         if not of_entries:
+            found.update({Module("seeding_bytes", (*rows, *seeding_bytes.options(d, m))): None for m in (8, 16)})
             found.update(
                 {Module("seeding_filter", (*weighed, *seeding_filter.options(w))): None for w in seeding_filter.WIDTHS}
             )

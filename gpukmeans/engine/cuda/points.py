@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.engine.cuda import families, kernels
+from gpukmeans.engine.cuda import families, kernels, seeding_bytes
 from gpukmeans.engine.cuda.assign import DeviceLabels, DeviceRows
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.seeding import Seeds
@@ -138,7 +138,8 @@ class CudaPoints:
     def set_feature_range(self, low: Floats, high: Floats) -> None:
         self._low, self._high = low, high
         vars(self).pop("_frame", None)  # that of another range
-        self._seeds.bounded_by(None if self.sparse else DirectBound.of(low, high, self._dtype))
+        bound = None if self.sparse else DirectBound.of(low, high, self._dtype)
+        self._seeds.bounded_by(bound, lambda: seeding_bytes.frame(self._sample, low, high))
 
     @cached_property
     def _frame(self) -> Frame | None:
@@ -146,12 +147,13 @@ class CudaPoints:
         low, high = self._low, self._high
         if Frame.of(low, high) is None:
             return None
-        sample = self._sample()
+        sample = self._sample
         frame = Frame.of(low, high, sample)
         if frame is not None and self._dtype == np.float16:
             return frame.at_zero(low, high, sample)  # for tensor cores, see launch_plans.tensor
         return frame
 
+    @cached_property
     def _sample(self) -> Floats:
         """Some of the rows, always the same, (s, d). From the host where they are there too: no answer is waited for,
         so that the device works on one batch while the next is sent."""

@@ -3,20 +3,25 @@
 In k-means++ each step's decisions need sums over all rows. `accept_drawn` lets the device make them, by the same
 integers as gpukmeans/seeding.py, so that steps follow each other and nobody waits. Each row has an owner then, its
 closest center so far. When candidates are found, so is how far they are from these centers, and no row is read whose
-owner is nearer to it than it could be to any of them. Of the others float32 says which candidates may be closer, and
-D is computed of these pairs alone (`filter`).
+owner is nearer to it than it could be to any of them. Of the others a copy of the rows in bytes, where it pays, and
+then float32 say which candidates may be closer, and D is computed of these pairs alone (`ByteRows`, `Filter`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpukmeans.engine.cuda import seeding_bytes
 from gpukmeans.engine.cuda import seeding_kernels as kernels
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.kernels import SparseRows, with_norms
+from gpukmeans.engine.cuda.seeding_bytes import ByteRows
 from gpukmeans.engine.cuda.seeding_filter import FilterPlan, width_of
 from gpukmeans.engine.cuda.seeding_kernels import DeviceScale, Filter, Limits, SamplingWeights, padded, run_count
 from gpukmeans.exact.direct_bound import DirectBound
@@ -41,9 +46,10 @@ class Seeds:
         self._width = 0  # of filters; it only grows, so that few are compiled
         self.restart()
 
-    def bounded_by(self, bound: DirectBound | None) -> None:
-        """Where pairs may be left out from now on; None: nowhere. Else the rows are dense."""
-        self._bound, self._plan = bound, None
+    def bounded_by(self, bound: DirectBound | None, byte_frame: Callable[[], tuple[Floats, float]]) -> None:
+        """Where pairs may be left out from now on; None: nowhere. Else the rows are dense, and byte_frame() is what
+        seeding_bytes.frame says of them."""
+        self._bound, self._plan, self._byte_frame = bound, None, byte_frame
 
     def restart(self) -> None:
         self.closest_dist_sq: Any = None
@@ -76,6 +82,20 @@ class Seeds:
         else:
             table = gpu.put(plan.table(candidates, width))
         return Filter(plan=plan, width=width, table=table, doubts=gpu.empty(len(x), np.uint16))
+
+    def _bytes(self, x: Any, m: int, steps: int) -> ByteRows | None:
+        """The copy of rows by which steps of m candidates leave most out; None where none pays, or none has room."""
+        n, d = x.shape
+        if self._bound is None or not seeding_bytes.pays(n, d, x.dtype.itemsize, m, steps):
+            return None
+        gpu = self._gpu
+        offset, scale = self._byte_frame()
+        with suppress(MemoryError):
+            rows = gpu.empty((n, seeding_bytes.depth(d) // 4), np.uint32)
+            made = ByteRows(rows, gpu.empty(n, np.int32), gpu.empty(n, np.float32), scale, d)
+            kernels.byte_rows(gpu, x=x, offset=gpu.put(offset), made=made, m=m)
+            return made
+        return None
 
     # ------------------------------------------------------------ steps that the host decides
 
@@ -185,6 +205,8 @@ class Seeds:
         cleared = gpu.empty(m + 1 + steps, np.uint64)
         change_sums, least_limits = cleared[: m + 1], cleared[m + 1 :]
         filtered = self._filter(x, m, None)
+        if filtered is not None:
+            filtered = replace(filtered, bytes=self._bytes(x, m, steps))
 
         for i in range(steps):
             scale = DeviceScale(largest=largest, step=i, spare_bits=self._spare_bits)
@@ -219,6 +241,18 @@ class Seeds:
                 **{"x": x, "sampling": sampling, "candidates": candidates},
                 **{"sums": change_sums, "owners": owners, "least": least_limits},
             }
+            if filtered is not None and filtered.bytes is not None:
+                kernels.byte_doubts(
+                    gpu,
+                    bytes=filtered.bytes,
+                    closest_dist_sq=self.closest_dist_sq,
+                    candidate_rows=candidate_rows,
+                    totals=totals,
+                    step=i,
+                    limits=limits,
+                    doubts=filtered.doubts,
+                    owners=owners,
+                )
             if filtered is None:
                 kernels.potentials(gpu, **given)
             else:

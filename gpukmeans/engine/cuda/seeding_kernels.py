@@ -1,4 +1,5 @@
-"""One function a kernel, see kernels.py: those of seeding, kernels/kmeans_plusplus.cu and seeding_filter.cu.
+"""One function a kernel, see kernels.py: those of seeding, kernels/kmeans_plusplus.cu, seeding_filter.cu
+and seeding_bytes.cu.
 
 A row's sampling weight is an integer, its weight times D to the closest center so far at a scale. Of integers there are
 exact prefix sums, in which a draw becomes a row by its inverse-CDF index (gpukmeans/seeding.py).
@@ -11,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from gpukmeans.engine.cuda import seeding_filter
+from gpukmeans.engine.cuda import seeding_bytes, seeding_filter
 from gpukmeans.engine.cuda.device import BLOCK, Gpu
 from gpukmeans.engine.cuda.kernels import SparseRows, of_rows
+from gpukmeans.engine.cuda.seeding_bytes import ByteRows
 from gpukmeans.engine.cuda.seeding_filter import FilterPlan
 
 FAMILY = "kmeans_plusplus"
@@ -22,11 +24,12 @@ FAMILY = "kmeans_plusplus"
 # runs, which one block scans in 100 steps.
 RUN = 4 * BLOCK
 
-# Centers so far to a block that finds a candidate and measures it to these: a thread takes four at most.
-OWNERS = 4 * BLOCK
+# Centers so far to a block that finds a candidate and measures it to these: eight threads share one, and have eight at
+# most.
+OWNERS = BLOCK
 
-# Blocks to a multiprocessor that `potentials` and `filtered_potentials` have registers for.
-RESIDENT, FILTER_RESIDENT = 3, 2
+# Blocks to a multiprocessor that `potentials`, `filtered_potentials` and `byte_doubts` have registers for.
+RESIDENT, FILTER_RESIDENT, BYTES_RESIDENT = 3, 2, 3
 
 
 def padded(m: int) -> int:
@@ -122,12 +125,14 @@ def prefix_sums(
 class Filter:
     """By which D is left out where float32 tells that a candidate changes nothing. width: candidates that are looked at
     together, all of them or 16. table: (plan.size(m, width),) float32, the candidates, zeros where it has nobody's.
-    doubts: (n,) uint16, which candidates of a row may change something, the bits of their numbers modulo 16."""
+    doubts: (n,) uint16, which candidates of a row may change something, the bits of their numbers modulo 16. bytes: a
+    copy of the rows, by which the doubts are known before, but more than there are."""
 
     plan: FilterPlan
     width: int
     table: Any
     doubts: Any
+    bytes: ByteRows | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +198,48 @@ def _table(gpu: Gpu, x: Any, filtered: Filter | None) -> tuple[Any, ...]:
     return *map(np.int32, shape), *_frame(gpu, x, None if filtered is None else filtered.plan), table
 
 
+# ---------------------------------------------------------------- a copy in bytes
+
+
+def byte_rows(gpu: Gpu, *, x: Any, offset: Any, made: ByteRows, m: int) -> None:
+    """What `made` has becomes that of dense rows x (n, d) about an offset (d,) float64. m: candidates of a step."""
+    (n, d), threads = x.shape, 4 * seeding_bytes.words(x.shape[1])
+    given = x, np.int64(n), np.int32(d), offset, np.float64(made.scale), np.int32(made.parts)
+    gpu.launch(
+        *("seeding_bytes", "byte_rows", n * threads, *given, made.rows, made.norms, made.losses),
+        options=seeding_bytes.options(d, m),
+        resident=4,
+    )
+
+
+def byte_doubts(
+    gpu: Gpu,
+    *,
+    bytes: ByteRows,
+    closest_dist_sq: Any,
+    candidate_rows: Any,
+    totals: Any,
+    step: int,
+    limits: Limits,
+    doubts: Any,
+    owners: Any,
+) -> None:
+    """doubts: (n,) uint16, which candidates may be closer to a row than its owner, or more. As `accept_least` has the
+    rest; without candidates, where the total of the step is zero, nothing."""
+    n, m = len(doubts), len(candidate_rows)
+    given = (
+        *(np.int64(n), bytes.rows, np.int32(bytes.parts), bytes.norms, bytes.losses, np.float64(bytes.scale)),
+        *(candidate_rows, np.int32(m), closest_dist_sq, owners, limits.least, totals, np.int32(step), doubts),
+    )
+    options = seeding_bytes.options(bytes.d, m)
+    gpu.launch(
+        *("seeding_bytes", "byte_doubts", n, *given),
+        options=options,
+        shared=seeding_bytes.columns(m) * seeding_bytes.depth(bytes.d),
+        resident=BYTES_RESIDENT,
+    )
+
+
 # ---------------------------------------------------------------- a candidate becomes a center
 
 
@@ -227,7 +274,8 @@ def filtered_potentials(
     owners: Any = None,
     least: Any = None,
 ) -> None:
-    """`potentials` of dense rows, where `filtered` leaves pairs out; its doubts become those of the candidates."""
+    """`potentials` of dense rows, where `filtered` leaves pairs out; its doubts become those of the candidates. Where
+    byte_doubts has found them before, the sum of sampling weights stays what it was."""
     (n, d), m, plan = x.shape, len(sums) - 1, filtered.plan
     scale, found = _scale(gpu, sampling.scale)
     bound = plan.bound
@@ -236,7 +284,12 @@ def filtered_potentials(
         *(candidates, np.int32(m), np.int32(candidates.shape[1])),
         *(filtered.table, np.int32(plan.fours), np.int32(plan.lanes), *_frame(gpu, x, plan)),
         *(np.float64(bound.scale**2), bound.relative, bound.absolute, bound.rest),
-        *(np.int32(owners is not None), gpu.given(owners, np.int32), gpu.given(least, np.uint64)),
+        *(
+            np.int32(filtered.bytes is not None),
+            np.int32(owners is not None),
+            gpu.given(owners, np.int32),
+            gpu.given(least, np.uint64),
+        ),
         *(scale, *found, filtered.doubts, sums),
     )
     gpu.launch(
