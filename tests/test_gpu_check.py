@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from host_cuda.build import KERNEL
 from host_cuda.machine import as_cupy
 from host_cuda.runtime import HostCuda
 
-from gpukmeans.engine.cuda import launch_plans
+from gpukmeans.engine.cuda import launch_plans, seeding_bytes
 from gpukmeans.engine.numpy.tuning import tuned
 
 pytestmark = pytest.mark.kernels
@@ -63,12 +64,12 @@ def run_bits(monkeypatch, capsys, *arguments):
         ("tiled", 340, 4, 4),
         ("tensor", 340, 8, 4),
         ("groups", 340, 4, 2),
-        ("seeding", 340, 3, 5),
+        ("seeding", 340, 3, 8),
         ("inputs", 340, 1, 5),
         ("batches", 6000, 2, 1),
         ("big", 340, 1, 1),
         ("images", 340, 5, 3),
-        ("sanitizer", 340, 3, 3),
+        ("sanitizer", 340, 3, 4),
     ],
 )
 def test_cases_have_numpys_bits(host, monkeypatch, capsys, group, rows, step, cases):
@@ -119,12 +120,17 @@ def test_arrays_may_have_allocations_of_their_own(host, monkeypatch, capsys):
 def test_what_is_profiled_launches_the_kernels_that_are_looked_at(host, monkeypatch):
     import profiled
 
-    # 256 rows, so 128 centers, as many as assign_half takes at a time.
+    # 256 rows, so 128 centers, as many as assign_half takes at a time; of all rows bytes pay.
+    monkeypatch.setattr(seeding_bytes, "SAVED", 0)
     monkeypatch.setattr(sys, "argv", ["profiled.py", "--divide", "3900"])
     with tuned(whole=False):  # as it is of all rows
         profiled.main()
     for pattern in profiled_kernels():
         assert any(re.fullmatch(pattern, name) for name in host.launches), pattern
+    looked_at = "|".join(profiled_kernels())
+    launches = sum(count for name, count in host.launches.items() if re.fullmatch(looked_at, name))
+    (most,) = re.findall(r"--launch-count (\d+)", SCRIPT.read_text(encoding="utf-8"))
+    assert launches <= int(most)
     assert {"assign_low_dim", "assign_tiled", "assign_half", "assign_wgmma", "assign_tensor"} <= set(host.launches)
 
 
@@ -150,6 +156,14 @@ def test_names_in_the_script_are_there():
     source = (GPU_CHECK / "bits.py").read_text(encoding="utf-8")
     for name in groups.replace('"', "").split():
         assert f"def {name}(data: Data)" in source
+
+
+def kept(tmp_path):
+    """What came back, by name: the folder has one file, in which all others are."""
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["gpu_check.tar.gz"]
+    with tarfile.open(tmp_path / "out" / "gpu_check.tar.gz") as archive:
+        files = [member for member in archive.getmembers() if member.isfile()]
+        return {Path(member.name).name: archive.extractfile(member).read().decode() for member in files}
 
 
 def check(tmp_path, *words, **environment):
@@ -190,7 +204,7 @@ def test_each_word_is_a_step(tmp_path, stand_ins):
     ):
         assert asked.count(program) == 1, program
     assert asked.count("gpu.py --workloads") == 2
-    came_back = {path.name for path in (tmp_path / "out").iterdir()}
+    came_back = {*kept(tmp_path)}
     assert {"environment.txt", "tests.txt", "memcheck.txt", "racecheck.txt", "china64.md", "ncu.txt"} < came_back
     assert not [name for name in came_back if name.startswith("failed")]
 
@@ -218,13 +232,34 @@ def test_where_no_fit_runs_on_a_gpu_it_ends_after_the_first_step(tmp_path):
     done = check(tmp_path, "correct", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 3, done.stdout
     assert "no fit ran on a GPU" in done.stdout
-    assert "DeviceError" in (tmp_path / "out" / "fingerprint_cuda.txt").read_text()
-    assert "numpy" in (tmp_path / "out" / "environment.txt").read_text()
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "environment.txt",
-        "fingerprint_cpu.txt",
-        "fingerprint_cuda.txt",
-    }
+    files = kept(tmp_path)
+    assert "DeviceError" in files["fingerprint_cuda.txt"]
+    assert "numpy" in files["environment.txt"]
+    assert set(files) == {"environment.txt", "fingerprint_cpu.txt", "fingerprint_cuda.txt"}
+
+
+def test_what_there_is_no_time_for_is_left_out_and_named(tmp_path, stand_ins):
+    """What was done before stays."""
+    done = check(tmp_path, "correct", "speed", "china64", "profile", **stand_ins, LIMIT="120")
+    assert (done.returncode, re.findall(r"FAILED: (.*)", done.stdout)) == (1, ["no time left for correct"])
+    files = kept(tmp_path)
+    assert {"china64.md", "ncu.txt"} < set(files)
+    assert "tests.txt" not in files
+
+
+def test_what_was_done_is_kept_when_it_is_stopped(tmp_path, stand_ins):
+    """In the middle of the tests, of which each has written something."""
+    program = Path(stand_ins["PYTHON"])
+    program.write_text(
+        program.read_text() + 'case "$*" in *pytest*) kill "$(cat ' + str(tmp_path) + '/script)"; sleep 9 ;; esac\n'
+    )
+    environment = {**os.environ, **stand_ins, "OUT": str(tmp_path / "out")}
+    script = f"echo $$ >{tmp_path}/script; exec bash {SCRIPT} correct speed"
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 130, done.stdout
+    files = kept(tmp_path)
+    assert files["bits_low_dim.txt"] == "OK   answer\n"
+    assert "china64.md" not in files
 
 
 @pytest.mark.parametrize("words", [["china64"], ["correct", "china64"], ["speed", "correct", "china64"], ["--bits"]])

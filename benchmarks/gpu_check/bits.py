@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gpukmeans import BatchedKMeans, KMeans, datasets, quantize
 from gpukmeans.array_interop import to_numpy
-from gpukmeans.engine.cuda import stacks
+from gpukmeans.engine.cuda import seeding_bytes, stacks
 from gpukmeans.engine.cuda.device import Gpu
 from gpukmeans.engine.cuda.known_products import compute_as_known
 from gpukmeans.engine.cuda.launch_plans import OWN_PRODUCTS, own_products
@@ -170,7 +170,7 @@ def tensor(data: Data) -> Iterator[Case]:
         yield fits("many features in one product", data.blobs(10_000, d, "float32"), 60, *halves(d))
     yield fits("too many features for one product", data.blobs(5_000, 1300, "float32"), 60, "assign_tensor")
     yield fits("noise", data.noise(300_000, 24, "float32"), 150, *halves(24), max_iter=4)
-    yield fits("noise", data.noise(100_000, 128, "float32"), 1024, *halves(128), max_iter=4)
+    yield fits("noise", data.noise(100_000, 128, "float32"), 300, *halves(128), max_iter=4)
     yield fits("ties", data.lattice(20_000, 20, "float32"), 60, *halves(20))
     yield fits("cosine", data.noise(20_000, 40, "float32"), 60, *halves(40), metric="cosine")
     yield from far(data, 64, 129, "assign_tensor", "assign_tiled")  # which leaves the other rows too short
@@ -185,9 +185,24 @@ def seeding(data: Data) -> Iterator[Case]:
             yield fits(init, X, 50, weights=weights, init=init, max_iter=3)
     for dtype, d, k in (("uint8", 3, 200), ("float16", 130, 20), ("float64", 9, 1200)):
         yield fits("k-means++", data.blobs(20_000, d, dtype), k, "filtered_potentials", max_iter=2)
+    with bytes_of_few():
+        for dtype, d, k in (("uint8", 40, 60), ("float16", 130, 40), ("float64", 24, 1200), ("float32", 16, 300)):
+            X = data.blobs(20_000, d, dtype)
+            yield fits("k-means++ by bytes", X, k, "byte_rows", "byte_doubts", max_iter=2)
+            yield fits("k-means++ by bytes", X, k, "byte_doubts", weights=data.rng.random(len(X)), max_iter=2)
     # Four bands, which wait for each other.
     yield quantized(data.rng.integers(0, 256, (100, 90, 3), dtype=np.uint8), 9, "rgb", "floyd-steinberg")
     yield fits("empty clusters", np.repeat(data.noise(40, 3, "float64"), 50, axis=0), 60)
+
+
+@contextmanager
+def bytes_of_few() -> Iterator[None]:
+    """Within this context k-means++ reads rows in bytes also where they are so few that it does not pay."""
+    kept, seeding_bytes.SAVED = seeding_bytes.SAVED, -(2**62)
+    try:
+        yield
+    finally:
+        seeding_bytes.SAVED = kept
 
 
 def many(X: NDArray[Any], k: int) -> Case:
@@ -293,6 +308,10 @@ def sanitizer(data: Data) -> Iterator[Case]:
         yield fits("small", data.blobs(3000, d, dtype), k, max_iter=4)
     X = data.blobs(3000, 64, "float16")
     yield fits("small, weighted", X, 129, weights=data.rng.random(len(X)), max_iter=4)
+    with bytes_of_few():
+        yield fits("small, by bytes", data.blobs(3000, 70, "float32"), 20, "byte_doubts", max_iter=1)
+    yield many(data.blobs(600, 8, "float32").reshape(2, -1, 8), 5)
+    yield fits("small, whole", data.blobs(600, 40, "float64"), 6, "fit_problems", whole=True, n_init=2)
     # Four bands, which wait for each other.
     yield quantized(data.rng.integers(0, 256, (100, 90, 3), dtype=np.uint8), 9, "rgb", "floyd-steinberg")
     yield fits("empty clusters", np.repeat(data.noise(40, 3, "float64"), 50, axis=0), 60)

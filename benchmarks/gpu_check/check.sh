@@ -14,12 +14,20 @@ for word in "$@"; do
 done
 [ ${#workloads[@]} -gt 0 ] || workloads=(china64 embed1k embed1k_half noise1k image100M64)
 
-out=${OUT:-$(mktemp -d)} python=${PYTHON:-python3} site=${TMPDIR:-/tmp}/gpu_check_site wheels=${WHEELS:-.whl}
+# Whoever lends a machine may give back few files: all there is stands in one archive, renewed as soon as there is more.
+back=${OUT:-$(mktemp -d)} out=$(mktemp -d) python=${PYTHON:-python3} site=${TMPDIR:-/tmp}/gpu_check_site wheels=${WHEELS:-.whl} limit=${LIMIT:-580}
 here=benchmarks/gpu_check
 failed=0
-mkdir -p "$out"
+mkdir -p "$back"
 say() { echo "[${SECONDS} s] $*"; }
+keep() { tar -C "$out" -czf "$back/gpu_check.new" . && mv "$back/gpu_check.new" "$back/gpu_check.tar.gz"; }
+ended() { keep && rm -r "$out" && if [ -n "$link" ]; then rm "$link"; fi; }
+link=""
+trap ended EXIT
+trap 'say "STOPPED" && exit 130' INT TERM
 fail() { say "FAILED: $*" && failed=1; }
+# Whether so many seconds are left for a step.
+room() { [ $((SECONDS + $1)) -le "$limit" ] || { fail "no time left for $2" && return 1; }; }
 
 # What the machine lacks may come along as wheels. The checkout needs no installation: where no kernels are installed,
 # a link takes the place of what an installation would put there.
@@ -30,8 +38,8 @@ export PYTHONUNBUFFERED=1 PATH=$PATH:/usr/local/cuda/bin
 # Several processes share the processors: threads that wait must not spin.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} OMP_WAIT_POLICY=passive
 if ! "$python" -c "import gpukmeans.kernels" 2>/dev/null; then
-    ln -sfn ../kernels gpukmeans/kernels
-    trap 'rm gpukmeans/kernels' EXIT
+    link=gpukmeans/kernels
+    ln -sfn ../kernels $link
 fi
 
 smoke() {
@@ -49,12 +57,14 @@ smoke() {
     fi
     wait
     cat "$out/fingerprint_cuda.txt"
+    keep
     if diff "$out/fingerprint_cpu.txt" "$out/fingerprint_cuda.txt"; then say "smoke: the CPU's bits"; else fail smoke; fi
 }
 
 # All at once: a GPU is shared by processes, and most of the time goes into NumPy's answers and the sanitizer.
 correct() {
     local group tool tests=()
+    room 150 correct || return
     for group in low_dim "tiled groups" "seeding inputs" "torch batches" tensor "images big"; do
         # shellcheck disable=SC2086  # the groups of one process
         timeout 150 "$python" $here/bits.py $group >"$out/bits_${group// /_}.txt" 2>&1 || touch "$out/failed_bits" &
@@ -86,18 +96,21 @@ correct() {
 speed() {
     local name
     for name in "${workloads[@]}"; do
+        room 90 "speed $name" || continue
         timeout 90 "$python" benchmarks/gpu.py --workloads "$name" --libraries gpukmeans,flash-kmeans \
             --repeats "${REPEATS:-3}" --json "$out/$name.json" >"$out/$name.md" 2>>"$out/speed_log.txt" ||
             { fail "speed $name" && tail -n 3 "$out/speed_log.txt"; }
         grep -E '^\| |^- ' "$out/$name.md" | grep -vE '^\| (---|workload)'
+        keep
     done
     say speed
 }
 
-# 46 launches, without locking clocks: it is not known what a borrowed GPU may be told.
+# 90 launches, without locking clocks: it is not known what a borrowed GPU may be told.
 profile() {
-    timeout 90 ncu --clock-control none --launch-count 46 \
-        --kernel-name 'regex:^(assign_.*|refine|hamerly|filtered_potentials|accept_least|diffuse)$' \
+    room 90 profile || return
+    timeout 90 ncu --clock-control none --launch-count 90 \
+        --kernel-name 'regex:^(assign_[hlt].*|assign_wgmma|refine|hamerly|byte_doubts|filtered_potentials|accept_least|diffuse)$' \
         --section SpeedOfLight --section Occupancy --section WarpStateStats --section InstructionStats \
         --section ComputeWorkloadAnalysis --section MemoryWorkloadAnalysis \
         "$python" $here/profiled.py >"$out/ncu.txt" 2>&1 || { fail profile && tail -n 5 "$out/ncu.txt"; }
@@ -108,7 +121,7 @@ profile() {
 
 smoke
 for stage in correct speed profile; do
-    if [[ $stages == *" $stage "* ]]; then $stage; fi
+    if [[ $stages == *" $stage "* ]]; then $stage && keep; fi
 done
-echo "everything that was printed, and more: $out"
+echo "everything that was printed, and more: $back/gpu_check.tar.gz"
 exit $failed

@@ -40,11 +40,12 @@ def main() -> None:
     dithered(max(1, 12 // divide))
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((1_000_000 // divide, 128), np.float32)
+    # So few centers that assign_tiled compares rows with them, and so many that rows are read in bytes to find them.
+    KMeans(9, n_init=1, max_iter=1, random_state=0, device="cuda").fit(cp.asarray(vectors))
     from_first_rows(vectors, 1024)
     from_first_rows(vectors.astype(np.float16), 1024)
     from_first_rows(np.ascontiguousarray(vectors[:, :16]), 256)
     from_first_rows(rng.integers(0, 256, (20_000_000 // divide, 3), dtype=np.uint8), 64)
-    KMeans(6, n_init=1, max_iter=1, random_state=0, device="cuda").fit(cp.asarray(vectors))  # six centers: assign_tiled
 
 
 if __name__ == "__main__":

@@ -138,8 +138,10 @@ class CudaPoints:
     def set_feature_range(self, low: Floats, high: Floats) -> None:
         self._low, self._high = low, high
         vars(self).pop("_frame", None)  # that of another range
-        bound = None if self.sparse else DirectBound.of(low, high, self._dtype)
-        self._seeds.bounded_by(bound, lambda: seeding_bytes.frame(self._sample, low, high))
+        self._seeds.bounded_by(None if self.sparse else DirectBound.of(low, high, self._dtype))
+
+    def _byte_frame(self) -> tuple[Floats, float]:
+        return seeding_bytes.frame(self._sample, self._low, self._high)
 
     @cached_property
     def _frame(self) -> Frame | None:
@@ -393,7 +395,7 @@ class CudaSeeding(Seeding):
         return self._seeds.accept(self._points._x, candidate, self._points._memory_for_seeding())
 
     def accept_drawn(self, draws: Floats, farthest: float) -> tuple[Floats, float]:
-        centers, _, largest = self._seeds.accept_drawn(self._points._x, draws, farthest)
+        centers, _, largest = self._seeds.accept_drawn(self._points._x, draws, farthest, self._points._byte_frame)
         return centers, float(largest[-1])
 
     def accept_all(self, centers: Floats) -> float:

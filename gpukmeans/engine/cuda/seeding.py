@@ -28,6 +28,8 @@ from gpukmeans.exact.direct_bound import DirectBound
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.fixed_point import SUM_BITS, Weights, ceil_log2
 
+ByteFrame = Callable[[], tuple[Floats, float]]
+
 
 class Seeds:
     """What seeding knows of n rows that weigh w (n,), None if all weigh one, on the device. Methods are those of
@@ -46,10 +48,9 @@ class Seeds:
         self._width = 0  # of filters; it only grows, so that few are compiled
         self.restart()
 
-    def bounded_by(self, bound: DirectBound | None, byte_frame: Callable[[], tuple[Floats, float]]) -> None:
-        """Where pairs may be left out from now on; None: nowhere. Else the rows are dense, and byte_frame() is what
-        seeding_bytes.frame says of them."""
-        self._bound, self._plan, self._byte_frame = bound, None, byte_frame
+    def bounded_by(self, bound: DirectBound | None) -> None:
+        """Where pairs may be left out from now on; None: nowhere. Else the rows are dense."""
+        self._bound, self._plan = bound, None
 
     def restart(self) -> None:
         self.closest_dist_sq: Any = None
@@ -83,13 +84,13 @@ class Seeds:
             table = gpu.put(plan.table(candidates, width))
         return Filter(plan=plan, width=width, table=table, doubts=gpu.empty(len(x), np.uint16))
 
-    def _bytes(self, x: Any, m: int, steps: int) -> ByteRows | None:
+    def _bytes(self, x: Any, m: int, steps: int, byte_frame: ByteFrame) -> ByteRows | None:
         """The copy of rows by which steps of m candidates leave most out; None where none pays, or none has room."""
         n, d = x.shape
         if self._bound is None or not seeding_bytes.pays(n, d, x.dtype.itemsize, m, steps):
             return None
         gpu = self._gpu
-        offset, scale = self._byte_frame()
+        offset, scale = byte_frame()
         with suppress(MemoryError):
             rows = gpu.empty((n, seeding_bytes.depth(d) // 4), np.uint32)
             made = ByteRows(rows, gpu.empty(n, np.int32), gpu.empty(n, np.float32), scale, d)
@@ -175,8 +176,11 @@ class Seeds:
 
     # ------------------------------------------------------------ steps that the device decides
 
-    def accept_drawn(self, x: Any, draws: Floats, farthest: float) -> tuple[Floats, NDArray[np.uint64], Floats]:
-        """draws (steps, m) of k-means++ after its first center; farthest: the largest D to that.
+    def accept_drawn(
+        self, x: Any, draws: Floats, farthest: float, byte_frame: ByteFrame
+    ) -> tuple[Floats, NDArray[np.uint64], Floats]:
+        """draws (steps, m) of k-means++ after its first center; farthest: the largest D to that. byte_frame(): what
+        seeding_bytes.frame says of dense rows.
 
         Returns, for the steps made, centers (made, d), and for these and the next the total sampling weight and the
         largest D that remain: (made + 1,), or (steps,) and (steps + 1,). A step whose total is zero, and all after it,
@@ -206,7 +210,7 @@ class Seeds:
         change_sums, least_limits = cleared[: m + 1], cleared[m + 1 :]
         filtered = self._filter(x, m, None)
         if filtered is not None:
-            filtered = replace(filtered, bytes=self._bytes(x, m, steps))
+            filtered = replace(filtered, bytes=self._bytes(x, m, steps, byte_frame))
 
         for i in range(steps):
             scale = DeviceScale(largest=largest, step=i, spare_bits=self._spare_bits)
