@@ -282,6 +282,20 @@ def test_few_features_take_tensor_cores_where_that_takes_fewer_instructions(d):
     assert d < 12 or {103, 128, 256, 512} <= set(better)
 
 
+@pytest.mark.parametrize(("device", "expected"), [("A100", False), ("H100", True), ("H200", True), ("B200", True)])
+def test_iterations_begin_early_where_one_too_many_costs_less_than_waiting(device, expected):
+    """By what the kernel that compares rows takes there, not by the slowest; and never where it costs more."""
+    for n, d, k in ((10**6, 128, 1024), (10**6, 16, 256), (10**6, 128, 8192), (10**7, 24, 300), (10**8, 3, 64)):
+        problem = work.Problem(n, d, k, np.dtype("f4"), sheet(device))
+        seconds = costs._seconds(problem.sheet, problem.assignment(moved=costs.MOVED))
+        begins = speculation_state.pays(n, d, k, problem.kernel)
+        if begins:
+            gained = speculation_state.ITERATIONS * speculation_state.HOST
+            assert speculation_state.MISPREDICTIONS * seconds < 1.1 * gained, (n, d, k)
+        if (d, k) == (128, 1024):
+            assert begins is expected
+
+
 @pytest.mark.parametrize("device", SHEETS)
 def test_a_block_fits_what_it_is_sooner_done_with(device):
     chosen = []

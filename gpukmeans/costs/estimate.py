@@ -259,7 +259,7 @@ def _seconds(device: Sheet, works: Iterable[Work]) -> float:
 def _iteration(problem: Problem, works: Iterable[Work], compared: float) -> float:
     """With what it waits for the host, which waits meanwhile where iterations begin before they are asked for."""
     there = _seconds(problem.sheet, works)
-    return max(there, HOST) if pays(int(compared), problem.d, problem.k) else there + HOST
+    return max(there, HOST) if pays(int(compared), problem.d, problem.k, problem.kernel) else there + HOST
 
 
 def _bound(problem: Problem, kernels: Iterable[KernelEstimate]) -> str:

@@ -163,6 +163,15 @@ class Problem:
         """The kernel that compares rows with centers, and its options."""
         return launch_plans.expected(self.d, self.k, self.dtype, False, self.sheet.capability in TENSOR_CORES)
 
+    @property
+    def kernel(self) -> str:
+        """The one that compares most rows with centers."""
+        family, _ = self._family
+        if family != "assign_tensor" or launch_plans.half_rows(self.d) is None:
+            return family
+        own = launch_plans.own_products(OWN_PRODUCTS.get(self.sheet.capability), self.d)
+        return own.kernel if own else "assign_half"
+
     def feature_range(self) -> Work:
         values = self.n * self.d
         return Work("feature_range", memory=self.n * self.row, instructions=5 * values)

@@ -215,7 +215,7 @@ class DeviceLabels:
         """Label by the centers that follow from the committed labels. Nobody asked for it, so that nobody is told
         should memory run out."""
         committed = self._committed
-        if not self.speculation.worthwhile or not pays(self._last_compared, self._d, self.k):
+        if not self.speculation.worthwhile or not pays(self._last_compared, self._d, self.k, self.tentative.kernel):
             return
         assert self._following is not None
         assert committed is not None

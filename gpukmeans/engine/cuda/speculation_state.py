@@ -24,14 +24,17 @@ from gpukmeans.engine.cuda.transfer import PendingAnswer
 
 # A fit makes some thirty iterations, and ends with up to two more on the device than it needed. To gain, these must
 # take less than what the device waits in between for all others: by count HOST seconds, until an answer has come down,
-# the host has decided, and launches have come up. The device takes PAIR for each feature of a row and a center.
+# the host has decided, and launches have come up. The device takes PAIR for each feature of a row and a center; SOONER:
+# how many times sooner it is done by kernels of one product on tensor cores, assign_half of few features.
 ITERATIONS, MISPREDICTIONS = 30, 2
 HOST, PAIR = 60e-6, 1 / 1.2e13
+SOONER = {"assign_half": 3, "assign_wgmma": 20, "assign_tcgen05": 20}
 
 
-def pays(rows: int, d: int, k: int) -> bool:
-    """Of assignments that compare so many rows with all centers: as the last one did, the rest being left out."""
-    return MISPREDICTIONS * rows * k * d * PAIR < ITERATIONS * HOST
+def pays(rows: int, d: int, k: int, kernel: str) -> bool:
+    """Of assignments that compare so many rows with all centers, by that kernel: as the last one did, the rest being
+    left out."""
+    return MISPREDICTIONS * rows * k * d * PAIR < ITERATIONS * HOST * SOONER.get(kernel, 1)
 
 
 class SpeculationState(Enum):

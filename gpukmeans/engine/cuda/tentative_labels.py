@@ -105,6 +105,7 @@ class TentativeLabels:
         # The array whose centers the forms are of, and whether no row was compared since they were made.
         self._formed: Any = None
         self._unused = False
+        self.kernel = ""  # which compares most rows with the centers, if there are scores
         if frame is None:
             return
         self._plan = _plan(gpu, frame, k, dtype)
@@ -117,7 +118,9 @@ class TentativeLabels:
         self._downs = gpu.empty(self._plan.table.centers, np.float32) if self._plan.table.lifted else None
         self._lengths = gpu.empty(2, np.uint64)  # of lists
         self._halves: Halves | None = None  # where one product comes first
+        self.kernel = self._plan.kernel
         if self._plan.half is not None and n <= MOST_LISTED:
+            self.kernel = self._plan.half.kernel
             table, of_centers = (
                 gpu.empty(4 * self._plan.half.words, np.uint32),
                 gpu.empty(self._plan.half.numbers, np.float32),
