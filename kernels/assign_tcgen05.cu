@@ -11,7 +11,7 @@
 // centers at a time only the least score is made first, of each row, and with the largest errors among them a bound on all
 // of theirs. Unless that is below the runner-up so far of one of a warp's rows, none of them can be either of the best two,
 // and the warp goes on. What is found is the same as if all had been looked at, to the bit
-// (test_tcgen05.test_scores_are_those_of_mma_sync fails with a bound that is too high).
+// (test_own_products.test_scores_are_those_of_mma_sync fails with a bound that is too high).
 //
 // No GPU had run this when it was written. So known_sums comes first on a device, in the same steps; if it is wrong, or not
 // done after a while, assign_half serves (engine/cuda/known_products.py).
