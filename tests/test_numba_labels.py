@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from twins import WEIGHTS, assert_twins, prepared
 
 from gpukmeans import MiniBatchKMeans, lloyd
-from gpukmeans.engine.numpy import numba_points
+from gpukmeans.engine.numpy import numba_steps
 from gpukmeans.engine.numpy.numba_points import CompiledPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
@@ -106,7 +106,7 @@ def test_groups_far_apart_leave_few_rows_to_distances(dtype):
     x = x.astype(dtype)
     with tuned(threads=1):
         (plain, scales), (fast, _) = both(x)
-        assert x.size >= numba_points._WORTH_GROUPS
+        assert x.size >= numba_steps._WORTH_GROUPS
         assert fast._is_batch(20)
         assert_twins(plain, fast, scales, x[:20].astype(float))
     assert fast.uncertain <= 100
