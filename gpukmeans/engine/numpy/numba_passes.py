@@ -41,6 +41,9 @@ BLOCK = 128
 # Centers that scores are looked through at a time.
 TILE = 4
 
+# From so many centers on, a row's distance to its own costs little beside a search among all.
+MANY = 2**6
+
 # Rows whose D to all centers is taken together.
 _ABREAST = 8
 
@@ -528,10 +531,12 @@ def _assign_block(
         kind, given, counts = weights.kind, weights.given, weights.counts
         _move_rows(x, moved, left, moves, labels, kind, given, counts, value, offset, scale, small, buffers.terms)
     if bounds.state:
+        for r in range(m):  # in registers, if nothing is scattered yet
+            upper, lower = most[r] + norms[r] + margins[r], second[r] + norms[r] - margins[r]
+            most[r] = np.sqrt(upper if upper > 0 else np.float32(0)) * _UP
+            second[r] = np.sqrt(lower if lower > 0 else np.float32(0)) * _DOWN
         for r in range(m):
-            upper = np.sqrt(max(most[r] + norms[r] + margins[r], np.float32(0)))
-            lower = np.sqrt(max(second[r] + norms[r] - margins[r], np.float32(0)))
-            bounds.upper[index[r]], bounds.lower[index[r]] = upper * _UP, lower * _DOWN
+            bounds.upper[index[r]], bounds.lower[index[r]] = most[r], second[r]
 
 
 def _inertia(x: Any, weights: Any, labels: Any, centers: Any, coarse: float, fine: float) -> Any:

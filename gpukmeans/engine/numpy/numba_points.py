@@ -15,6 +15,7 @@ from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
 from gpukmeans.engine.numpy.numba_passes import (
     BLOCK,
+    MANY,
     PANEL,
     TILE,
     Bounds,
@@ -44,9 +45,6 @@ _ROWS = 2**16
 
 # What a row's bounds cost, and what is done with a score beside its product, in products of 0.03 ns (measured).
 _KEEPING, _SCORE = 2**7, 5
-
-# From so many centers on, a row's distance to its own costs little beside a search among all.
-_MANY = 2**6
 
 # Distances of a task at once: 1 MB of float64.
 _EXACT = 2**17
@@ -238,7 +236,7 @@ class CompiledPoints(CompiledSteps):
         if center_shift is None:
             return Bounds(kept.upper, kept.lower, 1, _NONE, _NONE, _NONE, False, relative, error)
         shift = center_shift.own, center_shift.others, center_shift.half_gap
-        return Bounds(kept.upper, kept.lower, 2, *shift, len(shift[0]) >= _MANY, relative, error)
+        return Bounds(kept.upper, kept.lower, 2, *shift, len(shift[0]) >= MANY, relative, error)
 
     # ------------------------------------------------------------ distances
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.numba_batches import moved, moved_by_rows, step_of
-from gpukmeans.engine.numpy.numba_labels import label_batch, sum_labels
+from gpukmeans.engine.numpy.numba_labels import Earlier, label_batch, sum_labels
 from gpukmeans.engine.numpy.numba_means import label, next_centers
 from gpukmeans.engine.numpy.numba_passes import SMALL, Sums, Weighing
 from gpukmeans.engine.numpy.points import _FEW_PAIRS, NumPyPoints
@@ -41,6 +41,8 @@ class CompiledSteps(NumPyPoints):
     """What CompiledPoints do in one call each, where NumPyPoints make many."""
 
     _unsummed = False  # whether the terms of the labels are in no sum
+    _earlier: Earlier  # of the labelling of a batch by these centers
+    _earlier_target: ScoredCenters | None = None
 
     @cached_property
     def _weighing(self) -> Weighing:
@@ -85,16 +87,22 @@ class CompiledSteps(NumPyPoints):
         super()._begin(k, frame)
 
     def _label_batch(self, centers: Floats) -> int | None:
-        """Terms of first labels wait until somebody asks for sums, which nobody does of most batches. None where
-        scores will not do, or where groups may be far apart."""
+        """Terms of first labels wait until somebody asks for sums, which nobody does of most batches. Rows that are
+        labelled again, as by the centers that they have moved, are skipped where bounds say that it changes nothing.
+        None where scores will not do, or where groups may be far apart."""
         self._begin(len(centers), None)
+        again = self._target is not None and self._target is self._earlier_target
+        if not again:
+            self._earlier = Earlier.room_for(self._rows.x, len(centers))
         self._target = ScoredCenters.of(centers, None)
         self._unsummed |= self._summed and bool(self._labels[0] < 0)
         sums = self._sums_in(self._sums.value) if self._summed and not self._unsummed else _NO_SUMS
         x, look = self._rows.x, self._rows.x.size >= _WORTH_GROUPS
-        changed, _, uncertain = label_batch(x, self._low, self._high, look, centers, self._weighing, sums, self._labels)
+        given = x, self._low, self._high, look, centers, self._weighing, sums, self._labels
+        changed, self._skipped, uncertain = label_batch(*given, self._earlier, again)
         if uncertain < 0:
             return None
+        self._earlier_target = self._target
         self.uncertain += uncertain
         return changed
 
