@@ -273,26 +273,29 @@ def _place_centers(centers: Any, about: Any, factor: Any, panels: Any, squares: 
 
 
 @njit(**_OPTIONS)
-def _room(k: int, d: int) -> Any:
-    """What `_label` works in: scores' panels and squares, in which centers that pad a tile are at infinity, slack, and
-    a block's features, scores, and so on, as `numba_passes.Buffers` has them."""
-    panels = -(-k // PANEL)
+def _room(x: Any, k: int, own: Any) -> Any:
+    """What `_label` works in: scores' panels and squares, in which centers that pad a tile are at infinity, slack, a
+    block's scores, and so on, as `numba_passes.Buffers` has them; and the features of all rows, which are made once."""
+    n, d = x.shape
+    panels, padded = -(-k // PANEL), -(-n // 8) * 8 if own.factor > 0 else 0
     scored = (
         np.zeros((panels, d, PANEL), np.float32),
         np.full(k + -k % TILE, _INFINITE, np.float32),
         np.zeros(k, np.float32),
-        np.zeros((BLOCK, d), np.float32),
         np.empty((panels * PANEL, BLOCK), np.float32),
     )
-    return scored, np.empty((4, BLOCK), np.float32), np.arange(BLOCK)
+    y, norms = np.empty((padded, d), np.float32), np.empty(padded, np.float32)
+    for r in range(padded):
+        norms[r] = _place(x, min(r, n - 1), own.about, own.factor, y, r)
+    return scored, (y, norms, np.arange(padded)), np.empty((3, BLOCK), np.float32)
 
 
 @njit(**_OPTIONS)
 def _label(x: Any, weights: Any, centers: Any, own: Any, room: Any, sums: Any, labels: Any) -> int:
     """`Points.assign`, as numba_passes has it without bounds: returns how many rows changed. sums: (k, d + 1), of no
     rows if they are not wanted."""
-    (panels, squares, slack, y, scores), rows, order = room
-    norms, best, second, nearest = rows[0], rows[1], rows[2], rows[3]
+    (panels, squares, slack, scores), (y, norms, order), rows = room
+    best, second, nearest = rows[0], rows[1], rows[2]
     about, factor = own.about, own.factor
     n, d = x.shape
     moved, left, terms = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64), np.empty(d + 1, np.int64)
@@ -304,9 +307,7 @@ def _label(x: Any, weights: Any, centers: Any, own: Any, room: Any, sums: Any, l
         m = min(BLOCK, n - start)
         if scored:
             width = -(-m // 8) * 8
-            for r in range(width):
-                norms[r] = _place(x, min(start + r, n - 1), about, factor, y, r)
-            _products(address(y), order, width, panels, scores)
+            _products(address(y), order[start : start + width], width, panels, scores)
             _two_least(scores, squares, width, best, second, nearest)
         moves = 0
         for r in range(m):
@@ -314,7 +315,7 @@ def _label(x: Any, weights: Any, centers: Any, own: Any, room: Any, sums: Any, l
             sure = False
             if scored:
                 label = int(nearest[r])
-                margin = norms[r] * per_norm + rest
+                margin = norms[i] * per_norm + rest
                 most = best[r] + slack[label]
                 sure = second[r] - most > margin  # test_batched.test_near_ties_are_decided_by_distance fails without
                 most += margin
@@ -357,7 +358,7 @@ def _iterate(x: Any, weights: Any, rules: Any, own: Any, labels: Any, sums: Any,
     where something is left open. log: changed (room,) and shifts (room, k), of protocol.StackLog."""
     offset, scale = own.offset, own.scale
     k, d = centers.shape
-    room, means, shifts = _room(k, d), np.empty((k, d)), np.empty(k)
+    room, means, shifts = _room(x, k, own), np.empty((k, d)), np.empty(k)
     measured, variance = False, 0.0
     changes, moves = log
     for i in range(rules.max_iter):
@@ -440,8 +441,8 @@ def _fit_problem(
 def _publish_problem(x: Any, weights: Any, rules: Any, own: Any, labels: Any, centers: Any, found: Any) -> None:
     """Label by centers as they are published; found (4,): coarse and fine of the inertia, its coarse bits, and how many
     clusters have rows."""
-    k, d = centers.shape
-    _label(x, weights, centers, own, _room(k, d), np.empty((0, 0), np.int64), labels)
+    k = len(centers)
+    _label(x, weights, centers, own, _room(x, k, own), np.empty((0, 0), np.int64), labels)
     bits = _farthest_bits(own.low, own.high, centers, rules.weight_bits)
     coarse, fine = math.ldexp(1.0, bits), math.ldexp(1.0, SUM_BITS - rules.copies_bits)
     found[:2] = _sum_inertia(x, weights, labels, centers, coarse, fine)
