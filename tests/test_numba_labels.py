@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from twins import WEIGHTS, assert_twins, prepared
 
 from gpukmeans import MiniBatchKMeans, lloyd
-from gpukmeans.engine.numpy import numba_points
+from gpukmeans.engine.numpy import numba_steps
 from gpukmeans.engine.numpy.numba_points import CompiledPoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.tuning import tuned
@@ -71,6 +71,45 @@ def test_near_ties_are_decided_by_distance(dtype):
         assert points.uncertain > 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("k", [30, 70])
+def test_rows_labelled_again_are_skipped_where_no_label_can_change(dtype, k):
+    """However far centers move, one alone or all, and of rows between two of them."""
+    rng = np.random.default_rng(k)
+    centers = rng.normal(size=(k, 24))
+    pair = rng.integers(k, size=(2, 1000))
+    ties = (centers[pair[0]] + centers[pair[1]]) / 2
+    near = centers[pair[0]] + 0.2 * rng.normal(size=ties.shape)
+    for x, least in ((near, 0.9), (ties, 0.0)):
+        for step in (0.0, 1e-9, 1e-6, 1e-3, 0.1, 1.0):
+            for moves in (np.arange(k) == 3, np.arange(k) < k):
+                with tuned(threads=1):
+                    _, (points, _) = both(x.astype(dtype))
+                    assert points._is_batch(k)
+                    points.assign(centers)
+                    for again in range(1, 4):
+                        moved = centers + again * step * moves[:, None] * rng.normal(size=centers.shape)
+                        points.assign(moved)
+                        assert_array_equal(points.labels(), nearest(x.astype(dtype), moved))
+                        assert step > 1e-3 or points._skipped >= least * len(x)
+
+
+def test_bounds_hold_of_the_centers_last_compared_with_alone():
+    """Not of those before labels came another way, nor of an array that has changed since."""
+    x = rows("noise", 1000, 20, "float32")
+    some, others = x[:20].astype(float), x[20:40].astype(float)
+    far = others.copy()
+    far[3] = 1e30
+    for between in (far, others[:10], others):
+        with tuned(threads=1):
+            _, (points, _) = both(x)
+            for centers in (some, between, some):
+                given = centers.copy()
+                points.assign(given)
+                assert_array_equal(points.labels(), nearest(x, centers))
+                given[:] = 0
+
+
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 1e-40), ("float32", 1e-25), ("float32", 1e37)])
 @pytest.mark.parametrize("wide", [1.0, 1e-130, 1e110])
 def test_values_of_any_size_are_labelled(dtype, size, wide):
@@ -106,7 +145,7 @@ def test_groups_far_apart_leave_few_rows_to_distances(dtype):
     x = x.astype(dtype)
     with tuned(threads=1):
         (plain, scales), (fast, _) = both(x)
-        assert x.size >= numba_points._WORTH_GROUPS
+        assert x.size >= numba_steps._WORTH_GROUPS
         assert fast._is_batch(20)
         assert_twins(plain, fast, scales, x[:20].astype(float))
     assert fast.uncertain <= 100

@@ -241,7 +241,7 @@ def test_only_scores_are_fused():
     centers, sums, labels = np.ones((4, 5)), np.zeros((4, 6), np.int64), np.zeros(8, np.int32)
     floats = np.ones(5)
     numba_passes._own_distance(x, 0, floats)
-    numba_passes._four_own_distances(x, 0, centers, labels, False, np.empty(4))
+    numba_passes._own_of_some(x, 0, labels, centers, np.empty(8, np.int64), np.empty(8, np.int64), np.empty(8))
     parts = numba_passes.Sums(sums, floats, floats, True)
     rows = np.zeros(1, np.int64)
     numba_passes._move_rows(
@@ -258,7 +258,7 @@ def test_only_scores_are_fused():
         following,
         distances,
         numba_passes._own_distance,
-        numba_passes._four_own_distances,
+        numba_passes._own_of_some,
         numba_passes._move_rows,
         numba_passes._whole,
     )

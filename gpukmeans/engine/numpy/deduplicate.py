@@ -25,6 +25,9 @@ CURVE_FEATURES = 4
 # Below this many rows a sort costs more than it saves (measured on subsets of china.jpg).
 FEWEST_ROWS = 4096
 
+# Values hashed or compared at once: 0.25 MB, which a cache holds.
+_VALUES = 2**15
+
 # Merging has to leave at most this share of the rows to be worth its gathers.
 _WORTH_MERGING = 0.5
 
@@ -50,12 +53,16 @@ def arrange(
         return None
     keys = _morton(x, low, high) if curve else _hash(x)
     order = order_of(keys)
-    new = _first_of_equals(x, keys, order) if merge else np.ones(n, bool)
+    new = np.ones(n, bool)
+    if merge:
+        new[1:] = (keys[1:] >> np.uint64(32)) != (keys[:-1] >> np.uint64(32))
+    del keys
+    if np.count_nonzero(new) <= _WORTH_MERGING * n:
+        position = _positions(new, order)
+        if _tell_apart(x, order, new, position):
+            position = _positions(new, order)
     if np.count_nonzero(new) <= _WORTH_MERGING * n:
         starts = np.flatnonzero(new)
-        place = np.cumsum(new, dtype=np.int32)
-        place -= 1
-        position = take(place, inverse(order))
         counts = np.diff(starts, append=n) if weights is None else np.add.reduceat(weights[order], starts)
         return Arrangement(_columns(x, order[starts]), counts.astype(np.int64, copy=False), position)
     if not (curve and sort):
@@ -64,19 +71,34 @@ def arrange(
     return Arrangement(_columns(x, order), None if weights is None else weights[order], inverse(order))
 
 
-def _first_of_equals(x: NDArray[Any], keys: NDArray[np.uint64], order: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which rows in this order differ from the row before, (n,); keys: as `order_of` left them. Where too few keys are
-    equal for merging to pay, rows are not compared."""
-    new = np.ones(len(order), bool)
-    new[1:] = (keys[1:] >> np.uint64(32)) != (keys[:-1] >> np.uint64(32))
-    if np.count_nonzero(new) > _WORTH_MERGING * len(order):
-        return new
-    same = np.flatnonzero(~new)
-    step = max(1, _INDICES // x.shape[1])
+def _positions(new: NDArray[np.bool_], order: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Of each of the caller's rows, to which of those that are new in this order it belongs, (n,)."""
+    place = np.cumsum(new, dtype=np.int32)
+    place -= 1
+    return take(place, inverse(order))
+
+
+def _tell_apart(x: NDArray[Any], order: NDArray[np.int32], new: NDArray[np.bool_], position: NDArray[np.int32]) -> bool:
+    """Whether rows have a key in common alone; those that differ from the row before in this order are new then.
+
+    Each row is compared with the first of its key, as memory has them: where merging pays these are few, and rows one
+    after another in order would both be far apart.
+    """
+    first, mixed = order[new], np.zeros(np.count_nonzero(new), bool)
+    step = max(1, _VALUES // x.shape[1])
+    for a in range(0, len(x), step):
+        to, rows = position[a : a + step], x[a : a + step]
+        # `take` is sooner done than indexing, but of rows that do not lie one after another copies all first.
+        off = rows != (x.take(first.take(to), axis=0) if x.flags.c_contiguous else x[first[to]])
+        if off.any():
+            mixed[to[off.any(axis=1)]] = True
+    if not mixed.any():
+        return False
+    same = np.flatnonzero(~new & mixed[position[order]])
     for a in range(0, len(same), step):
         piece = same[a : a + step]
         new[piece] = (x[order[piece]] != x[order[piece - 1]]).any(axis=1)
-    return new
+    return True
 
 
 def _columns(x: NDArray[Any], rows: NDArray[np.int32]) -> NDArray[Any]:
@@ -150,13 +172,17 @@ def _spread_table(bits: int, d: int) -> NDArray[np.uint64]:
 
 def _hash(x: NDArray[Any]) -> NDArray[np.uint64]:
     """32 bits of each row's values, as uint64: a sum of multiples by odd constants (Knuth, TAOCP 3, 6.4)."""
-    keys = np.zeros(len(x), np.uint64)
-    factor = 0x9E3779B97F4A7C15
-    for j in range(x.shape[1]):
-        bits = (x[:, j].astype(np.float64) + 0.0).view(np.uint64)
-        keys += (bits ^ (bits >> np.uint64(29))) * np.uint64(factor)
-        factor = factor * 0xD1342543DE82EF95 % 2**64
-    return keys >> np.uint64(32)
+    n, d = x.shape
+    keys, factors = np.empty(n, np.uint64), [0x9E3779B97F4A7C15]
+    for _ in range(d - 1):
+        factors.append(factors[-1] * 0xD1342543DE82EF95 % 2**64)
+    step = max(1, _VALUES // d)
+    for a in range(0, n, step):
+        bits = np.add(x[a : a + step], 0.0, dtype=np.float64).view(np.uint64)  # no negative zeros
+        bits ^= bits >> np.uint64(29)
+        np.einsum("ij,j->i", bits, np.array(factors, np.uint64), out=keys[a : a + step])
+    keys >>= np.uint64(32)
+    return keys
 
 
 def _has_duplicates(x: NDArray[Any]) -> bool:

@@ -16,26 +16,26 @@ from numba import boolean, float32, float64, from_dtype, int32, int64, njit, typ
 from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy.numba_passes import (
+    _INFINITE,
     _OPTIONS,
-    BLOCK,
+    MANY,
     PANEL,
     SUMS,
     TILE,
     WEIGHING,
     Bounds,
-    Buffers,
     Features,
     Sums,
     Target,
     Weighing,
-    _assign_block,
+    _assign,
     _move_rows,
     _own_square,
     _place_center,
     compiled,
 )
 from gpukmeans.engine.numpy.rows import read_only
-from gpukmeans.exact.certificate import TOO_FAR, Frame
+from gpukmeans.exact.certificate import TOO_FAR, Frame, distance_error_factors
 from gpukmeans.exact.distance import Floats
 
 # Rows that tell where most are, and when these are much nearer to their median: as in row_sample.py and certificate.py.
@@ -43,17 +43,35 @@ _SAMPLE, _MUCH = 16, 4
 
 
 class Errors(NamedTuple):
-    """What scores of so many features err by: `Frame.center_error` and `Frame.row_margin_factors`."""
+    """What scores and distances of so many features err by: `Frame.center_error`, `Frame.row_margin_factors`, and
+    relative and absolute (`distance_error_factors`)."""
 
     center: float
     per_norm: Any
     rest: Any
+    relative: Any
+    of_distance: Any
 
 
 @cache
 def errors_of(d: int) -> Errors:
     frame = Frame(np.zeros(d), 0)
-    return Errors(frame.center_error, *frame.row_margin_factors)
+    relative, _, error = np.array(distance_error_factors(d), np.float32)
+    return Errors(frame.center_error, *frame.row_margin_factors, relative, error)
+
+
+class Earlier(NamedTuple):
+    """What one labelling of these rows leaves to the next. bounds: upper and lower, (2, m) float32. places: (d + 1,),
+    the frame's offset and scale, in the dtype that features are made in. centers: those compared with, (k, d)."""
+
+    bounds: Any
+    places: Any
+    centers: Any
+
+    @staticmethod
+    def room_for(x: NDArray[Any], k: int) -> Earlier:
+        m, d = x.shape
+        return Earlier(np.empty((2, m), np.float32), np.empty(d + 1, x.dtype), np.empty((k, d)))
 
 
 @cache
@@ -116,6 +134,42 @@ def _has_groups(x: Any, step: int, squares: Any) -> bool:
     return group >= 2
 
 
+@njit(**_OPTIONS)
+def _find_frame(x: Any, low: Any, high: Any, narrow: bool, step: int, look: bool, places: Any) -> bool:
+    """Set an offset and a scale for rows x within [low, high], `Earlier.places`; False where there is none that serves,
+    or where rows may be in groups far apart, if told to look for those."""
+    offset, squares = _offset(x, step, low, high, narrow)
+    if look and _has_groups(x, step, squares):
+        return False
+    largest = 0.0
+    for j in range(len(low)):
+        places[j] = offset[j]
+        largest = max(largest, high[j] - offset[j], offset[j] - low[j])
+    exponent = 0
+    if largest > 0:
+        mantissa, power = math.frexp(largest)
+        exponent = (1 if mantissa == 0.5 else 0) - power
+    places[-1] = math.ldexp(1.0, exponent)
+    # test_numba_labels.test_values_of_any_size_are_labelled fails without it
+    return abs(exponent) <= (126 if narrow else 380)
+
+
+@njit(**_OPTIONS)
+def _shifts(before: Any, centers: Any, scale: float) -> Any:
+    """How far each center moved, and the most that any other did, as `hamerly.moved` has it, (k,) float32."""
+    k = len(centers)
+    own, others = np.empty(k, np.float32), np.empty(k, np.float32)
+    most = second = np.float32(0)
+    for c in range(k):
+        moved = np.sqrt(_own_square(before, c, centers[c])) * (scale * (1 + 2.0**-30))
+        own[c] = np.nextafter(np.float32(moved), _INFINITE)
+        second = max(second, min(own[c], most))
+        most = max(most, own[c])
+    for c in range(k):
+        others[c] = second if own[c] == most else most
+    return own, others
+
+
 def _label(
     x: Any,
     low: Any,
@@ -128,27 +182,19 @@ def _label(
     weights: Any,
     sums: Any,
     labels: Any,
+    earlier: Any,
+    again: bool,
 ) -> Any:
-    """Label rows x (m, d) within [low, high]; returns how many of the caller's changed, nothing, and how many scores
-    left to D: -1 where these cannot serve, or where rows may be in groups far apart, if told to look for those. narrow:
-    whether x is float32. step: `sample_step`."""
+    """Label rows x (m, d) within [low, high]; returns how many of the caller's changed, how many were skipped by bounds
+    of an earlier labelling, and how many scores left to D: -1 where these cannot serve (`_find_frame`). narrow: whether
+    x is float32. step: `sample_step`. again: whether there was an earlier labelling; this one is for the next."""
     k, d = centers.shape
+    places = earlier.places
     found = np.zeros(3, np.int64)
     found[2] = -1
-    offset, squares = _offset(x, step, low, high, narrow)
-    if look and _has_groups(x, step, squares):
+    if not again and not _find_frame(x, low, high, narrow, step, look, places):
         return found
-    largest = 0.0
-    for j in range(d):
-        largest = max(largest, high[j] - offset[j], offset[j] - low[j])
-    exponent = 0
-    if largest > 0:
-        mantissa, power = math.frexp(largest)
-        exponent = (1 if mantissa == 0.5 else 0) - power
-    # test_numba_labels.test_values_of_any_size_are_labelled fails without it
-    if abs(exponent) > (126 if narrow else 380):
-        return found
-    scale = math.ldexp(1.0, exponent)
+    offset, scale = places[:d], float64(places[d])
     panels = np.empty((-(-k // PANEL), d, PANEL), np.float32)
     panels[-1] = np.float32(0)
     scores = np.full(k + -k % TILE, np.inf, np.float32)
@@ -159,38 +205,16 @@ def _label(
             return found
         scores[c] = np.float32(norm - norm * errors.center)
         slack[c] = np.float32(2 * (norm * errors.center))
-    found[2] = 0
     none = np.empty(0, np.float32)
-    places = np.empty(d + 1, x.dtype)  # in which features are made, and so is the scale
-    places[d] = scale
-    for j in range(d):
-        places[j] = offset[j]
-    target = Target(centers, panels, scores, slack, places[:d], places[d], errors.per_norm, errors.rest, True)
-    bounds = Bounds(none, none, 0, none, none, none, False, errors.rest, errors.rest)
-    kept = Features(np.empty((0, 0), np.float32), none)
-    buffers = Buffers(
-        np.empty((BLOCK, d), np.float32),
-        np.arange(BLOCK),
-        np.empty(BLOCK, np.int64),
-        np.empty((len(panels) * PANEL, BLOCK), np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.int64),
-        np.empty(BLOCK, np.int64),
-        np.empty(BLOCK, np.int64),
-        np.empty(BLOCK, np.int64),
-        np.empty(d + 1, np.int64),
+    own, others = _shifts(earlier.centers, centers, scale) if again else (none, none)
+    target = Target(centers, panels, scores, slack, offset, places[d], errors.per_norm, errors.rest, True)
+    still, state, measure = np.zeros(k if again else 0, np.float32), 2 if again else 1, k >= MANY
+    bounds = Bounds(
+        earlier.bounds[0], earlier.bounds[1], state, own, others, still, measure, errors.relative, errors.of_distance
     )
-    for first in range(0, len(x), BLOCK):
-        m = min(BLOCK, len(x) - first)
-        for r in range(m):
-            buffers.index[r] = buffers.places[r] = first + r
-        _assign_block(x, kept, weights, target, bounds, sums, labels, m, buffers, found)
-    return found
+    kept = Features(np.empty((0, 0), np.float32), none)
+    earlier.centers[:] = centers
+    return _assigned(x, kept, np.empty(0, np.uint8), 0, weights, target, bounds, sums, labels)
 
 
 def _sum_labels(x: Any, weights: Any, sums: Any, labels: Any) -> None:
@@ -208,17 +232,29 @@ def sum_labels(x: NDArray[Any], weights: Weighing, sums: Sums, labels: NDArray[n
 
 
 def label_batch(
-    x: NDArray[Any], low: Floats, high: Floats, look: bool, centers: Floats, weights: Weighing, sums: Sums, labels: Any
+    x: NDArray[Any],
+    low: Floats,
+    high: Floats,
+    look: bool,
+    centers: Floats,
+    weights: Weighing,
+    sums: Sums,
+    labels: Any,
+    earlier: Earlier,
+    again: bool,
 ) -> tuple[int, int, int]:
     """`_label`, compiled."""
     narrow, step = x.dtype == np.float32, sample_step(len(x))
     lowest, highest = np.ascontiguousarray(low), np.ascontiguousarray(high)
     call, errors = label(x.dtype), errors_of(x.shape[1])
-    found = call(read_only(x), lowest, highest, narrow, step, look, centers, errors, weights, sums, labels).tolist()
-    return found[0], found[1], found[2]
+    given = read_only(x), lowest, highest, narrow, step, look, centers, errors, weights, sums, labels
+    found = call(*given, earlier, again)
+    changed, skipped, uncertain = found.tolist()
+    return changed, skipped, uncertain
 
 
-_ERRORS = types.NamedTuple((float64, float32, float32), Errors)
+_ERRORS = types.NamedTuple((float64, *[float32] * 4), Errors)
+_assigned = njit(**_OPTIONS)(_assign)
 
 
 def _rows(dtype: np.dtype) -> Any:
@@ -235,5 +271,6 @@ def summed(dtype: np.dtype) -> Any:
 def label(dtype: np.dtype) -> Any:
     """`_label` of rows of float32 or float64, compiled by whoever asks first, as `numba_passes.passes` are."""
     floats, centers = float64[::1], float64[:, ::1]
+    earlier = types.NamedTuple((float32[:, ::1], types.Array(from_dtype(dtype), 1, "C"), centers), Earlier)
     arguments = _rows(dtype), floats, floats, boolean, int64, boolean, centers, _ERRORS, WEIGHING, SUMS, int32[::1]
-    return compiled(_label, *arguments, returns=int64[::1])
+    return compiled(_label, *arguments, earlier, boolean, returns=int64[::1])

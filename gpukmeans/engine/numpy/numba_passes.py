@@ -18,19 +18,18 @@ from numba import boolean, float32, float64, from_dtype, int32, int64, njit, typ
 
 from gpukmeans.engine.numpy.numba_tiles import (
     EXACT_PANEL,
+    OWN,
     PANEL,
     address,
     bits,
     distance_tile,
+    own_distance_tile,
     tile_of_one,
     tile_of_three,
     tile_of_two,
 )
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-
-# For what takes no longer than a call with so many arguments.
-_INSIDE: dict[str, Any] = {**_OPTIONS, "forceinline": True}
 
 # For scores and bounds, of which the certificate allows for any order and fusion.
 _ANY_ORDER: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "nsz", "reassoc"}}
@@ -40,6 +39,9 @@ BLOCK = 128
 
 # Centers that scores are looked through at a time.
 TILE = 4
+
+# From so many centers on, a row's distance to its own costs little beside a search among all.
+MANY = 2**6
 
 # Rows whose D to all centers is taken together.
 _ABREAST = 8
@@ -309,23 +311,16 @@ def _nearest_by_distance(x: Any, i: int, target: Any, scores: Any, r: int, most:
     return nearest
 
 
-@njit(**_INSIDE)
-def _four_own_distances(x: Any, i: int, centers: Any, labels: Any, one: bool, out: Any) -> None:
-    """D of rows i to i + 3 to their own centers, or to the only one."""
-    n0 = n1 = n2 = n3 = 0
-    if not one:  # otherwise there may be no labels
-        n0, n1, n2, n3 = labels[i], labels[i + 1], labels[i + 2], labels[i + 3]
-    a = b = e = f = 0.0
-    for j in range(x.shape[1]):
-        p = float64(x[i, j]) - centers[n0, j]
-        q = float64(x[i + 1, j]) - centers[n1, j]
-        s = float64(x[i + 2, j]) - centers[n2, j]
-        t = float64(x[i + 3, j]) - centers[n3, j]
-        a += p * p
-        b += q * q
-        e += s * s
-        f += t * t
-    out[0], out[1], out[2], out[3] = a, b, e, f
+@njit(**_OPTIONS)
+def _own_of_some(x: Any, first: int, labels: Any, centers: Any, rows: Any, own: Any, out: Any) -> int:
+    """D of up to OWN rows from `first` to their own centers, or to the only one; returns how many. rows, own: (OWN,)
+    int64, room."""
+    m = min(OWN, len(x) - first)
+    for r in range(OWN):
+        rows[r] = first + min(r, m - 1)
+        own[r] = labels[rows[r]] if len(centers) > 1 else 0  # otherwise there may be no labels
+    own_distance_tile(x, rows, centers, own, out)
+    return m
 
 
 @njit(**_OPTIONS)
@@ -528,25 +523,21 @@ def _assign_block(
         kind, given, counts = weights.kind, weights.given, weights.counts
         _move_rows(x, moved, left, moves, labels, kind, given, counts, value, offset, scale, small, buffers.terms)
     if bounds.state:
+        for r in range(m):  # in registers, if nothing is scattered yet
+            upper, lower = most[r] + norms[r] + margins[r], second[r] + norms[r] - margins[r]
+            most[r] = np.sqrt(upper if upper > 0 else np.float32(0)) * _UP
+            second[r] = np.sqrt(lower if lower > 0 else np.float32(0)) * _DOWN
         for r in range(m):
-            upper = np.sqrt(max(most[r] + norms[r] + margins[r], np.float32(0)))
-            lower = np.sqrt(max(second[r] + norms[r] - margins[r], np.float32(0)))
-            bounds.upper[index[r]], bounds.lower[index[r]] = upper * _UP, lower * _DOWN
+            bounds.upper[index[r]], bounds.lower[index[r]] = most[r], second[r]
 
 
 def _inertia(x: Any, weights: Any, labels: Any, centers: Any, coarse: float, fine: float) -> Any:
     """The two sums of Inertia; coarse, fine: the scales."""
-    one = len(centers) == 1
-    distances = np.empty(4)
+    rows, own, distances = np.empty(OWN, np.int64), np.empty(OWN, np.int64), np.empty(OWN)
     total = np.zeros(2, np.int64)
-    for first in range(0, len(x), 4):
-        last = min(first + 4, len(x))
-        if last - first == 4:
-            _four_own_distances(x, first, centers, labels, one, distances)
-        else:
-            for i in range(first, last):
-                distances[i - first] = _own_distance(x, i, centers[0 if one else labels[i]])
-        for i in range(first, last):
+    for first in range(0, len(x), OWN):
+        m = _own_of_some(x, first, labels, centers, rows, own, distances)
+        for i in range(first, first + m):
             scaled, copies = distances[i - first] * coarse, int64(1)
             if weights.kind == 1:
                 copies = weights.counts[i]
@@ -564,13 +555,10 @@ def _inertia(x: Any, weights: Any, labels: Any, centers: Any, coarse: float, fin
 
 def _own_distances(x: Any, labels: Any, centers: Any, out: Any) -> None:
     """D of rows to their own centers, or to the only one, in out (m,)."""
-    one = len(centers) == 1
-    first = 0
-    while first + 4 <= len(x):
-        _four_own_distances(x, first, centers, labels, one, out[first : first + 4])
-        first += 4
-    for i in range(first, len(x)):
-        out[i] = _own_distance(x, i, centers[0 if one else labels[i]])
+    rows, own, distances = np.empty(OWN, np.int64), np.empty(OWN, np.int64), np.empty(OWN)
+    for first in range(0, len(x), OWN):
+        m = _own_of_some(x, first, labels, centers, rows, own, distances)
+        out[first : first + m] = distances[:m]
 
 
 @njit(**_OPTIONS)

@@ -17,6 +17,9 @@ from numba.extending import intrinsic
 # Centers of a panel: a register of eight float32, or four float64.
 PANEL, EXACT_PANEL = 8, 4
 
+# Rows whose D to their own centers is taken together: two registers, as additions wait for each other.
+OWN = 8
+
 _INDEX, _LANE = ir.IntType(64), ir.IntType(32)
 
 # Eight rows of eight numbers are turned around in three rounds, pairs of registers 1, 2 and 4 apart; of four rows in
@@ -26,6 +29,7 @@ _ROUNDS = (
     (2, (0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15)),
     (4, (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)),
 )
+_FOUR_ROUNDS = (1, (0, 4, 2, 6), (1, 5, 3, 7)), (2, (0, 1, 4, 5), (2, 3, 6, 7))
 _HALVES = (0, 1, 2, 3), (4, 5, 6, 7)
 _ORDER = 0, 2, 1, 3, 4, 6, 5, 7
 
@@ -67,6 +71,15 @@ def _turned(builder: Any, rows: list[Any]) -> list[Any]:
     if len(rows) < PANEL:
         rows = [_picked(builder, row, row, half) for half in _HALVES for row in rows]
     return [rows[i] for i in _ORDER]
+
+
+def _four_turned(builder: Any, rows: list[Any]) -> list[Any]:
+    """The same of four registers of four."""
+    for gap, low, high in _FOUR_ROUNDS:
+        for i in (i for i in range(4) if not i & gap):
+            one, other = rows[i], rows[i + gap]
+            rows[i], rows[i + gap] = _picked(builder, one, other, low), _picked(builder, one, other, high)
+    return rows
 
 
 def _tile(rows: int, panels: int, *, scores: bool) -> Any:
@@ -140,6 +153,79 @@ def _tile(rows: int, panels: int, *, scores: bool) -> Any:
 
     return intrinsic(tile if scores else tile_of_distances)
 
+
+def _own_distances(typing: Any, x: Any, index: Any, centers: Any, own: Any, out: Any) -> Any:
+    """own_distance_tile(x, index, centers, own, out): D of OWN rows x[index] to a center each, centers[own]. Squares of
+    four features are turned around, so that each row's come in order in a lane of its own."""
+    lanes, scalar = EXACT_PANEL, ir.DoubleType()
+    vector = ir.VectorType(scalar, lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, order, places, numbers, result = (
+            context.make_array(kind)(context, builder, argument)
+            for kind, argument in zip(signature.args, arguments, strict=True)
+        )
+        d = cgutils.unpack_tuple(builder, places.shape)[1]
+        value = rows.data.type.pointee
+        apart, between = cgutils.unpack_tuple(builder, rows.strides)
+        lies = signature.args[0].layout == "C"
+
+        def wide(values: Any, kind: Any) -> Any:
+            if value == scalar:
+                return values
+            return builder.uitofp(values, kind) if isinstance(value, ir.IntType) else builder.fpext(values, kind)
+
+        def x_at(row: Any, j: Any) -> Any:
+            return builder.inttoptr(builder.add(row, builder.mul(between, j)), value.as_pointer())
+
+        def four(row: Any, j: Any) -> Any:
+            if lies:
+                pointer = builder.bitcast(x_at(row, j), ir.VectorType(value, lanes).as_pointer())
+                return wide(builder.load(pointer, align=1), vector)
+            several = [wide(builder.load(x_at(row, builder.add(j, _INDEX(a)))), scalar) for a in range(lanes)]
+            return joined(several)
+
+        def joined(several: list[Any]) -> Any:
+            found = ir.Constant(vector, ir.Undefined)
+            for a, each in enumerate(several):
+                found = builder.insert_element(found, each, _LANE(a))
+            return found
+
+        def squares(off: Any) -> Any:
+            return builder.fmul(off, off)
+
+        start = builder.ptrtoint(rows.data, _INDEX)
+        at = [builder.load(builder.gep(order.data, [_INDEX(r)])) for r in range(OWN)]
+        at = [builder.add(start, builder.mul(apart, i)) for i in at]
+        to = [builder.load(builder.gep(numbers.data, [_INDEX(r)])) for r in range(OWN)]
+        to = [builder.gep(places.data, [builder.mul(i, d)]) for i in to]
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * lanes)) for _ in range(OWN // lanes)]
+        whole = builder.and_(d, _INDEX(-lanes))
+        with cgutils.for_range(builder, builder.udiv(d, _INDEX(lanes))) as loop:
+            j = builder.mul(loop.index, _INDEX(lanes))
+            for g, total in enumerate(sums):
+                found = []
+                for r in range(g * lanes, (g + 1) * lanes):
+                    center = builder.bitcast(builder.gep(to[r], [j]), vector.as_pointer())
+                    found.append(squares(builder.fsub(four(at[r], j), builder.load(center, align=8))))
+                for turned in _four_turned(builder, found):
+                    builder.store(builder.fadd(builder.load(total), turned), total)
+        with cgutils.for_range(builder, builder.sub(d, whole)) as loop:
+            j = builder.add(whole, loop.index)
+            for g, total in enumerate(sums):
+                those = range(g * lanes, (g + 1) * lanes)
+                x_s = joined([wide(builder.load(x_at(at[r], j)), scalar) for r in those])
+                c_s = joined([builder.load(builder.gep(to[r], [j])) for r in those])
+                builder.store(builder.fadd(builder.load(total), squares(builder.fsub(x_s, c_s))), total)
+        for g, total in enumerate(sums):
+            place = builder.bitcast(builder.gep(result.data, [_INDEX(g * lanes)]), vector.as_pointer())
+            builder.store(builder.load(total), place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(x, index, centers, own, out), generate
+
+
+own_distance_tile: Any = intrinsic(_own_distances)
 
 # Sums are as many as keep additions from waiting for each other, and fit into 16 registers.
 tile_of_three, tile_of_two, tile_of_one = _tile(4, 3, scores=True), _tile(4, 2, scores=True), _tile(8, 1, scores=True)
