@@ -525,6 +525,8 @@ class NumPyPoints:
 
 def _feature_range(x: NDArray[Any]) -> tuple[Floats, Floats]:
     """Least and largest value of each column, float64."""
+    if x.dtype == np.float16:
+        x = x.astype(np.float32)  # five times as fast, all in all, as NumPy compares float16 one by one
     if x.flags.f_contiguous or x.size <= _FEW_VALUES:
         return np.minimum.reduce(x).astype(np.float64), np.maximum.reduce(x).astype(np.float64)
     # Folding several short rows into a long one lets the minimum run along memory.
