@@ -14,12 +14,14 @@ scale that their own range and weight set (`OwnScales`). These have no order eit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpukmeans.engine.protocol import Doubt, Points
+from gpukmeans.exact.certificate import Frame
 from gpukmeans.exact.distance import Floats, distances_of_rows
 from gpukmeans.exact.scales import OwnScales, Scales
 
@@ -28,6 +30,10 @@ COARSE = 2.0**-24
 
 # In the end, and as a batch's, by this part of its cluster's own range, in each feature.
 FINE = 2.0**-30
+
+# So many pairs of means have their D without products before; rows and columns of a block of pairs, and the coordinates
+# of which D is taken at once: 2 MB.
+_FEW_PAIRS, _BLOCK, _COORDINATES = 2**10, 2**8, 2**18
 
 Mask = NDArray[np.bool_]
 Clusters = NDArray[np.int64]
@@ -211,23 +217,41 @@ def _none_is_crowded(points: Points, scales: Scales, means: Means) -> bool:
 
 def _crowded(points: Points, scales: Scales, means: Floats, weight: Floats) -> Mask:
     """Which means (m, d) may be off by more than COARSE of the way to another; of normalized rows, or to zero, as their
-    direction is what counts. Neighbors in the order of a feature are compared, then the next but one, and so on."""
+    direction is what counts."""
     with np.errstate(over="ignore"):
         reach = np.broadcast_to(_reach(scales, weight) / COARSE**2, len(means))
     crowded = points.metric.without_direction(means, reach)
-    along = means[:, scales.widest]
-    order = np.argsort(along)
-    along, most = along[order], reach.max()
-    for step in range(1, len(means)):
-        gaps = along[step:] - along[:-step]
-        (close,) = np.nonzero(gaps * gaps < most)
-        if len(close) == 0:
-            break
-        one, other = order[close], order[close + step]
+    for one, other in _neighbors(means, scales.widest, float(reach.max())):
         distance = distances_of_rows(means[one], means[other])
         crowded[one[reach[one] > distance]] = True
         crowded[other[reach[other] > distance]] = True
     return crowded
+
+
+def _neighbors(means: Floats, feature: int, most: float) -> Iterator[tuple[Clusters, Clusters]]:
+    """Pairs of means (m, d), among them all whose D is less than `most`. Where a feature tells few apart, as those of
+    rows that are mostly zero, float64 products do."""
+    if not most > 0:
+        return
+    m, d = means.shape
+    order = np.argsort(means[:, feature])
+    along = means[order, feature]
+    # Further than any gap whose square, as it is rounded, is less than `most`.
+    ends = np.searchsorted(along, along + (1.01 * np.sqrt(most) + 2.0**-50 * np.abs(along)), "right")
+    following = ends - np.arange(m) - 1
+    frame = Frame.of(means.min(axis=0), means.max(axis=0)) if following.sum() > _FEW_PAIRS else None
+    columns = np.ascontiguousarray(means[order].T) if frame else means[:0]
+    at_once = max(1, _COORDINATES // d)
+    for a in range(0, m, step := max(1, min(_BLOCK, _BLOCK**2 // int(following.max(initial=1))))):
+        b = min(a + step, m)
+        rows, others = np.arange(a, b), np.arange(a, ends[b - 1])
+        close = (others > rows[:, None]) & (others < ends[a:b, None])
+        if frame and close.any():
+            least, _ = frame.distance_bounds(columns[:, a:b], columns[:, a : ends[b - 1]])
+            close &= ~(least > 1.01 * most * frame.scale**2)
+        one, other = close.nonzero()
+        for i in range(0, len(one), at_once):
+            yield order[rows[one[i : i + at_once]]], order[others[other[i : i + at_once]]]
 
 
 def _reach(scales: Scales, weight: Any) -> Any:

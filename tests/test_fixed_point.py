@@ -685,6 +685,30 @@ def test_weights_too_far_apart_for_float64_are_refused(kmeans, metric):
             np.testing.assert_allclose(found, expected.cluster_centers_, rtol=2.0**-33)
 
 
+def sparse_means(rng, m, d):
+    """Most are zero in most features, so that none tells them apart."""
+    return np.where(rng.random((m, d)) < 0.05, rng.normal(size=(m, d)), 0)
+
+
+@pytest.mark.parametrize("power", [0, -500, 500])
+@pytest.mark.parametrize("far", [0.0, 1e9])
+@pytest.mark.parametrize("m", [1, 2, 40, 300])
+def test_means_that_are_close_are_all_found(m, far, power):
+    """And of others, that one feature does not tell apart, products leave the most out."""
+    rng = np.random.default_rng(m)
+    means = (sparse_means(rng, m, 30) + far) * 2.0**power
+    all_pairs = distances(means, means)
+    found = set()
+    most = float(np.quantile(all_pairs, 0.02)) + 0.25 * 4.0**power
+    for one, other in cluster_means._neighbors(means, 3, most):
+        found |= {frozenset(pair) for pair in zip(one.tolist(), other.tolist(), strict=True)}
+    close = {frozenset(pair) for pair in zip(*np.nonzero(all_pairs < most), strict=True) if len(set(pair)) == 2}
+    assert close <= found
+    if m == 300 and far == power == 0:
+        assert len(found) < 1.01 * len(close) + 3 < m * m / 6
+    assert not list(cluster_means._neighbors(means, 3, 0.0))
+
+
 @pytest.mark.parametrize("weights", [*WEIGHINGS, "far apart"])
 @pytest.mark.parametrize("kind", [*KINDS, "outliers"])
 def test_a_center_lies_among_its_rows_and_is_right(kmeans, kind, weights):

@@ -146,10 +146,13 @@ def test_kmeans_plusplus_refuses_what_scikit_learns_refuses(kmeans_plusplus):
 # ---------------------------------------------------------------- where rows stand
 
 
+@pytest.mark.parametrize("features", [3, 30])
 @pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
-def test_rows_are_found_where_their_hashes_agree(monkeypatch, kind):
+def test_rows_are_found_where_their_hashes_agree(monkeypatch, kind, features):
     """Nobody can make such rows on purpose, so here all hashes agree."""
-    x = np.random.default_rng(0).integers(0, 2, size=(40, 3)).astype(np.float64)
+    x = np.random.default_rng(0).integers(0, 2, size=(40, features)).astype(np.float64)
+    x[20:, : features // 2] = x[:20, : features // 2]
+    x[[9, 35]] = x[3]
     expected = [int(np.flatnonzero((x == row).all(axis=1))[0]) for row in x]
     assert first_rows(kind(x), x).tolist() == expected
     monkeypatch.setattr(row_lookup, "hashes", lambda rows: np.zeros(rows.shape[0], np.uint64))

@@ -114,9 +114,12 @@ def test_a_cluster_without_rows_is_left_to_the_driver():
 
 def test_it_serves_where_numba_is_and_pays(monkeypatch):
     monkeypatch.setattr(numba_support, "works", lambda: True)
+    monkeypatch.setattr(choice, "_values_so_far", 0)
     few, many = matrix(20, 10), matrix(2000, 30)
     assert type(choice.on_numpy(Samples(few))) is SparsePoints
     assert type(choice.on_numpy(Samples(many))) is CompiledSparsePoints
+    monkeypatch.setattr(choice, "_values_so_far", choice._WORTH_IMPORTING)
+    assert type(choice.on_numpy(Samples(few))) is CompiledSparsePoints, "a fit of few is mostly calls"
     with tuned(compiled=True):
         assert type(choice.on_numpy(Samples(few))) is CompiledSparsePoints
         for dtype in (np.uint8, np.int64):  # which pass the door as they are, and as float64

@@ -12,6 +12,8 @@ from sklearn.cluster import KMeans as Theirs
 
 from gpukmeans import KMeans, MiniBatchKMeans, lloyd
 from gpukmeans.engine import dispatch
+from gpukmeans.engine.numpy import assign, csr_rows
+from gpukmeans.engine.numpy.numba_sparse_points import CompiledSparsePoints
 from gpukmeans.engine.numpy.points import NumPyPoints
 from gpukmeans.engine.numpy.sparse_points import SparsePoints
 from gpukmeans.engine.numpy.tuning import tuned
@@ -123,6 +125,34 @@ def test_ties_of_whole_numbers_need_no_dense_rows(monkeypatch, device, brute_lab
     assert points.labels()[0] != np.einsum("ij,ij->i", third, third).argmin(), "another order has another least"
 
 
+@pytest.mark.parametrize("kind", [SparsePoints, CompiledSparsePoints])
+def test_centers_that_repeat_leave_no_row_in_doubt(device, brute_labels, kind):
+    """As where many rows are empty, and centers were drawn among them; with zeros of both signs."""
+    if device != "cpu":
+        return
+    x = matrix(500, 40, density=0.02)
+    centers = np.concatenate([x[[3, 5]].toarray(), np.zeros((30, 40)), x[[3, 5, 7, 5]].toarray()])
+    centers[20:, :7] *= -1.0
+    points = kind(Samples(x))
+    lloyd.prepare(points, *points.feature_range())
+    points.assign(centers)
+    assert points.labels().tolist() == brute_labels(x.toarray(), centers).tolist()
+    assert points.uncertain < 5
+
+
+def test_centers_that_repeat_by_their_hash_alone(device, brute_labels, monkeypatch):
+    """They have one norm, as have rows of the same values in another order."""
+    if device != "cpu":
+        return
+    monkeypatch.setattr(assign, "hashes", lambda rows: np.zeros(len(rows), np.uint64))
+    x = scipy.sparse.csr_array(np.eye(9).repeat(4, axis=0))
+    centers = np.eye(9)[[2, 0, 2, 5, 0]]
+    points = SparsePoints(Samples(x))
+    lloyd.prepare(points, *points.feature_range())
+    points.assign(centers)
+    assert points.labels().tolist() == brute_labels(x.toarray(), centers).tolist()
+
+
 def test_the_farthest_rows_are_those_of_the_dense_form(device):
     """Rows whose D differ by the order of their features alone."""
     if device != "cpu":
@@ -143,8 +173,12 @@ def test_the_farthest_rows_are_those_of_the_dense_form(device):
     assert not np.array_equal(x[np.argsort(-own, kind="stable")[:3]], far[0].x[:3]), "E would choose others"
 
 
-def test_empty_clusters_take_the_same_rows(kmeans):
-    """Most rows are equal, all zeros: whichever are farthest leave together."""
+@pytest.mark.parametrize("alike", [False, True])
+def test_empty_clusters_take_the_same_rows(kmeans, monkeypatch, alike):
+    """Most rows are equal, all zeros: whichever are farthest leave together. Rows are looked for by their hashes, which
+    may be those of other rows."""
+    if alike:
+        monkeypatch.setattr(csr_rows, "hashes", lambda x: np.zeros(x.shape[0], np.uint64))
     x = matrix(400, 6, density=0.02, whole=True)
     init = np.repeat(x[[0]].toarray(), 9, axis=0)
     init[4:] += 1000.0

@@ -18,6 +18,7 @@ from gpukmeans.engine.numpy.blas import score
 from gpukmeans.engine.numpy.rows import Features
 from gpukmeans.exact.certificate import U32, Frame
 from gpukmeans.exact.distance import Floats, distances_of_rows, squared_distance
+from gpukmeans.row_lookup import hashes
 from gpukmeans.threads import scratch
 
 # D of at most this many values at a time: 1 MB of float64.
@@ -51,6 +52,20 @@ class ScoredCenters:
             nothing = np.empty(0, np.float32)
             return ScoredCenters(centers, None, nothing.reshape(0, 0), np.empty(0), nothing)
         return ScoredCenters(centers, frame, *scores)
+
+    def without_repeats(self) -> ScoredCenters:
+        """The same with scores of infinity for centers that equal one before them, which is the nearest first. Else
+        they are in doubt together, of every row near them
+        (test_sparse.test_centers_that_repeat_leave_no_row_in_doubt fails without)."""
+        ordered = np.sort(self.norms)
+        equal = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(equal):
+            (alike,) = np.isin(self.norms, equal).nonzero()
+            _, first, numbers = np.unique(hashes(self.given[alike]), return_index=True, return_inverse=True)
+            before = alike[first[numbers]]
+            repeats = (before < alike) & (self.given[before] == self.given[alike]).all(axis=1)
+            self.columns[-1, alike[repeats]] = np.inf
+        return self
 
     @property
     def k(self) -> int:

@@ -25,9 +25,6 @@ _WORTH_IMPORTING = 2**18
 _LEAST = 2**10
 _WORTH_LOADING = 2**12
 
-# Entries of sparse rows from which on compiled passes are worth calling.
-_ENTRIES_WORTH_CALLING = 2**12
-
 # How many colors of a picture, which take part in the last few iterations alone, count as one row
 # (test_import.test_a_photograph_takes_no_numba).
 _COLORS = 10
@@ -57,8 +54,8 @@ def on_numpy(samples: Samples) -> Points:
     from gpukmeans.engine.numpy.sparse_points import SparsePoints
 
     samples = replace(samples, x=Entries.of(samples.x))
-    entries = len(samples.x.values)
-    if _compiled(entries, entries, _ENTRIES_WORTH_CALLING):
+    work = len(samples.x.values) + samples.shape[0]  # a row without entries is labelled too
+    if _compiled(work, max(_LEAST, work)):
         from gpukmeans.engine.numpy.numba_sparse_points import CompiledSparsePoints, compiles_entries
 
         if compiles_entries(samples.x):
@@ -112,15 +109,14 @@ def _may_be_whole() -> bool:
     return chosen.whole is not False and chosen.line is not True and not chosen.of_passes
 
 
-def _compiled(values: int, counted: int, least: int = 0, asked_again: bool = False) -> bool:
-    """Whether passes over so many values are to be compiled ones, which needs at least so many. counted: how many they
-    count as towards numba; asked_again: but where they are not to be, as of the same values it will be asked again."""
+def _compiled(values: int, counted: int, asked_again: bool = False) -> bool:
+    """Whether passes over so many values are to be compiled ones. counted: how many they count as towards numba;
+    asked_again: but where they are not to be, as of the same values it will be asked again."""
     wanted = tuning.current().compiled
     if wanted is None:
         global _values_so_far
         so_far = _values_so_far + counted
         wanted = so_far >= _WORTH_IMPORTING or ("numba" in sys.modules and values >= _WORTH_LOADING)
-        wanted = wanted and values >= least
         if wanted or not asked_again:
             _values_so_far = so_far
     return wanted and numba_support.works()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.exact.distance import Floats
 from gpukmeans.exact.sparse_rows import Entries, normalize_entries, with_zero
+from gpukmeans.row_lookup import hashes
 
 # Entries looked at once: 1 MB of float64.
 _PIECE = 2**17
@@ -58,6 +59,18 @@ class CsrRows:
     def take(self, rows: slice | NDArray[np.int64]) -> Entries:
         """Some of the rows: a slice of them, or by their numbers."""
         return Entries(self.values, self.columns, self.starts, self.shape[1]).take(rows)
+
+    @cached_property
+    def _hashes(self) -> NDArray[np.uint64]:
+        return hashes(Entries(self.values, self.columns, self.starts, self.shape[1]))
+
+    def at(self, locations: Floats) -> NDArray[np.bool_]:
+        """Which rows lie at one of these (p, d), (n,)."""
+        found = np.zeros(self.shape[0], np.bool_)
+        for location, number in zip(locations, hashes(locations), strict=True):
+            (alike,) = (self._hashes == number).nonzero()
+            found[alike[self.take(alike).equal(location)]] = True
+        return found
 
     @cached_property
     def squares(self) -> Floats:

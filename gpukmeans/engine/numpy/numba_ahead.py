@@ -38,6 +38,7 @@ EVERYTHING: dict[Callable[..., Any], list[tuple[Any, ...]]] = {
     numba_batches.moved: [()],
     numba_means.label: list(product(ROWS, (True, False))),
     numba_means.next_centers: [()],
+    numba_means.any_close: [()],
     numba_passes.place_centers: [()],
     numba_sparse_passes.center_passes: [()],
 }

@@ -69,6 +69,23 @@ def _apart(means: Any, c: int, least: float) -> bool:
     return True
 
 
+def _any_close(means: Any, widest: int, most: float) -> bool:
+    """Whether D of two of these means (k, d) is less than that: of two that are apart in the widest feature it is not,
+    and most are."""
+    along = means[:, widest].copy()
+    for c in range(1, len(along)):
+        close = 0
+        for b in range(c):
+            gap = along[c] - along[b]
+            close += not gap * gap >= most
+        if close and not _apart(means, c, most):
+            return True
+    return False
+
+
+_close = njit(**_OPTIONS)(_any_close)
+
+
 def _next_centers(
     sums: Any,
     unit: float,
@@ -101,18 +118,8 @@ def _next_centers(
             step = mean - before[c, j]
             shift += step * step
         shifts[c] = shift
-    if limit > 0:  # test_numba_passes.test_a_mean_in_doubt_is_left_to_the_driver fails without
-        along = np.empty(k)
-        for c in range(k):
-            along[c] = means[c, widest]
-        for c in range(1, k):
-            close = 0
-            for b in range(c):
-                gap = along[c] - along[b]
-                close += not gap * gap >= most
-            if close and not _apart(means, c, most):
-                return False
-    return True
+    # test_numba_passes.test_a_mean_in_doubt_is_left_to_the_driver fails without
+    return not (limit > 0 and _close(means, widest, most))
 
 
 @cache
@@ -128,3 +135,9 @@ def next_centers() -> Any:
     floats, rows = float64[::1], float64[:, ::1]
     arguments = int64[:, ::1], float64, floats, floats, rows, float64, float64, int64, rows, floats
     return compiled(_next_centers, *arguments, returns=boolean)
+
+
+@cache
+def any_close() -> Any:
+    """`_any_close`, compiled likewise."""
+    return compiled(_any_close, float64[:, ::1], int64, float64, returns=boolean)

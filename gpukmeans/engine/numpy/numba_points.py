@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gpukmeans.engine.numpy import normalized_rows
 from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.hamerly import CenterShift, Trial
+from gpukmeans.engine.numpy.numba_distances import CompiledFilteredDistances, by_compiled_distance
 from gpukmeans.engine.numpy.numba_passes import (
     BLOCK,
     MANY,
@@ -28,6 +29,7 @@ from gpukmeans.engine.numpy.numba_passes import (
 )
 from gpukmeans.engine.numpy.numba_steps import _NO_SUMS, _WORTH_GROUPS, CompiledSteps
 from gpukmeans.engine.numpy.rows import read_only
+from gpukmeans.engine.numpy.seeding_distances import MakeDistances, PlainDistances
 from gpukmeans.engine.protocol import Samples
 from gpukmeans.exact.certificate import TOO_FAR, Frame, distance_error_factors
 from gpukmeans.exact.distance import Floats
@@ -55,6 +57,10 @@ _WORTH_PRODUCTS, _VAGUE = 2**20, 2.0**-6
 
 # Features are kept that take no more, or than half of the input.
 _KEEP_BYTES = 2**26
+
+# Up to so many rows, or where each has so many bytes, D to all candidates of a draw fit beside them: of four to eight
+# candidates, D and what they weigh are 64 to 128 bytes a row.
+_FEW_ROWS, _WIDE = 2**16, 2**8
 
 _NONE = np.empty(0, np.float32)
 _NO_GROUPS = np.empty(0, np.uint8)
@@ -340,3 +346,23 @@ class CompiledPoints(CompiledSteps):
 
         run(measure, self._spans(self.n, max(32, _EXACT // len(centers))), self._threads)
         return result
+
+    # ------------------------------------------------------------ seeding
+
+    _filtered = CompiledFilteredDistances
+
+    def _closest_distances(self) -> tuple[MakeDistances, MakeDistances | None]:
+        """By all D at first, unless these would take more memory than the rows."""
+        first, later = super()._closest_distances()
+        wide = self.n <= _FEW_ROWS or self.d * self._rows.x.itemsize >= _WIDE
+        if self._in_blocks or self._rows.may_be_integral or not wide:
+            return first, later
+        scores = self._tuning.scores is not False
+        return self._plain_distances, first if scores else None
+
+    def _plain_distances(self) -> PlainDistances:
+        def spans(m: int) -> list[slice]:
+            return self._spans(self._rows.m, max(32, _EXACT // m))
+
+        measure = by_compiled_distance(self._rows, spans, self._threads)
+        return PlainDistances(measure, self._rows.m, self._rows.weights)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpukmeans.engine.numpy.assign import ScoredCenters
 from gpukmeans.engine.numpy.numba_batches import moved_by_entries, step_of
+from gpukmeans.engine.numpy.numba_means import any_close
 from gpukmeans.engine.numpy.numba_passes import TILE
 from gpukmeans.engine.numpy.numba_sparse_passes import SparsePasses, center_passes, sparse_passes
 from gpukmeans.engine.numpy.rows import read_only
@@ -64,7 +65,9 @@ class CompiledSparsePoints(SparsePoints):
         given = np.ascontiguousarray(centers)
         center_passes().place(read_only(given), frame.scale, frame.center_error, columns, norms, slack)
         scored = float(norms.max()) < TOO_FAR
-        return ScoredCenters(given, frame, columns, norms, slack) if scored else ScoredCenters.of(centers, None)
+        if not scored:
+            return ScoredCenters.of(centers, None)
+        return ScoredCenters(given, frame, columns, norms, slack).without_repeats()
 
     def _keep(self, frame: Frame) -> None:
         """Nothing: values become float32 as they are read."""
@@ -148,10 +151,9 @@ class CompiledSparsePoints(SparsePoints):
         centers, shifts = np.empty((target.k, self.d)), np.empty(target.k)
         offset = scales.offset if scales.offset.any() else _NO_FLOATS
         center_passes().means(self._sums, weight, 1 / scales.scale, offset, self._given(target), centers, shifts)
-        along = np.sort(centers[:, doubt.widest])
-        gap = float(np.diff(along).min(initial=np.inf))
         # test_numba_sparse_passes.test_means_in_doubt_are_left_to_the_driver
-        if gap * gap < doubt.limit * (1 + doubt.fractions / float(weight.min())) ** 2:
+        most = doubt.limit * (1 + doubt.fractions / float(weight.min())) ** 2
+        if most > 0 and any_close()(centers, doubt.widest, most):
             return None
         return NextCenters(centers, shifts)
 

@@ -108,9 +108,11 @@ class PieceSeeding(NumPySeeding):
         self._known = known
 
     def _begun(self, piece: Piece) -> ClosestDistances:
-        distances = piece.points._closest_distances()
-        if self._known is not None:
-            distances.lower(self._known)
+        first, later = piece.points._closest_distances()
+        if self._known is None:
+            return first()
+        distances = (later or first)()
+        distances.lower(self._known)
         return distances
 
     @property

@@ -10,6 +10,7 @@ few features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,13 +186,15 @@ class FilteredDistances:
     def largest(self) -> float:
         return float(self.closest_dist_sq.max())
 
-    def _improved(self, candidate: int) -> tuple[NDArray[np.int64], Floats]:
-        center = self.candidates[:, candidate, None]
+    def _distance(self, rows: Any, candidate: int) -> Floats:
+        """D of these rows, a slice or indices, to a candidate."""
+        return squared_distance(self.rows.exact(rows), self.candidates[:, candidate, None])
 
+    def _improved(self, candidate: int) -> tuple[NDArray[np.int64], Floats]:
         def measure(piece: slice) -> tuple[NDArray[np.int64], Floats]:
             rows = np.flatnonzero(self.may_improve[candidate, piece])
             rows += piece.start
-            distance = squared_distance(self.rows.exact(self.rows.span(rows)), center)
+            distance = self._distance(self.rows.span(rows), candidate)
             return rows, np.minimum(distance, self.closest_dist_sq[rows], out=distance)
 
         parts = run(measure, self.pieces, self.threads)
@@ -329,3 +332,5 @@ class BlockDistances:
 
 
 ClosestDistances = PlainDistances | FilteredDistances | BlockDistances
+
+MakeDistances = Callable[[], ClosestDistances]

@@ -128,7 +128,7 @@ class SparsePoints:
         return sum(run(lambda rows: self._assign(rows, target, exact), self._spans(-(-k // 8)), self._threads))
 
     def _scored(self, centers: Floats) -> ScoredCenters:
-        return ScoredCenters.of(centers, self._frame)
+        return ScoredCenters.of(centers, self._frame).without_repeats()
 
     def _keep(self, frame: Frame) -> None:
         """Make what all threads read, once."""
@@ -276,15 +276,14 @@ class SparsePoints:
         assert self._target is not None, "no centers were assigned to"
         place = np.full(self._target.k, -1)
         place[clusters] = np.arange(len(clusters))
+        wanted = place[self._labels] >= 0
+        if len(without):
+            wanted &= ~self._rows.at(without)
         for span in self._spans(1):
-            (kept,) = (place[self._labels[span]] >= 0).nonzero()
+            (kept,) = wanted[span].nonzero()
             kept += span.start
-            entries = self._rows.take(kept)
-            for location in without:
-                (elsewhere,) = (~entries.equal(location)).nonzero()
-                kept, entries = kept[elsewhere], entries.take(elsewhere)
             if len(kept):
-                work(entries, place[self._labels[kept]], self._weights_of(kept))
+                work(self._rows.take(kept), place[self._labels[kept]], self._weights_of(kept))
 
     # ------------------------------------------------------------ distances
 
