@@ -1,6 +1,7 @@
 """Color quantization beside Pillow, libimagequant and scikit-learn: quality, seconds and file sizes.
 
     python benchmarks/quantize.py --publish                        # all of it, into results/ and docs/quantization.md
+    python benchmarks/quantize.py --quality --publish              # no seconds: also where other work is done
     python benchmarks/quantize.py --images china --colors 64       # one
     python benchmarks/quantize.py --table benchmarks/results/FILE.json        # the tables of an earlier run
 
@@ -28,7 +29,7 @@ import numpy as np
 import skimage
 import sklearn.cluster
 from common import machine, result_files
-from common.quantize_tables import quantize_table
+from common.quantize_tables import quantize_table, seconds_table
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from report import publish
@@ -45,6 +46,7 @@ Method = Callable[[Rgb, int, int], Result]  # of picture, colors and seed
 
 BUNDLED = ["astronaut", "chelsea", "coffee", "hubble_deep_field", "ihc", "motorcycle_left", "retina", "rocket"]
 COLORS = [16, 64, 256]
+TIMES = {"seconds", "each"}  # the figures that are not of quality
 SEEDED = {"scikit-learn"}  # the others have no seed, or the same result for all that matters here
 
 ROOT = Path(__file__).parents[1]
@@ -138,8 +140,10 @@ def quality(picture: Rgb, indices: NDArray[Any], palette: Rgb) -> dict[str, floa
     }
 
 
-def measure(picture: Rgb, k: int, found: dict[str, Method], seeds: int, repeats: int) -> dict[str, Any]:
-    """For each method its figures: means over seeds, and the median of seconds, the methods taking turns."""
+def measure(
+    picture: Rgb, k: int, found: dict[str, Method], seeds: int, repeats: int, timed: bool = True
+) -> dict[str, Any]:
+    """For each method its figures: means over seeds, and if timed the median of seconds, the methods taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in found}
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in found}
     for turn in range(max(seeds, repeats)):
@@ -153,12 +157,36 @@ def measure(picture: Rgb, k: int, found: dict[str, Method], seeds: int, repeats:
                 figures[name].append(quality(picture, indices, palette))
     return {
         name: {figure: statistics.fmean(each[figure] for each in figures[name]) for figure in figures[name][0]}
-        | {"seconds": statistics.median(seconds[name]), "each": seconds[name]}
+        | ({"seconds": statistics.median(seconds[name]), "each": seconds[name]} if timed else {})
         for name in found
     }
 
 
-def run(names: list[str], colors: list[int], seeds: int, repeats: int) -> dict[str, Any]:
+def reports(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The report of quality, and that of seconds if they were measured."""
+    found = []
+    for kind, kept in (("quantize", False), ("quantize-seconds", True)):
+        cases = [
+            {
+                **case,
+                "methods": {
+                    n: {f: v for f, v in m.items() if (f in TIMES) == kept} for n, m in case["methods"].items()
+                },
+            }
+            for case in report["cases"]
+        ]
+        if all(cases[0]["methods"].values()):
+            found.append({**report, "kind": kind, "cases": cases})
+    return found
+
+
+def tables(report: dict[str, Any]) -> str:
+    return "\n\n".join(
+        {"quantize": quantize_table, "quantize-seconds": seconds_table}[each["kind"]](each) for each in reports(report)
+    )
+
+
+def run(names: list[str], colors: list[int], seeds: int, repeats: int, timed: bool = True) -> dict[str, Any]:
     found, images = methods(), pictures()
     for method in found.values():  # loads code, starts threads
         method(images["china"][:64, :64], 8, 0)
@@ -168,7 +196,7 @@ def run(names: list[str], colors: list[int], seeds: int, repeats: int) -> dict[s
         for k in colors:
             height, width = images[name].shape[:2]
             case = {"image": name, "width": width, "height": height, "colors": k}
-            cases.append({**case, "methods": measure(images[name], k, found, seeds, repeats)})
+            cases.append({**case, "methods": measure(images[name], k, found, seeds, repeats, timed)})
             print(f"{name} {k}", file=sys.stderr)
     return {
         "kind": "quantize",
@@ -221,6 +249,7 @@ def main() -> None:
     parser.add_argument("--colors", default=",".join(map(str, COLORS)))
     parser.add_argument("--seeds", type=int, default=5, help="of scikit-learn, whose result depends on it much")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quality", action="store_true", help="measure no seconds, and each method once")
     parser.add_argument("--json", type=Path, help="where to write the report")
     parser.add_argument("--sheet", type=Path, help="where to write a contact sheet of china.jpg in 16 colors, a PNG")
     parser.add_argument("--table", type=Path, help="print the tables of this report, and measure nothing")
@@ -229,23 +258,26 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.table:
-        print(quantize_table(json.loads(args.table.read_text())))
+        print(tables(json.loads(args.table.read_text())))
         return
     names = args.images.split(",") if args.images else list(pictures())
     unknown = sorted(set(names) - set(pictures()))
     if unknown:
         parser.error(f"unknown pictures {', '.join(unknown)}; there are {', '.join(pictures())}")
-    report = run(names, [int(k) for k in args.colors.split(",")], args.seeds, args.repeats)
+    repeats = 1 if args.quality else args.repeats
+    report = run(names, [int(k) for k in args.colors.split(",")], args.seeds, repeats, timed=not args.quality)
     if args.publish:
-        args.json = result_files.FOLDER / f"quantize-{report['date'][:10]}.json"
         args.sheet = SHEET
+        for each in reports(report):
+            result_files.write(result_files.FOLDER / f"{each['kind']}-{report['date'][:10]}.json", each)
     if args.json:
         result_files.write(args.json, report)
-    print(quantize_table(report))
+    print(tables(report))
     if args.sheet:
         contact_sheet(args.sheet, "china" if "china" in names else names[0], 16)
     if args.publish:
-        publish(report)
+        for each in reports(report):
+            publish(each)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from common.cpu_tables import cpu_table
 from common.dask_tables import dask_table
 from common.dither_tables import dither_table
 from common.gpu_tables import gpu_table
-from common.quantize_tables import quantize_table
+from common.quantize_tables import quantize_table, seconds_table
 from common.zoo_tables import zoo_table
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +29,7 @@ PAGES = {
     "dither": ROOT / "docs" / "quantization.md",
     "gpu": ROOT / "docs" / "benchmarks.md",
     "quantize": ROOT / "docs" / "quantization.md",
+    "quantize-seconds": ROOT / "docs" / "quantization.md",
     "zoo": ROOT / "README.md",
 }
 TABLES = {
@@ -37,6 +38,7 @@ TABLES = {
     "dither": dither_table,
     "gpu": gpu_table,
     "quantize": quantize_table,
+    "quantize-seconds": seconds_table,
     "zoo": zoo_table,
 }
 

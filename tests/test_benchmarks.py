@@ -192,6 +192,14 @@ def test_quantize_compares_the_libraries(tmp_path: Path) -> None:
         assert figures["seconds"] > 0
         assert figures["bytes"] > 1000
     assert run(BENCHMARKS / "quantize.py", "--table", path) == printed
+    # Quality is measured apart from seconds, and is the same.
+    again = run(*command, "--quality", "--json", path)
+    (beside,) = json.loads(path.read_text())["cases"]
+    times = {"seconds", "each"}
+    for name, figures in beside["methods"].items():
+        assert figures == {figure: value for figure, value in case["methods"][name].items() if figure not in times}
+    quality_rows = [line for line in again.splitlines() if line.startswith("| ")]
+    assert quality_rows == [line for line in printed.splitlines() if line.startswith("| ")][: len(quality_rows)]
     with Image.open(sheet) as image:
         assert image.format == "PNG"
     for text in strings(report):

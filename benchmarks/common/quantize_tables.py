@@ -1,4 +1,4 @@
-"""The report of quantize.py in Markdown, as docs/quantization.md shows it."""
+"""The reports of quantize.py in Markdown, as docs/quantization.md shows them: quality and, apart from it, seconds."""
 
 from __future__ import annotations
 
@@ -10,33 +10,45 @@ PEERS = ("libimagequant", "scikit-learn")
 
 
 def quantize_table(report: dict[str, Any]) -> str:
-    """Means of every figure, and the four methods that come closest, picture by picture."""
+    """Means of every figure of quality, and the four methods that come closest, picture by picture."""
     lines = [
-        "| colors | method | PSNR | SSIM | deltaE | deltaE 95 % | seconds | kB |",
-        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| colors | method | PSNR | SSIM | deltaE | deltaE 95 % | kB |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for k in _colors(report):
         for name in report["cases"][0]["methods"]:
-            mean = {f: _mean(report, k, name, f) for f in ("psnr", "ssim", "delta_e", "delta_e_95", "seconds", "bytes")}
+            mean = {f: _mean(report, k, name, f) for f in ("psnr", "ssim", "delta_e", "delta_e_95", "bytes")}
             lines.append(
                 f"| {k} | {name} | {mean['psnr']:.2f} | {mean['ssim']:.3f} | {mean['delta_e']:.2f} "
-                f"| {mean['delta_e_95']:.2f} | {mean['seconds']:.3f} | {mean['bytes'] / 1000:.0f} |"
+                f"| {mean['delta_e_95']:.2f} | {mean['bytes'] / 1000:.0f} |"
             )
+    single = _single(report, "PSNR, deltaE", "{psnr:.3f}, {delta_e:.2f}")
+    note = f"scikit-learn's figures are means over {report['seeds']} seeds. " + _leads(report)
+    return "\n".join([_where(report), "", *lines, "", note, "", *single])
+
+
+def seconds_table(report: dict[str, Any]) -> str:
+    """Mean seconds of every method, those beside its peers', and picture by picture."""
+    names = list(report["cases"][0]["methods"])
+    lines = ["| colors | " + " | ".join(names) + " |", "| ---: |" + " ---: |" * len(names)]
+    for k in _colors(report):
+        lines.append(f"| {k} | " + " | ".join(f"{_mean(report, k, name, 'seconds'):.3f}" for name in names) + " |")
+    times = _times(report, report["cases"][0]["image"])
+    return "\n".join([_where(report), "", *lines, "", *times, "", *_single(report, "s", "{seconds:.3f}")])
+
+
+def _single(report: dict[str, Any], figures: str, form: str) -> list[str]:
+    """A row for each picture and number of colors, the figures of ours and of the peers in that form."""
     found = [name for name in (*OURS, *PEERS) if name in report["cases"][0]["methods"]]
-    single = [
-        "| picture | colors | " + " | ".join(f"{name}: PSNR, deltaE, s" for name in found) + " |",
+    lines = [
+        "| picture | colors | " + " | ".join(f"{name}: {figures}" for name in found) + " |",
         "| --- | ---: |" + " ---: |" * len(found),
     ]
     for case in report["cases"]:
-        cells = [
-            f"{figures['psnr']:.3f}, {figures['delta_e']:.2f}, {figures['seconds']:.3f}"
-            for figures in (case["methods"][name] for name in found)
-        ]
+        cells = [form.format(**case["methods"][name]) for name in found]
         size = f"{case['width']} x {case['height']}"
-        single.append(f"| {case['image']}, {size} | {case['colors']} | " + " | ".join(cells) + " |")
-    note = f"scikit-learn's figures are means over {report['seeds']} seeds. " + _leads(report)
-    times = _times(report, report["cases"][0]["image"])
-    return "\n".join([_where(report), "", *lines, "", note, *times, "", *single])
+        lines.append(f"| {case['image']}, {size} | {case['colors']} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _colors(report: dict[str, Any]) -> list[int]:

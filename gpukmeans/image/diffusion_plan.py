@@ -10,20 +10,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpukmeans.image.levels import Levels, is_grey, largest_level, to_rgb
+from gpukmeans.image.levels import MOST_COLORS, Levels, is_grey, largest_level, to_rgb
 
 # Strengths are in 256ths.
 FULL = 256
 
-# What a pixel within texture takes of its neighbours' errors where part of the picture is smooth, and from which part
-# of the pixels on, that are within texture, it takes less: up to _FEW colors, and with more. With few,
-# errors are larger than texture: dots show in it, and yet it cannot do without. Of 16 to 160 what served photographs
-# best, between what blurs to the right color and what keeps structure (docs/quantization.md, benchmarks/NOTES.md).
-_FEW_COLORS, _MANY_COLORS = (104, 0.8), (120, 0.6)
-_FEW = 32
+# Up to so many colors: what a pixel within texture takes of its neighbours' errors where part of the picture is smooth,
+# and from which part of the pixels on, that are within texture, it takes less. With few colors errors are larger than
+# texture: dots show in it, and yet it cannot do without. Of 0 to 176 what served photographs best with the palettes of
+# the spaces that `color_space.space_for` takes, between what blurs to the right color and what keeps structure
+# (docs/quantization.md, benchmarks/NOTES.md).
+_IN_TEXTURE = ((23, 104, 0.8), (47, 116, 0.9), (MOST_COLORS, 120, 0.5))
+
+# The same of greys, whatever the texture: see `textured_strength`. Of a few they are far apart, and what blurs to the
+# right grey is worth more dots.
+_GREYS, _FEW_GREYS, _FEW = 104, 200, range(5, 9)
 
 # Where so much of a picture is within texture, or more, it takes nothing: such noise dithers by itself.
 _ALL_TEXTURE = 0.97
+
+# Pixels at a time, which a core's cache holds.
+_PIECE = 2**15
 
 # From what difference between neighbours on, of 255, a pixel counts as within texture.
 _TEXTURE = 4
@@ -58,7 +65,7 @@ class DiffusionPlan:
     @cached_property
     def strength(self) -> NDArray[np.int32]:
         """How much of its share each pixel takes, of FULL, and -1 where it is fixed: (h, w). Pixels are NumPy's."""
-        strengths = (local_strength(self.pixels, self.colors) * self.scale) >> 8
+        strengths = local_strength(self.pixels, self.colors, self.scale)
         if self.fixed is not None:
             strengths[self.fixed] = -1
         return strengths
@@ -76,18 +83,18 @@ def textured_strength(textured: int, n: int, colors: NDArray[Any]) -> int:
     --------
     >>> colors = np.arange(3 * 64).reshape(64, 3)
     >>> [textured_strength(textured, 100, colors) for textured in (50, 80, 90, 97)]
-    [120, 101, 56, 0]
+    [120, 89, 46, 0]
     """
-    most, knee = _FEW_COLORS if len(colors) <= _FEW else _MANY_COLORS
     if is_grey(to_rgb(colors[:, :3])):
         # Whatever a grey lacks, others can make up for, which colors can of a part only: this is worth the dots.
-        return most
+        return _FEW_GREYS if len(colors) in _FEW else _GREYS
+    most, knee = next(each[1:] for each in _IN_TEXTURE if len(colors) <= each[0])
     beyond = min(max(textured / n - knee, 0.0) / (_ALL_TEXTURE - knee), 1.0)
     return round(most * (1 - beyond * beyond * beyond))
 
 
-def local_strength(pixels: Levels, colors: NDArray[Any]) -> NDArray[np.int32]:
-    """How much of its share each of the pixels (h, w, c) takes with colors (k, c): (h, w), of FULL.
+def local_strength(pixels: Levels, colors: NDArray[Any], scale: int = FULL) -> NDArray[np.int32]:
+    """How much of its share each of the pixels (h, w, c) takes with colors (k, c): (h, w), of FULL, times scale.
 
     By the largest difference, in any channel, from the four neighbours; and by how many pixels are within texture.
 
@@ -97,19 +104,32 @@ def local_strength(pixels: Levels, colors: NDArray[Any]) -> NDArray[np.int32]:
     [[256, 218, 104, 104]]
     """
     h, w, c = pixels.shape
-    most = np.zeros((h, w), pixels.dtype)
-    for axis in (0, 1):
-        before, after = ((slice(None),) * axis + (each,) for each in (slice(None, -1), slice(1, None)))
-        for j in range(c):
-            one, other = pixels[before][..., j], pixels[after][..., j]
-            # Without signs, and so of as few bytes as levels have.
-            steps = np.maximum(one, other) - np.minimum(one, other)
-            for place in (before, after):
-                np.maximum(most[place], steps, out=most[place])
     texture = texture_of(largest_level(pixels.dtype))
-    np.minimum(most, texture, out=most)
+    most = np.empty((h, w), pixels.dtype)
+    step = max(1, _PIECE // w)
+    for top in range(0, h, step):
+        # With a row more at either end, where there is one.
+        first = max(top - 1, 0)
+        rows = pixels[first : top + step + 1].reshape(-1, w * c)
+        found = np.zeros_like(rows)
+        _raise_to_steps(found[1:], found[:-1], rows[1:], rows[:-1])
+        _raise_to_steps(found[:, c:], found[:, :-c], rows[:, c:], rows[:, :-c])
+        own = found[top - first : top - first + step].reshape(-1, w, c)
+        largest = own[..., 0]
+        for j in range(1, c):
+            largest = np.maximum(largest, own[..., j])
+        np.minimum(largest, texture, out=most[top : top + step])
     textured = textured_strength(int(np.count_nonzero(most == texture)), most.size, colors)
-    return (FULL - (FULL - textured) * np.arange(texture + 1, dtype=np.int32) // texture)[most]
+    table = FULL - (FULL - textured) * np.arange(texture + 1, dtype=np.int32) // texture
+    return (table * np.int32(scale) >> 8)[most]
+
+
+def _raise_to_steps(found: Levels, other: Levels, one: Levels, two: Levels) -> None:
+    """Raise both to the differences of levels, without signs and so of as few bytes as levels have."""
+    steps = np.maximum(one, two)
+    steps -= np.minimum(one, two)
+    np.maximum(found, steps, out=found)
+    np.maximum(other, steps, out=other)
 
 
 def caps(palette: Levels) -> NDArray[np.int32]:

@@ -1,24 +1,25 @@
 """Which engine holds a picture's pixels, colors and points; the only place that chooses one.
 
-That of a GPU is imported where one is to hold them: it takes as long as a small picture.
+That of a GPU, and what diffuses errors, is imported where it is needed: it takes as long as a small picture.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpukmeans import array_interop
-from gpukmeans.image.diffusion_plan import DiffusionPlan
 from gpukmeans.image.grid import GridScale
 from gpukmeans.image.levels import unpack
-from gpukmeans.image.numpy import diffusion as numpy_diffusion
 from gpukmeans.image.numpy.colors import NumPyColors
 from gpukmeans.image.numpy.integral_points import NumPyIntegralPoints
 from gpukmeans.image.numpy.pixels import NumPyPixels
 from gpukmeans.image.protocol import Colors, IntegralPoints, Pixels
+
+if TYPE_CHECKING:
+    from gpukmeans.image.diffusion_plan import DiffusionPlan
 
 
 def make_pixels(pixels: Any, *, device: str) -> Pixels:
@@ -68,6 +69,8 @@ def diffused(plan: DiffusionPlan, *, device: str) -> Any:
             import cupy
 
             return cuda_diffusion.diffused(cupy, plan)
+    from gpukmeans.image.numpy import diffusion as numpy_diffusion
+
     own = np.ascontiguousarray(array_interop.to_numpy(plan.pixels))
     return numpy_diffusion.diffused(replace(plan, pixels=own))
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from gpukmeans import array_interop
 from gpukmeans.engine import devices
 from gpukmeans.image import dispatch
-from gpukmeans.image.diffusion import diffuse
 from gpukmeans.image.levels import (
     Levels,
     index_dtype,
@@ -23,9 +22,7 @@ from gpukmeans.image.levels import (
     with_common_channels,
 )
 from gpukmeans.image.numpy.pixels import IndexedPixels, NumPyPixels
-from gpukmeans.image.ordered import ordered
 from gpukmeans.image.palette.fit import PaletteFit
-from gpukmeans.image.patterns import pattern_of
 from gpukmeans.image.picture import Picture, on_host
 from gpukmeans.image.protocol import Colors, Pixels
 from gpukmeans.image.result import Quantized
@@ -134,12 +131,18 @@ class CountedPicture:
             colors = premultiplied(with_common_channels(self.colors.levels(), seen)[0])
             levels = colors[self.color_of_pixel()].reshape(h, w, -1)
             pixels = dispatch.make_pixels(levels.reshape(h * w, -1), device=self.device)
+        # Imported by who dithers: they take as long as a small picture.
         if dither == "floyd-steinberg":
+            from gpukmeans.image.diffusion import diffuse
+
             fixed_index = int(clear[0]) if len(clear) else 0
             indices = diffuse(
                 levels, palette, strength=strength, fixed=fixed, fixed_index=fixed_index, device=self.device
             ).reshape(-1)
         else:
+            from gpukmeans.image.ordered import ordered
+            from gpukmeans.image.patterns import pattern_of
+
             ranks = pattern_of(dither)
             indices = ordered(pixels, ranks, w, palette, space=space, device=self.device, strength=strength)
             if fixed is not None:

@@ -43,6 +43,8 @@ def pixel_weights(
     """
     if weights is None and map is None and not diffused:
         return None
+    if weights is None and map is None:
+        return _masking(picture, n_colors)
     shape = _shape(picture)
     given = np.ones(shape) if weights is None else np.asarray(array_interop.to_numpy(weights), np.float64)
     if given.shape != shape:
@@ -172,7 +174,7 @@ def _shape(picture: Picture) -> tuple[int, ...]:
     return (picture.frames, h // picture.frames, w) if picture.frames else (h, w)
 
 
-def _masking(picture: Picture, n_colors: int) -> NDArray[np.int64]:
+def _masking(picture: Picture, n_colors: int) -> NDArray[np.float64]:
     """What pixels count where errors are diffused, each frame by itself."""
     if not picture.frames:
         return importance(array_interop.to_numpy(picture.levels), n_colors)

@@ -20,11 +20,12 @@ from gpukmeans.image.diffusion_plan import DiffusionPlan
 # Leading bits of a level that tell cells apart, by channels: 4,096 cells, and 256 of one channel.
 _BITS = {1: 8, 3: 4, 4: 3}
 
-# From so many pixels for each color on one bit more pays, which halves the candidates and takes eight times as long.
-_FINER = 2**12
+# From so many pixels for each color on one bit more pays, and from so many two: each halves the candidates, and takes
+# some times as long to list them.
+_FINER, _FINEST = 2**10, 2**13
 
-# Distances at a time: 32 MB.
-_PIECE = 2**22
+# Up to so many bits of all channels cells are compared with all colors, and beyond with those of a cell twice as wide.
+_AT_ONCE = 9
 
 # What a step of waves takes, in pixels of the interpreted loop: some 60 microseconds against 10.
 _STEP = 6
@@ -53,19 +54,22 @@ def _compiles(height: int, width: int, k: int, segments: int = 1) -> bool:
 def diffuse_in_a_loop(plan: DiffusionPlan, out: NDArray[Any]) -> None:
     """Fill out (h, w) with the indices that the plan asks for."""
     height, width, c = plan.pixels.shape
-    bits = _BITS[c] + (c > 1 and out.size > _FINER * len(plan.colors))
+    each = out.size / len(plan.colors)
+    bits = _BITS[c] + (c > 1) * ((each > _FINER) + (each > _FINEST))
     starts, candidates = candidates_of_cells(plan.colors, plan.top, bits)
     compiled = _compiles(height, width, len(plan.colors))
     # One row more of errors than pixels at either end.
     errors = np.zeros(2 * (width + 2) * c, np.int64)
-    arrays = [plan.pixels, plan.strength, plan.colors, starts, candidates, plan.low, plan.high, plan.cap, errors]
+    arrays = [plan.pixels, plan.strength, plan.colors, starts, candidates, plan.cap, errors]
     flat = [each.reshape(-1) for each in arrays]
-    numbers = height, width, c, (8 if plan.top == 255 else 16) - bits, bits, plan.top, plan.fixed_index
+    # The channels are as many as these have, which is known when the loop is compiled: a third of its time.
+    limits = tuple(plan.low.tolist()), tuple(plan.high.tolist())
+    numbers = height, width, (8 if plan.top == 255 else 16) - bits, bits, plan.top, plan.fixed_index
     if compiled:
-        _compiled()(*flat, *numbers, out.reshape(-1))
+        _compiled()(*flat, *limits, *numbers, out.reshape(-1))
     else:  # lists, whose items are integers of Python, are several times as fast as arrays here
         found = [0] * out.size
-        given: list[Any] = [*(each.tolist() for each in flat), *numbers, found]
+        given: list[Any] = [*(each.tolist() for each in flat), *limits, *numbers, found]
         _diffuse(*given)
         out.reshape(-1)[:] = found
 
@@ -73,27 +77,46 @@ def diffuse_in_a_loop(plan: DiffusionPlan, out: NDArray[Any]) -> None:
 def candidates_of_cells(colors: NDArray[np.int32], top: int, bits: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """For each of 2**(bits c) cells, by the leading bits of its levels, channel 0 first, the colors (k, c) that may be
     nearest to a level of it, ascending: those of cell i are candidates[starts[i] : starts[i + 1]]."""
-    k, c = colors.shape
-    side, wide = 2**bits, (top + 1) >> bits
-    low = np.arange(side, dtype=np.int64)[:, None] * wide
-    # Of each channel, for each slice and color: the least and the largest square of a difference.
-    least, most = [], []
+    c = colors.shape[1]
+    if bits == 1 or bits * c <= _AT_ONCE:
+        cells, color = np.divmod(np.arange(len(colors) << bits * c), len(colors))
+        return _possible(colors, top, bits, cells, color, np.arange(1 << bits * c) * len(colors))
+    # What may be nearest in a part of a cell may be so in the cell.
+    firsts, found = candidates_of_cells(colors, top, bits - 1)
+    counts, cells = np.diff(firsts), np.arange(len(firsts) - 1)
+    side, parts = 2 ** (bits - 1), []
+    for part in range(1 << c):
+        # In each channel the cell's digit, and one bit more.
+        own = sum((cells >> (bits - 1) * j & side - 1) << bits * j + 1 | (part >> j & 1) << bits * j for j in range(c))
+        starts, kept = _possible(colors, top, bits, np.repeat(own, counts), found, firsts[:-1])
+        parts.append((own, starts, kept))
+    lengths = np.empty(1 << bits * c, np.int64)
+    for own, starts, _ in parts:
+        lengths[own] = np.diff(starts)
+    begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    candidates = np.empty(begins[-1], np.int32)
+    for own, starts, kept in parts:
+        candidates[np.repeat(begins[own] - starts[:-1], np.diff(starts)) + np.arange(len(kept))] = kept
+    return begins, candidates
+
+
+def _possible(
+    colors: NDArray[np.int32], top: int, bits: int, cells: Any, indices: Any, firsts: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """Of pairs (m,) of cells and colors those whose color is a candidate, as `candidates_of_cells` has them. firsts:
+    where each cell's pairs begin."""
+    c, wide = colors.shape[1], (top + 1) >> bits
+    nearest, farthest = np.zeros(len(cells), np.int64), np.zeros(len(cells), np.int64)
     for j in range(c):
-        below, above = low - colors[:, j], colors[:, j] - (low + wide - 1)
-        least.append(np.maximum(np.maximum(below, above), 0) ** 2)
-        most.append(np.maximum(np.abs(below), np.abs(above)) ** 2)
-    cells = np.arange(side**c)
-    starts, found = np.zeros(len(cells) + 1, np.int64), []
-    step = max(1, _PIECE // k)
-    for a in range(0, len(cells), step):
-        piece = cells[a : a + step]
-        digits = [piece >> (bits * (c - 1 - j)) & (side - 1) for j in range(c)]
-        nearest = sum(least[j][digits[j]] for j in range(c))
-        farthest = sum(most[j][digits[j]] for j in range(c))
-        possible = nearest <= np.asarray(farthest).min(axis=1)[:, None]
-        starts[a + 1 : a + 1 + len(piece)] = possible.sum(axis=1)
-        found.append(np.nonzero(possible)[1].astype(np.int32))
-    return np.cumsum(starts), np.concatenate(found)
+        low = (cells >> bits * (c - 1 - j) & 2**bits - 1) * wide
+        above = colors[indices, j] - low
+        below = wide - 1 - above  # what the cell's largest level is above the color
+        nearest += np.maximum(np.maximum(-above, -below), 0) ** 2
+        farthest += np.maximum(above, below) ** 2
+    counts = np.diff(firsts, append=len(cells))
+    possible = nearest <= np.repeat(np.minimum.reduceat(farthest, firsts), counts)
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.add.reduceat(possible, firsts, dtype=np.int64))])
+    return starts, indices[possible].astype(np.int32)
 
 
 @cache
@@ -109,19 +132,19 @@ def _diffuse(  # type: ignore[no-untyped-def]
     colors,
     starts,
     candidates,
-    low,
-    high,
     caps,
     errors,
+    low,
+    high,
     height,
     width,
-    c,
     shift,
     bits,
     top,
     fixed_index,
     out,
 ):
+    c = len(low)
     # errors holds two rows of (width + 2) c: what is passed to this row, and to the next; pixel x's are at x + 1.
     row = (width + 2) * c
     here, below = 0, row

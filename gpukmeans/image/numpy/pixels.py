@@ -21,6 +21,10 @@ from gpukmeans.threads import run
 # Pixels at a time: 1 MB of codes, which one core sorts in its second-level cache.
 _PIECE = 2**18
 
+# Pixels at a time whose errors are added up, and what holds a squared difference, by the bytes of a level.
+_ERRORS = 2**15
+_SQUARE: dict[int, Any] = {1: np.uint16, 2: np.uint32}
+
 
 class NumPyPixels:
     """pixels: (n, c), uint8 or uint16."""
@@ -68,12 +72,13 @@ class NumPyPixels:
 
     def error(self, palette: Levels, labels: NDArray[Any]) -> int:
         def error_of_piece(rows: slice) -> int:
-            steps = self._pixels[rows].astype(np.int64)
-            steps -= palette[labels[rows]]
-            steps *= steps
-            return int(steps.sum())
+            own, shown = self._pixels[rows], palette[labels[rows]]
+            # Without signs, and so of as few bytes as levels have; squares of 8 bits have 16.
+            steps = np.maximum(own, shown)
+            steps -= np.minimum(own, shown)
+            return int(np.square(steps, dtype=_SQUARE[steps.dtype.itemsize]).sum(dtype=np.uint64))
 
-        return sum(run(error_of_piece, self._pieces(), thread_count()))
+        return sum(run(error_of_piece, self._pieces(_ERRORS), thread_count()))
 
 
 class IndexedPixels:
