@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import gpukmeans
 
@@ -32,6 +33,10 @@ html_theme_options = {
     "show_prev_next": False,
     "show_toc_level": 2,
 }
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+# Nothing is below these pages: beside them there would be the heading of an empty list.
+html_sidebars = {page.stem: [] for page in Path(__file__).parent.glob("*.md")}
 toc_object_entries_show_parents = "hide"
 html_show_sourcelink = False
 

@@ -19,7 +19,10 @@ from gpukmeans.engine import devices, nvml
 from gpukmeans.errors import DeviceError, describe_error
 
 # What the extras bring, and what arrays may come from; asked for by the names of their distributions.
-_OPTIONAL = ("numba", "dask", "pillow", "pyvips", "tifffile", "matplotlib", "tqdm", "torch", "jax", "pandas", "polars")
+_OPTIONAL = (
+    *("numba", "dask", "distributed", "pillow", "pillow-heif", "pyvips", "tifffile", "matplotlib", "tqdm"),
+    *("torch", "jax", "pandas", "polars", "pyarrow", "h5py", "zarr"),
+)
 
 
 def show_versions() -> None:

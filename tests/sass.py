@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 from collections import Counter
 from importlib.metadata import files
@@ -20,6 +21,20 @@ def disassembled(cubin: Path) -> dict[str, str]:
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     sections = re.split(r"^\.text\.(\w+):$", text, flags=re.MULTILINE)[1:]
     return dict(zip(sections[::2], sections[1::2], strict=True))
+
+
+def machine_code(cubin: bytes) -> dict[str, bytes]:
+    """The code of each kernel in a cubin, an ELF file of 64 bits, as it stands there."""
+    (start,) = struct.unpack_from("<Q", cubin, 40)  # of the sections' headers
+    size, count, of_names = struct.unpack_from("<HHH", cubin, 58)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, start + i * size) for i in range(count)]
+    found = {}
+    for at, _, _, _, first, length in sections:
+        at += sections[of_names][4]
+        name = cubin[at : cubin.index(b"\0", at)].decode()
+        if name.startswith(".text."):
+            found[name.removeprefix(".text.")] = cubin[first : first + length]
+    return found
 
 
 def inner_loops(code: str) -> list[Counter[str]]:

@@ -79,6 +79,15 @@ def test_without_a_program_the_command_says_what_it_takes(folder: Path) -> None:
     assert "(SCRIPT | -m MODULE)" in run("-m", "gpukmeans.accel", "--help", folder=folder).stdout
 
 
+@pytest.mark.parametrize(
+    ("program", "what"), [(["no.py"], "no.py"), (["-m", "no"], "module no"), (["-m", "no.such"], "module no.such")]
+)
+def test_what_is_not_there_is_an_error_of_one_line(program: list[str], what: str, folder: Path) -> None:
+    usage, line = run("-m", "gpukmeans.accel", *program, folder=folder, status=2).stderr.splitlines()
+    assert usage.startswith("usage: ")
+    assert line == f"python -m gpukmeans.accel: error: there is no {what}"
+
+
 def test_verbose_says_what_is_left_to_scikit_learn(folder: Path) -> None:
     (folder / "negative.py").write_text(
         "from sklearn.cluster import KMeans\n"

@@ -212,3 +212,23 @@ def test_batched_compares_many_problems_with_loops() -> None:
     for way in ("BatchedKMeans", "KMeans", "scikit-learn", "scikit-learn, one thread"):
         assert printed.count(f"\n  {way} ") == 2
     assert printed.count("\n  faiss-cpu ") == (2 if importlib.util.find_spec("faiss") else 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Processes are held to processors by Linux's own means")
+def test_scale_compares_workers_with_one_process_on_their_processors() -> None:
+    pytest.importorskip("distributed")
+    size = ("--rows", "500", "600", "--features", "3", "-k", "2", "--iterations", "2", "--repeats", "1")
+    printed = run(BENCHMARKS / "scale.py", *size, "--workers", "1", "--init", "random")
+    assert "| 1 workers, s | 1 process, 1 processor, s | 1 process, 1 processors, s |" in printed
+    rows = [line for line in printed.splitlines() if line.startswith(("| 500 ", "| 600 "))]
+    assert [line.split(" | ")[:3] for line in rows] == [["| 500", "2", "random"], ["| 600", "2", "random"]]
+
+
+def test_scale_fails_where_workers_are_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    scale = importlib.import_module("scale")
+    slow, fast = [[2.0], [1.0], [1.0]], [[1.0], [2.0], [1.0]]
+    assert scale.slower([(100, "random", slow)], scale.GOAL) == [f"{scale.GOAL:,} rows, k=100, random"]
+    assert scale.slower([(100, "random", fast)], scale.GOAL) == []
+    assert scale.slower([(100, "random", slow)], scale.GOAL - 1) == []

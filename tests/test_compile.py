@@ -13,13 +13,14 @@ from typing import Any
 import nvrtc
 import pytest
 from nvrtc import compile_for
-from sass import disassembled, inner_loops
+from sass import disassembled, inner_loops, machine_code
 
 pytestmark = pytest.mark.kernels
 
-# By NVRTC, as on a user's machine. CUDA 13 compiles for these and what lies between: Turing, Ampere (A100, then RTX
-# 30), Ada, Hopper, Blackwell (B200, then RTX 50).
-ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+# By NVRTC, as on a user's machine. CUDA 13 compiles for these and what lies between: Turing, Ampere (A100), Ada,
+# Hopper, Blackwell (B200, then RTX 50). What it makes for RTX 30 is what it makes for Ada
+# (test_rtx_30_has_the_code_of_ada).
+ARCHITECTURES = (75, 80, 89, 90, 100, 120)
 
 # Tensor cores serve where they are worth it alone (engine/cuda/device.py): A100, H100 and H200, B200.
 # And wgmma is of sm_90a alone, tcgen05 of sm_100a and sm_103a.
@@ -468,9 +469,18 @@ SPARSE = [
 ]
 
 
+# One of each family; the last, which is of the widest values in most.
+ONE_OF_EACH = list({each[0]: each for each in SPECIALISATIONS if each[0] not in ONLY}.values())
+
+
 def name_of(specialisation: tuple[str, str, int, int | None]) -> str:
     family, x, weights, size = specialisation
     return f"{family}-{x}-weights{weights}" + (f"-{SIZES[family]}{size}" if size else "")
+
+
+def options_of(specialisation: tuple[str, str, int, int | None]) -> list[str]:
+    family, x, weights, size = specialisation
+    return [f"-DX_KIND={KINDS[x]}", f"-DWEIGHT_KIND={weights}", *([f"-D{SIZES[family]}={size}"] if size else [])]
 
 
 def budget_of(kernel: str, x: str) -> Budget:
@@ -521,9 +531,26 @@ def test_budgets_are_of_kernels_that_there_are() -> None:
 
 @pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=name_of)
 def test_kernels_compile_within_their_budgets(specialisation: tuple[str, str, int, int | None], tmp_path: Path) -> None:
-    family, x, weights, size = specialisation
-    options = [f"-DX_KIND={KINDS[x]}", f"-DWEIGHT_KIND={weights}", *([f"-D{SIZES[family]}={size}"] if size else [])]
-    check(family, options, tmp_path, x, size)
+    family, x, _, size = specialisation
+    check(family, options_of(specialisation), tmp_path, x, size)
+
+
+@pytest.mark.parametrize("specialisation", ONE_OF_EACH, ids=name_of)
+def test_rtx_30_has_the_code_of_ada(specialisation: tuple[str, str, int, int | None]) -> None:
+    """One kernel of each family stands for the others, since none looks at what tells sm_86 from sm_89."""
+    folder = Path(str(files("gpukmeans.kernels")))
+    sources = "".join(path.read_text() for path in folder.glob("*.cu*"))
+    assert not re.search(r"__CUDA_ARCH__\W+8[1-9]\d", sources)
+    source = (folder / f"{specialisation[0]}.cu").read_text()
+    found = []
+    for architecture in (86, 89):
+        options = ["--std=c++17", f"-I{folder}", *options_of(specialisation)]
+        report, cubin = compile_for(architecture, source, options)
+        code = machine_code(cubin)
+        assert set(code) == set(re.findall(KERNEL, source))
+        assert all(code.values())
+        found.append((re.sub(r"sm_\d+|Compile time.*", "", report), code))
+    assert found[0] == found[1]
 
 
 def test_two_products_of_float16_compile_within_their_budget(tmp_path: Path) -> None:

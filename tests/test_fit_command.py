@@ -206,11 +206,17 @@ def test_a_csv_as_it_comes(X: np.ndarray, here: Path, capsys: Any) -> None:
     frame = pd.DataFrame(X, columns=["a", "b", "c, of d"])
     frame.to_csv("bom.csv", index=False, encoding="utf-8-sig", sep=";", lineterminator="\r\n")
     frame.to_csv("tabs.tsv", index=False, sep="\t")
+    frame.to_csv("tabs.csv", index=False, sep="\t")
     frame.to_csv("bare.csv", index=False, header=False)
     expected = KMeans(4, random_state=0).fit(X[:, [2, 0]]).inertia_
-    for argv in (["bom.csv", "--delimiter", ";"], ["tabs.tsv"]):
+    for argv in (["bom.csv", "--delimiter", ";"], ["tabs.tsv"], ["tabs.csv", "--delimiter", r"\t"]):
         assert record(capsys, "fit", *argv, "-k", "4", "--columns", '"c, of d",a')["inertia"] == expected
     assert record(capsys, "fit", "bare.csv", "-k", "4", "--header", "no", "--columns", "2,0")["inertia"] == expected
+    frame[["b"]].set_axis(["m; from a"], axis=1).to_csv("one.csv", index=False)
+    argv = ["fit", "one.csv", "-k", "4", "--delimiter", ","]
+    assert record(capsys, *argv)["inertia"] == KMeans(4, random_state=0).fit(X[:, [1]]).inertia_
+    assert main(argv) == 0
+    assert capsys.readouterr().out.startswith("one.csv: 120 rows, 1 column, on ")
     with_years = frame.set_axis(["2019", "2020", "2021"], axis=1)
     with_years.to_csv("years.csv", index=False)
     found = record(capsys, "fit", "years.csv", "-k", "4", "--header", "yes", "--columns", "2021,2019")

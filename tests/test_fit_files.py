@@ -134,6 +134,10 @@ TEXTS = {
     "a,a\n1,2\n3,4\n": "data.csv: several columns are named 'a'",
     ",a\n0,2\n1,4\n": "data.csv: column 1, named '', seems to number the rows: leave it out with --drop '', or name "
     "all that you want with --columns",
+    "a;b\n1,5;2\n3,5;4\n": "data.csv: there is no ',' in its first line, but ';': say --delimiter ';' if that is "
+    "between its values, --delimiter ',' if it has a single column",
+    "a\tb\n1\t2\n": r"data.csv: there is no ',' in its first line, but '\t': say --delimiter '\t' if that is "
+    "between its values, --delimiter ',' if it has a single column",
     "a,b\n1,2\n3\n": "data.csv: it is damaged, or no CSV (CSV parse error: Expected 2 columns, got 1: 3)",
 }
 
@@ -141,8 +145,19 @@ TEXTS = {
 @pytest.mark.parametrize("text", TEXTS)
 def test_bad_csvs(text: str, here: Path, capsys: Any) -> None:
     Path("data.csv").write_text(text)
-    line = failure(capsys, "fit", "data.csv", "-k", "2", "--labels", "l.csv", "--model", "m.npz")
-    assert line == TEXTS[text] or (TEXTS[text] == "data.csv: " and line.startswith("data.csv: ")), line
+    for more in ([], ["--memory-limit", "1B"]):
+        line = failure(capsys, "fit", "data.csv", "-k", "2", "--labels", "l.csv", "--model", "m.npz", *more)
+        assert line == TEXTS[text] or (TEXTS[text] == "data.csv: " and line.startswith("data.csv: ")), line
+
+
+def test_text_after_the_first_block_of_a_csv_is_no_number(here: Path, capsys: Any) -> None:
+    rows = "".join(f"{row},{'x' * 1000}\n" for row in range(18_000))
+    Path("data.csv").write_text(f"a,text\n{rows}?,x\n")
+    argv = ["fit", "data.csv", "-k", "2", "--drop", "text"]
+    assert failure(capsys, *argv).startswith("data.csv: no numbers in column a ('?' in row 18,001): ")
+    line = failure(capsys, *argv, "--memory-limit", "1B")
+    assert line.startswith("data.csv: it is damaged, or no CSV of numbers (")
+    assert "'?'" in line
 
 
 def test_bad_choices_of_columns(X: np.ndarray, here: Path, capsys: Any) -> None:

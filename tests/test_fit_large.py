@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
@@ -27,6 +28,7 @@ def table(x):
 
 
 FILES = {
+    "csv": lambda path, x: pa.csv.write_csv(table(x), path),
     "npy": np.save,
     "parquet": lambda path, x: pa.parquet.write_table(table(x), path, row_group_size=300),
     "feather": lambda path, x: pa.feather.write_feather(table(x), path, chunksize=300),

@@ -17,7 +17,7 @@ parts, width, k = 8, 16, 32
 # Histograms of gradients: not negative, many of them small, parts that go together; as whole numbers up to 255.
 themes = draw.gamma(0.6, 30.0, (40, parts * width))
 X = draw.dirichlet(np.full(40, 0.2), 2000) @ themes + draw.gamma(0.5, 10.0, (2000, parts * width))
-X = np.minimum(X, 255).astype(np.float32)
+X = np.minimum(X.round(), 255).astype(np.float32)
 
 # %%
 # Problem i is part i of all vectors: an array (8, 2000, 16).
@@ -41,6 +41,7 @@ print(f"of the 10 nearest, {len(set(found) & set(np.argsort(exact)[:10]))} are f
 _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 left.scatter(exact, approximate, s=4)
 left.plot([0, exact.max()], [0, exact.max()], color="black", linewidth=0.8)
+left.locator_params(axis="x", nbins=5)
 left.set(xlabel="squared distance", ylabel="the same by codes")
 right.bar(range(parts), quantizer.inertia_ / subspaces.var(axis=1).sum(axis=1) / len(X))
-right.set(xlabel="part", ylabel="share of the variance that its codes leave")
+_ = right.set(xlabel="part", ylabel="share of the variance that its codes leave")

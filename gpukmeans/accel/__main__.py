@@ -7,6 +7,7 @@ import logging
 import os
 import runpy
 import sys
+from importlib.util import find_spec
 
 from gpukmeans.accel import install
 
@@ -34,12 +35,25 @@ def main(argv: list[str] | None = None) -> None:
     install()
     program = args.script if args.module is None else args.module
     sys.argv = [program, *argv[len(ours) :]]
+    if not _is_there(args.script, args.module):
+        what = args.script if args.module is None else f"module {args.module}"
+        parser.error(f"there is no {what}")
     if args.module is not None:
         runpy.run_module(args.module, run_name="__main__", alter_sys=True)
         return
     if not sys.flags.safe_path:  # or else the first is where Python was started
         sys.path[0] = os.path.dirname(os.path.abspath(program))
     runpy.run_path(program, run_name="__main__")
+
+
+def _is_there(script: str | None, module: str | None) -> bool:
+    """Whether there is what is to be run: else one line says so, as Python itself does, and no traceback of ours."""
+    if module is None:
+        return script is not None and os.path.exists(script)
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package that it is said to be in
+        return False
 
 
 def _length(argv: list[str]) -> int:

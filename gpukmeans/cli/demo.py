@@ -26,6 +26,11 @@ from gpukmeans.datasets import LabeledWorkload, PictureWorkload, Workload
 from gpukmeans.image.files.pillow import to_pil
 from gpukmeans.image.levels import psnr
 
+_DESCRIPTION = (
+    "Cluster points in the plane, the colors of a photograph and handwritten digits, print times and results beside "
+    "scikit-learn's, and draw them into a folder."
+)
+
 ROW = "{:<8} {:>12} {:>4}  {:<7} {:>9} {:>10} {:>14}  {:>9} {:>10} {:>14}"
 FITS = ["seconds", "iterations", "inertia"]
 
@@ -46,7 +51,7 @@ class Timed:
 
 def add(commands: Any, what: str, seed: Callable[[str], int]) -> None:
     """Add ``demo`` to the subparsers of `gpukmeans`; what: its help; seed: the type of ``--seed``."""
-    parser = commands.add_parser("demo", help=what)
+    parser = commands.add_parser("demo", help=what, description=_DESCRIPTION)
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: ./demo)"
     )

@@ -215,7 +215,7 @@ def _tell(
 ) -> None:
     """What became of a fit, for people: centers in the units of the file."""
     how = ", standardized" if args.scale == "standard" else ""
-    console.say(f"{args.file}: {found.X.shape[0]:,} rows, {len(found.names):,} columns{how}, on {device}")
+    console.say(f"{args.file}: {found.X.shape[0]:,} rows, {_columns(len(found.names))}{how}, on {device}")
     if chosen is not None:
         _tell_choice(chosen)
     k, iterations = model.n_clusters, f"{model.n_iter_} iteration{'' if model.n_iter_ == 1 else 's'}"
@@ -230,6 +230,10 @@ def _tell(
         console.say(f"and {k - MOST_CLUSTERS:,} more clusters (all of them with --json)")
     for path in filter(None, (args.labels, args.model, args.plot)):
         console.say(f"wrote {path}")
+
+
+def _columns(count: int) -> str:
+    return "1 column" if count == 1 else f"{count:,} columns"
 
 
 def _tell_choice(found: Choice) -> None:

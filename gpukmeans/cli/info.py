@@ -13,7 +13,12 @@ from gpukmeans.environment import facts
 
 def add(commands: Any, what: str, seed: Any) -> None:
     """Add ``info`` to the subparsers of `gpukmeans`; what: its help."""
-    parser = commands.add_parser("info", help=what)
+    parser = commands.add_parser(
+        "info",
+        help=what,
+        description="Print the device, libraries and threads in use, for a report of a bug; the same as "
+        "gpukmeans.show_versions().",
+    )
     parser.add_argument(
         "--json",
         action="store_true",

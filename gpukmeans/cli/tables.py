@@ -7,6 +7,7 @@ import csv
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ _FORMS = 3
 
 # Longer lines than this are none of a table of numbers, and pyarrow takes no row longer than its blocks.
 BLOCK_BYTES = 2**24
+
+# Of a CSV that is read a block at a time, several of which pyarrow has in hand.
+_FEW_BYTES = 2**20
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +53,8 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         type=_limit,
         metavar="BYTES",
         help="how much memory rows may take, as 4GB; more in a .npy, .parquet, .feather or .arrow is read in pieces, "
-        "with the same answer (default: a quarter of what is free)",
+        "with the same answer, and so is a temporary file (TMPDIR) of the columns of a larger .csv or .tsv (default: a "
+        "quarter of what is free)",
     )
 
 
@@ -64,6 +69,8 @@ def _limit(text: str) -> int | str:
 
 
 def _delimiter(text: str) -> str:
+    if text == r"\t":  # as it is typed where a shell has no other way to say it
+        return "\t"
     if len(text) != 1 or not text.isascii():
         raise argparse.ArgumentTypeError(f"must be a single character, got {text!r}")
     return text
@@ -165,7 +172,7 @@ class ArrowTable:
 
         found = [self.table.column(column) for column in columns]
         names = [self.names[column] for column in columns]
-        self._check_numbers(names, found)
+        self.check_numbers(columns)
         self._check_missing(names, found)
         kinds = {column.type for column in found}
         kept = {pa.float32(): np.float32, pa.float16(): np.float16, pa.uint8(): np.uint8}
@@ -175,14 +182,16 @@ class ArrowTable:
             column[:] = (values.cast(pa.float64()) if pa.types.is_decimal(values.type) else values).to_numpy()
         return matrix
 
-    def _check_numbers(self, names: list[str], columns: list[Any]) -> None:
+    def check_numbers(self, columns: list[int]) -> None:
+        """CommandError for columns of something else."""
         import pyarrow as pa
 
         def is_number(kind: Any) -> bool:
             tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
             return any(test(kind) for test in (*tests, pa.types.is_null))
 
-        wrong = [(name, column) for name, column in zip(names, columns, strict=True) if not is_number(column.type)]
+        found = [(self.names[column], self.table.column(column)) for column in columns]
+        wrong = [(name, column) for name, column in found if not is_number(column.type)]
         if wrong:
             first = _first_word(wrong[0][1])
             which = ", ".join(name for name, _ in wrong[:10]) + (", ..." if len(wrong) > 10 else "")
@@ -225,7 +234,47 @@ class DatasetTable:
             ) from None
 
 
-Table = MatrixTable | ArrowTable | DatasetTable
+@dataclass(frozen=True)
+class LargeCsv:
+    """A CSV that is more than there is memory for. open: a reader of its record batches, see pyarrow.csv.open_csv, by
+    the options of ConvertOptions; limit: of memory."""
+
+    source: str
+    names: list[str]
+    open: Callable[..., Any]
+    limit: int
+    named: bool
+    open_ended: bool = False
+
+    def matrix(self, columns: list[int]) -> ArrayRows:
+        """These columns as rows of a temporary file that goes when they do: each pass over text would read it anew.
+        CommandError for what is no number; what is missing is NaN."""
+        import pyarrow as pa
+
+        with self.open() as reader:
+            batch = next(iter(reader), None)
+        if batch is None:
+            raise CommandError(f"{self.source}: it has no rows")
+        start = pa.Table.from_batches([batch])
+        ArrowTable(self.source, self.names, start, self.named).check_numbers(columns)
+        # Integers may become floats after the first block, of which their type is.
+        kinds = {field.name: field.type if pa.types.is_boolean(field.type) else pa.float64() for field in start.schema}
+        chosen = [start.schema.names[column] for column in columns]
+        n = 0
+        with tempfile.TemporaryFile(prefix="gpukmeans-") as file:
+            try:
+                with self.open(include_columns=chosen, column_types={name: kinds[name] for name in chosen}) as reader:
+                    for batch in reader:
+                        values = [column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in batch.columns]
+                        file.write(np.column_stack(values).data)
+                        n += batch.num_rows
+            except pa.ArrowInvalid as error:
+                raise CommandError(_damaged(self.source, "CSV of numbers", error)) from None
+            file.flush()
+            return ArrayRows(np.memmap(file, np.float64, "r", shape=(n, len(columns))), self.limit)
+
+
+Table = MatrixTable | ArrowTable | DatasetTable | LargeCsv
 
 
 def missing_value(table: Table, row: int, name: str, count: int) -> CommandError:
@@ -280,21 +329,46 @@ def _read_csv(path: str, args: argparse.Namespace) -> Table:
         raise CommandError(f"{path}: it is no CSV, which is text in UTF-8")
     lines = csv.reader(io.StringIO(start.decode("utf-8-sig", "replace"), newline=""), delimiter=delimiter)
     fields = next((fields for fields in lines if fields), [])
+    if args.delimiter is None and len(fields) == 1:
+        _check_delimiter(path, fields[0], delimiter)
     if args.header is None and all(map(_is_number, fields)):
         raise CommandError(
             f"{path}: its first line has numbers only: say --header no if it is a row, --header yes if it has the "
             "names of the columns"
         )
     named = args.header != "no"
-    table = arrow_csv.read_csv(
-        path,
-        read_options=arrow_csv.ReadOptions(block_size=BLOCK_BYTES, autogenerate_column_names=not named),
+    how = {
+        "read_options": arrow_csv.ReadOptions(block_size=BLOCK_BYTES, autogenerate_column_names=not named),
         # An empty line in a single column is a missing value: to skip it would move all labels behind it.
-        parse_options=arrow_csv.ParseOptions(
+        "parse_options": arrow_csv.ParseOptions(
             delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=len(fields) > 1
         ),
-    )
+    }
+    values = (start.count(delimiter.encode()) + start.count(b"\n")) / len(start) * os.stat(path).st_size
+    limit = in_bytes(args.memory_limit)
+    if _FORMS * 8 * values > limit:
+        if start.find(b"\n") < _FEW_BYTES // 16:  # of a file of long lines, blocks stay as large as they may be
+            how["read_options"].block_size = _FEW_BYTES
+
+        def open_csv(**convert: Any) -> Any:
+            return arrow_csv.open_csv(path, convert_options=arrow_csv.ConvertOptions(**convert), **how)
+
+        with open_csv() as reader:
+            names = list(reader.schema.names)
+        return LargeCsv(path, names if named else [str(i) for i in range(len(names))], open_csv, limit, named)
+    table = arrow_csv.read_csv(path, **how)
     return ArrowTable(path, table.column_names if named else [str(i) for i in range(table.num_columns)], table, named)
+
+
+def _check_delimiter(path: str, line: str, delimiter: str) -> None:
+    """Refuse a first line that `delimiter` leaves in one piece, and another one would not."""
+    others = [other for other in (";", "\t", "|", ",") if other != delimiter and other in line]
+    if others:
+        has, say = (repr(char).strip("'") for char in (delimiter, others[0]))
+        raise CommandError(
+            f"{path}: there is no '{has}' in its first line, but '{say}': say --delimiter '{say}' if that is between "
+            f"its values, --delimiter '{has}' if it has a single column"
+        )
 
 
 def _read_parquet(path: str, args: argparse.Namespace) -> Table:
