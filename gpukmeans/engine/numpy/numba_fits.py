@@ -25,6 +25,7 @@ from gpukmeans.engine.numpy.numba_passes import (
     _OPTIONS,
     BLOCK,
     PANEL,
+    STRIP,
     TILE,
     Target,
     Weighing,
@@ -303,7 +304,7 @@ def _label(x: Any, weights: Any, centers: Any, own: Any, room: Any, sums: Any, l
     for start in range(0, n, BLOCK):
         m = min(BLOCK, n - start)
         if scored:
-            width = -(-m // 8) * 8
+            width = -(-m // STRIP) * STRIP
             for r in range(width):
                 norms[r] = _place(x, min(start + r, n - 1), about, factor, y, r)
             _products(address(y), order, width, panels, scores)

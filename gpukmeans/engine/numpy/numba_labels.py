@@ -23,12 +23,12 @@ from gpukmeans.engine.numpy.numba_passes import (
     TILE,
     WEIGHING,
     Bounds,
-    Buffers,
     Features,
     Sums,
     Target,
     Weighing,
     _assign_block,
+    _buffers,
     _move_rows,
     _own_square,
     _place_center,
@@ -168,23 +168,7 @@ def _label(
     target = Target(centers, panels, scores, slack, places[:d], places[d], errors.per_norm, errors.rest, True)
     bounds = Bounds(none, none, 0, none, none, none, False, errors.rest, errors.rest)
     kept = Features(np.empty((0, 0), np.float32), none)
-    buffers = Buffers(
-        np.empty((BLOCK, d), np.float32),
-        np.arange(BLOCK),
-        np.empty(BLOCK, np.int64),
-        np.empty((len(panels) * PANEL, BLOCK), np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.int64),
-        np.empty(BLOCK, np.int64),
-        np.empty(BLOCK, np.int64),
-        np.empty(BLOCK, np.int64),
-        np.empty(d + 1, np.int64),
-    )
+    buffers = _buffers(len(panels), d, d, True)
     for first in range(0, len(x), BLOCK):
         m = min(BLOCK, len(x) - first)
         for r in range(m):
