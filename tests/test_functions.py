@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import sklearn.cluster
-import torch
 from reference import Reference
 from test_randomness import seed_in_parallel
 
@@ -109,6 +108,7 @@ def test_rows_of_a_sparse_matrix_come_back_dense(kmeans_plusplus):
 
 def test_rows_come_back_as_the_kind_of_array_they_are(kmeans_plusplus):
     expected, indices = kmeans_plusplus(X, 5, random_state=0)
+    torch = pytest.importorskip("torch")
     found, same = kmeans_plusplus(torch.from_numpy(X), 5, random_state=0)
     assert type(found) is torch.Tensor
     assert found.numpy().tobytes() == expected.tobytes()
