@@ -273,6 +273,32 @@ def test_only_scores_are_fused():
         assert " contract " in code, "the flag is spelled otherwise, and the test above finds nothing"
 
 
+@pytest.mark.slow
+def test_the_answer_is_the_same_whatever_the_processors_registers_hold():
+    """Tiles of eight centers or sixteen: for the processor that this is, and for one that is like none."""
+    code = """if True:
+        import numpy as np
+        from gpukmeans import KMeans
+        from gpukmeans.engine.numpy import numba_tiles
+        from gpukmeans.engine.numpy.tuning import tuned
+        x = np.random.default_rng(0).normal(size=(3001, 21)).astype(np.float32)
+        for k in (3, 20, 41, 70):
+            with tuned(compiled=True, whole=False):
+                model = KMeans(k, init=x[:k], n_init=1, max_iter=5, tol=0, device="cpu").fit(x)
+                print(k, model.inertia_.hex(), model.labels_.sum(), model.cluster_centers_.tobytes().hex())
+                print(model.transform(x[:300]).tobytes().hex(), model.predict(x).sum())
+        print(numba_tiles.PANEL, numba_tiles.EXACT_PANEL)
+    """
+    answers = []
+    for variables in ({}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}):
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | variables)
+        assert done.returncode == 0, done.stderr
+        answers.append(done.stdout.splitlines())
+    assert answers[0][:-1] == answers[1][:-1]
+    assert answers[1][-1] == "8 4"
+
+
 def test_numba_serves_where_it_is_and_pays(monkeypatch):
     monkeypatch.setattr(numba_support, "works", lambda: True)
     monkeypatch.setattr(choice, "_values_so_far", 0)

@@ -25,6 +25,7 @@ from gpukmeans.engine.numpy.numba_passes import (
     _OPTIONS,
     BLOCK,
     PANEL,
+    STRIP,
     TILE,
     Target,
     Weighing,
@@ -154,7 +155,7 @@ def _label(x: Any, weights: Any, centers: Any, own: Any, room: Any, sums: Any, l
     for start in range(0, n, BLOCK):
         m = min(BLOCK, n - start)
         if scored:
-            width = -(-m // 8) * 8
+            width = -(-m // STRIP) * STRIP
             _products(address(y), order[start : start + width], width, panels, scores)
             _two_least(scores, squares, width, best, second, nearest)
         moves = 0

@@ -20,6 +20,7 @@ from gpukmeans.engine.numpy.numba_tiles import (
     EXACT_PANEL,
     OWN,
     PANEL,
+    ROWS,
     address,
     bits,
     distance_tile,
@@ -43,8 +44,8 @@ TILE = 4
 # From so many centers on, a row's distance to its own costs little beside a search among all.
 MANY = 2**6
 
-# Rows whose D to all centers is taken together.
-_ABREAST = 8
+# Rows of a strip, which tiles of any width cover; D to all centers is taken of so many together.
+STRIP = 8
 
 # Added to a number of this magnitude at most, 1.5 * 2**52 leaves its nearest whole one, of halves the even, in the low
 # bits of the sum: a conversion in registers (test_numba_passes.test_each_pass_is_its_twin fails of larger ones).
@@ -178,18 +179,18 @@ def _keep(x: Any, groups: Any, offsets: Any, scale: Any, y: Any, norms: Any) -> 
 
 @njit(**_OPTIONS)
 def _products(at: int, index: Any, m: int, panels: Any, scores: Any) -> None:
-    """scores (P * PANEL, BLOCK) of the rows at index[:m], a multiple of 8, of features at an address."""
+    """scores (P * PANEL, BLOCK) of the rows at index[:m], a multiple of STRIP, of features at an address."""
     p = 0
     while p < len(panels):
         left = len(panels) - p
         if left >= 3:
-            for r in range(0, m, 4):
+            for r in range(0, m, ROWS):
                 tile_of_three(at, index, r, panels, p, scores)
         elif left == 2:
-            for r in range(0, m, 4):
+            for r in range(0, m, ROWS):
                 tile_of_two(at, index, r, panels, p, scores)
         else:
-            for r in range(0, m, 8):
+            for r in range(0, m, STRIP):
                 tile_of_one(at, index, r, panels, p, scores)
         p += 3
 
@@ -400,28 +401,34 @@ def _move_rows(
 # ---------------------------------------------------------------- passes
 
 
+@njit(**_OPTIONS)
+def _buffers(panels: int, width: int, d: int, made: bool) -> Any:
+    """Buffers for rows of d features, of which scores see `width`; made: whether these are made in them."""
+    return Buffers(
+        np.empty((BLOCK if made else 0, width), np.float32),
+        np.arange(BLOCK),
+        np.empty(BLOCK, np.int64),
+        np.empty((panels * PANEL, BLOCK), np.float32),
+        np.empty(BLOCK, np.float32),
+        np.empty(BLOCK, np.float32),
+        np.empty(BLOCK, np.float32),
+        np.empty(BLOCK, np.float32),
+        np.empty(BLOCK, np.float32),
+        np.empty(BLOCK, np.float32),
+        np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
+        np.empty(BLOCK, np.int64),
+        np.empty(d + 1, np.int64),
+    )
+
+
 def _assign(
     x: Any, kept: Any, groups: Any, g: int, weights: Any, target: Any, bounds: Any, sums: Any, labels: Any
 ) -> Any:
     """Label the rows of group g, or all where groups (m,) are empty; returns how many of the caller's rows changed, how
     many were skipped by their bounds, and how many the scores left to D. kept: their Features."""
-    buffers = Buffers(
-        np.empty((0 if len(kept.y) else BLOCK, x.shape[1] if target.scored else 0), np.float32),
-        np.arange(BLOCK),
-        np.empty(BLOCK, np.int64),
-        np.empty((len(target.panels) * PANEL, BLOCK), np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.float32),
-        np.empty(BLOCK, np.int64),
-        np.empty(BLOCK, np.int64),
-        np.empty(BLOCK, np.int64),
-        np.empty(BLOCK, np.int64),
-        np.empty(x.shape[1] + 1, np.int64),
-    )
+    buffers = _buffers(len(target.panels), x.shape[1] if target.scored else 0, x.shape[1], len(kept.y) == 0)
     index, places, found = buffers.index, buffers.places, np.zeros(3, np.int64)
     if len(groups) == 0 and bounds.state < 2:
         for first in range(0, len(x), BLOCK):
@@ -485,7 +492,7 @@ def _assign_block(
     margins, some, count = buffers.margins, buffers.some, m
     copies, moved, left, moves = weights.rows, buffers.moved, buffers.left, 0
     if target.scored:
-        width = -(-m // 8) * 8
+        width = -(-m // STRIP) * STRIP
         for r in range(m, width):
             index[r], places[r] = index[m - 1], places[m - 1]
         if len(kept.y):
@@ -632,15 +639,15 @@ def _distances(x: Any, centers: Any, one: float, out: Any) -> None:
     for c in range(k):
         for j in range(d):
             panels[c // EXACT_PANEL, j, c % EXACT_PANEL] = centers[c, j]
-    y, order = np.zeros((_ABREAST, d)), np.arange(_ABREAST)
-    found = np.empty((_ABREAST, len(panels) * EXACT_PANEL))
-    for first in range(0, len(x), _ABREAST):
-        m = min(_ABREAST, len(x) - first)
+    y, order = np.zeros((STRIP, d)), np.arange(STRIP)
+    found = np.empty((STRIP, len(panels) * EXACT_PANEL))
+    for first in range(0, len(x), STRIP):
+        m = min(STRIP, len(x) - first)
         for r in range(m):
             for j in range(d):
                 y[r, j] = x[first + r, j]
         for p in range(0, len(panels), 2):
-            for r in range(0, _ABREAST, 4):
+            for r in range(0, STRIP, ROWS):
                 distance_tile(address(y), order, r, panels, p, found, one)
         for r in range(m):
             out[first + r] = found[r, :k]

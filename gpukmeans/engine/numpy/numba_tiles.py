@@ -12,15 +12,19 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-# Centers of a panel: a register of eight float32, or four float64.
-PANEL, EXACT_PANEL = 8, 4
+# Whether the processor that numba compiles for has 32 registers of 64 bytes, or 16 of 32.
+_WIDE = "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
-# Rows whose D to their own centers is taken together: two registers, as additions wait for each other.
-OWN = 8
+# Centers of a panel: as many float32 as a register holds, or float64. Rows of a tile; beside one panel they are eight.
+PANEL, EXACT_PANEL, ROWS = (16, 8, 8) if _WIDE else (8, 4, 4)
 
-_INDEX, _LANE = ir.IntType(64), ir.IntType(32)
+# Rows whose D to their own centers is taken together, in registers of so many: two, as additions wait for each other.
+OWN, _OWN_LANES = 8, 4
+
+_INDEX, _LANE, _BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8)
 
 # Eight rows of eight numbers are turned around in three rounds, pairs of registers 1, 2 and 4 apart; of four rows in
 # two, and halves are taken apart.
@@ -68,7 +72,7 @@ def _turned(builder: Any, rows: list[Any]) -> list[Any]:
             for i in (i for i in range(len(rows)) if not i & gap):
                 one, other = rows[i], rows[i + gap]
                 rows[i], rows[i + gap] = _picked(builder, one, other, low), _picked(builder, one, other, high)
-    if len(rows) < PANEL:
+    if len(rows) < len(_ORDER):
         rows = [_picked(builder, row, row, half) for half in _HALVES for row in rows]
     return [rows[i] for i in _ORDER]
 
@@ -80,6 +84,20 @@ def _four_turned(builder: Any, rows: list[Any]) -> list[Any]:
             one, other = rows[i], rows[i + gap]
             rows[i], rows[i + gap] = _picked(builder, one, other, low), _picked(builder, one, other, high)
     return rows
+
+
+def _by_centers(builder: Any, rows: list[Any]) -> list[Any]:
+    """Of registers of PANEL numbers as many as that, each with those at the same place; eight places at a time."""
+    parts = [tuple(range(at, at + len(_ORDER))) for at in range(0, PANEL, len(_ORDER))]
+    return [turned for part in parts for turned in _turned(builder, [_picked(builder, row, row, part) for row in rows])]
+
+
+def _prefetch(builder: Any, pointer: Any) -> None:
+    """Have the line at this address fetched, should there be one."""
+    arguments = [pointer.type, _LANE, _LANE, _LANE]
+    kind = ir.FunctionType(ir.VoidType(), arguments)
+    function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
+    builder.call(function, [pointer, _LANE(0), _LANE(3), _LANE(1)])
 
 
 def _tile(rows: int, panels: int, *, scores: bool) -> Any:
@@ -127,7 +145,10 @@ def _tile(rows: int, panels: int, *, scores: bool) -> Any:
 
         ones = None if scores else everywhere(arguments[6])
         sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(rows)] for _ in range(panels)]
+        following = builder.bitcast(moved(x[-1], [d]), _BYTE.as_pointer()) if scores else None
         with cgutils.for_range(builder, d) as loop:
+            if following is not None:
+                _prefetch(builder, moved(following, [loop.index, _INDEX(rows * 4)]))
             panel = [builder.load(moved(pointer, [loop.index]), align=4) for pointer in z]
             for i in range(rows):
                 value = everywhere(builder.load(moved(x[i], [loop.index])))
@@ -137,7 +158,7 @@ def _tile(rows: int, panels: int, *, scores: bool) -> Any:
         for q in range(panels):
             found = [builder.load(total) for total in sums[q]]
             at = [builder.mul(places[q], _INDEX(lanes)), first]
-            for i, value in enumerate(_turned(builder, found) if scores else found):
+            for i, value in enumerate(_by_centers(builder, found) if scores else found):
                 major, minor = at if scores else reversed(at)
                 place = moved(out.data, [builder.add(major, _INDEX(i)), width], [minor])
                 builder.store(value, builder.bitcast(place, value.type.as_pointer()), align=4)
@@ -157,7 +178,7 @@ def _tile(rows: int, panels: int, *, scores: bool) -> Any:
 def _own_distances(typing: Any, x: Any, index: Any, centers: Any, own: Any, out: Any) -> Any:
     """own_distance_tile(x, index, centers, own, out): D of OWN rows x[index] to a center each, centers[own]. Squares of
     four features are turned around, so that each row's come in order in a lane of its own."""
-    lanes, scalar = EXACT_PANEL, ir.DoubleType()
+    lanes, scalar = _OWN_LANES, ir.DoubleType()
     vector = ir.VectorType(scalar, lanes)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -227,6 +248,7 @@ def _own_distances(typing: Any, x: Any, index: Any, centers: Any, own: Any, out:
 
 own_distance_tile: Any = intrinsic(_own_distances)
 
-# Sums are as many as keep additions from waiting for each other, and fit into 16 registers.
-tile_of_three, tile_of_two, tile_of_one = _tile(4, 3, scores=True), _tile(4, 2, scores=True), _tile(8, 1, scores=True)
-distance_tile = _tile(4, 2, scores=False)
+# Sums are as many as keep additions from waiting for each other, and fit into the registers.
+tile_of_three, tile_of_two = _tile(ROWS, 3, scores=True), _tile(ROWS, 2, scores=True)
+tile_of_one = _tile(8, 1, scores=True)
+distance_tile = _tile(ROWS, 2, scores=False)
