@@ -40,6 +40,18 @@ def test_what_is_there_is_not_compiled_again(monkeypatch, tmp_path, capsys):
     assert list(tmp_path.rglob("numba_means._next_centers*.nbc"))
 
 
+def test_what_was_compiled_of_other_sources_is_compiled_again(monkeypatch, tmp_path, capsys):
+    """As after an update in place, which need not touch the file whose functions call those that changed."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(numba_ahead, "EVERYTHING", {numba_means.any_close: [()]})
+    for made in (1, 0, 1):
+        if made:
+            for known in tmp_path.rglob("gpukmeans-sources.txt"):
+                known.write_text("those of another version")
+        assert main(["warmup", "--cpu"]) == 0
+        assert capsys.readouterr().out.startswith(f"CPU: {made} functions compiled")
+
+
 def test_where_numba_is_not_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setattr(numba_support, "works", lambda: False)
     assert main(["warmup", "--cpu"]) == 1

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import boolean, float32, float64, from_dtype, int32, int64, njit, types, uint8, void
 
+from gpukmeans import numba_support
 from gpukmeans.engine.numpy.numba_tiles import (
     EXACT_PANEL,
     OWN,
@@ -694,9 +695,13 @@ def compiled(function: Any, *arguments: Any, returns: Any = void) -> Any:
     """The function compiled for arguments of these types, or as it was compiled and kept before."""
     signature = returns(*arguments)
     try:
-        return njit(signature, cache=True, **_OPTIONS)(function)
+        kept = njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # nowhere to keep the code
         return njit(signature, **_OPTIONS)(function)
+    numba_support.forget_others(kept.stats.cache_path)
+    kept.compile(signature)
+    kept.disable_compile()
+    return kept
 
 
 @cache
