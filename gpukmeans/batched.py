@@ -154,7 +154,8 @@ class BatchedKMeans(SavedMixin, BaseEstimator):
             sparse.
         y : ignored
         sample_weight : array of shape (n_problems, n_samples), or list of array-likes (n_samples_i,), default=None
-            Weights, see `KMeans.fit`. In a list None stands for ones.
+            Weights, see `KMeans.fit`. In a list None stands for ones, and a number for the weight of each row; a number
+            alone is that of all rows.
 
         Returns
         -------

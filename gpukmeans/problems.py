@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,9 @@ class Problems:
         return self.X if self.stacked else self.X[i]
 
     def of_another(self, given: Any, name: str) -> Sequence[Any]:
-        """One of something for each problem: sample weights, None for none."""
-        if given is None:
-            return [None] * len(self)
+        """One of something for each problem: sample weights, None for none. A number is that of all problems."""
+        if given is None or isinstance(given, Real):
+            return [given] * len(self)
         if len(given) != len(self):
             raise ValueError(f"{name} is for {len(given)} problems, and X has {len(self)}.")
         return given

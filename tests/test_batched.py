@@ -289,6 +289,16 @@ def test_a_value_that_is_not_finite_is_named_with_its_problem_and_row(way, devic
         model.predict(x)
 
 
+def test_a_number_is_the_weight_of_all_rows(device):
+    fitted = [
+        BatchedKMeans(4, random_state=0, device=device).fit(X, sample_weight=weights)
+        for weights in (2, [2] * 5, np.full((5, 60), 2.0))
+    ]
+    assert len({model.inertia_.tobytes() for model in fitted}) == 1
+    assert fitted[0].inertia_[0] > 0
+    assert fitted[0].score(X, sample_weight=2).tolist() == (-fitted[0].inertia_).tolist()
+
+
 def test_weights_and_centers_are_for_as_many_problems(device):
     with pytest.raises(ValueError, match="sample_weight is for 4 problems, and X has 5"):
         BatchedKMeans(4, device=device).fit(X, sample_weight=np.ones((4, 60)))
