@@ -93,7 +93,7 @@ def test_the_sample_is_the_same_wherever_rows_are_given(fast, dtype, metric):
     for n, d in ((1000, 3), (7, 40), (64, 1), (1, 5)):
         x = noise(dtype, n, d)
         samples = [
-            CudaPoints(fast, Samples(given, **more))._sample() for given in (x, np.asfortranarray(x), fast.asarray(x))
+            CudaPoints(fast, Samples(given, **more))._sample for given in (x, np.asfortranarray(x), fast.asarray(x))
         ]
         assert len(samples[0]) <= 64
         for sample in samples:
