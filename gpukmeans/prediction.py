@@ -86,7 +86,7 @@ class PredictionMixin(SamplesMixin, ClassNamePrefixFeaturesOutMixin, Transformer
             return answer if out is not None else self._convert_like(X, answer)
 
     def _distances(self, x: Any, centers: Floats, dtype: np.dtype, device: str) -> Any:
-        points = self._made(x, device=device, reused=False)
+        points = self._made(x, device=device, reused=False, summed=False)
         self._finite(points, x)
         distances = points.distances(centers, dtype)
         with flagged(), np.errstate(under="ignore"):
@@ -139,7 +139,7 @@ class PredictionMixin(SamplesMixin, ClassNamePrefixFeaturesOutMixin, Transformer
             for rows, piece in in_pieces(x, 8):
                 labels[rows] = array_interop.to_numpy(self._label(piece, centers, device))
             return labels
-        points = self._made(x, device=device, reused=False, k=len(centers))
+        points = self._made(x, device=device, reused=False, summed=False, k=len(centers))
         self._finite(points, x)
         points.assign(centers)
         return points.labels()

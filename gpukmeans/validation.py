@@ -60,7 +60,7 @@ class SamplesMixin:
         if kept is not None:
             # Not left to whoever drops these points: others of the same rows follow.
             with workers.released():
-                self._finite(self._made(x, device=device, reused=False), x)
+                self._finite(self._made(x, device=device, reused=False, summed=False), x)
             x = array_interop.take_rows(x, kept)
         summary, weights = Weights.of(given)
         return self._made(x, weights, summary, device=device, reused=reused, k=self.n_clusters), kept
@@ -73,12 +73,12 @@ class SamplesMixin:
         *,
         device: str,
         reused: bool = True,
+        summed: bool = True,
         k: int | None = None,
     ) -> Points:
         """Points of these samples, by what the metric looks at; see `Samples` and `dispatch.make_points`."""
-        samples = Samples(
-            x, weights, summary, metric_of(self.metric), reused=reused, k=k, memory_limit=self.memory_limit
-        )
+        metric, limit = metric_of(self.metric), self.memory_limit
+        samples = Samples(x, weights, summary, metric, reused=reused, summed=summed, k=k, memory_limit=limit)
         make = workers.make_points if is_dask(x) else dispatch.make_points
         return make(samples, device=device)
 

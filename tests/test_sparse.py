@@ -252,6 +252,21 @@ def test_values_that_are_not_finite(kmeans, value):
     assert answer(model) == before
 
 
+def test_what_sums_nothing_asks_for_one_range(device, monkeypatch):
+    """The range of each feature takes longer than the labels of so few; scores are as right by that of all."""
+    if device != "cpu":
+        return
+    x = matrix(300, 12)
+    model = KMeans(5, init=x[:5].toarray(), max_iter=3, device="cpu").fit(x)
+    labels, distances, score = model.predict(x), model.transform(x), model.score(x)
+    for kind in (SparsePoints, CompiledSparsePoints):
+        monkeypatch.setattr(kind, "_range_of_rows", None)
+    assert model.predict(x).tolist() == labels.tolist() == model.labels_.tolist()
+    assert model.transform(x).tobytes() == distances.tobytes()
+    with pytest.raises(TypeError):
+        assert model.score(x) == score, "whose scale is by the range of each feature"
+
+
 def test_shapes_and_values_that_do_not_fit(kmeans):
     x = matrix(50, 8)
     model = kmeans(n_clusters=3, random_state=0).fit(x)

@@ -48,6 +48,8 @@ class Samples:
     summary: of the weights of all rows, of which these may be some; None for ones, these being all.
     metric: what is near; the engine brings the rows to length one if that is cosine.
     reused: whether one assignment follows another. If not, nothing is done that pays off over iterations.
+    summed: whether rows or distances will be summed, at scales that each feature's range sets. If not, one range may
+    stand for all features, where that is sooner found.
     distinct: whether no two rows are equal and none will be seeds, so that sorting them gains nothing.
     k: centers that they are likely to be compared with, so that kernels for as many are compiled; None if not known.
     memory_limit: as the user said it, of rows that are still to be read (row_sources/memory.py).
@@ -58,6 +60,7 @@ class Samples:
     summary: Weights | None = None
     metric: Metric = EUCLIDEAN
     reused: bool = True
+    summed: bool = True
     distinct: bool = False
     k: int | None = None
     memory_limit: int | str | None = None

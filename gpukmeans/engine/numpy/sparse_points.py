@@ -60,7 +60,7 @@ class SparsePoints:
 
     def __init__(self, samples: Samples) -> None:
         self.n, self.d = samples.shape
-        self.metric, self._reused = samples.metric, samples.reused
+        self.metric, self._reused, self._summed = samples.metric, samples.reused, samples.summed
         self.weights, self._row_weights = samples.all_weights, samples.weights
         self.uncertain = 0
         self._rows = CsrRows(samples.x, normalized=self.metric.normalizes, once=not self._reused)
@@ -74,7 +74,7 @@ class SparsePoints:
     # ------------------------------------------------------------ preparation
 
     def feature_range(self) -> tuple[Floats, Floats]:
-        low, high = self._range_of_rows()
+        low, high = self._range_of_rows() if self._summed else self._rows.common_range()
         self._low, self._high = self.metric.scaled_range(low, high)
         return self._low, self._high
 
