@@ -10,18 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gpukmeans.engine.numpy.numba_passes import passes
+from gpukmeans.engine.numpy.numba_passes import compilable, passes_for
 from gpukmeans.engine.numpy.rows import Rows
 from gpukmeans.engine.numpy.seeding_distances import FilteredDistances
 from gpukmeans.exact.distance import Floats
 from gpukmeans.threads import run, scratch
-
-
-def _rows_of(rows: Rows, some: Any) -> NDArray[Any]:
-    x = rows.take(some)
-    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def by_compiled_distance(rows: Rows, spans: Callable[[int], list[slice]], threads: int) -> Callable[[Floats], Floats]:
@@ -32,9 +26,9 @@ def by_compiled_distance(rows: Rows, spans: Callable[[int], list[slice]], thread
         centers, result = np.ascontiguousarray(candidates), np.empty((m, rows.m))
 
         def part(span: slice) -> None:
-            x = _rows_of(rows, span)
+            x = compilable(rows.take(span))
             out = scratch("distances", len(x) * m, np.float64).reshape(len(x), m)
-            passes(x.dtype, x.flags.c_contiguous).distances(x, centers, 1.0, out)
+            passes_for(x).distances(x, centers, 1.0, out)
             result[:, span] = out.T
 
         run(part, spans(m), threads)
@@ -45,8 +39,7 @@ def by_compiled_distance(rows: Rows, spans: Callable[[int], list[slice]], thread
 
 class CompiledFilteredDistances(FilteredDistances):
     def _distance(self, rows: Any, candidate: int) -> Floats:
-        x = _rows_of(self.rows, rows)
+        x = compilable(self.rows.take(rows))
         center, distance = np.ascontiguousarray(self.candidates[:, candidate])[None], np.empty(len(x))
-        own = passes(x.dtype, x.flags.c_contiguous).own_distances
-        own(x, np.zeros(len(x), np.int32), center, distance)
+        passes_for(x).own_distances(x, np.zeros(len(x), np.int32), center, distance)
         return distance

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import boolean, float32, float64, from_dtype, int32, int64, njit, types, uint8, void
+from numpy.typing import NDArray
 
 from gpukmeans import numba_support
 from gpukmeans.engine.numpy.numba_tiles import (
@@ -746,3 +747,13 @@ def passes(dtype: np.dtype, contiguous: bool) -> Passes:
         ),
         keep=compiled(_keep, x, groups, _matrix(placed), placed, _matrix(float32), singles),
     )
+
+
+def compilable(x: NDArray[Any]) -> NDArray[Any]:
+    """Rows in a dtype that there are passes for, if they are not: float16, for which processors have little."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x
+
+
+def passes_for(x: NDArray[Any]) -> Passes:
+    """Of rows as they lie, `compilable` ones."""
+    return passes(x.dtype, x.flags.c_contiguous)

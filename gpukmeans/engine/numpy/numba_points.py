@@ -21,10 +21,10 @@ from gpukmeans.engine.numpy.numba_passes import (
     TILE,
     Bounds,
     Features,
-    Passes,
     Target,
     Weighing,
-    passes,
+    compilable,
+    passes_for,
     place_centers,
 )
 from gpukmeans.engine.numpy.numba_steps import _NO_SUMS, _WORTH_GROUPS, CompiledSteps
@@ -78,10 +78,6 @@ def compiles(samples: Samples) -> bool:
     return made and x.dtype in _DTYPES and x.flags.aligned
 
 
-def _compilable(x: NDArray[Any]) -> NDArray[Any]:
-    return x.astype(np.float32) if x.dtype == np.float16 else x
-
-
 def _by_distance(centers: Floats, dtype: np.dtype) -> Target:
     """Without scores."""
     kind = np.float64 if dtype == np.float64 else np.float32
@@ -90,10 +86,6 @@ def _by_distance(centers: Floats, dtype: np.dtype) -> Target:
 
 def _given(values: Floats) -> Floats:
     return read_only(np.ascontiguousarray(values))
-
-
-def _passes_for(x: NDArray[Any]) -> Passes:
-    return passes(x.dtype, x.flags.c_contiguous)
 
 
 class CompiledPoints(CompiledSteps):
@@ -110,7 +102,7 @@ class CompiledPoints(CompiledSteps):
 
     def _values(self, rows: slice) -> NDArray[Any]:
         """Rows worked on, (m, d)."""
-        return _compilable(self._rows.take(rows))
+        return compilable(self._rows.take(rows))
 
     # ------------------------------------------------------------ preparation
 
@@ -173,7 +165,7 @@ class CompiledPoints(CompiledSteps):
         def find(rows: slice) -> None:
             x = self._values(rows)
             distances = np.empty((len(x), len(places)))
-            _passes_for(x).distances(x, places, 1.0, distances)
+            passes_for(x).distances(x, places, 1.0, distances)
             groups[rows] = distances.argmin(axis=1)
 
         run(find, self._spans(self._rows.m, _ROWS), self._threads)
@@ -199,7 +191,7 @@ class CompiledPoints(CompiledSteps):
                 np.einsum("ij,ij->i", y[rows], y[rows], out=norms[rows])
             else:
                 x = self._values(rows)
-                _passes_for(x).keep(x, groups[rows], offsets, kind(frame.scale), made[rows], norms[rows])
+                passes_for(x).keep(x, groups[rows], offsets, kind(frame.scale), made[rows], norms[rows])
 
         run(keep, self._assignment_spans(m), self._threads)
         return Features(read_only(made if y is None else y), norms)
@@ -223,7 +215,7 @@ class CompiledPoints(CompiledSteps):
             found = np.zeros(3, np.int64)
             for g, (compared, bounds) in enumerate(ways):
                 here = bounds._replace(upper=bounds.upper[span], lower=bounds.lower[span]) if bounds.state else bounds
-                found += _passes_for(x).assign(x, features, own, g, weights, compared, here, sums, labels)
+                found += passes_for(x).assign(x, features, own, g, weights, compared, here, sums, labels)
             changed, skipped, uncertain = found.tolist()
             if changed and clusters:
                 self._sums.add(value)
@@ -252,7 +244,7 @@ class CompiledPoints(CompiledSteps):
 
         def part(rows: slice) -> tuple[int, int]:
             x, weights, labels = self._values(rows), self._weights_in(rows), self._labels[rows]
-            coarse, fine = _passes_for(x).inertia(x, weights, labels, centers, *scales).tolist()
+            coarse, fine = passes_for(x).inertia(x, weights, labels, centers, *scales).tolist()
             return coarse, fine
 
         return part
@@ -262,7 +254,7 @@ class CompiledPoints(CompiledSteps):
 
         def measure(rows: slice) -> None:
             x = self._values(rows)
-            _passes_for(x).own_distances(x, self._labels[rows], centers, out[rows])
+            passes_for(x).own_distances(x, self._labels[rows], centers, out[rows])
 
         run(measure, self._exact_spans(), self._threads)
         return out
@@ -282,7 +274,7 @@ class CompiledPoints(CompiledSteps):
 
         def add(rows: slice) -> Ints:
             x, sums = self._values(rows), np.zeros(shape, np.int64)
-            _passes_for(x).cluster_sums(x, self._labels[rows], place, *given, self._weights_in(rows), sums)
+            passes_for(x).cluster_sums(x, self._labels[rows], place, *given, self._weights_in(rows), sums)
             return sums
 
         return np.add.reduce(run(add, self._spans(self._rows.m, _ROWS), self._threads))
@@ -299,7 +291,7 @@ class CompiledPoints(CompiledSteps):
             low, high = np.full(shape, np.inf, kind), np.full(shape, -np.inf, kind)
             all_rows = slice(rows.start * step, min(rows.stop * step, self._rows.m))
             x, labels = self._values(all_rows), self._labels[all_rows]
-            _passes_for(x).cluster_ranges(x, labels, place, without, low, high, step)
+            passes_for(x).cluster_ranges(x, labels, place, without, low, high, step)
             parts.append((low, high))
 
         run(widen, self._spans(-(-self._rows.m // step), _ROWS), self._threads)
@@ -320,16 +312,16 @@ class CompiledPoints(CompiledSteps):
 
         def measure(rows: slice) -> None:
             nonlocal vague
-            x, out = _compilable(np.asarray(self._row_x[rows])), result[rows]
+            x, out = compilable(np.asarray(self._row_x[rows])), result[rows]
             found = scratch("distances", out.size, np.float64).reshape(out.shape)
             if vague:
-                _passes_for(x).distances(x, centers, 1.0, found)
+                passes_for(x).distances(x, centers, 1.0, found)
                 out[:] = self.metric.transformed(found)
                 return
             y = np.subtract(x, frame.offset, dtype=np.float64)
             y *= frame.scale
             np.matmul(y, z.T, out=found)
-            doubts = _passes_for(x).rounded(x, centers, found, np.einsum("ij,ij->i", y, y), norms, errors, units, out)
+            doubts = passes_for(x).rounded(x, centers, found, np.einsum("ij,ij->i", y, y), norms, errors, units, out)
             vague = doubts > _VAGUE * out.size
 
         run(measure, self._spans(self.n, max(32, _EXACT // max(centers.shape))), self._threads)
@@ -339,9 +331,9 @@ class CompiledPoints(CompiledSteps):
         centers, result = np.ascontiguousarray(centers), np.empty((self.n, len(centers)), dtype)
 
         def measure(rows: slice) -> None:
-            x = _compilable(np.asarray(self._row_x[rows]))
+            x = compilable(np.asarray(self._row_x[rows]))
             out = scratch("distances", len(x) * len(centers), np.float64).reshape(len(x), len(centers))
-            _passes_for(x).distances(x, centers, 1.0, out)
+            passes_for(x).distances(x, centers, 1.0, out)
             result[rows] = self.metric.transformed(out)
 
         run(measure, self._spans(self.n, max(32, _EXACT // len(centers))), self._threads)
